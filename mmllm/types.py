@@ -1,0 +1,129 @@
+"""What the parts of the flow hand each other: messages and samples, features, packed batches, and the one error tree.
+
+Axis letters used in every docstring and annotation comment:
+
+======  =============================================================================================
+``N``   items of one modality in a batch (images, clips, graphs)
+``T``   tokens of one item: encoder patches (CLS dropped), or places in the LLM's sequence
+``D``   width: of an encoder's features, or ``D_llm`` of the LLM's residual stream
+``B``   conversations (sequences) in a batch
+``S``   positions of one packed row, all conversations after each other, no pad tokens
+``M``   a chosen subset of the S positions (label positions, placeholder positions)
+``V``   vocabulary of the LLM
+======  =============================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORE = -100
+"""Label of a position that carries no loss (the value torch's cross entropy ignores)."""
+
+
+class MmllmError(Exception):
+    """Anything the user can mend: one sentence that says what, where, what is known and what to do. Exit code 2."""
+
+
+class RecipeError(MmllmError):
+    """A recipe that cannot be run: names file, line, path in the YAML, what was found and what is known."""
+
+
+class SampleError(MmllmError):
+    """One sample that cannot be used (missing file, broken image, no label, too long); counted against ``max_bad``."""
+
+
+class CheckpointError(MmllmError):
+    """A run folder or checkpoint that is missing, damaged or made for other frozen parts."""
+
+
+class MediaError(MmllmError):
+    """A media item that cannot be read or is over a limit."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation in OpenAI's form. ``text`` holds placeholders (``<image>``) where media belong."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation with its media: what a source yields, a benchmark asks and an API request becomes."""
+
+    name: str
+    """Unique and readable: ``<source>:<line or id>``; errors and logs name it."""
+    messages: tuple[Message, ...]
+    media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Encoder key -> items in order of their placeholders; an item is a path, ``bytes`` or a ``PIL.Image``."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says of N items."""
+
+    layers: Mapping[int, torch.Tensor]
+    """Layer index as asked for in the recipe (-2, -1, 3) -> float[N, T, D]; the CLS token is already dropped."""
+    mask: torch.Tensor
+    """bool[N, T], True where a token is real."""
+    grid: tuple[int, ...]
+    """(rows, cols) | (time, rows, cols) | (time,) | (nodes,); T is its product; raster order."""
+
+    def concatenated(self) -> torch.Tensor:
+        """All layers side by side in the order asked for: float[N, T, D * len(layers)]."""
+        import torch
+
+        values = list(self.layers.values())
+        return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
+
+
+@dataclass
+class Batch:
+    """One packed row: B conversations end to end up to a token budget, no pad tokens; attention stays per conversation."""
+
+    input_ids: torch.Tensor
+    """int64[S]; placeholder positions hold 0 and are overwritten by connector output."""
+    labels: torch.Tensor
+    """int64[S], aligned with ``input_ids`` (not shifted); IGNORE where there is no loss. First of a sequence: IGNORE."""
+    position_ids: torch.Tensor
+    """int64[S], 0.. within each conversation."""
+    cu_seqlens: torch.Tensor
+    """int32[B + 1], boundaries of the conversations in S; starts at 0, ends at S."""
+    sequence_ids: torch.Tensor
+    """int64[S], which conversation a position belongs to."""
+    media_ids: torch.Tensor
+    """int64[S], which item of ``media[key]`` a placeholder position shows (counted per key); -1 at text positions."""
+    media: dict[str, dict[str, torch.Tensor]]
+    """Encoder key -> inputs of ``encoder.forward``, collated over the N items of this batch (absent when N = 0)."""
+    places: dict[str, torch.Tensor]
+    """Encoder key -> int64[M], positions in S its tokens fill, item after item, in raster order."""
+    names: list[str]
+    """B sample names."""
+
+    @property
+    def n_labels(self) -> int:
+        """Number of supervised positions."""
+        return int((self.labels != IGNORE).sum())
+
+    @property
+    def n_tokens(self) -> int:
+        """S, all of them real tokens."""
+        return int(self.input_ids.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy of this batch with every tensor on ``device``."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: move(inner) for key, inner in value.items()}
+            return value.to(device) if hasattr(value, "to") else value
+
+        return Batch(**{name: move(value) for name, value in vars(self).items()})
