@@ -1,0 +1,1 @@
+"""Tests; shared tiny parts are in ``tests.parts``."""
