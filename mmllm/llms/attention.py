@@ -1,0 +1,162 @@
+"""Attention of a packed row, registered with transformers under ``ATTENTION``; ``llms.hf`` sets it on the LLM's instance.
+
+A row holds B conversations end to end. Each attends to itself only: by a varlen kernel on GPUs, by one causal
+``scaled_dot_product_attention`` per group of equally long conversations elsewhere, never through a dense mask over
+the whole row. Without a :class:`Packing` (cached decoding) the padded path of transformers is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+ATTENTION = "mmllm_packed"
+"""Name under which the attention below is known to transformers."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the conversations of one packed row lie; made once per forward and handed to every layer as a keyword."""
+
+    cu_seqlens: torch.Tensor
+    """int32[B + 1] on the device of the row."""
+    longest: int
+    """Length of the longest conversation."""
+    groups: tuple[tuple[int, tuple[int, ...]], ...]
+    """(length, starts) of conversations of equal length."""
+
+    @classmethod
+    def of(cls, cu_seqlens: torch.Tensor) -> Packing:
+        """Read the boundaries once (one copy to the host per forward, none per layer)."""
+        bounds = cu_seqlens.tolist()
+        starts: dict[int, list[int]] = {}
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+            if end > start:
+                starts.setdefault(end - start, []).append(start)
+        groups = tuple((length, tuple(places)) for length, places in starts.items())
+        return cls(cu_seqlens.to(torch.int32), max(starts, default=0), groups)
+
+
+def register() -> None:
+    """Make ``ATTENTION`` known to transformers; calling it again changes nothing."""
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    packing: Packing | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls in every layer.
+
+    ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
+    the row is packed (``attention_mask`` is then not looked at). Returns float[1 or B, S, heads, d].
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if packing is not None:
+        if _varlen_fits(query, value, softcap):
+            return _varlen(query, key, value, scale, sliding_window, packing), None
+        return _per_conversation(query, key, value, scale, softcap, sliding_window, packing), None
+    if softcap is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scale, **kwargs
+        )
+    if attention_mask is None:  # sdpa_mask leaves it out when it is plainly causal
+        attention_mask = _band(query.shape[2], key.shape[2], None, query.device)
+    return _capped(query, key, value, scale, softcap, attention_mask).transpose(1, 2), None
+
+
+def _varlen_fits(query: torch.Tensor, value: torch.Tensor, softcap: float | None) -> bool:
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and softcap is None and query.shape[-1] == value.shape[-1] <= 256
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None, packing: Packing
+) -> torch.Tensor:
+    """Torch's own varlen flash attention: one kernel for the row."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows = [states[0].transpose(0, 1) for states in (query, key, value)]
+    left = -1 if window is None else window - 1
+    bounds, longest = packing.cu_seqlens, packing.longest
+    grouped = query.shape[1] != key.shape[1]
+    out = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scale, window_size=(left, 0), enable_gqa=grouped)
+    return out.unsqueeze(0)
+
+
+def _per_conversation(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    packing: Packing,
+) -> torch.Tensor:
+    """One call per group of equal lengths; the groups' results go back to their places in the row."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    pieces: list[tuple[int, torch.Tensor]] = []
+    for length, starts in packing.groups:
+        rows = [torch.cat([s[:, :, a : a + length] for a in starts]) for s in (query, key, value)]
+        if softcap is None and (window is None or length <= window):
+            out = F.scaled_dot_product_attention(*rows, is_causal=length > 1, scale=scale)
+        else:
+            out = _windowed(*rows, scale, softcap, window or length)
+        pieces += zip(starts, out.transpose(1, 2).unbind(0), strict=True)
+    pieces.sort(key=lambda piece: piece[0])
+    return torch.cat([out for _, out in pieces]).unsqueeze(0)
+
+
+def _windowed(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, softcap: float | None, window: int
+) -> torch.Tensor:
+    """Causal attention over at most the last ``window`` positions, a window of queries at a time: O(S * window)."""
+    length = query.shape[2]
+    blocks = []
+    for start in range(0, length, window):
+        end, first = min(start + window, length), max(0, start - window + 1)
+        mask = _band(end - start, end - first, window, query.device)
+        q, k, v = query[:, :, start:end], key[:, :, first:end], value[:, :, first:end]
+        if softcap is None:
+            blocks.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
+        else:
+            blocks.append(_capped(q, k, v, scale, softcap, mask))
+    return torch.cat(blocks, dim=2)
+
+
+def _band(queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """bool[queries, keys]: the last query sees the last key, each sees ``window`` keys back, itself included."""
+    behind = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    return behind >= 0 if window is None else (behind >= 0) & (behind < window)
+
+
+def _capped(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, softcap: float, mask: torch.Tensor
+) -> torch.Tensor:
+    """Attention whose scores pass ``softcap * tanh(score / softcap)`` first (Gemma 2): float[B, heads, S, d]."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
+    # the smallest finite number, not -inf: a row that sees nothing (left padding) must not become nan
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value

@@ -1,0 +1,74 @@
+"""The guard at construction of an LLM: packed, padded and cached passes must give the model's own logits.
+
+It runs eight tokens through all three, so a family whose positions, masks, attention sinks or head work otherwise is
+refused with a sentence instead of training silently on wrong hidden states.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from mmllm.types import MmllmError
+
+if TYPE_CHECKING:
+    from mmllm.llms.hf import CausalLM
+
+LENGTHS = (5, 3)
+"""Tokens of the two conversations of the check."""
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
+"""Largest difference allowed, as a share of the largest logit."""
+
+
+def _conversations(model: PreTrainedModel) -> list[torch.Tensor]:
+    weight = model.get_input_embeddings().weight
+    ids = (torch.arange(sum(LENGTHS), device=weight.device) * 7 + 3) % weight.shape[0]
+    return list(ids.split(LENGTHS))
+
+
+@torch.no_grad()
+def reference_logits(model: PreTrainedModel) -> torch.Tensor:
+    """float[8, V]: what the model itself says of each conversation alone."""
+    mask = [torch.ones_like(ids)[None] for ids in _conversations(model)]
+    pairs = zip(_conversations(model), mask, strict=True)
+    rows = [model(input_ids=ids[None], attention_mask=ones, use_cache=False).logits[0] for ids, ones in pairs]
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def check_logits(llm: CausalLM, reference: torch.Tensor) -> None:
+    """Compare the wrapper's passes with ``reference``.
+
+    Raises:
+        MmllmError: they differ.
+    """
+    conversations = _conversations(llm.model)
+    positions = torch.cat([torch.arange(n, device=llm.device) for n in LENGTHS])
+    bounds = torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device)
+    packed = llm.logits(llm.hidden(llm.embed(torch.cat(conversations)), positions, bounds))
+    _compare(llm, packed, reference, "packed")
+    last = torch.stack([reference[LENGTHS[0] - 1], reference[-1]])
+    _compare(llm, _cached(llm, conversations), last, "cached")
+
+
+def _cached(llm: CausalLM, conversations: list[torch.Tensor]) -> torch.Tensor:
+    """float[2, V]: logits of the last tokens, fed left-padded, all but the last token first."""
+    longest = max(LENGTHS)
+    ids = torch.stack([torch.nn.functional.pad(row, (longest - len(row), 0)) for row in conversations])
+    mask = torch.stack([torch.arange(longest, device=llm.device) >= longest - n for n in LENGTHS])
+    positions = mask.cumsum(-1) - 1
+    cache, embeds = llm.new_cache(), llm.embed(ids)
+    llm.decode(embeds[:, :-1], mask[:, :-1], positions[:, :-1], cache)
+    return llm.decode(embeds[:, -1:], mask, positions[:, -1:], cache)
+
+
+def _compare(llm: CausalLM, ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
+    difference = (ours.float() - theirs.float()).abs().max()
+    allowed = TOLERANCE[llm.dtype] * theirs.float().abs().max()
+    if not difference <= allowed:  # also true of nan
+        raise MmllmError(
+            f"{type(llm.model).__name__} cannot be used: its {what} logits differ by {float(difference):.2g} from its own "
+            f"forward (allowed {float(allowed):.2g}); its attention or positions work in a way that is not supported"
+        )

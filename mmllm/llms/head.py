@@ -1,0 +1,55 @@
+"""What a causal LM does after its last block, as a module of its own, so that it runs at label positions only.
+
+The model's own ``forward`` is used for it: a shallow copy of the model whose decoder just hands back what it is given.
+So bias, logit scale and soft-cap are the model's, whatever its family, and no list of families is needed.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+
+class _Echoed(BaseModelOutputWithPastAndCrossAttentions):
+    """Output of a decoder that has no router logits or whatever else a family reads from it: those are None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return None
+
+
+class _Echo(nn.Module):
+    """Stands where the decoder stood: its last hidden state is its input."""
+
+    def forward(self, *args: Any, inputs_embeds: torch.Tensor, **kwargs: Any) -> _Echoed:
+        return _Echoed(last_hidden_state=inputs_embeds)
+
+
+def head_of(model: PreTrainedModel, decoder: nn.Module) -> PreTrainedModel:
+    """A copy of ``model`` that shares every module and tensor with it, but for the decoder, which echoes.
+
+    ``head_of(model, decoder)(inputs_embeds=hidden).logits`` are the logits of ``hidden`` float[N, T, D]. The copy must
+    not be registered as a submodule of anything: its tensors already belong to ``model``.
+    """
+    path = next(name for name, module in model.named_modules() if module is decoder).split(".")
+    head = parent = _shallow(model)
+    for name in path[:-1]:
+        child = _shallow(parent._modules[name])
+        parent._modules[name] = child
+        parent = child
+    parent._modules[path[-1]] = _Echo()
+    return head
+
+
+def _shallow(module: nn.Module | None) -> Any:
+    """Copy that shares parameters, buffers and children, but can be given other children."""
+    clone = copy.copy(module)
+    assert clone is not None and module is not None
+    clone.__dict__["_modules"] = dict(module._modules)
+    return clone

@@ -1,0 +1,215 @@
+"""The frozen language model: one wrapper for any Hugging Face causal LM, between the spliced embeddings and the loss.
+
+It adds nothing to the model but an attention that keeps packed conversations apart, and checks at construction that
+packed, padded and cached passes give the logits of the model's own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from mmllm.llms import handles
+from mmllm.llms.attention import ATTENTION, Packing, register
+from mmllm.llms.check import check_logits, reference_logits
+from mmllm.llms.head import head_of
+from mmllm.types import MmllmError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Word of the recipe -> dtype; ``auto`` is resolved by :func:`resolve_dtype`."""
+
+
+def resolve_dtype(word: str) -> torch.dtype:
+    """``auto`` is bfloat16 on a GPU that has it, else float32 (bfloat16 is 8-10x slower on most CPUs)."""
+    if word == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return DTYPES[word]
+
+
+class CausalLM(nn.Module):
+    """Any ``AutoModelForCausalLM``, frozen and in eval mode for good (dropout off, also while connectors train)."""
+
+    model: PreTrainedModel
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int | None = None) -> None:
+        """Take over ``model``; ``context`` is the longest conversation in tokens (default: what the model allows).
+
+        Raises:
+            MmllmError: the tokenizer has more tokens than the model, ``context`` is longer than the model's positions,
+                or the model is of a kind whose packed or cached passes differ from its own forward.
+        """
+        super().__init__()
+        register()
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.decoder_name = next(name for name, module in model.named_modules() if module is model.get_decoder())
+        config = model.config.get_text_config()
+        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
+        self.dim = int(model.get_input_embeddings().weight.shape[1])
+        self.n_blocks = int(config.num_hidden_layers)
+        self.context = self._checked_context(context, config)
+        if len(tokenizer) > self.vocab_size:
+            raise MmllmError(
+                f"{config.model_type}: the tokenizer has {len(tokenizer)} tokens, the model {self.vocab_size} embeddings; "
+                "use the tokenizer that belongs to the model"
+            )
+        self._checkpointing: list[handles.Handle] = []
+        # in a tuple, so that it is not a submodule: all it holds is already in `model`
+        self._head = (head_of(model, self.decoder),)
+        reference = reference_logits(model)
+        model.set_attn_implementation(ATTENTION)
+        check_logits(self, reference)
+
+    @classmethod
+    def load(cls, path: str, dtype: str = "auto", context: int | None = None) -> Self:
+        """Read model and tokenizer from a folder or the Hugging Face hub (safetensors only, no remote code).
+
+        Raises:
+            MmllmError: nothing there, not a causal LM, or weights missing in the files.
+        """
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=resolve_dtype(dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise MmllmError(
+                f"llm.path: {path!r} cannot be loaded ({reason}); give a folder in save_pretrained format with "
+                "safetensors and a tokenizer, or the id of a causal LM on the Hugging Face hub"
+            ) from error
+        lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        if lost:
+            raise MmllmError(f"llm.path: {path!r} lacks {len(lost)} weights of its model, the first is {lost[0]}")
+        return cls(model, tokenizer, context)
+
+    @staticmethod
+    def _checked_context(context: int | None, config: Any) -> int:
+        """``context``, or all positions the model has."""
+        known = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
+        if context is None:
+            return int(known or 2048)
+        if known is not None and context > known:
+            raise MmllmError(f"llm.context: {context} tokens, but {config.model_type} here has {known} positions")
+        return context
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: a frozen LLM has no dropout."""
+        return super().train(False)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its LM head."""
+        return self.model.get_submodule(self.decoder_name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the blocks compute in."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """float[..., D]: what the model feeds its first block for ``ids`` int64[...] (Gemma's scale included)."""
+        return self.model.get_input_embeddings()(ids)
+
+    def hidden(self, embeds: torch.Tensor, position_ids: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        """Final hidden states of one packed row, after the last norm, before the LM head.
+
+        ``embeds`` float[S, D], ``position_ids`` int64[S] (0.. in each conversation), ``cu_seqlens`` int32[B + 1];
+        returns float[S, D_hidden]. Each conversation attends to itself only.
+        """
+        output = self.decoder(
+            inputs_embeds=embeds.unsqueeze(0),
+            position_ids=position_ids.unsqueeze(0),
+            # transformers takes a 4-D mask as ready and builds none; the attention reads `packing` instead of it
+            attention_mask=embeds.new_ones(1, 1, 1, 1),
+            use_cache=False,
+            packing=Packing.of(cu_seqlens),
+        )
+        return output.last_hidden_state.squeeze(0)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks."""
+        return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
+
+    def new_cache(self) -> DynamicCache:
+        """An empty cache that grows by any number of layers."""
+        return DynamicCache()
+
+    def decode(
+        self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
+        """Logits float[B, V] of the last position of a left-padded batch; ``cache`` grows by S.
+
+        ``embeds`` float[B, S, D] new tokens, ``mask`` bool[B, S_total] True at real tokens of all that was fed so far
+        and now, ``position_ids`` int64[B, S] counted over real tokens (anything at pads).
+        """
+        output = self.decoder(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position_ids.clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return self.logits(output.last_hidden_state[:, -1])
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks in order."""
+        lists = [m for m in self.decoder.children() if isinstance(m, nn.ModuleList) and len(m) == self.n_blocks]
+        return lists[0]
+
+    def linears(self, targets: Sequence[str] | str = "all-linear") -> dict[str, nn.Module]:
+        """Linear layers of the blocks by their name in ``model``.
+
+        ``targets``: ``all-linear``, or names as ``q_proj`` or ``self_attn.q_proj`` that end a layer's name.
+
+        Raises:
+            MmllmError: a target that no layer has.
+        """
+        inside = tuple(f"{name}." for name, module in self.model.named_modules() if module is self.blocks)
+        found = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and name.startswith(inside)
+        }
+        if isinstance(targets, str):
+            if targets in ("all-linear", "all"):
+                return found
+            targets = [targets]
+        for target in targets:
+            if not any(name.endswith(f".{target}") for name in found):
+                known = ", ".join(sorted({name.rsplit(".", 1)[1] for name in found}))
+                raise MmllmError(f"targets: no linear layer of this LLM is called {target!r}; it has {known}")
+        return {name: m for name, m in found.items() if any(name.endswith(f".{target}") for target in targets)}
+
+    def after_block(self, index: int, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> handles.Handle:
+        """Replace the output of block ``index`` by ``change(its input, its output)``, both float[1 or B, S, D_hidden]."""
+        return handles.after(self.blocks[index], change)
+
+    def after_linear(self, name: str, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> handles.Handle:
+        """Replace the output of the linear layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
+        return handles.after(self.model.get_submodule(name), change)
+
+    def replace_linear(self, name: str, module: nn.Module) -> handles.Handle:
+        """Put ``module`` where the linear layer ``name`` is, until the handle is removed."""
+        return handles.replace(self.model, name, module)
+
+    def gradient_checkpointing(self, enable: bool) -> None:
+        """Recompute each block in the backward pass (non-reentrant), or stop doing so."""
+        for handle in self._checkpointing:
+            handle.remove()
+        self._checkpointing = [handles.checkpointed(block) for block in self.blocks] if enable else []
