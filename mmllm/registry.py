@@ -1,7 +1,7 @@
 """Name -> "module:Class" tables of encoders, connectors, sources and benchmarks, read without importing any part.
 
-First stop of everything that turns a recipe's ``type:`` into a class. A class is imported only by ``load``; its arguments
-and summary are read from its source text, so that ``mmllm ls`` and ``mmllm check`` never wait for torch.
+First stop of everything that turns a recipe's ``type:`` into a class. A class is imported only by ``load``; its
+arguments and summary are read from its source text, so that ``mmllm ls`` and ``mmllm check`` never wait for torch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def groups() -> tuple[str, ...]:
 
 
 def table(group: str) -> dict[str, str]:
-    """Name -> "module:Class" of one group: the package's own table, then entry points, which may not redefine a name."""
+    """Name -> "module:Class" of one group: the package's table and entry points, which may not redefine a name."""
     if group not in PACKAGES:
         raise UnknownName(_unknown("group", group, PACKAGES))
     found = dict(importlib.import_module(PACKAGES[group]).TABLE)
@@ -177,12 +177,15 @@ def _base(module_name: str, base: ast.expr) -> tuple[str, ast.ClassDef] | None:
 def _arguments(arguments: ast.arguments) -> dict[str, Parameter]:
     """An ``__init__``'s arguments without ``self``."""
     positional = [*arguments.posonlyargs, *arguments.args]
-    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    pairs = [*zip(positional, missing + arguments.defaults, strict=True)][1:]
+    missing = len(positional) - len(arguments.defaults)
+    defaults: list[ast.expr | None] = [*([None] * missing), *arguments.defaults]
+    pairs = [*zip(positional, defaults, strict=True)][1:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     found = {}
     for argument, default in pairs:
+        quoted = isinstance(argument.annotation, ast.Constant) and isinstance(argument.annotation.value, str)
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        annotation = ast.literal_eval(annotation) if quoted else annotation
         text = ast.unparse(default) if default is not None else ""
         found[argument.arg] = Parameter(argument.arg, annotation, default is None, text)
     if arguments.kwarg:

@@ -1,0 +1,118 @@
+"""Flat arguments of a part against its class's signature, by source text alone: unknown, missing, of a wrong type.
+
+Used by the recipe's checks and by its JSON schema; sits between ``registry`` (which reads signatures) and ``recipe``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from mmllm import registry
+from mmllm.registry import Parameter
+
+GIVEN = {"connectors": ("dim", "llm_dim")}
+"""Arguments that the build fills in; a recipe does not write them."""
+NAMES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list": list,
+    "tuple": tuple,
+    "dict": dict,
+    "Any": Any,
+    "Literal": Literal,
+    "Sequence": Sequence,
+    "Mapping": Mapping,
+    "Path": Path,
+}
+NODES = (ast.Expression, ast.Name, ast.Load, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List)
+
+
+def accepted(group: str, type: str) -> dict[str, Parameter]:
+    """What a recipe may write for this part, in order; ``**`` stays in when the class takes anything."""
+    given = GIVEN.get(group, ())
+    return {name: found for name, found in registry.parameters(group, type).items() if name not in given}
+
+
+def takes_features(type: str) -> bool | None:
+    """Whether a connector stands between an encoder and the LLM (it needs ``dim``); None when its signature is open."""
+    parameters = registry.parameters("connectors", type)
+    if "dim" in parameters:
+        return parameters["dim"].required
+    return None if any(parameter.variadic for parameter in parameters.values()) else False
+
+
+def problems(group: str, type: str, args: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+    """(argument, sentence) for each argument that does not fit; None as argument where one is missing."""
+    known = accepted(group, type)
+    names = [name for name, parameter in known.items() if not parameter.variadic]
+    takes_anything = len(names) < len(known)
+    found: list[tuple[str | None, str]] = []
+    for name, value in args.items():
+        if name in names:
+            wrong = _wrong_type(known[name], value)
+            if wrong:
+                found.append((name, wrong))
+        elif not takes_anything:
+            near = registry.nearest(name, names)
+            hint = f'; did you mean "{near}"?' if near else ""
+            found.append((name, f"unknown argument of {type}; known: {', '.join(names) or 'none'}{hint}"))
+    missing = [name for name in names if known[name].required and name not in args]
+    for name in missing:
+        expected = f" ({known[name].annotation})" if known[name].annotation else ""
+        found.append((None, f'{type} needs the argument "{name}"{expected}; known: {", ".join(names)}'))
+    return found
+
+
+def schema(group: str, type: str) -> dict[str, Any]:
+    """JSON schema fragment of a part's arguments: ``properties``, ``required``, ``additionalProperties``."""
+    known = accepted(group, type)
+    named = {name: parameter for name, parameter in known.items() if not parameter.variadic}
+    properties = {}
+    for name, parameter in named.items():
+        properties[name] = TypeAdapter(_type(parameter.annotation)).json_schema()
+        if parameter.default:
+            properties[name]["description"] = f"default: {parameter.default}"
+    required = [name for name, parameter in named.items() if parameter.required]
+    return {"properties": properties, "required": required, "additionalProperties": len(named) < len(known)}
+
+
+def shown(value: Any) -> str:
+    """A found value and its kind, as sentences quote it: ``"64" (text)``."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (true or false)"
+    if isinstance(value, dict):
+        return "a mapping"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    kind = {str: "text", list: "a list", int: "a whole number", float: "a number"}[type(value)]
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({kind})"
+
+
+def _wrong_type(parameter: Parameter, value: Any) -> str | None:
+    """The sentence for a value that does not fit the annotation; None when it fits or the annotation says nothing."""
+    adapter = TypeAdapter(_type(parameter.annotation))
+    try:
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return f"found {shown(value)}, expected {parameter.annotation}"
+    return None
+
+
+def _type(annotation: str) -> Any:
+    """The type that an annotation's text means, if it is made of plain names; ``Any`` otherwise."""
+    if not annotation:
+        return Any
+    tree = ast.parse(annotation, mode="eval")
+    plain = all(isinstance(node, NODES) for node in ast.walk(tree))
+    if not plain or any(isinstance(node, ast.Name) and node.id not in NAMES for node in ast.walk(tree)):
+        return Any
+    return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, dict(NAMES))

@@ -1,0 +1,161 @@
+"""recipe.yaml -> Recipe: reading, dotted overrides, every check that needs no torch; and back to YAML.
+
+The first step of the flow; everything downstream gets the frozen models that ``load_recipe`` returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mmllm import recipe_checks, yaml_lines
+from mmllm.recipe_models import Eval, Llm, Part, Recipe, Section, Serve, Stage
+from mmllm.recipe_sentences import GROUPS, Problems, of_pydantic, place_of, unknown
+from mmllm.types import RecipeError
+
+__all__ = ["Eval", "Llm", "Part", "Recipe", "Section", "Serve", "Stage", "digest", "dump", "load_recipe", "parse"]
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, apply ``stages.align.batch=64`` overrides, check all of it.
+
+    Raises ``RecipeError`` with one sentence per problem. Problems of the YAML text, of the overrides, of each section
+    and of names across sections are found in that order; a later kind is looked for only when there is none before it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"{path}: the recipe cannot be read: {reason}.") from error
+    return parse(text, overrides, file=str(path))
+
+
+def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe") -> Recipe:
+    """``load_recipe`` for text; ``file`` is what errors call it."""
+    problems = Problems(file)
+    document = yaml_lines.read(text)
+    for path, line, sentence in document.problems:
+        problems.add(path, sentence, place=f"{file}:{line}")
+    problems.locate(document.lines)
+    problems.raise_any()
+    if not isinstance(document.data, dict):
+        found = "the file is empty" if document.data is None else "the file is not a mapping"
+        problems.add((), f"{found}; a recipe has the keys {', '.join(Recipe.model_fields)}")
+        problems.raise_any()
+    for override in overrides:
+        _apply(document.data, override, problems)
+    problems.raise_any()
+    try:
+        # By way of JSON, pydantic's strict mode takes a list for a tuple but never "64" for 64.
+        recipe = Recipe.model_validate_json(json.dumps(_sectioned(document.data)), strict=True)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            problems.add(*of_pydantic(details))
+        problems.raise_any()
+        raise
+    recipe_checks.check(recipe, problems)
+    problems.raise_any()
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """YAML with every value written out that loads to an equal recipe."""
+    data = recipe.model_dump(mode="json")
+    for section in GROUPS:
+        data[section] = {key: _flat(part) for key, part in data[section].items()}
+    data["stages"] = {
+        key: {word: value for word, value in stage.items() if value is not None}
+        for key, stage in data["stages"].items()
+    }
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def digest(recipe: Recipe) -> str:
+    """sha256 over every value and the order of the entries (stages run in order)."""
+    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that looks like a number with an exponent, which ``yaml_lines`` would refuse unquoted."""
+
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        """Scalar node of a text."""
+        style = "'" if yaml_lines.EXPONENT.fullmatch(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def _flat(part: dict[str, Any]) -> dict[str, Any]:
+    """A part as the YAML writes it."""
+    words = {"type": part["type"], "from": part["source"], "when": part["when"]}
+    return {word: value for word, value in words.items() if value is not None} | part["args"]
+
+
+def _sectioned(data: dict[str, Any]) -> dict[str, Any]:
+    """The YAML's flat parts as the models hold them: own words apart from arguments."""
+    found = dict(data)
+    for section in GROUPS:
+        if isinstance(found.get(section), dict):
+            found[section] = {key: _part(section, part) for key, part in found[section].items()}
+    return found
+
+
+def _part(section: str, part: Any) -> Any:
+    """One flat part; what is not a mapping is left for the models to refuse."""
+    if not isinstance(part, dict):
+        return part
+    words = {"type": "type"} | ({"from": "source", "when": "when"} if section == "connectors" else {})
+    own = {words[word]: value for word, value in part.items() if word in words}
+    return own | {"args": {word: value for word, value in part.items() if word not in words}}
+
+
+def _apply(data: dict[str, Any], override: str, problems: Problems) -> None:
+    """Set one dotted path; a path that leads nowhere is a problem."""
+    place = place_of(override)
+    dotted, sign, text = override.partition("=")
+    if not sign or not dotted:
+        problems.add((), "there is no path=value in it; write e.g. stages.align.batch=64", place=place)
+        return
+    document = yaml_lines.read(text)
+    for _, _, sentence in document.problems:
+        problems.add((dotted,), sentence, place=place)
+    node: Any = data
+    path: yaml_lines.Path = ()
+    words = dotted.split(".")
+    while words:
+        if not isinstance(node, dict):
+            problems.add(
+                (dotted,), f"{'.'.join(map(str, path))} is not a mapping, so nothing can be set in it", place=place
+            )
+            return
+        word, words = _next(node, path, words)
+        if words and word not in node:
+            known = list(node) if path else list(Recipe.model_fields)
+            if word not in known and len(path) < 2:
+                problems.add((*path, word), unknown("key", word, known), place=place)
+                return
+            node[word] = {}
+        path = (*path, word)
+        if not words:
+            node[word] = document.data
+        node = node[word]
+    problems.override(path, override)
+
+
+def _next(node: dict[str, Any], path: yaml_lines.Path, words: list[str]) -> tuple[str, list[str]]:
+    """The next key of an override and what is left; keys may hold dots themselves (``train`` has connectors.image)."""
+    for count in range(len(words), 0, -1):
+        key = ".".join(words[:count])
+        if key in node:
+            return key, words[count:]
+    if len(path) == 3 and path[0] == "stages" and path[2] == "train":
+        return ".".join(words), []
+    return words[0], words[1:]

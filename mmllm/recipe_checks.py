@@ -1,0 +1,107 @@
+"""Checks that go across a recipe's sections: parts against their classes, names against what they point to.
+
+Runs after the models have accepted each section on its own; needs neither torch nor any part imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mmllm import part_arguments, registry
+from mmllm.recipe_models import Part, Recipe, Stage
+from mmllm.recipe_sentences import GROUPS, REGISTRY, Problems, unknown
+from mmllm.yaml_lines import Path
+
+OURS = {
+    "train_batch_size": "batch",
+    "train_micro_batch_size_per_gpu": "micro_batch",
+    "gradient_accumulation_steps": "batch and micro_batch",
+    "gradient_clipping": "clip",
+    "optimizer": "train, betas and weight_decay",
+    "scheduler": "schedule and warmup",
+}
+"""DeepSpeed keys that a recipe sets by its own words."""
+
+
+def check(recipe: Recipe, problems: Problems) -> None:
+    """Note every problem that lies between sections."""
+    for section in GROUPS:
+        parts: dict[str, Part] = getattr(recipe, section)
+        for key, part in parts.items():
+            _arguments((section, key), REGISTRY[section], part.type, part.args, problems)
+    for name, args in recipe.eval.benchmarks.items():
+        _arguments(("eval", "benchmarks", name), "benchmarks", name, args, problems)
+    _wiring(recipe, problems)
+    if not recipe.stages:
+        problems.add(("stages",), "missing; a recipe trains in at least one stage")
+    for key, stage in recipe.stages.items():
+        _stage(recipe, ("stages", key), stage, problems)
+
+
+def _arguments(path: Path, group: str, type: str, args: dict[str, Any], problems: Problems) -> None:
+    """A part's type exists and its arguments fit the class's signature."""
+    at = path if group == "benchmarks" else (*path, "type")
+    try:
+        found = part_arguments.problems(group, type, args)
+    except registry.UnknownName as error:
+        problems.add(at, str(error))
+        return
+    for name, sentence in found:
+        problems.add((*path, name) if name else path, sentence)
+
+
+def _wiring(recipe: Recipe, problems: Problems) -> None:
+    """Each encoder's features enter the LLM through exactly one connector; ``from`` and ``when`` name encoders."""
+    readers: dict[str, list[str]] = {key: [] for key in recipe.encoders}
+    for key, part in recipe.connectors.items():
+        path: Path = ("connectors", key)
+        if part.source in readers:
+            readers[part.source].append(key)
+        elif part.source is not None:
+            problems.add((*path, "from"), f'found "{part.source}"; {unknown("encoder", part.source, recipe.encoders)}')
+        for name in part.when or ():
+            if name not in recipe.encoders:
+                problems.add((*path, "when"), f'found "{name}"; {unknown("encoder", name, recipe.encoders)}')
+        _direction(path, part, recipe.encoders, problems)
+    for encoder, found in readers.items():
+        if len(found) > 1:
+            problems.add(
+                ("connectors", found[1], "from"),
+                f'found "{encoder}", which already enters through connectors.{found[0]}; '
+                f"one connector fills the places of <{encoder}>",
+            )
+        elif not found:
+            problems.add(
+                ("encoders", encoder), f"no connector has `from: {encoder}`, so its features go nowhere; add one"
+            )
+
+
+def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Problems) -> None:
+    """A connector that takes features says from where; one inside the LLM does not."""
+    try:
+        takes_features = part_arguments.takes_features(part.type)
+    except registry.UnknownName:
+        return  # already noted with the arguments
+    if takes_features and part.source is None:
+        known = ", ".join(encoders) or "none"
+        problems.add(path, f'"from" is missing; {part.type} takes the features of one encoder; known encoders: {known}')
+    if takes_features is False and part.source is not None:
+        problems.add((*path, "from"), f"{part.type} works inside the LLM and takes no encoder's features; remove it")
+
+
+def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None:
+    """What a stage trains and reads exists; its DeepSpeed block does not contradict the recipe's words."""
+    known = ["llm", *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section))]
+    for name in stage.train:
+        if name not in known:
+            problems.add((*path, "train", name), unknown("part", name, known))
+    for name in stage.data:
+        if name not in recipe.data:
+            problems.add((*path, "data", name), unknown("data entry", name, recipe.data))
+    for name, word in OURS.items():
+        if name in stage.deepspeed:
+            problems.add((*path, "deepspeed", name), f"set by the recipe's {word}; remove it here")
+    zero = stage.deepspeed.get("zero_optimization")
+    if isinstance(zero, dict) and "stage" in zero:
+        problems.add((*path, "deepspeed", "zero_optimization", "stage"), "set by the recipe's zero; remove it here")

@@ -1,0 +1,142 @@
+"""The recipe as frozen pydantic models: what each word of the YAML means, its type, limits and default.
+
+Filled by ``recipe.py`` (which reads the YAML and checks what goes across sections) and handed to everything downstream.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Letters, digits, _ . -")]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    """A part of a recipe: no unknown words, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Llm(Section):
+    """The frozen causal LM."""
+
+    path: str = Field(min_length=1, description="Hugging Face name or local folder")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs that have it, float32 on CPU"
+    )
+    context: Positive = Field(2048, description="longest conversation in tokens, media included")
+
+
+class Part(Section):
+    """An encoder, connector or data source: a type and the arguments of its class, written flat in the YAML."""
+
+    type: str = Field(min_length=1, description='name from `mmllm ls`, or "module:Class"')
+    source: str | None = Field(None, description="connectors only, `from` in YAML: the encoder whose features enter")
+    when: tuple[str, ...] | None = Field(
+        None, description="connectors only: works where one of these encoders' media is"
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
+
+
+class Stage(Section):
+    """One training stage. What ``train`` names learns, everything else is frozen."""
+
+    train: dict[str, Rate] = Field(
+        min_length=1, description="llm, encoders.<key> or connectors.<key>: peak learning rate"
+    )
+    data: dict[str, Rate] = Field(min_length=1, description="data entry: weight (1.0 each: natural sizes)")
+    epochs: Rate | None = Field(None, description="passes over the data; either this or steps")
+    steps: Positive | None = Field(None, description="optimizer steps; either this or epochs")
+    batch: Positive = Field(description="conversations per optimizer step over all GPUs; accumulation is computed")
+    micro_batch: Positive | None = Field(
+        None, description="conversations per forward on one GPU; default: batch / GPUs"
+    )
+    tokens: Positive | None = Field(None, description="packing budget of one forward in tokens; default: computed")
+    warmup: Share = Field(0.03, description="share of the steps with rising learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="not on norms and biases")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    clip: float = Field(1.0, ge=0, allow_inf_nan=False, description="largest gradient norm; 0: none")
+    zero: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO stage")
+    offload: Literal["none", "optimizer", "all"] = Field("none", description="what DeepSpeed keeps in CPU memory")
+    gradient_checkpointing: bool = False
+    max_bad: Share = Field(0.01, description="largest share of unusable samples before the stage stops")
+    save_every: Positive | None = Field(None, description="steps between checkpoints; one is always written at the end")
+    keep: Positive = Field(2, description="newest checkpoints kept per stage")
+    log_every: Positive = Field(10, description="steps between log lines")
+    deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed to DeepSpeed's config as it is")
+    monitor: dict[str, Any] = Field(
+        default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
+    )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Stage:
+        """Words that limit each other."""
+        if (self.epochs is None) == (self.steps is None):
+            found = "both epochs and steps" if self.epochs else "neither epochs nor steps"
+            raise ValueError(f"found {found}; give exactly one of the two")
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide batch {self.batch}; "
+                "batch is the product of micro_batch, GPUs and accumulation"
+            )
+        if self.offload != "none" and self.zero < {"optimizer": 1, "all": 3}[self.offload]:
+            least = {"optimizer": 1, "all": 3}[self.offload]
+            raise ValueError(f"offload {self.offload} needs zero {least} or more, found zero {self.zero}")
+        return self
+
+
+class Eval(Section):
+    """What ``mmllm eval`` measures."""
+
+    benchmarks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="a list of names, or name: arguments of its class"
+    )
+    max_new_tokens: Positive = 32
+    batch: Positive = 16
+    blind: bool = Field(False, description="also score without the media")
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A list of names is a mapping without arguments."""
+        if not isinstance(value, list | tuple):
+            return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("found a list with something other than names; write names, or name: {arguments}")
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice; keep one")
+        return {name: {} for name in value}
+
+
+class Serve(Section):
+    """Limits and address of ``mmllm serve``."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    max_new_tokens: Positive = 512
+    max_images: Positive = Field(8, description="per request")
+    max_pixels: Positive = Field(25_000_000, description="per image, checked before it is decoded")
+    max_body: Positive = Field(33_554_432, description="bytes per request")
+
+
+class Recipe(Section):
+    """One run: what is assembled, trained, measured and served. Sections stand in the order data flows."""
+
+    name: Name = Field(description="the run's folder is runs/<name>")
+    seed: int = Field(0, ge=0, lt=2**63)
+    llm: Llm
+    encoders: dict[Key, Part] = Field(
+        default_factory=dict, description="the key is the placeholder: image fills <image>"
+    )
+    connectors: dict[Key, Part] = Field(default_factory=dict)
+    data: dict[Key, Part] = Field(default_factory=dict)
+    stages: dict[Key, Stage] = Field(default_factory=dict, description="run in order, each from the last one's weights")
+    eval: Eval = Field(default_factory=lambda: Eval())
+    serve: Serve = Field(default_factory=lambda: Serve())
