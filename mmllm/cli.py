@@ -1,0 +1,193 @@
+"""The `mmllm` command: each subcommand is a few lines that hand over to the part of the flow that does it.
+
+Nothing heavy is imported before a subcommand needs it, so ls, check, show and cp answer without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmllm import __version__, registry
+from mmllm.recipe_files import copy_recipe, find_recipe, shipped
+from mmllm.types import MmllmError
+
+Parsers = Any
+"""argparse's object that collects subcommands; it has no public name."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand. Exit code: 0, 2 for anything the user can mend, 130 when interrupted."""
+    arguments = _parse(argv)
+    run: Callable[[argparse.Namespace], None] = arguments.run
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a recipe's own "module:Class" may lie where the user stands
+    try:
+        run(arguments)
+    except (MmllmError, registry.UnknownName) as error:
+        for sentence in str(error).splitlines():
+            print(f"mmllm: {sentence}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `mmllm ls | head`: the reader left, and Python's own flush at exit would complain
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; overrides may also stand after options, which argparse alone does not allow."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Every subcommand with its arguments."""
+    parser = argparse.ArgumentParser(prog="mmllm", description="Write a recipe, get a multimodal LLM.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _recipe_commands(commands)
+    _run_commands(commands)
+    return parser
+
+
+def _recipe_commands(commands: Parsers) -> None:
+    """What works on recipes alone."""
+    ls = _command(commands, "ls", _ls, "list the parts and recipes there are")
+    ls.add_argument("group", nargs="?", choices=[*registry.groups(), "recipes"])
+    check = _command(commands, "check", _check, "say everything that is wrong with a recipe")
+    _recipe_argument(check)
+    show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
+    _recipe_argument(show, optional=True)
+    show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
+    cp = _command(commands, "cp", _cp, "copy a shipped recipe")
+    cp.add_argument("name", help="as `mmllm ls recipes` prints it")
+    cp.add_argument("destination", type=Path, help="file or folder")
+
+
+def _run_commands(commands: Parsers) -> None:
+    """What trains or uses a run."""
+    train = _command(commands, "train", _train, "train all stages of a recipe; resumes where it stopped")
+    _recipe_argument(train)
+    train.add_argument("--gpus", type=int, help="GPUs per node (default: all of this machine)")
+    train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
+    train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
+    evaluate = _command(commands, "eval", _eval, "score a run on benchmarks")
+    evaluate.add_argument("folder", type=Path, metavar="RUN")
+    evaluate.add_argument("--benchmarks", nargs="+", help="instead of the recipe's")
+    evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
+    evaluate.add_argument("--blind", action="store_true", help="also score without the media")
+    chat = _command(commands, "chat", _chat, "talk to a run in the terminal")
+    chat.add_argument("folder", type=Path, metavar="RUN")
+    serve = _command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
+    serve.add_argument("folder", type=Path, metavar="RUN")
+    serve.add_argument("--host", help="default: the recipe's")
+    serve.add_argument("--port", type=int, help="default: the recipe's")
+    _command(commands, "demo", _demo, "train, score and try the miniature model")
+
+
+def _command(commands: Parsers, name: str, run: Callable[[argparse.Namespace], None], text: str) -> Any:
+    """One subcommand's parser."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _recipe_argument(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """RECIPE and its overrides."""
+    parser.add_argument("recipe", nargs="?" if optional else None, help="file, run folder or name of a shipped recipe")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="e.g. stages.align.batch=64")
+
+
+def _ls(arguments: argparse.Namespace) -> None:
+    groups = [arguments.group] if arguments.group else [*registry.groups(), "recipes"]
+    for group in groups:
+        if group == "recipes":
+            rows = shipped()
+        else:
+            rows = {name: registry.summary(group, name) for name in registry.table(group)}
+        if len(groups) > 1:
+            print(f"{group}:")
+        width = max(map(len, rows), default=0)
+        for name, text in rows.items():
+            print(f"{'  ' if len(groups) > 1 else ''}{name:{width}}  {text}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from mmllm.recipe import load_recipe
+
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    print(f"{path}: ok ({len(recipe.stages)} stages: {', '.join(recipe.stages)})")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from mmllm.recipe import dump, load_recipe
+    from mmllm.recipe_schema import json_schema
+
+    if arguments.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return
+    if arguments.recipe is None:
+        raise MmllmError("show needs a recipe, a run folder or --schema.")
+    print(dump(load_recipe(find_recipe(arguments.recipe), arguments.overrides)), end="")
+
+
+def _cp(arguments: argparse.Namespace) -> None:
+    print(copy_recipe(arguments.name, arguments.destination))
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from mmllm.stages.launch import launch
+
+    path = find_recipe(arguments.recipe)
+    launch(path, arguments.overrides, gpus=arguments.gpus, nodes=arguments.nodes, out=arguments.out)
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from mmllm.eval.run import evaluate
+
+    benchmarks = None
+    if arguments.benchmarks:
+        benchmarks = _chosen(find_recipe(arguments.folder), arguments.benchmarks)
+    evaluate(arguments.folder, benchmarks=benchmarks, limit=arguments.limit, blind=arguments.blind)
+
+
+def _chosen(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Benchmarks asked for by name, with the arguments that the run's recipe gives them; checked as a recipe's are."""
+    from mmllm.recipe import load_recipe
+
+    known = load_recipe(path).eval.benchmarks
+    chosen = {name: known.get(name, {}) for name in names}
+    return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    importlib.import_module("serve.terminal").chat(arguments.folder)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    try:
+        app = importlib.import_module("serve.app")
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn"):
+            raise
+        raise MmllmError(f'serving needs {error.name}; install it with: pip install "mmllm[serve]".') from error
+    app.serve(arguments.folder, host=arguments.host, port=arguments.port)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from mmllm.mini.demo import run
+
+    run()

@@ -1,0 +1,91 @@
+"""JSON schema of the recipe for editors: the models' own schema, with one alternative per known part.
+
+Printed by `mmllm show --schema`; parts' arguments come from their classes' source text, nothing is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmllm import part_arguments, registry
+from mmllm.recipe_models import Recipe
+from mmllm.recipe_sentences import REGISTRY
+
+OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""The "module:Class" form of a type, whose arguments the schema cannot know."""
+
+
+def json_schema() -> dict[str, Any]:
+    """Schema (draft 2020-12) that accepts what ``load_recipe`` accepts, but for checks across sections."""
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    for section, group in REGISTRY.items():
+        entries = schema["properties"][section]
+        _replace_reference(entries, {"oneOf": [*_known(section, group), _own(section)]})
+    benchmarks = schema["$defs"]["Eval"]["properties"]["benchmarks"]
+    names = sorted(registry.table("benchmarks"))
+    named = {name: _nullable(part_arguments.schema("benchmarks", name)) for name in names}
+    listed = {"type": "array", "items": {"anyOf": [{"enum": names}, {"pattern": OWN}]}, "uniqueItems": True}
+    mapped = {"type": "object", "properties": named, "patternProperties": {OWN: {}}, "additionalProperties": False}
+    schema["$defs"]["Eval"]["properties"]["benchmarks"] = {
+        "description": benchmarks["description"],
+        "anyOf": [listed, mapped],
+    }
+    del schema["$defs"]["Part"]
+    exactly_one = [{"required": ["epochs"]}, {"required": ["steps"]}]
+    schema["$defs"]["Stage"]["oneOf"] = exactly_one
+    return schema
+
+
+def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) -> None:
+    """Put the alternatives where pydantic's schema refers to ``Part``."""
+    if "patternProperties" in entries:  # how pydantic writes a dict whose keys have a pattern
+        entries["patternProperties"] = dict.fromkeys(entries["patternProperties"], alternatives)
+        entries["additionalProperties"] = False
+    else:
+        entries["additionalProperties"] = alternatives
+
+
+def _words(section: str) -> dict[str, Any]:
+    """A part's own words beside ``type``."""
+    if section != "connectors":
+        return {}
+    return {
+        "from": {"type": "string", "description": "the encoder whose features enter"},
+        "when": {"type": "array", "items": {"type": "string"}},
+    }
+
+
+def _known(section: str, group: str) -> list[dict[str, Any]]:
+    """One object schema per type in the registry."""
+    found = []
+    for name in registry.table(group):
+        arguments = part_arguments.schema(group, name)
+        required = ["type", *arguments["required"]]
+        if section == "connectors" and part_arguments.takes_features(name):
+            required.append("from")
+        found.append(
+            {
+                "type": "object",
+                "description": registry.summary(group, name),
+                "properties": {"type": {"const": name}, **_words(section), **arguments["properties"]},
+                "required": required,
+                "additionalProperties": arguments["additionalProperties"],
+            }
+        )
+    return found
+
+
+def _own(section: str) -> dict[str, Any]:
+    """A part from outside the registry."""
+    return {
+        "type": "object",
+        "properties": {"type": {"type": "string", "pattern": OWN}, **_words(section)},
+        "required": ["type"],
+    }
+
+
+def _nullable(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A benchmark's arguments; `name:` with nothing after it means none."""
+    needed = bool(arguments["required"])
+    return {"type": "object" if needed else ["object", "null"], **arguments}
