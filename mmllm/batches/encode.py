@@ -1,0 +1,149 @@
+"""One sample -> its final token ids, labels and media inputs: placeholders expanded, length checked; before packing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mmllm.batches.prompt import Prompt, Prompter
+from mmllm.types import IGNORE, MediaError, Sample, SampleError
+
+if TYPE_CHECKING:
+    import torch
+
+Inputs = dict[str, "torch.Tensor"]
+"""What ``encoder.read`` makes of one item: tensors without batch axis, on the CPU."""
+
+
+class Reader(Protocol):
+    """How one encoder key's media become inputs and places; ``Assembly.readers()`` gives one per key."""
+
+    def read(self, item: Any) -> Inputs:
+        """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
+        ...
+
+    def tokens(self, inputs: Inputs | None) -> int | None:
+        """Places the item takes in the LLM's sequence. ``None`` asks for the number that holds for every item
+        whatever it shows; the answer is None where there is no such number."""
+        ...
+
+    def collate(self, items: list[Inputs]) -> Inputs:
+        """Inputs of N items with the batch axis N, as ``encoder.forward`` takes them."""
+        ...
+
+
+@dataclass(frozen=True)
+class MediaSpan:
+    """Where one item shows: ``length`` places from ``start`` on."""
+
+    start: int
+    length: int
+    key: str
+    """Encoder key."""
+    item: int
+    """Index into the sample's media of that key."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample, ready to be packed."""
+
+    ids: list[int]
+    """Token ids; 0 at places."""
+    labels: list[int]
+    """As long as ``ids``; IGNORE where there is no loss, so also at the first position and at places."""
+    media: dict[str, list[Inputs]]
+    """Encoder key -> inputs of its items, in order of their placeholders."""
+    spans: list[MediaSpan]
+    """One per item, in order of position."""
+    name: str
+    n_labels: int
+    """Supervised positions."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One sample whose text is tokenised and whose length is known, its media not yet read."""
+
+    sample: Sample
+    prompt: Prompt
+    length: int
+    """Positions it will take, places included."""
+    n_labels: int
+
+
+def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Plan:
+    """Tokenise and measure without reading media, unless an item's number of places depends on what it shows.
+
+    Raises SampleError: refused by the template, nothing to learn, placeholders and media differ in number, too long.
+    """
+    prompt = prompter.train(sample) if train else prompter.ask(sample)
+    fixed = {key: readers[key].tokens(None) for _, key in prompt.places}
+    length = len(prompt.ids)
+    count = dict.fromkeys(fixed, 0)
+    for _, key in prompt.places:
+        places = fixed[key]
+        if places is None:
+            inputs = _read(sample, key, count[key], readers[key])
+            places = _places(readers[key], inputs)
+        count[key] += 1
+        length += places - 1
+    if length > context:
+        raise SampleError(
+            f"{sample.name}: {length} tokens ({length - len(prompt.ids) + len(prompt.places)} of them media) "
+            f"are over the context of {context}; nothing is cut: shorten it or raise llm.context"
+        )
+    n_labels = len(prompt.labels[1:]) - prompt.labels[1:].count(IGNORE)
+    if train and not n_labels:
+        raise SampleError(f"{sample.name}: the chat template leaves no token to learn")
+    return Plan(sample, prompt, length, n_labels)
+
+
+def finish(planned: Plan, readers: Mapping[str, Reader]) -> Encoded:
+    """Read the media and expand each placeholder into as many places as its item takes. SampleError if unreadable."""
+    prompt = planned.prompt
+    ids: list[int] = []
+    labels: list[int] = []
+    media: dict[str, list[Inputs]] = {}
+    spans = []
+    last = 0
+    for position, key in prompt.places:
+        items = media.setdefault(key, [])
+        items.append(_read(planned.sample, key, len(items), readers[key]))
+        n_places = _places(readers[key], items[-1])
+        ids += prompt.ids[last:position]
+        labels += prompt.labels[last:position]
+        spans.append(MediaSpan(len(ids), n_places, key, len(items) - 1))
+        ids += [0] * n_places
+        labels += [IGNORE] * n_places
+        last = position + 1
+    ids += prompt.ids[last:]
+    labels += prompt.labels[last:]
+    if labels:
+        labels[0] = IGNORE  # nothing precedes it, so nothing predicts it
+    if len(ids) != planned.length:
+        raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
+    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels)
+
+
+def encode(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Encoded:
+    """Sample -> ids, labels and media inputs in one go; ``train=False`` ends on the generation prompt.
+
+    ``context`` is the most tokens the LLM takes. Raises SampleError, which names the sample and what is wrong with it.
+    """
+    return finish(plan(sample, prompter, readers, context, train), readers)
+
+
+def _read(sample: Sample, key: str, index: int, reader: Reader) -> Inputs:
+    try:
+        return reader.read(sample.media[key][index])
+    except MediaError as error:
+        raise SampleError(f"{sample.name}: {key} {index + 1}: {error}") from error
+
+
+def _places(reader: Reader, inputs: Inputs) -> int:
+    places = reader.tokens(inputs)
+    if places is None:
+        raise TypeError("Reader.tokens(inputs) must give a number")
+    return places

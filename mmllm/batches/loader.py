@@ -1,0 +1,188 @@
+"""The packed batches of each optimizer step of a stage, for one rank: what the training loop iterates over.
+
+Every rank computes the same plan of a step from its text and reads only the media of its own micro-batches. A sample
+that cannot be used is skipped and named on all ranks alike, within the stage's error budget.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mmllm.batches.collate import collate
+from mmllm.batches.encode import Encoded, Plan, Reader, finish, plan
+from mmllm.batches.mixture import Mixture
+from mmllm.batches.packing import deal, split
+from mmllm.batches.prompt import Prompter
+from mmllm.types import Batch, MmllmError, Sample, SampleError
+
+_JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones
+_LISTED = 20
+
+
+class Source(Protocol):
+    """One dataset. SampleError from ``__getitem__`` marks a sample as bad."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index``; media are paths or bytes, not yet decoded."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What one rank does in one optimizer step."""
+
+    step: int
+    micro: list[Batch]
+    """Always ``n_micro`` batches of this rank; one may be empty."""
+    n_labels_global: int
+    """Supervised positions of the step over all ranks: what the summed loss is divided by."""
+    bad: list[SampleError]
+    """Samples of the step that were skipped, the same list on every rank."""
+
+
+@dataclass
+class _Prepared:
+    """A step before the ranks have told each other which media could not be read."""
+
+    step: int
+    n_samples: int
+    n_labels: int
+    bad: list[SampleError]
+    micro: list[Batch]
+    unread: list[tuple[str, int]] = field(default_factory=list)
+    """(message, label positions lost) of this rank's samples whose media are unreadable."""
+
+
+def alone(value: Any) -> list[Any]:
+    """The ``all_gather`` of a single rank."""
+    return [value]
+
+
+class Loader:
+    """Iterates over the steps of a stage from any step on; content depends on neither ``workers`` nor the start.
+
+    ``n_micro`` micro-batches per rank and step; ``budget`` the most tokens in one of them (None: no limit); ``max_bad``
+    the tolerated share of bad samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads
+    prepare steps ahead (0: prepare when asked). ``all_gather`` hands every rank the list of all ranks' values, in the
+    caller's thread, once per step. ``state``/``restore`` carry the error budget over a restart; the position is just
+    the number of the next step.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        sources: Mapping[str, Source],
+        prompter: Prompter,
+        readers: Mapping[str, Reader],
+        context: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        n_micro: int = 1,
+        budget: int | None = None,
+        max_bad: float = 0.01,
+        workers: int = 0,
+        all_gather: Callable[[Any], list[Any]] = alone,
+    ) -> None:
+        self.mixture, self.sources, self.prompter, self.readers = mixture, sources, prompter, readers
+        self.context, self.rank, self.world, self.n_micro = context, rank, world, n_micro
+        self.budget, self.max_bad, self.workers, self.all_gather = budget, max_bad, workers, all_gather
+        self.seen = 0
+        """Samples of the stage so far, bad ones included."""
+        self.n_bad = 0
+        self.bad: list[str] = []
+        """The first bad samples of the stage, as sentences."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the error budget after the steps handed out so far. JSON values."""
+        return {"seen": self.seen, "n_bad": self.n_bad, "bad": list(self.bad)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over ``state()`` of the run that is continued."""
+        self.seen, self.n_bad, self.bad = int(state["seen"]), int(state["n_bad"]), list(state["bad"])
+
+    def steps(self, start: int = 0) -> Iterator[StepBatches]:
+        """Steps ``start`` .. the last. MmllmError: over the error budget, or a micro-batch over the token budget."""
+        if not self.workers:
+            for step in range(start, self.mixture.n_steps):
+                yield self._agree(self._prepare(step))
+            return
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
+            waiting: deque[Future[_Prepared]] = deque()
+            try:
+                for step in range(start, self.mixture.n_steps + self.workers):
+                    if step < self.mixture.n_steps:
+                        waiting.append(pool.submit(self._prepare, step))
+                    if step >= start + self.workers:
+                        yield self._agree(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def __iter__(self) -> Iterator[StepBatches]:
+        """All steps from the first."""
+        return self.steps()
+
+    # ---- one step
+
+    def _prepare(self, step: int) -> _Prepared:
+        """Plan the whole step, read and pack this rank's part. Runs in a worker; touches no state of the loader."""
+        drawn = self.mixture.step(step)
+        plans: list[Plan] = []
+        bad: list[SampleError] = []
+        for name, index in drawn:
+            try:
+                plans.append(self._plan(name, index))
+            except SampleError as error:
+                bad.append(error)
+        bins = split([planned.length for planned in plans], self.world * self.n_micro)
+        self._check_budget(step, [sum(plans[i].length for i in members) for members in bins])
+        prepared = _Prepared(step, len(drawn), sum(planned.n_labels for planned in plans), bad, [])
+        for members in deal(bins, self.rank, self.world):
+            encoded: list[Encoded] = []
+            for i in members:
+                try:
+                    encoded.append(finish(plans[i], self.readers))
+                except SampleError as error:
+                    prepared.unread.append((str(error), plans[i].n_labels))
+            prepared.micro.append(collate(encoded, self.readers))
+        return prepared
+
+    def _plan(self, name: str, index: int) -> Plan:
+        return plan(self.sources[name][index], self.prompter, self.readers, self.context, train=True)
+
+    def _check_budget(self, step: int, loads: list[int]) -> None:
+        if self.budget is None or max(loads, default=0) <= self.budget:
+            return
+        enough = -(-sum(loads) // self.budget)
+        raise MmllmError(
+            f"step {step}: a micro-batch would hold {max(loads)} tokens, over the budget of {self.budget}; raise the "
+            f"stage's tokens to {max(loads)} or lower its micro_batch (these samples need {enough} micro-batches or "
+            f"more over all GPUs; there are {len(loads)})"
+        )
+
+    def _agree(self, prepared: _Prepared) -> StepBatches:
+        """Tell all ranks which media could not be read, keep the books and stop when too much is bad."""
+        unread = [item for part in self.all_gather(prepared.unread) for item in part]
+        bad = prepared.bad + [SampleError(message) for message, _ in unread]
+        n_labels = prepared.n_labels - sum(lost for _, lost in unread)
+        self.seen += prepared.n_samples
+        self.n_bad += len(bad)
+        self.bad += [str(error) for error in bad][: _LISTED - len(self.bad)]
+        last = prepared.step + 1 == self.mixture.n_steps
+        if self.n_bad > self.max_bad * self.seen and (self.seen >= _JUDGED_FROM or last):
+            more = f"\n  ... and {self.n_bad - len(self.bad)} more" if self.n_bad > len(self.bad) else ""
+            raise MmllmError(
+                f"{self.n_bad} of {self.seen} samples are bad, over the stage's max_bad of {self.max_bad:g}:\n  "
+                + "\n  ".join(self.bad)
+                + more
+            )
+        return StepBatches(prepared.step, prepared.micro, n_labels, bad)

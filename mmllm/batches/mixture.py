@@ -1,0 +1,89 @@
+"""Which samples a stage sees and when: a pure function of (seed, step), so resuming needs only the step's number."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sized
+from itertools import accumulate
+
+import numpy as np
+
+from mmllm.types import MmllmError
+
+
+class Mixture:
+    """The order in which a stage goes through its sources.
+
+    A weight multiplies a source's natural size: an epoch holds ``round(weight * len(source))`` samples of it (at least
+    one), so weights of 1.0 give every sample exactly once per epoch, in a new order each epoch. With 0.5 an epoch sees
+    one half of the source and the next epoch the other; with 2.0 it sees each sample twice: uses of two samples of one
+    source never differ by more than one.
+
+    ``epochs`` (may be a fraction) or ``steps`` says how long; ``batch`` is the samples of one optimizer step over all
+    ranks. The last step of ``epochs`` may be smaller; no sample is left out or repeated to fill it. Stages that go
+    through the same data in different orders need different seeds.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Sized],
+        weights: Mapping[str, float],
+        seed: int,
+        *,
+        batch: int,
+        epochs: float | None = None,
+        steps: int | None = None,
+    ) -> None:
+        if (epochs is None) == (steps is None):
+            raise MmllmError("a stage's length is either epochs or steps: give exactly one of them")
+        self.names = list(weights)
+        self.seed, self.batch = seed, batch
+        self._sizes = [_size(name, sources, weights[name]) for name in self.names]
+        counts = [max(1, round(weights[name] * size)) for name, size in zip(self.names, self._sizes, strict=True)]
+        self._starts = [0, *accumulate(counts)]
+        self.epoch_size = self._starts[-1]
+        """Samples of one epoch."""
+        self.n_samples = steps * batch if steps is not None else max(1, round(self.epoch_size * (epochs or 0.0)))
+        """Samples of the whole stage, repeats counted."""
+        self.n_steps = math.ceil(self.n_samples / batch)
+        """Optimizer steps of the stage."""
+        self._orders: dict[tuple[int, ...], np.ndarray] = {}
+
+    def step(self, k: int) -> list[tuple[str, int]]:
+        """The samples of step k (from 0) as (source name, index); IndexError beyond the last step."""
+        if not 0 <= k < self.n_steps:
+            raise IndexError(f"step {k} of a mixture of {self.n_steps} steps")
+        stop = min((k + 1) * self.batch, self.n_samples)
+        return [self._sample(position) for position in range(k * self.batch, stop)]
+
+    def _sample(self, position: int) -> tuple[str, int]:
+        epoch, place = divmod(position, self.epoch_size)
+        slot = int(self._order(0, epoch, self.epoch_size)[place])
+        source = int(np.searchsorted(self._starts, slot, side="right")) - 1
+        count = self._starts[source + 1] - self._starts[source]
+        drawn = epoch * count + slot - self._starts[source]
+        turn, index = divmod(drawn, self._sizes[source])
+        # The name, not the place in the recipe, seeds a source: adding another source leaves its order alone.
+        order = self._order(1 + zlib.crc32(self.names[source].encode()), turn, self._sizes[source])
+        return self.names[source], int(order[index])
+
+    def _order(self, stream: int, turn: int, size: int) -> np.ndarray:
+        """int64[size], a permutation given by (seed, stream, turn) alone; the newest few are remembered."""
+        key = (stream, turn)
+        if key not in self._orders:
+            while len(self._orders) >= 2 + 2 * len(self.names):
+                self._orders.pop(next(iter(self._orders), key), None)
+            self._orders[key] = np.random.default_rng([self.seed, stream, turn]).permutation(size)
+        return self._orders[key]
+
+
+def _size(name: str, sources: Mapping[str, Sized], weight: float) -> int:
+    if name not in sources:
+        raise MmllmError(f"no source {name!r} in this mixture; known: {', '.join(sources) or 'none'}")
+    size = len(sources[name])
+    if not size:
+        raise MmllmError(f"source {name!r} is empty")
+    if not 0 < weight < math.inf:
+        raise MmllmError(f"the weight of source {name!r} is {weight}; it multiplies the source's size: give more than 0")
+    return size

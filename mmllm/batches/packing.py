@@ -1,0 +1,28 @@
+"""How the samples of one optimizer step are dealt to ranks and micro-batches: bins of nearly equal token counts."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+
+def split(lengths: Sequence[int], n_bins: int) -> list[list[int]]:
+    """Indices of ``lengths`` (tokens per sample) in ``n_bins`` bins with nearly equal sums, a pure function.
+
+    Longest first into the emptiest bin (Graham 1969, "Bounds on multiprocessing timing anomalies": at most 4/3 of the
+    best largest bin). Bins come fullest first, so neighbours, which ranks work on at the same time, are most alike;
+    inside a bin samples keep their order. Some bins are empty if there are fewer samples than bins.
+    """
+    heap = [(0, number) for number in range(n_bins)]
+    bins: list[list[int]] = [[] for _ in range(n_bins)]
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        load, number = heapq.heappop(heap)
+        bins[number].append(index)
+        heapq.heappush(heap, (load + lengths[index], number))
+    loads = {number: load for load, number in heap}
+    return [sorted(bins[number]) for number in sorted(range(n_bins), key=lambda n: (-loads[n], n))]
+
+
+def deal(bins: Sequence[list[int]], rank: int, world: int) -> list[list[int]]:
+    """The bins of one rank: its micro-batch m is bin ``m * world + rank``, so all ranks' m-th bins are neighbours."""
+    return list(bins[rank::world])

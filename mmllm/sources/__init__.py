@@ -1,0 +1,6 @@
+"""What one dataset is: each source yields samples; one file per format. Listed here, imported on use."""
+
+TABLE: dict[str, str] = {
+    "chat_jsonl": "mmllm.sources.chat_jsonl:ChatJsonl",
+    "easy_vqa": "mmllm.sources.easy_vqa:EasyVqa",
+}

@@ -1,0 +1,64 @@
+"""easy-VQA (Zhou 2019, github.com/vzhou842/easy-VQA): questions about 64 x 64 pictures of one shape, official files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from mmllm.sources.source import Source
+from mmllm.types import Message, MmllmError, Sample, SampleError
+
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class EasyVqa(Source):
+    """Question and one-word answer about ``<image>``, read from ``path``/``split``/{questions.json,images/<id>.png}.
+
+    ``path`` is the ``easy_vqa/data`` folder of the repository (or of the ``easy-vqa`` package); ``split`` is ``train``
+    (38,575 questions) or ``test`` (9,673). A row of ``questions.json`` is ``[question, answer, image id]``.
+    """
+
+    def __init__(self, path: str, split: str = "train") -> None:
+        self.name = f"easy_vqa:{split}"
+        self._folder = Path(path) / split
+        questions = self._folder / "questions.json"
+        if not questions.is_file():
+            raise MmllmError(
+                f"there is no {questions}; fetch github.com/vzhou842/easy-VQA and give path the folder that holds "
+                "train/ and test/ (easy_vqa/data)"
+            )
+        try:
+            self._rows: list[Any] = json.loads(questions.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise MmllmError(f"{questions} is not JSON ({error})") from error
+        if not isinstance(self._rows, list):
+            raise MmllmError(f"{questions} is not a list of [question, answer, image id]")
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Question ``index`` as a conversation, named ``easy_vqa:<split>:<index>``; SampleError for a broken row."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        name = f"{self.name}:{index}"
+        match self._rows[index]:
+            case [str(question), str(answer), int(image)]:
+                messages = (Message("user", f"<image>\n{question}"), Message("assistant", answer))
+                return Sample(name, messages, {"image": (self._folder / "images" / f"{image}.png",)})
+        raise SampleError(f"{name}: the row {self._rows[index]!r} is not [question, answer, image id]")
+
+    @classmethod
+    def tiny(cls, folder: Path) -> EasyVqa:
+        """Two questions about one picture of one pixel."""
+        images = folder / "train" / "images"
+        images.mkdir(parents=True)
+        (images / "0.png").write_bytes(_PIXEL)
+        rows = [["what color is the shape?", "blue", 0], ["is there a circle?", "no", 0]]
+        (folder / "train" / "questions.json").write_text(json.dumps(rows), encoding="utf-8")
+        return cls(str(folder))

@@ -1,0 +1,32 @@
+"""The base of every dataset reader: a sized sequence of samples; mixtures draw from it and loaders encode its items."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from mmllm.types import Sample
+
+
+class Source(ABC):
+    """One dataset. A subclass takes flat keyword arguments from the recipe and raises MmllmError if files are missing.
+
+    Reading an item must be safe from several threads and must not decode media (an item is a path, bytes or a PIL
+    image). A sample that cannot be read raises SampleError: the stage counts, names and skips it.
+    """
+
+    name: str
+    """Where the samples are from, as the user knows it; the first half of every ``Sample.name``."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index`` of 0 .. len - 1; IndexError beyond, SampleError if it cannot be used."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, folder: Path) -> Source:
+        """Write a dataset of a few samples into ``folder`` (media included) and open it; tests go through these."""
