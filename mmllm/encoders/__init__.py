@@ -1,0 +1,6 @@
+"""Frozen encoders, one file each: a media item becomes features that a connector brings into the LLM."""
+
+TABLE: dict[str, str] = {
+    "open_clip": "mmllm.encoders.open_clip:OpenClipEncoder",
+    "hf_vision": "mmllm.encoders.hf_vision:HfVisionEncoder",
+}

@@ -1,0 +1,80 @@
+"""The base of every encoder: frozen, always in eval mode, any subset of its hidden layers.
+
+The loader calls ``read``, ``grid`` and ``collate`` on the CPU; the assembly calls ``forward`` on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmllm.types import Features, MmllmError
+
+
+class Encoder(nn.Module):
+    """One modality's frozen model.
+
+    ``layers`` are indices into the list of hidden states that transformers documents: 0 is what enters the first
+    block (the embeddings), k is what leaves block k, -1 is what leaves the last block *before* any final norm, -2 the
+    block before it. Several layers are concatenated on the width by ``Features.concatenated``, in the order given.
+    """
+
+    modality: str
+    """What kind of media it reads: ``image``."""
+    dim: int
+    """D, the width of ONE layer."""
+    layers: tuple[int, ...]
+    """The layers as asked for; the keys of ``Features.layers``."""
+
+    def __init__(self, *, layers: Sequence[int] = (-2,)) -> None:
+        super().__init__()
+        if not layers or len(set(layers)) != len(layers):
+            raise MmllmError(f"layers: {list(layers)} must name at least one hidden layer, none of them twice.")
+        self.layers = tuple(layers)
+
+    def read(self, media: Any) -> dict[str, Tensor]:
+        """One item (path, bytes or an opened object) -> tensors without the N axis, on CPU; raises ``MediaError``."""
+        raise NotImplementedError
+
+    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """Shape of the tokens of one item that ``read`` returned, e.g. (rows, cols); T is its product."""
+        raise NotImplementedError
+
+    def forward(self, **inputs: Tensor) -> Features:
+        """Collated inputs of N items (all of one grid) -> their features, class and register tokens dropped."""
+        raise NotImplementedError
+
+    def dummy(self) -> dict[str, Tensor]:
+        """Inputs of one blank item, as ``read`` would give them: what a rank without media runs, times zero."""
+        raise NotImplementedError
+
+    @classmethod
+    def tiny(cls) -> Encoder:
+        """A random encoder of a few thousand weights, always the same ones, for tests; nothing is downloaded."""
+        raise NotImplementedError
+
+    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Inputs of N single items -> inputs of ``forward``: every tensor stacked on a new first axis N."""
+        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    def freeze(self) -> None:
+        """No weight learns (unless a stage of the recipe says so), dropout off. Every ``__init__`` ends with it."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stay in eval mode whatever is asked: a frozen encoder must give the same features in every phase."""
+        return super().train(False)
+
+    def resolve(self, n_blocks: int) -> tuple[int, ...]:
+        """``layers`` counted from the front, 0..n_blocks; raises where one does not exist."""
+        for layer in self.layers:
+            if not -n_blocks - 1 <= layer <= n_blocks:
+                raise MmllmError(
+                    f"layers: {layer} does not exist: this encoder has {n_blocks} blocks, "
+                    f"so 0..{n_blocks} or -{n_blocks + 1}..-1 (0 = embeddings, -1 = last block)."
+                )
+        return tuple(layer % (n_blocks + 1) for layer in self.layers)

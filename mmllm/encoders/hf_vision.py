@@ -1,0 +1,145 @@
+"""Image encoders of transformers (CLIP, SigLIP, DINOv2, DINOv3, ViT, ...) from a hub id or a local folder."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    CLIPImageProcessor,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    PreTrainedModel,
+)
+
+from mmllm.encoders.image_encoder import ImageEncoder, centre, square_canvas
+from mmllm.encoders.image_reading import MAX_PIXELS
+from mmllm.types import MmllmError
+
+PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
+"""Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
+
+
+class HfVisionEncoder(ImageEncoder):
+    """A vision transformer of transformers; of an image-text model (CLIP, SigLIP) the vision tower alone.
+
+    How many class and register tokens to drop comes from the parameters that the model's embeddings hold and is
+    compared with the length of every hidden state, so a SigLIP tower of 27 x 27 patches gives 729 tokens.
+    Pixels are prepared by the folder's own image processor, except that ``fit: squash`` (default) and ``pad`` replace a
+    centre crop, which would silently remove parts of the picture; ``crop`` is the processor's own behaviour. Under
+    squash, boxes in coordinates of 0..1 stay valid. ``image_size`` overrides the processor's size (a square in pixels).
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        layers: Sequence[int] = (-2,),
+        fit: str = "squash",
+        image_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(layers=layers, fit=fit, max_pixels=max_pixels)
+        self.vision = load_vision(model)
+        config = self.vision.config
+        accepted = inspect.signature(self.vision.forward).parameters
+        if "pixel_values" not in accepted or "spatial_shapes" in accepted:
+            raise MmllmError(f"{model}: {type(self.vision).__name__} does not take plain pictures; use a fixed-size ViT.")
+        self.dim = config.hidden_size
+        self.patch = _pair(config.patch_size)
+        self.processor = AutoImageProcessor.from_pretrained(model)
+        self.own_size = image_size is None
+        self.size = _processed_size(self.processor) if image_size is None else (image_size, image_size)
+        # Models with a table of positions refuse other sizes unless told; the others interpolate or rotate anyway.
+        resized = "interpolate_pos_encoding" in accepted and self.size != _pair(config.image_size)
+        self.options: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
+        self.resolve(self.n_blocks)
+        self.freeze()
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """The folder's own processor with our ``fit``: float[3, H, W]."""
+        size = {"height": self.size[0], "width": self.size[1]}
+        options: dict[str, Any] = {"size": size, "do_center_crop": False}
+        if self.fit == "pad":
+            mean = tuple(round(255 * value) for value in self.processor.image_mean)
+            image = square_canvas(image, self.size, (mean[0], mean[1], mean[2]))
+        elif self.fit == "crop" and self.own_size and self.processor.do_center_crop:
+            options = {}
+        elif self.fit == "crop":
+            image = centre(image, self.size)
+        return self.processor(image, return_tensors="pt", **options)["pixel_values"][0]
+
+    @property
+    def n_blocks(self) -> int:
+        """Transformer blocks of the vision tower."""
+        return self.vision.config.num_hidden_layers
+
+    @property
+    def prefix(self) -> int:
+        """Tokens in front of the patches: the lengths of the prefix parameters that the model holds."""
+        found = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
+        return sum(parameter.numel() // self.dim for parameter in found)
+
+    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """The model's own ``hidden_states`` (in transformers 5 the last one is before the final norm)."""
+        states = self.vision(pixel_values=pixels, output_hidden_states=sorted(set(indices)), **self.options).hidden_states
+        return [states[index] for index in indices]
+
+    @classmethod
+    def tiny(cls) -> HfVisionEncoder:
+        """A random DINOv2 with registers: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, loaded from a folder."""
+        config = Dinov2WithRegistersConfig(
+            hidden_size=16, num_hidden_layers=3, num_attention_heads=2, mlp_ratio=2,
+            image_size=32, patch_size=8, num_register_tokens=2,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+            torch.manual_seed(0)
+            Dinov2WithRegistersModel(config).save_pretrained(folder)
+            CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+            return cls(model=folder)
+
+
+def load_vision(model: str) -> PreTrainedModel:
+    """The vision tower in float32 with every weight that its hidden states need, safetensors only."""
+    try:
+        config = AutoConfig.from_pretrained(model)
+        loaded, info = AutoModel.from_pretrained(
+            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise MmllmError(f'"{model}" cannot be loaded as a vision model of transformers: {error}') from error
+    inner = "vision_config" in config.sub_configs
+    tower = loaded.vision_model if inner else loaded
+    missing = {k.removeprefix("vision_model.") for k in info["missing_keys"] if not inner or k.startswith("vision_model.")}
+    pooler = {key for key in missing if key.startswith("pooler.")}
+    if missing - pooler or info["mismatched_keys"]:
+        lacking = sorted(missing - pooler) or sorted(str(key) for key in info["mismatched_keys"])
+        raise MmllmError(f'the weights of "{model}" do not fill the model: {", ".join(lacking[:5])}.')
+    if pooler:
+        tower.pooler = None  # hidden states do not pass through it, and random weights would change the digest
+    if not isinstance(tower, PreTrainedModel):
+        raise MmllmError(f'"{model}" holds a {type(loaded).__name__}, which has no vision transformer.')
+    return tower
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a config value that is one number or two."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _processed_size(processor: Any) -> tuple[int, int]:
+    """(height, width) of what a processor returns for a square picture."""
+    if processor.do_center_crop and processor.crop_size:
+        return processor.crop_size["height"], processor.crop_size["width"]
+    size = dict(processor.size)
+    if size.get("shortest_edge"):
+        return size["shortest_edge"], size["shortest_edge"]
+    return size["height"], size["width"]

@@ -1,0 +1,112 @@
+"""What all image encoders share: read one picture, know its patch grid, drop class and register tokens.
+
+Between ``encoder.py`` (any modality) and the files that load a model of a library (``open_clip.py``, ``hf_vision.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.image_reading import MAX_PIXELS, open_image
+from mmllm.types import Features, MmllmError
+
+Fit = Literal["squash", "pad", "crop"]
+"""How a picture that is not square meets a model that wants squares.
+
+``squash``: resized to the square, nothing lost, and boxes in coordinates of 0..1 stay valid; the default.
+``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost.
+"""
+
+
+class ImageEncoder(Encoder):
+    """A vision transformer over patches. Its ``forward`` takes ``pixels``: float[N, 3, H, W], normalised."""
+
+    modality = "image"
+    patch: tuple[int, int]
+    """Height and width of one patch in pixels."""
+    size: tuple[int, int]
+    """Height and width in pixels that every picture is brought to."""
+
+    def __init__(self, *, layers: Sequence[int], fit: str, max_pixels: int = MAX_PIXELS) -> None:
+        super().__init__(layers=layers)
+        if fit not in get_args(Fit):
+            raise MmllmError(f'fit: "{fit}" is unknown; known: {", ".join(get_args(Fit))}.')
+        self.fit = fit
+        self.max_pixels = max_pixels
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image of any size -> float[3, H, W], fitted and normalised as this model was trained."""
+        raise NotImplementedError
+
+    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """float[N, prefix + T, D] for each index in 0..n_blocks (see ``Encoder``), prefix tokens first."""
+        raise NotImplementedError
+
+    @property
+    def n_blocks(self) -> int:
+        """Transformer blocks of the model."""
+        raise NotImplementedError
+
+    @property
+    def prefix(self) -> int:
+        """Class, distillation and register tokens in front of the patches, as the model itself declares them."""
+        raise NotImplementedError
+
+    def read(self, media: str | Path | bytes | Image.Image) -> dict[str, Tensor]:
+        """One picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
+        return {"pixels": self.preprocess(open_image(media, self.max_pixels))}
+
+    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """(rows, cols) of whole patches; a rest of pixels at the right or bottom belongs to no patch."""
+        height, width = inputs["pixels"].shape[-2:]
+        return height // self.patch[0], width // self.patch[1]
+
+    def dummy(self) -> dict[str, Tensor]:
+        """A picture of zeros: ``{"pixels": float[3, H, W]}``."""
+        return {"pixels": torch.zeros(3, *self.size)}
+
+    def forward(self, **inputs: Tensor) -> Features:
+        """``pixels`` float[N, 3, H, W] -> layers of float[N, rows * cols, D] in raster order."""
+        weight = next(self.parameters())
+        pixels = inputs["pixels"].to(device=weight.device, dtype=weight.dtype)
+        grid = self.grid({"pixels": pixels})
+        # Frozen weights build no graph; a stage that trains this encoder gets one.
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        with torch.set_grad_enabled(learns):
+            states = self.hidden(pixels, self.resolve(self.n_blocks))
+        tokens = self.prefix + grid[0] * grid[1]
+        if any(state.shape[1] != tokens for state in states):
+            raise MmllmError(
+                f"the encoder gives {states[0].shape[1]} tokens for {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but "
+                f"declares {self.prefix} prefix tokens and {grid[0]} x {grid[1]} patches; this model is not supported."
+            )
+        mask = torch.ones(pixels.shape[0], grid[0] * grid[1], dtype=torch.bool, device=pixels.device)
+        return Features(dict(zip(self.layers, (s[:, self.prefix :] for s in states), strict=True)), mask, grid)
+
+
+def square_canvas(image: Image.Image, size: tuple[int, int], fill: tuple[int, int, int]) -> Image.Image:
+    """The image centred on a canvas of ``fill`` that has the shape (height, width) of ``size``; not resized."""
+    width, height = _around(image, size, max)
+    canvas = Image.new("RGB", (width, height), fill)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
+
+
+def centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The largest middle part that has the shape (height, width) of ``size``; not resized."""
+    width, height = _around(image, size, min)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _around(image: Image.Image, size: tuple[int, int], choose: type[max] | type[min]) -> tuple[int, int]:
+    """Width and height of the smallest box around (max) or largest box inside (min) the image with size's shape."""
+    unit = choose(image.width / size[1], image.height / size[0])
+    return max(1, round(unit * size[1])), max(1, round(unit * size[0]))

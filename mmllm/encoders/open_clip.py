@@ -1,0 +1,169 @@
+"""Image encoders of open_clip: a model name with a pretrained tag, or a local folder. Only the visual tower is kept."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.timm_model import TimmModel
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmllm.encoders.image_encoder import ImageEncoder
+from mmllm.encoders.image_reading import MAX_PIXELS
+from mmllm.types import MmllmError
+
+RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
+"""Our ``fit`` -> open_clip's ``resize_mode``."""
+
+
+class OpenClipEncoder(ImageEncoder):
+    """A vision transformer of open_clip (Radford et al. 2021, arXiv 2103.00020, and its successors).
+
+    ``model`` with ``pretrained``: a name and tag of open_clip (``ViT-L-14-336``, ``openai``), or ``hf-hub:org/repo``.
+    ``model`` alone: a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
+    Pixels are prepared by the model's own mean, std, size and interpolation; ``fit`` says what happens to pictures that
+    are not square (squash | pad | crop): squash loses nothing and keeps boxes in coordinates of 0..1 valid.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        pretrained: str | None = None,
+        layers: Sequence[int] = (-2,),
+        fit: str = "squash",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(layers=layers, fit=fit, max_pixels=max_pixels)
+        self.visual = load_visual(model, pretrained)
+        config = dict(self.visual.preprocess_cfg) | {"resize_mode": RESIZE_MODES[fit]}
+        known = {field.name for field in fields(PreprocessCfg)}
+        self.transform = image_transform_v2(PreprocessCfg(**{k: config[k] for k in config if k in known}), is_train=False)
+        self.patch, self.dim, self._prefix = _shape(self.visual, model)
+        height, width = self.visual.image_size
+        self.size = (height, width)
+        self.resolve(self.n_blocks)
+        self.freeze()
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """open_clip's own inference transform with our ``fit``: float[3, H, W]."""
+        return self.transform(image)
+
+    @property
+    def blocks(self) -> Any:
+        """The tower's list of transformer blocks (a view: registering it twice would store every weight twice)."""
+        return self.visual.transformer.resblocks if isinstance(self.visual, VisionTransformer) else self.visual.trunk.blocks
+
+    @property
+    def n_blocks(self) -> int:
+        """Transformer blocks of the visual tower."""
+        return len(self.blocks)
+
+    @property
+    def prefix(self) -> int:
+        """Tokens in front of the patches: one class token in open_clip's own tower, timm's declared number in timm's."""
+        return self._prefix
+
+    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Block outputs by hooks on the blocks; stops after the deepest one that is asked for."""
+        seen: dict[int, Tensor] = {}
+        handles = [self.blocks[0].register_forward_pre_hook(lambda _, args: seen.__setitem__(0, args[0]))]
+        for index in set(indices) - {0}:
+            block = self.blocks[index - 1]
+            handles.append(block.register_forward_hook(lambda _, __, out, index=index: seen.__setitem__(index, out)))
+        try:
+            deepest = max(max(indices), 1) - 1
+            self.visual.forward_intermediates(pixels, indices=[deepest], stop_early=True, intermediates_only=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [seen[index] for index in indices]
+
+    @classmethod
+    def tiny(cls) -> OpenClipEncoder:
+        """A random CLIP of 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, loaded from a folder like a real one."""
+        vision = {"image_size": 32, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3}
+        text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
+        config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+            torch.manual_seed(0)
+            save_file(open_clip.CLIP(**config).state_dict(), Path(folder, "open_clip_model.safetensors"))
+            Path(folder, "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+            return cls(model=folder)
+
+
+def load_visual(model: str, pretrained: str | None) -> nn.Module:
+    """The visual tower with its weights and ``preprocess_cfg``; raises where open_clip would guess or warn."""
+    if Path(model).is_dir():
+        return _load(*_folder(Path(model), pretrained), quick_gelu=False)
+    if model.startswith("hf-hub:"):
+        return _load(model, None, quick_gelu=False)
+    known = open_clip.list_models()
+    if model not in known:
+        near = difflib.get_close_matches(model, known, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else "; `open_clip.list_models()` lists the names."
+        raise MmllmError(f'open_clip model "{model}" is neither a folder nor a model name of open_clip{hint}')
+    if pretrained is not None and Path(pretrained).is_file():
+        return _load(model, pretrained, quick_gelu=False)
+    return _load(model, pretrained, quick_gelu=needs_quick_gelu(model, pretrained))
+
+
+def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
+    """Whether the weights of a tag were trained with QuickGELU while the model name says GELU.
+
+    open_clip only warns of this (``ViT-L-14-336`` with ``openai`` is such a pair) and goes on with wrong activations.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained not in tags:
+        raise MmllmError(f'open_clip model "{model}" has no pretrained "{pretrained}"; known: {", ".join(tags) or "none"}.')
+    weights = bool(open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False))
+    declared = bool(open_clip.get_model_config(model).get("quick_gelu", False))
+    if declared and not weights:
+        raise MmllmError(f'open_clip "{model}" uses QuickGELU but its weights "{pretrained}" were trained with GELU.')
+    return weights
+
+
+def _folder(folder: Path, pretrained: str | None) -> tuple[str, None]:
+    """open_clip's name of a local folder, after checking that it holds what is needed."""
+    if pretrained is not None:
+        raise MmllmError(f'pretrained: "{pretrained}" has no meaning beside the folder {folder}; leave it out.')
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        if not (folder / name).is_file():
+            raise MmllmError(f"open_clip folder {folder} has no {name}.")
+    return f"local-dir:{folder}", None
+
+
+def _load(name: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
+    """Load the whole CLIP strictly in float32, keep the visual tower."""
+    try:
+        clip = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu, require_pretrained=True)
+    except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+        raise MmllmError(f'open_clip cannot load "{name}"' + (f" ({pretrained})" if pretrained else "") + f": {error}") from error
+    return clip.visual
+
+
+def _shape(visual: nn.Module, model: str) -> tuple[tuple[int, int], int, int]:
+    """(patch size, width, prefix tokens) of the two transformer towers that open_clip builds."""
+    if isinstance(visual, VisionTransformer):
+        height, width = visual.patch_size
+        # open_clip's own tower always has exactly its class_embedding in front.
+        return (height, width), visual.conv1.out_channels, 1
+    if isinstance(visual, TimmModel) and hasattr(visual.trunk, "blocks") and hasattr(visual.trunk, "num_prefix_tokens"):
+        trunk = visual.trunk
+        height, width = trunk.patch_embed.patch_size
+        return (height, width), trunk.embed_dim, trunk.num_prefix_tokens
+    raise MmllmError(
+        f'open_clip model "{model}" has a {type(visual).__name__} tower without transformer blocks over patches; '
+        "choose a ViT."
+    )
