@@ -1,0 +1,13 @@
+"""Benchmarks: each reads the official files of one test set, asks its questions and scores the answers."""
+
+TABLE: dict[str, str] = {
+    "mini_scenes": "mmllm.eval.benchmarks.mini_scenes:MiniScenes",
+    "mini_digits": "mmllm.eval.benchmarks.mini_digits:MiniDigits",
+    "mini_documents": "mmllm.eval.benchmarks.mini_documents:MiniDocuments",
+    "mini_grounding": "mmllm.eval.benchmarks.mini_grounding:MiniGrounding",
+    "easy_vqa": "mmllm.eval.benchmarks.easy_vqa:EasyVqa",
+    "vqav2": "mmllm.eval.benchmarks.vqav2:VqaV2",
+    "textvqa": "mmllm.eval.benchmarks.textvqa:TextVqa",
+    "docvqa": "mmllm.eval.benchmarks.docvqa:DocVqa",
+    "chartqa": "mmllm.eval.benchmarks.chartqa:ChartQa",
+}

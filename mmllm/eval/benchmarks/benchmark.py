@@ -1,0 +1,115 @@
+"""What a benchmark is: questions with references and the rule that scores an answer. ``eval.run`` walks over it."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.eval.score_boxes import Box
+from mmllm.types import Message, MmllmError, Sample
+
+QUESTION_ONLY = "<image>\n{question}"
+SHORT_ANSWER = "<image>\n{question}\nAnswer the question using a single word or phrase."
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a benchmark: the conversation to continue and what a right answer is."""
+
+    sample: Sample
+    text: str
+    """The bare question, as the data set has it."""
+    reference: tuple[str, ...] | Box
+    """The accepted answers (one per annotator where there are several), or the box."""
+    kind: str = ""
+    """The group this question is also reported under ("yes/no", "count"); empty where the data set has none."""
+
+
+class Benchmark(ABC):
+    """A test set: ``len``, questions by index, and how an answer scores.
+
+    ``prompt`` is the user's turn, with ``{question}`` where the question goes and ``<image>`` where the picture goes.
+    """
+
+    name: ClassVar[str]
+    """Name in the registry; names of samples start with it."""
+    metric: ClassVar[str]
+    """Name of the metric; all are means over every question, in 0..1."""
+    fetch: ClassVar[str]
+    """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
+    variant: str = ""
+    """Which of the metric's definitions, where it has several."""
+
+    def __init__(self, *, prompt: str, variant: str = "", variants: Sequence[str] = ()) -> None:
+        if variants and variant not in variants:
+            known = ", ".join(variants)
+            raise MmllmError(f"{self.name} has no variant {variant!r} of {self.metric}; there are {known}.")
+        if "{question}" not in prompt:
+            raise MmllmError(f"The prompt of {self.name} has no {{question}} in it: {prompt!r}.")
+        self.prompt = prompt
+        self.variant = variant or self.variant
+
+    @property
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files questions and references are read from; their digests stand beside the score."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of questions."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index; raises MmllmError where its picture is missing."""
+
+    @abstractmethod
+    def score(self, prediction: str, reference: Any) -> float:
+        """The metric's value of one answer, in 0..1; an unparsed answer scores 0."""
+
+    def parsed(self, prediction: str) -> bool:
+        """Whether the prediction holds an answer at all. Unparsed ones stay in the denominator."""
+        return bool(prediction.strip())
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, folder: Path) -> Benchmark:
+        """Write a few questions in the data set's own form to an empty folder and open it (for tests)."""
+
+    def question(
+        self, identity: Any, text: str, picture: Path, reference: tuple[str, ...] | Box, kind: str = ""
+    ) -> Question:
+        """A question about one picture in this benchmark's prompt; MmllmError where the picture is missing."""
+        if not picture.is_file():
+            raise MmllmError(f"{self.name}, question {identity}: the picture {picture} is missing. {self.fetch}")
+        message = Message("user", self.prompt.replace("{question}", text))
+        sample = Sample(f"{self.name}:{identity}", (message,), {"image": (picture,)})
+        return Question(sample, text, reference, kind)
+
+    def require(self, path: Path) -> Path:
+        """The path itself where it exists; else MmllmError saying what is missing and how to get it."""
+        if not path.exists():
+            raise MmllmError(f"{self.name} needs {path}, which is missing. {self.fetch}")
+        return path
+
+    def read_json(self, path: Path) -> Any:
+        """The content of a required JSON file; MmllmError where it is missing or damaged."""
+        try:
+            return json.loads(self.require(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise MmllmError(f"{self.name}: {path} is not JSON ({error}). {self.fetch}") from error
+
+    def rows(self, content: Any, path: Path, key: str | None, fields: Sequence[str]) -> list[Mapping[str, Any]]:
+        """The list of questions in a JSON file, under a key or at its top, each with these fields; else MmllmError."""
+        found = content.get(key) if key and isinstance(content, dict) else content
+        where = f'a list under "{key}"' if key else "a list"
+        if not isinstance(found, list) or not found:
+            raise MmllmError(f"{self.name}: {path} does not hold {where} of questions. {self.fetch}")
+        for number, row in enumerate(found):
+            missing = [field for field in fields if not isinstance(row, dict) or field not in row]
+            if missing:
+                raise MmllmError(f"{self.name}: entry {number} of {path} has no {', '.join(missing)}. {self.fetch}")
+        return found

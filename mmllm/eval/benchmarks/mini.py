@@ -1,0 +1,82 @@
+"""The form shared by the miniature benchmarks: ``<path>/<split>/<name>.jsonl``, one question a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.eval.benchmarks.benchmark import QUESTION_ONLY, Benchmark, Question
+from mmllm.types import MmllmError
+
+FIELDS = ("id", "image", "question", "answers")
+
+
+class Mini(Benchmark):
+    """Questions about the miniature world; lines are ``{"id", "image", "question", "answers", "kind"}``.
+
+    ``image`` is relative to the file; the miniature world is drawn from a seed by ``mmllm demo``.
+    """
+
+    fetch: ClassVar[str] = (
+        "`mmllm demo` draws the miniature world from its seed; or give a folder that holds one as path."
+    )
+
+    def __init__(self, *, path: str = "data/mini/world", split: str = "test", prompt: str = QUESTION_ONLY) -> None:
+        super().__init__(prompt=prompt)
+        self.path, self.split = Path(path), split
+        self._rows = self._read(self._file)
+
+    @property
+    def _file(self) -> Path:
+        return self.path / self.split / f"{self.name}.jsonl"
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The one file of questions."""
+        return (self._file,)
+
+    def _read(self, file: Path) -> list[Mapping[str, Any]]:
+        lines = self.require(file).read_text(encoding="utf-8").splitlines()
+        try:
+            content = [json.loads(line) for line in lines if line.strip()]
+        except ValueError as error:
+            raise MmllmError(f"{self.name}: {file} has a line that is not JSON ({error}). {self.fetch}") from error
+        return self.rows(content, file, None, FIELDS)
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question on one line of the file."""
+        row = self._rows[index]
+        picture = self._file.parent / row["image"]
+        return self.question(row["id"], row["question"], picture, self.reference(row), row.get("kind", ""))
+
+    def reference(self, row: Mapping[str, Any]) -> Any:
+        """The accepted answers of one line."""
+        return tuple(str(answer) for answer in row["answers"])
+
+    @classmethod
+    def tiny(cls, folder: Path) -> Mini:
+        """Three questions about one small picture."""
+        from PIL import Image
+
+        test = folder / "test"
+        test.mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red").save(test / "0.png")
+        with (test / f"{cls.name}.jsonl").open("w", encoding="utf-8") as file:
+            for number, row in enumerate(cls.tiny_rows()):
+                file.write(json.dumps({"id": str(number), "image": "0.png", "kind": "tiny", **row}) + "\n")
+        return cls(path=str(folder))
+
+    @classmethod
+    def tiny_rows(cls) -> list[dict[str, Any]]:
+        """Question and answers of the lines that ``tiny`` writes."""
+        return [
+            {"question": "what color is the shape?", "answers": ["red"]},
+            {"question": "how many shapes?", "answers": ["1"]},
+            {"question": "is there a star?", "answers": ["no"]},
+        ]

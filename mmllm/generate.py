@@ -1,0 +1,205 @@
+"""Answers: a sample goes in, text comes out, with a KV cache; streamed one by one or greedily in left-padded batches.
+
+Between a loaded assembly (``checkpoint.load_run``) and everything that asks it: evaluation, the terminal, the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from mmllm.batches.collate import collate
+from mmllm.batches.encode import Encoded, encode
+from mmllm.batches.prompt import Prompter
+from mmllm.sampling import AnswerText, Sampling
+from mmllm.types import Sample, SampleError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+    from mmllm.assembly.model import Assembly
+    from mmllm.types import Batch
+
+Finish = Literal["stop", "length"]
+"""``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a stream yields: some more text, and where it stands."""
+
+    text: str
+    """Whole characters, possibly none."""
+    finish: Finish | None
+    """Set on the last piece only."""
+    prompt_tokens: int
+    """Media tokens included."""
+    completion_tokens: int
+    """Chosen so far, the end-of-turn token included."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One complete answer."""
+
+    text: str
+    n_tokens: int
+    """Tokens chosen, the end-of-turn token included."""
+    finish: Finish
+    prompt_tokens: int
+    """Media tokens included."""
+
+
+class Generator:
+    """Continues conversations with an assembly: the last message is the user's, the answer is the assistant's turn."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly.eval()
+        self.llm = assembly.llm
+        self.readers = assembly.readers()
+        self.prompter = Prompter(self.llm.tokenizer, list(assembly.sources))
+        self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Tokens and media inputs of a sample, on the CPU; safe to call from a loader thread.
+
+        Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
+        """
+        encoded = encode(sample, self.prompter, self.readers, self.llm.context, train=False)
+        if len(encoded.ids) >= self.llm.context:
+            raise SampleError(
+                f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "
+                "room for an answer; shorten it or raise llm.context"
+            )
+        return encoded
+
+    def stream(
+        self,
+        sample: Sample,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Piece]:
+        """The answer piece by piece; the last piece has ``finish`` set. Same seed, same answer.
+
+        Checks and reads everything before it returns. Raises MmllmError (values) and SampleError (the sample).
+        """
+        sampling = Sampling(max_new_tokens, temperature, top_p, seed, tuple(stop))
+        return self._stream(self.encode(sample), sampling)
+
+    def _stream(self, encoded: Encoded, sampling: Sampling) -> Iterator[Piece]:
+        generator = sampling.generator()
+        row = self._row(encoded, sampling)
+        decoding = Decoding(self.assembly, collate([encoded], self.readers))
+        while row.finish is None:
+            token = int(sampling.choose(decoding.logits, generator))
+            text = row.take(token, self.end_ids)
+            if text or row.finish:
+                yield Piece(text, row.finish, len(encoded.ids), row.n_tokens)
+            if row.finish is None:
+                decoding.step([token])
+
+    def batch(self, samples: Sequence[Sample], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+        """Greedy answers in the order of the samples, the same as ``stream`` gives one by one."""
+        return self.answer([self.encode(sample) for sample in samples], max_new_tokens, stop)
+
+    def answer(self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+        """Like ``batch`` for samples that are already encoded (a loader did it while the last batch was answered)."""
+        sampling = Sampling(max_new_tokens, stop=tuple(stop))
+        rows = [self._row(one, sampling) for one in encoded]
+        texts = ["" for _ in rows]
+        alive = list(range(len(rows)))
+        decoding = Decoding(self.assembly, collate(encoded, self.readers)) if rows else None
+        while decoding is not None:
+            tokens = decoding.logits.argmax(dim=-1).tolist()
+            for i, token in zip(alive, tokens, strict=True):
+                texts[i] += rows[i].take(token, self.end_ids)
+            going = [place for place, i in enumerate(alive) if rows[i].finish is None]
+            if not going:
+                break
+            if len(going) < len(alive):
+                decoding.keep(going)
+                alive, tokens = [alive[place] for place in going], [tokens[place] for place in going]
+            decoding.step(tokens)
+        return [
+            Answer(text, row.n_tokens, row.finish or "length", len(one.ids))
+            for one, row, text in zip(encoded, rows, texts, strict=True)
+        ]
+
+    def _row(self, encoded: Encoded, sampling: Sampling) -> _Row:
+        room = self.llm.context - len(encoded.ids)
+        return _Row(AnswerText(self.llm.tokenizer, sampling.stop), min(sampling.max_new_tokens, room))
+
+
+class _Row:
+    """One answer on its way: its text, how many tokens it has and whether it is finished."""
+
+    def __init__(self, text: AnswerText, limit: int) -> None:
+        self._text, self._limit = text, limit
+        self.n_tokens = 0
+        self.finish: Finish | None = None
+
+    def take(self, token: int, end_ids: frozenset[int]) -> str:
+        """Add the next token; returns the text that may be given out, and sets ``finish`` where this was the last."""
+        self.n_tokens += 1
+        text = "" if token in end_ids else self._text.push(token)
+        if token in end_ids or self._text.stopped:
+            self.finish = "stop"
+        elif self.n_tokens == self._limit:
+            self.finish = "length"
+        if self.finish:
+            text += self._text.close()
+            self.finish = "stop" if self._text.stopped else self.finish
+        return text
+
+
+class Decoding:
+    """B conversations being continued at once: their cache, and the logits of what each says next."""
+
+    logits: torch.Tensor
+    """float[B, V]."""
+
+    @torch.inference_mode()
+    def __init__(self, assembly: Assembly, batch: Batch) -> None:
+        """Read the conversations of a packed batch: media spliced in, each row padded on the left."""
+        self._llm = assembly.llm
+        device = self._llm.device
+        batch = batch.to(device)
+        packed = assembly.embed(batch)
+        lengths = batch.cu_seqlens.diff().tolist()
+        longest = max(lengths)
+        embeds = packed.new_zeros(len(lengths), longest, packed.shape[-1])
+        self._mask = torch.zeros(len(lengths), longest, dtype=torch.bool, device=device)
+        for row, piece in enumerate(packed.split(lengths)):
+            embeds[row, longest - len(piece) :] = piece
+            self._mask[row, longest - len(piece) :] = True
+        positions = self._mask.long().cumsum(dim=-1) - 1
+        self._next = positions[:, -1:] + 1
+        self._cache = self._llm.new_cache()
+        self.logits = self._llm.decode(embeds, self._mask, positions, self._cache)
+
+    @torch.inference_mode()
+    def step(self, tokens: Sequence[int]) -> None:
+        """Feed one token to each row; ``logits`` are then those of the token after it."""
+        ids = torch.tensor(tokens, dtype=torch.int64, device=self._mask.device).unsqueeze(-1)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=-1)
+        self.logits = self._llm.decode(self._llm.embed(ids), self._mask, self._next, self._cache)
+        self._next = self._next + 1
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only; the others are finished."""
+        chosen = torch.tensor(rows, dtype=torch.int64, device=self._mask.device)
+        self._cache.batch_select_indices(chosen)
+        self._mask, self._next = self._mask[chosen], self._next[chosen]
+
+
+def _configured_ends(config: GenerationConfig | None) -> frozenset[int]:
+    """End tokens that the model's generation config names; many models end a turn with another than the tokenizer."""
+    ends = None if config is None else config.eos_token_id
+    return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)

@@ -1,0 +1,108 @@
+"""Readers of official files: what each takes from its rows, and the real files where a folder of them is given."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mmllm.eval.benchmarks.chartqa import ChartQa
+from mmllm.eval.benchmarks.docvqa import DocVqa
+from mmllm.eval.benchmarks.easy_vqa import EasyVqa
+from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
+from mmllm.eval.benchmarks.textvqa import TextVqa
+from mmllm.eval.benchmarks.vqav2 import VqaV2
+from mmllm.types import MmllmError
+
+
+def test_vqav2_joins_questions_and_annotations(tmp_path: Path) -> None:
+    benchmark = VqaV2.tiny(tmp_path)
+    question = benchmark[1]
+    assert question.sample.name == "vqav2:421"
+    assert question.reference == ("no",) * 9 + ("yes",)
+    assert question.kind == "yes/no"
+    assert Path(question.sample.media["image"][0]).name == "COCO_val2014_000000000042.jpg"
+    assert benchmark.score("yes", question.reference) == pytest.approx(0.3)
+    assert benchmark.score("No", question.reference) == 1.0
+
+
+def test_vqav2_names_the_question_without_answers(tmp_path: Path) -> None:
+    VqaV2.tiny(tmp_path)
+    file = tmp_path / "v2_mscoco_val2014_annotations.json"
+    content = json.loads(file.read_text())
+    del content["annotations"][1]
+    file.write_text(json.dumps(content))
+    with pytest.raises(MmllmError, match="421"):
+        VqaV2(path=str(tmp_path))
+
+
+def test_the_variant_is_a_field_and_is_checked(tmp_path: Path) -> None:
+    VqaV2.tiny(tmp_path)
+    same = ("green",) * 10
+    assert VqaV2(path=str(tmp_path)).score("Green", same) == 0.0
+    assert VqaV2(path=str(tmp_path), variant="vqa_lmms").score("Green", same) == 1.0
+    with pytest.raises(MmllmError, match=r"vqa_2018.*vqa_2017"):
+        VqaV2(path=str(tmp_path), variant="vqa_2018")
+    TextVqa.tiny(tmp_path / "text")
+    with pytest.raises(MmllmError, match="textvqa_mmf"):
+        TextVqa(path=str(tmp_path / "text"), variant="mmf")
+
+
+def test_docvqa_reads_the_older_name_and_both_thresholds(tmp_path: Path) -> None:
+    assert DocVqa.tiny(tmp_path)[0].kind == "form"
+    (tmp_path / "val_v1.0_withQT.json").rename(tmp_path / "val_v1.0.json")
+    benchmark = DocVqa(path=str(tmp_path))
+    assert benchmark.files[0].name == "val_v1.0.json"
+    assert benchmark.score("abcd", ("abxy",)) == 0.0
+    assert DocVqa(path=str(tmp_path), variant="inclusive").score("abcd", ("abxy",)) == 0.5
+    with pytest.raises(MmllmError, match="inclusive"):
+        DocVqa(path=str(tmp_path), variant="loose")
+
+
+def test_chartqa_asks_the_named_parts(tmp_path: Path) -> None:
+    both = ChartQa.tiny(tmp_path)
+    assert [both[0].kind, both[1].kind] == ["human", "augmented"]
+    assert both.score("14.7", both[1].reference) == 1.0
+    (tmp_path / "test" / "test_human.json").unlink()
+    assert len(ChartQa(path=str(tmp_path), parts=["augmented"])) == 1
+    with pytest.raises(MmllmError, match=r"test_human\.json"):
+        ChartQa(path=str(tmp_path))
+
+
+def test_grounding_counts_unreadable_boxes(tmp_path: Path) -> None:
+    benchmark = MiniGrounding.tiny(tmp_path)
+    assert benchmark[0].reference == (0.0, 0.0, 0.5, 0.5)
+    assert benchmark.parsed("[0,0,50,50]") and not benchmark.parsed("[0,0,50")
+    assert benchmark.score("[0,0,50,26]", benchmark[0].reference) == 1.0
+    assert benchmark.score("[0,0,50,24]", benchmark[0].reference) == 0.0
+    file = benchmark.files[0]
+    file.write_text(file.read_text().replace('"box": [0, 0, 50, 50]', '"box": [0, 0]'))
+    with pytest.raises(MmllmError, match="no box"):
+        MiniGrounding(path=str(tmp_path))[0]
+
+
+def test_real_easy_vqa() -> None:
+    benchmark = EasyVqa(path=str(_real() / "easy_vqa"))
+    assert len(benchmark) == 9673
+    kinds = [benchmark[index].kind for index in range(0, len(benchmark), 97)]
+    assert 0.6 < kinds.count("yes/no") / len(kinds) < 0.85
+    first = benchmark[0]
+    assert (first.text, first.reference) == ("what is the red shape?", ("triangle",))
+    assert benchmark.score("Triangle.", first.reference) == 1.0
+
+
+def test_real_chartqa() -> None:
+    benchmark = ChartQa(path=str(_real() / "chartqa"), parts=["augmented"])
+    assert len(benchmark) == 71
+    assert benchmark[0].reference == ("2094.6",)
+    scores = [benchmark.score(benchmark[index].reference[0], benchmark[index].reference) for index in range(71)]
+    assert sum(scores) == 71
+
+
+def _real() -> Path:
+    root = os.environ.get("MMLLM_TEST_DATA")
+    if not root:
+        pytest.skip("MMLLM_TEST_DATA is not set")
+    return Path(root)

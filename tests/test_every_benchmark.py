@@ -1,0 +1,103 @@
+"""Laws that hold for each benchmark in the registry: right answers score 1, nothing scores 0, missing files say so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmllm import registry
+from mmllm.types import MmllmError
+
+NAMES = sorted(registry.table("benchmarks"))
+
+
+@pytest.fixture(params=NAMES)
+def benchmark(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return registry.load("benchmarks", request.param).tiny(tmp_path / "data")
+
+
+def right_answer(reference: Any) -> str:
+    """What a perfect model says: the most frequent answer, or the box in hundredths."""
+    if isinstance(reference[0], float):
+        return "[" + ",".join(f"{100 * number:.0f}" for number in reference) + "]"
+    return Counter(reference).most_common(1)[0][0]
+
+
+def test_the_class_bears_its_registered_name(benchmark: Any) -> None:
+    assert registry.load("benchmarks", benchmark.name) is type(benchmark)
+    assert benchmark.metric
+    assert benchmark.fetch.endswith((".", ").")) and len(benchmark.fetch) > 40
+
+
+def test_questions_are_complete(benchmark: Any) -> None:
+    assert len(benchmark) >= 2
+    questions = [benchmark[index] for index in range(len(benchmark))]
+    assert len({question.sample.name for question in questions}) == len(questions)
+    for question in questions:
+        (message,) = question.sample.messages
+        assert message.role == "user"
+        assert question.text in message.text
+        assert message.text.count("<image>") == len(question.sample.media["image"]) == 1
+        assert all(Path(item).is_file() for item in question.sample.media["image"])
+        assert question.sample.name.startswith(f"{benchmark.name}:")
+
+
+def test_right_answers_score_one_and_nothing_scores_zero(benchmark: Any) -> None:
+    for index in range(len(benchmark)):
+        reference = benchmark[index].reference
+        right = right_answer(reference)
+        assert benchmark.parsed(right)
+        assert benchmark.score(right, reference) == 1.0
+        assert benchmark.score(f" {right}\n", reference) == 1.0
+        for nothing in ("", "  \n"):
+            assert not benchmark.parsed(nothing)
+            assert benchmark.score(nothing, reference) == 0.0
+        assert benchmark.score("quite something else", reference) == 0.0
+
+
+def test_files_are_there_and_are_all_that_is_read(benchmark: Any) -> None:
+    assert benchmark.files
+    assert all(path.is_file() for path in benchmark.files)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_files_say_what_to_fetch_and_where_to_put_it(name: str, tmp_path: Path) -> None:
+    kind = registry.load("benchmarks", name)
+    with pytest.raises(MmllmError) as caught:
+        kind(path=str(tmp_path / "nowhere"))
+    assert str(tmp_path / "nowhere") in str(caught.value)
+    assert kind.fetch in str(caught.value)
+
+
+def test_each_official_file_is_required(benchmark: Any) -> None:
+    folder = next(parent for parent in benchmark.files[0].parents if parent.name == "data")
+    for file in benchmark.files:
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(MmllmError, match=file.name):
+            type(benchmark)(path=str(folder))
+        for damage in (b'[{"half":', b"{}", b"[]", b'[{"a": 1}]', b'{"data": [], "questions": [1], "annotations": 3}'):
+            file.write_bytes(damage)
+            with pytest.raises(MmllmError):
+                type(benchmark)(path=str(folder))
+        file.write_bytes(content)
+    assert len(type(benchmark)(path=str(folder))) == len(benchmark)
+
+
+def test_a_missing_picture_stops_with_its_name(benchmark: Any) -> None:
+    (picture,) = benchmark[0].sample.media["image"]
+    Path(picture).unlink()
+    with pytest.raises(MmllmError, match=Path(picture).name):
+        benchmark[0]
+
+
+def test_the_prompt_is_a_field(benchmark: Any) -> None:
+    folder = next(parent for parent in benchmark.files[0].parents if parent.name == "data")
+    other = type(benchmark)(path=str(folder), prompt="Look: <image> {question} {now}")
+    question = other[0]
+    assert question.sample.messages[0].text == f"Look: <image> {question.text} {{now}}"
+    with pytest.raises(MmllmError, match="question"):
+        type(benchmark)(path=str(folder), prompt="What?")
