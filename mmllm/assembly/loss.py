@@ -1,0 +1,38 @@
+"""Loss of a packed row: the LM head runs at the positions that predict a label and nowhere else, chunk by chunk."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmllm.llms.hf import CausalLM
+from mmllm.types import IGNORE
+
+CHUNK_LOGITS = 2**25
+"""Logits in memory at once (128 MiB in float32); with more, chunks are recomputed in the backward pass."""
+
+
+def label_nll(llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
+    """Sum of the negative log likelihoods over label positions: float32 scalar.
+
+    ``hidden`` float[S, D], ``labels`` int64[S] aligned with the row (position s is predicted from s - 1; the first
+    position of a conversation carries no label). ``chunk`` label positions go through the head at once. Without labels
+    the sum is 0, still attached to ``hidden`` and the head, so that no rank's backward pass differs from another's.
+    """
+    positions = (labels != IGNORE).nonzero().squeeze(-1)
+    if positions.numel() == 0:
+        return llm.logits(hidden[:1]).float().sum() * 0.0
+    states, targets = hidden[positions - 1], labels[positions]
+    size = chunk or max(1, CHUNK_LOGITS // llm.vocab_size)
+    if len(targets) <= size:
+        return _nll(llm, states, targets)
+    sums = [
+        checkpoint(_nll, llm, some, some_targets, use_reentrant=False)
+        for some, some_targets in zip(states.split(size), targets.split(size), strict=True)
+    ]
+    return torch.stack(sums).sum()
+
+
+def _nll(llm: CausalLM, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(llm.logits(states).float(), targets, reduction="sum")

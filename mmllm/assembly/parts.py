@@ -1,0 +1,145 @@
+"""Which parts of an assembly learn, what a checkpoint must hold of them, and digests of the frozen ones."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mmllm.assembly.model import Assembly
+from mmllm.types import CheckpointError, RecipeError
+
+CHUNK = 2**24
+"""Elements hashed at a time: a digest needs no second copy of the weights."""
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """One line of the table shown when a stage starts."""
+
+    name: str
+    """As under ``train:``: ``llm``, ``encoders.<key>`` or ``connectors.<key>``."""
+    modules: str
+    """Class of the part."""
+    n_params: int
+    n_trainable: int
+    lr: float | None
+    """Peak learning rate; None where frozen."""
+
+
+def parts(assembly: Assembly) -> dict[str, nn.Module]:
+    """Name -> module of every part, in the order data flows."""
+    named: dict[str, nn.Module] = {f"encoders.{key}": module for key, module in assembly.encoders.items()}
+    named |= {f"connectors.{key}": module for key, module in assembly.connectors.items()}
+    return named | {"llm": assembly.llm}
+
+
+def set_trainable(assembly: Assembly, train: Mapping[str, float]) -> list[PartRow]:
+    """Let the parts named in ``train`` (name -> peak learning rate) learn, and freeze all else; a row per part.
+
+    Raises:
+        RecipeError: a name that is no part, or a part that has nothing to learn.
+    """
+    known = parts(assembly)
+    for name in train:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise RecipeError(f"train: {name!r} is no part of this model; its parts are {', '.join(known)}{hint}")
+        if not any(True for _ in known[name].parameters()):
+            raise RecipeError(f"train: {name!r} ({_class(known[name])}) has no weights that could learn; leave it out")
+    rows = []
+    for name, module in known.items():
+        module.requires_grad_(name in train)
+        for parameter in module.parameters():
+            if name not in train:
+                parameter.grad = None
+        n_params = sum(_count(parameter) for parameter in module.parameters())
+        rows.append(PartRow(name, _class(module), n_params, n_params if name in train else 0, train.get(name)))
+    return rows
+
+
+def learned_parts(assembly: Assembly) -> list[str]:
+    """Names of the parts whose tensors a checkpoint holds: all connectors, and whatever else a stage trains."""
+    names = [f"connectors.{key}" for key in assembly.connectors]
+    stages = assembly.recipe.stages.values() if assembly.recipe is not None else ()
+    trained = {name for stage in stages for name in stage.train}
+    return names + [name for name in parts(assembly) if name in trained and name not in names]
+
+
+def trainable_state(assembly: Assembly) -> dict[str, torch.Tensor]:
+    """Learned tensors by their name in ``assembly.named_parameters()`` / ``named_buffers()``; not copied.
+
+    Under ZeRO-3 they are this rank's shards: gather first.
+    """
+    return dict(_learned(assembly))
+
+
+def load_trainable(assembly: Assembly, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy learned tensors in place; exactly those of :func:`trainable_state` must be given.
+
+    Raises:
+        CheckpointError: a name too many or too few, or another shape.
+    """
+    own = trainable_state(assembly)
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    for names, what in ((missing, "lacks"), (extra, "has, but this recipe's model has not,")):
+        if names:
+            raise CheckpointError(f"the checkpoint {what} {len(names)} learned tensors, the first is {names[0]}")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise CheckpointError(
+                f"{name} is {tuple(tensors[name].shape)} in the checkpoint, {tuple(tensor.shape)} in this recipe's model"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def frozen_digests(assembly: Assembly) -> dict[str, str]:
+    """Part that no stage trains -> sha256 over names, dtypes, shapes and bytes of its tensors.
+
+    Take it while the weights are whole, so before DeepSpeed partitions them.
+    """
+    learned = learned_parts(assembly)
+    return {name: _digest(module) for name, module in parts(assembly).items() if name not in learned}
+
+
+def _learned(assembly: Assembly) -> Iterator[tuple[str, torch.Tensor]]:
+    known = parts(assembly)
+    for part in learned_parts(assembly):
+        yield from ((f"{part}.{name}", tensor) for name, tensor in _tensors(known[part]))
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and persistent buffers by name, tied ones once."""
+    state = module.state_dict(keep_vars=True)
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor.detach()
+
+
+def _digest(module: nn.Module) -> str:
+    total = hashlib.sha256()
+    for name, tensor in sorted(_tensors(module), key=lambda pair: pair[0]):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        for piece in tensor.contiguous().flatten().split(CHUNK):
+            total.update(piece.cpu().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _count(parameter: nn.Parameter) -> int:
+    """Elements; under ZeRO-3, where the tensor itself is empty, of the whole parameter."""
+    return int(parameter.ds_numel) if hasattr(parameter, "ds_numel") else parameter.numel()
+
+
+def _class(module: nn.Module) -> str:
+    """Class shown in the table; of the LLM that of the wrapped model."""
+    inner = module.model if hasattr(module, "decoder_name") else module
+    return type(inner).__name__
