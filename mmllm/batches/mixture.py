@@ -85,5 +85,5 @@ def _size(name: str, sources: Mapping[str, Sized], weight: float) -> int:
     if not size:
         raise MmllmError(f"source {name!r} is empty")
     if not 0 < weight < math.inf:
-        raise MmllmError(f"the weight of source {name!r} is {weight}; it multiplies the source's size: give more than 0")
+        raise MmllmError(f"source {name!r} has the weight {weight}, which multiplies its size: give more than 0")
     return size

@@ -1,7 +1,7 @@
 """Conversations from a JSON-lines file in OpenAI's message form with media beside it: the project's own data format.
 
-One line: ``{"messages": [{"role": "user", "content": "<image>\\nWhat is it?"}, {"role": "assistant", "content": "A cat."}],
-"image": ["0042.jpg"]}``.
+One line: ``{"messages": [{"role": "user", "content": "<image>\\nWhat is it?"},
+{"role": "assistant", "content": "A cat."}], "image": ["0042.jpg"]}``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ChatJsonl(Source):
         self.name = str(path)
         self._path = Path(path)
         if not self._path.is_file():
-            raise MmllmError(f"there is no file {path}; a chat_jsonl source wants one JSON object with messages per line")
+            raise MmllmError(f"there is no file {path}; chat_jsonl reads one JSON object with messages per line")
         self._media = Path(media) if media is not None else self._path.parent
         if not self._media.is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
@@ -82,10 +82,11 @@ class ChatJsonl(Source):
         """Three lines: one image, two turns of text, two images in parts."""
         (folder / "pixel.png").write_bytes(_PIXEL)
         answer = {"role": "assistant", "content": "A pixel."}
+        words = [{"role": "user", "content": "Say it."}, answer, {"role": "user", "content": "Again."}, answer]
         parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Are they the same?"}]
         rows = [
             {"messages": [{"role": "user", "content": "<image>\nWhat is it?"}, answer], "image": "pixel.png"},
-            {"messages": [{"role": "user", "content": "Say it."}, answer, {"role": "user", "content": "Again."}, answer]},
+            {"messages": words},
             {"messages": [{"role": "user", "content": parts}, answer], "image": ["pixel.png", "pixel.png"]},
         ]
         path = folder / "chat.jsonl"
