@@ -1,4 +1,4 @@
-"""The ``c_abstractor`` connector: convolutions before and after pooling, so that neighbours stay neighbours (Honeybee)."""
+"""The ``c_abstractor`` connector: convolutions around a pooling, so that neighbours stay neighbours (Honeybee)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmllm.types import Features, MmllmError
 class CAbstractorConnector(Connector):
     """The C-Abstractor of Honeybee (Cha et al. 2023, arXiv 2312.06742).
 
-    Features + positions (trunc-normal .02) -> ``depth`` RegNet blocks (with squeeze-excitation) of ``width`` channels ->
-    adaptive average pooling to ``grid`` [rows, cols] -> ``depth`` RegNet blocks -> ``mlp_depth`` linear layers with SiLU.
+    Features + positions (trunc-normal .02) -> ``depth`` RegNet blocks with squeeze-excitation, ``width`` channels ->
+    adaptive average pooling to ``grid`` [rows, cols] -> ``depth`` RegNet blocks -> ``mlp_depth`` linear layers, SiLU.
     The table of positions belongs to one encoder grid, ``source_grid`` [rows, cols]; another grid is an error.
     """
 
@@ -72,6 +72,4 @@ class CAbstractorConnector(Connector):
 
 def _stage(depth: int, dim: int, width: int) -> nn.Module:
     """RegNet blocks as Honeybee sets them: depthwise 3 x 3, squeeze-excitation, SiLU, layer norm over channels."""
-    return RegStage(
-        depth, dim, width, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d
-    )
+    return RegStage(depth, dim, width, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)

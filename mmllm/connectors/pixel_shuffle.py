@@ -30,7 +30,7 @@ class PixelShuffleConnector(Connector):
         maps, rows, cols = plane(grid, "pixel_shuffle")
         if rows % self.factor or cols % self.factor:
             raise MmllmError(
-                f"connector pixel_shuffle factor: {self.factor} must divide the encoder's grid of {rows} x {cols} patches."
+                f"connector pixel_shuffle factor: {self.factor} must divide the encoder's grid of {rows} x {cols}."
             )
         return maps * (rows // self.factor) * (cols // self.factor)
 

@@ -30,7 +30,7 @@ class PoolConnector(Connector):
         if rows % self.grid[0] or cols % self.grid[1]:
             raise MmllmError(
                 f"connector pool cannot average {rows} x {cols} patches to a grid of {list(self.grid)}: {rows} / "
-                f"{self.grid[0]} and {cols} / {self.grid[1]} must be whole numbers; choose divisors of the encoder's grid."
+                f"{self.grid[0]} and {cols} / {self.grid[1]} must be whole numbers; choose divisors of them."
             )
         return maps * self.grid[0] * self.grid[1]
 

@@ -43,6 +43,10 @@ class Encoder(nn.Module):
         """Shape of the tokens of one item that ``read`` returned, e.g. (rows, cols); T is its product."""
         raise NotImplementedError
 
+    def fixed_grid(self) -> tuple[int, ...] | None:
+        """The grid that every item has whatever it shows, so lengths are known unread; None where it depends."""
+        return None
+
     def forward(self, **inputs: Tensor) -> Features:
         """Collated inputs of N items (all of one grid) -> their features, class and register tokens dropped."""
         raise NotImplementedError

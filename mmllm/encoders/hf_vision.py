@@ -52,7 +52,8 @@ class HfVisionEncoder(ImageEncoder):
         config = self.vision.config
         accepted = inspect.signature(self.vision.forward).parameters
         if "pixel_values" not in accepted or "spatial_shapes" in accepted:
-            raise MmllmError(f"{model}: {type(self.vision).__name__} does not take plain pictures; use a fixed-size ViT.")
+            kind = type(self.vision).__name__
+            raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
         self.dim = config.hidden_size
         self.patch = _pair(config.patch_size)
         self.processor = AutoImageProcessor.from_pretrained(model)
@@ -90,8 +91,9 @@ class HfVisionEncoder(ImageEncoder):
 
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """The model's own ``hidden_states`` (in transformers 5 the last one is before the final norm)."""
-        states = self.vision(pixel_values=pixels, output_hidden_states=sorted(set(indices)), **self.options).hidden_states
-        return [states[index] for index in indices]
+        wanted = sorted(set(indices))
+        output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
+        return [output.hidden_states[index] for index in indices]
 
     @classmethod
     def tiny(cls) -> HfVisionEncoder:
@@ -118,7 +120,8 @@ def load_vision(model: str) -> PreTrainedModel:
         raise MmllmError(f'"{model}" cannot be loaded as a vision model of transformers: {error}') from error
     inner = "vision_config" in config.sub_configs
     tower = loaded.vision_model if inner else loaded
-    missing = {k.removeprefix("vision_model.") for k in info["missing_keys"] if not inner or k.startswith("vision_model.")}
+    front = "vision_model." if inner else ""
+    missing = {key.removeprefix(front) for key in info["missing_keys"] if key.startswith(front)}
     pooler = {key for key in missing if key.startswith("pooler.")}
     if missing - pooler or info["mismatched_keys"]:
         lacking = sorted(missing - pooler) or sorted(str(key) for key in info["mismatched_keys"])

@@ -5,7 +5,7 @@ Between ``encoder.py`` (any modality) and the files that load a model of a libra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,7 +26,10 @@ Fit = Literal["squash", "pad", "crop"]
 
 
 class ImageEncoder(Encoder):
-    """A vision transformer over patches. Its ``forward`` takes ``pixels``: float[N, 3, H, W], normalised."""
+    """A vision transformer over patches. Its ``forward`` takes ``pixels``: float[N, 3, H, W], normalised.
+
+    ``fit``: see ``Fit``; ``max_pixels``: limit on width x height of a picture, checked before it is decoded.
+    """
 
     modality = "image"
     patch: tuple[int, int]
@@ -68,6 +71,10 @@ class ImageEncoder(Encoder):
         height, width = inputs["pixels"].shape[-2:]
         return height // self.patch[0], width // self.patch[1]
 
+    def fixed_grid(self) -> tuple[int, ...]:
+        """Every picture is brought to one size, so it has one grid."""
+        return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
+
     def dummy(self) -> dict[str, Tensor]:
         """A picture of zeros: ``{"pixels": float[3, H, W]}``."""
         return {"pixels": torch.zeros(3, *self.size)}
@@ -84,8 +91,8 @@ class ImageEncoder(Encoder):
         tokens = self.prefix + grid[0] * grid[1]
         if any(state.shape[1] != tokens for state in states):
             raise MmllmError(
-                f"the encoder gives {states[0].shape[1]} tokens for {pixels.shape[-2]} x {pixels.shape[-1]} pixels, but "
-                f"declares {self.prefix} prefix tokens and {grid[0]} x {grid[1]} patches; this model is not supported."
+                f"the encoder gives {states[0].shape[1]} tokens for {pixels.shape[-2]} x {pixels.shape[-1]} pixels, "
+                f"but declares {self.prefix} prefix tokens and {grid[0]} x {grid[1]} patches; it is not supported."
             )
         mask = torch.ones(pixels.shape[0], grid[0] * grid[1], dtype=torch.bool, device=pixels.device)
         return Features(dict(zip(self.layers, (s[:, self.prefix :] for s in states), strict=True)), mask, grid)
@@ -106,7 +113,7 @@ def centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _around(image: Image.Image, size: tuple[int, int], choose: type[max] | type[min]) -> tuple[int, int]:
+def _around(image: Image.Image, size: tuple[int, int], choose: Callable[[float, float], float]) -> tuple[int, int]:
     """Width and height of the smallest box around (max) or largest box inside (min) the image with size's shape."""
     unit = choose(image.width / size[1], image.height / size[0])
     return max(1, round(unit * size[1])), max(1, round(unit * size[0]))

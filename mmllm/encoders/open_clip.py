@@ -6,7 +6,6 @@ import difflib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ class OpenClipEncoder(ImageEncoder):
     """A vision transformer of open_clip (Radford et al. 2021, arXiv 2103.00020, and its successors).
 
     ``model`` with ``pretrained``: a name and tag of open_clip (``ViT-L-14-336``, ``openai``), or ``hf-hub:org/repo``.
+    ``pretrained`` may also be a ``.safetensors`` file for that architecture.
     ``model`` alone: a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
     Pixels are prepared by the model's own mean, std, size and interpolation; ``fit`` says what happens to pictures that
     are not square (squash | pad | crop): squash loses nothing and keeps boxes in coordinates of 0..1 valid.
@@ -46,10 +46,9 @@ class OpenClipEncoder(ImageEncoder):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(layers=layers, fit=fit, max_pixels=max_pixels)
-        self.visual = load_visual(model, pretrained)
-        config = dict(self.visual.preprocess_cfg) | {"resize_mode": RESIZE_MODES[fit]}
-        known = {field.name for field in fields(PreprocessCfg)}
-        self.transform = image_transform_v2(PreprocessCfg(**{k: config[k] for k in config if k in known}), is_train=False)
+        self.visual: Any = load_visual(model, pretrained)
+        config = PreprocessCfg(**self.visual.preprocess_cfg | {"resize_mode": RESIZE_MODES[fit]})
+        self.transform = image_transform_v2(config, is_train=False)
         self.patch, self.dim, self._prefix = _shape(self.visual, model)
         height, width = self.visual.image_size
         self.size = (height, width)
@@ -58,12 +57,14 @@ class OpenClipEncoder(ImageEncoder):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """open_clip's own inference transform with our ``fit``: float[3, H, W]."""
-        return self.transform(image)
+        pixels: Tensor = self.transform(image)
+        return pixels
 
     @property
     def blocks(self) -> Any:
         """The tower's list of transformer blocks (a view: registering it twice would store every weight twice)."""
-        return self.visual.transformer.resblocks if isinstance(self.visual, VisionTransformer) else self.visual.trunk.blocks
+        own = isinstance(self.visual, VisionTransformer)
+        return self.visual.transformer.resblocks if own else self.visual.trunk.blocks
 
     @property
     def n_blocks(self) -> int:
@@ -72,7 +73,7 @@ class OpenClipEncoder(ImageEncoder):
 
     @property
     def prefix(self) -> int:
-        """Tokens in front of the patches: one class token in open_clip's own tower, timm's declared number in timm's."""
+        """Tokens in front of the patches: one class token in open_clip's own tower, as declared in timm's."""
         return self._prefix
 
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
@@ -92,7 +93,7 @@ class OpenClipEncoder(ImageEncoder):
 
     @classmethod
     def tiny(cls) -> OpenClipEncoder:
-        """A random CLIP of 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, loaded from a folder like a real one."""
+        """A random CLIP: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, loaded from a folder like a real one."""
         vision = {"image_size": 32, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3}
         text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
         config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
@@ -103,7 +104,7 @@ class OpenClipEncoder(ImageEncoder):
             return cls(model=folder)
 
 
-def load_visual(model: str, pretrained: str | None) -> nn.Module:
+def load_visual(model: str, pretrained: str | None) -> Any:
     """The visual tower with its weights and ``preprocess_cfg``; raises where open_clip would guess or warn."""
     if Path(model).is_dir():
         return _load(*_folder(Path(model), pretrained), quick_gelu=False)
@@ -114,7 +115,7 @@ def load_visual(model: str, pretrained: str | None) -> nn.Module:
         near = difflib.get_close_matches(model, known, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "; `open_clip.list_models()` lists the names."
         raise MmllmError(f'open_clip model "{model}" is neither a folder nor a model name of open_clip{hint}')
-    if pretrained is not None and Path(pretrained).is_file():
+    if pretrained is not None and pretrained.endswith(".safetensors") and Path(pretrained).is_file():
         return _load(model, pretrained, quick_gelu=False)
     return _load(model, pretrained, quick_gelu=needs_quick_gelu(model, pretrained))
 
@@ -126,7 +127,8 @@ def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
     """
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained not in tags:
-        raise MmllmError(f'open_clip model "{model}" has no pretrained "{pretrained}"; known: {", ".join(tags) or "none"}.')
+        known = ", ".join(tags) or "none"
+        raise MmllmError(f'open_clip model "{model}" has no pretrained "{pretrained}"; known: {known}.')
     weights = bool(open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False))
     declared = bool(open_clip.get_model_config(model).get("quick_gelu", False))
     if declared and not weights:
@@ -144,12 +146,12 @@ def _folder(folder: Path, pretrained: str | None) -> tuple[str, None]:
     return f"local-dir:{folder}", None
 
 
-def _load(name: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
+def _load(name: str, pretrained: str | None, quick_gelu: bool) -> Any:
     """Load the whole CLIP strictly in float32, keep the visual tower."""
     try:
         clip = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu, require_pretrained=True)
     except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
-        raise MmllmError(f'open_clip cannot load "{name}"' + (f" ({pretrained})" if pretrained else "") + f": {error}") from error
+        raise MmllmError(f'open_clip cannot load "{name}" with pretrained "{pretrained}": {error}') from error
     return clip.visual
 
 

@@ -1,0 +1,88 @@
+"""The contract every connector between an encoder and the LLM keeps: walked through ``tiny()`` of the registry."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmllm import registry
+from mmllm.connectors.connector import Connector
+from mmllm.types import Features
+
+DIM = 16
+LLM = SimpleNamespace(dim=16)
+
+
+def outside(name: str) -> bool:
+    """True for connectors between encoder and LLM; those inside the LLM override ``attach`` and have their own tests."""
+    return "attach" not in registry.methods("connectors", name)
+
+
+NAMES = [name for name in sorted(registry.table("connectors")) if outside(name)]
+
+
+@pytest.fixture(params=NAMES)
+def connector(request: pytest.FixtureRequest) -> Connector:
+    torch.manual_seed(0)
+    return registry.load("connectors", request.param).tiny(DIM, LLM)
+
+
+def features(n: int = 3, grid: tuple[int, ...] = (4, 4)) -> Features:
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.Size(grid).numel()
+    layers = {-2: torch.randn(n, tokens, DIM, generator=generator)}
+    return Features(layers, torch.ones(n, tokens, dtype=torch.bool), grid)
+
+
+def test_the_walk_covers_the_connectors_between_encoder_and_llm() -> None:
+    assert set(NAMES) >= {"mlp", "pool", "pixel_shuffle", "resampler", "c_abstractor", "identity"}
+
+
+def test_tokens_are_known_before_the_forward(connector: Connector) -> None:
+    given = features()
+    out = connector(given)
+    assert out.shape == (3, connector.tokens(given.grid), LLM.dim)
+    assert out.isfinite().all()
+
+
+def test_items_do_not_influence_each_other(connector: Connector) -> None:
+    given = features()
+    together = connector(given)
+    for n in range(3):
+        alone = connector(Features({-2: given.layers[-2][n : n + 1]}, given.mask[n : n + 1], given.grid))
+        torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_every_parameter_gets_a_gradient(connector: Connector) -> None:
+    weights = torch.randn(3, connector.tokens((4, 4)), LLM.dim, generator=torch.Generator().manual_seed(2))
+    if not list(connector.parameters()):
+        pytest.skip("nothing to learn in it")
+    (connector(features()) * weights).sum().backward()
+    without = [n for n, p in connector.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert without == []
+
+
+def test_gradients_reach_the_features(connector: Connector) -> None:
+    given = features()
+    given.layers[-2].requires_grad_(True)
+    weights = torch.randn(3, connector.tokens((4, 4)), LLM.dim, generator=torch.Generator().manual_seed(2))
+    (connector(given) * weights).sum().backward()
+    assert (given.layers[-2].grad.abs().sum(-1) > 0).all()
+
+
+def test_train_and_eval_give_the_same(connector: Connector) -> None:
+    assert torch.equal(connector.train()(features()), connector.eval()(features()))
+
+
+def test_bfloat16_in_bfloat16_out(connector: Connector) -> None:
+    given = features()
+    half = Features({-2: given.layers[-2].bfloat16()}, given.mask, given.grid)
+    assert connector.bfloat16()(half).dtype == torch.bfloat16
+
+
+def test_nothing_happens_inside_the_llm_and_no_loss_is_added(connector: Connector) -> None:
+    connector(features())
+    assert connector.attach(LLM) is None
+    assert connector.extra_loss() is None
