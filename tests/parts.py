@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3Config", {**_PLAIN, **_DEPTH, "sliding_window": 6}),
     "gemma2": (
         "Gemma2Config",
-        {**_ROPE, **_DEPTH, **_GEMMA, "attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.4},
+        {**_ROPE, **_DEPTH, **_GEMMA, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 3.0},
     ),
     "gemma3": ("Gemma3TextConfig", {**_ROPE, **_DEPTH, **_GEMMA}),
     "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256, "resid_pdrop": 0.3}),
@@ -93,7 +93,7 @@ def tiny_model(family: str = "llama", seed: int = 0, **changes: Any) -> PreTrain
     """A random transformers model of ``family`` (4 blocks, width 32, float32); ``changes`` override the config."""
     name, arguments = FAMILIES[family]
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = getattr(transformers, name)(vocab_size=VOCAB, **{**ids, **arguments, **changes})
+    config = getattr(transformers, name)(**{"vocab_size": VOCAB, **ids, **arguments, **changes})
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():  # larger than the usual init, so that a wrong window, scale or mask shows

@@ -63,6 +63,11 @@ class CausalLM(nn.Module):
         self._head = (head_of(model, self.decoder),)
         reference = reference_logits(model)
         model.set_attn_implementation(ATTENTION)
+        if model.config.get_text_config()._attn_implementation != ATTENTION:
+            raise MmllmError(
+                f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed into "
+                "one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
+            )
         check_logits(self, reference)
 
     @classmethod
