@@ -1,0 +1,84 @@
+"""Opens a run folder: its resolved recipe and the newest checkpoint that verifies, put into a fresh assembly.
+
+Everything right of training (generate, eval, serve) gets its model here; ``checkpoint_files`` knows the folder itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from mmllm.assembly.build import build
+from mmllm.assembly.model import Assembly
+from mmllm.assembly.parts import frozen_digests, load_trainable
+from mmllm.checkpoint_files import LEARNED, Found, checkpoints, newest, read_tensors
+from mmllm.recipe import Recipe, digest, load_recipe
+from mmllm.types import CheckpointError
+
+
+def load_run(
+    run: Path, device: torch.device | str | None = None, stage: str | None = None
+) -> tuple[Recipe, Assembly]:
+    """The recipe of a run folder and its assembly in eval mode with the learned weights.
+
+    ``stage``: of that stage instead of the last one that has a checkpoint. Logs a warning for every damaged checkpoint
+    it skips. Raises CheckpointError: no run, no usable checkpoint, or frozen parts other than those it was trained on.
+    """
+    recipe = run_recipe(run)
+    found, skipped = last_checkpoint(run, recipe, stage)
+    for sentence in skipped:
+        logging.getLogger(__name__).warning(sentence)
+    if found is None:
+        why = f" ({'; '.join(skipped)})" if skipped else ""
+        what = f"no checkpoint of stage {stage}" if stage else "no checkpoint"
+        raise CheckpointError(f"{run} has {what} that can be used{why}; train it: mmllm train {run / 'recipe.yaml'}")
+    if found.manifest.recipe != digest(recipe):
+        raise CheckpointError(
+            f"{found.path} was trained with another recipe than {run / 'recipe.yaml'} now holds; put the old recipe back"
+        )
+    assembly = build(recipe, device)
+    check_frozen(found, frozen_digests(assembly))
+    load_trainable(assembly, read_tensors(found.path / LEARNED))
+    return recipe, assembly.eval()
+
+
+def run_recipe(run: Path) -> Recipe:
+    """The resolved recipe of a run folder; CheckpointError if ``run`` is none."""
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{run} is no run folder: it has no recipe.yaml; give a folder that mmllm train made")
+    return load_recipe(path)
+
+
+def last_checkpoint(run: Path, recipe: Recipe, stage: str | None = None) -> tuple[Found | None, list[str]]:
+    """The newest verified checkpoint of the last stage that has one (or of ``stage``), and why others were skipped."""
+    if stage is not None and stage not in recipe.stages:
+        raise CheckpointError(f"{run} has no stage {stage!r}; its stages are {', '.join(recipe.stages)}")
+    skipped: list[str] = []
+    for name in [stage] if stage else reversed(list(recipe.stages)):
+        folder = run / "stages" / name
+        if not checkpoints(folder):
+            continue
+        found, reasons = newest(folder)
+        skipped += [f"stage {name}: {reason}" for reason in reasons]
+        if found is not None:
+            return found, skipped
+    return None, skipped
+
+
+def check_frozen(found: Found, digests: Mapping[str, str]) -> None:
+    """CheckpointError unless the frozen parts are those the checkpoint was trained on."""
+    told = found.manifest.frozen
+    other = sorted(name for name in {*told, *digests} if told.get(name) != digests.get(name))
+    if other:
+        raise CheckpointError(
+            f"{found.path} was trained on other weights of {_listed(other)} than the recipe's paths now hold; put the "
+            "old weights back, or train again into another folder"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

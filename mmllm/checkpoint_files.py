@@ -1,0 +1,225 @@
+"""Writes one checkpoint folder so that a kill at any moment leaves the older one intact, and verifies it when read.
+
+Protocol: every rank writes and hashes its files in ``step-N.tmp-*``; all ranks agree that it went well; rank 0 writes
+the manifest, renames the folder to ``step-N``, moves ``latest`` and only then prunes. Used by ``stages`` and
+``checkpoint``; safetensors and JSON only, nothing is ever unpickled from a run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import distributed
+
+from mmllm.types import CheckpointError
+
+MANIFEST = "manifest.json"
+LEARNED = "learned.safetensors"
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a committed checkpoint says of itself; ``files`` maps a file name to (bytes, sha256)."""
+
+    stage: str
+    step: int
+    """Optimizer steps of this stage that are done."""
+    final: bool
+    """True for the checkpoint at the stage's end."""
+    world: int
+    """Ranks that wrote it; resuming needs as many, loading for use does not."""
+    recipe: str
+    """Digest of the recipe it was trained with."""
+    frozen: dict[str, str]
+    """Frozen part -> sha256 of its weights."""
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint folder whose every file was verified."""
+
+    path: Path
+    manifest: Manifest
+
+
+def rank() -> int:
+    """This process among the ranks, 0 when there is only one."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def everyone(value: Any) -> list[Any]:
+    """``value`` of every rank in order; waits for all of them."""
+    if not distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def commit(folder: Path, head: Manifest, files: Mapping[str, Any], keep: int) -> Path:
+    """Writes ``folder/step-N`` from what each rank hands in and returns it; every rank calls it at the same step.
+
+    ``files`` are this rank's own: a ``.safetensors`` name with ``dict[str, Tensor]`` or a ``.json`` name with plain
+    JSON. Keeps the newest ``keep`` checkpoints. Raises CheckpointError on every rank if any of them failed; the
+    older checkpoints are then untouched.
+    """
+    name = everyone(f"step-{head.step}.tmp-{uuid.uuid4().hex[:12]}")[0]
+    tmp, final = folder / name, folder / f"step-{head.step}"
+    records: dict[str, tuple[int, str]] = {}
+    failure: str | None = None
+    try:
+        tmp.mkdir(parents=True, exist_ok=True)
+        records = {file: _write(tmp / file, content) for file, content in files.items()}
+        _fsync(tmp)
+    except (OSError, SafetensorError) as error:
+        failure = f"rank {rank()}: {error}"
+    answers = everyone((failure, records))
+    _abort_if([failed for failed, _ in answers], tmp)
+    failure = None
+    if rank() == 0:
+        merged = {file: record for _, part in answers for file, record in part.items()}
+        try:
+            _publish(tmp, final, Manifest(**{**asdict(head), "files": merged}), keep)
+        except OSError as error:
+            failure = f"rank 0: {error}"
+    _abort_if(everyone(failure), tmp)
+    return final
+
+
+def _abort_if(failures: list[str | None], tmp: Path) -> None:
+    found = [failure for failure in failures if failure]
+    if not found:
+        return
+    if rank() == 0:
+        shutil.rmtree(tmp, ignore_errors=True)
+    raise CheckpointError(
+        f"the checkpoint {tmp.parent / tmp.name.split('.')[0]} could not be saved ({'; '.join(found)}); older "
+        "checkpoints are intact: make room and run the same command again"
+    )
+
+
+def _publish(tmp: Path, final: Path, manifest: Manifest, keep: int) -> None:
+    _write(tmp / MANIFEST, asdict(manifest))
+    _fsync(tmp)
+    if final.exists():  # one that did not verify, trained again from an older one
+        _remove(final)
+    os.rename(tmp, final)
+    _fsync(final.parent)
+    replace_text(final.parent / "latest", final.name + "\n")
+    numbers = {number(path): path for path in checkpoints(final.parent)}
+    old = sorted(step for step in numbers if step <= manifest.step)[:-keep]
+    # a folder beyond this step was skipped as damaged when this run resumed; it must not shadow this one
+    for step in [*old, *(step for step in numbers if step > manifest.step)]:
+        _remove(numbers[step])
+
+
+def _remove(path: Path) -> None:
+    """Renamed first, so a kill halfway leaves a tmp folder and not a broken checkpoint."""
+    doomed = path.with_name(f"{path.name}.tmp-removed-{uuid.uuid4().hex[:8]}")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what an interrupted save or prune left behind; only the process that holds the run's lock may call it."""
+    for path in folder.glob("step-*.tmp-*"):
+        shutil.rmtree(path)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes ``text`` to ``path`` so that a reader sees the old or the new file, never a part of one."""
+    tmp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    with tmp.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(tmp, path)
+    _fsync(path.parent)
+
+
+def _write(path: Path, content: Any) -> tuple[int, str]:
+    if path.suffix == ".safetensors":
+        # clones: tensors that share storage (tied weights, flat buffers) are refused by the format
+        save_file({key: value.detach().cpu().contiguous().clone() for key, value in content.items()}, path)
+    else:
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    _fsync(path)
+    return path.stat().st_size, _sha256(path)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def number(path: Path) -> int:
+    """Step of a folder named ``step-N``."""
+    return int(path.name.removeprefix("step-"))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Committed folders of a stage, newest first; verified or not."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=number, reverse=True)
+
+
+def verify(path: Path) -> Manifest:
+    """The manifest of ``path`` after every file's size and sha256 was compared; CheckpointError says what is wrong."""
+    try:
+        manifest = Manifest(**json.loads((path / MANIFEST).read_text(encoding="utf-8")))
+        for name, (size, digest) in manifest.files.items():
+            found = (path / name).stat().st_size
+            if found != size:
+                raise CheckpointError(f"{path / name} has {found} bytes, its manifest says {size}")
+            if _sha256(path / name) != digest:
+                raise CheckpointError(f"{path / name} does not have the sha256 its manifest says")
+    except OSError as error:
+        raise CheckpointError(f"{path} is incomplete: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path / MANIFEST} cannot be read: {error}") from error
+    return manifest
+
+
+def newest(folder: Path) -> tuple[Found | None, list[str]]:
+    """The newest checkpoint of a stage that verifies (or None), and one sentence for each newer one skipped."""
+    skipped: list[str] = []
+    for path in checkpoints(folder):
+        try:
+            return Found(path, verify(path)), skipped
+        except CheckpointError as error:
+            skipped.append(f"skipped {path.name}: {error}")
+    return None, skipped
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a verified file, on the CPU."""
+    return load_file(path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a verified file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Training: one stage after another through DeepSpeed, from a recipe to the checkpoints of a run folder."""

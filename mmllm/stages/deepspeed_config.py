@@ -1,0 +1,94 @@
+"""What the recipe's words become in DeepSpeed's configuration, and how the ``deepspeed:`` block goes over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmllm.recipe import Stage
+from mmllm.types import RecipeError
+
+_MONITORS = ("tensorboard", "wandb", "csv_monitor", "comet")
+_OURS = {
+    "train_batch_size": "batch",
+    "train_micro_batch_size_per_gpu": "micro_batch",
+    "gradient_accumulation_steps": "batch and micro_batch",
+    "gradient_clipping": "clip",
+    "optimizer": "train, betas and weight_decay",
+    "scheduler": "warmup and schedule",
+    "bf16": "llm.dtype",
+    "fp16": "llm.dtype",
+    "zero_optimization.stage": "zero",
+    "zero_optimization.offload_optimizer": "offload",
+    "zero_optimization.offload_param": "offload",
+    "steps_per_print": "log_every",
+    **dict.fromkeys(_MONITORS, "monitor"),
+}
+
+
+def micro_batches(stage: Stage, world: int, where: str) -> tuple[int, int]:
+    """(conversations per forward on one rank, forwards per optimizer step); RecipeError if they do not fit ``batch``."""
+    if stage.batch % world:
+        raise RecipeError(f"{where}.batch is {stage.batch}, which {world} GPUs cannot share evenly; use a multiple")
+    share = stage.batch // world
+    micro = stage.micro_batch or share
+    if share % micro:
+        raise RecipeError(
+            f"{where}.micro_batch is {micro}, but each of {world} GPUs gets {share} of the {stage.batch} conversations "
+            f"of a step; use a divisor of {share}"
+        )
+    return micro, share // micro
+
+
+def config(stage: Stage, where: str, world: int, dtype: torch.dtype, out: Path) -> dict[str, Any]:
+    """DeepSpeed's configuration of one stage; RecipeError where the ``deepspeed:`` block sets what the recipe says."""
+    micro, n_micro = micro_batches(stage, world, where)
+    zero: dict[str, Any] = {"stage": stage.zero}
+    if stage.offload in ("optimizer", "all"):
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if stage.offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    ours: dict[str, Any] = {
+        "train_batch_size": stage.batch,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": n_micro,
+        "gradient_clipping": stage.clip,
+        "zero_optimization": zero,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        # torch's own AdamW (fused) also where the optimizer is offloaded: nothing has to be compiled on the machine
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+        **_monitors(stage, where, out),
+    }
+    _check(stage.deepspeed, f"{where}.deepspeed", "")
+    return _merged(ours, stage.deepspeed)
+
+
+def _monitors(stage: Stage, where: str, out: Path) -> dict[str, Any]:
+    blocks: dict[str, Any] = {}
+    for name, block in stage.monitor.items():
+        key = "csv_monitor" if name == "csv" else name
+        if key not in _MONITORS:
+            raise RecipeError(f"{where}.monitor.{name} is unknown; known are tensorboard, wandb, csv and comet")
+        files = {} if key in ("wandb", "comet") else {"output_path": str(out / key), "job_name": where.split(".")[-1]}
+        blocks[key] = {"enabled": block is not False, **files, **(block if isinstance(block, dict) else {})}
+    return blocks
+
+
+def _check(block: dict[str, Any], where: str, path: str) -> None:
+    for key, value in block.items():
+        full = f"{path}{key}"
+        if full in _OURS:
+            raise RecipeError(f"{where}.{full} is set by the recipe itself: use `{_OURS[full]}` and remove it here")
+        if isinstance(value, dict):
+            _check(value, where, f"{full}.")
+
+
+def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(ours)
+    for key, value in theirs.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

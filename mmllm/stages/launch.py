@@ -1,0 +1,83 @@
+"""Starts a training: in this process for one rank, through DeepSpeed's launcher for several GPUs, nodes or CPU ranks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from mmllm.recipe import load_recipe
+from mmllm.types import MmllmError
+
+
+def launch(
+    recipe: Path, overrides: Sequence[str] = (), gpus: int = 1, nodes: Path | None = None, out: Path | None = None
+) -> int:
+    """Trains ``recipe`` into ``out`` (default ``runs/<name>``) and returns the exit code.
+
+    ``gpus`` ranks on this machine (CPU ranks where it has no GPU), or on each of ``nodes``, a DeepSpeed hostfile
+    (``host slots=8`` per line; the run folder and the code must be reachable under the same paths everywhere).
+    """
+    loaded = load_recipe(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    if gpus < 1:
+        raise MmllmError(f"--gpus is {gpus}; give 1 or more")
+    if gpus == 1 and nodes is None:
+        from mmllm.stages.run import train
+
+        train(loaded, folder)
+        return 0
+    script = ["mmllm.stages.run", str(recipe), "--out", str(folder), *overrides]
+    return _run(_node_command(nodes, gpus) + script if nodes else _local_command(gpus) + script, gpus)
+
+
+def _local_command(gpus: int) -> list[str]:
+    """DeepSpeed's per-node launcher; its outer one would count NUMA nodes where there is no GPU."""
+    world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(gpus))}).encode()).decode()
+    command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}"]
+    address = ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
+    return [*command, *address, "--no_local_rank", "--log_level=error", "--module"]
+
+
+def _node_command(nodes: Path, gpus: int) -> list[str]:
+    if not nodes.is_file():
+        raise MmllmError(f"--nodes {nodes}: no such file; give a DeepSpeed hostfile with lines like `host1 slots=8`")
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", f"--hostfile={nodes}", f"--num_gpus={gpus}"]
+    return [*command, "--no_local_rank", "--log_level=error", "--module"]
+
+
+def _run(command: list[str], ranks: int) -> int:
+    """Runs the launcher; SIGTERM and Ctrl-C reach the ranks through it, and then the code is 128 + the signal."""
+    import torch
+
+    environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        environment["DS_ACCELERATOR"] = "cpu"
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    received: list[int] = []
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            received.append(number)
+            process.send_signal(signal.SIGTERM)
+
+        old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+    return 128 + received[-1] if received else code
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,170 @@
+"""The ranks of a training: joins them, adds numbers up over them, and hears the signals that ask it to stop.
+
+``run`` uses it; one rank needs no launcher, several get their environment from DeepSpeed's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from mmllm.checkpoint_files import everyone, rank
+from mmllm.recipe import Recipe
+from mmllm.types import MmllmError
+
+T = TypeVar("T")
+
+
+def accelerator() -> str:
+    """``cuda`` or ``cpu``, told to DeepSpeed before it is imported so that it does not probe the machine."""
+    name = "cuda" if torch.cuda.is_available() else "cpu"
+    os.environ.setdefault("DS_ACCELERATOR", name)
+    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
+    return name
+
+
+def join() -> torch.device:
+    """Makes this process a rank (once per process) and returns its device; alone, it needs no port and no launcher."""
+    name = accelerator()
+    for key, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        os.environ.setdefault(key, value)
+    device = torch.device(name, int(os.environ["LOCAL_RANK"])) if name == "cuda" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    # DeepSpeed would compile its own CPU all-reduce on first use (a C++ compiler, half a minute); gloo's is there
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if name == "cuda" else "gloo"
+    if not distributed.is_initialized() and os.environ["WORLD_SIZE"] == "1":
+        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+    return device
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """``recipe`` with ``llm.dtype`` auto settled for this machine, so that a run means the same on every other."""
+    if recipe.llm.dtype != "auto":
+        return recipe
+    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    llm = recipe.llm.model_copy(update={"dtype": "bfloat16" if half else "float32"})
+    return recipe.model_copy(update={"llm": llm})
+
+
+def leave() -> None:
+    """Closes the process group; for processes that end now (DeepSpeed cannot join twice in one process)."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def world() -> int:
+    """Number of ranks."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def summed(values: list[float], device: torch.device) -> list[float]:
+    """Each value added up over the ranks, in float64."""
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    if world() > 1:
+        distributed.all_reduce(total)
+    return total.tolist()
+
+
+def once(action: Callable[[], T]) -> T:
+    """Runs ``action`` on rank 0 and gives every rank what it returns; every rank raises the MmllmError it raises."""
+    answer: tuple[T | None, MmllmError | None] = (None, None)
+    if rank() == 0:
+        try:
+            answer = (action(), None)
+        except MmllmError as error:
+            answer = (None, error)
+    value, problem = everyone(answer)[0]
+    if problem is not None:
+        raise problem
+    return value
+
+
+def mixed(*numbers: int) -> int:
+    """One seed from several numbers (recipe seed, stage, rank), far from that of neighbouring ones."""
+    import numpy
+
+    return int(numpy.random.SeedSequence(list(numbers)).generate_state(1)[0])
+
+
+def seed(*numbers: int) -> None:
+    """Seeds Python, NumPy and torch from these numbers."""
+    import numpy
+
+    value = mixed(*numbers)
+    random.seed(value)
+    numpy.random.seed(value)
+    torch.manual_seed(value)
+
+
+def random_state() -> dict[str, Any]:
+    """State of every random generator as plain JSON."""
+    import numpy
+
+    version, words, gauss = random.getstate()
+    name, keys, *rest = numpy.random.get_state(legacy=True)
+    cuda = [state.numpy().tobytes().hex() for state in [torch.cuda.get_rng_state()]] if torch.cuda.is_available() else []
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, [int(key) for key in keys], *rest],
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": cuda,
+    }
+
+
+def restore_random(state: dict[str, Any]) -> None:
+    """Puts back what ``random_state`` gave."""
+    import numpy
+
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), *rest))
+    torch.set_rng_state(_tensor(state["torch"]))
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_tensor(state["cuda"][0]))
+
+
+def _tensor(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+class StopSignals:
+    """While entered, SIGTERM and Ctrl-C only set ``received``; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        """Number of the signal, 0 for none."""
+        self._old: dict[int, Any] = {}
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __enter__(self) -> StopSignals:
+        """Installs the handlers (only the main thread may, elsewhere nothing changes)."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._old[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Puts the old handlers back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)

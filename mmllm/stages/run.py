@@ -1,0 +1,86 @@
+"""Trains a recipe: its stages in order, each from the last one's weights, from where an interrupted run stopped.
+
+``mmllm train`` calls ``train`` in its own process for one rank; DeepSpeed's launcher runs this module once per rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from mmllm.checkpoint import last_checkpoint
+from mmllm.checkpoint_files import Found, rank, sweep
+from mmllm.recipe import Recipe, load_recipe
+from mmllm.stages import ranks
+from mmllm.stages.folder import Metrics, locked, settle_recipe
+from mmllm.stages.log import Log
+from mmllm.stages.stage import StageTraining
+from mmllm.types import MmllmError, RecipeError
+
+
+def train(recipe: Recipe, out: Path) -> None:
+    """All stages of ``recipe`` into the run folder ``out``; goes on where an earlier call was stopped, even by a kill.
+
+    SIGTERM and Ctrl-C let the step finish and save, then raise SystemExit with 128 + the signal's number. Raises
+    RecipeError if ``out`` was started with another recipe, CheckpointError if another process trains into it.
+    """
+    if not recipe.stages:
+        raise RecipeError(f"the recipe {recipe.name} has no stages: nothing to train")
+    device = ranks.join()
+    recipe = ranks.resolved(recipe)
+    with ExitStack() as stack:
+        stop = stack.enter_context(ranks.StopSignals())
+        # only rank 0 holds the lock, but every rank learns whether it was free
+        ranks.once(lambda: (stack.enter_context(locked(out)), settle_recipe(recipe, out), None)[-1])
+        start = ranks.once(lambda: _resume_point(recipe, out))
+        names = list(recipe.stages)
+        for name in names[_first(names, start) :]:
+            training = StageTraining(recipe, name, out, device, start)
+            ranks.once(lambda: Metrics(out).rewind(names[: training.number], name, training.done))
+            with Log(name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
+                training.announce(log)
+                start = training.train(stop, log)
+            if stop.received or not start.manifest.final:
+                log.say(f"stopped after step {training.done} of stage {name}; the same command goes on from there")
+                raise SystemExit(128 + (stop.received or signal.SIGTERM))
+        Log("", 0, 1, shown=rank() == 0).say(f"all stages are trained: {out}")
+
+
+def _resume_point(recipe: Recipe, out: Path) -> Found | None:
+    """The newest checkpoint of the latest stage that has one; says what it skipped and removes unfinished saves."""
+    for name in recipe.stages:
+        sweep(out / "stages" / name)
+    found, skipped = last_checkpoint(out, recipe)
+    for sentence in skipped:
+        print(sentence, file=sys.stderr)
+    return found
+
+
+def _first(names: list[str], start: Found | None) -> int:
+    """Number of the first stage that is not finished."""
+    return 0 if start is None else names.index(start.manifest.stage) + int(start.manifest.final)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """One rank's process; 2 after a MmllmError, whose sentence rank 0 prints."""
+    parser = argparse.ArgumentParser(prog="mmllm.stages.run", description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args(arguments)
+    try:
+        train(load_recipe(options.recipe, options.overrides), options.out)
+    except MmllmError as error:
+        if rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        ranks.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Trains one stage: assembles the model, takes the last weights, steps through the data, saves; called by ``run``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmllm import registry
+from mmllm.assembly.build import build
+from mmllm.assembly.model import Assembly
+from mmllm.assembly.parts import frozen_digests, load_trainable, parts, set_trainable, trainable_state
+from mmllm.batches.loader import Loader, StepBatches
+from mmllm.batches.mixture import Mixture
+from mmllm.batches.prompt import Prompter
+from mmllm.checkpoint import check_frozen
+from mmllm.checkpoint_files import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
+from mmllm.recipe import Recipe, digest
+from mmllm.stages import ranks
+from mmllm.stages.deepspeed_config import config, micro_batches
+from mmllm.stages.engine import Engine, optimizer_groups
+from mmllm.stages.folder import Metrics
+from mmllm.stages.log import Log, memory, parts_table
+from mmllm.stages.schedule import share_of_peak
+from mmllm.types import CheckpointError, MmllmError
+
+_WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take its cores
+
+
+class StageTraining:
+    """One stage of a run, from its start or from a checkpoint of it to its end or a stop signal."""
+
+    def __init__(self, recipe: Recipe, name: str, out: Path, device: torch.device, start: Found | None) -> None:
+        """Assembles everything. ``start``: a checkpoint of this stage to go on from, or the last stage's end."""
+        self.recipe, self.name, self.out, self.device = recipe, name, out, device
+        self.settings = recipe.stages[name]
+        self.folder = out / "stages" / name
+        self.where = f"stages.{name}"
+        self.number = list(recipe.stages).index(name)
+        self.done = 0
+        """Optimizer steps done."""
+        ranks.seed(recipe.seed)
+        self.assembly: Assembly = build(recipe, device)
+        self.frozen: dict[str, str] = ranks.once(lambda: frozen_digests(self.assembly))
+        if start is not None:
+            check_frozen(start, self.frozen)
+            load_trainable(self.assembly, read_tensors(start.path / LEARNED))
+        self.learned = list(trainable_state(self.assembly))
+        self.rows = set_trainable(self.assembly, self.settings.train)
+        if self.settings.gradient_checkpointing:
+            self.assembly.llm.gradient_checkpointing(True)
+        self.loader = self._loader()
+        self.n_steps = self.loader.mixture.n_steps
+        self.engine = self._engine()
+        self.assembly.train()
+        ranks.seed(recipe.seed, self.number, rank())
+        if start is not None and start.manifest.stage == name:
+            self._continue(start)
+
+    def _loader(self) -> Loader:
+        sources = {
+            key: registry.load("sources", self.recipe.data[key].type)(**self.recipe.data[key].args)
+            for key in self.settings.data
+        }
+        mixture = Mixture(
+            sources,
+            self.settings.data,
+            ranks.mixed(self.recipe.seed, self.number),
+            batch=self.settings.batch,
+            epochs=self.settings.epochs,
+            steps=self.settings.steps,
+        )
+        return Loader(
+            mixture,
+            sources,
+            Prompter(self.assembly.llm.tokenizer, list(self.recipe.encoders)),
+            self.assembly.readers(),
+            self.recipe.llm.context,
+            rank=rank(),
+            world=ranks.world(),
+            n_micro=micro_batches(self.settings, ranks.world(), self.where)[1],
+            budget=self.settings.tokens,
+            max_bad=self.settings.max_bad,
+            workers=_WORKERS if self.device.type == "cuda" else 0,
+            all_gather=everyone,
+        )
+
+    def _engine(self) -> Engine:
+        dtype = self.assembly.llm.dtype
+        if dtype == torch.float16:
+            raise MmllmError("llm.dtype float16 is for use only; train with bfloat16, float32 or auto")
+        modules = parts(self.assembly)
+        learning = {name: (peak, modules[name].parameters()) for name, peak in self.settings.train.items()}
+        groups = optimizer_groups(learning, self.settings.weight_decay)
+        block = config(self.settings, self.where, ranks.world(), dtype, self.out)
+        return Engine(self.assembly, groups, self.settings.betas, block)
+
+    def _continue(self, start: Found) -> None:
+        """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
+        if start.manifest.world != ranks.world():
+            raise CheckpointError(
+                f"{start.path} was written by {start.manifest.world} ranks and this run has {ranks.world()}: inside a "
+                f"stage the number cannot change; run it with {start.manifest.world}, or remove {self.folder} to "
+                "start this stage again"
+            )
+        state = read_json(start.path / f"state-rank{rank()}.json")
+        self.engine.restore(read_tensors(start.path / f"optimizer-rank{rank()}.safetensors"))
+        self.engine.continue_at(start.manifest.step)
+        self.loader.restore(state["loader"])
+        ranks.restore_random(state["random"])
+        self.done = start.manifest.step
+
+    def train(self, stop: ranks.StopSignals, log: Log) -> Found:
+        """Runs the remaining steps; the checkpoint of the last one done, which after a signal is not the stage's last."""
+        every = self.settings.save_every or max(1, self.n_steps // 10)
+        frozen = self.engine.frozen_digest()
+        metrics = Metrics(self.out)
+        began, first = time.monotonic(), self.done
+        saved: Found | None = None
+        for batches in self.loader.steps(self.done):
+            for error in batches.bad:
+                log.say(f"skipped {error}")
+            row, stopping = self._step(batches, stop)
+            self.done += 1
+            if rank() == 0:
+                metrics.write(row)
+                log.step(row, (time.monotonic() - began) / (self.done - first) * (self.n_steps - self.done))
+                self._monitor(row)
+            final = self.done == self.n_steps
+            if final and self.engine.frozen_digest() != frozen:
+                raise RuntimeError(f"frozen weights changed in stage {self.name}; nothing was saved")
+            if final or stopping or self.done % every == 0:
+                metrics.secure()
+                saved = self._save(final)
+            if stopping:
+                break
+        self.engine.close()
+        if saved is None:
+            raise RuntimeError(f"stage {self.name} had no step left after step {first} of {self.n_steps}")
+        return saved
+
+    def _step(self, batches: StepBatches, stop: ranks.StopSignals) -> tuple[dict[str, Any], bool]:
+        """One optimizer step: its line of metrics, the same on every rank, and whether some rank was told to stop."""
+        began = time.monotonic()
+        rates = self.engine.set_rates(
+            share_of_peak(batches.step, self.n_steps, self.settings.warmup, self.settings.schedule)
+        )
+        labels = max(1, batches.n_labels_global)
+        scale = ranks.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
+        nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
+        norm: float | None = None
+        for batch in batches.micro:
+            summed, added = self.engine(batch.to(self.engine.device))
+            norm = self.engine.learn(summed * (scale / labels) + added)
+            nll += summed.detach()
+            extra += added.detach()
+        total = ranks.summed(
+            [
+                float(nll),
+                float(extra),
+                sum(batch.n_tokens for batch in batches.micro),
+                sum(len(batch.names) for batch in batches.micro),
+                float(bool(stop.received)),
+            ],
+            self.engine.device,
+        )
+        if not all(map(torch.isfinite, torch.tensor(total))):
+            raise MmllmError(
+                f"the loss is {total[0] / labels} in step {batches.step + 1} of stage {self.name}; lower its learning "
+                f"rates (peak {self.settings.train}) or look at its data; the checkpoints before it are intact"
+            )
+        seconds = time.monotonic() - began
+        row = {
+            "stage": self.name,
+            "step": batches.step + 1,
+            "loss": total[0] / labels,
+            "extra_loss": total[1] / scale,
+            "lr": rates,
+            "grad_norm": norm,
+            "labels": batches.n_labels_global,
+            "tokens": int(total[2]),
+            "samples": int(total[3]),
+            "bad": self.loader.n_bad,
+            "tokens_per_second": total[2] / seconds,
+            "seconds": seconds,
+            "memory": memory(self.device),
+        }
+        return row, total[4] > 0
+
+    def _monitor(self, row: Mapping[str, Any]) -> None:
+        monitor = self.engine.deepspeed.monitor
+        if monitor.enabled:
+            names = ("loss", "extra_loss", "grad_norm", "tokens_per_second", "memory", "bad")
+            monitor.write_events([(f"{self.name}/{name}", row[name], row["step"]) for name in names])
+
+    def _save(self, final: bool) -> Found:
+        with self.engine.gathered(self.learned):
+            learned = trainable_state(self.assembly) if rank() == 0 else {}
+            learned = {name: tensor.detach().cpu().clone() for name, tensor in learned.items()}
+        head = Manifest(
+            stage=self.name,
+            step=self.done,
+            final=final,
+            world=ranks.world(),
+            recipe=digest(self.recipe),
+            frozen=self.frozen,
+        )
+        files: dict[str, Any] = {
+            f"optimizer-rank{rank()}.safetensors": self.engine.state(),
+            f"state-rank{rank()}.json": {
+                "step": self.done,
+                "loader": self.loader.state(),
+                "random": ranks.random_state(),
+            },
+        }
+        if rank() == 0:
+            files[LEARNED] = learned
+        return Found(commit(self.folder, head, files, self.settings.keep), head)
+
+    def announce(self, log: Log) -> None:
+        """Shows what learns, what is frozen, and where it starts."""
+        log.console.print(parts_table(self.name, self.rows))
+        start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
+        log.say(
+            f"stage {self.name}: {start}, {self.settings.batch} conversations each ({ranks.world()} ranks x "
+            f"{self.engine.n_micro} micro-batches), ZeRO {self.settings.zero} on {self.device}"
+        )
