@@ -71,7 +71,7 @@ class Prompter:
         Raises SampleError where the template refuses it, or placeholders and media differ, or the assistant is silent.
         """
         spoken = [message for message in sample.messages if message.role == "assistant"]
-        if not spoken:
+        if sample.messages and not spoken:
             raise SampleError(f"{sample.name}: no message of the assistant, so there is nothing to learn from it")
         if not all(message.text.strip() for message in spoken):
             raise SampleError(f"{sample.name}: a message of the assistant is empty")

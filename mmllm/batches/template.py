@@ -80,10 +80,10 @@ class ChatTemplate:
         text, bounds = _strip_bounds(self.render(name, bounded, ask=False)[0])
         spans = []
         for i, message in enumerate(messages):
+            if i not in bounds:
+                raise SampleError(f"{name}: the chat template drops or rewrites message {i + 1} ({message['role']})")
             if message["role"] != "assistant":
                 continue
-            if i not in bounds or (i and i - 1 not in bounds):
-                raise SampleError(f"{name}: the chat template rewrites message {i + 1}, so its labels cannot be found")
             opened, closed = bounds[i]
             start = opened
             if i:
