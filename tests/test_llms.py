@@ -218,7 +218,9 @@ def test_families_that_cannot_be_packed_are_refused() -> None:
     with pytest.raises(MmllmError, match="BloomForCausalLM cannot be used: its attention cannot be replaced"):
         CausalLM(bloom, tiny_tokenizer())
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = GptOssConfig(**sizes, vocab_size=384, num_hidden_layers=2, head_dim=8, num_local_experts=2)
+    config = GptOssConfig(
+        **sizes, vocab_size=384, num_hidden_layers=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1
+    )
     sinks = GptOssForCausalLM(config).eval()
     for layer in sinks.model.layers:
         torch.nn.init.normal_(layer.self_attn.sinks, std=3.0)

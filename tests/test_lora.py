@@ -138,3 +138,21 @@ def test_targets_and_errors() -> None:
 def test_takes_no_places_and_no_features() -> None:
     """It works inside the LLM."""
     assert LoraConnector(llm_dim=8).tokens((4, 4)) == 0
+
+
+def test_frozen_zero_updates_are_skipped_until_they_are_not() -> None:
+    """A stage that does not train LoRA yet does not pay for it; loading weights or training ends the rest."""
+    assembly, calls = with_lora(), []
+    for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
+        layer.register_forward_hook(lambda *_: calls.append(1))
+    parts.set_trainable(assembly, {})
+    before = logits(assembly)
+    assert not calls
+    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in parts.trainable_state(assembly).items()}
+    parts.load_trainable(assembly, learned)
+    assert not torch.equal(logits(assembly), before)
+    parts.set_trainable(assembly, {})
+    assert not torch.equal(logits(assembly), before)
+    fresh, calls = with_lora(), calls.clear() or calls
+    parts.set_trainable(fresh, {"connectors.lora": 1.0})
+    assert torch.equal(logits(fresh), before) and logits(fresh).requires_grad

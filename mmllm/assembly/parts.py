@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mmllm.assembly.model import Assembly
+from mmllm.connectors.lora import LoraConnector
 from mmllm.types import CheckpointError, RecipeError
 
 CHUNK = 2**24
@@ -60,7 +61,15 @@ def set_trainable(assembly: Assembly, train: Mapping[str, float]) -> list[PartRo
                 parameter.grad = None
         n_params = sum(_count(parameter) for parameter in module.parameters())
         rows.append(PartRow(name, _class(module), n_params, n_params if name in train else 0, train.get(name)))
+    rest(assembly)
     return rows
+
+
+def rest(assembly: Assembly) -> None:
+    """Let LoRA updates that are frozen and still zero cost nothing."""
+    for connector in assembly.connectors.values():
+        if isinstance(connector, LoraConnector):
+            connector.rest()
 
 
 def learned_parts(assembly: Assembly) -> list[str]:
@@ -98,6 +107,7 @@ def load_trainable(assembly: Assembly, tensors: Mapping[str, torch.Tensor]) -> N
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+    rest(assembly)
 
 
 def frozen_digests(assembly: Assembly) -> dict[str, str]:

@@ -31,6 +31,13 @@ class LowRank(nn.Module):
         self.b = made.lora_B["default"].float()
         self.dropout = made.lora_dropout["default"]
         self.scaling = float(made.scaling["default"])
+        self.idle = False
+
+    def rest(self) -> None:
+        """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
+        weight = self.b.weight
+        # under ZeRO-3 (`ds_id`) a rank sees only its shard
+        self.idle = not weight.requires_grad and not hasattr(weight, "ds_id") and not bool(weight.any())
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in] -> float[..., out], in the dtype of ``x``."""
@@ -91,6 +98,12 @@ class LoraConnector(Connector):
         handles = [llm.after_linear(name, _adding(self.layers[name.replace(".", "-")])) for name in linears]
         return Attached(handles)
 
+    def rest(self) -> None:
+        """Find out which updates may be skipped; to be called whenever weights were loaded or (un)frozen."""
+        for layer in self.layers.values():
+            assert isinstance(layer, LowRank)
+            layer.rest()
+
     def _config_for(self, base: nn.Module) -> LoraConfig:
         """GPT-2 keeps its weights transposed."""
         values = self.config.to_dict() | {"fan_in_fan_out": isinstance(base, Conv1D)}
@@ -102,10 +115,10 @@ class LoraConnector(Connector):
         return cls(llm_dim=llm.dim, rank=2, alpha=4)
 
 
-def _adding(update: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The hook: output + update(input)."""
+def _adding(update: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The hook: output + update(input), ``update`` a :class:`LowRank`."""
 
     def change(x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        return output + update(x)
+        return output if update.idle else output + update(x)
 
     return change
