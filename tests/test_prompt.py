@@ -242,8 +242,8 @@ def test_what_a_template_refuses_is_a_bad_sample(style: str, messages: tuple[Mes
 def test_a_moved_message_must_not_swap_media() -> None:
     tokenizer = _tokenizer("chatml")
     tokenizer.chat_template = (
-        "{% if messages[0].role == 'system' %}{% set messages = messages[1:-1] + messages[:1] + messages[-1:] %}{% endif %}"
-        + str(tokenizer.chat_template)
+        "{% if messages[0].role == 'system' %}"
+        "{% set messages = messages[1:-1] + messages[:1] + messages[-1:] %}{% endif %}" + str(tokenizer.chat_template)
     )
     turns = (Message("system", "See <image>"), Message("user", "<image>?"), TURNS[1], TURNS[2])
     with pytest.raises(SampleError, match="moves a message that holds media"):

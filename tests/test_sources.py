@@ -1,0 +1,144 @@
+"""The chat.jsonl format in all its forms and faults, and easy-VQA's official files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmllm.sources.chat_jsonl import ChatJsonl
+from mmllm.sources.easy_vqa import EasyVqa
+from mmllm.types import Message, MmllmError, Sample, SampleError
+
+ANSWER = {"role": "assistant", "content": "A cat."}
+
+
+def _write(folder: Path, *rows: Any, between: str = "\n") -> Path:
+    path = folder / "chat.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + between for row in rows))
+    return path
+
+
+def _one(folder: Path, content: Any, **fields: Any) -> Sample:
+    row = {"id": "x7", "messages": [{"role": "user", "content": content}, ANSWER], **fields}
+    return ChatJsonl(str(_write(folder, row)))[0]
+
+
+def test_a_line_becomes_a_sample(tmp_path: Path) -> None:
+    sample = _one(tmp_path, "<image>\nWhat is it?", image=["a.jpg"], score=3)
+    assert sample.name == f"{tmp_path / 'chat.jsonl'}:1"
+    assert sample.messages == (Message("user", "<image>\nWhat is it?"), Message("assistant", "A cat."))
+    assert sample.media == {"image": (tmp_path / "a.jpg",)}
+
+
+def test_media_folder_absolute_paths_and_data_urls(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    url = "data:image/png;base64," + base64.b64encode(b"bytes").decode()
+    rows = {
+        "messages": [{"role": "user", "content": "<image><image><image>"}, ANSWER],
+        "image": ["a.png", "/b.png", url],
+    }
+    source = ChatJsonl(str(_write(tmp_path, rows)), media=str(tmp_path / "pictures"))
+    assert source[0].media == {"image": (tmp_path / "pictures" / "a.png", Path("/b.png"), b"bytes")}
+
+
+def test_parts_are_texts_and_placeholders_in_order(tmp_path: Path) -> None:
+    parts = [
+        {"type": "text", "text": "First <image> then"},
+        {"type": "image_url", "image_url": {"url": "inline.png"}},
+        {"type": "image"},
+        {"type": "image", "image": "own.png"},
+        {"type": "text", "text": "Which?"},
+    ]
+    sample = _one(tmp_path, parts, image=["one.png", "two.png"])
+    assert sample.messages[0].text == "First <image> then\n<image>\n<image>\n<image>\nWhich?"
+    names = [Path(item).name for item in sample.media["image"]]
+    assert names == ["one.png", "inline.png", "two.png", "own.png"]
+
+
+def test_any_field_named_in_the_text_is_media(tmp_path: Path) -> None:
+    sample = _one(tmp_path, "<image> and <thermal>", image="a.png", thermal="b.png", label="c.png")
+    assert {key: [item.name for item in items] for key, items in sample.media.items()} == {
+        "image": ["a.png"],
+        "thermal": ["b.png"],
+    }
+
+
+def test_media_without_a_placeholder_stay_visible(tmp_path: Path) -> None:
+    assert len(_one(tmp_path, "What is it?", image=["a.png"]).media["image"]) == 1
+    assert len(_one(tmp_path, "<image>?", image=["a.png", "b.png"]).media["image"]) == 2
+    assert _one(tmp_path, "Text only", image=None).media == {}
+
+
+def test_blank_lines_and_line_ends(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"é{i}"}, ANSWER]} for i in range(3)]
+    source = ChatJsonl(str(_write(tmp_path, *rows, between="\r\n\n  \n")))
+    assert [source[i].messages[0].text for i in range(len(source))] == ["é0", "é1", "é2"]
+    assert [sample.name.rsplit(":", 1)[1] for sample in (source[0], source[1], source[2])] == ["1", "4", "7"]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("{broken", "not a JSON object"),
+        ([1], "no list of messages"),
+        ({"conversations": []}, "no list of messages"),
+        (
+            {"messages": [{"role": "human", "content": "x"}]},
+            "message 1 has the role 'human'; known: system, user, assistant",
+        ),
+        ({"messages": ["x"]}, "message 1 has the role None"),
+        ({"messages": [{"role": "user", "content": None}]}, "message 1 has no content"),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "part of type 'file'"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "part of type 'text'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url without its url"),
+        ({"messages": [], "image": [3]}, "it is a path or a list of paths"),
+        ({"messages": [], "image": {"a": 1}}, "it is a path or a list of paths"),
+        ({"messages": [], "image": ["https://a.b/c.png"]}, "is not fetched"),
+        ({"messages": [], "image": ["data:image/png,abc"]}, "data URL cannot be read"),
+        ({"messages": [], "image": ["data:image/png;base64,a*"]}, "data URL cannot be read"),
+    ],
+)
+def test_a_bad_line_is_a_named_bad_sample(tmp_path: Path, row: Any, sentence: str) -> None:
+    source = ChatJsonl(str(_write(tmp_path, {"messages": [ANSWER]}, row)))
+    assert source[0].messages
+    with pytest.raises(SampleError) as error:
+        source[1]
+    assert str(error.value).startswith(f"{tmp_path / 'chat.jsonl'}:2: ") and sentence in str(error.value)
+
+
+def test_an_unusable_file_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(MmllmError, match="holds no line"):
+        ChatJsonl(str(_write(tmp_path, " ")))
+    with pytest.raises(MmllmError, match="where the media"):
+        ChatJsonl(str(_write(tmp_path, {"messages": [ANSWER]})), media=str(tmp_path / "gone"))
+
+
+def test_easy_vqa_rows(tmp_path: Path) -> None:
+    source = EasyVqa.tiny(tmp_path)
+    questions = tmp_path / "train" / "questions.json"
+    questions.write_text(json.dumps([["a?", "b", 4], ["a?", "b"], ["a?", 1, 4]]))
+    source = EasyVqa(str(tmp_path))
+    assert source[0].messages == (Message("user", "<image>\na?"), Message("assistant", "b"))
+    assert source[0].media == {"image": (tmp_path / "train" / "images" / "4.png",)}
+    for index in (1, 2):
+        with pytest.raises(SampleError, match=f"easy_vqa:train:{index}: the row"):
+            source[index]
+    questions.write_text("{")
+    with pytest.raises(MmllmError, match="is not JSON"):
+        EasyVqa(str(tmp_path))
+
+
+@pytest.mark.skipif("MMLLM_TEST_DATA" not in os.environ, reason="MMLLM_TEST_DATA names no folder of real data")
+@pytest.mark.parametrize(("split", "size"), [("train", 38575), ("test", 9673)])
+def test_the_official_easy_vqa(split: str, size: int) -> None:
+    source = EasyVqa(str(Path(os.environ["MMLLM_TEST_DATA"]) / "easy_vqa"), split)
+    assert len(source) == size
+    answers = (Path(os.environ["MMLLM_TEST_DATA"]) / "easy_vqa" / "answers.txt").read_text().split()
+    seen = {source[i].messages[1].text for i in range(len(source))}
+    assert seen == set(answers)
+    assert all(item.is_file() for i in range(0, size, 97) for item in source[i].media["image"])
