@@ -129,7 +129,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
-    print(f"{path}: ok ({len(recipe.stages)} stages: {', '.join(recipe.stages)})")
+    word = "stage" if len(recipe.stages) == 1 else "stages"
+    print(f"{path}: ok ({len(recipe.stages)} {word}: {', '.join(recipe.stages)})")
 
 
 def _show(arguments: argparse.Namespace) -> None:

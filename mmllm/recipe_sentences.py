@@ -92,7 +92,9 @@ def of_pydantic(error: ErrorDetails) -> tuple[Path, str]:
     if kind == "value_error":
         return path, str(context["error"])
     if kind == "string_pattern_mismatch":
-        return path, f"found {shown(value)}, expected a name of letters, digits and _ that starts with a letter"
+        name = "letters, digits, _ . and -, the first a letter or digit"
+        key = "a name of letters, digits and _ that starts with a letter"
+        return path, f"found {shown(value)}, expected {key if '[key]' in error['loc'] else name}"
     if kind == "literal_error":
         known = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
         return path, f"found {shown(value)}; {unknown('value', str(value), known)}"

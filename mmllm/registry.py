@@ -53,7 +53,7 @@ def groups() -> tuple[str, ...]:
 def table(group: str) -> dict[str, str]:
     """Name -> "module:Class" of one group: the package's table and entry points, which may not redefine a name."""
     if group not in PACKAGES:
-        raise UnknownName(_unknown("group", group, PACKAGES))
+        raise UnknownName(_unknown(f'there is no group "{group}"', group, PACKAGES))
     found = dict(importlib.import_module(PACKAGES[group]).TABLE)
     for point in entry_points(group=f"mmllm.{group}"):
         if found.setdefault(point.name, point.value) != point.value:
@@ -70,7 +70,7 @@ def locate(group: str, type: str) -> str:
         return type
     known = table(group)
     if type not in known:
-        raise UnknownName(_unknown(f"{group} type", type, known))
+        raise UnknownName(_unknown(f'{group} has no type "{type}"', type, known))
     return known[type]
 
 
@@ -105,11 +105,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not in ``known``."""
+def _unknown(found: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is not in ``known``; ``found`` says what there is not."""
     near = nearest(name, known)
     hint = f'; did you mean "{near}"?' if near else "."
-    return f'unknown {what} "{name}"; known: {", ".join(sorted(known)) or "none"}{hint}'
+    return f"{found}; known: {', '.join(sorted(known)) or 'none'}{hint}"
 
 
 def _definition(where: str) -> tuple[str, ast.ClassDef]:
