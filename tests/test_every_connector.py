@@ -16,7 +16,7 @@ LLM = SimpleNamespace(dim=16)
 
 
 def outside(name: str) -> bool:
-    """True for connectors between encoder and LLM; those inside the LLM override ``attach`` and have their own tests."""
+    """True between encoder and LLM; connectors inside the LLM override ``attach`` and have their own tests."""
     return "attach" not in registry.methods("connectors", name)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -116,8 +117,9 @@ def load_vision(model: str) -> PreTrainedModel:
         loaded, info = AutoModel.from_pretrained(
             model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise MmllmError(f'"{model}" cannot be loaded as a vision model of transformers: {error}') from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise MmllmError(f'"{model}" cannot be loaded as a vision model of transformers: {reason}') from error
     inner = "vision_config" in config.sub_configs
     tower = loaded.vision_model if inner else loaded
     front = "vision_model." if inner else ""

@@ -15,6 +15,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import VisionTransformer
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -150,7 +151,7 @@ def _load(name: str, pretrained: str | None, quick_gelu: bool) -> Any:
     """Load the whole CLIP strictly in float32, keep the visual tower."""
     try:
         clip = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu, require_pretrained=True)
-    except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise MmllmError(f'open_clip cannot load "{name}" with pretrained "{pretrained}": {error}') from error
     return clip.visual
 
