@@ -86,5 +86,5 @@ def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_entry_points_may_not_redefine_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     _declare(monkeypatch, EntryPoint("chat_jsonl", "tests.recipe_parts:Source", "mmllm.sources"))
-    with pytest.raises(UnknownName, match="redefines mmllm.sources.chat_jsonl:ChatJsonl"):
+    with pytest.raises(UnknownName, match=r"redefines mmllm\.sources\.chat_jsonl:ChatJsonl"):
         registry.table("sources")
