@@ -15,7 +15,7 @@ from mmllm.batches.collate import collate
 from mmllm.batches.encode import Encoded, encode
 from mmllm.batches.prompt import Prompter
 from mmllm.sampling import AnswerText, Sampling
-from mmllm.types import Sample, SampleError
+from mmllm.types import Sample, TooLongError
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -70,7 +70,7 @@ class Generator:
         """
         encoded = encode(sample, self.prompter, self.readers, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
-            raise SampleError(
+            raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "
                 "room for an answer; shorten it or raise llm.context"
             )
@@ -90,9 +90,10 @@ class Generator:
         Checks and reads everything before it returns. Raises MmllmError (values) and SampleError (the sample).
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed, tuple(stop))
-        return self._stream(self.encode(sample), sampling)
+        return self.stream_encoded(self.encode(sample), sampling)
 
-    def _stream(self, encoded: Encoded, sampling: Sampling) -> Iterator[Piece]:
+    def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Piece]:
+        """Like ``stream`` for a sample that is already encoded (the server does it before the sample waits its turn)."""
         generator = sampling.generator()
         row = self._row(encoded, sampling)
         decoding = Decoding(self.assembly, collate([encoded], self.readers))

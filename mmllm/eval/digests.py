@@ -1,0 +1,44 @@
+"""What a score belongs to, as sha256: the weights of every part, and the files the questions come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_ELEMENTS = 2**24
+"""Elements hashed at a time: a digest needs no second copy of the weights."""
+
+
+def of_parts(assembly: nn.Module) -> dict[str, str]:
+    """Part (``llm``, ``encoders.<key>``, ...) -> sha256 of its tensors (names, dtypes, shapes, bytes)."""
+    import torch
+
+    totals: dict[str, Any] = {}
+    for name, tensor in sorted(assembly.state_dict().items()):
+        first, second, *_ = name.split(".")
+        part = first if first == "llm" else f"{first}.{second}"
+        total = totals.setdefault(part, hashlib.sha256())
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        for piece in tensor.detach().contiguous().flatten().split(_ELEMENTS):
+            total.update(piece.cpu().view(torch.uint8).numpy().data)
+    return {part: total.hexdigest() for part, total in totals.items()}
+
+
+def of_files(paths: Sequence[Path]) -> dict[str, str]:
+    """File name -> sha256 of its content."""
+    digests = {}
+    for path in paths:
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def of_value(value: Any) -> str:
+    """sha256 of a value that JSON can write, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
