@@ -3,11 +3,11 @@
 Use: ``from tests.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer, tiny_clip_folder``. Everything is random,
 offline and takes milliseconds; folders are in ``save_pretrained`` format, so the ordinary loaders read them.
 
-- ``tiny_llm(family)`` -> ``mmllm.llms.hf.CausalLM``; ``FAMILIES`` lists the names (``llama``, ``qwen2``, ``gemma2``, ...)
+- ``tiny_llm(family)`` -> ``mmllm.llms.hf.CausalLM``; ``FAMILIES`` lists the names (``llama``, ``gemma2``, ...)
 - ``tiny_model(family)`` -> the plain transformers model with the same weights as ``tiny_llm(family)``
 - ``tiny_llm_folder(tmp, family)`` -> folder that ``llm: {path: ...}`` accepts (model + tokenizer)
 - ``tiny_tokenizer()`` -> fast tokenizer with a ChatML template that has ``{% generation %}`` marks
-- ``tiny_clip_folder(tmp)`` / ``tiny_vision_folder(tmp, kind)`` -> folder for the ``hf_vision`` encoder (28 px, 16 patches)
+- ``tiny_clip_folder(tmp)`` / ``tiny_vision_folder(tmp, kind)`` -> folder for ``hf_vision`` (28 px, 16 patches)
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '<|im_start|>assistant\\n' }}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+    "{{ '<|im_start|>assistant\\n' }}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
     "{% else %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
@@ -67,11 +68,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("Olmo2Config", {**_PLAIN, **_DEPTH}),
     "smollm3": ("SmolLM3Config", {**_PLAIN, **_DEPTH, "no_rope_layer_interval": 2}),
 }
-"""Family -> (transformers config class, its arguments); windows, soft-caps and odd widths are set where a family has them."""
+"""Family -> (transformers config class, arguments); windows, soft-caps and odd widths are set where there are any."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most ``VOCAB`` tokens with ``<|im_start|>``, ``<|im_end|>`` (eos), ``<|pad|>`` and a chat template."""
+    """Byte-level BPE of at most ``VOCAB`` tokens: ``<|im_start|>``, ``<|im_end|>`` (eos), ``<|pad|>``, chat template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -118,7 +119,7 @@ def tiny_llm_folder(tmp: Path, family: str = "llama", seed: int = 0, **changes: 
 
 
 def tiny_vision_folder(tmp: Path, kind: str = "clip", seed: int = 0) -> Path:
-    """Folder of a random ``clip``, ``siglip``, ``dinov2`` or ``vit`` vision model (width 32, 4 layers, 28 px, patch 7)."""
+    """Folder of a random ``clip``, ``siglip``, ``dinov2`` or ``vit`` model (width 32, 4 layers, 28 px, patch 7)."""
     names = {
         "clip": ("CLIPVisionConfig", "CLIPVisionModel", "CLIPImageProcessor"),
         "siglip": ("SiglipVisionConfig", "SiglipVisionModel", "SiglipImageProcessor"),

@@ -102,7 +102,8 @@ def load_trainable(assembly: Assembly, tensors: Mapping[str, torch.Tensor]) -> N
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise CheckpointError(
-                f"{name} is {tuple(tensors[name].shape)} in the checkpoint, {tuple(tensor.shape)} in this recipe's model"
+                f"{name} is {tuple(tensors[name].shape)} in the checkpoint and {tuple(tensor.shape)} in this recipe's "
+                "model; evaluate and resume with the recipe it was trained with"
             )
     with torch.no_grad():
         for name, tensor in own.items():

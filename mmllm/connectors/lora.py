@@ -84,7 +84,7 @@ class LoraConnector(Connector):
         if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
             raise MmllmError(f"lora: rank {rank} must be >= 1, alpha {alpha} > 0 and dropout {dropout} in [0, 1).")
         self.targets = targets if isinstance(targets, str) else list(targets)
-        self.config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora)  # type: ignore[arg-type]
+        self.config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora)
         self.layers = nn.ModuleDict()
 
     def attach(self, llm: Any) -> Attached:

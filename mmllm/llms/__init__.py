@@ -1,1 +1,1 @@
-"""Language models: one wrapper for any Hugging Face causal LM, and the attention that keeps packed conversations apart."""
+"""Language models: one wrapper for any Hugging Face causal LM, and attention that keeps packed conversations apart."""

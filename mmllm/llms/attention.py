@@ -1,4 +1,4 @@
-"""Attention of a packed row, registered with transformers under ``ATTENTION``; ``llms.hf`` sets it on the LLM's instance.
+"""Attention of a packed row, registered with transformers under ``ATTENTION``; ``llms.hf`` sets it on its model.
 
 A row holds B conversations end to end. Each attends to itself only: by a varlen kernel on GPUs, by one causal
 ``scaled_dot_product_attention`` per group of equally long conversations elsewhere, never through a dense mask over
@@ -8,6 +8,7 @@ the whole row. Without a :class:`Packing` (cached decoding) the padded path of t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Packing:
         """Read the boundaries once (one copy to the host per forward, none per layer)."""
         bounds = cu_seqlens.tolist()
         starts: dict[int, list[int]] = {}
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             if end > start:
                 starts.setdefault(end - start, []).append(start)
         groups = tuple((length, tuple(places)) for length, places in starts.items())
@@ -93,11 +94,12 @@ def _varlen(
     """Torch's own varlen flash attention: one kernel for the row."""
     from torch.nn.attention.varlen import varlen_attn
 
-    rows = [states[0].transpose(0, 1) for states in (query, key, value)]
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     left = -1 if window is None else window - 1
     bounds, longest = packing.cu_seqlens, packing.longest
     grouped = query.shape[1] != key.shape[1]
-    out = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scale, window_size=(left, 0), enable_gqa=grouped)
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=(left, 0), enable_gqa=grouped)
+    assert isinstance(out, torch.Tensor)  # a pair only where statistics are asked for
     return out.unsqueeze(0)
 
 
@@ -116,11 +118,11 @@ def _per_conversation(
         key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     pieces: list[tuple[int, torch.Tensor]] = []
     for length, starts in packing.groups:
-        rows = [torch.cat([s[:, :, a : a + length] for a in starts]) for s in (query, key, value)]
+        q, k, v = (torch.cat([s[:, :, a : a + length] for a in starts]) for s in (query, key, value))
         if softcap is None and (window is None or length <= window):
-            out = F.scaled_dot_product_attention(*rows, is_causal=length > 1, scale=scale)
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1, scale=scale)
         else:
-            out = _windowed(*rows, scale, softcap, window or length)
+            out = _windowed(q, k, v, scale, softcap, window or length)
         pieces += zip(starts, out.transpose(1, 2).unbind(0), strict=True)
     pieces.sort(key=lambda piece: piece[0])
     return torch.cat([out for _, out in pieces]).unsqueeze(0)

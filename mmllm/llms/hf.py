@@ -55,8 +55,8 @@ class CausalLM(nn.Module):
         self.context = self._checked_context(context, config)
         if len(tokenizer) > self.vocab_size:
             raise MmllmError(
-                f"{config.model_type}: the tokenizer has {len(tokenizer)} tokens, the model {self.vocab_size} embeddings; "
-                "use the tokenizer that belongs to the model"
+                f"{config.model_type}: the tokenizer has {len(tokenizer)} tokens, the model {self.vocab_size} "
+                "embeddings; use the tokenizer that belongs to the model"
             )
         self._checkpointing: list[handles.Handle] = []
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
@@ -65,8 +65,8 @@ class CausalLM(nn.Module):
         model.set_attn_implementation(ATTENTION)
         if model.config.get_text_config()._attn_implementation != ATTENTION:
             raise MmllmError(
-                f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed into "
-                "one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
+                f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed "
+                "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
         check_logits(self, reference)
 
@@ -202,11 +202,11 @@ class CausalLM(nn.Module):
         return {name: m for name, m in found.items() if any(name.endswith(f".{target}") for target in targets)}
 
     def after_block(self, index: int, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> handles.Handle:
-        """Replace the output of block ``index`` by ``change(its input, its output)``, both float[1 or B, S, D_hidden]."""
+        """Replace the output of block ``index`` by ``change(its input, its output)``, float[1 or B, S, D_hidden]."""
         return handles.after(self.blocks[index], change)
 
     def after_linear(self, name: str, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> handles.Handle:
-        """Replace the output of the linear layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
+        """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
         return handles.after(self.model.get_submodule(name), change)
 
     def replace_linear(self, name: str, module: nn.Module) -> handles.Handle:
