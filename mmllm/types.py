@@ -38,6 +38,10 @@ class SampleError(MmllmError):
     """One sample that cannot be used (missing file, broken image, no label, too long); counted against ``max_bad``."""
 
 
+class TooLongError(SampleError):
+    """A sample with more tokens than the context, or none left for an answer; the server's clients are told by code."""
+
+
 class CheckpointError(MmllmError):
     """A run folder or checkpoint that is missing, damaged or made for other frozen parts."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmllm.batches.prompt import Prompt, Prompter
-from mmllm.types import IGNORE, MediaError, Sample, SampleError
+from mmllm.types import IGNORE, MediaError, Sample, SampleError, TooLongError
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], cont
         count[key] += 1
         length += places - 1
     if length > context:
-        raise SampleError(
+        raise TooLongError(
             f"{sample.name}: {length} tokens ({length - len(prompt.ids) + len(prompt.places)} of them media) "
             f"are over the context of {context}; nothing is cut: shorten it or raise llm.context"
         )
