@@ -64,7 +64,7 @@ class Mixture:
         count = self._starts[source + 1] - self._starts[source]
         drawn = epoch * count + slot - self._starts[source]
         turn, index = divmod(drawn, self._sizes[source])
-        # The name, not the place in the recipe, seeds a source: adding another source leaves its order alone.
+        # The name, not the place in the recipe, seeds a source: adding another leaves what an epoch draws from it.
         order = self._order(1 + zlib.crc32(self.names[source].encode()), turn, self._sizes[source])
         return self.names[source], int(order[index])
 
