@@ -22,13 +22,13 @@ Parsers = Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit code: 0, 2 for anything the user can mend, 130 when interrupted."""
+    """Run one subcommand. Exit code: 0, 2 for anything the user can mend, 130 when interrupted, or the launcher's."""
     arguments = _parse(argv)
-    run: Callable[[argparse.Namespace], None] = arguments.run
+    run: Callable[[argparse.Namespace], int | None] = arguments.run
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a recipe's own "module:Class" may lie where the user stands
     try:
-        run(arguments)
+        return run(arguments) or 0
     except (MmllmError, registry.UnknownName) as error:
         for sentence in str(error).splitlines():
             print(f"mmllm: {sentence}", file=sys.stderr)
@@ -38,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mmllm ls | head`: the reader left, and Python's own flush at exit would complain
         sys.stdout = None
         return 0
-    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -80,7 +79,7 @@ def _run_commands(commands: Parsers) -> None:
     """What trains or uses a run."""
     train = _command(commands, "train", _train, "train all stages of a recipe; resumes where it stopped")
     _recipe_argument(train)
-    train.add_argument("--gpus", type=int, help="GPUs per node (default: all of this machine)")
+    train.add_argument("--gpus", type=int, default=1, help="ranks per node (default: 1, in this process)")
     train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
     train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
     evaluate = _command(commands, "eval", _eval, "score a run on benchmarks")
@@ -97,7 +96,7 @@ def _run_commands(commands: Parsers) -> None:
     _command(commands, "demo", _demo, "train, score and try the miniature model")
 
 
-def _command(commands: Parsers, name: str, run: Callable[[argparse.Namespace], None], text: str) -> Any:
+def _command(commands: Parsers, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:
     """One subcommand's parser."""
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
@@ -149,11 +148,11 @@ def _cp(arguments: argparse.Namespace) -> None:
     print(copy_recipe(arguments.name, arguments.destination))
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _train(arguments: argparse.Namespace) -> int:
     from mmllm.stages.launch import launch
 
     path = find_recipe(arguments.recipe)
-    launch(path, arguments.overrides, gpus=arguments.gpus, nodes=arguments.nodes, out=arguments.out)
+    return launch(path, arguments.overrides, gpus=arguments.gpus, nodes=arguments.nodes, out=arguments.out)
 
 
 def _eval(arguments: argparse.Namespace) -> None:

@@ -20,8 +20,20 @@ OURS = {
     "gradient_clipping": "clip",
     "optimizer": "train, betas and weight_decay",
     "scheduler": "schedule and warmup",
+    "bf16": "llm.dtype",
+    "fp16": "llm.dtype",
+    "steps_per_print": "log_every",
+    "zero_optimization.stage": "zero",
+    "zero_optimization.offload_optimizer": "offload",
+    "zero_optimization.offload_param": "offload",
+    "tensorboard": "monitor",
+    "wandb": "monitor",
+    "csv_monitor": "monitor",
+    "comet": "monitor",
 }
-"""DeepSpeed keys that a recipe sets by its own words."""
+"""DeepSpeed keys (dotted where they are nested) that a recipe sets by its own words."""
+MONITORS = ("tensorboard", "wandb", "csv", "comet")
+"""Blocks of `monitor:`; each is a mapping of DeepSpeed's words for it, or true."""
 
 
 def check(recipe: Recipe, problems: Problems) -> None:
@@ -99,9 +111,16 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
     for name in stage.data:
         if name not in recipe.data:
             problems.add((*path, "data", name), unknown("data entry", name, recipe.data))
-    for name, word in OURS.items():
-        if name in stage.deepspeed:
-            problems.add((*path, "deepspeed", name), f"set by the recipe's {word}; remove it here")
-    zero = stage.deepspeed.get("zero_optimization")
-    if isinstance(zero, dict) and "stage" in zero:
-        problems.add((*path, "deepspeed", "zero_optimization", "stage"), "set by the recipe's zero; remove it here")
+    for name in stage.monitor:
+        if name not in MONITORS:
+            problems.add((*path, "monitor", name), unknown("monitor", name, MONITORS))
+    _deepspeed(stage.deepspeed, (*path, "deepspeed"), "", problems)
+
+
+def _deepspeed(block: dict[str, Any], path: Path, above: str, problems: Problems) -> None:
+    """The passed-through block says nothing that the recipe has its own word for."""
+    for key, value in block.items():
+        if above + key in OURS:
+            problems.add((*path, key), f"set by the recipe's {OURS[above + key]}; remove it here")
+        elif isinstance(value, dict):
+            _deepspeed(value, (*path, key), f"{above}{key}.", problems)

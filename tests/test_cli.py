@@ -132,9 +132,9 @@ def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatc
     from mmllm.stages import launch
 
     seen: list[object] = []
-    monkeypatch.setattr(launch, "launch", lambda *words, **named: seen.append((words, named)))
+    monkeypatch.setattr(launch, "launch", lambda *words, **named: seen.append((words, named)) or 143)
     command = ["train", recipe, "seed=1", "--gpus", "2", "--out", "there", "stages.align.batch=128"]
-    assert main(command) == 0
+    assert main(command) == 143
     named = {"gpus": 2, "nodes": None, "out": Path("there")}
     assert seen == [((Path(recipe), ["seed=1", "stages.align.batch=128"]), named)]
 

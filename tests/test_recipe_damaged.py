@@ -109,6 +109,11 @@ DAMAGES = {
                              "12: stages.align: offload all needs zero 3 or more, found zero 2."),
     "DeepSpeed key that is ours": ("zero: 2", "deepspeed: {gradient_clipping: 1.0}", "19: stages.align.deepspeed.gradient_clipping: "
                                    "set by the recipe's clip; remove it here."),
+    "nested DeepSpeed key that is ours": ("zero: 2", "deepspeed: {zero_optimization: {reduce_scatter: true, stage: 3}}",
+                                          "19: stages.align.deepspeed.zero_optimization.stage: set by the recipe's zero; "
+                                          "remove it here."),
+    "unknown monitor": ("zero: 2", "monitor: {tensorbord: {}}", "19: stages.align.monitor.tensorbord: unknown monitor; known: "
+                        'tensorboard, wandb, csv, comet; did you mean "tensorboard"?'),
     # Parts and their arguments
     "unknown type": (f"{P}:Projector", "pol",
                      f'7: connectors.image.type: connectors has no type "pol"; known: {CONNECTORS}; did you mean "pool"?'),
