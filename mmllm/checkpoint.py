@@ -19,9 +19,7 @@ from mmllm.recipe import Recipe, digest, load_recipe
 from mmllm.types import CheckpointError
 
 
-def load_run(
-    run: Path, device: torch.device | str | None = None, stage: str | None = None
-) -> tuple[Recipe, Assembly]:
+def load_run(run: Path, device: torch.device | str | None = None, stage: str | None = None) -> tuple[Recipe, Assembly]:
     """The recipe of a run folder and its assembly in eval mode with the learned weights.
 
     ``stage``: of that stage instead of the last one that has a checkpoint. Logs a warning for every damaged checkpoint
@@ -37,7 +35,7 @@ def load_run(
         raise CheckpointError(f"{run} has {what} that can be used{why}; train it: mmllm train {run / 'recipe.yaml'}")
     if found.manifest.recipe != digest(recipe):
         raise CheckpointError(
-            f"{found.path} was trained with another recipe than {run / 'recipe.yaml'} now holds; put the old recipe back"
+            f"{found.path} was trained with another recipe than {run / 'recipe.yaml'} now holds; put the old one back"
         )
     assembly = build(recipe, device)
     check_frozen(found, frozen_digests(assembly))

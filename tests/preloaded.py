@@ -5,11 +5,11 @@ from mmllm.stages import ranks
 ranks.accelerator()
 
 import deepspeed  # noqa: E402, F401
-import transformers.models.clip.modeling_clip  # noqa: E402, F401
+import transformers.models.clip.modeling_clip  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
 
-import mmllm.connectors.lora  # noqa: E402, F401
-import mmllm.connectors.mlp  # noqa: E402, F401
-import mmllm.encoders.hf_vision  # noqa: E402, F401
-import mmllm.sources.chat_jsonl  # noqa: E402, F401
+import mmllm.connectors.lora  # noqa: E402
+import mmllm.connectors.mlp  # noqa: E402
+import mmllm.encoders.hf_vision  # noqa: E402
+import mmllm.sources.chat_jsonl  # noqa: E402
 import mmllm.stages.run  # noqa: E402, F401

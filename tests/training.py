@@ -1,7 +1,7 @@
 """A tiny run for the training tests: recipe, frozen parts and data in a folder, and the processes that train it.
 
-Use: ``recipe = tiny_recipe(folder)``, then ``train_here(recipe, out)`` or ``start(train_here, recipe, out)`` (a process of
-its own from a server that has torch and DeepSpeed loaded, so that it starts in milliseconds and may be killed).
+Use: ``recipe = tiny_recipe(folder)``, then ``train_here(recipe, out)`` or ``start(train_here, recipe, out)`` (a process
+of its own from a server that has torch and DeepSpeed loaded: it starts at once and may be killed).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STAGES = {
 
 
 def tiny_recipe(folder: Path, **stage: Any) -> Path:
-    """A recipe of two stages of 4 steps over 12 conversations, 4 of them without a picture; ``stage``: words for both."""
+    """Two stages of 4 steps over 12 conversations, 4 of them without a picture; ``stage``: words for both stages."""
     import yaml
 
     from tests.parts import tiny_clip_folder, tiny_llm_folder
@@ -62,10 +62,12 @@ def _write_data(folder: Path) -> None:
     pictures, texts = [], []
     for number in range(8):
         Image.new("RGB", (28, 28), (number * 30, 255 - number * 30, 90)).save(folder / f"{number}.png")
-        turns = [_turn("user", f"<image>\nWhat is on sign {number}?"), _turn("assistant", "A circle. " * (1 + number % 3))]
+        said = "A circle. " * (1 + number % 3)
+        turns = [_turn("user", f"<image>\nWhat is on sign {number}?"), _turn("assistant", said)]
         pictures.append({"messages": turns, "image": [f"{number}.png"]})
     for number in range(4):
-        texts.append({"messages": [_turn("user", f"How many are {number}?"), _turn("assistant", "There are 3 shapes.")]})
+        turns = [_turn("user", f"How many are {number}?"), _turn("assistant", "There are 3 shapes.")]
+        texts.append({"messages": turns})
     for name, rows in (("chat.jsonl", pictures), ("texts.jsonl", texts)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

@@ -98,7 +98,7 @@ class Assembly(nn.Module):
             elif key in batch.places:
                 raise SampleError(f"{', '.join(batch.names)}: <{key}> has places in the text but no media")
             elif self.training and self._takes_part(key):
-                embeds = embeds + self._nothing(key).to(embeds.dtype)
+                embeds = embeds + self._nothing(key, embeds.device).to(embeds.dtype)
         return embeds
 
     def connect(self, key: str, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -109,10 +109,11 @@ class Assembly(nn.Module):
             features = encoder(**_cast(inputs, encoder))
         return connector(_cast_features(features, connector))
 
-    def _nothing(self, key: str) -> torch.Tensor:
+    def _nothing(self, key: str, device: torch.device) -> torch.Tensor:
         """A zero that encoder and connector of ``key`` took part in."""
         encoder = self._encoder(key)
-        inputs = {name: value.to(self.device) for name, value in encoder.collate([encoder.dummy()]).items()}
+        # not self.device: with ZeRO-3 looking at a weight gathers it, which the other ranks would not do here
+        inputs = {name: value.to(device) for name, value in encoder.collate([encoder.dummy()]).items()}
         return self.connect(key, inputs).sum() * 0.0
 
     def _takes_part(self, key: str) -> bool:

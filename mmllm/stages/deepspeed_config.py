@@ -29,7 +29,7 @@ _OURS = {
 
 
 def micro_batches(stage: Stage, world: int, where: str) -> tuple[int, int]:
-    """(conversations per forward on one rank, forwards per optimizer step); RecipeError if they do not fit ``batch``."""
+    """(conversations per forward on one rank, forwards per step); RecipeError if they do not make up ``batch``."""
     if stage.batch % world:
         raise RecipeError(f"{where}.batch is {stage.batch}, which {world} GPUs cannot share evenly; use a multiple")
     share = stage.batch // world

@@ -130,7 +130,7 @@ class Engine:
                 self.optimizer.state[master][name] = value.to(master.device).clone()
 
     def frozen_digest(self) -> str:
-        """sha256 over what this rank holds of every frozen parameter and every buffer; RuntimeError if one has a gradient."""
+        """sha256 over what this rank holds of each frozen parameter and buffer; RuntimeError if one has a gradient."""
         digest = hashlib.sha256()
         held = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
         for name, tensor in [*held.items(), *self.model.named_buffers()]:

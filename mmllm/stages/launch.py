@@ -1,4 +1,4 @@
-"""Starts a training: in this process for one rank, through DeepSpeed's launcher for several GPUs, nodes or CPU ranks."""
+"""Starts a training: in this process for one rank, by DeepSpeed's launcher for several GPUs, nodes or CPU ranks."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def random_state() -> dict[str, Any]:
 
     version, words, gauss = random.getstate()
     name, keys, *rest = numpy.random.get_state(legacy=True)
-    cuda = [state.numpy().tobytes().hex() for state in [torch.cuda.get_rng_state()]] if torch.cuda.is_available() else []
+    cuda = [torch.cuda.get_rng_state().numpy().tobytes().hex()] if torch.cuda.is_available() else []
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, [int(key) for key in keys], *rest],

@@ -11,6 +11,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich.console import Console
+
 from mmllm.checkpoint import last_checkpoint
 from mmllm.checkpoint_files import Found, rank, sweep
 from mmllm.recipe import Recipe, load_recipe
@@ -34,19 +36,27 @@ def train(recipe: Recipe, out: Path) -> None:
     with ExitStack() as stack:
         stop = stack.enter_context(ranks.StopSignals())
         # only rank 0 holds the lock, but every rank learns whether it was free
-        ranks.once(lambda: (stack.enter_context(locked(out)), settle_recipe(recipe, out), None)[-1])
+        ranks.once(lambda: stack.enter_context(locked(out)))
+        ranks.once(lambda: settle_recipe(recipe, out))
         start = ranks.once(lambda: _resume_point(recipe, out))
         names = list(recipe.stages)
         for name in names[_first(names, start) :]:
-            training = StageTraining(recipe, name, out, device, start)
-            ranks.once(lambda: Metrics(out).rewind(names[: training.number], name, training.done))
-            with Log(name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
-                training.announce(log)
-                start = training.train(stop, log)
-            if stop.received or not start.manifest.final:
-                log.say(f"stopped after step {training.done} of stage {name}; the same command goes on from there")
-                raise SystemExit(128 + (stop.received or signal.SIGTERM))
-        Log("", 0, 1, shown=rank() == 0).say(f"all stages are trained: {out}")
+            start = _train_stage(StageTraining(recipe, name, out, device, start), stop)
+        if rank() == 0:
+            Console(highlight=False).print(f"all stages are trained: {out}", markup=False, soft_wrap=True)
+
+
+def _train_stage(training: StageTraining, stop: ranks.StopSignals) -> Found:
+    """The stage's last checkpoint; SystemExit where a signal stopped it before."""
+    before = list(training.recipe.stages)[: training.number]
+    ranks.once(lambda: Metrics(training.out).rewind(before, training.name, training.done))
+    with Log(training.name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
+        training.announce(log)
+        saved = training.train(stop, log)
+        if not saved.manifest.final or stop.received:
+            log.say(f"stopped after step {training.done} of stage {training.name}; the same command goes on from there")
+            raise SystemExit(128 + (stop.received or signal.SIGTERM))
+    return saved
 
 
 def _resume_point(recipe: Recipe, out: Path) -> Found | None:

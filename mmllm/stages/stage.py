@@ -114,7 +114,7 @@ class StageTraining:
         self.done = start.manifest.step
 
     def train(self, stop: ranks.StopSignals, log: Log) -> Found:
-        """Runs the remaining steps; the checkpoint of the last one done, which after a signal is not the stage's last."""
+        """Runs the remaining steps; the checkpoint of the last one done, after a signal not the stage's last."""
         every = self.settings.save_every or max(1, self.n_steps // 10)
         frozen = self.engine.frozen_digest()
         metrics = Metrics(self.out)
