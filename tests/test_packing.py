@@ -209,7 +209,7 @@ def test_the_list_is_short_and_counts_the_rest(prompter: Prompter) -> None:
 def test_a_small_stage_is_judged_at_its_end(prompter: Prompter) -> None:
     source = Numbers(30, unreadable=frozenset({4}))
     loader = _loader(prompter, source, max_bad=0.01, fixed=6)
-    with pytest.raises(MmllmError, match="1 of 30 samples are bad.*\n.*item -1 is no picture"):
+    with pytest.raises(MmllmError, match=r"1 of 30 samples are bad.*\n.*item -1 is no picture"):
         list(loader)
     assert loader.seen == 30
     allowed = list(_loader(prompter, source, max_bad=0.04, fixed=6))

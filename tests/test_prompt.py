@@ -268,6 +268,13 @@ def test_templates_that_cannot_be_learned_from() -> None:
         Prompter(bare, [])
 
 
+def test_a_template_that_prints_the_date_is_the_same_tomorrow() -> None:
+    tokenizer = _tokenizer("chatml")
+    tokenizer.chat_template = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\\n' }}" + str(tokenizer.chat_template)
+    ids = Prompter(tokenizer, []).ask(_sample(TURNS[0])).ids
+    assert _text(tokenizer, ids).startswith("Today: 26 Jul 2024\n<|im_start|>")
+
+
 def test_outer_blanks_are_learned_as_rendered() -> None:
     turns = (TURNS[0], Message("assistant", "  First. \n"))
     kept, trimmed = _tokenizer("chatml"), _tokenizer("llama3")

@@ -113,14 +113,14 @@ class Loader:
         """Steps ``start`` .. the last. MmllmError: over the error budget, or a micro-batch over the token budget."""
         if not self.workers:
             for step in range(start, self.mixture.n_steps):
-                yield self._agree(self._prepare(step))
+                yield self._agree(self._prepare(step, self.mixture.step(step)))
             return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
             waiting: deque[Future[_Prepared]] = deque()
             try:
                 for step in range(start, self.mixture.n_steps + self.workers):
                     if step < self.mixture.n_steps:
-                        waiting.append(pool.submit(self._prepare, step))
+                        waiting.append(pool.submit(self._prepare, step, self.mixture.step(step)))
                     if step >= start + self.workers:
                         yield self._agree(waiting.popleft().result())
             finally:
@@ -133,9 +133,8 @@ class Loader:
 
     # ---- one step
 
-    def _prepare(self, step: int) -> _Prepared:
+    def _prepare(self, step: int, drawn: list[tuple[str, int]]) -> _Prepared:
         """Plan the whole step, read and pack this rank's part. Runs in a worker; touches no state of the loader."""
-        drawn = self.mixture.step(step)
         plans: list[Plan] = []
         bad: list[SampleError] = []
         for name, index in drawn:

@@ -1,7 +1,8 @@
 """The tokenizer's chat template: renders messages and finds where in the text the assistant speaks; used by prompt.py.
 
 Templates with ``{% generation %}`` marks say themselves what the assistant says. For the others the messages' texts are
-put between marks, and a turn begins where the template's own generation prompt ends.
+put between marks, and a turn begins where the template's own generation prompt ends. A template that prints today's
+date prints 26 July 2024 here, so that a run resumed or evaluated tomorrow reads the same tokens.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mmllm.types import MmllmError, SampleError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _MARK, _CLOSE = "\ufdd0", "\ufdd1"
 _BOUNDS = re.compile(f"{_MARK}(\\d+){_MARK}|{_CLOSE}")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
+_DAY = date(2024, 7, 26)
 _WORDS = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
 
 Span = tuple[int, int]
@@ -35,7 +39,7 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[str]) -> None:
-        self.text = _chat_template(tokenizer)
+        self.text = _TODAY.sub(lambda found: repr(_DAY.strftime(found[2])), _chat_template(tokenizer))
         """The template itself."""
         self.marks_speech = _GENERATION.search(self.text) is not None
         """Whether it has ``{% generation %}`` marks."""
