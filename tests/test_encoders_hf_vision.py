@@ -187,6 +187,13 @@ def test_folders_that_are_no_vision_model_are_named(tmp_path: Path) -> None:
         HfVisionEncoder(model=str(tmp_path))
 
 
+def test_models_that_take_patches_of_varying_shapes_are_refused(tmp_path: Path) -> None:
+    config = transformers.Siglip2VisionConfig(**SMALL, patch_size=7, num_patches=16)
+    transformers.Siglip2VisionModel(config).save_pretrained(tmp_path)
+    with pytest.raises(MmllmError, match="Siglip2VisionModel does not take plain pictures; use a ViT of fixed size"):
+        HfVisionEncoder(model=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy
@@ -121,3 +122,16 @@ def test_canvas_and_centre_keep_the_shape_asked_for() -> None:
     assert middle.size == (20, 20)
     assert middle.getpixel((0, 0)) == (255, 0, 0) and middle.getpixel((19, 0)) == (0, 0, 255)
     assert square_canvas(image, (10, 20), (0, 0, 0)).size == centre(image, (10, 20)).size == (40, 20)
+
+
+@pytest.mark.skipif("MMLLM_TEST_DATA" not in os.environ, reason="MMLLM_TEST_DATA names no folder of real pictures")
+@pytest.mark.parametrize("kind", ["chartqa", "funsd", "sroie", "easy_vqa", "images_misc"])
+def test_real_pictures_are_read_whole(kind: str) -> None:
+    paths = sorted(p for p in Path(os.environ["MMLLM_TEST_DATA"], kind).rglob("*") if p.suffix in (".png", ".jpg"))
+    assert paths
+    for path in paths[:: max(1, len(paths) // 10)]:
+        with Image.open(path) as raw:
+            expected = raw.size
+        image = open_image(path)
+        assert image.mode == "RGB" and image.size == expected
+        assert numpy.asarray(image).std() > 1  # a picture, not one colour

@@ -16,8 +16,8 @@ LLM = SimpleNamespace(dim=16)
 
 
 def outside(name: str) -> bool:
-    """True between encoder and LLM; connectors inside the LLM override ``attach`` and have their own tests."""
-    return "attach" not in registry.methods("connectors", name)
+    """True between encoder and LLM; connectors inside the LLM take no ``dim`` and have their own tests."""
+    return "dim" in registry.parameters("connectors", name)
 
 
 NAMES = [name for name in sorted(registry.table("connectors")) if outside(name)]

@@ -59,7 +59,7 @@ class CAbstractorConnector(Connector):
         """float[N, rows * cols, dim] -> float[N, pooled rows * cols, llm_dim]."""
         tokens = self.tokens(features.grid)
         x = features.concatenated()
-        placed = x.reshape(-1, self.positions.shape[0], x.shape[-1]) + self.positions.to(x.dtype)
+        placed = x.reshape(-1, self.source_grid[0] * self.source_grid[1], x.shape[-1]) + self.positions.to(x.dtype)
         maps = placed.transpose(1, 2).unflatten(2, self.source_grid)
         maps = self.after(self.sample(self.before(maps)))
         return self.mlp(maps.flatten(2).transpose(1, 2)).reshape(x.shape[0], tokens, self.llm_dim)

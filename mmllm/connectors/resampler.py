@@ -38,6 +38,7 @@ class ResamplerConnector(Connector):
                 raise MmllmError(f"connector resampler {name}: {value} must be at least 1.")
         inner = dim if width is None else width
         self.input = nn.Identity() if width is None else nn.Linear(dim, inner)
+        self.n_latents = latents  # under ZeRO-3 a weight has no shape outside of a forward
         self.latents = nn.Parameter(torch.randn(latents, inner))
         self.attention = nn.ModuleList(LatentAttention(inner, heads, head_dim) for _ in range(depth))
         self.feed = nn.ModuleList(_feed_forward(inner) for _ in range(depth))
@@ -46,7 +47,7 @@ class ResamplerConnector(Connector):
 
     def tokens(self, grid: Sequence[int]) -> int:
         """The number of latents, whatever the grid."""
-        return self.latents.shape[0]
+        return self.n_latents
 
     def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
         """float[N, T, dim] -> float[N, latents, llm_dim]; tokens that the mask excludes are not read."""

@@ -57,6 +57,9 @@ class HfVisionEncoder(ImageEncoder):
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
         self.dim = config.hidden_size
         self.patch = _pair(config.patch_size)
+        # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
+        declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
+        self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
         self.processor = AutoImageProcessor.from_pretrained(model)
         self.own_size = image_size is None
         self.size = _processed_size(self.processor) if image_size is None else (image_size, image_size)
@@ -87,8 +90,7 @@ class HfVisionEncoder(ImageEncoder):
     @property
     def prefix(self) -> int:
         """Tokens in front of the patches: the lengths of the prefix parameters that the model holds."""
-        found = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
-        return sum(parameter.numel() // self.dim for parameter in found)
+        return self._prefix
 
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """The model's own ``hidden_states`` (in transformers 5 the last one is before the final norm)."""

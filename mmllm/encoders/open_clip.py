@@ -78,15 +78,14 @@ class OpenClipEncoder(ImageEncoder):
         return self._prefix
 
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Block outputs by hooks on the blocks; stops after the deepest one that is asked for."""
+        """What enters the first and leaves the other blocks, by hooks during the tower's own forward."""
         seen: dict[int, Tensor] = {}
         handles = [self.blocks[0].register_forward_pre_hook(lambda _, args: seen.__setitem__(0, args[0]))]
         for index in set(indices) - {0}:
             block = self.blocks[index - 1]
             handles.append(block.register_forward_hook(lambda _, __, out, index=index: seen.__setitem__(index, out)))
         try:
-            deepest = max(max(indices), 1) - 1
-            self.visual.forward_intermediates(pixels, indices=[deepest], stop_early=True, intermediates_only=True)
+            self.visual(pixels)  # called as a module: ZeRO-3 gathers its weights then
         finally:
             for handle in handles:
                 handle.remove()
