@@ -18,7 +18,7 @@ _PIXEL = base64.b64decode(
 class EasyVqa(Source):
     """Question and one-word answer about ``<image>``, read from ``path``/``split``/{questions.json,images/<id>.png}.
 
-    ``path`` is the ``easy_vqa/data`` folder of the repository (or of the ``easy-vqa`` package); ``split`` is ``train``
+    ``path`` is the repository's data folder (``easy_vqa/data`` in the ``easy-vqa`` package); ``split`` is ``train``
     (38,575 questions) or ``test`` (9,673). A row of ``questions.json`` is ``[question, answer, image id]``.
     """
 
@@ -29,7 +29,7 @@ class EasyVqa(Source):
         if not questions.is_file():
             raise MmllmError(
                 f"there is no {questions}; fetch github.com/vzhou842/easy-VQA and give path the folder that holds "
-                "train/ and test/ (easy_vqa/data)"
+                "train/ and test/"
             )
         try:
             self._rows: list[Any] = json.loads(questions.read_text(encoding="utf-8"))
