@@ -72,7 +72,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most ``VOCAB`` tokens: ``<|im_start|>``, ``<|im_end|>`` (eos), ``<|pad|>``, chat template."""
+    """Byte-level BPE: ``<|im_start|>``, ``<|im_end|>`` (eos), ``<|pad|>``, at most ``VOCAB`` tokens; chat template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

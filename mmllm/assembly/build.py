@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import torch
 
 from mmllm import registry
-from mmllm.assembly.model import Assembly
+from mmllm.assembly.model import Assembly, seed_for
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
 from mmllm.llms.hf import CausalLM
@@ -32,7 +31,6 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Assembly:
     sources = {part.source: key for key, part in recipe.connectors.items() if part.source is not None}
     with torch.random.fork_rng(devices=[]):
         connectors = {key: _connector(recipe, key, encoders, llm) for key in recipe.connectors}
-        torch.manual_seed(recipe.seed)  # connectors inside the LLM make their weights when they are attached
         assembly = Assembly(llm, encoders, connectors, sources, recipe)
     assembly.requires_grad_(False)
     return assembly.to(device).eval()
@@ -49,7 +47,7 @@ def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: Caus
     if part.source is not None:
         encoder = encoders[part.source]
         widths["dim"] = encoder.dim * len(encoder.layers)
-    torch.manual_seed((recipe.seed + zlib.crc32(key.encode())) % 2**63)
+    seed_for(recipe.seed, key)
     return _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
 
 

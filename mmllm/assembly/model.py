@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +16,7 @@ from torch import nn
 from mmllm.assembly.loss import label_nll
 from mmllm.assembly.readers import Reader
 from mmllm.assembly.splice import splice
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.connector import Connector, Handle
 from mmllm.encoders.encoder import Encoder
 from mmllm.llms.hf import CausalLM
 from mmllm.types import IGNORE, Batch, Features, SampleError
@@ -49,7 +50,11 @@ class Assembly(nn.Module):
         self.llm = llm
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
-        self.handles = {key: connector.attach(llm) for key, connector in connectors.items()}
+        self.handles: dict[str, Handle | None] = {}
+        with torch.random.fork_rng(devices=[]):
+            for key, connector in connectors.items():
+                seed_for(recipe.seed if recipe is not None else 0, key)  # those inside the LLM make their weights now
+                self.handles[key] = connector.attach(llm)
 
     def train(self, mode: bool = True) -> Self:
         """Connectors follow ``mode``; encoders and the LLM stay in eval mode."""
@@ -136,6 +141,11 @@ class Assembly(nn.Module):
         module = self.connectors[self.sources[key]]
         assert isinstance(module, Connector)
         return module
+
+
+def seed_for(seed: int, key: str) -> None:
+    """Seed torch for the connector ``key``, so that its weights do not depend on which others there are."""
+    torch.manual_seed((seed + zlib.crc32(key.encode())) % 2**63)
 
 
 def _never_empty(batch: Batch) -> Batch:

@@ -70,5 +70,5 @@ def _compare(llm: CausalLM, ours: torch.Tensor, theirs: torch.Tensor, what: str)
     if not difference <= allowed:  # also true of nan
         raise MmllmError(
             f"{type(llm.model).__name__} cannot be used: its {what} logits differ by {float(difference):.2g} from its "
-            f"own forward (allowed {float(allowed):.2g}); its attention or positions are of a kind that is not supported"
+            f"own forward (allowed {float(allowed):.2g}); its attention or positions are of an unsupported kind"
         )

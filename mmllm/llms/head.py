@@ -52,4 +52,6 @@ def _shallow(module: nn.Module | None) -> Any:
     clone = copy.copy(module)
     assert clone is not None and module is not None
     clone.__dict__["_modules"] = dict(module._modules)
+    # hooks stay with the original: DeepSpeed's ZeRO-3 would meet a module there that it never numbered
+    clone.__dict__.update({key: value for key, value in vars(nn.Module()).items() if key.endswith("_hooks")})
     return clone
