@@ -1,14 +1,16 @@
 """A recipe becomes frozen models: values, defaults, overrides, YAML and back, the schema for editors."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from mmllm.recipe import Part, Recipe, Stage, digest, dump, load_recipe, parse
+from mmllm.recipe import Llm, Part, Recipe, Stage, digest, dump, load_recipe, parse
 from mmllm.recipe_files import folder
 from mmllm.recipe_schema import json_schema
 from mmllm.types import RecipeError
@@ -39,7 +41,7 @@ def test_sections_left_out_have_their_defaults() -> None:
 
 def test_models_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        parse(RECIPE).llm.path = "other"  # type: ignore[misc]
+        parse(RECIPE).llm.path = "other"
 
 
 def test_benchmarks_take_arguments() -> None:
@@ -83,7 +85,7 @@ def test_a_connector_with_an_open_signature_takes_anything() -> None:
         ("name=other", lambda r: r.name == "other"),
     ],
 )  # fmt: skip
-def test_override(override: str, found) -> None:  # type: ignore[no-untyped-def]
+def test_override(override: str, found: Callable[[Recipe], bool]) -> None:
     assert not found(parse(RECIPE))
     assert found(parse(RECIPE, [override]))
 
@@ -142,7 +144,7 @@ def test_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
-def real() -> dict[str, object]:
+def real() -> dict[str, Any]:
     """The shipped image_pool recipe as plain data."""
     return yaml.safe_load((folder() / "image_pool.yaml").read_text())
 
@@ -160,10 +162,10 @@ def test_schema_refuses_what_the_loader_refuses(override: str) -> None:
     data = real()
     dotted, _, value = override.partition("=")
     *above, last = dotted.split(".")
-    node = data
+    node: dict[str, Any] = data
     for word in above:
-        node = node[word]  # type: ignore[assignment,index]
-    node[last] = yaml.safe_load(value)  # type: ignore[index]
+        node = node[word]
+    node[last] = yaml.safe_load(value)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, json_schema())
     with pytest.raises(RecipeError):
@@ -176,4 +178,4 @@ def test_schema_accepts_parts_from_outside() -> None:
 
 
 def test_recipe_is_complete_in_python() -> None:
-    assert Recipe(name="x", llm={"path": "y"}).model_dump()["encoders"] == {}  # type: ignore[arg-type]
+    assert Recipe(name="x", llm=Llm(path="y")).encoders == {}

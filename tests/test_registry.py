@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_summary_is_the_first_line() -> None:
     assert registry.summary("connectors", "tests.recipe_parts:Projector") == "A connector between encoder and LLM."
 
 
-def test_reading_a_part_does_not_import_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_reading_a_part_does_not_import_it(tmp_path: Path) -> None:
     (tmp_path / "loud.py").write_text("raise SystemExit('imported')\nclass Part:\n    '''Quiet.'''\n")
     code = "from mmllm import registry; print(registry.summary('encoders', 'loud:Part'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
