@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from mmllm import cli
+from mmllm.assembly.build import build
 from mmllm.assembly.model import Assembly
+from mmllm.assembly.parts import frozen_digests, trainable_state
 from mmllm.batches.encode import Encoded
+from mmllm.checkpoint_files import Manifest, commit
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
 from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
@@ -20,9 +24,10 @@ from mmllm.eval.predictions import blinded
 from mmllm.eval.run import evaluate, evaluate_with
 from mmllm.eval.score import interval
 from mmllm.generate import Answer, Generator
-from mmllm.recipe import Recipe
+from mmllm.recipe import Recipe, digest, dump, load_recipe
 from mmllm.types import Message, MmllmError, Sample
 from tests.parts import tiny_llm
+from tests.training import tiny_recipe
 
 
 def tiny_assembly() -> Assembly:
@@ -244,6 +249,30 @@ def test_a_real_model_answers_alike_alone_and_in_batches(world: Path, tmp_path: 
     assert said[0] == said[1]
     assert any(said[0])
     assert said[0][:3] != said[0][3:]
+
+
+def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny_recipe(tmp_path)
+    trained = load_recipe(path, [f"eval.benchmarks={json.dumps({'mini_scenes': {'path': str(world)}})}"])
+    assembly = build(trained)
+    with torch.no_grad():
+        next(assembly.connectors["image"].parameters()).mul_(3.0)
+    learned = {name: tensor.clone() for name, tensor in trainable_state(assembly).items()}
+    head = Manifest("align", 7, True, 1, digest(trained), frozen_digests(assembly))
+    commit(tmp_path / "run" / "stages" / "align", head, {"learned.safetensors": learned}, keep=1)
+    (tmp_path / "run" / "recipe.yaml").write_text(dump(trained))
+
+    assert cli.main(["eval", str(tmp_path / "run"), "--blind", "--limit", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "mini_scenes" in shown and "exact_match" in shown and "95 %" in shown
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    entry = found["benchmarks"]["mini_scenes"]
+    assert (entry["n"], entry["limit"]) == (2, 2)
+    assert entry["blind"] is not None
+    here = evaluate_with(Generator(assembly), trained, tmp_path / "here", limit=2, blind=True)
+    assert here == found
+    assert cli.main(["eval", str(tmp_path / "run"), "--benchmarks", "docvqa"]) == 2
+    assert "val_v1.0_withQT.json" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_sentence(world: Path, tmp_path: Path) -> None:

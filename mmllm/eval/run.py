@@ -225,13 +225,14 @@ def _show(console: Any, entries: Mapping[str, Mapping[str, Any]], file: Path) ->
     """One line per benchmark."""
     from rich.table import Table
 
-    table = Table("benchmark", "metric", title=str(file))
-    for name in ("score", "95 % interval", "blind", "n", "unparsed", "failed"):
-        table.add_column(name, justify="right")
+    # "failed" only where there is something to say, so that the table fits a terminal of 80 columns
+    counts = ["n", "unparsed", *(["failed"] if any(entry["failed"] for entry in entries.values()) else [])]
+    table = Table("benchmark", "metric", title=str(file), title_justify="left")
+    for name in ("score", "95 %", "blind", *counts):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, entry in entries.items():
         low, high = entry["interval"]
         blind = "-" if entry["blind"] is None else f"{entry['blind']:.3f}"
-        metric = f"{entry['metric']} ({entry['variant']})" if entry["variant"] else entry["metric"]
-        counts = [str(entry[word]) for word in ("n", "unparsed", "failed")]
-        table.add_row(name, metric, f"{entry['score']:.3f}", f"{low:.3f} .. {high:.3f}", blind, *counts)
+        numbers = [f"{entry['score']:.3f}", f"{low:.3f}-{high:.3f}", blind, *(str(entry[word]) for word in counts)]
+        table.add_row(name, entry["metric"], *numbers)
     console.print(table)
