@@ -14,7 +14,9 @@ PARTS = ("human", "augmented")
 
 
 class ChartQa(Benchmark):
-    """``<path>/test/test_human.json``, ``test_augmented.json`` and ``png/``; ``parts`` names which of the two to ask.
+    """ChartQA, relaxed accuracy: ``test_human.json``, ``test_augmented.json`` and ``png/`` in ``<path>/test/``.
+
+    ``parts`` names which of the two files to ask.
 
     Rows are ``imgname, query, label`` as published, or ``image, question, label`` as in a common repackaging.
     """

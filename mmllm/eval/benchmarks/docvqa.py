@@ -12,7 +12,7 @@ from mmllm.eval.score import ANLS_VARIANTS, AnlsVariant, anls
 
 
 class DocVqa(Benchmark):
-    """``<path>/val_v1.0_withQT.json`` (or ``val_v1.0.json``) and the page pictures in ``<path>/documents/``."""
+    """DocVQA, one page, ANLS: ``val_v1.0_withQT.json`` (or ``val_v1.0.json``) and ``documents/`` in ``path``."""
 
     name: ClassVar[str] = "docvqa"
     metric: ClassVar[str] = "anls"

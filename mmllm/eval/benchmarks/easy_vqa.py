@@ -13,7 +13,7 @@ from mmllm.types import MmllmError
 
 
 class EasyVqa(Benchmark):
-    """``<path>/<split>/questions.json`` ([question, answer, image id]) and ``<path>/<split>/images/<id>.png``."""
+    """easy-VQA, 13 answers, exact match: reads ``<path>/test/questions.json`` and ``<path>/test/images/<id>.png``."""
 
     name: ClassVar[str] = "easy_vqa"
     metric: ClassVar[str] = "exact_match"

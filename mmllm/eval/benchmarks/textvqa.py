@@ -12,7 +12,7 @@ from mmllm.eval.score_vqa import VARIANTS, Variant, vqa_accuracy
 
 
 class TextVqa(Benchmark):
-    """``<path>/TextVQA_0.5.1_val.json`` and ``<path>/train_images/`` (the pictures of train and val are together)."""
+    """TextVQA, ten annotators, VQA accuracy: ``TextVQA_0.5.1_val.json`` and ``train_images/`` in ``path``."""
 
     name: ClassVar[str] = "textvqa"
     metric: ClassVar[str] = "vqa_accuracy"

@@ -13,7 +13,7 @@ from mmllm.types import MmllmError
 
 
 class VqaV2(Benchmark):
-    """The official files: questions, annotations and the folder of COCO pictures of one split, all below ``path``."""
+    """VQAv2, ten annotators, VQA accuracy: the official questions, annotations and COCO pictures below ``path``."""
 
     name: ClassVar[str] = "vqav2"
     metric: ClassVar[str] = "vqa_accuracy"
