@@ -1,4 +1,4 @@
-"""Chat templates of eleven model families as short restatements, each with a tokenizer of its kind; for test_prompt.py."""
+"""Chat templates of eleven families as short restatements, each with a tokenizer of its kind; for test_prompt.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ SPANS = {
     "zephyr": ["\nFirst.</s>", "\nSecond.</s>"],  # its generation prompt leaves the line break to the model
     "smollm3": [f"<|im_start|>assistant\n{text}<|im_end|>\n" for text in ("First.", "Second.")],  # as it marks them
     "olmo2": ["First.<|endoftext|>", "Second.<|endoftext|>"],
-    "qwen3": ["First.<|im_end|>", "<think>\n\n</think>\n\nSecond.<|im_end|>"],
+    "qwen3": [
+        "First.<|im_end|>",
+        "Second.<|im_end|>",
+    ],  # only the last turn shows its empty thought, which the prompt holds
     "content_marks": ["First.<|im_end|>", "Second.<|im_end|>"],  # the marks leave the end of turn out
 }
 TURNS = (

@@ -29,7 +29,7 @@ def test_labels_are_exactly_what_the_assistant_says(style: str) -> None:
 def test_ids_are_those_of_the_chat_template(style: str) -> None:
     tokenizer = style_tokenizer(style)
     messages = [{"role": m.role, "content": m.text} for m in TURNS]
-    expected = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    expected = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, enable_thinking=False)
     assert Prompter(tokenizer, ["image"]).train(sample_of(*TURNS)).ids == expected
 
 

@@ -2,7 +2,8 @@
 
 Templates with ``{% generation %}`` marks say themselves what the assistant says. For the others the messages' texts are
 put between marks, and a turn begins where the template's own generation prompt ends. A template that prints today's
-date prints 26 July 2024 here, so that a run resumed or evaluated tomorrow reads the same tokens.
+date prints 26 July 2024 here, so that a run resumed or evaluated tomorrow reads the same tokens; one that can open
+with thoughts (``enable_thinking``) is told not to, as samples hold none.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class ChatTemplate:
                     chat_template=self.text,
                     return_assistant_tokens_mask=self.marks_speech,
                     add_generation_prompt=ask,
+                    enable_thinking=False,
                     **self._special_tokens,
                 )
         except TemplateError as error:
@@ -89,17 +91,20 @@ class ChatTemplate:
             if message["role"] != "assistant":
                 continue
             opened, closed = bounds[i]
-            start = opened
-            if i:
-                start -= self._unasked(name, bounded[:i], text[bounds[i - 1][1] : opened])
+            between = text[bounds[i - 1][1] : opened] if i else ""
+            start = opened - (self._unasked(name, bounded[:i], between, i + 1 == len(messages)) if i else 0)
             spans.append((start, self._through_end(text, start, closed)))
         return text, spans
 
-    def _unasked(self, name: str, before: list[dict[str, str]], between: str) -> int:
+    def _unasked(self, name: str, before: list[dict[str, str]], between: str, last: bool) -> int:
         """How many of the last characters ``between`` the messages ``before`` and the assistant's text the generation
         prompt leaves to the assistant (an empty block of thought, say)."""
         prompt, bounds = _strip_bounds(self.render(name, before, ask=True)[0])
+        if len(before) - 1 not in bounds:
+            raise SampleError(f"{name}: the chat template drops or rewrites message {len(before)} when asked to go on")
         opening = prompt[bounds[len(before) - 1][1] :]
+        if not last and opening.startswith(between):  # earlier turns are shown without their empty thought
+            return 0
         if not between.startswith(opening):
             raise SampleError(
                 f"{name}: the chat template's generation prompt {opening!r} is not how it opens "
