@@ -1,0 +1,151 @@
+"""The routes: models, health, and chat completions as JSON or as a stream of server-sent events, over one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from mmllm.sampling import Sampling
+from mmllm.types import SampleError, TooLongError
+from serve.conversation import Inputs, to_sample
+from serve.media import Limits
+from serve.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
+from serve.worker import Job, Worker
+
+if TYPE_CHECKING:
+    from mmllm.generate import Encoded, Generator, Piece
+
+KEEP_ALIVE = 15.0
+"""Seconds without a piece after which a stream sends a comment, so that proxies do not close it."""
+
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Api:
+    """The routes, over one worker."""
+
+    def __init__(self, generator: Generator, model_name: str, limits: Limits) -> None:
+        self.model_name = model_name
+        self.limits = limits
+        self.worker = Worker(generator, limits.max_waiting)
+        self.inputs = Inputs.of(generator)
+        self.created = int(time.time())
+        self.context = generator.assembly.llm.context
+
+    async def health(self) -> JSONResponse:
+        """200 while requests can be answered, else 503."""
+        running, waiting = self.worker.load
+        ok = self.worker.alive
+        body = {"status": "ok" if ok else "unavailable", "running": running, "waiting": waiting}
+        return JSONResponse(body, 200 if ok else 503)
+
+    async def models(self) -> dict[str, Any]:
+        """The list of models, which has one entry."""
+        return {"object": "list", "data": [model_card(self.model_name, self.created, self.context)]}
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """One model by its id."""
+        self._check_model(name)
+        return model_card(self.model_name, self.created, self.context)
+
+    async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
+        """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
+        self._check_model(body.model)
+        body.check_extra()
+        self.worker.check_room()
+        ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
+        encoded, sampling = await asyncio.to_thread(self._prepare, body, ident)
+        job = self.worker.submit(encoded, sampling)
+        if not body.stream:
+            return await self._whole(ident, job, request)
+        try:
+            first = await job.next(KEEP_ALIVE)
+        except BaseException:
+            job.cancel()
+            raise
+        include_usage = body.stream_options is not None and body.stream_options.include_usage
+        events = self._events(ident, job, first, include_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
+
+    def _prepare(self, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
+        """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here."""
+        sample = to_sample(body, ident, self.inputs, self.limits)
+        try:
+            encoded = self.worker.generator.encode(sample)
+        except TooLongError as error:
+            raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
+        except SampleError as error:
+            raise ApiError(400, str(error), code="invalid_prompt", param="messages") from error
+        room = self.context - len(encoded.ids)
+        if body.limit is not None and body.limit > room:
+            raise ApiError(
+                400,
+                f"The messages take {len(encoded.ids)} tokens and {body.limit} are asked for the answer; the context "
+                f"is {self.context}, so at most {room} can be asked for.",
+                code="context_length_exceeded",
+                param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+            )
+        return encoded, Sampling(
+            max_new_tokens=body.limit or min(self.limits.max_new_tokens, room),
+            temperature=body.temperature or 0.0,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            seed=body.seed,
+            stop=tuple(body.stop),
+        )
+
+    def _check_model(self, name: str) -> None:
+        if name != self.model_name:
+            message = f"The model {name[:100]!r} does not exist; this server has {self.model_name!r}."
+            raise ApiError(404, message, code="model_not_found", param="model")
+
+    async def _whole(self, ident: str, job: Job, request: Request) -> JSONResponse:
+        """Collect the answer; the client closing its connection is noticed by asking, so that the worker stops."""
+        text = ""
+        try:
+            while True:
+                piece = await job.next(0.5)
+                if piece is None:
+                    if await request.is_disconnected():
+                        raise ApiError(499, "The client closed the connection.")
+                    continue
+                text += piece.text
+                if piece.finish is not None:
+                    used = usage(piece.prompt_tokens, piece.completion_tokens)
+                    return JSONResponse(completion(ident, int(time.time()), self.model_name, text, piece.finish, used))
+        finally:
+            job.cancel()
+
+    async def _events(self, ident: str, job: Job, first: Piece | None, include_usage: bool) -> AsyncIterator[str]:
+        """Role, deltas, finish, usage when asked for, ``[DONE]``. Closing the stream cancels the job."""
+        created = int(time.time())
+
+        def event(delta: dict[str, str] | None, finish: str | None = None, **more: Any) -> str:
+            blank = {"usage": None} if include_usage else {}
+            body = {**chunk(ident, created, self.model_name, delta, finish), **blank, **more}
+            return f"data: {json.dumps(body)}\n\n"
+
+        piece = first
+        try:
+            yield event({"role": "assistant", "content": ""})
+            while piece is None or piece.finish is None:
+                if piece is None:
+                    yield ": keep-alive\n\n"
+                elif piece.text:
+                    yield event({"content": piece.text})
+                piece = await job.next(KEEP_ALIVE)
+            if piece.text:
+                yield event({"content": piece.text})
+            yield event({}, piece.finish)
+            if include_usage:
+                yield event(None, usage=usage(piece.prompt_tokens, piece.completion_tokens))
+        except ApiError as error:
+            yield f"data: {json.dumps(error.body())}\n\n"
+        finally:
+            job.cancel()
+        yield "data: [DONE]\n\n"

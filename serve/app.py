@@ -1,0 +1,114 @@
+"""The HTTP server around one trained run: loads it, builds the application, turns every error into one envelope.
+
+``mmllm serve runs/demo`` starts it; ``streamlit_app.py`` and the ``openai`` client (``base_url=.../v1``) talk to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from mmllm.types import MmllmError
+from serve.api import Api
+from serve.media import Limits
+from serve.middleware import REQUEST_ID, BodyLimit, RequestId
+from serve.schema import ApiError, error_response, validation_error
+
+if TYPE_CHECKING:
+    from mmllm.generate import Generator
+
+LOG = logging.getLogger("serve")
+
+
+def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
+    """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``."""
+    from mmllm.checkpoint import load_run
+    from mmllm.generate import Generator
+
+    recipe, assembly = load_run(run)
+    host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
+    listener = _listen(host, port)
+    words = recipe.serve
+    limits = Limits(
+        max_images=words.max_images,
+        max_pixels=words.max_pixels,
+        max_request_pixels=4 * words.max_pixels,
+        max_body=words.max_body,
+        max_new_tokens=words.max_new_tokens,
+    )
+    app = create_app(Generator(assembly), recipe.name, limits)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    LOG.info("%s is at http://%s:%d/v1; chat with it: streamlit run streamlit_app.py", recipe.name, host, port)
+    config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:
+    """The application around ``generator``, offering one model called ``model_name``."""
+    api = Api(generator, model_name, limits or Limits())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        api.worker.start()
+        yield
+        await asyncio.to_thread(api.worker.close)
+
+    app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
+    app.add_middleware(BodyLimit, max_body=api.limits.max_body)
+    app.add_middleware(RequestId)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_failure)
+    app.add_api_route("/health", api.health, methods=["GET"])
+    app.add_api_route("/v1/models", api.models, methods=["GET"])
+    app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
+    app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"], response_model=None)
+    return app
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that an address that is taken is one sentence before the model is served."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise MmllmError(f"Cannot listen on {host}:{port} ({error.strerror}); choose another with --port.") from error
+    return listener
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return {REQUEST_ID: request.scope["state"]["request_id"]}
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return error_response(validation_error(list(error.errors())), _headers(request))
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if not isinstance(error, ApiError):
+        sentences = {404: "There is nothing at this path.", 405: "This path does not take that method."}
+        message = sentences.get(error.status_code, str(error.detail))
+        error = ApiError(error.status_code, message, headers=dict(error.headers or {}))
+    return error_response(error, _headers(request))
+
+
+async def _on_failure(request: Request, error: Exception) -> JSONResponse:
+    """What nobody foresaw: the log has it, the client gets no internals."""
+    message = "The server failed to answer this request; its log says why."
+    return error_response(ApiError(500, message), _headers(request))

@@ -1,0 +1,227 @@
+"""Shapes of the HTTP API: what a chat request may hold, how an answer is laid out, and the one error envelope.
+
+A request enters here, becomes a ``Sample`` in ``conversation.py``, is answered by ``worker.py`` and leaves here again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+LOG = logging.getLogger("serve")
+
+ECHO = 200
+"""Characters of a request that an error may repeat, so that an error is never much longer than its cause."""
+
+KNOWN_AND_IGNORED = frozenset(
+    {
+        "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
+        "verbosity", "reasoning_effort", "moderation", "prediction", "modalities", "tool_choice", "parallel_tool_calls",
+    }
+)  # fmt: skip
+"""Fields of OpenAI's API that cannot change what this server answers."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "tools": (None, []),
+    "functions": (None, []),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "logit_bias": (None, {}),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "repetition_penalty": (None, 1),
+    "top_k": (None, -1, 0),
+    "min_p": (None, 0),
+    "response_format": (None, {"type": "text"}),
+}
+"""Fields that would change the answer and are not offered: any other value than these is refused, never dropped."""
+
+
+class ApiError(HTTPException):
+    """An answer that is an error: HTTP status, OpenAI's error type, a code, the field at fault and one sentence."""
+
+    def __init__(
+        self,
+        status_code: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status_code, message, headers)
+        self.code = code
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+        return envelope(self.status_code, str(self.detail), self.code, self.param)
+
+
+def envelope(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """The error body the ``openai`` client reads; ``type`` follows from the HTTP status."""
+    kinds = {404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable"}
+    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: ApiError, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The HTTP answer for an error, with its own headers (``Retry-After``) and the given ones."""
+    return JSONResponse(error.body(), error.status_code, headers={**(error.headers or {}), **(headers or {})})
+
+
+class Part(BaseModel):
+    """One part of a message's content; fields it does not know are ignored (``uuid``, ``cache_control``)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TextPart(Part):
+    """``{"type": "text", "text": "..."}``."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Part):
+    """The address of an image; only data URLs are read. ``detail`` is accepted: an encoder has one resolution."""
+
+    url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+def _as_url(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class ImagePart(Part):
+    """``{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}``; the URL may also stand bare."""
+
+    type: Literal["image_url"]
+    image_url: Annotated[ImageUrl, BeforeValidator(_as_url, json_schema_input_type=ImageUrl | str)]
+
+
+def _as_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+Content = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Contents = Annotated[
+    list[Content], Field(min_length=1, max_length=256), BeforeValidator(_as_parts, json_schema_input_type=list | str)
+]
+
+
+class ChatMessage(BaseModel):
+    """One turn; a string as content is one text part."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Contents
+
+
+class StreamOptions(BaseModel):
+    """``include_usage`` asks for one more chunk with the token counts before ``[DONE]``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    include_usage: bool = False
+
+
+def _as_stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value if value is not None else []
+
+
+StopString = Annotated[str, Field(min_length=1, max_length=200)]
+Stops = Annotated[
+    list[StopString], Field(max_length=4), BeforeValidator(_as_stops, json_schema_input_type=list | str | None)
+]
+
+
+class ChatRequest(BaseModel):
+    """``POST /v1/chat/completions``. Temperature 0 (the default here) takes the likeliest token each time."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    model: Annotated[str, Field(max_length=500)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stops = []
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> ChatRequest:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed when stream is true")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """New tokens asked for; the newer word wins when both are given."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    def check_extra(self) -> None:
+        """Refuse what would change the answer and is not offered; name the other unknown fields in one log line."""
+        extra = self.model_extra or {}
+        for name, neutral in NEUTRAL.items():
+            if name in extra and extra[name] not in neutral:
+                known = "only 1 answer per request is given" if name == "n" else f"leave out {name!r}"
+                raise ApiError(
+                    400, f"{name!r} is not supported by this server; {known}.", code="unsupported_parameter", param=name
+                )
+        unknown = sorted(set(extra) - set(NEUTRAL) - KNOWN_AND_IGNORED)
+        if unknown:
+            LOG.info("ignored unknown request fields: %s", ", ".join(repr(name[:60]) for name in unknown[:10]))
+
+
+def validation_error(errors: list[Any]) -> ApiError:
+    """The first three faults pydantic found as one 400, bounded in length; the values themselves are not repeated."""
+    parts = []
+    for error in errors[:3]:
+        where = ".".join(str(step) for step in error["loc"] if step != "body")
+        said = str(error["msg"]).removeprefix("Value error, ")
+        parts.append(f"{where[:ECHO]}: {said[:ECHO]}" if where else said[:ECHO])
+    if len(errors) > 3:
+        parts.append(f"and {len(errors) - 3} more")
+    first = [step for step in errors[0]["loc"] if step != "body"] if errors else []
+    param = str(first[0])[:ECHO] if first and isinstance(first[0], str) else None
+    return ApiError(400, "Invalid request: " + "; ".join(parts) + ".", code="invalid_request", param=param)
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """Token counts of one answer; the prompt's count every place the media take."""
+    total = prompt_tokens + completion_tokens
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+
+
+def completion(ident: str, created: int, model: str, text: str, finish: str, used: dict[str, int]) -> dict[str, Any]:
+    """The answer to a request that does not stream."""
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    head = {"id": ident, "object": "chat.completion", "created": created, "model": model}
+    return {**head, "system_fingerprint": None, "choices": [choice], "usage": used}
+
+
+def chunk(
+    ident: str, created: int, model: str, delta: dict[str, str] | None, finish: str | None = None
+) -> dict[str, Any]:
+    """One event of a stream; ``delta=None`` is the chunk without choices that carries the usage."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    head: dict[str, Any] = {"id": ident, "object": "chat.completion.chunk", "created": created, "model": model}
+    return {**head, "system_fingerprint": None, "choices": [] if delta is None else [choice]}
+
+
+def model_card(name: str, created: int, context: int) -> dict[str, Any]:
+    """One entry of ``/v1/models``."""
+    card = {"id": name, "object": "model", "created": created, "owned_by": "mmllm", "root": name}
+    return cast("dict[str, Any]", {**card, "parent": None, "max_model_len": context})
