@@ -275,6 +275,23 @@ def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys:
     assert "val_v1.0_withQT.json" in capsys.readouterr().err
 
 
+class Generous(MiniScenes):
+    """Somebody else's benchmark, whose metric would even give points for silence."""
+
+    name = "generous"
+
+    def score(self, prediction: str, reference: Any) -> float:
+        return 1.0
+
+
+def test_a_benchmark_from_elsewhere_gives_no_points_for_silence(tmp_path: Path) -> None:
+    Generous.tiny(tmp_path)
+    said = {f"generous:{n}": text for n, text in enumerate(("x", "", " \n"))}
+    chosen = {"tests.test_eval:Generous": {"path": str(tmp_path)}}
+    entry = evaluate_with(Scripted(said), recipe(), tmp_path, chosen)["benchmarks"]["generous"]
+    assert (entry["score"], entry["n"], entry["unparsed"]) == (pytest.approx(1 / 3), 3, 2)
+
+
 def test_mistakes_are_one_sentence(world: Path, tmp_path: Path) -> None:
     generator = Scripted(RIGHT)
     with pytest.raises(MmllmError, match=r"No benchmark.*mini_scenes"):

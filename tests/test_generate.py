@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
@@ -226,6 +228,16 @@ def test_characters_are_given_out_whole(text: str) -> None:
     assert "".join(given) == text
     assert all("\ufffd" not in piece for piece in given)
     assert sum(bool(piece) for piece in given) >= len(text) // 2  # and as soon as they are whole
+
+
+def test_spaces_between_words_survive_tokenizers_that_drop_a_leading_one() -> None:
+    words = ["\u2581red", "\u2581blue", "\u2581star", "s"]
+    model = Tokenizer(models.Unigram([(word, -1.0) for word in words]))
+    model.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model)
+    assert tokenizer.decode([1]) == "blue"
+    answer = AnswerText(tokenizer)
+    assert "".join(answer.push(token) for token in (0, 1, 2, 3)) + answer.close() == "red blue stars"
 
 
 def test_bytes_that_never_become_a_character_are_left_out() -> None:
