@@ -135,8 +135,8 @@ def _remove(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what an interrupted save or prune left behind; only the process that holds the run's lock may call it."""
-    for path in folder.glob("step-*.tmp-*"):
-        shutil.rmtree(path)
+    for path in folder.glob("*.tmp-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -61,8 +61,8 @@ def _train_stage(training: StageTraining, stop: ranks.StopSignals) -> Found:
 
 def _resume_point(recipe: Recipe, out: Path) -> Found | None:
     """The newest checkpoint of the latest stage that has one; says what it skipped and removes unfinished saves."""
-    for name in recipe.stages:
-        sweep(out / "stages" / name)
+    for folder in (out, *(out / "stages" / name for name in recipe.stages)):
+        sweep(folder)
     found, skipped = last_checkpoint(out, recipe)
     for sentence in skipped:
         print(sentence, file=sys.stderr)
