@@ -133,8 +133,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from mmllm.recipe import dump, load_recipe
-    from mmllm.recipe_schema import json_schema
+    from mmllm.recipe import dump, json_schema, load_recipe
 
     if arguments.schema:
         print(json.dumps(json_schema(), indent=2))
@@ -181,7 +180,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     try:
         app = importlib.import_module("serve.app")
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "uvicorn"):
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise
         raise MmllmError(f'serving needs {error.name}; install it with: pip install "mmllm[serve]".') from error
     app.serve(arguments.folder, host=arguments.host, port=arguments.port)

@@ -16,10 +16,24 @@ from pydantic import ValidationError
 
 from mmllm import recipe_checks, yaml_lines
 from mmllm.recipe_models import Eval, Llm, Part, Recipe, Section, Serve, Stage
+from mmllm.recipe_schema import json_schema
 from mmllm.recipe_sentences import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.types import RecipeError
 
-__all__ = ["Eval", "Llm", "Part", "Recipe", "Section", "Serve", "Stage", "digest", "dump", "load_recipe", "parse"]
+__all__ = [
+    "Eval",
+    "Llm",
+    "Part",
+    "Recipe",
+    "Section",
+    "Serve",
+    "Stage",
+    "digest",
+    "dump",
+    "json_schema",
+    "load_recipe",
+    "parse",
+]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

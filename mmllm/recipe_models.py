@@ -79,7 +79,7 @@ class Stage(Section):
         """Words that limit each other."""
         if (self.epochs is None) == (self.steps is None):
             found = "both epochs and steps" if self.epochs else "neither epochs nor steps"
-            raise ValueError(f"found {found}; give exactly one of the two")
+            raise ValueError(f"found {found}; give exactly one of the two (an override such as epochs= takes one away)")
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch {self.batch}; "

@@ -105,7 +105,7 @@ class _Reader:
             )
         try:
             return self.constructor.construct_object(node)
-        except (ValueError, yaml.YAMLError):
+        except (ValueError, LookupError, yaml.YAMLError):  # an explicit tag on what it does not fit
             return self.problem(node, path, f'found "{node.value}", which is not {KINDS[kind]}')
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:

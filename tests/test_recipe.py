@@ -1,6 +1,8 @@
 """A recipe becomes frozen models: values, defaults, overrides, YAML and back, the schema for editors."""
 
 import json
+import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mmllm.recipe import Llm, Part, Recipe, Stage, digest, dump, load_recipe, parse
+from mmllm.recipe import Llm, Part, Recipe, Stage, digest, dump, json_schema, load_recipe, parse
 from mmllm.recipe_files import folder
-from mmllm.recipe_schema import json_schema
 from mmllm.types import RecipeError
 from tests.recipe_text import RECIPE
 
@@ -179,3 +180,21 @@ def test_schema_accepts_parts_from_outside() -> None:
 
 def test_recipe_is_complete_in_python() -> None:
     assert Recipe(name="x", llm=Llm(path="y")).encoders == {}
+
+
+PIECES = ["{", "[", "]", ": ", ",", "-", "*a", "!!int ", "!!bool x", "'", '"', "\n", "null", "-1", "1e3", ".inf", "~", "%",
+          "0x1F", "1:30", "é", "\ud7ff", "!!set ", "!!binary ", "9" * 30, "1.0e+400", "", "true", "[]", "{}", "lora"]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_no_damage_gives_anything_but_sentences(seed: int) -> None:
+    draw = random.Random(seed)
+    word = draw.choice(list(re.finditer(r"[\w./-]+", RECIPE)))
+    damaged = RECIPE[: word.start()] + draw.choice(PIECES) + RECIPE[word.end() :]
+    try:
+        recipe = parse(damaged)
+    except RecipeError as error:
+        for sentence in str(error).split("\n"):
+            assert re.fullmatch(r"recipe:\d+: .+[.?]", sentence)
+    else:
+        assert parse(dump(recipe)) == recipe

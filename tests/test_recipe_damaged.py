@@ -100,9 +100,9 @@ DAMAGES = {
                        "entry (llm, encoders.<key> or connectors.<key>: peak learning rate)."),
     # Words that limit each other
     "epochs and steps": ("epochs: 2", "epochs: 2\n    steps: 9",
-                         "12: stages.align: found both epochs and steps; give exactly one of the two."),
+                         "12: stages.align: found both epochs and steps; give exactly one of the two (an override such as epochs= takes one away)."),
     "neither epochs nor steps": ("    epochs: 2\n", "",
-                                 "12: stages.align: found neither epochs nor steps; give exactly one of the two."),
+                                 "12: stages.align: found neither epochs nor steps; give exactly one of the two (an override such as epochs= takes one away)."),
     "micro_batch does not divide": ("micro_batch: 8", "micro_batch: 7", "12: stages.align: micro_batch 7 does not divide batch 64; "
                                     "batch is the product of micro_batch, GPUs and accumulation."),
     "offload without zero": ("zero: 2", "zero: 2\n    offload: all",
