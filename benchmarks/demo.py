@@ -1,0 +1,122 @@
+"""The table of the miniature recipes: train, evaluate with and without the image, write RESULTS.md and the README's table.
+
+``python -m benchmarks.demo run [--seeds 0 1 2] [--recipes demo swap_encoder]`` trains and evaluates what is missing;
+``python -m benchmarks.demo table`` rewrites the tables from the runs' own ``results.json``.
+``easy_vqa`` needs the public set: ``--easy-vqa FOLDER`` (see data/README.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+RUNS = Path("runs/benchmarks")
+RESULTS = Path("benchmarks/RESULTS.md")
+README = Path("README.md")
+MARKS = ("<!-- results: written by python -m benchmarks.demo table -->", "<!-- end of results -->")
+RECIPES = {name: Path(f"recipes/mini/{name}.yaml") for name in ("demo", "swap_encoder", "easy_vqa")}
+
+
+def run(recipes: Sequence[str], seeds: Sequence[int], easy_vqa: Path | None) -> None:
+    """Train and evaluate every (recipe, seed) that has no results yet; a killed command continues where it was."""
+    from mmllm.mini.data import write_world
+
+    world = Path("data/mini/world")
+    if not (world / "complete").is_file():
+        write_world(world)
+    for recipe in recipes:
+        for seed in seeds:
+            out = RUNS / f"{recipe}-seed{seed}"
+            if (out / "results.json").is_file():
+                continue
+            overrides = [f"seed={seed}"]
+            if recipe == "easy_vqa" and easy_vqa is not None:
+                overrides += [f"data.train.path={easy_vqa}", f"eval.benchmarks.easy_vqa.path={easy_vqa}"]
+            command = [sys.executable, "-m", "mmllm"]
+            subprocess.run([*command, "train", str(RECIPES[recipe]), *overrides, "--out", str(out)], check=True)
+            subprocess.run([*command, "eval", str(out), "--blind"], check=True)
+
+
+def collect() -> list[dict[str, Any]]:
+    """One row per finished run and benchmark, from the runs' results.json and metrics.jsonl."""
+    rows = []
+    for path in sorted(RUNS.glob("*-seed*/results.json")):
+        recipe, seed = path.parent.name.rsplit("-seed", 1)
+        steps = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
+        seconds = sum(step["seconds"] for step in steps)
+        for name, scored in json.loads(path.read_text())["benchmarks"].items():
+            rows.append({"recipe": recipe, "seed": int(seed), "benchmark": name, "train_seconds": seconds, **scored})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: one line per recipe and benchmark, the mean over seeds and the range."""
+    lines = [
+        "| recipe | benchmark | metric | score | blind | seeds (min-max) | n | training steps, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for recipe in RECIPES:
+        names = dict.fromkeys(row["benchmark"] for row in rows if row["recipe"] == recipe)
+        for name in names:
+            group = [row for row in rows if row["recipe"] == recipe and row["benchmark"] == name]
+            scores = [row["score"] for row in group]
+            lines.append(
+                f"| {recipe} | {name} | {group[0]['metric']} | {mean(scores):.3f} "
+                f"| {mean(row['blind'] for row in group):.3f} | {len(group)} ({min(scores):.3f}-{max(scores):.3f}) "
+                f"| {group[0]['n']} | {mean(row['train_seconds'] for row in group):.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Processor, cores and versions the figures were measured with."""
+    import os
+
+    import torch
+
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    return f"{cpu}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """Write RESULTS.md and the part of the README between the marks. Raises SystemExit when no run is finished."""
+    if not rows:
+        raise SystemExit(f"no finished run below {RUNS}: run `python -m benchmarks.demo run` first")
+    text = table(rows)
+    RESULTS.write_text(
+        "# Miniature recipes on the held-out test split\n\n"
+        "Written by `python -m benchmarks.demo table` from the runs that `python -m benchmarks.demo run` made. "
+        "The parts are miniature (data/mini/RESULTS.md), made to test the machinery; they are not foundation models.\n\n"
+        f"Machine: {machine()}.\n\n{text}\n"
+    )
+    readme = README.read_text()
+    before, rest = readme.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("--recipes", nargs="+", choices=tuple(RECIPES), default=["demo", "swap_encoder"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--easy-vqa", type=Path, default=None, help="folder with easy-VQA's train/ and test/")
+    arguments = parser.parse_args(argv)
+    if arguments.action == "run":
+        run(arguments.recipes, arguments.seeds, arguments.easy_vqa)
+    write(collect())
+
+
+if __name__ == "__main__":
+    main()
