@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from mmllm import recipe_checks, yaml_lines
-from mmllm.recipe_models import Eval, Llm, Part, Recipe, Section, Serve, Stage
+from mmllm.recipe_models import Eval, Llm, Part, Recipe, Serve, Stage
 from mmllm.recipe_schema import json_schema
 from mmllm.recipe_sentences import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.types import RecipeError
@@ -25,7 +25,6 @@ __all__ = [
     "Llm",
     "Part",
     "Recipe",
-    "Section",
     "Serve",
     "Stage",
     "digest",

@@ -87,12 +87,6 @@ def parameters(group: str, type: str) -> dict[str, Parameter]:
     return _parameters(*_definition(locate(group, type)))
 
 
-def methods(group: str, type: str) -> frozenset[str]:
-    """Names of the functions that the class itself defines (not those it inherits)."""
-    _, definition = _definition(locate(group, type))
-    return frozenset(node.name for node in definition.body if isinstance(node, ast.FunctionDef))
-
-
 def summary(group: str, type: str) -> str:
     """First line of the class's docstring."""
     _, definition = _definition(locate(group, type))
