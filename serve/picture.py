@@ -43,11 +43,11 @@ class Picture:
         if console.color_system is None:
             yield from self._shaded(columns, lines)
             return
-        pixels = self.image.resize((columns, 2 * lines), Image.Resampling.BOX).load()
-        assert pixels is not None
+        pixels = self.image.resize((columns, 2 * lines), Image.Resampling.BOX).tobytes()
         for line in range(lines):
             for column in range(columns):
-                upper, lower = (Color.from_rgb(*pixels[column, 2 * line + half]) for half in (0, 1))
+                starts = (3 * (columns * (2 * line + half) + column) for half in (0, 1))
+                upper, lower = (Color.from_rgb(*pixels[start : start + 3]) for start in starts)
                 yield Segment("\u2580", Style(color=upper, bgcolor=lower))
             yield Segment.line()
 

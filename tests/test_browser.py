@@ -1,0 +1,112 @@
+"""The chat page as a user sees it: a real browser, a real Streamlit, a real server over a tiny real model.
+
+``MMLLM_SCREENSHOT=chat.png`` keeps a picture of it; ``MMLLM_CHAT_SERVER=http://...`` asks a server that runs already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from serve.app import create_app
+from tests.chromium import executable, tab
+from tests.serving import MODEL, running, tiny_generator
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(executable() is None, reason="no Chromium on this machine")]
+
+
+@contextlib.contextmanager
+def streamlit(server: str, log: Path) -> Iterator[str]:
+    """The page as its users start it, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py"]
+    options = ["--server.headless=true", f"--server.port={port}"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, *options], cwd=ROOT, env={**os.environ, "MMLLM_SERVER": server}, stdout=out, stderr=out
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 60
+            while not _healthy(url):
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    given = os.environ.get("MMLLM_CHAT_SERVER")
+    if given:
+        yield given
+        return
+    with running(create_app(tiny_generator(), MODEL)) as url:
+        yield url
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    given = os.environ.get("MMLLM_CHAT_IMAGE")
+    path = tmp_path / "shapes.png"
+    if given:
+        shutil.copy(given, path)
+        return path
+    picture = Image.new("RGB", (320, 240), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((40, 60, 130, 150), fill="#d33")
+    pen.ellipse((190, 90, 280, 180), fill="#36c")
+    picture.save(path)
+    return path
+
+
+def test_a_user_attaches_an_image_and_asks(server: str, image: Path, tmp_path: Path) -> None:
+    question = os.environ.get("MMLLM_CHAT_QUESTION", "What is on the left?")
+    messages = "document.querySelectorAll('[data-testid=stChatMessage]')"
+    with streamlit(server, tmp_path / "streamlit.log") as url, tab(url, tmp_path / "profile") as page:
+        page.wait("document.body.innerText.includes('Attach an image')")
+        page.attach("[data-testid=stChatInput] input[type=file]", image)
+        page.wait("document.querySelector('[data-testid=stChatInput]').innerText.includes('shapes.png')")
+        page.type("[data-testid=stChatInputTextArea]", question)
+        page.click("[data-testid=stChatInputSubmitButton]")
+        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 60)
+        assert question in page.evaluate(f"{messages}[0].innerText")
+        width = page.wait(f"{messages}[0].querySelector('img').naturalWidth")
+        assert 0 < width <= 320
+        page.type("[data-testid=stChatInputTextArea]", "And on the right?")
+        page.click("[data-testid=stChatInputSubmitButton]")
+        page.wait(f"{messages}.length === 4 && {messages}[3].innerText.includes('first token')", 60)
+        page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
+        shot = Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png"))
+        page.screenshot(shot)
+        alerts = "document.querySelectorAll('[data-testid=stException], [data-testid=stAlert]')"
+        assert page.evaluate(f"{alerts}.length") == 0
+        assert page.errors == []
+        with Image.open(shot) as seen:
+            colours = seen.convert("RGB").resize((60, 45)).getcolors(60 * 45)
+            assert seen.width >= 1000 and colours is not None and len(colours) > 10
