@@ -113,14 +113,14 @@ def _per_conversation(
     packing: Packing,
 ) -> torch.Tensor:
     """One call per group of equal lengths; the groups' results go back to their places in the row."""
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    if query.is_cuda:  # float32 on GPUs: the kernel for it knows no grouped heads; on CPUs they are 10 % faster
+        key, value = _repeated(query, key, value)
+    grouped = query.shape[1] != key.shape[1]
     pieces: list[tuple[int, torch.Tensor]] = []
     for length, starts in packing.groups:
         q, k, v = (torch.cat([s[:, :, a : a + length] for a in starts]) for s in (query, key, value))
         if softcap is None and (window is None or length <= window):
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1, scale=scale)
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1, scale=scale, enable_gqa=grouped)
         else:
             out = _windowed(q, k, v, scale, softcap, window or length)
         pieces += zip(starts, out.transpose(1, 2).unbind(0), strict=True)
@@ -139,6 +139,7 @@ def _windowed(
         mask = _band(end - start, end - first, window, query.device)
         q, k, v = query[:, :, start:end], key[:, :, first:end], value[:, :, first:end]
         if softcap is None:
+            k, v = _repeated(q, k, v)
             blocks.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
         else:
             blocks.append(_capped(q, k, v, scale, softcap, mask))
@@ -151,13 +152,19 @@ def _band(queries: int, keys: int, window: int | None, device: torch.device) -> 
     return behind >= 0 if window is None else (behind >= 0) & (behind < window)
 
 
+def _repeated(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values once per query head."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats == 1:
+        return key, value
+    return key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+
+
 def _capped(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, softcap: float, mask: torch.Tensor
 ) -> torch.Tensor:
     """Attention whose scores pass ``softcap * tanh(score / softcap)`` first (Gemma 2): float[B, heads, S, d]."""
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    key, value = _repeated(query, key, value)
     scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
     # the smallest finite number, not -inf: a row that sees nothing (left padding) must not become nan
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
