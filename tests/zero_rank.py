@@ -1,0 +1,74 @@
+"""One of two ranks: trains a tiny assembly under several ZeRO stages on rows that differ in kind between the ranks.
+
+``test_invariants_zero`` starts it twice; it prints one JSON line, the losses of each case.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from mmllm.assembly import parts
+from mmllm.assembly.model import Assembly
+from tests.assemblies import Row, batch_of, tiny_assembly
+
+CASES = {"zero 0": (0, False), "zero 2": (2, False), "zero 3, recomputed": (3, True)}
+"""Name -> (ZeRO stage, gradient checkpointing)."""
+EVERYTHING = {"connectors.image": 1e-2, "connectors.page": 1e-2, "connectors.lora": 1e-2}
+BOTH, TEXT, ONE = (Row(1, (4, "image", 3, "page", 5)), Row(2, (9,))), (Row(5, (8,)),), (Row(3, ("image", "image", 6)),)
+STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [
+    (BOTH, TEXT),
+    (ONE, ()),
+    ((Row(8, (5,), 0),), (Row(4, (2, "page", 4)),)),
+    (BOTH, TEXT),
+]
+"""Per step the rows of rank 0 and of rank 1: media against text, one key against no sample, no label against one."""
+
+
+def losses(assembly: Assembly, stage: int) -> list[float]:
+    """Loss per label over both ranks, before each of the steps."""
+    rank = dist.get_rank()
+    optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], lr=1e-2)
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    engine = deepspeed.initialize(model=assembly, optimizer=optimizer, config=config)[0]
+    found = []
+    for rows in STEPS:
+        batch = batch_of(assembly, rows[rank])
+        n_labels = torch.tensor(float(batch.n_labels))
+        dist.all_reduce(n_labels)
+        nll, _ = engine(batch)
+        engine.backward(nll * dist.get_world_size() / n_labels)
+        engine.step()
+        total = nll.detach().clone()
+        dist.all_reduce(total)
+        found.append(float(total / n_labels))
+    return found
+
+
+def main() -> None:
+    """All cases, one after another."""
+    torch.set_num_threads(1)
+    assemblies = {}
+    for name, (_, recompute) in CASES.items():  # before ranks exist: only rank 0 would write the tiny folders
+        assemblies[name] = tiny_assembly().train()
+        parts.set_trainable(assemblies[name], EVERYTHING)
+        assemblies[name].llm.gradient_checkpointing(recompute)
+    deepspeed.init_distributed("gloo")
+    found = {name: losses(assembly, CASES[name][0]) for name, assembly in assemblies.items()}
+    if os.environ["RANK"] == "0":
+        sys.stdout.write(json.dumps(found) + "\n")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
