@@ -49,7 +49,10 @@ def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
     )
     app = create_app(Generator(assembly), recipe.name, limits)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    LOG.info("%s is at http://%s:%d/v1; chat with it: streamlit run streamlit_app.py", recipe.name, host, port)
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    LOG.info(
+        "%s is at %s/v1; chat with it: MMLLM_SERVER=%s streamlit run streamlit_app.py", recipe.name, address, address
+    )
     config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])
 
