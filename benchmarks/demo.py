@@ -1,4 +1,4 @@
-"""The table of the miniature recipes: train, evaluate with and without the image, write RESULTS.md and the README's table.
+"""The table of the miniature recipes: trains, evaluates with and without the image, writes RESULTS.md and the README.
 
 ``python -m benchmarks.demo run [--seeds 0 1 2] [--recipes demo swap_encoder]`` trains and evaluates what is missing;
 ``python -m benchmarks.demo table`` rewrites the tables from the runs' own ``results.json``.
@@ -81,10 +81,8 @@ def machine() -> str:
 
     import torch
 
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.processor())
     return f"{cpu}, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, torch {torch.__version__}"
 
 
@@ -96,7 +94,7 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
     RESULTS.write_text(
         "# Miniature recipes on the held-out test split\n\n"
         "Written by `python -m benchmarks.demo table` from the runs that `python -m benchmarks.demo run` made. "
-        "The parts are miniature (data/mini/RESULTS.md), made to test the machinery; they are not foundation models.\n\n"
+        "The parts are miniature (data/mini/RESULTS.md), made to test the machinery: not foundation models.\n\n"
         f"Machine: {machine()}.\n\n{text}\n"
     )
     readme = README.read_text()

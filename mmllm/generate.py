@@ -93,7 +93,7 @@ class Generator:
         return self.stream_encoded(self.encode(sample), sampling)
 
     def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Piece]:
-        """Like ``stream`` for a sample that is already encoded (the server does it before the sample waits its turn)."""
+        """Like ``stream`` for a sample already encoded (the server does it before the sample waits its turn)."""
         generator = sampling.generator()
         row = self._row(encoded, sampling)
         decoding = Decoding(self.assembly, collate([encoded], self.readers))
@@ -168,9 +168,10 @@ class Decoding:
     @torch.inference_mode()
     def __init__(self, assembly: Assembly, batch: Batch) -> None:
         """Read the conversations of a packed batch: media spliced in, each row padded on the left."""
-        self._llm = assembly.llm
+        self._assembly, self._llm = assembly, assembly.llm
         device = self._llm.device
         batch = batch.to(device)
+        self._present = assembly.present(batch)
         packed = assembly.embed(batch)
         lengths = batch.cu_seqlens.diff().tolist()
         longest = max(lengths)
@@ -182,14 +183,19 @@ class Decoding:
         positions = self._mask.long().cumsum(dim=-1) - 1
         self._next = positions[:, -1:] + 1
         self._cache = self._llm.new_cache()
-        self.logits = self._llm.decode(embeds, self._mask, positions, self._cache)
+        self.logits = self._decode(embeds, positions)
+
+    def _decode(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """One pass of the LLM; several decodings may take turns, so each says anew where connectors work."""
+        self._assembly.route(self._present)
+        return self._llm.decode(embeds, self._mask, positions, self._cache)
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> None:
         """Feed one token to each row; ``logits`` are then those of the token after it."""
         ids = torch.tensor(tokens, dtype=torch.int64, device=self._mask.device).unsqueeze(-1)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=-1)
-        self.logits = self._llm.decode(self._llm.embed(ids), self._mask, self._next, self._cache)
+        self.logits = self._decode(self._llm.embed(ids), self._next)
         self._next = self._next + 1
 
     @torch.inference_mode()
@@ -198,6 +204,7 @@ class Decoding:
         chosen = torch.tensor(rows, dtype=torch.int64, device=self._mask.device)
         self._cache.batch_select_indices(chosen)
         self._mask, self._next = self._mask[chosen], self._next[chosen]
+        self._present = {key: present[chosen] for key, present in self._present.items()}
 
 
 def _configured_ends(config: GenerationConfig | None) -> frozenset[int]:

@@ -95,6 +95,8 @@ def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Proble
         takes_features = part_arguments.takes_features(part.type)
     except registry.UnknownName:
         return  # already noted with the arguments
+    if takes_features and part.when is not None:
+        problems.add((*path, "when"), "a connector with `from` works where its encoder's media is; leave it out")
     if takes_features and part.source is None:
         known = ", ".join(encoders) or "none"
         problems.add(path, f'"from" is missing; {part.type} takes the features of one encoder; known encoders: {known}')

@@ -91,12 +91,12 @@ class Features:
 
 @dataclass
 class Batch:
-    """One packed row: B conversations end to end up to a token budget, no pad tokens; attention stays per conversation."""
+    """One packed row: B conversations end to end, no pad tokens; attention stays within each conversation."""
 
     input_ids: torch.Tensor
     """int64[S]; placeholder positions hold 0 and are overwritten by connector output."""
     labels: torch.Tensor
-    """int64[S], aligned with ``input_ids`` (not shifted); IGNORE where there is no loss. First of a sequence: IGNORE."""
+    """int64[S], aligned with ``input_ids`` (not shifted); IGNORE where there is no loss, and at each first position."""
     position_ids: torch.Tensor
     """int64[S], 0.. within each conversation."""
     cu_seqlens: torch.Tensor

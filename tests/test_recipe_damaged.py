@@ -147,6 +147,8 @@ DAMAGES = {
                                   "no connector has `from: page`, so its features go nowhere; add one."),
     "when nothing": ("when: [image]", "when: [imge]",
                      '8: connectors.lora.when: found "imge"; unknown encoder; known: image; did you mean "image"?'),
+    "when beside from": ("from: image, grid", "from: image, when: [image], grid",
+                         "7: connectors.image.when: a connector with `from` works where its encoder's media is; leave it out."),
     "trains nobody": ("{connectors.image:", "{connector.image:", "13: stages.align.train.connector.image: unknown part; known: llm, "
                       'encoders.image, connectors.image, connectors.lora; did you mean "connectors.image"?'),
     "unknown data": ("{captions: 1.0}", "{caption: 1.0}", "14: stages.align.data.caption: unknown data entry; known: captions; did "

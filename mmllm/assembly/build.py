@@ -48,7 +48,9 @@ def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: Caus
         encoder = encoders[part.source]
         widths["dim"] = encoder.dim * len(encoder.layers)
     seed_for(recipe.seed, key)
-    return _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
+    made: Connector = _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
+    made.when = part.when
+    return made
 
 
 def _made(where: str, kind: Any, arguments: dict[str, Any]) -> Any:

@@ -82,9 +82,23 @@ class Assembly(nn.Module):
         no rank waits for another.
         """
         batch = _never_empty(batch)
+        self.route(self.present(batch), batch.sequence_ids)
         hidden = self.llm.hidden(self.embed(batch), batch.position_ids, batch.cu_seqlens)
         nll = label_nll(self.llm, hidden, batch.labels)
         return nll, self._extra_loss(nll)
+
+    def present(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Encoder key -> bool[B], whether a conversation of the batch has media of it."""
+        none = torch.zeros(len(batch.names), dtype=torch.bool, device=batch.sequence_ids.device)
+        places = {key: batch.places[key] for key in self.sources if key in batch.places}
+        found = {key: none.index_fill(0, batch.sequence_ids[at], True) for key, at in places.items()}
+        return {key: found.get(key, none) for key in self.sources}
+
+    def route(self, present: Mapping[str, torch.Tensor], sequence_ids: torch.Tensor | None = None) -> None:
+        """Tell connectors with ``when:`` in which conversations of the next pass they work; see ``Connector.route``."""
+        for connector in self.connectors.values():
+            assert isinstance(connector, Connector)
+            connector.route(present, sequence_ids)
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Text embeddings with the media spliced in: float[S, D].

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from mmllm.types import Features, MmllmError
@@ -33,6 +34,21 @@ class Connector(nn.Module):
         super().__init__()
         self.dim = dim
         self.llm_dim = llm_dim
+        self.when: tuple[str, ...] | None = None
+        """Encoder keys: inside the LLM, work only in conversations with media of one of them. None: always."""
+        self.active: Tensor | None = None
+        """bool[1, S, 1] (packed) or bool[B, 1, 1] where the next pass of the LLM is to be changed. None: everywhere."""
+
+    def route(self, present: Mapping[str, Tensor], sequence_ids: Tensor | None) -> None:
+        """Set ``active`` for the next pass of the LLM, and for its recomputation in the backward pass.
+
+        ``present``: encoder key -> bool[B], whether a conversation has media of it. ``sequence_ids`` int64[S] of a
+        packed row; None where the B conversations are rows of their own.
+        """
+        if self.when is None:
+            return
+        chosen = torch.stack([present[key] for key in self.when]).any(dim=0)
+        self.active = chosen[:, None, None] if sequence_ids is None else chosen[sequence_ids][None, :, None]
 
     def tokens(self, grid: Sequence[int]) -> int:
         """Places that one item of this grid takes in the LLM's sequence, known before any forward; 0 inside the LLM."""

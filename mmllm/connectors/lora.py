@@ -95,7 +95,7 @@ class LoraConnector(Connector):
             if key not in self.layers:
                 config = self._config_for(base)
                 self.layers[key] = LowRank(base, config)
-        handles = [llm.after_linear(name, _adding(self.layers[name.replace(".", "-")])) for name in linears]
+        handles = [llm.after_linear(name, _adding(self, self.layers[name.replace(".", "-")])) for name in linears]
         return Attached(handles)
 
     def rest(self) -> None:
@@ -115,10 +115,17 @@ class LoraConnector(Connector):
         return cls(llm_dim=llm.dim, rank=2, alpha=4)
 
 
-def _adding(update: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The hook: output + update(input), ``update`` a :class:`LowRank`."""
+def _adding(connector: Connector, update: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The hook: output + update(input) where the connector is active, ``update`` a :class:`LowRank`."""
 
     def change(x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        return output if update.idle else output + update(x)
+        if update.idle:
+            return output
+        added = output + update(x)
+        if connector.active is None:
+            return added
+        # GPT-2's Conv1D and some projections see rows [S, D] instead of [1, S, D]
+        active = connector.active if output.dim() == 3 else connector.active.flatten(0, 1)
+        return torch.where(active, added, output)
 
     return change
