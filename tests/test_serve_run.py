@@ -1,7 +1,8 @@
-"""``mmllm serve`` and ``mmllm chat`` as processes over a run folder that was really trained."""
+"""``mmllm serve`` and ``mmllm chat`` over a run folder that was really trained."""
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import socket
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import openai
 import pytest
+from rich.console import Console
 
+from mmllm.types import MmllmError
+from serve.app import serve
+from serve.terminal import chat
 from tests.serving import RED, image_part, picture, text_part, user
 from tests.training import start, tiny_recipe, train_here
 
@@ -55,15 +60,15 @@ def test_a_taken_port_is_one_sentence(run: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        done = subprocess.run([*MMLLM, "serve", str(run), "--port", port], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and f"Cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert "Traceback" not in done.stderr
+        port = taken.getsockname()[1]
+        with pytest.raises(MmllmError, match=rf"Cannot listen on 127\.0\.0\.1:{port} .*--port"):
+            serve(run, port=port)
 
 
-def test_chat_answers_lines_of_standard_input(run: Path, tmp_path: Path) -> None:
+def test_chat_answers_lines_of_standard_input(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture("red").save(tmp_path / "red.png")
     lines = f"/image {tmp_path / 'red.png'}\nWhat is on the sign?\n/quit\n"
-    done = subprocess.run([*MMLLM, "chat", str(run)], cwd=ROOT, input=lines, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "model>" in done.stdout and len(done.stdout.splitlines()) >= 15
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    out = io.StringIO()
+    chat(run, Console(file=out, width=80))
+    assert "model>" in out.getvalue() and len(out.getvalue().splitlines()) >= 15
