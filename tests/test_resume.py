@@ -80,22 +80,20 @@ def _assert_equal(out: Path, reference: Path) -> None:
 # (name, ranks, overrides): single-conversation micro-batches accumulate, batch 8 and epochs make a shorter last step
 EPOCHS = ("stages.align.steps=null", "stages.align.epochs=2.5", "stages.align.batch=8", "stages.align.save_every=1")
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {
-    "1 rank": (1, ("stages.instruct.micro_batch=1",)),
-    "1 rank, ZeRO 1": (1, (*EPOCHS, "stages.align.zero=1", "stages.instruct.zero=1")),
-    "2 ranks, ZeRO 0 and 1": (2, ("stages.instruct.micro_batch=1", "stages.instruct.zero=1")),
+    "1 rank": (1, (*EPOCHS, "stages.align.zero=1", "stages.instruct.micro_batch=1")),
+    "2 ranks, ZeRO 0 and 1": (2, ("stages.align.micro_batch=1", "stages.instruct.zero=1")),
     "2 ranks, ZeRO 2 and 3": (2, (*EPOCHS, "stages.align.zero=2", "stages.instruct.zero=3")),
-    "2 ranks, ZeRO 3": (2, ("stages.align.zero=3", "stages.instruct.zero=3", "stages.instruct.micro_batch=1")),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_kills_at_random_steps_in_both_stages(case: str, tmp_path: Path) -> None:
-    """Killed three times (on 2 ranks: one rank, any of the two), at random steps; the fourth run ends."""
+    """Killed at a random step of each stage (on 2 ranks: one of them first); the last run ends."""
     ranks, overrides = CASES[case]
     recipe, chance = tiny_recipe(tmp_path), random.Random(case)
     assert finish(start(train_here, recipe, tmp_path / "whole", overrides, ranks=ranks)) == [0] * ranks
     out, total = tmp_path / "killed", _lines(tmp_path / "whole")
-    kills = sorted([chance.randint(1, 3), chance.randint(2, total - 4), chance.randint(total - 3, total - 1)])
+    kills = [chance.randint(1, total - 5), chance.randint(total - 3, total - 1)]
     for step in kills:
         processes = start(train_slowly, recipe, out, overrides, ranks=ranks)
         _wait_for(out, step, processes)
@@ -119,8 +117,8 @@ def test_kills_inside_saves(tmp_path: Path) -> None:
     assert list(out.rglob("*.tmp-*")) == []
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_sigterm_saves_and_the_same_command_goes_on(ranks: int, tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    ranks = 2
     recipe, out = tiny_recipe(tmp_path, save_every=100), tmp_path / "stopped"
     assert finish(start(train_here, recipe, tmp_path / "whole", ranks=ranks)) == [0] * ranks
     for step in (1, 6):

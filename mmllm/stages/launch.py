@@ -34,7 +34,7 @@ def launch(
 
         train(loaded, folder)
         return 0
-    script = ["mmllm.stages.run", str(recipe), "--out", str(folder), *overrides]
+    script = ["mmllm.stages.run", str(recipe), *overrides, "--out", str(folder)]
     return _run(_node_command(nodes, gpus) + script if nodes else _local_command(gpus) + script, gpus)
 
 
