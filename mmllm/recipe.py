@@ -61,6 +61,7 @@ def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe") -> Rec
         found = "the file is empty" if document.data is None else "the file is not a mapping"
         problems.add((), f"{found}; a recipe has the keys {', '.join(Recipe.model_fields)}")
         problems.raise_any()
+    document.data.setdefault("name", Path(file).stem)
     for override in overrides:
         _apply(document.data, override, problems)
     problems.raise_any()

@@ -129,7 +129,7 @@ class Serve(Section):
 class Recipe(Section):
     """One run: what is assembled, trained, measured and served. Sections stand in the order data flows."""
 
-    name: Name = Field(description="the run's folder is runs/<name>")
+    name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
     encoders: dict[Key, Part] = Field(

@@ -18,6 +18,7 @@ OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 def json_schema() -> dict[str, Any]:
     """Schema (draft 2020-12) that accepts what ``load_recipe`` accepts, but for checks across sections."""
     schema = Recipe.model_json_schema()
+    schema["required"].remove("name")  # the file's name where there is none
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     for section, group in REGISTRY.items():
         entries = schema["properties"][section]

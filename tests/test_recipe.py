@@ -134,7 +134,7 @@ def test_shipped_recipe(file: Path) -> None:
 
 def test_swapping_the_encoder_is_one_line() -> None:
     demo, swap = ((folder() / "mini" / f"{name}.yaml").read_text().splitlines() for name in ("demo", "swap_encoder"))
-    code = [[line for line in lines if not line.startswith(("#", "name:"))] for lines in (demo, swap)]
+    code = [[line for line in lines if not line.startswith("#")] for lines in (demo, swap)]
     different = [(a, b) for a, b in zip(*code, strict=True) if a != b]
     assert len(different) == 1
     assert "type: open_clip" in different[0][0]
@@ -201,3 +201,9 @@ def test_no_damage_gives_anything_but_sentences(seed: int) -> None:
             assert re.fullmatch(r"recipe:\d+: .+[.?]", sentence)
     else:
         assert parse(dump(recipe)) == recipe
+
+
+def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
+    (tmp_path / "my_run.yaml").write_text(RECIPE.replace("name: demo\n", ""))
+    assert load_recipe(tmp_path / "my_run.yaml").name == "my_run"
+    assert load_recipe(tmp_path / "my_run.yaml", ["name=other"]).name == "other"

@@ -64,7 +64,6 @@ DAMAGES = {
     "unknown key of llm": ("dtype:", "dtyp:", '3: llm.dtyp: unknown key; known: path, dtype, context; did you mean "dtype"?'),
     "unknown key of a stage": ("warmup:", "warm_up:",
                                f'18: stages.align.warm_up: unknown key; known: {STAGE}; did you mean "warmup"?'),
-    "name missing": ("name: demo\n", "", "1: name: missing (the run's folder is runs/<name>)."),
     "llm path missing": ("path: some/llm, ", "", "3: llm.path: missing (Hugging Face name or local folder)."),
     "batch missing": ("    batch: 64\n    micro_batch: 8\n", "", "12: stages.align.batch: missing (conversations per "
                       "optimizer step over all GPUs; accumulation is computed)."),
