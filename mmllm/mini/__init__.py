@@ -1,0 +1,1 @@
+"""Builds the miniature frozen parts (LM, two image encoders) and the small world they are trained and tested on."""
