@@ -1,4 +1,4 @@
-"""Interrupted and resumed equals uninterrupted, bit for bit: killed at random steps, in saves, by signal; 1, 2 ranks."""
+"""Interrupted and resumed equals uninterrupted, bit for bit: killed at random steps, in saves, by signal."""
 
 from __future__ import annotations
 

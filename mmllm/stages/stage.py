@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ class StageTraining:
         self.number = list(recipe.stages).index(name)
         self.done = 0
         """Optimizer steps done."""
+        self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
         ranks.seed(recipe.seed)
         self.assembly: Assembly = build(recipe, device)
         self.frozen: dict[str, str] = ranks.once(lambda: frozen_digests(self.assembly))
@@ -119,6 +121,7 @@ class StageTraining:
         frozen = self.engine.frozen_digest()
         metrics = Metrics(self.out)
         began, first = time.monotonic(), self.done
+        self._ended = began
         saved: Found | None = None
         for batches in self.loader.steps(self.done):
             for error in batches.bad:
@@ -137,6 +140,7 @@ class StageTraining:
                 saved = self._save(final)
             if stopping:
                 break
+            self._ended = time.monotonic()
         self.engine.close()
         if saved is None:
             raise RuntimeError(f"stage {self.name} had no step left after step {first} of {self.n_steps}")
@@ -144,10 +148,8 @@ class StageTraining:
 
     def _step(self, batches: StepBatches, stop: ranks.StopSignals) -> tuple[dict[str, Any], bool]:
         """One optimizer step: its line of metrics, the same on every rank, and whether some rank was told to stop."""
-        began = time.monotonic()
-        rates = self.engine.set_rates(
-            share_of_peak(batches.step, self.n_steps, self.settings.warmup, self.settings.schedule)
-        )
+        settings = self.settings
+        rates = self.engine.set_rates(share_of_peak(batches.step, self.n_steps, settings.warmup, settings.schedule))
         labels = max(1, batches.n_labels_global)
         scale = ranks.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
         nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
@@ -157,22 +159,12 @@ class StageTraining:
             norm = self.engine.learn(summed * (scale / labels) + added)
             nll += summed.detach()
             extra += added.detach()
-        total = ranks.summed(
-            [
-                float(nll),
-                float(extra),
-                sum(batch.n_tokens for batch in batches.micro),
-                sum(len(batch.names) for batch in batches.micro),
-                float(bool(stop.received)),
-            ],
-            self.engine.device,
-        )
-        if not all(map(torch.isfinite, torch.tensor(total))):
-            raise MmllmError(
-                f"the loss is {total[0] / labels} in step {batches.step + 1} of stage {self.name}; lower its learning "
-                f"rates (peak {self.settings.train}) or look at its data; the checkpoints before it are intact"
-            )
-        seconds = time.monotonic() - began
+        tokens = sum(batch.n_tokens for batch in batches.micro)
+        samples = sum(len(batch.names) for batch in batches.micro)
+        mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
+        total = ranks.summed(mine, self.engine.device)
+        self._check_finite(total[0] / labels, total[1], batches.step)
+        seconds = time.monotonic() - self._ended
         row = {
             "stage": self.name,
             "step": batches.step + 1,
@@ -189,6 +181,13 @@ class StageTraining:
             "memory": memory(self.device),
         }
         return row, total[4] > 0
+
+    def _check_finite(self, loss: float, extra: float, step: int) -> None:
+        if not (math.isfinite(loss) and math.isfinite(extra)):
+            raise MmllmError(
+                f"the loss is {loss} in step {step + 1} of stage {self.name}; lower its learning rates (peak "
+                f"{self.settings.train}) or look at its data; the checkpoints before it are intact"
+            )
 
     def _monitor(self, row: Mapping[str, Any]) -> None:
         monitor = self.engine.deepspeed.monitor
