@@ -30,13 +30,13 @@ SCALE = 16.0
 class ClipPlan:
     """How the miniature CLIP is trained."""
 
-    steps: int = 2000
+    steps: int = 2800
     batch: int = 64
     width: int = 128
     layers: int = 5
     muon_lr: float = 0.02
     adam_lr: float = 2e-3
-    cooldown: float = 0.4
+    cooldown: float = 0.35
     seed: int = 2
     log_every: int = 50
     save_every: int = 300

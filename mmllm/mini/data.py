@@ -26,6 +26,7 @@ TRAIN_SORTS = {"scene": 0.5, "large": 0.08, "digit": 0.12, "document": 0.3}
 TEXT_SORTS = ("sound", "graph", "recall", "scene", "document")
 TEXT_SHARE = 0.06
 # Few yes/no questions, or an answer without looking would already score high.
+PARITY = 0.06
 TEST_KINDS = SCENE_KINDS | {"presence": 1.5, "relation": 0.4, "box": 0.0}
 GROUNDING = {"box": 1.0}
 TESTS = ("mini_scenes", "mini_digits", "mini_documents", "mini_grounding")
@@ -50,7 +51,7 @@ def show(rng: Random, sort: str, turns: int, held_out: bool, kinds: dict[str, fl
     if sort == "digit":
         index, number = pick_digit(rng, held_out)
         colour = rng.choice([c for c in COLOURS if ink_held_out(number, c) == held_out])
-        return Shown(draw_digit(rng, index, colour), digit(rng, number, min(turns, 3)))
+        return Shown(draw_digit(rng, index, colour), digit(rng, number, min(turns, 3), PARITY))
     kind, rows = document(rng, held_out)
     return Shown(draw_document(rng, kind, rows), about_document(rng, kind, rows, turns))
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from mmllm.mini.lm_gate import measure
 from mmllm.mini.lm_lessons import lesson
 from mmllm.mini.lm_rows import Row, RowWriter
+from mmllm.mini.lm_save import save_lm
 from mmllm.mini.lm_start import new_model
 from mmllm.mini.snapshot import load_snapshot, save_snapshot
 from mmllm.mini.tokenizer import build_tokenizer
@@ -28,7 +29,7 @@ class LmPlan:
     Muon takes the hidden matrices, AdamW the embedding and the norms.
     """
 
-    steps: int = 5400
+    steps: int = 4500
     lessons: int = 4500
     rows: int = 32
     turns: int = 9
@@ -153,10 +154,3 @@ def train_lm(plan: LmPlan, work: Path, out: Path) -> None:
 def brief(report: dict[str, Any]) -> str:
     """One line of a gate's report."""
     return json.dumps({key: round(value, 3) if isinstance(value, float) else value for key, value in report.items()})
-
-
-def save_lm(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Writes the Hugging Face folder (float32 safetensors) with its tokenizer."""
-    model.eval()
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)

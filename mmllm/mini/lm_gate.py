@@ -8,7 +8,7 @@ from random import Random
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mmllm.mini.lm_lessons import matter_of
 from mmllm.mini.lm_rows import Row, RowWriter
@@ -38,7 +38,7 @@ def held_out_rows(writer: RowWriter, n: int, merged: bool, seed: int = 123) -> l
 
 
 @torch.no_grad()
-def exact(model: Qwen2ForCausalLM, rows: list[Row], pad: int) -> tuple[list[bool], float]:
+def exact(model: PreTrainedModel, rows: list[Row], pad: int) -> tuple[list[bool], float]:
     """Whether greedy decoding gives each row's answer exactly, end included; and the mean NLL over all text.
 
     Every answer token being the most likely one given the true ones before it is the same thing as greedy decoding
@@ -66,7 +66,7 @@ def exact(model: Qwen2ForCausalLM, rows: list[Row], pad: int) -> tuple[list[bool
     return right, nll / max(1, count)
 
 
-def measure(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int) -> dict[str, float]:
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, n: int) -> dict[str, float]:
     """Accuracies: gate (scenes, documents, large shapes), per kind, merged positions, and perplexity of the text."""
     model.eval()
     writer = RowWriter(tokenizer.backend_tokenizer)

@@ -20,11 +20,11 @@ def recall(rng: Random, pairs: int, n: int) -> Described:
     return Described("recall", facts, asks, ", ".join(" ".join(fact) for fact in facts))
 
 
-def digit(rng: Random, number: int, n: int) -> Described:
-    """A handwritten digit: which one, and whether it is even."""
+def digit(rng: Random, number: int, n: int, parity: float = 0.25) -> Described:
+    """A handwritten digit: which one, and (a share `parity` of the questions) whether it is even."""
     asks = []
     for _ in range(n):
-        if rng.random() < 0.75:
+        if rng.random() < 1 - parity:
             asks.append(Ask("digit", rng.choice(("what digit is it?", "what number is it?")), str(number)))
         else:
             word = rng.choice(("even", "odd"))

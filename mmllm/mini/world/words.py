@@ -24,8 +24,8 @@ OTHER = (
     "a an the is are at of in it and or not no yes to on as by do does how many what which where who color shape "
     "shapes image picture contain present there box left right above below nothing empty digit even odd number price "
     "total score value kind document describe list sound heard linked topic mod add sort copy reverse read text "
-    "circles rectangles triangles stars crosses big small large one two three word line row first last answer question you "
-    "user hello thanks short"
+    "circles rectangles triangles stars crosses big small large one two three word line row first last answer question "
+    "you user hello thanks short"
 ).split()
 
 
