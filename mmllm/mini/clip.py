@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import open_clip
@@ -18,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mmllm.mini.cells import cell_loss, pool_cells
 from mmllm.mini.clip_text import CONTEXT, build_clip_tokenizer, cell_phrase, label_phrases, save_clip_tokenizer
-from mmllm.mini.pictures import Picture, pictures, to_tensors
+from mmllm.mini.pictures import Picture, lesson, share_of_peak, to_tensors
 from mmllm.mini.probe import quick_accuracy
 from mmllm.mini.snapshot import load_snapshot, save_snapshot
 from mmllm.mini.vit import optimizers_for
@@ -30,7 +29,8 @@ SCALE = 16.0
 class ClipPlan:
     """How the miniature CLIP is trained."""
 
-    steps: int = 2800
+    steps: int = 4200
+    digits_from: int = 2800
     batch: int = 64
     width: int = 128
     layers: int = 5
@@ -115,13 +115,13 @@ def train_clip(plan: ClipPlan, work: Path, out: Path) -> None:
     opts = optimizers_for(learned, plan.muon_lr, plan.adam_lr)
     step, peaks, started = load_snapshot(work, learned, opts), (plan.muon_lr, plan.adam_lr), time.monotonic()
     while step < plan.steps:
-        batch = pictures(Random(f"{plan.seed}/{step}"), plan.batch, held_out=False)
+        batch = lesson(plan.seed, step, plan.batch, plan.digits_from)
         with sdpa_kernel(SDPBackend.MATH):  # twice as fast on CPUs
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss, scores, labels = model.loss(batch)
             loss.backward()
         nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
-        share = min(1.0, (step + 1) / 100, (plan.steps - step) / (plan.cooldown * plan.steps))
+        share = share_of_peak(step, plan.steps, plan.digits_from, plan.cooldown)
         for opt, peak in zip(opts, peaks, strict=True):
             opt.param_groups[0]["lr"] = peak * share
             opt.step()

@@ -45,6 +45,7 @@ LABELS: dict[str, tuple[str, ...]] = {
 }
 COLUMN = {name: index for index, name in enumerate(LABELS)}
 CHARTS = 1500
+BEND = 0.12
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ def large_picture(rng: Random, held_out: bool) -> Picture:
     return Picture(np.asarray(draw_large(rng, thing)), labels, "large", f"large {thing.colour} {thing.shape}")
 
 
-def digit_picture(rng: Random, held_out: bool) -> Picture:
-    """A handwritten digit; all cells are labelled with it."""
+def digit_picture(rng: Random, held_out: bool, bend: float = 0.0) -> Picture:
+    """A handwritten digit, its form varied by bend; all cells are labelled with it."""
     index, number = pick_digit(rng, held_out)
     colour = rng.choice([c for c in COLOURS if ink_held_out(number, c) == held_out])
     labels = _labels("digit")
     labels[:, COLUMN["digit"]] = number + 1
-    return Picture(np.asarray(draw_digit(rng, index, colour)), labels, "digit", f"digit {number}")
+    return Picture(np.asarray(draw_digit(rng, index, colour, bend)), labels, "digit", f"digit {number}")
 
 
 def _document_picture(image: Image.Image, kind: str, rows: Rows) -> Picture:
@@ -132,6 +133,26 @@ def pictures(rng: Random, n: int, held_out: bool, sort: str | None = None) -> li
     """n pictures of one sort, or of all sorts by their shares."""
     sorts = [sort] * n if sort else rng.choices(list(SORTS), list(SORTS.values()), k=n)
     return [MAKE[name](rng, held_out) for name in sorts]
+
+
+def lesson(seed: int, step: int, n: int, digits_from: int) -> list[Picture]:
+    """The training pictures of one step, a pure function of seed and step.
+
+    From step digits_from on half of them are digits in varied forms: 1437 handwritten digits are few, and reading
+    unseen ones is what forms last.
+    """
+    rng = Random(f"{seed}/{step}")
+    if step < digits_from:
+        return pictures(rng, n, held_out=False)
+    return [digit_picture(rng, False, BEND) for _ in range(n // 2)] + pictures(rng, n - n // 2, held_out=False)
+
+
+def share_of_peak(step: int, steps: int, digits_from: int, cooldown: float) -> float:
+    """Learning rate as a share of its peak: warm-up, constant, linear to zero; then again lower for the digits."""
+    if step < digits_from:
+        return min(1.0, (step + 1) / 100, (digits_from - step) / (cooldown * digits_from))
+    at, rest = step - digits_from, steps - digits_from
+    return 0.6 * min(1.0, (at + 1) / 50, (rest - at) / (0.7 * rest))
 
 
 def to_tensors(batch: list[Picture], mean: float = 0.5, std: float = 0.5) -> tuple[Tensor, Tensor]:

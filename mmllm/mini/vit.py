@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import torch
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from mmllm.mini.cells import CellHeads, cell_loss, pool_cells
-from mmllm.mini.pictures import pictures, to_tensors
+from mmllm.mini.pictures import lesson, share_of_peak, to_tensors
 from mmllm.mini.probe import quick_accuracy
 from mmllm.mini.snapshot import load_snapshot, save_snapshot
 
@@ -21,7 +20,8 @@ from mmllm.mini.snapshot import load_snapshot, save_snapshot
 class VitPlan:
     """How the miniature ViT is trained."""
 
-    steps: int = 3600
+    steps: int = 5200
+    digits_from: int = 3600
     batch: int = 64
     width: int = 128
     layers: int = 6
@@ -82,12 +82,12 @@ def train_vit(plan: VitPlan, work: Path, out: Path) -> None:
     opts = optimizers_for(model, plan.muon_lr, plan.adam_lr)
     step, peaks, started = load_snapshot(work, model, opts), (plan.muon_lr, plan.adam_lr), time.monotonic()
     while step < plan.steps:
-        pixels, labels = to_tensors(pictures(Random(f"{plan.seed}/{step}"), plan.batch, held_out=False))
+        pixels, labels = to_tensors(lesson(plan.seed, step, plan.batch, plan.digits_from))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, logits = model.loss(pixels, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        share = min(1.0, (step + 1) / 100, (plan.steps - step) / (plan.cooldown * plan.steps))
+        share = share_of_peak(step, plan.steps, plan.digits_from, plan.cooldown)
         for opt, peak in zip(opts, peaks, strict=True):
             opt.param_groups[0]["lr"] = peak * share
             opt.step()

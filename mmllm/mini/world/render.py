@@ -120,13 +120,22 @@ def pick_digit(rng: Random, held_out: bool) -> tuple[int, int]:
             return index, int(target[index])
 
 
-def draw_digit(rng: Random, index: int, colour: str) -> Image.Image:
-    """One of scikit-learn's handwritten digits, enlarged to 32..56 pixels, in coloured ink."""
+def _bent(rng: Random, strokes: Image.Image, bend: float) -> Image.Image:
+    """Strokes under a random affine map about their middle: turned, slanted, stretched by about `bend`."""
+    a, b, d, e = (rng.gauss(mean, bend) for mean in (1.0, 0.0, 0.0, 1.0))
+    half = strokes.width / 2
+    matrix = (a, b, half - half * (a + b), d, e, half - half * (d + e))
+    return strokes.transform(strokes.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def draw_digit(rng: Random, index: int, colour: str, bend: float = 0.0) -> Image.Image:
+    """One of scikit-learn's handwritten digits, enlarged to 32..56 pixels, in coloured ink; bend varies its form."""
     side = rng.randint(32, 56)
     strokes = Image.fromarray((_digit_images()[0][index] * (255 / 16)).astype(np.uint8))
+    large = strokes.resize((side, side), Image.Resampling.BILINEAR)
     mask = Image.new("L", (SIZE, SIZE), 0)
     mask.paste(
-        strokes.resize((side, side), Image.Resampling.BILINEAR),
+        _bent(rng, large, bend) if bend else large,
         (rng.randint(0, SIZE - side), rng.randint(0, SIZE - side)),
     )
     image = Image.new("RGB", (SIZE, SIZE), paper(rng))
