@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,3 +242,15 @@ def test_pool_uses_the_exact_gelu_of_the_paper() -> None:
     (activation,) = [m for m in PoolConnector(dim=4, llm_dim=4).modules() if isinstance(m, torch.nn.GELU)]
     same(activation(x), gelu(x))
     assert not torch.allclose(activation(x), functional.gelu(x, approximate="tanh"), atol=1e-5)
+
+
+def test_pools_norm_is_a_layer_norm_of_each_patch_before_the_mean() -> None:
+    """Features a thousand times as large give the same tokens."""
+    pool = PoolConnector(dim=DIM, llm_dim=12, grid=(2, 2), norm=True)
+    given = features(4, 4)
+    x = given.concatenated()
+    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    blocks = x.reshape(len(x), 2, 2, 2, 2, DIM).mean((2, 4)).flatten(1, 2)
+    same(pool(given), pool.mlp(blocks))
+    large = replace(given, layers={index: 1000 * layer for index, layer in given.layers.items()})
+    torch.testing.assert_close(pool(large), pool(given), atol=1e-4, rtol=1e-4)

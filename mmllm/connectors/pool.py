@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.connectors.connector import Connector, perceptron, plane, two
@@ -17,11 +17,16 @@ class PoolConnector(Connector):
 
     ``grid`` is the pooled grid [rows, cols]; the encoder's grid must be a whole multiple of it. ``depth`` counts the
     linear layers of the MLP. No position table: position is in the features, the raster order and the LLM's own.
+    ``norm`` puts a LayerNorm before the pooling, as InfMLLM has after its encoder: for encoders whose hidden states
+    are large, and an MLP of ordinary size would start far outside the LLM's embeddings.
     """
 
-    def __init__(self, *, dim: int, llm_dim: int, grid: Sequence[int] = (12, 12), depth: int = 2) -> None:
+    def __init__(
+        self, *, dim: int, llm_dim: int, grid: Sequence[int] = (12, 12), depth: int = 2, norm: bool = False
+    ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         self.grid = two(grid, "connector pool grid")
+        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.mlp = perceptron(dim, llm_dim, depth)
 
     def tokens(self, grid: Sequence[int]) -> int:
@@ -38,7 +43,7 @@ class PoolConnector(Connector):
         """float[N, rows * cols, dim] -> float[N, pooled rows * cols, llm_dim]."""
         tokens = self.tokens(features.grid)
         _, rows, cols = plane(features.grid, "pool")
-        x = features.concatenated()
+        x = self.norm(features.concatenated())
         maps = x.reshape(-1, rows, cols, x.shape[-1]).permute(0, 3, 1, 2)
         pooled = functional.avg_pool2d(maps, (rows // self.grid[0], cols // self.grid[1]))
         return self.mlp(pooled.flatten(2).transpose(1, 2).reshape(x.shape[0], tokens, x.shape[-1]))
