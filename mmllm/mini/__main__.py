@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--home", type=Path, default=HOME, help="folder of the parts")
     data = commands.add_parser("data", help="write the demo's pictures, training files and test files")
     data.add_argument("--out", type=Path, default=HOME / "world")
-    data.add_argument("--train", type=int, default=4000, help="training pictures")
+    data.add_argument("--train", type=int, default=6000, help="training pictures")
     data.add_argument("--test", type=int, default=300, help="questions of each miniature benchmark")
     data.add_argument("--seed", type=int, default=0)
     return top

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mmllm.mini.cells import cell_loss, pool_cells
 from mmllm.mini.clip_text import CONTEXT, build_clip_tokenizer, cell_phrase, label_phrases, save_clip_tokenizer
-from mmllm.mini.pictures import Picture, lesson, share_of_peak, to_tensors
+from mmllm.mini.pictures import Phases, Picture, lesson, share_of_peak, to_tensors
 from mmllm.mini.probe import quick_accuracy
 from mmllm.mini.snapshot import load_snapshot, save_snapshot
 from mmllm.mini.vit import optimizers_for
@@ -29,8 +29,9 @@ SCALE = 16.0
 class ClipPlan:
     """How the miniature CLIP is trained."""
 
-    steps: int = 4200
+    steps: int = 6200
     digits_from: int = 2800
+    blends_from: int = 4200
     batch: int = 64
     width: int = 128
     layers: int = 5
@@ -114,14 +115,15 @@ def train_clip(plan: ClipPlan, work: Path, out: Path) -> None:
     learned = nn.ModuleDict({"clip": model.clip})
     opts = optimizers_for(learned, plan.muon_lr, plan.adam_lr)
     step, peaks, started = load_snapshot(work, learned, opts), (plan.muon_lr, plan.adam_lr), time.monotonic()
+    phases = Phases(plan.digits_from, plan.blends_from, plan.steps)
     while step < plan.steps:
-        batch = lesson(plan.seed, step, plan.batch, plan.digits_from)
+        batch = lesson(plan.seed, step, plan.batch, phases)
         with sdpa_kernel(SDPBackend.MATH):  # twice as fast on CPUs
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss, scores, labels = model.loss(batch)
             loss.backward()
         nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
-        share = share_of_peak(step, plan.steps, plan.digits_from, plan.cooldown)
+        share = share_of_peak(step, phases, plan.cooldown)
         for opt, peak in zip(opts, peaks, strict=True):
             opt.param_groups[0]["lr"] = peak * share
             opt.step()

@@ -22,7 +22,9 @@ from mmllm.mini.world.text import digit, skill
 from mmllm.mini.world.words import COLOURS
 
 DESCRIBE = "describe the image."
-TRAIN_SORTS = {"scene": 0.5, "large": 0.08, "digit": 0.12, "document": 0.3}
+# Ninety-nine numbers and forty words must be read off documents, so most pictures are documents with few questions each.
+TRAIN_SORTS = {"scene": 0.25, "large": 0.04, "digit": 0.15, "document": 0.56}
+TRAIN_TURNS = {"scene": (6, 10), "large": (5, 5), "digit": (3, 3), "document": (3, 5)}
 TEXT_SORTS = ("sound", "graph", "recall", "scene", "document")
 TEXT_SHARE = 0.06
 # Few yes/no questions, or an answer without looking would already score high.
@@ -77,12 +79,12 @@ def _write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def write_train(out: Path, n: int, seed: int) -> None:
-    """Writes n training pictures, a caption and a conversation of up to ten turns about each, and some text only."""
+    """Writes n training pictures, a caption and a conversation about each, and some text only."""
     rng, captions, instruct = Random(f"train/{seed}"), [], []
     (out / "images").mkdir(parents=True, exist_ok=True)
     for index in range(n):
         sort = rng.choices(list(TRAIN_SORTS), list(TRAIN_SORTS.values()))[0]
-        shown = show(rng, sort, rng.randint(6, 10), held_out=False)
+        shown = show(rng, sort, rng.randint(*TRAIN_TURNS[sort]), held_out=False)
         name = f"{sort}_{index:06d}"
         file = f"images/{name}.png"
         shown.image.save(out / file, compress_level=1)
@@ -122,7 +124,7 @@ def write_test(out: Path, n: int, seed: int) -> None:
         _write(out / "test" / f"{test}.jsonl", lines)
 
 
-def write_world(out: Path, train: int = 4000, test: int = 300, seed: int = 0) -> None:
+def write_world(out: Path, train: int = 6000, test: int = 300, seed: int = 0) -> None:
     """Writes the whole folder; the same arguments give the same files. ``complete`` is written last and says which."""
     complete = out / "complete"
     complete.unlink(missing_ok=True)

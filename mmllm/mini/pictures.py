@@ -92,13 +92,13 @@ def large_picture(rng: Random, held_out: bool) -> Picture:
     return Picture(np.asarray(draw_large(rng, thing)), labels, "large", f"large {thing.colour} {thing.shape}")
 
 
-def digit_picture(rng: Random, held_out: bool, bend: float = 0.0) -> Picture:
-    """A handwritten digit, its form varied by bend; all cells are labelled with it."""
+def digit_picture(rng: Random, held_out: bool, bend: float = 0.0, blend: bool = False) -> Picture:
+    """A handwritten digit, its form varied by bend and blend; all cells are labelled with it."""
     index, number = pick_digit(rng, held_out)
     colour = rng.choice([c for c in COLOURS if ink_held_out(number, c) == held_out])
     labels = _labels("digit")
     labels[:, COLUMN["digit"]] = number + 1
-    return Picture(np.asarray(draw_digit(rng, index, colour, bend)), labels, "digit", f"digit {number}")
+    return Picture(np.asarray(draw_digit(rng, index, colour, bend, blend)), labels, "digit", f"digit {number}")
 
 
 def _document_picture(image: Image.Image, kind: str, rows: Rows) -> Picture:
@@ -135,23 +135,33 @@ def pictures(rng: Random, n: int, held_out: bool, sort: str | None = None) -> li
     return [MAKE[name](rng, held_out) for name in sorts]
 
 
-def lesson(seed: int, step: int, n: int, digits_from: int) -> list[Picture]:
-    """The training pictures of one step, a pure function of seed and step.
+@dataclass(frozen=True)
+class Phases:
+    """When an encoder's training turns to digits: 1437 handwritten ones are few, and reading unseen ones forms last."""
 
-    From step digits_from on half of them are digits in varied forms: 1437 handwritten digits are few, and reading
-    unseen ones is what forms last.
-    """
+    digits_from: int
+    """From this step on half of the pictures are digits in varied forms."""
+    blends_from: int
+    """From this step on half of those are blends of two images of one digit."""
+    steps: int
+
+
+def lesson(seed: int, step: int, n: int, phases: Phases) -> list[Picture]:
+    """The training pictures of one step, a pure function of seed and step."""
     rng = Random(f"{seed}/{step}")
-    if step < digits_from:
+    if step < phases.digits_from:
         return pictures(rng, n, held_out=False)
-    return [digit_picture(rng, False, BEND) for _ in range(n // 2)] + pictures(rng, n - n // 2, held_out=False)
+    blends = [step >= phases.blends_from and index % 2 == 0 for index in range(n // 2)]
+    return [digit_picture(rng, False, BEND, blend) for blend in blends] + pictures(rng, n - n // 2, held_out=False)
 
 
-def share_of_peak(step: int, steps: int, digits_from: int, cooldown: float) -> float:
-    """Learning rate as a share of its peak: warm-up, constant, linear to zero; then again lower for the digits."""
-    if step < digits_from:
-        return min(1.0, (step + 1) / 100, (digits_from - step) / (cooldown * digits_from))
-    at, rest = step - digits_from, steps - digits_from
+def share_of_peak(step: int, phases: Phases, cooldown: float) -> float:
+    """Learning rate as a share of its peak: warm-up, constant, linear to zero; then again lower in each later phase."""
+    if step < phases.digits_from:
+        return min(1.0, (step + 1) / 100, (phases.digits_from - step) / (cooldown * phases.digits_from))
+    blends = step >= phases.blends_from
+    start, end = (phases.blends_from, phases.steps) if blends else (phases.digits_from, phases.blends_from)
+    at, rest = step - start, end - start
     return 0.6 * min(1.0, (at + 1) / 50, (rest - at) / (0.7 * rest))
 
 

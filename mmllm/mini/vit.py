@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from mmllm.mini.cells import CellHeads, cell_loss, pool_cells
-from mmllm.mini.pictures import lesson, share_of_peak, to_tensors
+from mmllm.mini.pictures import Phases, lesson, share_of_peak, to_tensors
 from mmllm.mini.probe import quick_accuracy
 from mmllm.mini.snapshot import load_snapshot, save_snapshot
 
@@ -20,8 +20,9 @@ from mmllm.mini.snapshot import load_snapshot, save_snapshot
 class VitPlan:
     """How the miniature ViT is trained."""
 
-    steps: int = 5200
+    steps: int = 7700
     digits_from: int = 3600
+    blends_from: int = 5200
     batch: int = 64
     width: int = 128
     layers: int = 6
@@ -81,13 +82,14 @@ def train_vit(plan: VitPlan, work: Path, out: Path) -> None:
     model = TaughtVit(plan)
     opts = optimizers_for(model, plan.muon_lr, plan.adam_lr)
     step, peaks, started = load_snapshot(work, model, opts), (plan.muon_lr, plan.adam_lr), time.monotonic()
+    phases = Phases(plan.digits_from, plan.blends_from, plan.steps)
     while step < plan.steps:
-        pixels, labels = to_tensors(lesson(plan.seed, step, plan.batch, plan.digits_from))
+        pixels, labels = to_tensors(lesson(plan.seed, step, plan.batch, phases))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, logits = model.loss(pixels, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        share = share_of_peak(step, plan.steps, plan.digits_from, plan.cooldown)
+        share = share_of_peak(step, phases, plan.cooldown)
         for opt, peak in zip(opts, peaks, strict=True):
             opt.param_groups[0]["lr"] = peak * share
             opt.step()

@@ -128,10 +128,24 @@ def _bent(rng: Random, strokes: Image.Image, bend: float) -> Image.Image:
     return strokes.transform(strokes.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-def draw_digit(rng: Random, index: int, colour: str, bend: float = 0.0) -> Image.Image:
-    """One of scikit-learn's handwritten digits, enlarged to 32..56 pixels, in coloured ink; bend varies its form."""
+def _blended(rng: Random, index: int) -> NDArray[np.float64]:
+    """A digit mixed with another training image of the same digit: new forms between those there are."""
+    images, target = _digit_images()
+    while True:
+        other = rng.randrange(len(images))
+        if target[other] == target[index] and not digit_image_held_out(other):
+            share = rng.uniform(0.3, 0.7)
+            return share * images[index] + (1 - share) * images[other]
+
+
+def draw_digit(rng: Random, index: int, colour: str, bend: float = 0.0, blend: bool = False) -> Image.Image:
+    """One of scikit-learn's handwritten digits, enlarged to 32..56 pixels, in coloured ink.
+
+    For training only, ``bend`` varies its form and ``blend`` mixes it with another of the same digit.
+    """
     side = rng.randint(32, 56)
-    strokes = Image.fromarray((_digit_images()[0][index] * (255 / 16)).astype(np.uint8))
+    digit = _blended(rng, index) if blend else _digit_images()[0][index]
+    strokes = Image.fromarray((digit * (255 / 16)).astype(np.uint8))
     large = strokes.resize((side, side), Image.Resampling.BILINEAR)
     mask = Image.new("L", (SIZE, SIZE), 0)
     mask.paste(
