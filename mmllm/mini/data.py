@@ -22,7 +22,7 @@ from mmllm.mini.world.text import digit, skill
 from mmllm.mini.world.words import COLOURS
 
 DESCRIBE = "describe the image."
-# Ninety-nine numbers and forty words must be read off documents, so most pictures are documents with few questions each.
+# Ninety-nine numbers and forty words are to be read off documents, so most pictures are documents, few questions each.
 TRAIN_SORTS = {"scene": 0.25, "large": 0.04, "digit": 0.15, "document": 0.56}
 TRAIN_TURNS = {"scene": (6, 10), "large": (5, 5), "digit": (3, 3), "document": (3, 5)}
 TEXT_SORTS = ("sound", "graph", "recall", "scene", "document")
