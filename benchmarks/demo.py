@@ -20,7 +20,8 @@ from typing import Any
 RUNS = Path("runs/benchmarks")
 RESULTS = Path("benchmarks/RESULTS.md")
 README = Path("README.md")
-MARKS = ("<!-- results: written by python -m benchmarks.demo table -->", "<!-- end of results -->")
+BLOCKS = ("results", "demo")
+"""Parts of the README between ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``."""
 RECIPES = {name: Path(f"recipes/mini/{name}.yaml") for name in ("demo", "swap_encoder", "easy_vqa")}
 
 
@@ -75,6 +76,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def shown(run: Path) -> str:
+    """What a run says of itself: a line per benchmark, then its answer to the first held-out question of each."""
+    results = json.loads((run / "results.json").read_text())["benchmarks"]
+    lines = [
+        f"{name:15} {row['metric']:12} {row['score']:.3f}  95 % {row['interval'][0]:.3f}-{row['interval'][1]:.3f}  "
+        f"blind {row['blind']:.3f}  n {row['n']}"
+        for name, row in results.items()
+    ]
+    for name in results:
+        rows = (run / "predictions" / f"{name}.jsonl").read_text().splitlines()
+        first = next(row for row in map(json.loads, rows) if "prediction" in row)
+        question = first["question"].removeprefix("<image>\n")
+        lines.append(f"{name:15} {question}  {first['prediction'].strip()}  (truth: {first['references'][0]})")
+    return "\n".join(lines)
+
+
 def machine() -> str:
     """Processor, cores and versions the figures were measured with."""
     import os
@@ -98,9 +115,11 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         f"Machine: {machine()}.\n\n{text}\n"
     )
     readme = README.read_text()
-    before, rest = readme.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}")
+    for name, block in zip(BLOCKS, (text, f"```text\n{shown(RUNS / 'demo-seed0')}\n```"), strict=True):
+        start, end = f"<!-- {name}: written by python -m benchmarks.demo table -->", f"<!-- end of {name} -->"
+        before, rest = readme.split(start)
+        readme = f"{before}{start}\n{block}\n{end}{rest.split(end)[1]}"
+    README.write_text(readme)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
