@@ -14,6 +14,7 @@ from mmllm.assembly import parts
 from mmllm.assembly.build import build
 from mmllm.assembly.loss import label_nll
 from mmllm.assembly.model import Assembly
+from mmllm.connectors.connector import Connector
 from mmllm.recipe import Recipe, parse
 from mmllm.types import IGNORE, CheckpointError, MmllmError, RecipeError, SampleError
 from tests.assemblies import Row, batch_of, tiny_assembly
@@ -163,12 +164,16 @@ def test_train_mode_reaches_connectors_only() -> None:
 def test_extra_losses_are_added_up() -> None:
     """What connectors report beside the likelihood comes back separately."""
 
-    class Balanced(nn.Linear):
+    class Balanced(Connector):
+        def __init__(self) -> None:
+            super().__init__(llm_dim=2)
+            self.weight = nn.Parameter(torch.ones(2))
+
         def extra_loss(self) -> torch.Tensor:
             return self.weight.sum() * 0 + 2.5
 
     assembly = tiny_assembly()
-    assembly.connectors["one"], assembly.connectors["two"] = Balanced(2, 2), Balanced(2, 2)
+    assembly.connectors["one"], assembly.connectors["two"] = Balanced(), Balanced()
     assert assembly(batch_of(assembly, TEXT))[1] == 5.0
 
 
