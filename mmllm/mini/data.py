@@ -55,7 +55,8 @@ def show(rng: Random, sort: str, turns: int, held_out: bool, kinds: dict[str, fl
     if sort == "digit":
         index, number = pick_digit(rng, held_out)
         colour = rng.choice([c for c in COLOURS if ink_held_out(number, c) == held_out])
-        return Shown(draw_digit(rng, index, colour), digit(rng, number, min(turns, 3), PARITY if held_out else TRAIN_PARITY))
+        parity = PARITY if held_out else TRAIN_PARITY
+        return Shown(draw_digit(rng, index, colour), digit(rng, number, min(turns, 3), parity))
     kind, rows = document(rng, held_out)
     return Shown(draw_document(rng, kind, rows), about_document(rng, kind, rows, turns))
 
