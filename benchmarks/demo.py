@@ -46,22 +46,20 @@ def run(recipes: Sequence[str], seeds: Sequence[int], easy_vqa: Path | None) -> 
 
 
 def collect() -> list[dict[str, Any]]:
-    """One row per finished run and benchmark, from the runs' results.json and metrics.jsonl."""
+    """One row per finished run and benchmark, from the runs' results.json."""
     rows = []
     for path in sorted(RUNS.glob("*-seed*/results.json")):
         recipe, seed = path.parent.name.rsplit("-seed", 1)
-        steps = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
-        seconds = sum(step["seconds"] for step in steps)
         for name, scored in json.loads(path.read_text())["benchmarks"].items():
-            rows.append({"recipe": recipe, "seed": int(seed), "benchmark": name, "train_seconds": seconds, **scored})
+            rows.append({"recipe": recipe, "seed": int(seed), "benchmark": name, **scored})
     return rows
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: one line per recipe and benchmark, the mean over seeds and the range."""
     lines = [
-        "| recipe | benchmark | metric | score | blind | seeds (min-max) | n | training steps, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| recipe | benchmark | metric | score | blind | seeds (min-max) | n |",
+        "|---|---|---|---|---|---|---|",
     ]
     for recipe in RECIPES:
         names = dict.fromkeys(row["benchmark"] for row in rows if row["recipe"] == recipe)
@@ -71,7 +69,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(
                 f"| {recipe} | {name} | {group[0]['metric']} | {mean(scores):.3f} "
                 f"| {mean(row['blind'] for row in group):.3f} | {len(group)} ({min(scores):.3f}-{max(scores):.3f}) "
-                f"| {group[0]['n']} | {mean(row['train_seconds'] for row in group):.0f} |"
+                f"| {group[0]['n']} |"
             )
     return "\n".join(lines)
 
@@ -88,8 +86,14 @@ def shown(run: Path) -> str:
         rows = (run / "predictions" / f"{name}.jsonl").read_text().splitlines()
         first = next(row for row in map(json.loads, rows) if "prediction" in row)
         question = first["question"].removeprefix("<image>\n")
-        lines.append(f"{name:15} {question}  {first['prediction'].strip()}  (truth: {first['references'][0]})")
+        truth = first["references"] if row_is_box(first) else first["references"][0]
+        lines.append(f"{name:15} {question}  {first['prediction'].strip()}  (truth: {truth})")
     return "\n".join(lines)
+
+
+def row_is_box(row: dict[str, Any]) -> bool:
+    """Whether the references are the four numbers of a box instead of accepted answers."""
+    return all(isinstance(value, float) for value in row["references"])
 
 
 def machine() -> str:
