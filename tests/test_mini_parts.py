@@ -26,6 +26,7 @@ from mmllm.mini.lm_gate import measure
 from mmllm.mini.lm_rows import RowWriter
 from mmllm.mini.lm_save import save_lm
 from mmllm.mini.pictures import pictures, to_tensors
+from mmllm.mini.probe import probe
 from mmllm.mini.results import encode_clip, encode_vit, measure_part
 from mmllm.mini.snapshot import save_snapshot
 from mmllm.mini.tokenizer import build_tokenizer
@@ -185,3 +186,11 @@ def test_vit_folder_reads_pictures_as_trained() -> None:
 def test_missing_part_is_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(MmllmError, match=r"no miniature part at .* run `python -m mmllm.mini build vit` first"):
         measure_part("vit", tmp_path)
+
+
+@pytest.mark.parametrize("encode", [encode_vit, encode_clip])
+def test_committed_encoders_carry_what_recipes_read_off_them(encode: Callable[..., Any]) -> None:
+    report = probe(encode(HOME / ("vit" if encode is encode_vit else "clip"), -1), n_train=300, n_test=100)
+    for name in ("scene color", "scene shape", "scene place", "document key", "document kind"):
+        assert report[name] >= 0.95, (name, report)
+    assert report["digit digit"] >= 0.8, report

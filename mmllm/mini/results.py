@@ -62,7 +62,10 @@ def encode_clip(folder: Path, layer: int) -> Callable[[Tensor], Tensor]:
 
 
 def measure_part(part: str, home: Path) -> dict[str, float]:
-    """All numbers of one part; encoders are probed at the layer before the last, which recipes use."""
+    """All numbers of one part; encoders are probed at the layer before the last and at the last.
+
+    Floors are for the layer before the last; the miniature recipes read the last.
+    """
     folder = home / part
     if not folder.is_dir():
         raise MmllmError(f"no miniature part at {folder}; run `python -m mmllm.mini build {part}` first")

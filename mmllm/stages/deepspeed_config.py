@@ -8,24 +8,8 @@ from typing import Any
 import torch
 
 from mmllm.recipe import Stage
+from mmllm.recipe_checks import MONITORS, OURS
 from mmllm.types import RecipeError
-
-_MONITORS = ("tensorboard", "wandb", "csv_monitor", "comet")
-_OURS = {
-    "train_batch_size": "batch",
-    "train_micro_batch_size_per_gpu": "micro_batch",
-    "gradient_accumulation_steps": "batch and micro_batch",
-    "gradient_clipping": "clip",
-    "optimizer": "train, betas and weight_decay",
-    "scheduler": "warmup and schedule",
-    "bf16": "llm.dtype",
-    "fp16": "llm.dtype",
-    "zero_optimization.stage": "zero",
-    "zero_optimization.offload_optimizer": "offload",
-    "zero_optimization.offload_param": "offload",
-    "steps_per_print": "log_every",
-    **dict.fromkeys(_MONITORS, "monitor"),
-}
 
 
 def micro_batches(stage: Stage, world: int, where: str) -> tuple[int, int]:
@@ -69,9 +53,9 @@ def config(stage: Stage, where: str, world: int, dtype: torch.dtype, out: Path) 
 def _monitors(stage: Stage, where: str, out: Path) -> dict[str, Any]:
     blocks: dict[str, Any] = {}
     for name, block in stage.monitor.items():
-        key = "csv_monitor" if name == "csv" else name
-        if key not in _MONITORS:
+        if name not in MONITORS:
             raise RecipeError(f"{where}.monitor.{name} is unknown; known are tensorboard, wandb, csv and comet")
+        key = "csv_monitor" if name == "csv" else name
         files = {} if key in ("wandb", "comet") else {"output_path": str(out / key), "job_name": where.split(".")[-1]}
         blocks[key] = {"enabled": block is not False, **files, **(block if isinstance(block, dict) else {})}
     return blocks
@@ -80,8 +64,8 @@ def _monitors(stage: Stage, where: str, out: Path) -> dict[str, Any]:
 def _check(block: dict[str, Any], where: str, path: str) -> None:
     for key, value in block.items():
         full = f"{path}{key}"
-        if full in _OURS:
-            raise RecipeError(f"{where}.{full} is set by the recipe itself: use `{_OURS[full]}` and remove it here")
+        if full in OURS:
+            raise RecipeError(f"{where}.{full} is set by the recipe itself: use `{OURS[full]}` and remove it here")
         if isinstance(value, dict):
             _check(value, where, f"{full}.")
 
