@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from mmllm.assembly import passes
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import Encoded, encode
 from mmllm.batches.prompt import Prompter
@@ -171,8 +172,10 @@ class Decoding:
         self._assembly, self._llm = assembly, assembly.llm
         device = self._llm.device
         batch = batch.to(device)
-        self._present = assembly.present(batch)
+        flow = assembly.flow(batch)
+        assembly.route(flow)
         packed = assembly.embed(batch)
+        self._memories = assembly.memories()
         lengths = batch.cu_seqlens.diff().tolist()
         longest = max(lengths)
         embeds = packed.new_zeros(len(lengths), longest, packed.shape[-1])
@@ -183,19 +186,19 @@ class Decoding:
         positions = self._mask.long().cumsum(dim=-1) - 1
         self._next = positions[:, -1:] + 1
         self._cache = self._llm.new_cache()
-        self.logits = self._decode(embeds, positions)
-
-    def _decode(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """One pass of the LLM; several decodings may take turns, so each says anew where connectors work."""
-        self._assembly.route(self._present)
-        return self._llm.decode(embeds, self._mask, positions, self._cache)
+        self._flow = passes.padded(flow, lengths)
+        assembly.route(self._flow, self._memories)
+        self.logits = self._llm.decode(embeds, self._mask, positions, self._cache)
+        self._flow = passes.step(self._flow)
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> None:
         """Feed one token to each row; ``logits`` are then those of the token after it."""
         ids = torch.tensor(tokens, dtype=torch.int64, device=self._mask.device).unsqueeze(-1)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=-1)
-        self.logits = self._decode(self._llm.embed(ids), self._next)
+        # several decodings may take turns, so each says anew what connectors need to know
+        self._assembly.route(self._flow, self._memories)
+        self.logits = self._llm.decode(self._llm.embed(ids), self._mask, self._next, self._cache)
         self._next = self._next + 1
 
     @torch.inference_mode()
@@ -204,7 +207,7 @@ class Decoding:
         chosen = torch.tensor(rows, dtype=torch.int64, device=self._mask.device)
         self._cache.batch_select_indices(chosen)
         self._mask, self._next = self._mask[chosen], self._next[chosen]
-        self._present = {key: present[chosen] for key, present in self._present.items()}
+        self._flow = passes.kept(self._flow, chosen)
 
 
 def _configured_ends(config: GenerationConfig | None) -> frozenset[int]:

@@ -42,11 +42,16 @@ def accepted(group: str, type: str) -> dict[str, Parameter]:
 
 
 def takes_features(type: str) -> bool | None:
-    """Whether a connector stands between an encoder and the LLM (it needs ``dim``); None when its signature is open."""
+    """Whether a connector gets an encoder's features: it needs ``dim``, has none, or (None) works with and without."""
     parameters = registry.parameters("connectors", type)
     if "dim" in parameters:
-        return parameters["dim"].required
+        return True if parameters["dim"].required else None
     return None if any(parameter.variadic for parameter in parameters.values()) else False
+
+
+def works_inside(type: str) -> bool:
+    """Whether a connector works inside the LLM: it has an ``attach`` of its own."""
+    return "attach" in registry.methods("connectors", type)
 
 
 def problems(group: str, type: str, args: Mapping[str, Any]) -> list[tuple[str | None, str]]:

@@ -93,9 +93,10 @@ def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Proble
     """A connector that takes features says from where; one inside the LLM does not."""
     try:
         takes_features = part_arguments.takes_features(part.type)
+        inside = part_arguments.works_inside(part.type)
     except registry.UnknownName:
         return  # already noted with the arguments
-    if takes_features and part.when is not None:
+    if part.source is not None and part.when is not None and not inside:
         problems.add((*path, "when"), "a connector with `from` works where its encoder's media is; leave it out")
     if takes_features and part.source is None:
         known = ", ".join(encoders) or "none"
@@ -108,8 +109,12 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
     """What a stage trains and reads exists; its DeepSpeed block does not contradict the recipe's words."""
     known = ["llm", *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section))]
     for name in stage.train:
-        if name not in known:
+        # `connectors.image.gates`: what a connector has inside is known once it is made
+        if not any(name == part or name.startswith(f"{part}.") for part in known):
             problems.add((*path, "train", name), unknown("part", name, known))
+        whole = [part for part in stage.train if name.startswith(f"{part}.")]
+        if whole:
+            problems.add((*path, "train", name), f"is inside {whole[0]}, which learns as a whole; keep one of the two")
     for name in stage.data:
         if name not in recipe.data:
             problems.add((*path, "data", name), unknown("data entry", name, recipe.data))

@@ -87,6 +87,19 @@ def parameters(group: str, type: str) -> dict[str, Parameter]:
     return _parameters(*_definition(locate(group, type)))
 
 
+def methods(group: str, type: str) -> set[str]:
+    """Methods that the class defines, with those of its bases but for the last one that can be read; not imported."""
+    found: set[str] = set()
+    where: tuple[str, ast.ClassDef] | None = _definition(locate(group, type))
+    while where is not None:
+        module_name, definition = where
+        bases = [_base(module_name, base) for base in definition.bases]
+        where = next((base for base in bases if base is not None), None)
+        if where is not None:
+            found |= {node.name for node in definition.body if isinstance(node, ast.FunctionDef)}
+    return found
+
+
 def summary(group: str, type: str) -> str:
     """First line of the class's docstring."""
     _, definition = _definition(locate(group, type))

@@ -7,6 +7,7 @@ Axis letters used in every docstring and annotation comment:
 ``T``   tokens of one item: encoder patches (CLS dropped), or places in the LLM's sequence
 ``D``   width: of an encoder's features, or ``D_llm`` of the LLM's residual stream
 ``B``   conversations (sequences) in a batch
+``R``   rows of one pass of the LLM: 1 packed row, or one per conversation while decoding
 ``S``   positions of one packed row, all conversations after each other, no pad tokens
 ``M``   a chosen subset of the S positions (label positions, placeholder positions)
 ``V``   vocabulary of the LLM
@@ -15,7 +16,7 @@ Axis letters used in every docstring and annotation comment:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +110,14 @@ class Batch:
     """Encoder key -> inputs of ``encoder.forward``, collated over the N items of this batch (absent when N = 0)."""
     places: dict[str, torch.Tensor]
     """Encoder key -> int64[M], positions in S its tokens fill, item after item, in raster order."""
+    starts: dict[str, torch.Tensor]
+    """Encoder key -> int64[N], position in S of each item's first place, or of what follows an item without places."""
+    owners: dict[str, torch.Tensor]
+    """Encoder key -> int64[N], conversation of each item."""
     names: list[str]
     """B sample names."""
+    sources: list[str]
+    """B data keys of the recipe; empty text where a conversation is of none (an evaluation, a request)."""
 
     @property
     def n_labels(self) -> int:
@@ -131,3 +138,35 @@ class Batch:
             return value.to(device) if hasattr(value, "to") else value
 
         return Batch(**{name: move(value) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What connectors inside the LLM know of its next pass over R rows of S positions.
+
+    A packed row is R = 1; in decoding each of the B conversations is a row of its own, padded on the left. The
+    mappings have every encoder key, also those without media here.
+    """
+
+    sequence_ids: torch.Tensor
+    """int64[R, S], conversation 0 .. B - 1 of each position (pads too)."""
+    real: torch.Tensor
+    """bool[R, S], False at left pads."""
+    present: Mapping[str, torch.Tensor]
+    """bool[B], whether a conversation has media of this key."""
+    items: Mapping[str, torch.Tensor]
+    """int64[R, S], number of the last item that starts at or before a position, in its conversation; -1: none yet."""
+    owners: Mapping[str, torch.Tensor]
+    """int64[N], conversation of each item; -1: it is no longer there."""
+    places: Mapping[str, torch.Tensor]
+    """int64[M], positions in the flattened R * S that this key's tokens fill, item after item in raster order; empty
+    in the steps of a cached decoding after its first pass."""
+    sources: tuple[str, ...]
+    """B data keys; empty text where unknown."""
+
+    def shows(self, keys: Iterable[str] | None = None) -> torch.Tensor:
+        """bool[R, S]: positions filled by media, of these keys or of any."""
+        flat = self.real.new_zeros(self.real.numel())
+        for key in self.places if keys is None else keys:
+            flat[self.places[key]] = True
+        return flat.view(self.real.shape)

@@ -29,6 +29,7 @@ class Row:
     """A number: that many text tokens; a key: the places of one picture."""
     n_labels: int = 3
     name: str = field(default="")
+    source: str = field(default="")
 
 
 @cache
@@ -59,11 +60,13 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
     """The rows packed in order, with random pictures drawn from each row's seed."""
     lengths = {key: reader.tokens(None) for key, reader in assembly.readers().items()}
     ids: list[torch.Tensor] = []
+    filled: dict[str, list[int]] = {key: [] for key in lengths}
+    starts: dict[str, list[int]] = {key: [] for key in lengths}
     owners: dict[str, list[int]] = {key: [] for key in lengths}
     media_ids: list[torch.Tensor] = []
     pixels: dict[str, list[torch.Tensor]] = {key: [] for key in lengths}
     labels, sizes = [], []
-    for row in rows:
+    for number, row in enumerate(rows):
         generator = torch.Generator().manual_seed(row.seed)
         made = []
         for piece in row.pieces:
@@ -74,7 +77,9 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
             size = lengths[piece]
             assert size is not None
             start = sum(map(len, ids)) + sum(map(len, made))
-            owners[piece] += range(start, start + size)
+            filled[piece] += range(start, start + size)
+            starts[piece].append(start)
+            owners[piece].append(number)
             media_ids.append(torch.full((size,), len(pixels[piece])))
             encoder = assembly.encoders[piece]
             shape = encoder.dummy()["pixels"].shape  # type: ignore[operator]
@@ -96,6 +101,9 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
         sequence_ids=torch.repeat_interleave(torch.arange(len(sizes)), many),
         media_ids=torch.cat([*media_ids, empty]),
         media={key: {"pixels": torch.stack(items)} for key, items in pixels.items() if items},
-        places={key: torch.tensor(owners[key]) for key, items in pixels.items() if items},
+        places={key: torch.tensor(filled[key], dtype=torch.int64) for key, items in pixels.items() if items},
+        starts={key: torch.tensor(starts[key]) for key, items in pixels.items() if items},
+        owners={key: torch.tensor(owners[key]) for key, items in pixels.items() if items},
         names=[row.name or f"row {row.seed}" for row in rows],
+        sources=[row.source for row in rows],
     )

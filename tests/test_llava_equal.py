@@ -87,6 +87,9 @@ def packed(samples: list[tuple[torch.Tensor, torch.Tensor, int]], pixels: torch.
         media_ids=media_ids,
         media={"image": {"pixels": pixels}},
         places={"image": places},
+        starts={"image": places[::PATCHES]},
+        owners={"image": torch.repeat_interleave(torch.arange(len(samples)), lengths)[places[::PATCHES]]},
+        sources=[""] * len(samples),
         names=[f"sample {n}" for n in range(len(samples))],
     )
 

@@ -26,7 +26,7 @@ def routed(family: str, when: tuple[str, ...] | None) -> Assembly:
 def rows_of(assembly: Assembly) -> list[torch.Tensor]:
     """float[S_b, V] of each conversation in the mixed packed row."""
     batch = batch_of(assembly, ROWS)
-    assembly.route(assembly.present(batch), batch.sequence_ids)
+    assembly.route(assembly.flow(batch))
     states = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
     return list(assembly.llm.logits(states).split(batch.cu_seqlens.diff().tolist()))
 

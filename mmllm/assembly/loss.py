@@ -22,17 +22,18 @@ def label_nll(llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, chunk: 
     """
     positions = (labels != IGNORE).nonzero().squeeze(-1)
     if positions.numel() == 0:
-        return llm.logits(hidden[:1]).float().sum() * 0.0
-    states, targets = hidden[positions - 1], labels[positions]
+        return llm.logits(hidden[:1], positions.new_zeros(1)).float().sum() * 0.0
+    places = positions - 1
+    states, targets = hidden[places], labels[positions]
     size = chunk or max(1, CHUNK_LOGITS // llm.vocab_size)
     if len(targets) <= size:
-        return _nll(llm, states, targets)
+        return _nll(llm, states, targets, places)
     sums = [
-        checkpoint(_nll, llm, some, some_targets, use_reentrant=False)
-        for some, some_targets in zip(states.split(size), targets.split(size), strict=True)
+        checkpoint(_nll, llm, *some, use_reentrant=False)
+        for some in zip(states.split(size), targets.split(size), places.split(size), strict=True)
     ]
     return torch.stack(sums).sum()
 
 
-def _nll(llm: CausalLM, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(llm.logits(states).float(), targets, reduction="sum")
+def _nll(llm: CausalLM, states: torch.Tensor, targets: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(llm.logits(states, places).float(), targets, reduction="sum")

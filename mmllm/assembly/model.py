@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
+from mmllm.assembly import passes
 from mmllm.assembly.loss import label_nll
 from mmllm.assembly.readers import Reader
 from mmllm.assembly.splice import splice
 from mmllm.connectors.connector import Connector, Handle
 from mmllm.encoders.encoder import Encoder
 from mmllm.llms.hf import CausalLM
-from mmllm.types import IGNORE, Batch, Features, SampleError
+from mmllm.types import IGNORE, Batch, Features, Pass, SampleError
 
 if TYPE_CHECKING:
     from mmllm.recipe import Recipe
@@ -51,6 +52,8 @@ class Assembly(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
         self.handles: dict[str, Handle | None] = {}
+        for key, name in self.sources.items():
+            connectors[name].source = key
         with torch.random.fork_rng(devices=[]):
             for key, connector in connectors.items():
                 seed_for(recipe.seed if recipe is not None else 0, key)  # those inside the LLM make their weights now
@@ -82,26 +85,30 @@ class Assembly(nn.Module):
         no rank waits for another.
         """
         batch = _never_empty(batch)
-        self.route(self.present(batch), batch.sequence_ids)
+        self.route(self.flow(batch))
         hidden = self.llm.hidden(self.embed(batch), batch.position_ids, batch.cu_seqlens)
         nll = label_nll(self.llm, hidden, batch.labels)
         return nll, self._extra_loss(nll)
 
-    def present(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Encoder key -> bool[B], whether a conversation of the batch has media of it."""
-        none = torch.zeros(len(batch.names), dtype=torch.bool, device=batch.sequence_ids.device)
-        places = {key: batch.places[key] for key in self.sources if key in batch.places}
-        found = {key: none.index_fill(0, batch.sequence_ids[at], True) for key, at in places.items()}
-        return {key: found.get(key, none) for key in self.sources}
+    def flow(self, batch: Batch) -> Pass:
+        """Facts of the pass over a packed batch."""
+        return passes.packed(batch, self.sources)
 
-    def route(self, present: Mapping[str, torch.Tensor], sequence_ids: torch.Tensor | None = None) -> None:
-        """Tell connectors with ``when:`` in which conversations of the next pass they work; see ``Connector.route``."""
-        for connector in self.connectors.values():
+    def route(self, flow: Pass, memories: Mapping[str, Any] | None = None) -> None:
+        """Tell the connectors about the next pass of the LLM, before ``embed``; see ``Connector.route``.
+
+        ``memories``: what ``memories()`` gave after ``embed``, in later passes over the same conversations.
+        """
+        for key, connector in self.connectors.items():
             assert isinstance(connector, Connector)
-            connector.route(present, sequence_ids)
+            connector.route(flow, None if memories is None else memories[key])
+
+    def memories(self) -> dict[str, Any]:
+        """Connector key -> what it keeps of the media of the last ``embed``."""
+        return {key: connector.memory for key, connector in self.connectors.items()}
 
     def embed(self, batch: Batch) -> torch.Tensor:
-        """Text embeddings with the media spliced in: float[S, D].
+        """Text embeddings with the media spliced in: float[S, D]; ``route`` comes before it.
 
         Raises:
             SampleError: an item's places and its connector's tokens differ in number, or media of an unknown key.
@@ -162,6 +169,9 @@ def seed_for(seed: int, key: str) -> None:
     torch.manual_seed((seed + zlib.crc32(key.encode())) % 2**63)
 
 
+_NOTHING: dict[str, Any] = {"media": {}, "places": {}, "starts": {}, "owners": {}}
+
+
 def _never_empty(batch: Batch) -> Batch:
     """The batch itself, or one token without label where a rank got no sample."""
     if batch.n_tokens:
@@ -169,7 +179,7 @@ def _never_empty(batch: Batch) -> Batch:
     one = batch.input_ids.new_zeros(1)
     bounds = torch.tensor([0, 1], dtype=torch.int32, device=one.device)
     row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE, "position_ids": one, "sequence_ids": one}
-    return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, media={}, places={}, names=["(no sample)"])
+    return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, **_NOTHING, names=["(no sample)"], sources=[""])
 
 
 def _cast(inputs: Mapping[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:

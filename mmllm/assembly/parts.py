@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmllm.assembly.model import Assembly
-from mmllm.connectors.lora import LoraConnector
+from mmllm.connectors.connector import Connector
 from mmllm.types import CheckpointError, RecipeError
 
 CHUNK = 2**24
@@ -46,38 +46,67 @@ def set_trainable(assembly: Assembly, train: Mapping[str, float]) -> list[PartRo
         RecipeError: a name that is no part, or a part that has nothing to learn.
     """
     known = parts(assembly)
-    for name in train:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise RecipeError(f"train: {name!r} is no part of this model; its parts are {', '.join(known)}{hint}")
-        if not any(True for _ in known[name].parameters()):
-            raise RecipeError(f"train: {name!r} ({_class(known[name])}) has no weights that could learn; leave it out")
+    rates = {name: learning(assembly, name) for name in train}
+    assembly.requires_grad_(False)
     rows = []
     for name, module in known.items():
-        module.requires_grad_(name in train)
-        for parameter in module.parameters():
-            if name not in train:
-                parameter.grad = None
+        inside = [wanted for wanted in train if wanted == name or wanted.startswith(f"{name}.")]
+        chosen = [(wanted, list(rates[wanted].values())) for wanted in inside]
         n_params = sum(_count(parameter) for parameter in module.parameters())
-        rows.append(PartRow(name, _class(module), n_params, n_params if name in train else 0, train.get(name)))
+        if not chosen:
+            rows.append(PartRow(name, _class(module), n_params, 0, None))
+        for wanted, parameters in chosen:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            n_learning = sum(_count(parameter) for parameter in parameters)
+            n_shown = n_params if wanted == name else n_learning
+            rows.append(PartRow(wanted, _class(module), n_shown, n_learning, train[wanted]))
+        for parameter in module.parameters():
+            if not parameter.requires_grad:
+                parameter.grad = None
     rest(assembly)
     return rows
 
 
+def learning(assembly: Assembly, name: str) -> dict[str, nn.Parameter]:
+    """The parameters that ``name`` under ``train:`` means: a part's, or those inside it whose name begins so.
+
+    ``connectors.image`` is the whole connector, ``connectors.image.gates`` its parameters below ``gates``.
+
+    Raises:
+        RecipeError: a name that is no part, or nothing in it that could learn.
+    """
+    known = parts(assembly)
+    part = next((key for key in known if name == key or name.startswith(f"{key}.")), None)
+    if part is None:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"train: {name!r} is no part of this model; its parts are {', '.join(known)}{hint}")
+    own = dict(known[part].named_parameters())
+    if not own:
+        raise RecipeError(f"train: {name!r} ({_class(known[part])}) has no weights that could learn; leave it out")
+    inner = name[len(part) + 1 :]
+    found = {key: parameter for key, parameter in own.items() if not inner or f"{key}.".startswith(f"{inner}.")}
+    if not found:
+        firsts = ", ".join(dict.fromkeys(key.split(".")[0] for key in own))
+        raise RecipeError(f"train: {part} ({_class(known[part])}) has nothing called {inner!r}; it has {firsts}")
+    return found
+
+
 def rest(assembly: Assembly) -> None:
-    """Let LoRA updates that are frozen and still zero cost nothing."""
+    """Let updates inside the LLM that are frozen and still zero cost nothing."""
     for connector in assembly.connectors.values():
-        if isinstance(connector, LoraConnector):
-            connector.rest()
+        assert isinstance(connector, Connector)
+        connector.rest()
 
 
 def learned_parts(assembly: Assembly) -> list[str]:
     """Names of the parts whose tensors a checkpoint holds: all connectors, and whatever else a stage trains."""
     names = [f"connectors.{key}" for key in assembly.connectors]
     stages = assembly.recipe.stages.values() if assembly.recipe is not None else ()
-    trained = {name for stage in stages for name in stage.train}
-    return names + [name for name in parts(assembly) if name in trained and name not in names]
+    trained = tuple(f"{name}." for stage in stages for name in stage.train)
+    others = [name for name in parts(assembly) if name not in names]
+    return names + [name for name in others if any(wanted.startswith(f"{name}.") for wanted in trained)]
 
 
 def trainable_state(assembly: Assembly) -> dict[str, torch.Tensor]:

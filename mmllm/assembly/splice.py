@@ -24,8 +24,10 @@ def splice(embeds: torch.Tensor, tokens: torch.Tensor, batch: Batch, key: str) -
 
 def _compare_counts(places: torch.Tensor, tokens: torch.Tensor, batch: Batch, key: str) -> None:
     items, expected = tokens.shape[:2]
+    if expected == 0 and len(places) == 0:
+        return
     owner = batch.media_ids[places]
-    if len(places) == items * expected and bool((owner.view(items, -1) == _numbers(items, owner)).all()):
+    if len(places) == items * expected and bool((owner.view(items, expected) == _numbers(items, owner)).all()):
         return
     counts = torch.bincount(owner.clamp(min=0), minlength=items).tolist()
     item = next((i for i, count in enumerate(counts) if count != expected), 0)

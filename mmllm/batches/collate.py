@@ -24,7 +24,9 @@ def collate(samples: Sequence[Encoded], readers: Mapping[str, Reader]) -> Batch:
     media_ids = torch.full_like(row, -1)
     items: dict[str, list[Inputs]] = {}
     places: dict[str, list[torch.Tensor]] = {}
-    for sample, offset in zip(samples, bounds[:-1], strict=True):
+    starts: dict[str, list[int]] = {}
+    owners: dict[str, list[int]] = {}
+    for number, (sample, offset) in enumerate(zip(samples, bounds[:-1], strict=True)):
         first = {key: len(items.get(key, [])) for key in sample.media}
         for key, inputs in sample.media.items():
             items.setdefault(key, []).extend(inputs)
@@ -32,6 +34,8 @@ def collate(samples: Sequence[Encoded], readers: Mapping[str, Reader]) -> Batch:
             start = offset + span.start
             media_ids[start : start + span.length] = first[span.key] + span.item
             places.setdefault(span.key, []).append(row[start : start + span.length])
+            starts.setdefault(span.key, []).append(start)
+            owners.setdefault(span.key, []).append(number)
     return Batch(
         input_ids=_flat([sample.ids for sample in samples]),
         labels=_flat([sample.labels for sample in samples]),
@@ -41,7 +45,10 @@ def collate(samples: Sequence[Encoded], readers: Mapping[str, Reader]) -> Batch:
         media_ids=media_ids,
         media={key: readers[key].collate(inputs) for key, inputs in items.items()},
         places={key: torch.cat(rows) for key, rows in places.items()},
+        starts={key: torch.tensor(values) for key, values in starts.items()},
+        owners={key: torch.tensor(values) for key, values in owners.items()},
         names=[sample.name for sample in samples],
+        sources=[sample.source for sample in samples],
     )
 
 

@@ -60,6 +60,8 @@ class Encoded:
     name: str
     n_labels: int
     """Supervised positions."""
+    source: str = ""
+    """Data key of the recipe it was drawn from, if any."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], cont
     return Plan(sample, prompt, length, n_labels)
 
 
-def finish(planned: Plan, readers: Mapping[str, Reader]) -> Encoded:
+def finish(planned: Plan, readers: Mapping[str, Reader], source: str = "") -> Encoded:
     """Read the media and expand each placeholder into as many places as its item takes. SampleError if unreadable."""
     prompt = planned.prompt
     ids: list[int] = []
@@ -124,7 +126,7 @@ def finish(planned: Plan, readers: Mapping[str, Reader]) -> Encoded:
         labels[0] = IGNORE  # nothing precedes it, so nothing predicts it
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
-    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels)
+    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, source)
 
 
 def encode(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Encoded:

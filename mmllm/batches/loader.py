@@ -136,10 +136,12 @@ class Loader:
     def _prepare(self, step: int, drawn: list[tuple[str, int]]) -> _Prepared:
         """Plan the whole step, read and pack this rank's part. Runs in a worker; touches no state of the loader."""
         plans: list[Plan] = []
+        keys: list[str] = []
         bad: list[SampleError] = []
         for name, index in drawn:
             try:
                 plans.append(self._plan(name, index))
+                keys.append(name)
             except SampleError as error:
                 bad.append(error)
         bins = split([planned.length for planned in plans], self.world * self.n_micro)
@@ -149,7 +151,7 @@ class Loader:
             encoded: list[Encoded] = []
             for i in members:
                 try:
-                    encoded.append(finish(plans[i], self.readers))
+                    encoded.append(finish(plans[i], self.readers, keys[i]))
                 except SampleError as error:
                     prepared.unread.append((str(error), plans[i].n_labels))
             prepared.micro.append(collate(encoded, self.readers))

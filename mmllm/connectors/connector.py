@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.types import Features, MmllmError
+from mmllm.types import Features, MmllmError, Pass
 
 
 class Handle(Protocol):
@@ -29,6 +29,8 @@ class Connector(nn.Module):
 
     dim: int
     llm_dim: int
+    identity_at_start: bool = False
+    """Inside the LLM: whether untrained weights leave its logits bit-identical."""
 
     def __init__(self, *, llm_dim: int, dim: int = 0) -> None:
         super().__init__()
@@ -36,19 +38,41 @@ class Connector(nn.Module):
         self.llm_dim = llm_dim
         self.when: tuple[str, ...] | None = None
         """Encoder keys: inside the LLM, work only in conversations with media of one of them. None: always."""
+        self.source: str | None = None
+        """Encoder key whose features ``forward`` gets; None for those that get none."""
+        self.flow: Pass | None = None
+        """Facts of the LLM's next pass, the same until its backward pass is over."""
         self.active: Tensor | None = None
-        """bool[1, S, 1] (packed) or bool[B, 1, 1] where the next pass of the LLM is to be changed. None: everywhere."""
+        """bool[R, S, 1] where the next pass of the LLM is to be changed. None: everywhere."""
+        self.memory: tuple[Tensor, ...] | None = None
+        """What ``forward`` keeps of the items of this batch for its layers inside the LLM; None: there are none."""
 
-    def route(self, present: Mapping[str, Tensor], sequence_ids: Tensor | None) -> None:
-        """Set ``active`` for the next pass of the LLM, and for its recomputation in the backward pass.
+    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
+        """Take the facts of the next pass of the LLM, and of its recomputation in the backward pass.
 
-        ``present``: encoder key -> bool[B], whether a conversation has media of it. ``sequence_ids`` int64[S] of a
-        packed row; None where the B conversations are rows of their own.
+        ``memory``: what an earlier pass over the same conversations kept of their items (cached decoding).
         """
+        self.flow, self.memory = flow, memory
         if self.when is None:
             return
-        chosen = torch.stack([present[key] for key in self.when]).any(dim=0)
-        self.active = chosen[:, None, None] if sequence_ids is None else chosen[sequence_ids][None, :, None]
+        chosen = torch.stack([flow.present[key] for key in self.when]).any(dim=0)
+        self.active = chosen[flow.sequence_ids][..., None]
+
+    def choose(self, changed: Tensor, output: Tensor) -> Tensor:
+        """``changed`` where active, else ``output`` bit for bit: float[R, S, D] or float[R * S, D]."""
+        if self.active is None:
+            return changed
+        # GPT-2's Conv1D and some MLPs see rows [R * S, D] instead of [R, S, D]
+        active = self.active if output.dim() == 3 else self.active.flatten(0, 1)
+        return torch.where(active, changed, output)
+
+    def rest(self) -> None:
+        """Hook for what may be skipped while it is frozen; called when weights were loaded or (un)frozen."""
+        return None
+
+    def report(self) -> dict[str, Any] | None:
+        """What log and evaluation should show of the passes since the last call (JSON values); default: none."""
+        return None
 
     def tokens(self, grid: Sequence[int]) -> int:
         """Places that one item of this grid takes in the LLM's sequence, known before any forward; 0 inside the LLM."""

@@ -60,6 +60,8 @@ class Attached:
 class LoraConnector(Connector):
     """Low-rank updates of the LLM's linear layers; works inside the LLM, takes no places in its sequence."""
 
+    identity_at_start = True
+
     def __init__(
         self,
         *,
@@ -121,11 +123,6 @@ def _adding(connector: Connector, update: Any) -> Callable[[torch.Tensor, torch.
     def change(x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         if update.idle:
             return output
-        added = output + update(x)
-        if connector.active is None:
-            return added
-        # GPT-2's Conv1D and some projections see rows [S, D] instead of [1, S, D]
-        active = connector.active if output.dim() == 3 else connector.active.flatten(0, 1)
-        return torch.where(active, added, output)
+        return connector.choose(output + update(x), output)
 
     return change

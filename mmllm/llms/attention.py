@@ -7,6 +7,7 @@ the whole row. Without a :class:`Packing` (cached decoding) the padded path of t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 ATTENTION = "mmllm_packed"
 """Name under which the attention below is known to transformers."""
+Extend = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""(query float[R, heads, S, d], output float[R, S, heads, d], scaling of query x key) -> another output."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,55 @@ def attention(
     softcap: float | None = None,
     sliding_window: int | None = None,
     packing: Packing | None = None,
+    extensions: Mapping[int, Sequence[Extend]] | None = None,
+    capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer.
 
     ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
-    the row is packed (``attention_mask`` is then not looked at). Returns float[1 or B, S, heads, d].
+    the row is packed (``attention_mask`` is then not looked at). ``extensions``: layer -> what changes its output.
+    ``capture`` takes key and value and nothing is attended. Returns float[1 or B, S, heads, d].
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if capture is not None:
+        capture.append((key, value))
+        return query.transpose(1, 2), None
+    words = {"dropout": dropout, "softcap": softcap, "sliding_window": sliding_window, **kwargs}
+    out = _attended(module, query, key, value, attention_mask, scale, packing, **words)
+    if extensions is not None:
+        for extend in extensions.get(module.layer_idx, ()):  # type: ignore[call-overload]
+            out = extend(query, out, scale)
+    return out, None
+
+
+def _attended(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scale: float,
+    packing: Packing | None,
+    *,
+    dropout: float,
+    softcap: float | None,
+    sliding_window: int | None,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """float[1 or B, S, heads, d]: packed, or as transformers does it."""
     if packing is not None:
         if _varlen_fits(query, value, softcap):
-            return _varlen(query, key, value, scale, sliding_window, packing), None
-        return _per_conversation(query, key, value, scale, softcap, sliding_window, packing), None
+            return _varlen(query, key, value, scale, sliding_window, packing)
+        return _per_conversation(query, key, value, scale, softcap, sliding_window, packing)
     if softcap is None:
-        return sdpa_attention_forward(
+        out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scale, **kwargs
         )
+        return out
     if attention_mask is None:  # sdpa_mask leaves it out when it is plainly causal
         attention_mask = _band(query.shape[2], key.shape[2], None, query.device)
-    return _capped(query, key, value, scale, softcap, attention_mask).transpose(1, 2), None
+    return _capped(query, key, value, scale, softcap, attention_mask).transpose(1, 2)
 
 
 def _varlen_fits(query: torch.Tensor, value: torch.Tensor, softcap: float | None) -> bool:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+"""Of an input."""
+ChangeOutput = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of an output, given the input too."""
+
+Around = Callable[[Callable[..., Any], torch.Tensor], torch.Tensor]
+"""Of a whole layer, given its own forward and its input."""
 
 
 class Handle:
@@ -24,6 +33,22 @@ class Handle:
             undo()
 
 
+class Switch:
+    """Whether the hooks of one LLM work; off while its frozen layers are asked for something outside of a pass."""
+
+    def __init__(self) -> None:
+        self.on = True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """No hook works inside."""
+        before, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = before
+
+
 def all_of(handles: list[Handle]) -> Handle:
     """One handle that removes all, last first."""
 
@@ -34,15 +59,49 @@ def all_of(handles: list[Handle]) -> Handle:
     return Handle(undo)
 
 
-def after(module: nn.Module, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Handle:
+def after(module: nn.Module, change: ChangeOutput, switch: Switch) -> Handle:
     """Replace what ``module`` returns by ``change(its first input, what it returned)``."""
 
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if not switch.on:
+            return output
+        given = first_input(args, kwargs)
         if isinstance(output, tuple):
-            return (change(args[0], output[0]), *output[1:])
-        return change(args[0], output)
+            return (change(given, output[0]), *output[1:])
+        return change(given, output)
 
-    return Handle(module.register_forward_hook(hook).remove)
+    return Handle(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+
+def before(module: nn.Module, change: Change, switch: Switch) -> Handle:
+    """Replace the first input of ``module`` by ``change(it)``."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return with_first_input(args, kwargs, change(first_input(args, kwargs))) if switch.on else (args, kwargs)
+
+    return Handle(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+
+def around(module: nn.Module, run: Around, switch: Switch) -> Handle:
+    """Let ``run(the module's own forward, input)`` compute what this instance of ``module`` returns."""
+    plain = module.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return run(plain, x) if switch.on else plain(x)
+
+    return _with_forward(module, forward)
+
+
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """The hidden states a decoder layer or one of its parts was called with, by position or by name."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def with_first_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any], value: torch.Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with other hidden states."""
+    return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": value})
 
 
 def replace(root: nn.Module, name: str, module: nn.Module) -> Handle:
@@ -63,10 +122,28 @@ def checkpointed(module: nn.Module) -> Handle:
     plain = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return plain(*args, **kwargs)
-        return checkpoint(partial(plain, **kwargs), *args, use_reentrant=False)
+        return recomputed(plain, args, kwargs)
 
+    return _with_forward(module, forward)
+
+
+def recomputed(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``run(*args, **kwargs)``, computed again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return run(*args, **kwargs)
+    return checkpoint(partial(run, **kwargs), *args, use_reentrant=False)
+
+
+def _with_forward(module: nn.Module, forward: Callable[..., Any]) -> Handle:
+    """Another ``forward`` on this instance; what it had (its class's, or an earlier one of its own) comes back."""
+    own = module.__dict__.get("forward")
     # on the instance: transformers' own switch needs train mode, which would also turn dropout on
     module.__dict__["forward"] = forward
-    return Handle(lambda: module.__dict__.pop("forward"))
+
+    def undo() -> None:
+        if own is None:
+            module.__dict__.pop("forward")
+        else:
+            module.__dict__["forward"] = own
+
+    return Handle(undo)

@@ -6,18 +6,17 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
 from mmllm.llms import handles
-from mmllm.llms.attention import ATTENTION, Packing, register
+from mmllm.llms.attention import ATTENTION, Extend, Packing, register
 from mmllm.llms.check import check_logits, reference_logits
 from mmllm.llms.head import head_of
+from mmllm.llms.inside import Inside
 from mmllm.types import MmllmError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,7 +30,7 @@ def resolve_dtype(word: str) -> torch.dtype:
     return DTYPES[word]
 
 
-class CausalLM(nn.Module):
+class CausalLM(Inside):
     """Any ``AutoModelForCausalLM``, frozen and in eval mode for good (dropout off, also while connectors train)."""
 
     model: PreTrainedModel
@@ -59,6 +58,12 @@ class CausalLM(nn.Module):
                 "embeddings; use the tokenizer that belongs to the model"
             )
         self._checkpointing: list[handles.Handle] = []
+        self._switch = handles.Switch()
+        self._extensions: dict[int, list[Extend]] = {}
+        self._rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None] = {}
+        self._n_copies = 0
+        self.head_places: torch.Tensor | None = None
+        """int64[M] while ``logits`` runs: where in the packed row its hidden states are; None: one of each row."""
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         reference = reference_logits(model)
@@ -112,11 +117,6 @@ class CausalLM(nn.Module):
         return super().train(False)
 
     @property
-    def decoder(self) -> nn.Module:
-        """The model without its LM head."""
-        return self.model.get_submodule(self.decoder_name)
-
-    @property
     def device(self) -> torch.device:
         """Where the embeddings lie."""
         return self.model.get_input_embeddings().weight.device
@@ -143,12 +143,21 @@ class CausalLM(nn.Module):
             attention_mask=embeds.new_ones(1, 1, 1, 1),
             use_cache=False,
             packing=Packing.of(cu_seqlens),
+            extensions=self._extensions,
         )
         return output.last_hidden_state.squeeze(0)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks."""
-        return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
+    def logits(self, hidden: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks.
+
+        ``places`` int64[M]: where in the packed row these states are, for connectors that work at the head; None in
+        decoding, where they are the last of each row.
+        """
+        self.head_places = places
+        try:
+            return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
+        finally:
+            self.head_places = None
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""
@@ -168,50 +177,9 @@ class CausalLM(nn.Module):
             position_ids=position_ids.clamp(min=0),
             past_key_values=cache,
             use_cache=True,
+            extensions=self._extensions,
         )
         return self.logits(output.last_hidden_state[:, -1])
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The decoder blocks in order."""
-        lists = [m for m in self.decoder.children() if isinstance(m, nn.ModuleList) and len(m) == self.n_blocks]
-        return lists[0]
-
-    def linears(self, targets: Sequence[str] | str = "all-linear") -> dict[str, nn.Module]:
-        """Linear layers of the blocks by their name in ``model``.
-
-        ``targets``: ``all-linear``, or names as ``q_proj`` or ``self_attn.q_proj`` that end a layer's name.
-
-        Raises:
-            MmllmError: a target that no layer has.
-        """
-        inside = tuple(f"{name}." for name, module in self.model.named_modules() if module is self.blocks)
-        found = {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and name.startswith(inside)
-        }
-        if isinstance(targets, str):
-            if targets in ("all-linear", "all"):
-                return found
-            targets = [targets]
-        for target in targets:
-            if not any(name.endswith(f".{target}") for name in found):
-                known = ", ".join(sorted({name.rsplit(".", 1)[1] for name in found}))
-                raise MmllmError(f"targets: no linear layer of this LLM is called {target!r}; it has {known}")
-        return {name: m for name, m in found.items() if any(name.endswith(f".{target}") for target in targets)}
-
-    def after_block(self, index: int, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> handles.Handle:
-        """Replace the output of block ``index`` by ``change(its input, its output)``, float[1 or B, S, D_hidden]."""
-        return handles.after(self.blocks[index], change)
-
-    def after_linear(self, name: str, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> handles.Handle:
-        """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
-        return handles.after(self.model.get_submodule(name), change)
-
-    def replace_linear(self, name: str, module: nn.Module) -> handles.Handle:
-        """Put ``module`` where the linear layer ``name`` is, until the handle is removed."""
-        return handles.replace(self.model, name, module)
 
     def gradient_checkpointing(self, enable: bool) -> None:
         """Recompute each block in the backward pass (non-reentrant), or stop doing so."""

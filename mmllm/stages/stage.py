@@ -13,7 +13,7 @@ import torch
 from mmllm import registry
 from mmllm.assembly.build import build
 from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import frozen_digests, load_trainable, parts, set_trainable, trainable_state
+from mmllm.assembly.parts import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.prompt import Prompter
@@ -94,9 +94,10 @@ class StageTraining:
         dtype = self.assembly.llm.dtype
         if dtype == torch.float16:
             raise MmllmError("llm.dtype float16 is for use only; train with bfloat16, float32 or auto")
-        modules = parts(self.assembly)
-        learning = {name: (peak, modules[name].parameters()) for name, peak in self.settings.train.items()}
-        groups = optimizer_groups(learning, self.settings.weight_decay)
+        wanted = self.settings.train.items()
+        groups = optimizer_groups(
+            {name: (peak, learning(self.assembly, name).values()) for name, peak in wanted}, self.settings.weight_decay
+        )
         block = config(self.settings, self.where, ranks.world(), dtype, self.out)
         return Engine(self.assembly, groups, self.settings.betas, block)
 

@@ -1,0 +1,311 @@
+"""Where connectors take hold inside an LLM: blocks, their attention and MLP, linear layers, embeddings, norm and head.
+
+The base of ``hf.CausalLM``. Everything works on instances, is the same for every family, and is undone by its handle.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from mmllm.llms import handles
+from mmllm.llms.attention import Extend
+from mmllm.llms.blocks import LINEAR, BlockParts, out_features
+from mmllm.llms.handles import Around, Change, ChangeOutput, Handle
+from mmllm.types import MmllmError
+
+
+class Inside(nn.Module):
+    """A causal LM as connectors see it. R rows of S positions: one packed row, or one per conversation in decoding."""
+
+    model: PreTrainedModel
+    decoder_name: str
+    n_blocks: int
+    _switch: handles.Switch
+    _extensions: dict[int, list[Extend]]
+    _checkpointing: list[Handle]
+    _rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None]
+    _n_copies: int
+
+    # ---- what is there
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its LM head."""
+        return self.model.get_submodule(self.decoder_name)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks in order."""
+        lists = [m for m in self.decoder.children() if isinstance(m, nn.ModuleList) and len(m) == self.n_blocks]
+        return lists[0]
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the residual stream; OPT's may be wider than its embeddings."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a block."""
+        return int(self.model.config.get_text_config().num_attention_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return int(BlockParts.of(self.blocks[0]).attention.head_dim)  # type: ignore[arg-type]
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        _, columns = self.value_projection(0)
+        return (columns.stop - columns.start) // self.head_dim
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block.
+
+        Raises:
+            MmllmError: there is none.
+        """
+        others = [child for child in self.decoder.children() if not isinstance(child, nn.ModuleList)]
+        norms = [m for m in others if hasattr(m, "weight") and not isinstance(m, (*LINEAR, nn.Embedding))]
+        if not norms:
+            raise MmllmError(f"{type(self.model).__name__} has no norm after its blocks")
+        return norms[-1]
+
+    def parts(self, index: int) -> BlockParts:
+        """Attention and MLP of block ``index``.
+
+        Raises:
+            MmllmError: there is no such block, or it has another structure.
+        """
+        if not 0 <= index < self.n_blocks:
+            raise MmllmError(f"layer {index}: this LLM has {self.n_blocks} blocks, numbered from 0")
+        return BlockParts.of(self.blocks[index])
+
+    def block_linears(self, index: int) -> dict[str, dict[str, nn.Module]]:
+        """``attention`` and ``mlp`` -> full name (as in :meth:`linears`) -> linear layer of block ``index``."""
+        root = self._name_of(self.blocks[index])
+        found = self.parts(index).linears(self.blocks[index])
+        return {part: {f"{root}.{name}": m for name, m in named.items()} for part, named in found.items()}
+
+    def linears(self, targets: Sequence[str] | str = "all-linear") -> dict[str, nn.Module]:
+        """Linear layers of the blocks by their name in ``model``.
+
+        ``targets``: ``all-linear``, or names as ``q_proj`` or ``self_attn.q_proj`` that end a layer's name.
+
+        Raises:
+            MmllmError: a target that no layer has.
+        """
+        inside = f"{self._name_of(self.blocks)}."
+        named = self.model.named_modules()
+        found = {name: m for name, m in named if isinstance(m, LINEAR) and name.startswith(inside)}
+        if isinstance(targets, str):
+            if targets in ("all-linear", "all"):
+                return found
+            targets = [targets]
+        for target in targets:
+            if not any(name.endswith(f".{target}") for name in found):
+                known = ", ".join(sorted({name.rsplit(".", 1)[1] for name in found}))
+                raise MmllmError(f"targets: no linear layer of this LLM is called {target!r}; it has {known}")
+        return {name: m for name, m in found.items() if any(name.endswith(f".{target}") for target in targets)}
+
+    def value_projection(self, index: int) -> tuple[str, slice]:
+        """The linear layer of block ``index`` whose output holds the values, and their columns in it."""
+        linears = self.block_linears(index)["attention"]
+        size = int(self.parts(index).attention.head_dim)  # type: ignore[arg-type]
+        for name, linear in linears.items():
+            if name.endswith(".v_proj"):
+                return name, slice(0, out_features(linear))
+        for name, linear in linears.items():  # queries, keys and values side by side
+            rest = out_features(linear) - self.heads * size
+            if rest > 0 and rest % (2 * size) == 0:
+                return name, slice(out_features(linear) - rest // 2, out_features(linear))
+        raise MmllmError(f"{type(self.model).__name__}: its attention has no layer that gives the values")
+
+    def _name_of(self, wanted: nn.Module) -> str:
+        return next(name for name, module in self.model.named_modules() if module is wanted)
+
+    # ---- hooks
+
+    def after_block(self, index: int, change: ChangeOutput) -> Handle:
+        """Replace the output of block ``index`` by ``change(its input, its output)``, float[R, S, hidden_dim]."""
+        return handles.after(self.blocks[index], change, self._switch)
+
+    def before_block(self, index: int, change: Change) -> Handle:
+        """Replace the input of block ``index`` by ``change(it)``, float[R, S, hidden_dim]."""
+        return handles.before(self.blocks[index], change, self._switch)
+
+    def before_attention(self, index: int, change: Change) -> Handle:
+        """Replace the (already normed, where the family norms first) input of the attention of block ``index``."""
+        return handles.before(self.parts(index).attention, change, self._switch)
+
+    def after_attention(self, index: int, change: ChangeOutput) -> Handle:
+        """Replace the output of the attention of block ``index``, before the residual is added."""
+        return handles.after(self.parts(index).attention, change, self._switch)
+
+    def before_mlp(self, index: int, change: Change) -> Handle:
+        """Replace the (already normed) input of the MLP of block ``index``: float[R, S, D], OPT: float[R * S, D]."""
+        return handles.before(self.parts(index).mlp_first, change, self._switch)
+
+    def after_mlp(self, index: int, change: ChangeOutput) -> Handle:
+        """Replace the output of the MLP of block ``index``; ``change`` gets the MLP's input and its output."""
+        parts = self.parts(index)
+        if parts.mlp_first is parts.mlp_last:
+            return handles.after(parts.mlp_last, change, self._switch)
+        given: list[torch.Tensor] = []
+
+        def keep(x: torch.Tensor) -> torch.Tensor:
+            given[:] = [x]
+            return x
+
+        def changed(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+            return change(given.pop(), output)
+
+        first = handles.before(parts.mlp_first, keep, self._switch)
+        return handles.all_of([first, handles.after(parts.mlp_last, changed, self._switch)])
+
+    def after_linear(self, name: str, change: ChangeOutput) -> Handle:
+        """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
+        return handles.after(self.model.get_submodule(name), change, self._switch)
+
+    def around_linear(self, name: str, run: Around) -> Handle:
+        """Let ``run(the layer's own forward, input)`` compute the output of the linear layer ``name``."""
+        return handles.around(self.model.get_submodule(name), run, self._switch)
+
+    def replace_linear(self, name: str, module: nn.Module) -> Handle:
+        """Put ``module`` where the linear layer ``name`` is, until the handle is removed."""
+        return handles.replace(self.model, name, module)
+
+    def after_embed(self, change: ChangeOutput) -> Handle:
+        """Replace the embeddings of text: ``change(ids int64[S] or [B, S], float[S, D] or [B, S, D])``."""
+        return handles.after(self.model.get_input_embeddings(), change, self._switch)
+
+    def after_final_norm(self, change: ChangeOutput) -> Handle:
+        """Replace the output of the norm after the last block, float[R, S, hidden_dim]."""
+        return handles.after(self.final_norm, change, self._switch)
+
+    def after_head(self, change: ChangeOutput) -> Handle:
+        """Replace what the LM head's linear layer gives: ``change(float[1, M, D], float[1, M, V])``.
+
+        ``head_places`` says which positions these are. What the model does after its head (scale, soft-cap) follows.
+        """
+        return handles.after(self.model.get_output_embeddings(), change, self._switch)
+
+    # ---- attention
+
+    def extend_attention(self, index: int, extend: Extend) -> Handle:
+        """Change what the heads of block ``index`` read: ``extend(query, output, scaling)`` -> another output.
+
+        ``query`` float[R, heads, S, d] after positions and norms, ``output`` float[R, S, heads, d] before the output
+        projection, ``scaling`` of the product of query and key.
+        """
+        attention = self.parts(index).attention
+        layer = int(attention.layer_idx)  # type: ignore[arg-type]
+        self._extensions.setdefault(layer, []).append(extend)
+
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._rotary[layer] = kwargs["position_embeddings"] if "position_embeddings" in kwargs else None
+
+        hook = attention.register_forward_pre_hook(keep, with_kwargs=True)
+
+        def undo() -> None:
+            hook.remove()
+            self._extensions[layer].remove(extend)
+
+        return Handle(undo)
+
+    def keys_values(self, index: int, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, float[kv_heads, K, d] each, that the frozen block ``index`` makes of float[K, hidden_dim].
+
+        Its biases and norms of keys are in, positions and other connectors' hooks are not. To be called inside an
+        ``extend`` of :meth:`extend_attention` for the same block.
+        """
+        attention = self.parts(index).attention
+        rotary = self._rotary[int(attention.layer_idx)]  # type: ignore[arg-type]
+        if rotary is not None:  # no rotation: cosine 1 and sine 0 for each of the K states
+            cosine, sine = (part[:1, :1].expand(1, len(states), -1) for part in rotary)
+            rotary = (torch.ones_like(cosine), torch.zeros_like(sine))
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        with self._switch.off():
+            attention.forward(  # not called: hooks of the attention itself are for its ordinary pass
+                hidden_states=states[None],
+                position_embeddings=rotary,
+                attention_mask=None,
+                past_key_values=None,
+                capture=found,
+            )
+        key, value = found[0]
+        return key[0], value[0]
+
+    # ---- more blocks
+
+    def copy_block(self, index: int) -> nn.Module:
+        """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
+        plain = copy.deepcopy(self.blocks[index])
+        for module in plain.modules():
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
+            module._forward_hooks_with_kwargs.clear()
+            module._forward_pre_hooks_with_kwargs.clear()
+            module.__dict__.pop("forward", None)
+        attention = BlockParts.of(plain).attention
+        attention.__dict__["layer_idx"] = self.n_blocks + self._n_copies
+        self._n_copies += 1
+        return plain.float().requires_grad_(True)
+
+    def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput) -> Handle:
+        """Run ``block`` (see :meth:`copy_block`) on the output of block ``index``, called as that block was called.
+
+        ``choose(what it gives, its input)``, both float[R, S, hidden_dim], is what goes on. ``index`` -1: on the
+        embeddings, before block 0. It keeps its own keys and values, and is computed again in the backward pass where
+        the LLM's blocks are.
+
+        Raises:
+            MmllmError: the block's attention is of another kind (sliding window, positions) than that of the place.
+        """
+        place, own = (_kind(part.attention) for part in (self.parts(max(index, 0)), BlockParts.of(block)))
+        if place != own:
+            raise MmllmError(
+                f"a copied block of this LLM cannot stand after block {index}: its attention is {own}, the place is for "
+                f"{place}; put it beside the block it was copied from"
+            )
+
+        def run(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:
+            args, kwargs = handles.with_first_input(args, kwargs, hidden.float())
+            # transformers names no dtype for what it hands to a block: positions come in that of the embeddings
+            kwargs = {name: _float(value) for name, value in kwargs.items()}
+            output = handles.recomputed(block, args, kwargs) if self._checkpointing else block(*args, **kwargs)
+            inner = output[0] if isinstance(output, tuple) else output
+            return choose(inner.to(hidden.dtype), hidden)
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (run(args, kwargs, output[0]), *output[1:])
+            return run(args, kwargs, output)
+
+        def first(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return handles.with_first_input(args, kwargs, run(args, kwargs, handles.first_input(args, kwargs)))
+
+        if index == -1:
+            return Handle(self.blocks[0].register_forward_pre_hook(first, with_kwargs=True).remove)
+        return Handle(self.blocks[index].register_forward_hook(hook, with_kwargs=True).remove)
+
+
+def _kind(attention: nn.Module) -> dict[str, Any]:
+    """What a block's place in the LLM decides about its attention, apart from its weights."""
+    names = ("layer_type", "sliding_window", "use_rope")
+    return {name: attention.__dict__[name] for name in names if name in attention.__dict__}
+
+
+def _float(value: Any) -> Any:
+    """Cosines and sines in float32; masks and the rest as they are."""
+    if isinstance(value, tuple) and all(isinstance(part, torch.Tensor) for part in value):
+        return tuple(part.float() if part.is_floating_point() else part for part in value)
+    return value
