@@ -46,7 +46,7 @@ class HeadGate(nn.Module):
 
     def forward(self, x: Tensor, still: Tensor | None = None) -> Tensor:
         """float[R, S, heads, d] -> the same in float32; positions in ``still`` bool[R, S] give g no gradient."""
-        gate = self.weight
+        gate: Tensor = self.weight
         if still is not None:
             gate = torch.where(still[..., None], gate.detach(), gate)  # R, S, heads
         return torch.tanh(gate)[..., None] * x.float()
