@@ -1,0 +1,253 @@
+"""Methods of the peft library on the LLM's linear layers: LoRA, DoRA, (IA)^3, Poly, MHR, Arrow. Works inside the LLM.
+
+The library's own layers compute; this file chooses them, hooks them in, and keeps their weights in the connector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD,
+)
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TARGETS,
+)
+from torch import Tensor, nn
+
+from mmllm.connectors.connector import Connector, Handle
+from mmllm.connectors.peft_experts import TunedArrow, read_adapters, write_adapter
+from mmllm.connectors.peft_layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
+from mmllm.llms import handles
+from mmllm.types import MmllmError, Pass
+
+LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "rslora": False, "targets": "all-linear"}
+POLY = {"rank": 8, "tasks": None, "default_task": None, "skills": 4, "targets": "all-linear"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lora": LORA,
+    "dora": LORA,
+    "ia3": {"targets": None, "feedforward": None},
+    "poly": POLY,
+    "mhr": {**POLY, "splits": 4},
+    "arrow": {"adapters": None, "top_k": 3, "temperature": 1.0},
+}
+"""Method -> the arguments it takes, with their defaults."""
+NOT_FITTED = ("xlora",)
+"""Methods of peft that are refused, with the reason in :func:`_options`."""
+
+
+class PeftConnector(Connector):
+    """A method of the peft library, computed by peft's own layers: ``y <- tuner(x, y)`` on each target layer.
+
+    ``x`` float[R, S, in] and ``y`` float[R, S, out] are a frozen layer's input and output. Which equations: see the
+    classes of ``peft_layers`` and ``peft_experts``. Untrained, all but Arrow leave the LLM unchanged bit for bit.
+
+    Poly and MHR choose by task: the recipe's data key of each conversation. Arrow trains nothing: it routes each token
+    among LoRAs that were trained before (see :meth:`export`).
+    """
+
+    identity_at_start = True
+
+    def __init__(
+        self,
+        *,
+        llm_dim: int,
+        method: Literal["lora", "dora", "ia3", "poly", "mhr", "arrow", "xlora"],
+        rank: int | None = None,
+        alpha: float | None = None,
+        dropout: float | None = None,
+        rslora: bool | None = None,
+        targets: str | Sequence[str] | None = None,
+        feedforward: str | Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        default_task: str | None = None,
+        skills: int | None = None,
+        splits: int | None = None,
+        adapters: Sequence[str] | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+    ) -> None:
+        """Set up, without weights until ``attach``. An argument that the method does not take is an error.
+
+        Args:
+            llm_dim: width of the LLM.
+            method: which of peft's tuners; ``xlora`` is refused, see :data:`NOT_FITTED`.
+            rank: of lora, dora (16), poly, mhr (8).
+            alpha: lora and dora scale by alpha / rank (32).
+            dropout: of the input of the update, lora and dora (0); dora then computes the frozen product twice.
+            rslora: scale by alpha / sqrt(rank), lora and dora (false).
+            targets: ``all-linear`` or layer names; ia3 takes peft's choice for the LLM's family where it has one.
+            feedforward: ia3: those of ``targets`` whose input is scaled instead of their output.
+            tasks: poly and mhr: data keys of the recipe, one task each.
+            default_task: poly and mhr: the task of conversations without data key (evaluation, requests); without it
+                they are an error.
+            skills: poly and mhr: number of low-rank skills that are mixed (4).
+            splits: mhr: blocks of the inputs and outputs, each with a mixture of its own (4).
+            adapters: arrow: folders of trained LoRAs in peft's format, of equal rank and targets.
+            top_k: arrow: experts per token (3).
+            temperature: arrow: of the softmax over them (1).
+        """
+        super().__init__(llm_dim=llm_dim)
+        given = {key: value for key, value in locals().items() if key in ARGUMENTS and value is not None}
+        self.method = method
+        self.options = _options(method, given)
+        self.layers = nn.ModuleDict()
+        self.rows: Rows | None = None
+
+    def attach(self, llm: Any) -> Handle:
+        """Make peft's layer for each target layer and let it change that layer's output (or input)."""
+        experts = read_adapters(self.options["adapters"], llm) if self.method == "arrow" else None
+        feedforward = set(self._feedforward(llm))
+        made = []
+        for name, base in (experts.linears if experts is not None else self._linears(llm)).items():
+            key = name.replace(".", "-")  # a module's name may hold no dot
+            if key not in self.layers:
+                layer = experts.layer(name, base, self.options) if experts else self._layer(name, base, feedforward)
+                self.layers[key] = layer.to(llm.device)
+            made.append(self._hook(llm, name, self.layers[key], name in feedforward))
+        return handles.all_of(made)
+
+    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
+        """As for every connector; poly and mhr also find each conversation's task.
+
+        Raises:
+            MmllmError: a conversation of no task, and no ``default_task``.
+        """
+        super().route(flow, memory)
+        if self.method in ("poly", "mhr"):
+            self.rows = Rows(flow, [self._task(source) for source in flow.sources])
+
+    def rest(self) -> None:
+        """Find out which layers may be skipped; to be called whenever weights were loaded or (un)frozen."""
+        for layer in self.layers.values():
+            assert isinstance(layer, Tuned)
+            layer.rest()
+
+    def export(self, folder: str | Path) -> None:
+        """Write the trained LoRA (``method: lora``) as a folder that peft and ``adapters:`` of arrow read.
+
+        Raises:
+            MmllmError: another method.
+        """
+        if self.method != "lora":
+            raise MmllmError(f"peft: export is for method lora, this is {self.method}.")
+        write_adapter(
+            Path(folder), {name.replace("-", "."): layer for name, layer in self.layers.items()}, self._words()
+        )
+
+    def _linears(self, llm: Any) -> dict[str, nn.Module]:
+        """Name in the LLM -> frozen layer of each target."""
+        targets = self.options["targets"]
+        found: dict[str, nn.Module] = llm.linears(_family(llm, IA3_TARGETS) if targets is None else targets)
+        return found
+
+    def _feedforward(self, llm: Any) -> list[str]:
+        """Names of the layers whose input ia3 scales; none for other methods."""
+        if self.method != "ia3":
+            return []
+        chosen = self.options["feedforward"]
+        if chosen is None:
+            chosen = _family(llm, IA3_FEEDFORWARD) if self.options["targets"] is None else []
+        names = list(llm.linears(chosen)) if chosen else []
+        lost = [name for name in names if name not in self._linears(llm)]
+        if lost:
+            raise MmllmError(f"peft: feedforward {chosen} must be among targets, {lost[0]} is not.")
+        return names
+
+    def _words(self) -> dict[str, Any]:
+        """Arguments of peft's LoraConfig."""
+        found = self.options
+        words = {"r": found["rank"], "lora_alpha": found["alpha"], "lora_dropout": found["dropout"]}
+        return {**words, "use_rslora": found["rslora"]}
+
+    def _layer(self, name: str, base: nn.Module, feedforward: set[str]) -> Tuned:
+        if self.method == "lora":
+            return TunedLora(base, self._words())
+        if self.method == "dora":
+            return TunedDora(base, self._words())
+        if self.method == "ia3":
+            return TunedIA3(base, name in feedforward)
+        found = self.options
+        splits = found["splits"] if self.method == "mhr" else 1
+        return TunedPoly(base, name, found["rank"], len(found["tasks"]), found["skills"], splits)
+
+    def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> handles.Handle:
+        def change_input(x: Tensor) -> Tensor:
+            return x if layer.idle else self.choose(layer(x), x)
+
+        if before:
+            made: handles.Handle = llm.before_linear(name, change_input)
+            return made
+        made = llm.after_linear(name, self._change(layer))
+        return made
+
+    def _change(self, layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        def change(x: Tensor, output: Tensor) -> Tensor:
+            if layer.idle:
+                return output
+            changed = layer(x, output, self.rows) if isinstance(layer, TunedPoly) else layer(x, output)
+            return self.choose(changed, output)
+
+        return change
+
+    def _task(self, source: str) -> int:
+        """Number of the task of a conversation of the data key ``source`` (empty: of none)."""
+        tasks, default = self.options["tasks"], self.options["default_task"]
+        if source in tasks:
+            return int(tasks.index(source))
+        if source or default is None:
+            what = f"a conversation of data.{source}" if source else "a conversation of no data key"
+            hint = "add it to tasks" if source else "set default_task to one of them"
+            raise MmllmError(f"peft: {what} has no task; tasks are {', '.join(tasks)}; {hint}.")
+        return int(tasks.index(default))
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> PeftConnector:
+        """DoRA of rank 2 on every linear layer."""
+        return cls(llm_dim=llm.dim, method="dora", rank=2, alpha=4.0)
+
+
+ARGUMENTS = frozenset(name for options in OPTIONS.values() for name in options)
+"""Every argument that some method takes."""
+
+
+def _options(method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What the recipe gives over the defaults of the method.
+
+    Raises:
+        MmllmError: an unknown or refused method, an argument it does not take or lacks, or a value out of range.
+    """
+    if method in NOT_FITTED:
+        raise MmllmError(
+            f"peft: method {method} is not available here: it runs the LLM twice in every pass, which cached decoding of "
+            "packed conversations cannot do yet; use arrow to route among trained LoRAs."
+        )
+    if method not in OPTIONS:
+        raise MmllmError(f"peft: method {method!r} is unknown; known: {', '.join(OPTIONS)}.")
+    strange = sorted(given.keys() - OPTIONS[method].keys())
+    if strange:
+        raise MmllmError(f"peft: method {method} takes no {strange[0]}; it takes {', '.join(OPTIONS[method])}.")
+    found = {**OPTIONS[method], **given}
+    for name in ("tasks", "adapters"):
+        if name in found and not found[name]:
+            raise MmllmError(f"peft: method {method} needs {name}: a list with at least one entry.")
+    for name in ("rank", "alpha", "skills", "splits", "top_k", "temperature"):
+        if name in found and found[name] <= 0:
+            raise MmllmError(f"peft: {name} {found[name]} must be above 0.")
+    if not 0 <= found.get("dropout", 0) < 1:
+        raise MmllmError(f"peft: dropout {found['dropout']} must be in [0, 1).")
+    if found.get("default_task") is not None and found["default_task"] not in found["tasks"]:
+        raise MmllmError(f"peft: default_task {found['default_task']!r} is none of tasks, {', '.join(found['tasks'])}.")
+    if "adapters" in found and found["top_k"] > len(found["adapters"]):
+        raise MmllmError(f"peft: top_k {found['top_k']} is more than the {len(found['adapters'])} adapters.")
+    return found
+
+
+def _family(llm: Any, table: dict[str, list[str]]) -> list[str]:
+    """peft's own choice of layers for this LLM's family."""
+    family = llm.model.config.get_text_config().model_type
+    if family not in table:
+        raise MmllmError(f"peft: the library names no ia3 layers for {family}; give targets and feedforward.")
+    return table[family]
