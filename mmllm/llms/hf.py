@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmllm.llms import handles

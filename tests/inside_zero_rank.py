@@ -1,0 +1,87 @@
+"""One of two ranks: trains connectors inside the LLM under several ZeRO stages; prints one JSON line of losses.
+
+``test_inside_zero`` starts it twice. By hand, the whole matrix: ``python -m tests.inside_zero_rank all`` on each of two
+ranks (RANK, WORLD_SIZE=2, MASTER_ADDR, MASTER_PORT set).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from mmllm.assembly import parts
+from mmllm.assembly.model import Assembly
+from mmllm.stages.engine import Engine
+from tests.assemblies import Row
+from tests.inside import VARIANTS, inside, key_of, rows_batch
+from tests.parts import FAMILIES
+
+STAGES = {"0": (0, False), "2": (2, False), "3 recomputed": (3, True)}
+"""Name -> (ZeRO stage, gradient checkpointing)."""
+PICTURE, TEXT = Row(1, (4, "image", 5), source="captions"), Row(2, (9,), source="text")
+STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [((PICTURE, TEXT), (TEXT,)), ((), (PICTURE,)), ((PICTURE,), (TEXT,))]
+"""Per step the rows of rank 0 and of rank 1: media against text, nothing against media."""
+
+
+def cases(all_of_them: bool) -> list[tuple[str, str]]:
+    """(variant, family): the whole matrix, or each variant with one family, going round."""
+    families = list(FAMILIES)
+    if all_of_them:
+        return [(variant, family) for variant in VARIANTS for family in families]
+    return [(variant, families[number % len(families)]) for number, variant in enumerate(VARIANTS)]
+
+
+def losses(assembly: Assembly, name: str, stage: int) -> list[float]:
+    """Loss per label over both ranks before each step, and after the last."""
+    rank = dist.get_rank()
+    groups = [{"params": list(parts.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}]
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+    engine = Engine(assembly, groups, (0.9, 0.95), config)
+    found = []
+    for rows in [*STEPS, STEPS[0]]:
+        batch = rows_batch(assembly, rows[rank])
+        n_labels = torch.tensor(float(batch.n_labels))
+        dist.all_reduce(n_labels)
+        nll, extra = engine(batch)
+        engine.learn(nll * dist.get_world_size() / n_labels + extra)
+        total = nll.detach().clone()
+        dist.all_reduce(total)
+        found.append(float(total / n_labels))
+    engine.close()
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """All cases, one after another."""
+    torch.set_num_threads(1)
+    chosen = cases(arguments == ["all"])
+    inside("lora")  # before ranks exist: only rank 0 would write the tiny encoder's folder
+    deepspeed.init_distributed("gloo")
+    found: dict[str, dict[str, list[float]]] = {}
+    for variant, family in chosen:
+        rows = found.setdefault(f"{variant} {family}", {})
+        for stage, (number, recompute) in STAGES.items():
+            assembly = inside(variant, family)
+            name = f"connectors.{key_of(variant)}"
+            parts.set_trainable(assembly, {name: 1e-2})
+            assembly.train()
+            assembly.llm.gradient_checkpointing(recompute)
+            rows[stage] = losses(assembly, name, number)
+    if os.environ["RANK"] == "0":
+        sys.stdout.write(json.dumps(found) + "\n")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
