@@ -20,6 +20,18 @@ class Handle(Protocol):
         ...
 
 
+class Attached:
+    """The hooks of one connector in one LLM."""
+
+    def __init__(self, handles: Sequence[Any]) -> None:
+        self.handles = handles
+
+    def remove(self) -> None:
+        """Take all hooks out of the LLM; its logits are what they were."""
+        for handle in self.handles:
+            handle.remove()
+
+
 class Connector(nn.Module):
     """Maps features to tokens of the LLM, all in raster order.
 

@@ -15,7 +15,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.connector import Attached, Connector
 from mmllm.types import MmllmError
 
 
@@ -43,18 +43,6 @@ class LowRank(nn.Module):
         """float[..., in] -> float[..., out], in the dtype of ``x``."""
         delta = self.b(self.a(self.dropout(x.to(self.a.weight.dtype))))
         return (delta * self.scaling).to(x.dtype)
-
-
-class Attached:
-    """The hooks of one connector in one LLM."""
-
-    def __init__(self, handles: Sequence[Any]) -> None:
-        self.handles = handles
-
-    def remove(self) -> None:
-        """Take all hooks out of the LLM; its logits are what they were."""
-        for handle in self.handles:
-            handle.remove()
 
 
 class LoraConnector(Connector):

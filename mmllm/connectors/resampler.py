@@ -41,7 +41,7 @@ class ResamplerConnector(Connector):
         self.n_latents = latents  # under ZeRO-3 a weight has no shape outside of a forward
         self.latents = nn.Parameter(torch.randn(latents, inner))
         self.attention = nn.ModuleList(LatentAttention(inner, heads, head_dim) for _ in range(depth))
-        self.feed = nn.ModuleList(_feed_forward(inner) for _ in range(depth))
+        self.feed = nn.ModuleList(feed_forward(inner) for _ in range(depth))
         self.norm = nn.LayerNorm(inner)
         self.output = nn.Linear(inner, llm_dim)
 
@@ -86,7 +86,7 @@ class LatentAttention(nn.Module):
         return self.output(out.transpose(1, 2).flatten(2))
 
 
-def _feed_forward(width: int) -> nn.Sequential:
+def feed_forward(width: int) -> nn.Sequential:
     """LN, four times wider and back with GELU, no biases."""
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
