@@ -1,0 +1,163 @@
+"""The table of connectors: where each sits, its paper, tokens and parameters, and what its miniature recipe reaches.
+
+``python -m benchmarks.connectors run [--names pool layerwise]`` trains and evaluates every ``recipes/mini/NAME.yaml``
+of the table that has no results yet; ``python -m benchmarks.connectors table`` writes benchmarks/CONNECTORS.md and the
+README's part from the runs' own ``results.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.demo import README, machine
+
+RUNS = Path("runs/connectors")
+RESULTS = Path("benchmarks/CONNECTORS.md")
+RECIPES = Path("recipes/mini")
+MARKS = ("<!-- connectors: written by python -m benchmarks.connectors table -->", "<!-- end of connectors -->")
+BENCHMARKS = ("mini_digits", "mini_scenes", "mini_documents", "mini_grounding")
+ELSEWHERE = ("demo", "swap_encoder", "easy_vqa")
+"""Miniature recipes with a table of their own (benchmarks.demo)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the table says of one recipe."""
+
+    recipe: str
+    kinds: tuple[str, ...]
+    """Types of its connectors."""
+    papers: tuple[str, ...]
+    """arXiv numbers in the docstrings of the connector the recipe is about."""
+    place: str
+    tokens: int
+    """In the LLM's sequence, for one picture."""
+    n_trainable: int
+    """Over all stages."""
+    steps: tuple[int, ...]
+    """Of each stage."""
+
+
+def names() -> list[str]:
+    """Every miniature recipe of the table, in the order of the registry's connectors where one is named after it."""
+    from mmllm import registry
+
+    known = list(registry.table("connectors"))
+    found = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in ELSEWHERE)
+    return sorted(found, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def line(name: str) -> Line:
+    """Build the recipe's parts once and read the facts off them."""
+    from mmllm import part_arguments, registry
+    from mmllm.assembly.build import build
+    from mmllm.assembly.parts import learning
+    from mmllm.recipe import load_recipe
+
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    assembly = build(recipe, "cpu")
+    learned = {}
+    for stage in recipe.stages.values():
+        for wanted in stage.train:
+            learned |= {id(p): p.numel() for p in learning(assembly, wanted).values()}
+    kinds = tuple(part.type for part in recipe.connectors.values())
+    inside = [kind for kind in kinds if part_arguments.works_inside(kind)]
+    place = "input" if not inside else "inside" if len(inside) == len(kinds) else "input + inside"
+    subject = (inside or list(kinds))[0]
+    return Line(
+        recipe=name,
+        kinds=kinds,
+        papers=papers(registry.locate("connectors", subject).split(":")[0]),
+        place=place,
+        tokens=int(assembly.readers()["image"].tokens(None) or 0),
+        n_trainable=sum(learned.values()),
+        steps=tuple(stage.steps or 0 for stage in recipe.stages.values()),
+    )
+
+
+def papers(module: str) -> tuple[str, ...]:
+    """arXiv numbers in a module's docstrings, in order."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text())
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef))]
+    return tuple(dict.fromkeys(re.findall(r"arXiv:? ?(\d{4}\.\d{4,5})", "\n".join(texts))))
+
+
+def run(chosen: Sequence[str]) -> None:
+    """Train and evaluate every recipe without results; a killed command goes on where it was."""
+    from mmllm.mini.data import write_world
+
+    world = Path("data/mini/world")
+    if not (world / "complete").is_file():
+        write_world(world)
+    for name in chosen:
+        out = RUNS / name
+        if (out / "results.json").is_file():
+            continue
+        command = [sys.executable, "-m", "mmllm"]
+        subprocess.run([*command, "train", str(RECIPES / f"{name}.yaml"), "--out", str(out)], check=True)
+        subprocess.run([*command, "eval", str(out)], check=True)
+
+
+def scores(name: str) -> dict[str, Any]:
+    """Benchmark -> its entry in the run's results; empty where it has not run."""
+    path = RUNS / name / "results.json"
+    return json.loads(path.read_text())["benchmarks"] if path.is_file() else {}
+
+
+def table(chosen: Sequence[str]) -> str:
+    """Markdown, a line per recipe."""
+    heads = ["recipe", "connectors", "paper (arXiv)", "sits", "tokens", "learned", "steps"]
+    heads += [name.removeprefix("mini_") for name in BENCHMARKS]
+    rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name in chosen:
+        facts, found = line(name), scores(name)
+        cells = [name, " + ".join(facts.kinds), ", ".join(facts.papers) or "-", facts.place, str(facts.tokens)]
+        cells += [f"{facts.n_trainable:,}", " + ".join(map(str, facts.steps))]
+        cells += [f"{found[key]['score']:.3f}" if key in found else "not run" for key in BENCHMARKS]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def write(chosen: Sequence[str]) -> None:
+    """Write CONNECTORS.md and the README's part."""
+    text = table(chosen)
+    n = sorted({entry["n"] for name in chosen for entry in scores(name).values()})
+    seeds = "one seed (0); differences of a few points between lines mean nothing"
+    RESULTS.write_text(
+        "# Every connector's miniature recipe on the held-out test split\n\n"
+        "Written by `python -m benchmarks.connectors table` from the runs that `python -m benchmarks.connectors run` "
+        "made: `mmllm train recipes/mini/NAME.yaml`, then `mmllm eval`. Short trainings on miniature parts "
+        "(data/mini/RESULTS.md), to show that each connector learns; what differs between connectors is tried on equal "
+        f"terms in benchmarks/claims/RESULTS.md. Each score over n = {', '.join(map(str, n))} questions, {seeds}.\n\n"
+        f"Machine: {machine()}.\n\n{text}\n"
+    )
+    before, rest = README.read_text().split(MARKS[0])
+    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of this benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.connectors", description=__doc__)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("--names", nargs="+", default=None, help="recipes of the table; default: all")
+    arguments = parser.parse_args(argv)
+    chosen = arguments.names or names()
+    if arguments.action == "run":
+        run(chosen)
+    write(names())
+
+
+if __name__ == "__main__":
+    main()
