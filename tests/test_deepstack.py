@@ -177,6 +177,19 @@ def test_sti_is_the_last_layers_tokens_then_the_others_averaged_along_the_raster
     assert connector.tokens((24, 24)) == 720
 
 
+def test_norm_makes_each_layers_size_irrelevant() -> None:
+    """Each layer is normed for itself: scaled by 1000 or shifted, it gives the same."""
+    given = some(2)
+    scaled = Features({0: 1000 * given.layers[0] + 3, 1: given.layers[1]}, given.mask, given.grid)
+    for connector in (
+        DenseConnector(dim=2 * DIM, llm_dim=LLM, layers=2, norm=True),
+        DeepstackConnector(dim=2 * DIM, llm_dim=LLM, norm=True),
+    ):
+        torch.testing.assert_close(connector(scaled), connector(given), atol=1e-3, rtol=1e-3)
+        connector.norm = False
+        assert not torch.allclose(connector(scaled), connector(given), atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.connectors.connector import Attached, Connector, perceptron, plane
-from mmllm.connectors.dense_connector import listed
+from mmllm.connectors.dense_connector import listed, normed
 from mmllm.types import Features, MmllmError
 
 
@@ -27,8 +27,9 @@ class DeepstackConnector(Connector):
     - ``layers`` (as in Qwen3-VL): the last layer listed under the encoder's ``layers`` is the input; each layer before
       it gives one stack, averaged as the input is, through an MLP of its own.
 
-    An untrained one is no identity. Where the LLM's hidden states have another width than its embeddings (some OPT), a
-    learned linear map without bias brings the stacks to it.
+    ``norm`` first brings each layer to mean 0 and variance 1 per token, for encoders whose hidden states are large: the
+    stacks are added to the LLM's. An untrained one is no identity. Where the LLM's hidden states have another width
+    than its embeddings (some OPT), a learned linear map without bias brings the stacks to it.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DeepstackConnector(Connector):
         start: int = 1,
         interval: int = 1,
         depth: int = 2,
+        norm: bool = False,
     ) -> None:
         """Set up.
 
@@ -54,6 +56,7 @@ class DeepstackConnector(Connector):
             start: block before which the first stack is added, counted from 0.
             interval: blocks from one stack to the next.
             depth: linear layers of an MLP.
+            norm: whether to norm each layer first; see above.
         """
         super().__init__(dim=dim, llm_dim=llm_dim)
         if stacks not in ("grid", "layers"):
@@ -67,7 +70,7 @@ class DeepstackConnector(Connector):
                 f"(width {dim} in all)."
             )
         self.factor, self.stacks, self.start, self.interval = factor, stacks, start, interval
-        self.n_layers = layers
+        self.n_layers, self.norm = layers, norm
         self.n_stacks = factor**2 if stacks == "grid" else layers - 1
         width = dim if stacks == "grid" else dim // layers
         self.mlp = perceptron(width, llm_dim, depth)
@@ -87,6 +90,8 @@ class DeepstackConnector(Connector):
     def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
         """float[N, T, dim] -> float[N, tokens, llm_dim], and keeps as many stacks of that shape for the layers."""
         self.tokens(features.grid)
+        if self.norm:
+            features = normed(features)
         if self.stacks == "grid":
             x = features.concatenated()
             stacks = [self.mlp(stack) for stack in self.dilated(x, features.grid)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
@@ -25,7 +26,8 @@ class DenseConnector(Connector):
     - ``sti``: the tokens of X, then those of each other layer averaged ``pool`` at a time along the raster: width D.
       The paper's: ``layers: [7, 15, 23]``, 576 + 2 * 72 tokens.
 
-    Nothing but the MLP (``depth`` linear layers, GELU between) learns.
+    Nothing but the MLP (``depth`` linear layers, GELU between) learns. ``norm`` (not in the paper) first brings each
+    layer to mean 0 and variance 1 per token, for encoders whose layers are of very different size.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class DenseConnector(Connector):
         groups: int = 2,
         pool: int = 8,
         depth: int = 2,
+        norm: bool = False,
     ) -> None:
         """Set up.
 
@@ -49,6 +52,7 @@ class DenseConnector(Connector):
             groups: runs of layers to average, for ``dci``.
             pool: tokens averaged into one, for ``sti``.
             depth: linear layers of the MLP.
+            norm: whether to norm each layer first; see above.
         """
         super().__init__(dim=dim, llm_dim=llm_dim)
         if layers < 1 or dim % layers:
@@ -59,7 +63,7 @@ class DenseConnector(Connector):
             raise MmllmError(f"connector dense_connector mode: {mode} needs at least 2 encoder layers, not {layers}.")
         if mode == "sti" and pool < 1:
             raise MmllmError(f"connector dense_connector pool: {pool} must be at least 1.")
-        self.n_layers, self.mode, self.groups, self.pool = layers, mode, groups, pool
+        self.n_layers, self.mode, self.groups, self.pool, self.norm = layers, mode, groups, pool, norm
         widths = {"dci": 1 + groups, "sci": layers, "sti": 1}
         if mode not in widths:
             raise MmllmError(f"connector dense_connector mode: {mode!r} is unknown; known: {', '.join(widths)}.")
@@ -83,7 +87,7 @@ class DenseConnector(Connector):
 
     def dense(self, features: Features) -> Tensor:
         """What enters the MLP: float[N, tokens, width]."""
-        layers = listed(features, self.n_layers, "dense_connector")
+        layers = listed(normed(features) if self.norm else features, self.n_layers, "dense_connector")
         *others, last = layers
         if self.mode == "dci":
             runs = torch.stack(layers).unflatten(0, (self.groups, -1)).mean(dim=1)
@@ -98,6 +102,12 @@ class DenseConnector(Connector):
     def tiny(cls, dim: int, llm: Any) -> DenseConnector:
         """One layer, which is then a group of its own."""
         return cls(dim=dim, llm_dim=llm.dim, layers=1, groups=1)
+
+
+def normed(features: Features) -> Features:
+    """The same with mean 0 and variance 1 over the width of each layer, per token; nothing learned."""
+    layers = {index: functional.layer_norm(layer, layer.shape[-1:]) for index, layer in features.layers.items()}
+    return replace(features, layers=layers)
 
 
 def listed(features: Features, n_layers: int, name: str) -> list[Tensor]:
