@@ -58,8 +58,12 @@ class PillConnector(Connector):
         n2'  = n2 + (G_visual(n2) where m_t, else G_text(n2))
 
     A value gate of 0 leaves the LLM as it is only where no media are: visual keys still take their share of the
-    softmax. Without ``value_gate`` the start is the LLM itself. The last block has no G_visual: after it a media
-    position is read by nobody, so it would never learn (the authors' code inverts m_t there); G_text serves all.
+    softmax. Without ``value_gate`` the start is the LLM itself.
+
+    Two positions are treated otherwise than by the equations, neither of which the authors' prompts have. The first
+    of a conversation is never gated: it reads only itself, and where a norm follows an attention that gives exactly 0
+    (Gemma, OLMo 2) gradients explode. The last block has no G_visual, G_text serves all: nobody reads a media position
+    after that block, so it would never learn (the authors' code inverts m_t there).
     """
 
     def __init__(self, *, llm_dim: int, width: int = 32, value_gate: bool = True, shared: bool = False) -> None:
@@ -83,11 +87,16 @@ class PillConnector(Connector):
         self.gates = nn.ModuleDict()
         self.media: Tensor | None = None
         """bool[R, S, 1], positions filled by media in the next pass; None before the first."""
+        self.gated: Tensor | None = None
+        """bool[R, S, 1], those whose values are gated."""
 
     def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
         """Also remember which positions media fill: once per pass, not once per block."""
         super().route(flow, memory)
-        self.media = flow.shows()[..., None]
+        media, ids = flow.shows(), flow.sequence_ids
+        starts = torch.ones_like(media)
+        starts[:, 1:] = (ids[:, 1:] != ids[:, :-1]) | ~flow.real[:, :-1]
+        self.media, self.gated = media[..., None], (media & ~starts)[..., None]
 
     def attach(self, llm: Any) -> Handle:
         """Make the weights of every block, once, and hook them into it."""
@@ -116,12 +125,6 @@ class PillConnector(Connector):
         if self.value_gate:
             self.gates[key] = ValueGate(llm.hidden_dim, llm.kv_heads)
 
-    def _shown(self, like: Tensor) -> Tensor:
-        """Media positions, in as many axes as ``like`` has (some MLPs see rows float[R * S, D])."""
-        if self.media is None:
-            return torch.zeros(1, dtype=torch.bool, device=like.device)
-        return self.media if like.dim() == 3 else self.media.flatten(0, 1)
-
     def _before_attention(self, key: str) -> Callable[[Tensor], Tensor]:
         def change(x: Tensor) -> Tensor:
             return self.choose(self.attention[key](x), x)
@@ -133,7 +136,7 @@ class PillConnector(Connector):
             changed = (self.both if self.shared else self.text)[key](x)
             if key in self.visual:
                 # both for every position: they are small, and every rank then runs the same layers
-                changed = torch.where(self._shown(x), self.visual[key](x), changed)
+                changed = torch.where(_like(self.media, x), self.visual[key](x), changed)
             return self.choose(changed, x)
 
         return change
@@ -142,7 +145,7 @@ class PillConnector(Connector):
         def change(x: Tensor, output: Tensor) -> Tensor:
             gated = output.clone()
             gated[..., columns] = self.gates[key](x, output[..., columns])
-            return self.choose(torch.where(self._shown(output), gated, output), output)
+            return self.choose(torch.where(_like(self.gated, output), gated, output), output)
 
         return change
 
@@ -150,3 +153,10 @@ class PillConnector(Connector):
     def tiny(cls, dim: int, llm: Any) -> PillConnector:
         """Bottlenecks of 4, with value gates."""
         return cls(llm_dim=llm.dim, width=4)
+
+
+def _like(chosen: Tensor | None, x: Tensor) -> Tensor:
+    """Positions in as many axes as ``x`` has: some layers see rows float[R * S, D] instead of float[R, S, D]."""
+    if chosen is None:
+        return torch.zeros(1, dtype=torch.bool, device=x.device)
+    return chosen if x.dim() == 3 else chosen.flatten(0, 1)
