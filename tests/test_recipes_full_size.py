@@ -18,7 +18,13 @@ from tests.assemblies import Row, batch_of
 from tests.parts import tiny_llm_folder
 from tests.test_encoders_open_clip import folder as open_clip_folder
 
-SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 8, "num_attention_heads": 4, "patch_size": 14}
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 4,
+    "patch_size": 14,
+}
 # Recipe -> (family of its LLM, its encoder's kind, side of the pictures that encoder gets, tokens of one picture)
 RUNS = {
     "image_mlp": ("qwen2", "clip", 336, 576),
@@ -26,6 +32,14 @@ RUNS = {
     "image_pixel_shuffle": ("llama", "siglip", 384, 81),
     "image_resampler": ("qwen3", "dinov2", 224, 64),
     "image_lora": ("qwen2", "siglip", 384, 729),
+    "layerwise": ("qwen2", "clip", 336, 0),
+    "gated_cross_attention": ("qwen2", "open_clip", 224, 0),
+    "deepstack": ("qwen2", "clip", 336, 144),
+    "dense_connector": ("qwen2", "clip", 336, 576),
+    "hydra": ("qwen2", "clip", 336, 576),
+    "series_adapter": ("qwen2", "clip", 336, 576),
+    "parallel_adapter": ("qwen2", "clip", 336, 576),
+    "peft_dora": ("qwen2", "clip", 336, 576),
 }
 
 
@@ -52,7 +66,7 @@ def vision_folder(tmp: Path, kind: str, side: int) -> Path:
 def stand_in(name: str, tmp: Path) -> tuple[Recipe, Assembly]:
     """The recipe with nothing changed but where its frozen parts lie, in float32; and its assembly."""
     family, kind, side, _ = RUNS[name]
-    llm = tiny_llm_folder(tmp, family, max_position_embeddings=4096)
+    llm = tiny_llm_folder(tmp, family, max_position_embeddings=4096, num_hidden_layers=8)
     (tmp / "vision").mkdir()
     overrides = [
         f"llm.path={llm}",

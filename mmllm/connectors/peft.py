@@ -18,7 +18,7 @@ from peft.utils.constants import (
 from torch import Tensor, nn
 
 from mmllm.connectors.connector import Connector, Handle
-from mmllm.connectors.peft_experts import TunedArrow, read_adapters, write_adapter
+from mmllm.connectors.peft_experts import read_adapters, write_adapter
 from mmllm.connectors.peft_layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
 from mmllm.llms import handles
 from mmllm.types import MmllmError, Pass

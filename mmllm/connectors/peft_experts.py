@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from peft.tuners.lora.config import ArrowConfig
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -147,7 +146,7 @@ def _read(folder: str) -> Expert:
     return Expert(config, {name: (pair["A"], pair["B"]) for name, pair in weights.items()})
 
 
-def _freeze(linear: nn.Module, weight: Tensor, persistent: bool) -> None:
+def _freeze(linear: nn.Linear, weight: Tensor, persistent: bool) -> None:
     """Let a layer's weight be a buffer: it takes no part in training and is whole on every rank."""
     if linear.weight.shape != weight.shape:
         raise MmllmError(

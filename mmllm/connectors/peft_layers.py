@@ -31,6 +31,7 @@ class Given:
         self._base = base
 
     def __call__(self, x: Tensor, output: Tensor | None = None) -> Tensor:
+        """``output`` of the frozen layer, or ``x`` where there is none."""
         return x if output is None else output
 
     @property
@@ -47,12 +48,13 @@ class Given:
 class Tuned(nn.Module):
     """One tuner layer of peft beside its frozen layer; weights in float32 whatever the LLM computes in."""
 
-    def __init__(self, tuner: nn.Module, base: nn.Module) -> None:
-        """Take the frozen layer out of ``tuner``."""
+    def __init__(self, tuner: Any, base: nn.Module) -> None:
+        """Take the frozen layer out of ``tuner``, a layer of peft."""
         super().__init__()
+        self.tuner: Any
         del tuner.base_layer
         tuner.base_layer = Given(base)
-        self.tuner: Any = tuner.float()
+        self.tuner = tuner.float()
         self.idle = False
 
     def rest(self) -> None:
