@@ -40,7 +40,11 @@ RUNS = {
     "series_adapter": ("qwen2", "clip", 336, 576),
     "parallel_adapter": ("qwen2", "clip", 336, 576),
     "peft_dora": ("qwen2", "clip", 336, 576),
+    "inner_adaptor": ("llama", "clip", 336, 576),
+    "pill": ("qwen2", "clip", 336, 32),
 }
+BLOCKS = {"inner_adaptor": 32}
+"""Recipe -> blocks of its LLM, where it names more than 8."""
 
 
 def vision_folder(tmp: Path, kind: str, side: int) -> Path:
@@ -66,7 +70,7 @@ def vision_folder(tmp: Path, kind: str, side: int) -> Path:
 def stand_in(name: str, tmp: Path) -> tuple[Recipe, Assembly]:
     """The recipe with nothing changed but where its frozen parts lie, in float32; and its assembly."""
     family, kind, side, _ = RUNS[name]
-    llm = tiny_llm_folder(tmp, family, max_position_embeddings=4096, num_hidden_layers=8)
+    llm = tiny_llm_folder(tmp, family, max_position_embeddings=4096, num_hidden_layers=BLOCKS.get(name, 8))
     (tmp / "vision").mkdir()
     overrides = [
         f"llm.path={llm}",
