@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, PolyConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PolyConfig, XLoraConfig, get_peft_model
 from peft.tuners.lora.arrow import create_arrow_model
 from peft.tuners.lora.config import ArrowConfig
 from torch import nn
@@ -15,9 +15,10 @@ from torch import nn
 from mmllm.assembly import parts
 from mmllm.assembly.model import Assembly
 from mmllm.connectors.peft import PeftConnector
+from mmllm.generate import Decoding
 from mmllm.types import MmllmError
 from tests.assemblies import Row
-from tests.inside import randomise, rows_batch, states
+from tests.inside import per_row, randomise, rows_batch, shortened, states
 from tests.parts import tiny_llm, tiny_model
 
 ROWS = (Row(1, (8,), source="captions"), Row(2, (12,), source="text"), Row(3, (5,), source="captions"))
@@ -160,6 +161,92 @@ def test_arrow_equals_pefts(tmp_path: Path) -> None:
     parts.load_trainable(assembly, state)
     config = ArrowConfig(top_k=2, router_temperature=0.5, rng_seed=0)
     compare(assembly, create_arrow_model(tiny_model(), folders, config).eval())
+
+
+@pytest.mark.parametrize(
+    ("words", "theirs"),
+    [
+        ({}, {}),
+        ({"top_k": 2, "temperature": 0.5}, {"top_k_lora": 2, "softmax_temperature": 0.5}),
+        ({"layerwise": True, "depth": 2, "width": 6}, {"layerwise_scalings": True, "xlora_depth": 2, "xlora_size": 6}),
+    ],
+)
+def test_xlora_equals_pefts(tmp_path: Path, words: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Of the packed row, each pass preceded by one without adapters; only the classifier learns."""
+    folders = adapters(tmp_path, task_type="CAUSAL_LM")
+    assembly = tuned(method="xlora", adapters=folders, **words)
+    randomise(assembly.connectors["tuner"])
+    named = {str(number): folder for number, folder in enumerate(folders)}
+    config = XLoraConfig(task_type="CAUSAL_LM", hidden_size=32, adapters=named, **theirs)
+    model = get_peft_model(tiny_model(use_cache=False), config).eval()
+    prefix = "base_model.internal_xlora_classifier."
+    for name, tensor in assembly.connectors["tuner"].named_parameters():
+        model.get_parameter(prefix + name.removeprefix("router.classifier.")).data.copy_(tensor)
+    compare(assembly, model)
+
+
+METHODS = ["ia3", "poly", "mhr", "arrow", "xlora"]
+"""Those that the contract of all connectors, with ``tiny()``, does not walk."""
+
+
+def of(method: str, folder: Path, family: str = "llama") -> Assembly:
+    words: dict[str, Any] = {"tasks": TASKS, "rank": 2} if method in ("poly", "mhr") else {}
+    if method in ("arrow", "xlora"):
+        words = {"adapters": adapters(folder, family, task_type="CAUSAL_LM"), "top_k": 2}
+    assembly = tuned(family, method=method, **words)
+    randomise(assembly.connectors["tuner"])
+    return assembly
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen2"])
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_cached_equals_uncached(method: str, family: str, tmp_path: Path) -> None:
+    """Two decodings take turns, and rows finish: X-LoRA's second cache follows, Poly's tasks too."""
+    assembly = of(method, tmp_path, family)
+    batch = rows_batch(assembly, ROWS)
+    rows, ids = per_row(assembly, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
+    first, second = Decoding(assembly, shortened(batch, 2)), Decoding(assembly, shortened(batch, 2))
+    first.step([int(row[-2]) for row in ids])
+    torch.testing.assert_close(first.logits, torch.stack([row[-2] for row in rows]), atol=2e-5, rtol=1e-4)
+    second.keep([0, 1])
+    first.keep([1, 2])
+    for token in (-2, -1):
+        second.step([int(row[token]) for row in ids[:2]])
+        torch.testing.assert_close(second.logits, torch.stack([row[token] for row in rows[:2]]), atol=2e-5, rtol=1e-4)
+    first.step([int(row[-1]) for row in ids[1:]])
+    torch.testing.assert_close(first.logits, torch.stack([row[-1] for row in rows[1:]]), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["ia3", "xlora"])
+def test_gradients_are_the_same_when_blocks_are_recomputed(method: str, tmp_path: Path) -> None:
+    found = []
+    for recompute in (False, True):
+        assembly = of(method, tmp_path)
+        parts.set_trainable(assembly, {"connectors.tuner": 1e-2})
+        assembly.train().llm.gradient_checkpointing(recompute)
+        assembly(rows_batch(assembly, ROWS))[0].backward()
+        assert all(p.grad is None for p in assembly.llm.parameters())
+        found.append([p.grad for p in assembly.connectors["tuner"].parameters()])
+    for plain, again in zip(*found, strict=True):
+        assert plain is not None and plain.abs().sum() > 0
+        torch.testing.assert_close(again, plain, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_attached_again_and_removed(method: str, tmp_path: Path) -> None:
+    """The weights stay, the LLM's own tree never knew, and removed it is what it was, bit for bit."""
+    assembly, bare = of(method, tmp_path), Assembly(tiny_llm(), {}, {}, {})
+    batch = rows_batch(assembly, ROWS)
+    trained = states(assembly, batch)
+    assert list(assembly.llm.state_dict()) == list(bare.llm.state_dict())
+    assembly.handles["tuner"].remove()  # type: ignore[union-attr]
+    assert torch.equal(states(assembly, batch), states(bare, batch))
+    again = assembly.connectors["tuner"].attach(assembly.llm)  # type: ignore[operator]
+    assert torch.equal(states(assembly, batch), trained)
+    again.remove()
+    assert torch.equal(states(assembly, batch), states(bare, batch))
 
 
 def test_arrow_says_what_is_wrong_with_its_adapters(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Methods of the peft library on the LLM's linear layers: LoRA, DoRA, (IA)^3, Poly, MHR, Arrow. Works inside the LLM.
+"""Methods of the peft library on the LLM's linear layers: LoRA, DoRA, (IA)^3, Poly, MHR, Arrow, X-LoRA; inside it.
 
 The library's own layers compute; this file chooses them, hooks them in, and keeps their weights in the connector.
 """
@@ -18,34 +18,27 @@ from peft.utils.constants import (
 from torch import Tensor, nn
 
 from mmllm.connectors.connector import Connector, Handle
-from mmllm.connectors.peft_experts import read_adapters, write_adapter
+from mmllm.connectors.peft_experts import Experts, TunedArrow, read_adapters, write_adapter
 from mmllm.connectors.peft_layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
+from mmllm.connectors.peft_options import ARGUMENTS, family_layers, options
+from mmllm.connectors.peft_xlora import Router, TunedXLora
 from mmllm.llms import handles
 from mmllm.types import MmllmError, Pass
 
-LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "rslora": False, "targets": "all-linear"}
-POLY = {"rank": 8, "tasks": None, "default_task": None, "skills": 4, "targets": "all-linear"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "lora": LORA,
-    "dora": LORA,
-    "ia3": {"targets": None, "feedforward": None},
-    "poly": POLY,
-    "mhr": {**POLY, "splits": 4},
-    "arrow": {"adapters": None, "top_k": 3, "temperature": 1.0},
-}
-"""Method -> the arguments it takes, with their defaults."""
-NOT_FITTED = ("xlora",)
-"""Methods of peft that are refused, with the reason in :func:`_options`."""
+EXPERTS = ("arrow", "xlora")
+"""Methods that weigh LoRAs which were trained before."""
 
 
 class PeftConnector(Connector):
     """A method of the peft library, computed by peft's own layers: ``y <- tuner(x, y)`` on each target layer.
 
     ``x`` float[R, S, in] and ``y`` float[R, S, out] are a frozen layer's input and output. Which equations: see the
-    classes of ``peft_layers`` and ``peft_experts``. Untrained, all but Arrow leave the LLM unchanged bit for bit.
+    classes of ``peft_layers``, ``peft_experts`` and ``peft_xlora``. Untrained, all but the last two methods leave the
+    LLM unchanged bit for bit.
 
-    Poly and MHR choose by task: the recipe's data key of each conversation. Arrow trains nothing: it routes each token
-    among LoRAs that were trained before (see :meth:`export`).
+    Poly and MHR choose by task: the recipe's data key of each conversation. Arrow and X-LoRA
+    weigh, token by token, LoRAs that were trained before (see :meth:`export`); Arrow by their geometry, so it trains
+    nothing, X-LoRA by a classifier, the only part of it that learns.
     """
 
     identity_at_start = True
@@ -68,15 +61,19 @@ class PeftConnector(Connector):
         adapters: Sequence[str] | None = None,
         top_k: int | None = None,
         temperature: float | None = None,
+        depth: int | None = None,
+        width: int | None = None,
+        layerwise: bool | None = None,
     ) -> None:
         """Set up, without weights until ``attach``. An argument that the method does not take is an error.
 
         Args:
             llm_dim: width of the LLM.
-            method: which of peft's tuners; ``xlora`` is refused, see :data:`NOT_FITTED`.
+            method: which of peft's tuners.
             rank: of lora, dora (16), poly, mhr (8).
             alpha: lora and dora scale by alpha / rank (32).
-            dropout: of the input of the update, lora and dora (0); dora then computes the frozen product twice.
+            dropout: of the input of the update, lora and dora (0; with it dora computes the frozen product twice); in
+                xlora's classifier (0.2).
             rslora: scale by alpha / sqrt(rank), lora and dora (false).
             targets: ``all-linear`` or layer names; ia3 takes peft's choice for the LLM's family where it has one.
             feedforward: ia3: those of ``targets`` whose input is scaled instead of their output.
@@ -85,26 +82,35 @@ class PeftConnector(Connector):
                 they are an error.
             skills: poly and mhr: number of low-rank skills that are mixed (4).
             splits: mhr: blocks of the inputs and outputs, each with a mixture of its own (4).
-            adapters: arrow: folders of trained LoRAs in peft's format, of equal rank and targets.
-            top_k: arrow: experts per token (3).
-            temperature: arrow: of the softmax over them (1).
+            adapters: arrow and xlora: folders of trained LoRAs in peft's format, of equal rank and targets.
+            top_k: experts per token: arrow (3), xlora (all; peft does not renormalise the rest).
+            temperature: of the softmax over them, arrow and xlora (1).
+            depth: xlora: number of linear layers of the classifier (1).
+            width: xlora: of the classifier between its layers (2048).
+            layerwise: xlora: weights of their own for each layer of the LLM (false).
         """
         super().__init__(llm_dim=llm_dim)
         given = {key: value for key, value in locals().items() if key in ARGUMENTS and value is not None}
         self.method = method
-        self.options = _options(method, given)
+        self.options = options(method, given)
+        self.identity_at_start = method not in EXPERTS
         self.layers = nn.ModuleDict()
+        self.router: Router | None = None
         self.rows: Rows | None = None
 
     def attach(self, llm: Any) -> Handle:
         """Make peft's layer for each target layer and let it change that layer's output (or input)."""
-        experts = read_adapters(self.options["adapters"], llm) if self.method == "arrow" else None
+        experts = read_adapters(self.options["adapters"], llm) if self.method in EXPERTS else None
+        linears = self._linears(llm) if experts is None else experts.linears
         feedforward = set(self._feedforward(llm))
         made = []
-        for name, base in (experts.linears if experts is not None else self._linears(llm)).items():
+        if self.method == "xlora":
+            self.router = self.router or Router(llm, len(linears), self.options)
+            made.append(self.router.attach(llm))
+        for number, (name, base) in enumerate(linears.items()):
             key = name.replace(".", "-")  # a module's name may hold no dot
             if key not in self.layers:
-                layer = experts.layer(name, base, self.options) if experts else self._layer(name, base, feedforward)
+                layer = self._routed(name, base, number, experts) if experts else self._layer(name, base, feedforward)
                 self.layers[key] = layer.to(llm.device)
             made.append(self._hook(llm, name, self.layers[key], name in feedforward))
         return handles.all_of(made)
@@ -140,7 +146,7 @@ class PeftConnector(Connector):
     def _linears(self, llm: Any) -> dict[str, nn.Module]:
         """Name in the LLM -> frozen layer of each target."""
         targets = self.options["targets"]
-        found: dict[str, nn.Module] = llm.linears(_family(llm, IA3_TARGETS) if targets is None else targets)
+        found: dict[str, nn.Module] = llm.linears(family_layers(llm, IA3_TARGETS) if targets is None else targets)
         return found
 
     def _feedforward(self, llm: Any) -> list[str]:
@@ -149,7 +155,7 @@ class PeftConnector(Connector):
             return []
         chosen = self.options["feedforward"]
         if chosen is None:
-            chosen = _family(llm, IA3_FEEDFORWARD) if self.options["targets"] is None else []
+            chosen = family_layers(llm, IA3_FEEDFORWARD) if self.options["targets"] is None else []
         names = list(llm.linears(chosen)) if chosen else []
         lost = [name for name in names if name not in self._linears(llm)]
         if lost:
@@ -173,6 +179,12 @@ class PeftConnector(Connector):
         splits = found["splits"] if self.method == "mhr" else 1
         return TunedPoly(base, name, found["rank"], len(found["tasks"]), found["skills"], splits)
 
+    def _routed(self, name: str, base: nn.Module, number: int, experts: Experts) -> Tuned:
+        if self.method == "arrow":
+            return TunedArrow(base, experts.experts, name, self.options["top_k"], self.options["temperature"])
+        assert self.router is not None
+        return TunedXLora(base, experts.experts, name, number, self.router.config)
+
     def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> handles.Handle:
         def change_input(x: Tensor) -> Tensor:
             return x if layer.idle else self.choose(layer(x), x)
@@ -187,8 +199,11 @@ class PeftConnector(Connector):
         def change(x: Tensor, output: Tensor) -> Tensor:
             if layer.idle:
                 return output
-            changed = layer(x, output, self.rows) if isinstance(layer, TunedPoly) else layer(x, output)
-            return self.choose(changed, output)
+            if isinstance(layer, TunedPoly):
+                return self.choose(layer(x, output, self.rows), output)
+            if isinstance(layer, TunedXLora) and self.router is not None:
+                return self.choose(layer(x, output, self.router.scalings), output)
+            return self.choose(layer(x, output), output)
 
         return change
 
@@ -207,47 +222,3 @@ class PeftConnector(Connector):
     def tiny(cls, dim: int, llm: Any) -> PeftConnector:
         """DoRA of rank 2 on every linear layer."""
         return cls(llm_dim=llm.dim, method="dora", rank=2, alpha=4.0)
-
-
-ARGUMENTS = frozenset(name for options in OPTIONS.values() for name in options)
-"""Every argument that some method takes."""
-
-
-def _options(method: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What the recipe gives over the defaults of the method.
-
-    Raises:
-        MmllmError: an unknown or refused method, an argument it does not take or lacks, or a value out of range.
-    """
-    if method in NOT_FITTED:
-        raise MmllmError(
-            f"peft: method {method} is not available here: it runs the LLM twice in every pass, which cached decoding of "
-            "packed conversations cannot do yet; use arrow to route among trained LoRAs."
-        )
-    if method not in OPTIONS:
-        raise MmllmError(f"peft: method {method!r} is unknown; known: {', '.join(OPTIONS)}.")
-    strange = sorted(given.keys() - OPTIONS[method].keys())
-    if strange:
-        raise MmllmError(f"peft: method {method} takes no {strange[0]}; it takes {', '.join(OPTIONS[method])}.")
-    found = {**OPTIONS[method], **given}
-    for name in ("tasks", "adapters"):
-        if name in found and not found[name]:
-            raise MmllmError(f"peft: method {method} needs {name}: a list with at least one entry.")
-    for name in ("rank", "alpha", "skills", "splits", "top_k", "temperature"):
-        if name in found and found[name] <= 0:
-            raise MmllmError(f"peft: {name} {found[name]} must be above 0.")
-    if not 0 <= found.get("dropout", 0) < 1:
-        raise MmllmError(f"peft: dropout {found['dropout']} must be in [0, 1).")
-    if found.get("default_task") is not None and found["default_task"] not in found["tasks"]:
-        raise MmllmError(f"peft: default_task {found['default_task']!r} is none of tasks, {', '.join(found['tasks'])}.")
-    if "adapters" in found and found["top_k"] > len(found["adapters"]):
-        raise MmllmError(f"peft: top_k {found['top_k']} is more than the {len(found['adapters'])} adapters.")
-    return found
-
-
-def _family(llm: Any, table: dict[str, list[str]]) -> list[str]:
-    """peft's own choice of layers for this LLM's family."""
-    family = llm.model.config.get_text_config().model_type
-    if family not in table:
-        raise MmllmError(f"peft: the library names no ia3 layers for {family}; give targets and feedforward.")
-    return table[family]

@@ -45,49 +45,54 @@ class Experts:
     linears: Mapping[str, nn.Module]
     """Name in the LLM -> frozen layer, of every layer they work on."""
 
-    def layer(self, name: str, base: nn.Module, options: Mapping[str, Any]) -> TunedArrow:
-        """Arrow's layer for the frozen layer ``name``; ``options`` of the connector."""
-        return TunedArrow(base, self.experts, name, options["top_k"], options["temperature"])
+
+class TunedExperts(Tuned):
+    """peft's LoRA layer with E trained LoRAs. None of their weights learns: they are buffers, whole on every rank."""
+
+    def __init__(self, base: nn.Module, experts: Sequence[Expert], name: str) -> None:
+        """``name`` of the frozen layer, by which each expert keeps its weights."""
+        turned = isinstance(base, Conv1D)
+        self.names = [f"task_{number}" for number in range(len(experts))]
+        configs = [LoraConfig(**expert.words, fan_in_fan_out=turned) for expert in experts]
+        tuner: Any = LoraLinear(
+            base, self.names[0], config=configs[0], r=configs[0].r, lora_alpha=configs[0].lora_alpha
+        )
+        for own, config in zip(self.names[1:], configs[1:], strict=True):
+            tuner.update_layer(own, config.r, lora_alpha=config.lora_alpha, config=config)
+        super().__init__(tuner, base)
+        for own, expert in zip(self.names, experts, strict=True):
+            for linear, weight in zip((tuner.lora_A, tuner.lora_B), expert.weights[name], strict=True):
+                _freeze(linear[own], weight.float(), persistent=True)
+
+    def rest(self) -> None:
+        """Never skipped: trained LoRAs change something."""
+        return None
 
 
-class TunedArrow(Tuned):
+class TunedArrow(TunedExperts):
     """Arrow (Ostapenko et al. 2024, arXiv:2405.11157), by peft: per token, a softmax over the best of E LoRAs.
 
     ``y + sum_e c_e scaling_e B_e A_e x``, ``c = softmax(top_k |x . v_e| / temperature)``, ``v_e`` the first right
-    singular vector of ``B_e A_e``. Nothing in it learns: all weights are buffers.
+    singular vector of ``B_e A_e``. Nothing in it learns.
     """
 
     def __init__(self, base: nn.Module, experts: Sequence[Expert], name: str, top_k: int, temperature: float) -> None:
-        """``name`` of the frozen layer, by which each expert keeps its weights."""
-        turned = {"fan_in_fan_out": isinstance(base, Conv1D)}
-        names = [f"task_{number}" for number in range(len(experts))]
-        first = LoraConfig(**experts[0].words, **turned)
-        tuner: Any = LoraLinear(base, names[0], config=first, r=first.r, lora_alpha=first.lora_alpha)
-        for expert_name, expert in zip(names[1:], experts[1:], strict=True):
-            config = LoraConfig(**expert.words, **turned)
-            tuner.update_layer(expert_name, config.r, lora_alpha=config.lora_alpha, config=config)
+        """As in :class:`TunedExperts`; ``top_k`` experts per token."""
+        super().__init__(base, experts, name)
         arrow = ArrowConfig(top_k=top_k, router_temperature=temperature, rng_seed=0)
-        arrow.task_adapter_names, arrow.gks_adapter_names = names, []
-        # the router's own pair of weights is never used
-        tuner.update_layer(ROUTER, 1, lora_alpha=1, config=LoraConfig(r=1, arrow_config=arrow, **turned))
-        tuner.set_adapter(ROUTER)
-        super().__init__(tuner, base)
-        for expert_name, expert in zip(names, experts, strict=True):
-            for linear, weight in zip((tuner.lora_A, tuner.lora_B), expert.weights[name], strict=True):
-                _freeze(linear[expert_name], weight.float(), persistent=True)
-        for linear in (tuner.lora_A[ROUTER], tuner.lora_B[ROUTER]):
-            _freeze(linear, linear.weight.detach(), persistent=False)
+        arrow.task_adapter_names, arrow.gks_adapter_names = list(self.names), []
+        config = LoraConfig(r=1, arrow_config=arrow, fan_in_fan_out=isinstance(base, Conv1D))
+        self.tuner.update_layer(ROUTER, 1, lora_alpha=1, config=config)
+        self.tuner.set_adapter(ROUTER)
+        for linear in (self.tuner.lora_A[ROUTER], self.tuner.lora_B[ROUTER]):  # peft makes them, and never uses them
+            _freeze(linear, linear.weight.detach().float(), persistent=False)
 
     def rest(self) -> None:
-        """Other experts may have been loaded: find their directions anew in the next pass; never skipped."""
+        """Other experts may have been loaded: find their directions anew in the next pass."""
         self.tuner.lora_arrow[ROUTER]._protos_ready = False
 
-    def neutral(self) -> bool:
-        """Trained LoRAs change something."""
-        return False
-
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """As in :class:`Tuned`."""
+        """As in ``Tuned``."""
         return super().forward(x.contiguous(), output)
 
 
@@ -109,7 +114,9 @@ def read_adapters(folders: Sequence[str], llm: Any) -> Experts:
             ("layers", sorted(expert.weights), sorted(experts[0].weights)),
         ):
             if own != other:
-                raise MmllmError(f"peft: adapters {folders[0]} and {folder} differ in {what}; arrow needs equal ones.")
+                raise MmllmError(
+                    f"peft: adapters {folders[0]} and {folder} differ in {what}; arrow and xlora need equal ones."
+                )
     return Experts(experts, {name: base for name, base in known.items() if name in experts[0].weights})
 
 
