@@ -19,12 +19,21 @@ ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
 LAYERS = (1, 3)
 
 
-def assembly_of(family: str = "llama", open_gates: bool = True) -> Assembly:
+def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> Assembly:
     """A tiny LLM whose blocks 1 and 3 read items of three latents; gates away from zero unless asked otherwise."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     torch.manual_seed(3)
     connector = LayerwiseConnector(
-        dim=encoder.dim, llm_dim=llm.dim, tokens=3, rank=4, layers=LAYERS, width=8, depth=1, heads=2, head_dim=4
+        dim=encoder.dim,
+        llm_dim=llm.dim,
+        tokens=3,
+        grid=grid,
+        rank=4,
+        layers=LAYERS,
+        width=8,
+        depth=1,
+        heads=2,
+        head_dim=4,
     )
     assembly = Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
     if open_gates:
@@ -131,6 +140,21 @@ def test_untrained_it_is_an_exact_identity(family: str) -> None:
     assert handle is not None
     handle.remove()
     assert torch.equal(start, logits(assembly, batch))
+
+
+@torch.no_grad()
+def test_a_pooled_grid_in_the_resamplers_place() -> None:
+    """K is then the grid's cells: LN, mean over blocks, a linear layer; the rest is as before."""
+    assembly = assembly_of(grid=(2, 2))
+    connector = assembly.connectors["image"]
+    assert connector.n_tokens == 4 and connector.tasks["1"].prompts.shape[0] == 4
+    batch = batch_of(assembly, ROWS)
+    logits(assembly, batch)
+    features = assembly.encoders["image"](**batch.media["image"]).concatenated()
+    x = torch.nn.functional.layer_norm(features, features.shape[-1:]).reshape(3, 2, 2, 2, 2, -1).mean((2, 4))
+    (linear,) = connector.resampler.mlp
+    expected = connector.norm(linear(x).flatten(1, 2))
+    torch.testing.assert_close(connector.memory[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_items_take_no_places() -> None:

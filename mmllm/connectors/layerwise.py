@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.connector import Attached, Connector
+from mmllm.connectors.pool import PoolConnector
 from mmllm.connectors.prompt_attention import HeadGate, extra_attention
 from mmllm.connectors.resampler import ResamplerConnector
 from mmllm.types import Features, MmllmError
@@ -31,6 +33,9 @@ class LayerwiseConnector(Connector):
     conversation that have started (the softmax is over their K latents each); one that sees none keeps its attention
     as it was, the static prompts included. The tokens of an item never enter the sequence.
 
+    ``grid`` puts an average pool, a LayerNorm before it and a linear layer after it, where the resampler is: where
+    something is in the picture then need not be learned, which takes a resampler long (see ``pool``).
+
     A new task needs only ``train: {connectors.<key>.tasks: ...}``: the prompts P_l and gates g_l. Putting back the
     tensors of an earlier task brings that task back bit for bit. The resampler and the maps B_l A_l are shared.
     """
@@ -43,6 +48,7 @@ class LayerwiseConnector(Connector):
         dim: int,
         llm_dim: int,
         tokens: int = 8,
+        grid: Sequence[int] | None = None,
         rank: int = 64,
         layers: Sequence[int] | None = None,
         width: int = 512,
@@ -56,6 +62,7 @@ class LayerwiseConnector(Connector):
             dim: width of the features.
             llm_dim: width of the LLM's embeddings.
             tokens: K, latents of one item.
+            grid: [rows, cols] of an average pool that takes the resampler's place; K is then rows * cols.
             rank: of the map from the latents to the LLM, per layer.
             layers: blocks of the LLM that read the items, counted from 0; None: all.
             width: d_a, of the latents.
@@ -67,11 +74,16 @@ class LayerwiseConnector(Connector):
         for name, value in {"tokens": tokens, "rank": rank, "width": width}.items():
             if value < 1:
                 raise MmllmError(f"connector layerwise {name}: {value} must be at least 1.")
-        self.n_tokens, self.rank, self.width = tokens, rank, width
+        self.rank, self.width = rank, width
         self.layers = None if layers is None else tuple(layers)
-        self.resampler = ResamplerConnector(
-            dim=dim, llm_dim=width, latents=tokens, depth=depth, heads=heads, head_dim=head_dim, width=width
-        )
+        self.resampler: Connector
+        if grid is None:
+            self.resampler = ResamplerConnector(
+                dim=dim, llm_dim=width, latents=tokens, depth=depth, heads=heads, head_dim=head_dim, width=width
+            )
+        else:
+            self.resampler = PoolConnector(dim=dim, llm_dim=width, grid=grid, depth=1, norm=True)
+        self.n_tokens = tokens if grid is None else prod(grid)
         self.norm = nn.LayerNorm(width)
         self.maps = nn.ModuleDict()
         self.tasks = nn.ModuleDict()
@@ -79,6 +91,8 @@ class LayerwiseConnector(Connector):
     def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
         """Keeps LN(F) float[N, K, d_a] for the layers; gives no tokens: float[N, 0, llm_dim]."""
         latents = self.norm(self.resampler(features))
+        if latents.shape[1] != self.n_tokens:
+            raise MmllmError(f"connector layerwise keeps {self.n_tokens} latents of an item, not {latents.shape[1]}.")
         self.memory = (latents,)
         return latents.new_zeros(latents.shape[0], 0, self.llm_dim)
 
