@@ -1,0 +1,186 @@
+"""What the tasks of the claims show and ask: one lesson is a picture (or none), a text before, and questions on it.
+
+``data`` writes lessons of each task to files; everything is drawn from the miniature world's vocabulary and splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from PIL import Image
+
+from mmllm.mini.data import DESCRIBE, show
+from mmllm.mini.lm_lessons import matter_of
+from mmllm.mini.world.described import Ask
+from mmllm.mini.world.questions import about_scene
+from mmllm.mini.world.render import draw_scene
+from mmllm.mini.world.scenes import scene
+from mmllm.mini.world.text import graph, skill, sounds
+from mmllm.mini.world.words import COLOURS, ITEMS, NAMES, NUMBERS, TOPICS
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One conversation: ``asks`` are its turns, ``before`` stands in front of the first one."""
+
+    asks: Sequence[Ask]
+    image: Image.Image | None = None
+    before: str = ""
+    group: str = ""
+    """The domain or task it belongs to, where a task of the claims has several; each gets a file of its own."""
+
+
+Make = Callable[[Random, bool], Lesson]
+"""(random numbers, held out) -> lesson; held out ones have one question."""
+
+
+def _scene(rng: Random, held_out: bool, most: int, kinds: dict[str, float], negated: float | None = None) -> Lesson:
+    """A scene of 2..most things with questions of these kinds."""
+    while True:
+        things = scene(rng, rng.randint(2, most), held_out)
+        turns = 1 if held_out else 6
+        described = about_scene(rng, things, turns, kinds=kinds, negated_share=negated)
+        if described.asks:
+            return Lesson(described.asks, draw_scene(rng, things))
+
+
+def presence(rng: Random, held_out: bool) -> Lesson:
+    """Is there a red shape, a circle, a red circle? Never negated."""
+    return _scene(rng, held_out, 5, {"presence": 1.0}, negated=0.0)
+
+
+def where(rng: Random, held_out: bool) -> Lesson:
+    """In which of the 4 x 4 cells is the red circle?"""
+    return _scene(rng, held_out, 5, {"where": 1.0})
+
+
+def grounding(rng: Random, held_out: bool) -> Lesson:
+    """The box of the red circle."""
+    return _scene(rng, held_out, 5, {"box": 1.0})
+
+
+def scenes(rng: Random, held_out: bool) -> Lesson:
+    """Questions of every kind but boxes."""
+    kinds = {"at": 3.0, "part_at": 1.5, "color_of": 1.5, "shape_of": 1.5, "where": 2.0, "count": 1.5, "presence": 1.5}
+    return _scene(rng, held_out, 5, kinds, negated=0.0)
+
+
+def captions(rng: Random, held_out: bool) -> Lesson:
+    """Describe the scene."""
+    things = scene(rng, rng.randint(1, 3), held_out)
+    caption = about_scene(rng, things, 0).caption
+    return Lesson((Ask("describe", DESCRIBE, caption),), draw_scene(rng, things))
+
+
+def fine(rng: Random, held_out: bool) -> Lesson:
+    """Small letters and numbers on documents, and handwritten digits."""
+    while True:
+        sort = "document" if rng.random() < 0.75 else "digit"
+        shown = show(rng, sort, 1 if held_out else 4, held_out)
+        asks = [ask for ask in shown.described.asks if ask.kind not in ("parity", "doc_kind")]
+        if asks:
+            return Lesson(asks, shown.image)
+
+
+def text(rng: Random, held_out: bool) -> Lesson:
+    """Text only: lookups in described scenes, documents, sounds and graphs, and the unrelated skills."""
+    turns = 1 if held_out else 4
+    if rng.random() < 0.5:
+        return Lesson(skill(rng, turns))
+    matter = matter_of(rng, rng.choice(("scene", "document", "sound", "graph", "recall")), 1.0, turns, held_out)
+    return Lesson(matter.asks[:turns], before=matter.text(", ")) if matter.asks else text(rng, held_out)
+
+
+# ---- conflicting domains: the same question, another answer; only what was described before tells which
+
+CODED = (*ITEMS, *COLOURS)
+SHIFTS = {"sounds": 1, "graphs": 7, "people": 13}
+
+
+def _people(rng: Random) -> str:
+    return ", ".join(f"{name} {rng.choice(NUMBERS)}" for name in rng.sample(NAMES, rng.randint(2, 4)))
+
+
+def domains(rng: Random, held_out: bool) -> Lesson:
+    """``word tea?`` is answered by another word, which one depends on the domain of the description before it."""
+    group = rng.choice(tuple(SHIFTS))
+    before = _people(rng) if group == "people" else (sounds if group == "sounds" else graph)(rng, 0).text(", ")
+    words = rng.sample(CODED, 1 if held_out else 5)
+    asks = [Ask(group, f"word {word}?", CODED[(CODED.index(word) + SHIFTS[group]) % len(CODED)]) for word in words]
+    return Lesson(asks, before=before, group=group)
+
+
+# ---- several new tasks, named by words that mean nothing to the LM so far
+
+
+def _rotate(rng: Random) -> tuple[str, str]:
+    words = rng.sample(NAMES, 3)
+    return " ".join(words), " ".join((*words[1:], words[0]))
+
+
+def _next(rng: Random) -> tuple[str, str]:
+    number = rng.randint(0, 98)
+    return str(number), str(number + 1)
+
+
+def _code(rng: Random) -> tuple[str, str]:
+    word = rng.choice(COLOURS)
+    return word, COLOURS[(COLOURS.index(word) + 3) % len(COLOURS)]
+
+
+def _twice(rng: Random) -> tuple[str, str]:
+    words = rng.sample(ITEMS, 2)
+    return " ".join(words), " ".join(word for word in words for _ in range(2))
+
+
+def _last(rng: Random) -> tuple[str, str]:
+    words = rng.sample(NAMES, 4)
+    return " ".join(words), f"{words[-1]} {words[0]}"
+
+
+TEXT_TASKS: dict[str, Callable[[Random], tuple[str, str]]] = {
+    "physics": _rotate,
+    "law": _next,
+    "music": _code,
+    "art": _twice,
+    "sport": _last,
+}
+"""Topic word that names the task -> (what is given, what is to be said)."""
+assert set(TEXT_TASKS) <= set(TOPICS)
+
+
+def _task(rng: Random, name: str) -> Ask:
+    given, said = TEXT_TASKS[name](rng)
+    return Ask(name, f"{name} {given}?", said)
+
+
+def tasks(rng: Random, held_out: bool) -> Lesson:
+    """One of five text tasks; conversations stay with one task."""
+    name = rng.choice(tuple(TEXT_TASKS))
+    return Lesson([_task(rng, name) for _ in range(1 if held_out else 4)], group=name)
+
+
+def composite(rng: Random, held_out: bool) -> Lesson:
+    """Two different tasks asked at once, answered one after the other with a comma between."""
+    asks = []
+    for _ in range(1 if held_out else 2):
+        one, two = (_task(rng, name) for name in rng.sample(tuple(TEXT_TASKS), 2))
+        asks.append(Ask("composite", f"{one.question} {two.question}", f"{one.answer}, {two.answer}"))
+    return Lesson(asks)
+
+
+MAKERS: dict[str, Make] = {
+    "presence": presence,
+    "where": where,
+    "grounding": grounding,
+    "scenes": scenes,
+    "captions": captions,
+    "fine": fine,
+    "text": text,
+    "text_domains": domains,
+    "text_tasks": tasks,
+    "text_composite": composite,
+}
+"""Task of the claims -> what makes its lessons."""

@@ -1,0 +1,102 @@
+"""What else can be measured on a trained run: text skills kept, the loss on the way, what connectors report."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.claims.data import write_task
+
+if TYPE_CHECKING:
+    from benchmarks.claims.single import Finished
+    from mmllm.assembly.model import Assembly
+    from mmllm.types import Sample
+
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class LossAt:
+    """``loss@<k>``: mean training loss of the ``window`` steps up to step k of the last stage (or of ``stage``)."""
+
+    steps: tuple[int, ...]
+    window: int = 10
+    stage: str = ""
+
+    def __call__(self, finished: Finished) -> dict[str, float]:
+        """Read from ``metrics.jsonl``."""
+        stage = self.stage or list(finished.recipe.stages)[-1]
+        lines = (finished.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        losses = [row["loss"] for row in map(json.loads, lines) if row["stage"] == stage]
+        return {f"loss@{step}": mean(losses[max(0, step - self.window) : step]) for step in self.steps}
+
+
+@dataclass(frozen=True)
+class TextKept:
+    """What became of the LM's text skills, on held-out rows of a text task.
+
+    ``text_ppl`` is the perplexity of the answers, ``text_ppl_base`` the LM's own without connectors;
+    ``text_identical`` is 1 where the logits of ``n`` text-only conversations, while three more tokens are decoded,
+    are the LM's own bit for bit, else 0.
+    """
+
+    task: str = "text"
+    n: int = 40
+
+    def __call__(self, finished: Finished) -> dict[str, float]:
+        """Compare with the bare LM of the recipe."""
+        import torch
+
+        from mmllm.assembly.build import build
+
+        nothing: dict[str, Any] = {"connectors": {}, "encoders": {}, "data": {}, "stages": {}}
+        bare = build(finished.recipe.model_copy(update=nothing), "cpu")
+        pairs = zip(_logits(finished.assembly, self), _logits(bare, self), strict=True)
+        same = all(torch.equal(one, other) for one, other in pairs)
+        found = {"text_ppl": _perplexity(finished.assembly, self), "text_ppl_base": _perplexity(bare, self)}
+        return {**found, "text_identical": float(same)}
+
+
+def _rows(kept: TextKept, answered: bool) -> list[Sample]:
+    """Held-out questions as conversations, with their answers or without."""
+    from mmllm.types import Message, Sample
+
+    file = write_task(kept.task) / "test" / f"{kept.task}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    samples = []
+    for row in map(json.loads, lines if answered else lines[: kept.n]):
+        asked, said = Message("user", row["question"]), Message("assistant", row["answers"][0])
+        samples.append(Sample(row["id"], (asked, said) if answered else (asked,), {}))
+    return samples
+
+
+def _perplexity(assembly: Assembly, kept: TextKept) -> float:
+    import torch
+
+    from mmllm.batches.collate import collate
+    from mmllm.batches.encode import encode
+    from mmllm.batches.prompt import Prompter
+
+    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
+    encoded = [encode(row, prompter, readers, assembly.llm.context, train=True) for row in _rows(kept, answered=True)]
+    with torch.no_grad():
+        nll, _ = assembly(collate(encoded, readers))
+    return math.exp(float(nll) / sum(one.n_labels for one in encoded))
+
+
+def _logits(assembly: Assembly, kept: TextKept) -> list[Any]:
+    """Logits float[n, V] after the prompts and after each of three more tokens."""
+    from mmllm.batches.collate import collate
+    from mmllm.generate import Decoding, Generator
+
+    generator = Generator(assembly)
+    encoded = [generator.encode(row) for row in _rows(kept, answered=False)]
+    decoding = Decoding(assembly, collate(encoded, generator.readers))
+    found = [decoding.logits.clone()]
+    for _ in range(_STEPS):
+        decoding.step(decoding.logits.argmax(dim=-1).tolist())
+        found.append(decoding.logits.clone())
+    return found

@@ -1,0 +1,45 @@
+"""The claims' tasks as benchmarks of mmllm: the questions of ``data`` asked and scored by ``mmllm.eval``."""
+
+from __future__ import annotations
+
+from benchmarks.claims.data import DATA
+from mmllm.eval.benchmarks.benchmark import Question
+from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
+from mmllm.eval.benchmarks.mini_scenes import MiniScenes
+from mmllm.types import Message, Sample
+
+
+class PictureTask(MiniScenes):
+    """Questions about pictures, by exact match; reported under the task's name."""
+
+    def __init__(self, *, task: str, path: str = str(DATA)) -> None:
+        self.name = task  # type: ignore[misc]
+        super().__init__(path=f"{path}/{task}")
+
+
+class BoxTask(MiniGrounding):
+    """Boxes in pictures, by IoU >= 0.5."""
+
+    def __init__(self, *, task: str, path: str = str(DATA)) -> None:
+        self.name = task  # type: ignore[misc]
+        super().__init__(path=f"{path}/{task}")
+
+
+class TextTask(MiniScenes):
+    """Questions without a picture, by exact match."""
+
+    def __init__(self, *, task: str, path: str = str(DATA)) -> None:
+        self.name = task  # type: ignore[misc]
+        super().__init__(path=f"{path}/{task}", prompt="{question}")
+
+    def __getitem__(self, index: int) -> Question:
+        """The question on one line of the file."""
+        row = self._rows[index]
+        sample = Sample(f"{self.name}:{row['id']}", (Message("user", row["question"]),), {})
+        return Question(sample, row["question"], self.reference(row), row["kind"])
+
+
+def benchmark_of(task: str) -> str:
+    """What the registry loads for a task: text tasks start with ``text``."""
+    kind = "BoxTask" if task == "grounding" else "TextTask" if task.startswith("text") else "PictureTask"
+    return f"benchmarks.claims.tasks:{kind}"
