@@ -14,7 +14,10 @@ from torch import nn
 
 from mmllm.assembly import parts
 from mmllm.assembly.model import Assembly
+from mmllm.connectors.connector import Connector
+from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.peft import PeftConnector
+from mmllm.connectors.peft_export import export
 from mmllm.generate import Decoding
 from mmllm.types import MmllmError
 from tests.assemblies import Row
@@ -261,15 +264,20 @@ def test_arrow_says_what_is_wrong_with_its_adapters(tmp_path: Path) -> None:
         tuned(method="arrow", adapters=adapters(tmp_path / "dora", use_dora=True), top_k=1)
 
 
+@pytest.mark.parametrize("made", [LoraConnector, PeftConnector])
 @torch.no_grad()
-def test_exported_lora_is_read_by_peft(tmp_path: Path) -> None:
-    """And so by Arrow."""
-    assembly = tuned(method="lora", rank=3, alpha=5.0, targets=["q_proj", "down_proj"])
+def test_exported_lora_is_read_by_peft_and_by_arrow(made: type[Connector], tmp_path: Path) -> None:
+    llm, words = tiny_llm(), {"rank": 3, "alpha": 5.0, "targets": ["q_proj", "down_proj"], "rslora": True}
+    if made is PeftConnector:
+        words["method"] = "lora"
+    assembly = Assembly(llm, {}, {"tuner": made(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
     randomise(assembly.connectors["tuner"])
-    assembly.connectors["tuner"].export(tmp_path / "lora")  # type: ignore[operator]
+    export(assembly.connectors["tuner"], tmp_path / "lora")  # type: ignore[arg-type]
+    alone = states(tuned(method="arrow", adapters=[str(tmp_path / "lora")], top_k=1), rows_batch(assembly, ROWS))
+    torch.testing.assert_close(alone, states(assembly, rows_batch(assembly, ROWS)), atol=1e-5, rtol=1e-5)
     compare(assembly, PeftModel.from_pretrained(tiny_model(), str(tmp_path / "lora")).eval())
-    with pytest.raises(MmllmError, match="export is for method lora"):
-        tuned(method="ia3").connectors["tuner"].export(tmp_path)  # type: ignore[operator]
+    with pytest.raises(MmllmError, match="only lora, and peft with method lora"):
+        export(tuned(method="ia3").connectors["tuner"], tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "poly"])

@@ -6,7 +6,6 @@ The library's own layers compute; this file chooses them, hooks them in, and kee
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from peft.utils.constants import (
@@ -18,7 +17,7 @@ from peft.utils.constants import (
 from torch import Tensor, nn
 
 from mmllm.connectors.connector import Connector, Handle
-from mmllm.connectors.peft_experts import Experts, TunedArrow, read_adapters, write_adapter
+from mmllm.connectors.peft_experts import Experts, TunedArrow, read_adapters
 from mmllm.connectors.peft_layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
 from mmllm.connectors.peft_options import ARGUMENTS, family_layers, options
 from mmllm.connectors.peft_xlora import Router, TunedXLora
@@ -37,7 +36,7 @@ class PeftConnector(Connector):
     LLM unchanged bit for bit.
 
     Poly and MHR choose by task: the recipe's data key of each conversation. Arrow and X-LoRA
-    weigh, token by token, LoRAs that were trained before (see :meth:`export`); Arrow by their geometry, so it trains
+    weigh, token by token, LoRAs that were trained before (see ``peft_export``); Arrow by their geometry, so it trains
     nothing, X-LoRA by a classifier, the only part of it that learns.
     """
 
@@ -130,18 +129,6 @@ class PeftConnector(Connector):
         for layer in self.layers.values():
             assert isinstance(layer, Tuned)
             layer.rest()
-
-    def export(self, folder: str | Path) -> None:
-        """Write the trained LoRA (``method: lora``) as a folder that peft and ``adapters:`` of arrow read.
-
-        Raises:
-            MmllmError: another method.
-        """
-        if self.method != "lora":
-            raise MmllmError(f"peft: export is for method lora, this is {self.method}.")
-        write_adapter(
-            Path(folder), {name.replace("-", "."): layer for name, layer in self.layers.items()}, self._words()
-        )
 
     def _linears(self, llm: Any) -> dict[str, nn.Module]:
         """Name in the LLM -> frozen layer of each target."""

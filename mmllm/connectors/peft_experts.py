@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.peft_layers import NAME, Tuned, TunedLora
+from mmllm.connectors.peft_layers import Tuned
 from mmllm.types import MmllmError
 
 PREFIX = "base_model.model."
@@ -120,15 +120,16 @@ def read_adapters(folders: Sequence[str], llm: Any) -> Experts:
     return Experts(experts, {name: base for name, base in known.items() if name in experts[0].weights})
 
 
-def write_adapter(folder: Path, layers: Mapping[str, nn.Module], words: Mapping[str, Any]) -> None:
-    """Write LoRA layers by their name in the LLM as peft's ``adapter_model.safetensors`` and its config."""
+def write_adapter(folder: Path, layers: Mapping[str, tuple[Tensor, Tensor]], words: Mapping[str, Any]) -> None:
+    """Write a LoRA as peft does: its config and its weights.
+
+    ``layers``: name in the LLM -> A float[r, in], B float[out, r]; ``words``: arguments of peft's LoraConfig.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for name, layer in layers.items():
-        assert isinstance(layer, TunedLora)
-        for which in ("lora_A", "lora_B"):
-            weight = layer.tuner.get_submodule(which)[NAME].weight
-            tensors[f"{PREFIX}{name}.{which}.weight"] = weight.detach().cpu().contiguous()
+    for name, pair in layers.items():
+        for which, weight in zip(("lora_A", "lora_B"), pair, strict=True):
+            tensors[f"{PREFIX}{name}.{which}.weight"] = weight.detach().float().cpu().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors")
     config = LoraConfig(**words, target_modules=sorted(layers), task_type="CAUSAL_LM", inference_mode=True)
     config.save_pretrained(str(folder))
