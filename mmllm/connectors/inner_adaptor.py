@@ -99,11 +99,10 @@ class InnerAdaptorConnector(Connector):
             return  # decoding goes on: it was read with the first pass
         assert self.when is not None
         text = ~self.flow.shows()[0]  # ids at media positions mean nothing
-        numbers = self.flow.sequence_ids[0][text]
-        found = []
-        for number in range(len(self.flow.sources)):
-            said = tokenizer.decode(ids.flatten()[text][numbers == number].tolist(), clean_up_tokenization_spaces=False)
-            found.append(self._suits(said))
+        said: list[list[int]] = [[] for _ in self.flow.present[self.when[0]]]
+        for number, token in zip(self.flow.sequence_ids[0][text].tolist(), ids[text].tolist(), strict=True):
+            said[number].append(token)
+        found = [self._suits(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)) for tokens in said]
         suits = torch.tensor(found, dtype=torch.bool, device=ids.device)
         self.memory = tuple(suits[self.flow.owners[key]] for key in self.when)
         self._narrow(self.memory)
