@@ -16,8 +16,9 @@ LLM = SimpleNamespace(dim=16)
 
 
 def outside(name: str) -> bool:
-    """True between encoder and LLM; connectors inside the LLM take no ``dim`` and have their own tests."""
-    return "dim" in registry.parameters("connectors", name)
+    """True between encoder and LLM; connectors that work inside the LLM have their own tests."""
+    methods, parameters = registry.methods("connectors", name), registry.parameters("connectors", name)
+    return "dim" in parameters and "attach" not in methods
 
 
 NAMES = [name for name in sorted(registry.table("connectors")) if outside(name)]
