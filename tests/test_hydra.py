@@ -96,7 +96,7 @@ def test_does_not_merge_where_something_would_be_lost() -> None:
     """Another connector on the same layer, or work in some conversations only."""
     assembly = with_hydra()
     LoraConnector(llm_dim=32, rank=2).attach(assembly.llm)
-    with pytest.raises(MmllmError, match=r"another connector works in model\.layers\.0\.mlp\.down_proj"):
+    with pytest.raises(MmllmError, match=r"not attached to model\.layers\.0\.mlp\.down_proj, or another connector"):
         assembly.connectors["hydra"].merge(assembly.llm)  # type: ignore[operator]
     assembly = with_hydra()
     assembly.connectors["hydra"].when = ("image",)  # type: ignore[assignment]

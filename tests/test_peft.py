@@ -20,7 +20,7 @@ from mmllm.connectors.peft import PeftConnector
 from mmllm.connectors.peft_export import export
 from mmllm.generate import Decoding
 from mmllm.types import MmllmError
-from tests.assemblies import Row
+from tests.assemblies import Row, tiny_assembly
 from tests.inside import per_row, randomise, rows_batch, shortened, states
 from tests.parts import tiny_llm, tiny_model
 
@@ -219,6 +219,47 @@ def test_cached_equals_uncached(method: str, family: str, tmp_path: Path) -> Non
         torch.testing.assert_close(second.logits, torch.stack([row[token] for row in rows[:2]]), atol=2e-5, rtol=1e-4)
     first.step([int(row[-1]) for row in ids[1:]])
     torch.testing.assert_close(first.logits, torch.stack([row[-1] for row in rows[1:]]), atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@torch.no_grad()
+def test_when_leaves_the_other_conversations_alone(method: str, tmp_path: Path) -> None:
+    """Bit for bit; those with a picture change."""
+    assembly = tiny_assembly(lora=False)
+    tuner = of(method, tmp_path).connectors["tuner"]
+    assert isinstance(tuner, PeftConnector)
+    tuner.when = ("image",)
+    rows = (
+        Row(1, (4, "image", 3), source="captions"),
+        Row(2, (9,), source="text"),
+        Row(3, ("image", 2), source="text"),
+    )
+    batch = rows_batch(assembly, rows)
+    bare = per_row(assembly, batch)
+    assembly.connectors["tuner"] = tuner
+    tuner.attach(assembly.llm)
+    for number, (changed, before) in enumerate(zip(per_row(assembly, batch), bare, strict=True)):
+        assert torch.equal(changed, before) == (number == 1)
+
+
+def test_a_rank_without_a_sample_needs_no_task() -> None:
+    """Every rank takes part in a step, also without a conversation; elsewhere one token without task is an error."""
+    assembly = tuned(method="poly", tasks=TASKS)
+    parts.set_trainable(assembly, {"connectors.tuner": 1e-2})
+    assembly.train()(rows_batch(assembly, ()))[0].backward()
+    assert all(p.grad is not None and not p.grad.any() for p in assembly.connectors["tuner"].parameters())
+    with pytest.raises(MmllmError, match="no data key has no task"):
+        assembly.eval()(rows_batch(assembly, ()))
+
+
+def test_arrow_trains_what_is_before_it_also_after_a_decoding(tmp_path: Path) -> None:
+    assembly = of("arrow", tmp_path)
+    batch = rows_batch(assembly, ROWS)
+    Decoding(assembly, batch)
+    embeds = assembly.embed(batch).requires_grad_()
+    assembly.route(assembly.flow(batch))
+    assembly.llm.hidden(embeds, batch.position_ids, batch.cu_seqlens).square().sum().backward()
+    assert embeds.grad is not None and embeds.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("method", ["ia3", "xlora"])

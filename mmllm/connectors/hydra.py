@@ -126,7 +126,10 @@ class HydraConnector(Connector):
             layer = self.layers[name.replace(".", "-")]
             assert isinstance(layer, Branches)
             if len(base._forward_hooks) != 1 or base._forward_pre_hooks:
-                raise MmllmError(f"hydra: another connector works in {name} as well; remove it before merging.")
+                raise MmllmError(
+                    f"hydra: it is not attached to {name}, or another connector works in that layer as well, which "
+                    "would be lost; attach this one, remove the other, then merge."
+                )
             if hasattr(base.weight, "ds_id"):
                 raise MmllmError("hydra: the LLM's weights are spread over ranks (ZeRO-3); merge in a run without it.")
             made.append((name, _plain(base, layer)))

@@ -35,9 +35,9 @@ class PeftConnector(Connector):
     classes of ``peft_layers``, ``peft_experts`` and ``peft_xlora``. Untrained, all but the last two methods leave the
     LLM unchanged bit for bit.
 
-    Poly and MHR choose by task: the recipe's data key of each conversation. Arrow and X-LoRA
-    weigh, token by token, LoRAs that were trained before (see ``peft_export``); Arrow by their geometry, so it trains
-    nothing, X-LoRA by a classifier, the only part of it that learns.
+    Poly and MHR choose by task: the recipe's data key of each conversation. Arrow and X-LoRA weigh, token by token,
+    LoRAs that were trained before (see ``peft_export``); Arrow by their geometry, so it trains nothing, X-LoRA by a
+    classifier, the only part of it that learns.
     """
 
     identity_at_start = True
@@ -121,8 +121,11 @@ class PeftConnector(Connector):
             MmllmError: a conversation of no task, and no ``default_task``.
         """
         super().route(flow, memory)
-        if self.method in ("poly", "mhr"):
-            self.rows = Rows(flow, [self._task(source) for source in flow.sources])
+        if self.method not in ("poly", "mhr"):
+            return
+        # in training one token alone is what a rank without a sample runs on: it has no label, so any task will do
+        empty = self.training and flow.sequence_ids.numel() == 1
+        self.rows = Rows(flow, [0] if empty else [self._task(source) for source in flow.sources])
 
     def rest(self) -> None:
         """Find out which layers may be skipped; to be called whenever weights were loaded or (un)frozen."""

@@ -86,10 +86,14 @@ class TunedArrow(TunedExperts):
         self.tuner.set_adapter(ROUTER)
         for linear in (self.tuner.lora_A[ROUTER], self.tuner.lora_B[ROUTER]):  # peft makes them, and never uses them
             _freeze(linear, linear.weight.detach().float(), persistent=False)
+        self.rest()
 
     def rest(self) -> None:
-        """Other experts may have been loaded: find their directions anew in the next pass."""
-        self.tuner.lora_arrow[ROUTER]._protos_ready = False
+        """Other experts may have been loaded: find their directions anew, here and not in some decoding, whose
+        tensors could not be trained through."""
+        arrow = self.tuner.lora_arrow[ROUTER]
+        arrow._protos_ready = False
+        arrow.build_prototypes(self.tuner.lora_A, self.tuner.lora_B)
 
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
         """As in ``Tuned``."""
