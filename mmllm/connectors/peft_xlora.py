@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from mmllm.connectors.peft_experts import Expert, TunedExperts
+from mmllm.llms.blocks import in_features
 from mmllm.llms.handles import Handle, all_of
 
 
@@ -48,7 +49,7 @@ class Router(nn.Module):
         """``n_layers``: number of layers with experts; ``options`` of the connector."""
         super().__init__()
         self.config = XLoraConfig(
-            hidden_size=llm.hidden_dim,
+            hidden_size=in_features(llm.model.get_output_embeddings()),  # OPT narrows its last states
             adapters={str(number): folder for number, folder in enumerate(options["adapters"])},
             top_k_lora=options["top_k"],
             softmax_temperature=options["temperature"],
