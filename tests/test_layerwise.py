@@ -26,7 +26,7 @@ def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int,
     connector = LayerwiseConnector(
         dim=encoder.dim,
         llm_dim=llm.dim,
-        tokens=3,
+        tokens=None if grid else 3,
         grid=grid,
         rank=4,
         layers=LAYERS,
@@ -211,9 +211,22 @@ def test_closed_gates_move_first() -> None:
         ({"layers": [-1]}, r"so 0\.\.3"),
         ({"layers": [1, 1]}, "none twice"),
         ({"layers": []}, "must name blocks"),
+        ({"tokens": 4, "grid": [2, 2]}, r"tokens: 4 beside grid: \[2, 2\]"),
+        ({"grid": [2]}, r"grid: \[2\] must be"),
     ],
 )
 def test_bad_values_are_one_sentence(words: dict[str, object], sentence: str) -> None:
     llm = tiny_llm()
     with pytest.raises(MmllmError, match=sentence):
         LayerwiseConnector(dim=16, llm_dim=llm.dim, **words).attach(llm)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [((4, 5), "cannot average 4 x 5 patches"), ((3, 4, 4), r"keeps 4 latents of an item; \(3, 4, 4\) gives 12")],
+)
+def test_a_grid_that_does_not_fit_is_known_before_any_forward(grid: tuple[int, ...], sentence: str) -> None:
+    connector = LayerwiseConnector(dim=16, llm_dim=16, grid=(2, 2))
+    assert connector.tokens((4, 4)) == 0
+    with pytest.raises(MmllmError, match=sentence):
+        connector.tokens(grid)

@@ -47,7 +47,7 @@ class LayerwiseConnector(Connector):
         *,
         dim: int,
         llm_dim: int,
-        tokens: int = 8,
+        tokens: int | None = None,
         grid: Sequence[int] | None = None,
         rank: int = 64,
         layers: Sequence[int] | None = None,
@@ -61,8 +61,8 @@ class LayerwiseConnector(Connector):
         Args:
             dim: width of the features.
             llm_dim: width of the LLM's embeddings.
-            tokens: K, latents of one item.
-            grid: [rows, cols] of an average pool that takes the resampler's place; K is then rows * cols.
+            tokens: K, latents of one item; None: 8, or with ``grid`` its cells.
+            grid: [rows, cols] of an average pool that takes the resampler's place, and gives K.
             rank: of the map from the latents to the LLM, per layer.
             layers: blocks of the LLM that read the items, counted from 0; None: all.
             width: d_a, of the latents.
@@ -71,7 +71,12 @@ class LayerwiseConnector(Connector):
             head_dim: width of each.
         """
         super().__init__(dim=dim, llm_dim=llm_dim)
-        for name, value in {"tokens": tokens, "rank": rank, "width": width}.items():
+        if grid is not None and tokens is not None:
+            raise MmllmError(
+                f"connector layerwise tokens: {tokens} beside grid: {list(grid)}, which gives their number."
+            )
+        self.n_tokens = 8 if tokens is None else tokens
+        for name, value in {"tokens": self.n_tokens, "rank": rank, "width": width}.items():
             if value < 1:
                 raise MmllmError(f"connector layerwise {name}: {value} must be at least 1.")
         self.rank, self.width = rank, width
@@ -79,20 +84,28 @@ class LayerwiseConnector(Connector):
         self.resampler: Connector
         if grid is None:
             self.resampler = ResamplerConnector(
-                dim=dim, llm_dim=width, latents=tokens, depth=depth, heads=heads, head_dim=head_dim, width=width
+                dim=dim, llm_dim=width, latents=self.n_tokens, depth=depth, heads=heads, head_dim=head_dim, width=width
             )
         else:
             self.resampler = PoolConnector(dim=dim, llm_dim=width, grid=grid, depth=1, norm=True)
-        self.n_tokens = tokens if grid is None else prod(grid)
+            self.n_tokens = prod(grid)
         self.norm = nn.LayerNorm(width)
         self.maps = nn.ModuleDict()
         self.tasks = nn.ModuleDict()
 
+    def tokens(self, grid: Sequence[int]) -> int:
+        """None in the sequence; raises where an item of this grid would not give K latents."""
+        found = self.resampler.tokens(grid)
+        if found != self.n_tokens:
+            raise MmllmError(
+                f"connector layerwise keeps {self.n_tokens} latents of an item; {tuple(grid)} gives {found}."
+            )
+        return 0
+
     def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
         """Keeps LN(F) float[N, K, d_a] for the layers; gives no tokens: float[N, 0, llm_dim]."""
+        self.tokens(features.grid)
         latents = self.norm(self.resampler(features))
-        if latents.shape[1] != self.n_tokens:
-            raise MmllmError(f"connector layerwise keeps {self.n_tokens} latents of an item, not {latents.shape[1]}.")
         self.memory = (latents,)
         return latents.new_zeros(latents.shape[0], 0, self.llm_dim)
 
