@@ -15,6 +15,8 @@ from benchmarks.claims.lessons import MAKERS, Lesson
 
 DATA = Path("runs/claims/data")
 TRAIN, TEST = 3000, 200
+VERSION = 2
+"""To be raised when lessons change, so that what is written is written anew."""
 
 
 def write_task(task: str, out: Path = DATA, train: int = TRAIN, test: int = TEST) -> Path:
@@ -24,7 +26,7 @@ def write_task(task: str, out: Path = DATA, train: int = TRAIN, test: int = TEST
     ``test/<task>.jsonl`` holds one question a line, from the held-out combinations. ``complete`` is written last: a
     digest of all of it, which is part of every run's key.
     """
-    folder, made = out / task, {"train": train, "test": test}
+    folder, made = out / task, {"version": VERSION, "train": train, "test": test}
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{task}.lock").open("w") as lock:  # workers may want the same task at the same time
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -48,17 +48,17 @@ def _scene(rng: Random, held_out: bool, most: int, kinds: dict[str, float], nega
 
 def presence(rng: Random, held_out: bool) -> Lesson:
     """Is there a red shape, a circle, a red circle? Never negated."""
-    return _scene(rng, held_out, 5, {"presence": 1.0}, negated=0.0)
+    return _scene(rng, held_out, 4, {"presence": 1.0}, negated=0.0)
 
 
 def where(rng: Random, held_out: bool) -> Lesson:
     """In which of the 4 x 4 cells is the red circle?"""
-    return _scene(rng, held_out, 5, {"where": 1.0})
+    return _scene(rng, held_out, 4, {"where": 1.0})
 
 
 def grounding(rng: Random, held_out: bool) -> Lesson:
     """The box of the red circle."""
-    return _scene(rng, held_out, 5, {"box": 1.0})
+    return _scene(rng, held_out, 4, {"box": 1.0})
 
 
 def scenes(rng: Random, held_out: bool) -> Lesson:

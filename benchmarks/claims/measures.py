@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,36 @@ class LossAt:
         lines = (finished.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         losses = [row["loss"] for row in map(json.loads, lines) if row["stage"] == stage]
         return {f"loss@{step}": mean(losses[max(0, step - self.window) : step]) for step in self.steps}
+
+
+@dataclass(frozen=True)
+class AnswerLoss:
+    """``<task>.loss``: mean loss per token of the right answers to a task's held-out questions."""
+
+    task: str
+
+    def __call__(self, finished: Finished) -> dict[str, float]:
+        """Teacher-forced, all questions in one batch."""
+        import torch
+
+        from benchmarks.claims.tasks import benchmark_of
+        from mmllm import registry
+        from mmllm.batches.collate import collate
+        from mmllm.batches.encode import encode
+        from mmllm.batches.prompt import Prompter
+        from mmllm.types import Message
+
+        assembly = finished.assembly
+        asked = registry.load("benchmark", benchmark_of(self.task))(task=self.task)
+        prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
+        encoded = []
+        for question in (asked[index] for index in range(len(asked))):
+            said = Message("assistant", question.reference[0])
+            sample = replace(question.sample, messages=(*question.sample.messages, said))
+            encoded.append(encode(sample, prompter, readers, assembly.llm.context, train=True))
+        with torch.no_grad():
+            nll, _ = assembly(collate(encoded, readers))
+        return {f"{self.task}.loss": float(nll) / sum(one.n_labels for one in encoded)}
 
 
 @dataclass(frozen=True)

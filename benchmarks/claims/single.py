@@ -57,6 +57,8 @@ class Finished:
     """The run folder of mmllm, with ``metrics.jsonl``."""
     assembly: Assembly
     """In eval mode, with the learned weights."""
+    starts: tuple[Path, ...] = ()
+    """Folders of the runs it started from, see ``learned``."""
 
 
 def data_of(recipe: Recipe, tasks: Sequence[str]) -> list[str]:
@@ -140,7 +142,7 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
     metrics = _scores(Generator(assembly), recipe, run_folder, experiment)
     clock.append(time.monotonic())
     for measure in experiment.measures:
-        metrics |= measure(Finished(recipe, run_folder, assembly))
+        metrics |= measure(Finished(recipe, run_folder, assembly, tuple(map(Path, job.starts))))
     clock.append(time.monotonic())
     words = ("train", "eval", "measures")
     return {
