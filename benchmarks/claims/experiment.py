@@ -23,6 +23,8 @@ TABLE = {
     "infmllm": "benchmarks.claims.infmllm",
     "iaa": "benchmarks.claims.iaa",
     "llama_adapter": "benchmarks.claims.llama_adapter",
+    "llama_adapter_v2": "benchmarks.claims.llama_adapter_v2",
+    "llama_adapter_image": "benchmarks.claims.llama_adapter_image",
     "pill": "benchmarks.claims.pill",
     "llava_mole": "benchmarks.claims.llava_mole",
     "mola": "benchmarks.claims.mola",
@@ -117,6 +119,8 @@ class Experiment:
     """Also answer without the picture."""
     tune_lower: bool = False
     """The tuning metrics are better when lower."""
+    part: str = ""
+    """b, c: a further part of the claim of the experiment before it in ``TABLE``, with other tasks or arms."""
 
 
 def better(a: str, b: str, metric: str, lower: bool = False) -> Compare:

@@ -56,6 +56,11 @@ def where(rng: Random, held_out: bool) -> Lesson:
     return _scene(rng, held_out, 4, {"where": 1.0})
 
 
+def attributes(rng: Random, held_out: bool) -> Lesson:
+    """The colour or the shape of one thing, in one word."""
+    return _scene(rng, held_out, 4, {"color_of": 1.0, "shape_of": 1.0, "part_at": 1.0})
+
+
 def grounding(rng: Random, held_out: bool) -> Lesson:
     """The box of the red circle."""
     return _scene(rng, held_out, 4, {"box": 1.0})
@@ -174,6 +179,7 @@ def composite(rng: Random, held_out: bool) -> Lesson:
 MAKERS: dict[str, Make] = {
     "presence": presence,
     "where": where,
+    "attributes": attributes,
     "grounding": grounding,
     "scenes": scenes,
     "captions": captions,

@@ -52,7 +52,7 @@ class AnswerLoss:
         from mmllm.types import Message
 
         assembly = finished.assembly
-        asked = registry.load("benchmark", benchmark_of(self.task))(task=self.task)
+        asked = registry.load("benchmarks", benchmark_of(self.task))(task=self.task)
         prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
         encoded = []
         for question in (asked[index] for index in range(len(asked))):

@@ -109,7 +109,7 @@ def _value(one: Compare | Check, arms: dict[str, Any]) -> float:
         return math.nan
 
 
-def section(plan: Plan, number: int, name: str) -> str:
+def section(plan: Plan, number: str, name: str) -> str:
     """The part of one finished experiment."""
     experiment, runs = load(name), _runs(plan, name)
     seconds = sum(sum(run.get("seconds", {}).values()) for by_seed in runs.values() for run in by_seed.values())
@@ -132,7 +132,10 @@ def write(names: Sequence[str], seeds: tuple[int, ...] | None = None, out: Path 
     """Write the table of all experiments that are finished; those that are not are named."""
     plan = Plan(seeds)
     parts = ["# The papers' claims in miniature", "", "Written by `python -m benchmarks.claims table`.", "", RULE, ""]
-    for number, name in enumerate(names, 1):
+    count = 0
+    for name in names:
+        count += not load(name).part
+        number = f"{count}{load(name).part}"
         missing = len(plan.todo(name))
         if missing:
             parts += [f"## {number}. {load(name).title}", "", f"Not finished: at least {missing} runs to make.", ""]
