@@ -32,6 +32,8 @@ RUNS = {
     "image_pixel_shuffle": ("llama", "siglip", 384, 81),
     "image_resampler": ("qwen3", "dinov2", 224, 64),
     "image_lora": ("qwen2", "siglip", 384, 729),
+    "llama_adapter": ("qwen2", "clip", 336, 0),
+    "llama_adapter_v2": ("qwen2", "clip", 336, 0),
     "layerwise": ("qwen2", "clip", 336, 0),
     "gated_cross_attention": ("qwen2", "open_clip", 224, 0),
     "deepstack": ("qwen2", "clip", 336, 144),
@@ -42,6 +44,10 @@ RUNS = {
     "peft_dora": ("qwen2", "clip", 336, 576),
     "inner_adaptor": ("llama", "clip", 336, 576),
     "pill": ("qwen2", "clip", 336, 32),
+    "llava_mole": ("qwen2", "clip", 336, 576),
+    "mola": ("qwen2", "clip", 336, 576),
+    "meteora": ("qwen2", "clip", 336, 576),
+    "loramoe": ("qwen2", "clip", 336, 576),
 }
 BLOCKS = {"inner_adaptor": 32}
 """Recipe -> blocks of its LLM, where it names more than 8."""

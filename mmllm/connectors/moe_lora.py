@@ -169,7 +169,7 @@ class MoeLoraConnector(Connector):
     def _plain(self, base: nn.Module) -> LoraConfig:
         return LoraConfig(
             r=self.attention_rank,
-            lora_alpha=self.alpha * self.attention_rank / self.rank,  # type: ignore[arg-type]
+            lora_alpha=self.alpha * self.attention_rank / self.rank,
             lora_dropout=self.dropout,
             fan_in_fan_out=isinstance(base, Conv1D),
         )
@@ -180,7 +180,7 @@ class MoeLoraConnector(Connector):
         """Take the facts of the next pass; what the last one counted is added up."""
         super().route(flow, memory)
         if self.tally is not None:
-            self.tally.begin(flow, self.active, self.training)
+            self.tally.begin(flow, self.active, self.training and self._learning)
 
     def _route(self, router: str, block: int, x: Tensor) -> Routing:
         rows = x.flatten(0, -2)
