@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.connector import Connector, Handle
-from mmllm.llms import handles
+from mmllm.connectors.connector import Attached, Connector
 from mmllm.types import MmllmError
 
 
@@ -90,7 +89,7 @@ class HydraConnector(Connector):
         self.targets = targets if targets is None or isinstance(targets, str) else list(targets)
         self.layers = nn.ModuleDict()
 
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: Any) -> Attached:
         """Make the branches of each target layer and add their outputs to the layer's."""
         made = []
         for name, base in self._linears(llm).items():
@@ -98,7 +97,7 @@ class HydraConnector(Connector):
             if key not in self.layers:
                 self.layers[key] = Branches(_dims(base), *self.ranks, self.scale).to(llm.device)
             made.append(llm.after_linear(name, self._change(self.layers[key])))
-        return handles.all_of(made)
+        return Attached(made)
 
     def rest(self) -> None:
         """Find out which updates may be skipped; to be called whenever weights were loaded or (un)frozen."""
@@ -107,7 +106,7 @@ class HydraConnector(Connector):
             layer.rest()
 
     @torch.no_grad()
-    def merge(self, llm: Any) -> Handle:
+    def merge(self, llm: Any) -> Attached:
         """Put plain layers with the branches folded in where the target layers are; for inference.
 
         The hooks stay with the layers that were taken out, so nothing is added twice. Removing the handle puts those
@@ -133,7 +132,7 @@ class HydraConnector(Connector):
             if hasattr(base.weight, "ds_id"):
                 raise MmllmError("hydra: the LLM's weights are spread over ranks (ZeRO-3); merge in a run without it.")
             made.append((name, _plain(base, layer)))
-        return handles.all_of([llm.replace_linear(name, plain) for name, plain in made])
+        return Attached([llm.replace_linear(name, plain) for name, plain in made])
 
     def _linears(self, llm: Any) -> dict[str, nn.Module]:
         """Name in the LLM -> frozen layer of each target."""

@@ -11,8 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmllm.connectors.bottleneck import Bottleneck, BottleneckConnector
-from mmllm.connectors.connector import Handle
-from mmllm.llms import handles
+from mmllm.connectors.connector import Attached
 
 
 class ParallelAdapterConnector(BottleneckConnector):
@@ -55,10 +54,10 @@ class ParallelAdapterConnector(BottleneckConnector):
             blocks=blocks,
         )
 
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: Any) -> Attached:
         """Make a bottleneck for each block and add it to what the MLP gives."""
         made = [llm.after_mlp(block, self._change(self.bottleneck(llm, block, "mlp"))) for block in self.blocks_of(llm)]
-        return handles.all_of(made)
+        return Attached(made)
 
     def _change(self, layer: Bottleneck) -> Callable[[Tensor, Tensor], Tensor]:
         def change(x: Tensor, output: Tensor) -> Tensor:

@@ -16,12 +16,11 @@ from peft.utils.constants import (
 )
 from torch import Tensor, nn
 
-from mmllm.connectors.connector import Connector, Handle
+from mmllm.connectors.connector import Attached, Connector, Handle
 from mmllm.connectors.peft_experts import Experts, TunedArrow, read_adapters
 from mmllm.connectors.peft_layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
 from mmllm.connectors.peft_options import ARGUMENTS, family_layers, options
 from mmllm.connectors.peft_xlora import Router, TunedXLora
-from mmllm.llms import handles
 from mmllm.types import MmllmError, Pass
 
 EXPERTS = ("arrow", "xlora")
@@ -97,12 +96,12 @@ class PeftConnector(Connector):
         self.router: Router | None = None
         self.rows: Rows | None = None
 
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: Any) -> Attached:
         """Make peft's layer for each target layer and let it change that layer's output (or input)."""
         experts = read_adapters(self.options["adapters"], llm) if self.method in EXPERTS else None
         linears = self._linears(llm) if experts is None else experts.linears
         feedforward = set(self._feedforward(llm))
-        made = []
+        made: list[Handle] = []
         if self.method == "xlora":
             self.router = self.router or Router(llm, len(linears), self.options)
             made.append(self.router.attach(llm))
@@ -112,7 +111,7 @@ class PeftConnector(Connector):
                 layer = self._routed(name, base, number, experts) if experts else self._layer(name, base, feedforward)
                 self.layers[key] = layer.to(llm.device)
             made.append(self._hook(llm, name, self.layers[key], name in feedforward))
-        return handles.all_of(made)
+        return Attached(made)
 
     def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
         """As for every connector; poly and mhr also find each conversation's task.
@@ -175,12 +174,12 @@ class PeftConnector(Connector):
         assert self.router is not None
         return TunedXLora(base, experts.experts, name, number, self.router.config)
 
-    def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> handles.Handle:
+    def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> Handle:
         def change_input(x: Tensor) -> Tensor:
             return x if layer.idle else self.choose(layer(x), x)
 
         if before:
-            made: handles.Handle = llm.before_linear(name, change_input)
+            made: Handle = llm.before_linear(name, change_input)
             return made
         made = llm.after_linear(name, self._change(layer))
         return made

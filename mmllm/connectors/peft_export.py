@@ -1,13 +1,10 @@
-"""A trained LoRA of a run as a folder in peft's format, for peft itself and for ``adapters:`` of arrow and xlora.
+"""A trained LoRA as a folder in peft's format, for peft itself and for ``adapters:`` of arrow and xlora.
 
-``python -m mmllm.connectors.peft_export RUN KEY FOLDER``: the connector ``KEY`` (``lora``, or ``peft`` with
-``method: lora``) of the run folder ``RUN``.
+``_, assembly = mmllm.checkpoint.load_run(run, "cpu")``, then ``export(assembly.connectors["lora"], folder)``.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 from mmllm.connectors.connector import Connector
@@ -40,28 +37,3 @@ def export(connector: Connector, folder: str | Path) -> None:
     else:
         raise MmllmError("export: only lora, and peft with method lora, can be written as a LoRA of peft.")
     write_adapter(Path(folder), layers, words)
-
-
-def main() -> int:
-    """The command; exit code 2 for what the user can mend."""
-    from mmllm.checkpoint import load_run
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("run", "key", "folder"):
-        parser.add_argument(name)
-    words = parser.parse_args()
-    try:
-        _, assembly = load_run(Path(words.run), "cpu")
-        if words.key not in assembly.connectors:
-            raise MmllmError(f"export: {words.run} has no connector {words.key!r}; it has {list(assembly.connectors)}.")
-        connector = assembly.connectors[words.key]
-        assert isinstance(connector, Connector)
-        export(connector, words.folder)
-    except MmllmError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

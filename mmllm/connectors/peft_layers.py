@@ -17,7 +17,6 @@ from peft.tuners.poly.layer import Linear as PolyLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.llms.blocks import in_features, out_features
 from mmllm.types import MmllmError, Pass
 
 NAME = "default"
@@ -188,10 +187,10 @@ class Rows:
 
 def _float32(base: nn.Module) -> nn.Module:
     """A layer of the same kind with a float32 weight (the same memory if it is float32 already), without bias."""
-    width_in, width_out = in_features(base), out_features(base)
-    with torch.device("meta"):
-        made = Conv1D(width_out, width_in) if isinstance(base, Conv1D) else nn.Linear(width_in, width_out, bias=False)
     weight = base.weight
     assert isinstance(weight, Tensor)
+    rows, columns = weight.shape  # in and out in GPT-2's Conv1D, out and in elsewhere
+    with torch.device("meta"):
+        made = Conv1D(columns, rows) if isinstance(base, Conv1D) else nn.Linear(columns, rows, bias=False)
     made.weight = nn.Parameter(weight.detach().float(), requires_grad=False)
     return made

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from mmllm.connectors.connector import Attached
 from mmllm.connectors.peft_experts import Expert, TunedExperts
-from mmllm.llms.blocks import in_features
-from mmllm.llms.handles import Handle, all_of
 
 
 class TunedXLora(TunedExperts):
@@ -49,7 +48,7 @@ class Router(nn.Module):
         """``n_layers``: number of layers with experts; ``options`` of the connector."""
         super().__init__()
         self.config = XLoraConfig(
-            hidden_size=in_features(llm.model.get_output_embeddings()),  # OPT narrows its last states
+            hidden_size=llm.model.get_output_embeddings().in_features,  # OPT narrows its last states
             adapters={str(number): folder for number, folder in enumerate(options["adapters"])},
             top_k_lora=options["top_k"],
             softmax_temperature=options["temperature"],
@@ -63,7 +62,7 @@ class Router(nn.Module):
         self.scalings: Tensor | None = None
         """float[R, S, layers, E] of the pass that runs, or is computed again in the backward pass."""
 
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: Any) -> Attached:
         """Run the LLM without adapters before each of its passes, and keep what the classifier says of it."""
         shadows: list[DynamicCache | None] = []
 
@@ -82,10 +81,10 @@ class Router(nn.Module):
                 cache.layers.append(Beside(shadow, self))
 
         made = [
-            Handle(llm.decoder.register_forward_pre_hook(first, with_kwargs=True).remove),
-            Handle(llm.decoder.register_forward_hook(keep, with_kwargs=True).remove),
+            llm.decoder.register_forward_pre_hook(first, with_kwargs=True),
+            llm.decoder.register_forward_hook(keep, with_kwargs=True),
         ]
-        return all_of(made)
+        return Attached(made)
 
 
 class Beside(DynamicLayer):

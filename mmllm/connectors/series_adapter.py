@@ -12,8 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmllm.connectors.bottleneck import Bottleneck, BottleneckConnector
-from mmllm.connectors.connector import Handle
-from mmllm.llms import handles
+from mmllm.connectors.connector import Attached
 from mmllm.types import MmllmError
 
 PLACES = {"houlsby": ("attention", "mlp"), "pfeiffer": ("mlp",)}
@@ -60,7 +59,7 @@ class SeriesAdapterConnector(BottleneckConnector):
             raise MmllmError(f"series_adapter: style {style!r} is unknown; known: {', '.join(PLACES)}.")
         self.places = PLACES[style]
 
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: Any) -> Attached:
         """Make a bottleneck for each place and put it after its sub-layer."""
         after = {"attention": llm.after_attention, "mlp": llm.after_mlp}
         made = [
@@ -68,7 +67,7 @@ class SeriesAdapterConnector(BottleneckConnector):
             for block in self.blocks_of(llm)
             for place in self.places
         ]
-        return handles.all_of(made)
+        return Attached(made)
 
     def _change(self, layer: Bottleneck) -> Callable[[Tensor, Tensor], Tensor]:
         def change(x: Tensor, output: Tensor) -> Tensor:
