@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.connector import Connector, Handle
-from mmllm.connectors.llama_adapter_tuning import ScaleAndBias, make
+from mmllm.connectors.connector import Attached, Connector
+from mmllm.connectors.llama_adapter_tuning import make
 from mmllm.connectors.prompt_attention import HeadGate, extra_attention
 from mmllm.connectors.visual_prompts import Prompts, VisualPrompts
 from mmllm.types import Features, MmllmError
@@ -32,9 +32,9 @@ class LlamaAdapterConnector(Connector):
       prompts V of the first ``early_layers`` blocks, with gates of their own; a position reads those of the items of
       its conversation that start at or before it. V takes no part in the layers of the P_l.
 
-    ``tuning`` adds V2's ``y = s * (W x + b)`` on every linear layer, and scales (and biases) of the norms; prompts
-    still pass the frozen Wk and Wv. ``disjoint`` (V2's joint training): conversations with media of ``from`` give a
-    gradient to ``visual`` alone, the others to all but ``visual``; outputs do not depend on it.
+    ``tuning`` adds V2's ``y = s * (W x + b)`` on every linear layer, and the same on the norms of the residual stream;
+    prompts still pass the frozen Wk and Wv. ``disjoint`` (V2's joint training): conversations with media of ``from``
+    give a gradient to ``visual`` alone, the others to all but ``visual``; outputs do not depend on it.
     """
 
     identity_at_start = True
@@ -178,19 +178,13 @@ class LlamaAdapterConnector(Connector):
         return extend
 
     def _tuned(self, name: str) -> Any:
-        """What comes after a tuned layer; norms of queries and keys give float[R, S, heads, d]."""
+        """What comes after a tuned layer."""
 
         def change(x: Tensor, output: Tensor) -> Tensor:
-            layer = self.tuning[name]
-            assert isinstance(layer, ScaleAndBias)
             still = self.still
-            if still is not None:  # R, S and ones; or R * S and 1, where the layer sees rows
-                still = still.flatten() if output.dim() == 2 else still
-                still = still.view(*still.shape, *[1] * (output.dim() - still.dim()))
-            changed = layer(output, still)
-            if output.dim() < 4:
-                return self.choose(changed, output)
-            return self.choose(changed.flatten(2), output.flatten(2)).view_as(output)
+            if still is not None:  # rows [R * S, D] where the layer sees those
+                still = (still if output.dim() == 3 else still.flatten())[..., None]
+            return self.choose(self.tuning[name](output, still), output)
 
         return change
 
@@ -212,15 +206,3 @@ class LlamaAdapterConnector(Connector):
         kinds: Sequence[Any] = ("bias", "scale", "norm")
         words: dict[str, Any] = {"fusion": "early", "visual_prompts": 4} if dim else {}
         return cls(dim=dim, llm_dim=llm.dim, prompts=2, layers=3, tuning=kinds, **words)
-
-
-class Attached:
-    """The hooks of one connector in one LLM."""
-
-    def __init__(self, handles: Sequence[Handle]) -> None:
-        self.handles = handles
-
-    def remove(self) -> None:
-        """Take all hooks out of the LLM; its logits are what they were."""
-        for handle in self.handles:
-            handle.remove()

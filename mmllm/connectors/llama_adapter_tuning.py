@@ -44,8 +44,8 @@ def held(weight: Tensor, still: Tensor | None) -> Tensor:
 def make(llm: Any, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]]:
     """Name of a layer in ``llm.model`` -> how to make what comes after it.
 
-    ``scale`` and ``bias``: every linear layer of the blocks. ``norm``: every norm of the blocks and the last one;
-    frozen weight w times s (and b where the norm has a bias) spans what unfreezing w (and its bias) would, w untouched.
+    ``scale`` and ``bias``: every linear layer of the blocks. ``norm``: every norm of the residual stream: the frozen
+    weight w times s (and plus b where the norm has a bias) spans what unfreezing w would, and w stays what it was.
 
     Raises:
         MmllmError: a word that is none of :data:`KINDS`, or twice.
@@ -64,11 +64,13 @@ def make(llm: Any, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]
 
 
 def norms(llm: Any) -> dict[str, Any]:
-    """Name in ``llm.model`` -> norm of a block (of queries and keys too), and the last one.
+    """Name in ``llm.model`` -> norm of the residual stream: those of the blocks, and the last one.
 
-    A norm is a layer without parts whose weights are all vectors.
+    A norm is a layer without parts whose weights are all vectors. Norms of queries and keys (LLaMA has none) stay as
+    they are, as the keys of the prompts pass them too.
     """
-    blocks = set(llm.blocks.modules()) | {llm.final_norm}
+    attention = {inner for i in range(llm.n_blocks) for inner in llm.parts(i).attention.modules()}
+    blocks = set(llm.blocks.modules()) - attention | {llm.final_norm}
     found = {}
     for name, module in llm.model.named_modules():
         weights = list(module.parameters())
