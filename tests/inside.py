@@ -16,10 +16,7 @@ from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm
 
-from pathlib import Path  # TEMPORARY
-def _there(name):  # TEMPORARY: until all are written
-    return Path(registry.table("connectors")[name].split(":")[0].replace(".", "/") + ".py").exists()
-INSIDE = [name for name in registry.table("connectors") if _there(name) and "attach" in registry.methods("connectors", name)]
+INSIDE = [name for name in registry.table("connectors") if "attach" in registry.methods("connectors", name)]
 """Every registered connector that works inside the LLM."""
 WITH_FEATURES = [name for name in INSIDE if "dim" in registry.parameters("connectors", name)]
 """Those that get, or may get, the features of an encoder."""
@@ -59,7 +56,7 @@ def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = N
     return assembly.requires_grad_(False).eval()
 
 
-def tested(assembly: Assembly, variant: str) -> Connector:
+def connector_of(assembly: Assembly, variant: str) -> Connector:
     """The connector under test."""
     connector = assembly.connectors[key_of(variant)]
     assert isinstance(connector, Connector)

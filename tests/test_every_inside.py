@@ -28,7 +28,7 @@ from tests.inside import (
     rows_batch,
     shortened,
     states,
-    tested,
+    connector_of,
 )
 from tests.parts import FAMILIES, tiny_llm
 
@@ -65,7 +65,7 @@ def test_start_removal_and_the_llms_own_tree(family: str, variant: str) -> None:
     """Untrained it changes nothing where it says so; trained it does; removed the LLM is bit for bit what it was."""
     bare = tiny_llm(family)
     assembly = inside(variant, family)
-    connector, batch = tested(assembly, variant), rows_batch(assembly)
+    connector, batch = connector_of(assembly, variant), rows_batch(assembly)
     start = states(assembly, batch)
     randomise(connector)
     trained = states(assembly, batch)
@@ -90,7 +90,7 @@ def test_start_removal_and_the_llms_own_tree(family: str, variant: str) -> None:
 def test_cached_equals_uncached(family: str, variant: str) -> None:
     """Prefill and two steps, with rows finishing and decodings taking turns, give the packed pass's logits."""
     assembly = inside(variant, family)
-    randomise(tested(assembly, variant))
+    randomise(connector_of(assembly, variant))
     batch = rows_batch(assembly)
     rows = per_row(assembly, batch)
     ids = batch.input_ids.split(batch.cu_seqlens.diff().tolist())
@@ -113,7 +113,7 @@ def test_cached_equals_uncached(family: str, variant: str) -> None:
 def test_mixed_batches(family: str, variant: str) -> None:
     """A conversation alone equals itself in a pack; with ``when`` the text-only rows are those of the bare LLM."""
     assembly = inside(variant, family, when=("image",))
-    randomise(tested(assembly, variant))
+    randomise(connector_of(assembly, variant))
     mixed = per_row(assembly, rows_batch(assembly))
     for row, together in zip(ROWS, mixed, strict=True):
         torch.testing.assert_close(states(assembly, rows_batch(assembly, (row,))), together, atol=2e-5, rtol=1e-4)
@@ -155,7 +155,7 @@ def test_checkpoint_round_trip(family: str, variant: str, tmp_path: Path) -> Non
     """Saved and loaded into a fresh assembly, the logits are the same bits; frozen digests do not know of it."""
     assembly = inside(variant, family)
     digests = parts.frozen_digests(assembly)
-    randomise(tested(assembly, variant))
+    randomise(connector_of(assembly, variant))
     assert parts.frozen_digests(assembly) == digests == parts.frozen_digests(removed(inside(variant, family), variant))
     state = {name: tensor.clone() for name, tensor in parts.trainable_state(assembly).items()}
     save_file(state, tmp_path / "learned.safetensors")
@@ -189,7 +189,7 @@ def test_several_at_once_in_any_order(one: str, two: str) -> None:
     from mmllm import registry
 
     assembly = inside(one)
-    randomise(tested(assembly, one))
+    randomise(connector_of(assembly, one))
     batch = rows_batch(assembly)
     alone = states(assembly, batch)
     second = registry.load("connectors", two).tiny(0, assembly.llm)
