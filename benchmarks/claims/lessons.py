@@ -167,6 +167,19 @@ def tasks(rng: Random, held_out: bool) -> Lesson:
     return Lesson([_task(rng, name) for _ in range(1 if held_out else 4)], group=name)
 
 
+def pairs(rng: Random, held_out: bool) -> Lesson:
+    """One of the five text tasks, asked once or twice in a question: the form of ``composite`` without mixing tasks."""
+    name = rng.choice(tuple(TEXT_TASKS))
+    asks = []
+    for _ in range(1 if held_out else 4):
+        one = _task(rng, name)
+        if rng.random() < 0.5:
+            other = _task(rng, name)
+            one = Ask(name, f"{one.question} {other.question}", f"{one.answer}, {other.answer}")
+        asks.append(one)
+    return Lesson(asks, group=name)
+
+
 def composite(rng: Random, held_out: bool) -> Lesson:
     """Two different tasks asked at once, answered one after the other with a comma between."""
     asks = []
@@ -187,6 +200,7 @@ MAKERS: dict[str, Make] = {
     "text": text,
     "text_domains": domains,
     "text_tasks": tasks,
+    "text_pairs": pairs,
     "text_composite": composite,
 }
 """Task of the claims -> what makes its lessons."""
