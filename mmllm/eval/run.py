@@ -14,6 +14,7 @@ from mmllm import registry
 from mmllm.eval import digests
 from mmllm.eval.predictions import Prediction, blinded, predict
 from mmllm.eval.score import interval
+from mmllm.eval.usage import Usage
 from mmllm.types import MmllmError
 
 if TYPE_CHECKING:
@@ -66,12 +67,14 @@ def evaluate_with(
     file, console = out / "results.json", Console()
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
-        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, progress)
+        usage = Usage(dict(generator.assembly.connectors.items()), out, results["checkpoint"])
+        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, progress, usage)
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)
             results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
             _write(file, results)
     _show(console, {benchmark.name: results["benchmarks"][benchmark.name] for benchmark in chosen}, file)
+    usage.show(console)
     return results
 
 
@@ -110,6 +113,7 @@ class _Session:
     """Digest of the weights."""
     limit: int | None
     progress: Progress
+    usage: Usage
 
     def entry(self, benchmark: Benchmark, blind: bool) -> dict[str, Any]:
         """The entry of one benchmark in ``results.json``."""
@@ -143,7 +147,7 @@ class _Session:
         """Predictions with the picture (mode ``""``) or without it (``blind``), under a line of progress."""
         name = f"{benchmark.name}.{mode}" if mode else benchmark.name
         task = self.progress.add_task(name, total=len(questions))
-        return predict(
+        answered = predict(
             self.generator,
             benchmark,
             questions,
@@ -153,6 +157,8 @@ class _Session:
             self.settings.max_new_tokens,
             lambda more: self.progress.advance(task, more),
         )
+        self.usage.take(None if mode else benchmark.name)
+        return answered
 
 
 def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:

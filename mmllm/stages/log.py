@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmllm.assembly.parts import PartRow
+from mmllm.stages.usage import line
 
 
 def memory(device: torch.device) -> int:
@@ -86,3 +87,5 @@ class Log:
                 f"{self.stage} step {row['step']}/{self.n_steps}  {numbers}  rate {rate:.3g}  "
                 f"gradient {row['grad_norm']:.3g}  {left:.0f} s left"
             )
+        if row.get("usage") and row["step"] % self.log_every == 0:
+            self.say(line(row["usage"]))

@@ -20,7 +20,7 @@ from mmllm.batches.prompt import Prompter
 from mmllm.checkpoint import check_frozen
 from mmllm.checkpoint_files import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
 from mmllm.recipe import Recipe, digest
-from mmllm.stages import ranks
+from mmllm.stages import ranks, usage
 from mmllm.stages.deepspeed_config import config, micro_batches
 from mmllm.stages.engine import Engine, optimizer_groups
 from mmllm.stages.folder import Metrics
@@ -50,6 +50,9 @@ class StageTraining:
         if start is not None:
             check_frozen(start, self.frozen)
             load_trainable(self.assembly, read_tensors(start.path / LEARNED))
+        # known without a look at the data, so that ranks agree on whether to exchange reports
+        types = [connector.type for connector in recipe.connectors.values()]
+        self.reporting = any("report" in registry.methods("connectors", type) for type in types)
         self.learned = list(trainable_state(self.assembly))
         self.rows = set_trainable(self.assembly, self.settings.train)
         if self.settings.gradient_checkpointing:
@@ -181,7 +184,15 @@ class StageTraining:
             "seconds": seconds,
             "memory": memory(self.device),
         }
-        return row, total[4] > 0
+        return row | self._usage(), total[4] > 0
+
+    def _usage(self) -> dict[str, Any]:
+        """What connectors report of this step, over all ranks; nothing where none has something to report."""
+        if not self.reporting:
+            return {}
+        reports = {key: connector.report() for key, connector in self.assembly.connectors.items()}  # type: ignore[operator]
+        short = usage.shortened(everyone({key: report for key, report in reports.items() if report}))
+        return {"usage": short} if short else {}
 
     def _check_finite(self, loss: float, extra: float, step: int) -> None:
         if not (math.isfinite(loss) and math.isfinite(extra)):

@@ -1,0 +1,100 @@
+"""Which experts answered: ``experts.json``, a table and ``experts.png`` beside an evaluation's results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Layers = list[list[float]]
+"""Block -> tokens of each of its experts."""
+
+
+class Usage:
+    """Expert usage of the connectors that report it, by benchmark and modality; empty where none does."""
+
+    def __init__(self, connectors: Mapping[str, Any], out: Path, model: str) -> None:
+        """``model``: digest of the weights; what the file in ``out`` says of other weights is left out."""
+        self.connectors, self.out, self.model = connectors, out, model
+        self.path = out / "experts.json"
+        before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        same = before.get("checkpoint") == model
+        self.entries: dict[str, dict[str, dict[str, Layers]]] = before["tokens"] if same else {}
+        """Connector -> benchmark -> modality -> layers."""
+        self._reports()
+
+    def take(self, benchmark: str | None) -> None:
+        """Count what was answered since the last call for ``benchmark``; None: forget it.
+
+        Questions answered by an earlier command are counted there; nothing new leaves its figures.
+        """
+        for key, report in self._reports().items():
+            modalities: dict[str, Layers] = {}
+            for found in report.get("experts", {}).values():
+                for modality, layers in found.items():
+                    modalities[modality] = _sum(modalities[modality], layers) if modality in modalities else layers
+            if benchmark is not None and modalities:
+                self.entries.setdefault(key, {})[benchmark] = modalities
+
+    def _reports(self) -> dict[str, dict[str, Any]]:
+        found = {key: connector.report() for key, connector in self.connectors.items()}
+        return {key: report for key, report in found.items() if report}
+
+    def show(self, console: Any) -> None:
+        """Write the file and the picture and print the table; nothing where no connector has experts."""
+        if not self.entries:
+            return
+        text = json.dumps({"checkpoint": self.model, "tokens": self.entries}, indent=1)
+        self.path.write_text(text + "\n", encoding="utf-8")
+        for key, benchmarks in self.entries.items():
+            console.print(_table(key, benchmarks, self.path))
+        _picture(self.entries, self.out / "experts.png")
+
+
+def _sum(one: Layers, other: Layers) -> Layers:
+    return [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(one, other, strict=True)]
+
+
+def shares(layers: Sequence[Sequence[float]]) -> list[float]:
+    """Share of each expert number in the tokens of all blocks; blocks may have different numbers of experts."""
+    width = max(map(len, layers))
+    totals = [sum(block[expert] for block in layers if expert < len(block)) for expert in range(width)]
+    return [total / sum(totals) for total in totals]
+
+
+def _table(key: str, benchmarks: Mapping[str, Mapping[str, Layers]], file: Path) -> Any:
+    """One line per benchmark and modality, one column per expert."""
+    from rich.table import Table
+
+    rows = [(name, modality, shares(layers)) for name, one in benchmarks.items() for modality, layers in one.items()]
+    table = Table("benchmark", "tokens", title=f"experts of {key}: {file}", title_justify="left")
+    for number in range(max(len(values) for _, _, values in rows)):
+        table.add_column(str(number), justify="right", no_wrap=True)
+    for name, modality, values in rows:
+        table.add_row(name, modality, *(f"{value:.0%}" for value in values))
+    return table
+
+
+def _picture(entries: Mapping[str, Mapping[str, Mapping[str, Layers]]], path: Path) -> None:
+    """A map per connector, benchmark and modality: blocks down, experts to the right, share of the block's tokens."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    maps = [
+        (f"{key} {name}\n{modality}", layers)
+        for key, benchmarks in entries.items()
+        for name, modalities in benchmarks.items()
+        for modality, layers in modalities.items()
+    ]
+    figure = Figure(figsize=(2.2 * len(maps) + 1, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axis, (title, layers) in zip(axes, maps, strict=True):
+        width = max(map(len, layers))
+        grid = [[*(v / max(1.0, sum(row)) for v in row), *[float("nan")] * (width - len(row))] for row in layers]
+        drawn = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", cmap="viridis")
+        axis.set_title(title, fontsize=8)
+        axis.set_xlabel("expert")
+    axes[0].set_ylabel("block")
+    figure.colorbar(drawn, ax=list(axes), label="share of the block's tokens")
+    FigureCanvasAgg(figure).print_png(str(path))
