@@ -1,0 +1,1 @@
+"""Measured speed: each module measures one thing side by side and writes its table into RESULTS.md."""
