@@ -21,6 +21,7 @@ from tests.inside import (
     ROWS,
     VARIANTS,
     WITH_IMAGE,
+    connector_of,
     inside,
     key_of,
     per_row,
@@ -28,7 +29,6 @@ from tests.inside import (
     rows_batch,
     shortened,
     states,
-    connector_of,
 )
 from tests.parts import FAMILIES, tiny_llm
 

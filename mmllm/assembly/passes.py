@@ -65,11 +65,18 @@ def step(flow: Pass) -> Pass:
         sequence_ids=flow.sequence_ids[:, -1:],
         real=flow.real[:, -1:],
         present=flow.present,
-        items={key: values[:, -1:] for key, values in flow.items.items()},
+        items={key: _latest(flow.owners[key], flow.sequence_ids[:, -1]) for key in flow.items},
         owners=flow.owners,
         places={key: places[:0] for key, places in flow.places.items()},
         sources=flow.sources,
     )
+
+
+def _latest(owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """int64[R, 1]: the last item of each row's conversation, also where no token follows its start; -1: it has none."""
+    numbers = torch.arange(len(owners), device=owners.device)
+    owned = torch.where(owners == rows[:, None], numbers, -1)
+    return owned.amax(dim=1, keepdim=True) if len(owners) else torch.full_like(rows[:, None], -1)
 
 
 def kept(flow: Pass, rows: torch.Tensor) -> Pass:

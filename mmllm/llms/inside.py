@@ -290,11 +290,15 @@ class Inside(nn.Module):
             return choose(inner.to(hidden.dtype), hidden)
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if not self._switch.on:
+                return output
             if isinstance(output, tuple):
                 return (run(args, kwargs, output[0]), *output[1:])
             return run(args, kwargs, output)
 
         def first(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if not self._switch.on:
+                return args, kwargs
             return handles.with_first_input(args, kwargs, run(args, kwargs, handles.first_input(args, kwargs)))
 
         if index == -1:
