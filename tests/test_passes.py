@@ -69,4 +69,4 @@ def test_an_item_at_the_very_end_is_seen_by_what_is_decoded() -> None:
     step = passes.step(passes.padded(assembly.flow(batch), [3, 4, 2]))
     assert step.items["image"].tolist() == [[0], [-1], [1]]
     alone = batch_of(assembly, (rows[0],))
-    assert torch.equal(states(assembly, replace(alone, media={}, starts={}, owners={})), states(assembly, alone))
+    assert torch.equal(states(assembly, replace(alone, media={}, places={}, starts={}, owners={})), states(assembly, alone))
