@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from mmllm.assembly import passes
 from mmllm.assembly.model import Assembly
+from mmllm.generate import Decoding
 from tests.assemblies import Row, batch_of, tiny_assembly
-from tests.inside import inside, randomise, states
+from tests.inside import inside, randomise
 
 ROWS = (Row(1, (2, "image", 2, "image", 1)), Row(2, (3,)), Row(3, ("image", 2)))
 
@@ -68,5 +67,9 @@ def test_an_item_at_the_very_end_is_seen_by_what_is_decoded() -> None:
     batch = batch_of(assembly, rows)
     step = passes.step(passes.padded(assembly.flow(batch), [3, 4, 2]))
     assert step.items["image"].tolist() == [[0], [-1], [1]]
-    alone = batch_of(assembly, (rows[0],))
-    assert torch.equal(states(assembly, replace(alone, media={}, places={}, starts={}, owners={})), states(assembly, alone))
+    batch.media["image"]["pixels"][0] += 1.0
+    other, first = Decoding(assembly, batch), Decoding(assembly, batch_of(assembly, rows))
+    assert torch.equal(other.logits, first.logits)
+    for decoding in (other, first):
+        decoding.step([5, 5, 5])
+    assert (other.logits != first.logits).any(dim=1).tolist() == [True, False, False]
