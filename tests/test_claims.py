@@ -113,10 +113,27 @@ def test_every_experiment_is_whole() -> None:
         assert len(found.seeds) >= 3 and found.pilot not in found.seeds
         for key, arm in found.arms.items():
             assert arm.rate_of is None or arm.rate_of in found.arms
+            other, _, own = arm.same_as.rpartition("/")
+            assert not own or own in experiments.load(other).arms
             rates = arm.rates or found.rates
             assert len(rates) in (1, 3), f"{name}/{key}"
             recipe = recipe_of(arm, seed=5, rate=1e-3)
             assert recipe.seed == 5 and set(data_of(recipe, found.tasks)) <= set(lessons.MAKERS)
+
+
+def test_an_arm_that_is_the_same_as_another_has_its_runs() -> None:
+    job = Plan().job("llama_adapter_image", "tokens", 0, 1e-3)
+    assert job == Plan().job("infmllm", "pool", 0, 1e-3) != Plan().job("llama_adapter_image", "global", 0, 1e-3)
+
+
+def test_an_arm_may_choose_its_rate_by_other_metrics() -> None:
+    plan = Plan()
+    for arm in ("layer-wise", "second task"):  # the second starts from the first, with its best rate
+        for rate in experiments.load("pumgpt").rates:
+            metrics = {"where": rate, "presence": 0.0, "attributes": -rate}
+            plan.done[plan.job("pumgpt", arm, 99, rate)] = {"metrics": metrics}
+    rates = experiments.load("pumgpt").rates
+    assert plan.rate("pumgpt", "layer-wise") == max(rates) and plan.rate("pumgpt", "second task") == min(rates)
 
 
 def test_an_unknown_experiment_is_refused() -> None:

@@ -63,6 +63,10 @@ class Arm:
     """Arms (or ``experiment/arm``) of the same seed whose learned tensors it starts from; others stay new."""
     load: Load | None = None
     """How they are loaded, where not by name."""
+    tune_on: tuple[str, ...] = ()
+    """Metrics that choose its rate, instead of the experiment's."""
+    same_as: str = ""
+    """``experiment/arm`` whose runs stand for this one (same tasks, seeds and measures); nothing is run again."""
     note: str = ""
     """What it is, for the table."""
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from benchmarks.claims.experiment import Arm, Experiment, better
-from benchmarks.claims.measures import LossAt
+from benchmarks.claims.measures import AnswerLoss, LossAt
 
 EXPERIMENT = Experiment(
-    title="LLaMA-Adapter: zero gates",
-    claim="z",
+    title="LLaMA-Adapter: gates that start at zero",
+    claim=(
+        "Prompts whose gates start at zero (the LM itself at the first step) learn five new text tasks faster and "
+        "better than the same prompts from N(0, 1) with gates of 1: lower loss at steps 50, 250 and 500, more right "
+        "answers."
+    ),
     arms={
-        "zero": Arm("text_prompts", note="gates from 0: the LM itself at the first step"),
-        "random": Arm(
-            "text_prompts", ("connectors.prompts.init=random",), note="gates from 1: random prompts read at once"
-        ),
+        "zero": Arm("text_prompts", note="10 prompts in each of 6 blocks, gates from 0"),
+        "random": Arm("text_prompts", ("connectors.prompts.init=random",), note="the same, gates from 1 (tanh: 0.76)"),
     },
     tasks=("text_tasks",),
-    metrics=("loss@50", "loss@250", "loss@500", "text_tasks"),
-    tune=("text_tasks",),
-    rates=(1e-2, 3e-2, 1e-1),
+    metrics=("loss@50", "loss@250", "loss@500", "text_tasks.loss", "text_tasks"),
+    tune=("text_tasks.loss",),
+    tune_lower=True,
+    rates=(3e-2, 1e-1, 3e-1),
     seeds=(0, 1, 2, 3, 4),
-    measures=(LossAt((50, 250, 500)),),
-    comparisons=(better("zero", "random", "text_tasks"),),
+    measures=(LossAt((50, 250, 500)), AnswerLoss("text_tasks")),
+    comparisons=(
+        better("zero", "random", "loss@50", lower=True),
+        better("zero", "random", "loss@250", lower=True),
+        better("zero", "random", "loss@500", lower=True),
+        better("zero", "random", "text_tasks.loss", lower=True),
+        better("zero", "random", "text_tasks"),
+    ),
+    paper=("LLaMA-7B, ScienceQA validation [P]: zero-initialised attention 84.04, random-initialised 40.77.",),
 )

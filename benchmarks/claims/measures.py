@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,8 @@ class TextKept:
 
         nothing: dict[str, Any] = {"connectors": {}, "encoders": {}, "data": {}, "stages": {}}
         bare = build(finished.recipe.model_copy(update=nothing), "cpu")
-        pairs = zip(_logits(finished.assembly, self), _logits(bare, self), strict=True)
+        asked = _rows(self, answered=False)
+        pairs = zip(logits_of(finished.assembly, asked), logits_of(bare, asked), strict=True)
         same = all(torch.equal(one, other) for one, other in pairs)
         found = {"text_ppl": _perplexity(finished.assembly, self), "text_ppl_base": _perplexity(bare, self)}
         return {**found, "text_identical": float(same)}
@@ -117,13 +119,13 @@ def _perplexity(assembly: Assembly, kept: TextKept) -> float:
     return math.exp(float(nll) / sum(one.n_labels for one in encoded))
 
 
-def _logits(assembly: Assembly, kept: TextKept) -> list[Any]:
-    """Logits float[n, V] after the prompts and after each of three more tokens."""
+def logits_of(assembly: Assembly, asked: Sequence[Sample]) -> list[Any]:
+    """Logits float[n, V] after n questions and after each of three more tokens."""
     from mmllm.batches.collate import collate
     from mmllm.generate import Decoding, Generator
 
     generator = Generator(assembly)
-    encoded = [generator.encode(row) for row in _rows(kept, answered=False)]
+    encoded = [generator.encode(sample) for sample in asked]
     decoding = Decoding(assembly, collate(encoded, generator.readers))
     found = [decoding.logits.clone()]
     for _ in range(_STEPS):

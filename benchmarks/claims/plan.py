@@ -46,6 +46,7 @@ class Plan:
 
     def needed(self, name: str, arm: str, seed: int, rate: float | None = None) -> list[Job]:
         """Runs that can be made now towards this one; none when it is made."""
+        name, arm = origin(name, arm)
         before = [job for start in starts_of(name, arm) for job in self.needed(*start, seed)]
         if before:
             return before
@@ -58,6 +59,7 @@ class Plan:
 
     def job(self, name: str, arm: str, seed: int, rate: float | None = None) -> Job:
         """The run of an arm and seed, with the tuned rate where none is given; what it waits for must be done."""
+        name, arm = origin(name, arm)
         starts = tuple(str(self.job(*start, seed).folder) for start in starts_of(name, arm))
         return Job(name, arm, seed, self.rate(name, arm) if rate is None else rate, starts, runs=self.runs)
 
@@ -70,7 +72,9 @@ class Plan:
 
     def pilots(self, name: str, arm: str) -> dict[float, float]:
         """Rate -> mean of the tuning metrics in its pilot run (nan: the run diverged); empty where nothing is tuned."""
+        name, arm = origin(name, arm)
         experiment, (own, rates) = load(name), _grid(name, arm)
+        chosen_by = experiment.arms[own].tune_on or experiment.tune
         if len(rates) == 1:
             return {}
         found = {}
@@ -78,11 +82,12 @@ class Plan:
             result = self.result(self.job(name, own, experiment.pilot, rate))
             assert result is not None, (name, arm, rate)
             metrics = result["metrics"]
-            found[rate] = mean(metrics[metric] for metric in experiment.tune) if metrics else math.nan
+            found[rate] = mean(metrics[metric] for metric in chosen_by) if metrics else math.nan
         return found
 
     def rate(self, name: str, arm: str) -> float:
         """The rate of the best pilot run, the lowest of equal ones; SystemExit where all diverged."""
+        name, arm = origin(name, arm)
         _, rates = _grid(name, arm)
         if len(rates) == 1:
             return rates[0]
@@ -91,6 +96,12 @@ class Plan:
             raise SystemExit(f"{name}/{arm} diverged at every rate of {list(rates)}")
         sign = -1.0 if load(name).tune_lower else 1.0
         return max(sorted(scores), key=lambda rate: sign * scores[rate])
+
+
+def origin(name: str, arm: str) -> tuple[str, str]:
+    """(experiment, arm) whose runs stand for an arm: itself, or the one it is the same as."""
+    other, _, own = load(name).arms[arm].same_as.rpartition("/")
+    return (other, own) if own else (name, arm)
 
 
 def starts_of(name: str, arm: str) -> list[tuple[str, str]]:
@@ -146,7 +157,8 @@ def tasks_of(name: str) -> list[str]:
     """Every task that an experiment trains on or asks, those of the arms it starts from included."""
     experiment = load(name)
     found = {task for arm in experiment.arms.values() for task in data_of(recipe_of(arm, 0, 1e-3), experiment.tasks)}
-    others = {other for own in experiment.arms for other, _ in starts_of(name, own)} - {name}
+    pairs = [pair for own in experiment.arms for pair in (origin(name, own), *starts_of(name, own))]
+    others = {other for other, _ in pairs} - {name}
     return sorted(found.union(*(tasks_of(other) for other in others)))
 
 
