@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     for action in ("run", "table"):
         one = actions.add_parser(action)
-        one.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TABLE)} or all")
+        one.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TABLE)}; all or none: every one")
         one.add_argument("--seeds", nargs="+", type=int, help="instead of each experiment's own")
         if action == "run":
             one.add_argument("--jobs", type=int, default=2, help="worker processes, one thread each")
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         seeds = tuple(given.seeds) if given.seeds else None
         if given.action == "run":
             plan.execute(_names(given.names), given.jobs, seeds)
-        table.write(_names(given.names), seeds)
+        every = given.names in ([], ["all"])
+        table.write(_names(given.names), seeds, table.RESULTS if every else None)
 
 
 if __name__ == "__main__":

@@ -128,8 +128,8 @@ def section(plan: Plan, number: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def write(names: Sequence[str], seeds: tuple[int, ...] | None = None, out: Path = RESULTS) -> None:
-    """Write the table of all experiments that are finished; those that are not are named."""
+def write(names: Sequence[str], seeds: tuple[int, ...] | None = None, out: Path | None = RESULTS) -> None:
+    """Print the tables of these experiments, unfinished ones named, and write them to ``out`` unless it is None."""
     plan = Plan(seeds)
     parts = ["# The papers' claims in miniature", "", "Written by `python -m benchmarks.claims table`.", "", RULE, ""]
     count = 0
@@ -141,5 +141,7 @@ def write(names: Sequence[str], seeds: tuple[int, ...] | None = None, out: Path 
             parts += [f"## {number}. {load(name).title}", "", f"Not finished: at least {missing} runs to make.", ""]
         else:
             parts += [section(plan, number, name), ""]
-    out.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
-    print(out.read_text(encoding="utf-8"))
+    text = "\n".join(parts).rstrip() + "\n"
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    print(text)
