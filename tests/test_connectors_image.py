@@ -219,6 +219,7 @@ def test_frames_in_front_are_maps_of_their_own(connector: Connector) -> None:
         (lambda: PoolConnector(dim=4, llm_dim=4, grid=(2, 2)), (8,), "needs a grid of rows and columns"),
         (lambda: PoolConnector(dim=4, llm_dim=4, grid=(2,)), (8, 8), r"\[2\] must be \[rows, cols\]"),
         (lambda: PoolConnector(dim=4, llm_dim=4, grid=(0, 2)), (8, 8), "both at least 1"),
+        (lambda: PoolConnector(dim=4, llm_dim=4, width=0), (8, 8), "width: 0 must be at least 1"),
         (lambda: MlpConnector(dim=4, llm_dim=4, depth=0), (8, 8), "depth: 0 must be at least 1"),
         (lambda: PixelShuffleConnector(dim=4, llm_dim=4), (27, 27), "factor: 2 must divide the encoder's grid of 27"),
         (lambda: PixelShuffleConnector(dim=4, llm_dim=4, factor=0), (4, 4), "factor: 0 must be at least 1"),
@@ -242,6 +243,14 @@ def test_pool_uses_the_exact_gelu_of_the_paper() -> None:
     (activation,) = [m for m in PoolConnector(dim=4, llm_dim=4).modules() if isinstance(m, torch.nn.GELU)]
     same(activation(x), gelu(x))
     assert not torch.allclose(activation(x), functional.gelu(x, approximate="tanh"), atol=1e-5)
+
+
+def test_pools_mlp_is_as_wide_as_it_is_told() -> None:
+    """dim -> width -> width -> llm_dim; without a width, the LLM's."""
+    shapes = [tuple(p.shape) for p in PoolConnector(dim=4, llm_dim=6, depth=3, width=10).parameters() if p.dim() > 1]
+    assert shapes == [(10, 4), (10, 10), (6, 10)]
+    shapes = [tuple(p.shape) for p in PoolConnector(dim=4, llm_dim=6, depth=2).parameters() if p.dim() > 1]
+    assert shapes == [(6, 4), (6, 6)]
 
 
 def test_pools_norm_is_a_layer_norm_of_each_patch_before_the_mean() -> None:

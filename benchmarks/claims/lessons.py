@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mmllm.mini.data import DESCRIBE, show
 from mmllm.mini.lm_lessons import matter_of
 from mmllm.mini.world.described import Ask
-from mmllm.mini.world.questions import about_scene
-from mmllm.mini.world.render import draw_scene
-from mmllm.mini.world.scenes import scene
+from mmllm.mini.world.questions import about_scene, scene_ask
+from mmllm.mini.world.render import draw_scene, ink
+from mmllm.mini.world.scenes import CELL, scene
 from mmllm.mini.world.text import graph, skill, sounds
 from mmllm.mini.world.words import COLOURS, ITEMS, NAMES, NUMBERS, TOPICS
 
@@ -72,6 +72,33 @@ def scenes(rng: Random, held_out: bool) -> Lesson:
     return _scene(rng, held_out, 5, kinds, negated=0.0)
 
 
+def relations(rng: Random, held_out: bool) -> Lesson:
+    """Is one thing left of another, and what is left of it: a comparison of places, hardly known to the LM."""
+    while True:
+        things = scene(rng, rng.randint(2, 4), held_out)
+        asked = [Ask("beside", *pair) for pair in _beside(things)]
+        yes_no = about_scene(rng, things, 3, kinds={"relation": 1.0}).asks
+        asks = [*rng.sample(asked, min(3, len(asked))), *yes_no]
+        if asked and yes_no:
+            rng.shuffle(asks)
+            return Lesson(asks[:1] if held_out else asks, draw_scene(rng, things))
+
+
+def _beside(things: Sequence[Thing]) -> list[tuple[str, str]]:
+    """Questions for what is on one side of a thing, with answers, where that is one thing only."""
+    found = []
+    for thing in things:
+        named = f"{thing.colour} {thing.shape}"
+        if sum(f"{other.colour} {other.shape}" == named for other in things) > 1:
+            continue
+        for word, axis, sign in (("left of", 0, -1), ("right of", 0, 1), ("above", 1, -1), ("below", 1, 1)):
+            own = ord(thing.place[axis])
+            there = [other for other in things if sign * (ord(other.place[axis]) - own) > 0]
+            if len(there) == 1:
+                found.append((f"what is {word} the {named}?", f"{there[0].colour} {there[0].shape}"))
+    return found
+
+
 def captions(rng: Random, held_out: bool) -> Lesson:
     """Describe the scene."""
     things = scene(rng, rng.randint(1, 3), held_out)
@@ -87,6 +114,36 @@ def fine(rng: Random, held_out: bool) -> Lesson:
         asks = [ask for ask in shown.described.asks if ask.kind not in ("parity", "doc_kind")]
         if asks:
             return Lesson(asks, shown.image)
+
+
+MARK = 6
+"""Pixels along each side of a mark: less than a patch."""
+
+
+def marks(rng: Random, held_out: bool) -> Lesson:
+    """A scene of two or three things, each with a small mark on it in one quarter of its cell.
+
+    Kinds: ``corner`` (which quarter, 1 to 4), ``mark`` (its colour), ``part_at`` (colour or shape of the thing itself).
+    """
+    things = scene(rng, rng.randint(2, 3), held_out)
+    image = draw_scene(rng, things)
+    draw = ImageDraw.Draw(image)
+    asks = []
+    for thing in things:
+        quarter = rng.randrange(4)
+        colour = rng.choice([word for word in COLOURS if word != thing.colour])
+        left = CELL * "abcd".index(thing.place[0]) + CELL // 2 * (quarter % 2) + rng.randint(1, 2)
+        top = CELL * (int(thing.place[1]) - 1) + CELL // 2 * (quarter // 2) + rng.randint(1, 2)
+        draw.rectangle((left, top, left + MARK - 1, top + MARK - 1), fill=ink(rng, colour))
+        asks.append(Ask("corner", f"what number is at {thing.place}?", str(quarter + 1)))
+        asks.append(Ask("mark", f"what small color is at {thing.place}?", colour))
+    part = scene_ask(rng, things, "part_at", False)
+    assert part is not None
+    if held_out:
+        return Lesson((part if rng.random() < 0.34 else rng.choice(asks),), image)
+    rng.shuffle(asks)
+    described = Ask("describe", DESCRIBE, about_scene(rng, things, 0).caption)
+    return Lesson((described, part, *asks[:4]), image)
 
 
 def text(rng: Random, held_out: bool) -> Lesson:
@@ -195,8 +252,10 @@ MAKERS: dict[str, Make] = {
     "attributes": attributes,
     "grounding": grounding,
     "scenes": scenes,
+    "relations": relations,
     "captions": captions,
     "fine": fine,
+    "marks": marks,
     "text": text,
     "text_domains": domains,
     "text_tasks": tasks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any, Protocol
 
@@ -108,13 +109,18 @@ class Connector(nn.Module):
         return cls(dim=dim, llm_dim=llm.dim)
 
 
-def perceptron(dim: int, llm_dim: int, depth: int, activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
-    """``depth`` linear layers with an activation between: Linear(dim, llm_dim), then Linear(llm_dim, llm_dim)."""
+def perceptron(
+    dim: int, llm_dim: int, depth: int, activation: type[nn.Module] = nn.GELU, width: int | None = None
+) -> nn.Sequential:
+    """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM)."""
     if depth < 1:
         raise MmllmError(f"depth: {depth} must be at least 1 (number of linear layers).")
-    layers: list[nn.Module] = [nn.Linear(dim, llm_dim)]
-    for _ in range(depth - 1):
-        layers += [activation(), nn.Linear(llm_dim, llm_dim)]
+    if width is not None and width < 1:
+        raise MmllmError(f"width: {width} must be at least 1 (channels between the linear layers).")
+    sizes = [dim, *[llm_dim if width is None else width] * (depth - 1), llm_dim]
+    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
+    for one, other in pairwise(sizes[1:]):
+        layers += [activation(), nn.Linear(one, other)]
     return nn.Sequential(*layers)
 
 

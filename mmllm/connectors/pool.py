@@ -16,18 +16,26 @@ class PoolConnector(Connector):
     """Mean over k x k blocks of patches, then W2 GELU(W1 Y + b1) + b2 (InfMLLM, Zhou et al. 2023, arXiv 2311.06791).
 
     ``grid`` is the pooled grid [rows, cols]; the encoder's grid must be a whole multiple of it. ``depth`` counts the
-    linear layers of the MLP. No position table: position is in the features, the raster order and the LLM's own.
-    ``norm`` puts a LayerNorm before the pooling, as InfMLLM has after its encoder: for encoders whose hidden states
-    are large, and an MLP of ordinary size would start far outside the LLM's embeddings.
+    linear layers of the MLP, ``width`` the channels between them (default: the LLM's). No position table: position is
+    in the features, the raster order and the LLM's own. ``norm`` puts a LayerNorm before the pooling, as InfMLLM has
+    after its encoder: for encoders whose hidden states are large, and an MLP of ordinary size would start far outside
+    the LLM's embeddings.
     """
 
     def __init__(
-        self, *, dim: int, llm_dim: int, grid: Sequence[int] = (12, 12), depth: int = 2, norm: bool = False
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        grid: Sequence[int] = (12, 12),
+        depth: int = 2,
+        norm: bool = False,
+        width: int | None = None,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         self.grid = two(grid, "connector pool grid")
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.mlp = perceptron(dim, llm_dim, depth)
+        self.mlp = perceptron(dim, llm_dim, depth, width=width)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """rows * cols of the pooled grid (per frame or tile); raises where the blocks do not come out whole."""
