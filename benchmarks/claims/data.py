@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,20 @@ def _write_files(task: str, folder: Path, train: int, test: int) -> Any:
     rows = [_question(MAKERS[task](rng, True), folder / "test", number, total) for number in range(test)]
     _write(folder / "test" / f"{task}.jsonl", rows, total)
     return total
+
+
+def write_tuning(task: str, out: Path = DATA, n: int = TEST) -> Path:
+    """The file of ``n`` further held-out questions that learning rates are chosen by, written unless it is there."""
+    folder = out / task / "tuning"
+    file = folder / f"{task}.jsonl"
+    if not file.is_file():
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        rng, total = Random(f"claims/{task}/tuning"), hashlib.sha256()
+        rows = [_question(MAKERS[task](rng, True), folder, number, total) for number in range(n)]
+        new = folder / f"new-{os.getpid()}"  # workers may want the same file at the same time
+        _write(new, rows, total)
+        new.rename(file)
+    return file
 
 
 def digest_of(task: str, out: Path = DATA) -> str:

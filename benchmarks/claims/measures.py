@@ -53,7 +53,7 @@ class AnswerLoss:
         from mmllm.types import Message
 
         assembly = finished.assembly
-        asked = registry.load("benchmarks", benchmark_of(self.task))(task=self.task)
+        asked = registry.load("benchmarks", benchmark_of(self.task))(task=self.task, split=finished.split)
         prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
         encoded = []
         for question in (asked[index] for index in range(len(asked))):

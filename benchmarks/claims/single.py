@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.claims.data import DATA, digest_of, write_task
+from benchmarks.claims.data import DATA, digest_of, write_task, write_tuning
 from benchmarks.claims.experiment import Arm, Experiment, load, recipe_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Finished:
     """In eval mode, with the learned weights."""
     starts: tuple[Path, ...] = ()
     """Folders of the runs it started from, see ``learned``."""
+    split: str = "test"
+    """The questions it is asked: ``tuning`` in the pilot runs that choose a learning rate."""
 
 
 def data_of(recipe: Recipe, tasks: Sequence[str]) -> list[str]:
@@ -87,7 +89,13 @@ def _key(job: Job, experiment: Experiment, recipe: Recipe) -> str:
     starts = [json.loads((Path(start) / "result.json").read_text())["key"] for start in job.starts]
     measures = [one.__qualname__ if isinstance(one, FunctionType) else repr(one) for one in experiment.measures]
     parts = [digest(recipe), data, starts, list(experiment.tasks), measures, experiment.blind]
+    parts += [split for split in [_split(job, experiment)] if split != "test"]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _split(job: Job, experiment: Experiment) -> str:
+    """Other questions choose the rates than those that the table is made of."""
+    return "tuning" if job.seed == experiment.pilot else "test"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -104,6 +112,8 @@ def run(job: Job) -> dict[str, Any]:
     recipe = recipe_of(experiment.arms[job.arm], job.seed, job.rate, job.more)
     for task in data_of(recipe, experiment.tasks):
         write_task(task)
+    for task in experiment.tasks:
+        write_tuning(task)
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
     head = {
@@ -135,14 +145,14 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
     from mmllm.generate import Generator
 
     clock = [time.monotonic()]
-    run_folder = job.folder / "run"
+    run_folder, split, starts = job.folder / "run", _split(job, experiment), tuple(map(Path, job.starts))
     n_loaded = _train(recipe, run_folder, experiment.arms[job.arm], job.starts)
     clock.append(time.monotonic())
     recipe, assembly = load_run(run_folder, "cpu")
-    metrics = _scores(Generator(assembly), recipe, run_folder, experiment)
+    metrics = _scores(Generator(assembly), recipe, run_folder, experiment, split)
     clock.append(time.monotonic())
     for measure in experiment.measures:
-        metrics |= measure(Finished(recipe, run_folder, assembly, tuple(map(Path, job.starts))))
+        metrics |= measure(Finished(recipe, run_folder, assembly, starts, split))
     clock.append(time.monotonic())
     words = ("train", "eval", "measures")
     return {
@@ -224,14 +234,14 @@ def by_name(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
     return n_loaded
 
 
-def _scores(generator: Any, recipe: Recipe, out: Path, experiment: Experiment) -> dict[str, float]:
+def _scores(generator: Any, recipe: Recipe, out: Path, experiment: Experiment, split: str) -> dict[str, float]:
     """Scores of every task and kind of question."""
     from benchmarks.claims.tasks import benchmark_of
     from mmllm.eval.run import evaluate_with
 
     metrics: dict[str, float] = {}
     for task in experiment.tasks:
-        asked = {benchmark_of(task): {"task": task}}
+        asked = {benchmark_of(task): {"task": task, "split": split}}
         row = evaluate_with(generator, recipe, out, asked, blind=experiment.blind)["benchmarks"][task]
         metrics[task] = row["score"]
         if row["blind"] is not None:

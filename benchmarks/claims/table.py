@@ -17,7 +17,8 @@ RULE = (
     "the mean difference over the seeds is above two standard errors (SD / sqrt n), *does not hold* where it is below "
     "minus two, and is *undecided* between; without any spread the sign alone decides, and no difference at all is "
     "undecided. An allowance is added to the difference first. The learning rate of every arm is chosen from the same "
-    "number of points by a pilot run with a seed that is not among the seeds; a chosen rate at the end of its grid is "
+    "number of points by a pilot run with a seed that is not among the seeds, on held-out questions of its own; a "
+    "chosen rate at the end of its grid is "
     "marked \u2020. The parts are miniature (data/mini/RESULTS.md): these tables say whether a direction reproduces, "
     "not how large an effect is at full size. The papers' figures are system comparisons unless said otherwise."
 )

@@ -12,25 +12,25 @@ from mmllm.types import Message, Sample
 class PictureTask(MiniScenes):
     """Questions about pictures, by exact match; reported under the task's name."""
 
-    def __init__(self, *, task: str, path: str = str(DATA)) -> None:
+    def __init__(self, *, task: str, split: str = "test", path: str = str(DATA)) -> None:
         self.name = task  # type: ignore[misc]
-        super().__init__(path=f"{path}/{task}")
+        super().__init__(path=f"{path}/{task}", split=split)
 
 
 class BoxTask(MiniGrounding):
     """Boxes in pictures, by IoU >= 0.5."""
 
-    def __init__(self, *, task: str, path: str = str(DATA)) -> None:
+    def __init__(self, *, task: str, split: str = "test", path: str = str(DATA)) -> None:
         self.name = task  # type: ignore[misc]
-        super().__init__(path=f"{path}/{task}")
+        super().__init__(path=f"{path}/{task}", split=split)
 
 
 class TextTask(MiniScenes):
     """Questions without a picture, by exact match."""
 
-    def __init__(self, *, task: str, path: str = str(DATA)) -> None:
+    def __init__(self, *, task: str, split: str = "test", path: str = str(DATA)) -> None:
         self.name = task  # type: ignore[misc]
-        super().__init__(path=f"{path}/{task}", prompt="{question}")
+        super().__init__(path=f"{path}/{task}", split=split, prompt="{question}")
 
     def __getitem__(self, index: int) -> Question:
         """The question on one line of the file."""
