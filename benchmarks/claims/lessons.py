@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from mmllm.mini.data import DESCRIBE, show
 from mmllm.mini.lm_lessons import matter_of
 from mmllm.mini.world.described import Ask
-from mmllm.mini.world.questions import about_scene, scene_ask
+from mmllm.mini.world.questions import about_scene
 from mmllm.mini.world.render import draw_scene, ink
 from mmllm.mini.world.scenes import CELL, Thing, scene
 from mmllm.mini.world.text import graph, skill, sounds
-from mmllm.mini.world.words import COLOURS, ITEMS, NAMES, NUMBERS, TOPICS
+from mmllm.mini.world.words import COLOURS, COLUMNS, ITEMS, NAMES, NUMBERS, TOPICS
 
 
 @dataclass(frozen=True)
@@ -114,33 +114,44 @@ def fine(rng: Random, held_out: bool) -> Lesson:
 
 
 MARK = 6
-"""Pixels along each side of a mark: less than a patch."""
+"""Pixels along each side of a mark: less than a patch of the miniature encoders."""
+CORNERS = {"circle": (1, 1), "rectangle": (9, 1), "triangle": (1, 9), "star": (9, 9), "cross": (5, 5)}
+"""What a mark is called by where it is in its cell: its left and upper edge in pixels."""
+
+
+def _draw_marks(rng: Random, things: Sequence[Thing]) -> Image.Image:
+    """In place of each thing a gray square with a small mark of its colour, where its shape's name says."""
+    squares = [replace(thing, colour="gray", shape="rectangle") for thing in things]
+    image = draw_scene(rng, squares)
+    draw = ImageDraw.Draw(image)
+    for thing in things:
+        x, y = CORNERS[thing.shape]
+        left = CELL * COLUMNS.index(thing.place[0]) + x + rng.randint(0, 1)
+        top = CELL * (int(thing.place[1]) - 1) + y + rng.randint(0, 1)
+        draw.rectangle((left, top, left + MARK - 1, top + MARK - 1), fill=ink(rng, thing.colour))
+    return image
 
 
 def marks(rng: Random, held_out: bool) -> Lesson:
-    """A scene of two or three things, each with a small mark on it in one quarter of its cell.
+    """Small marks on gray squares, in half of the lessons ordinary scenes; the same words, questions and splits.
 
-    Kinds: ``corner`` (which quarter, 1 to 4), ``mark`` (its colour), ``part_at`` (colour or shape of the thing itself).
+    Kinds: ``corner`` (where in its cell a mark is, told by a shape's name), ``mark`` (its colour), ``thing`` (colour or
+    shape of a thing of an ordinary scene).
     """
-    things = scene(rng, rng.randint(2, 3), held_out)
-    image = draw_scene(rng, things)
-    draw = ImageDraw.Draw(image)
+    small = rng.random() < (0.7 if held_out else 0.6)
+    things = scene(rng, rng.randint(2, 4), held_out)
+    while small and any(thing.colour == "gray" for thing in things):
+        things = scene(rng, rng.randint(2, 4), held_out)
+    image = _draw_marks(rng, things) if small else draw_scene(rng, things)
     asks = []
     for thing in things:
-        quarter = rng.randrange(4)
-        colour = rng.choice([word for word in COLOURS if word != thing.colour])
-        left = CELL * "abcd".index(thing.place[0]) + CELL // 2 * (quarter % 2) + rng.randint(1, 2)
-        top = CELL * (int(thing.place[1]) - 1) + CELL // 2 * (quarter // 2) + rng.randint(1, 2)
-        draw.rectangle((left, top, left + MARK - 1, top + MARK - 1), fill=ink(rng, colour))
-        asks.append(Ask("corner", f"what number is at {thing.place}?", str(quarter + 1)))
-        asks.append(Ask("mark", f"what small color is at {thing.place}?", colour))
-    part = scene_ask(rng, things, "part_at", False)
-    assert part is not None
-    if held_out:
-        return Lesson((part if rng.random() < 0.34 else rng.choice(asks),), image)
+        asks.append(Ask("corner" if small else "thing", f"what shape is at {thing.place}?", thing.shape))
+        asks.append(Ask("mark" if small else "thing", f"what color is at {thing.place}?", thing.colour))
     rng.shuffle(asks)
+    if held_out:
+        return Lesson(asks[:1], image)
     described = Ask("describe", DESCRIBE, about_scene(rng, things, 0).caption)
-    return Lesson((described, part, *asks[:4]), image)
+    return Lesson((described, *asks[:5]), image)
 
 
 def text(rng: Random, held_out: bool) -> Lesson:
