@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.claims.data import write_task
+from benchmarks.claims.data import write_task, write_tuning
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
@@ -52,6 +52,8 @@ class AnswerLoss:
         from mmllm.batches.prompt import Prompter
         from mmllm.types import Message
 
+        write_task(self.task)
+        write_tuning(self.task)
         assembly = finished.assembly
         asked = registry.load("benchmarks", benchmark_of(self.task))(task=self.task, split=finished.split)
         prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
