@@ -35,7 +35,6 @@ EXPERIMENT = Experiment(
         "Before the grid was chosen (seed 99 on test questions, loss at 50 / 250 / 500 steps, right answers): zero at "
         "0.01 5.17 / 1.02 / 0.73, 0.36; at 0.03 2.47 / 0.64 / 0.44, 0.44; at 0.1 1.62 / 0.68 / 0.39, 0.49; at 0.3 1.78 "
         "/ 2.61 / 2.01, 0.02. Random at 0.03 3.21 / 0.69 / 0.41, 0.49; at 0.1 2.28 / 0.56 / 0.28, 0.79. At one rate "
-        "zero gates lead at the start and open ones at the end: with little to unlearn in a miniature LM, prompts get "
-        "a gradient from the first step where their gates are open.",
+        "zero gates lead at the start and open ones at the end.",
     ),
 )
