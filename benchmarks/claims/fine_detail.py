@@ -46,7 +46,7 @@ def as_pool(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
 
 
 def _arm(image: str, note: str, *more: str) -> Arm:
-    return Arm("marks", (f"connectors.image={image}", *more), start=("iaa/start",), load=as_pool, note=note)
+    return Arm("marks", (f"connectors.image={image}", *more), start=("start",), load=as_pool, note=note)
 
 
 def _alike(a: str, b: str) -> Compare:
@@ -61,7 +61,8 @@ EXPERIMENT = Experiment(
         "tokens features of all layers tell more of the mark's colour than the last one's; things are told alike."
     ),
     arms={
-        "pool": Arm("marks", start=("iaa/start",), note="16 tokens: mean over 2 x 2 patches, MLP"),
+        "start": Arm("visual_captions", rates=(1e-2,), note="pool on captions, where the others start"),
+        "pool": Arm("marks", start=("start",), note="16 tokens: mean over 2 x 2 patches, MLP"),
         "pixel_shuffle": _arm(
             "{type: pixel_shuffle, from: image, factor: 2}", "16 tokens: 2 x 2 patches side by side, MLP"
         ),
@@ -77,7 +78,7 @@ EXPERIMENT = Experiment(
         "every patch": Arm(
             "marks",
             ("connectors.image={type: pool, from: image, grid: [8, 8], depth: 2, norm: true}",),
-            start=("iaa/start",),
+            start=("start",),
             note="64 tokens: MLP on each patch of the last layer",
         ),
         "dense": _arm(
