@@ -109,15 +109,15 @@ EXPERIMENT = Experiment(
         Compare("meteora >= each task's own LoRA in text_tasks (allowance 0.02)", _beside_oracles, margin=0.02),
     ),
     paper=(
-        "MeteoRA vs one joint LoRA, composite-10 [R README]: strategyqa .461/.211, winowhy .422/.078, disfl_qa .266/.117, "
-        "goal_step .773/.727, abstract_narrative .625/.672, alpaca BLEU 0.00/8.17.",
+        "MeteoRA vs one joint LoRA, composite-10 [R README]: strategyqa .461/.211, winowhy .422/.078, disfl_qa "
+        ".266/.117, goal_step .773/.727, abstract_narrative .625/.672, alpaca BLEU 0.00/8.17.",
     ),
     tried=(
-        "text_composite.parts scores the two answers of a composite one by one, as the paper does. gates_named counts from "
-        "the task's name on: what stands before it (the turn's start) cannot tell the task.",
+        "text_composite.parts scores the two answers of a composite one by one, as the paper does. gates_named counts "
+        "from the task's name on: what stands before it (the turn's start) cannot tell the task.",
         "LoRAs on all linear layers: the routers of q, k and v in the first two blocks see little but the token itself "
-        "(accuracy 0.47-0.83, 0.92 from block 2 on), so the LoRAs stand in the MLPs. Gates taught by single tasks alone "
-        "never answer a composite; composites without a label are half of the gates' data.",
+        "(accuracy 0.47-0.83, 0.92 from block 2 on), so the LoRAs stand in the MLPs. Gates taught by single tasks "
+        "alone never answer a composite; composites without a label are half of the gates' data.",
     ),
     measures=(Routed("text_tasks"), PartsRight()),
 )
