@@ -7,7 +7,7 @@ from benchmarks.claims.routed import Routed
 
 _MOLE = (
     "connectors={mlp: {type: moe_lora, rank: 2, alpha: 4, attention: 2, experts: 3, router_bias: true, top_k: 1, "
-    "balance: llava_mole, balance_weight: 0.01}}",
+    "balance: llava_mole, balance_weight: 0.1}}",
     "stages.learn.train={connectors.mlp: 0.01}",
 )
 
@@ -21,6 +21,12 @@ EXPERIMENT = Experiment(
         "lora": Arm("text_mole", note="rank 2 on attention and MLP"),
         "lora, twice the steps": Arm("text_mole", ("stages.learn.steps=400",), rate_of="lora"),
         "mole": Arm("text_mole", _MOLE, note="rank 2 on attention, 3 experts of rank 2 on the MLP, 1 active per token"),
+        "mole, balance per block": Arm(
+            "text_mole",
+            (*_MOLE, "connectors.mlp.balance=switch", "connectors.mlp.balance_weight=0.02"),
+            rate_of="mole",
+            note="control: balanced in each block over the batch",
+        ),
         "lora, rank of all experts": Arm(
             "text_mole",
             ("connectors.mlp.rank=6", "connectors.mlp.alpha=12"),
@@ -36,6 +42,7 @@ EXPERIMENT = Experiment(
     comparisons=(
         better("mole", "lora", "text_domains"),
         not_worse("mole", "lora, twice the steps", "text_domains", 0.0),
+        reached("mole", "load_min_pooled", 0.05),
         reached("mole", "load_min", 0.05),
         Compare("expert and domain share information (> 0 bits)", lambda arms: arms["mole"]["kind_bits"]),
         Compare(
@@ -52,7 +59,9 @@ EXPERIMENT = Experiment(
         "load_min is over experts of single blocks, held-out questions with their answers; the balance of the paper "
         "pools all blocks (load_min_pooled). kind_bits is taken at the same four positions before the answer in every "
         "domain, less what shuffled domains give.",
+        "Pilots at 0.01: balance weight 0.01 (as in a re-implementation) 0.78, 0.1 0.97, plain LoRA 0.39. With the "
+        "pooled balance a block may send every token to one expert while each gets a third over all blocks.",
     ),
     measures=(Routed("text_domains"),),
-    seeds=(0, 1, 2, 3, 4),
+    seeds=(0, 1, 2),
 )
