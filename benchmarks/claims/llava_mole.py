@@ -59,7 +59,8 @@ EXPERIMENT = Experiment(
         "load_min is over experts of single blocks, held-out questions with their answers; the balance of the paper "
         "pools all blocks (load_min_pooled). kind_bits is taken at the same four positions before the answer in every "
         "domain, less what shuffled domains give.",
-        "Pilots at 0.01: balance weight 0.01 (as in a re-implementation) 0.78, 0.1 0.97, plain LoRA 0.39. With the "
+        "Pilots at 0.01: plain LoRA 0.39, balance weight 0.01 (as in a re-implementation) 0.78; weight 0.1 0.97, on a "
+        "later draw of the questions, so the two weights are not compared. With the "
         "pooled balance a block may send every token to one expert while each gets a third over all blocks.",
     ),
     measures=(Routed("text_domains"),),
