@@ -24,7 +24,11 @@ from tests.parts import FAMILIES
 STAGES = {"0": (0, False), "2": (2, False), "3 recomputed": (3, True)}
 """Name -> (ZeRO stage, gradient checkpointing)."""
 PICTURE, TEXT = Row(1, (4, "image", 5), source="captions"), Row(2, (9,), source="text")
-STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [((PICTURE, TEXT), (TEXT,)), ((), (PICTURE,)), ((PICTURE,), (TEXT,))]
+STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [
+    ((PICTURE, TEXT), (TEXT,)),
+    ((), (PICTURE,)),
+    ((PICTURE,), (TEXT,)),
+]
 """Per step the rows of rank 0 and of rank 1: media against text, nothing against media."""
 
 

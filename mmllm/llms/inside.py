@@ -6,131 +6,27 @@ The base of ``hf.CausalLM``. Everything works on instances, is the same for ever
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from mmllm.llms import handles
 from mmllm.llms.attention import Extend
-from mmllm.llms.blocks import LINEAR, BlockParts, out_features
+from mmllm.llms.blocks import BlockParts
 from mmllm.llms.handles import Around, Change, ChangeOutput, Handle
+from mmllm.llms.structure import Structure
 from mmllm.types import MmllmError
 
 
-class Inside(nn.Module):
+class Inside(Structure):
     """A causal LM as connectors see it. R rows of S positions: one packed row, or one per conversation in decoding."""
 
-    model: PreTrainedModel
-    decoder_name: str
-    n_blocks: int
     _switch: handles.Switch
     _extensions: dict[int, list[Extend]]
     _checkpointing: list[Handle]
     _rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None]
     _n_copies: int
-
-    # ---- what is there
-
-    @property
-    def decoder(self) -> nn.Module:
-        """The model without its LM head."""
-        return self.model.get_submodule(self.decoder_name)
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The decoder blocks in order."""
-        lists = [m for m in self.decoder.children() if isinstance(m, nn.ModuleList) and len(m) == self.n_blocks]
-        return lists[0]
-
-    @property
-    def hidden_dim(self) -> int:
-        """Width of the residual stream; OPT's may be wider than its embeddings."""
-        return int(self.model.config.get_text_config().hidden_size)
-
-    @property
-    def heads(self) -> int:
-        """Query heads of a block."""
-        return int(self.model.config.get_text_config().num_attention_heads)
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one head."""
-        return int(BlockParts.of(self.blocks[0]).attention.head_dim)  # type: ignore[arg-type]
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values."""
-        _, columns = self.value_projection(0)
-        return (columns.stop - columns.start) // self.head_dim
-
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm after the last block.
-
-        Raises:
-            MmllmError: there is none.
-        """
-        others = [child for child in self.decoder.children() if not isinstance(child, nn.ModuleList)]
-        norms = [m for m in others if hasattr(m, "weight") and not isinstance(m, (*LINEAR, nn.Embedding))]
-        if not norms:
-            raise MmllmError(f"{type(self.model).__name__} has no norm after its blocks")
-        return norms[-1]
-
-    def parts(self, index: int) -> BlockParts:
-        """Attention and MLP of block ``index``.
-
-        Raises:
-            MmllmError: there is no such block, or it has another structure.
-        """
-        if not 0 <= index < self.n_blocks:
-            raise MmllmError(f"layer {index}: this LLM has {self.n_blocks} blocks, numbered from 0")
-        return BlockParts.of(self.blocks[index])
-
-    def block_linears(self, index: int) -> dict[str, dict[str, nn.Module]]:
-        """``attention`` and ``mlp`` -> full name (as in :meth:`linears`) -> linear layer of block ``index``."""
-        root = self._name_of(self.blocks[index])
-        found = self.parts(index).linears(self.blocks[index])
-        return {part: {f"{root}.{name}": m for name, m in named.items()} for part, named in found.items()}
-
-    def linears(self, targets: Sequence[str] | str = "all-linear") -> dict[str, nn.Module]:
-        """Linear layers of the blocks by their name in ``model``.
-
-        ``targets``: ``all-linear``, or names as ``q_proj`` or ``self_attn.q_proj`` that end a layer's name.
-
-        Raises:
-            MmllmError: a target that no layer has.
-        """
-        inside = f"{self._name_of(self.blocks)}."
-        named = self.model.named_modules()
-        found = {name: m for name, m in named if isinstance(m, LINEAR) and name.startswith(inside)}
-        if isinstance(targets, str):
-            if targets in ("all-linear", "all"):
-                return found
-            targets = [targets]
-        for target in targets:
-            if not any(name.endswith(f".{target}") for name in found):
-                known = ", ".join(sorted({name.rsplit(".", 1)[1] for name in found}))
-                raise MmllmError(f"targets: no linear layer of this LLM is called {target!r}; it has {known}")
-        return {name: m for name, m in found.items() if any(name.endswith(f".{target}") for target in targets)}
-
-    def value_projection(self, index: int) -> tuple[str, slice]:
-        """The linear layer of block ``index`` whose output holds the values, and their columns in it."""
-        linears = self.block_linears(index)["attention"]
-        size = int(self.parts(index).attention.head_dim)  # type: ignore[arg-type]
-        for name, linear in linears.items():
-            if name.endswith(".v_proj"):
-                return name, slice(0, out_features(linear))
-        for name, linear in linears.items():  # queries, keys and values side by side
-            rest = out_features(linear) - self.heads * size
-            if rest > 0 and rest % (2 * size) == 0:
-                return name, slice(out_features(linear) - rest // 2, out_features(linear))
-        raise MmllmError(f"{type(self.model).__name__}: its attention has no layer that gives the values")
-
-    def _name_of(self, wanted: nn.Module) -> str:
-        return next(name for name, module in self.model.named_modules() if module is wanted)
 
     # ---- hooks
 
