@@ -63,5 +63,4 @@ EXPERIMENT = Experiment(
         "that is learned by heart at 0.3; the domains that contradict each other tell more. The paper's load balance "
         "is off by default in its code, and here.",
     ),
-    seeds=(0, 1, 2, 3),
 )
