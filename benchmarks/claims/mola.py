@@ -38,7 +38,6 @@ EXPERIMENT = Experiment(
         "uniform": _allocated("uniform", (5, 5, 5, 5, 5, 5)),
         "inverted_triangle": _allocated("inverted_triangle", (2, 2, 4, 7, 6, 9)),
         "triangle": _allocated("triangle", (7, 7, 6, 4, 4, 2)),
-        "diamond": _allocated("diamond", (2, 2, 8, 8, 8, 2)),
     },
     tasks=("text_domains",),
     metrics=("text_domains",),
@@ -50,7 +49,6 @@ EXPERIMENT = Experiment(
         better("inverted_triangle", "lora", "text_domains"),
         _reported("inverted_triangle", "uniform"),
         _reported("inverted_triangle", "triangle"),
-        _reported("diamond", "triangle"),
         _reported("uniform", "triangle"),
     ),
     paper=(
