@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -117,8 +118,17 @@ def _grid(name: str, arm: str) -> tuple[str, tuple[float, ...]]:
     return own, experiment.arms[own].rates or experiment.rates
 
 
+def _end_with(parent: Any) -> None:
+    """Two workers must never make the same run, so none outlives the command that it belongs to."""
+    parent.join()
+    os._exit(1)
+
+
 def prepare() -> None:
-    """What a worker process does once: load everything heavy, use one thread."""
+    """What a worker process does once: load everything heavy, use one thread, and end when its parent is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
