@@ -96,7 +96,7 @@ def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Proble
         inside = part_arguments.works_inside(part.type)
     except registry.UnknownName:
         return  # already noted with the arguments
-    if part.source is not None and part.when is not None and not inside:
+    if takes_features and part.when is not None and not inside:
         problems.add((*path, "when"), "a connector with `from` works where its encoder's media is; leave it out")
     if takes_features and part.source is None:
         known = ", ".join(encoders) or "none"
