@@ -40,6 +40,7 @@ class Line:
     papers: tuple[str, ...]
     """arXiv numbers in the docstrings of the connector the recipe is about."""
     place: str
+    """Of the connector it is about."""
     tokens: int
     """In the LLM's sequence, for one picture."""
     n_trainable: int
@@ -71,9 +72,9 @@ def line(name: str) -> Line:
         for wanted in stage.train:
             learned |= {id(p): p.numel() for p in learning(assembly, wanted).values()}
     kinds = tuple(part.type for part in recipe.connectors.values())
-    inside = [kind for kind in kinds if part_arguments.works_inside(kind)]
-    place = "input" if not inside else "inside" if len(inside) == len(kinds) else "input + inside"
-    subject = (inside or list(kinds))[0]
+    beside = [kind for kind in kinds if kind not in ("pool", "lora")]
+    subject = name if name in kinds else (beside or kinds)[0]
+    place = "inside" if part_arguments.works_inside(subject) else "input"
     return Line(
         recipe=name,
         kinds=kinds,
