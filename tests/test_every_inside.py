@@ -77,7 +77,7 @@ def test_start_removal_and_the_llms_own_tree(family: str, variant: str) -> None:
     again.remove()
     without = states(assembly, batch)
     assert not torch.equal(without, trained)
-    if connector.identity_at_start and key_of(variant) == "inner":
+    if connector.identity_at_start:
         assert torch.equal(start, without)
     other = Assembly(bare, {}, {}, {})
     text = rows_batch(other, (Row(2, (11,)), Row(7, (8,))))

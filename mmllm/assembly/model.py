@@ -169,9 +169,6 @@ def seed_for(seed: int, key: str) -> None:
     torch.manual_seed((seed + zlib.crc32(key.encode())) % 2**63)
 
 
-_NOTHING: dict[str, Any] = {"media": {}, "places": {}, "starts": {}, "owners": {}}
-
-
 def _never_empty(batch: Batch) -> Batch:
     """The batch itself, or one token without label where a rank got no sample."""
     if batch.n_tokens:
@@ -179,7 +176,8 @@ def _never_empty(batch: Batch) -> Batch:
     one = batch.input_ids.new_zeros(1)
     bounds = torch.tensor([0, 1], dtype=torch.int32, device=one.device)
     row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE, "position_ids": one, "sequence_ids": one}
-    return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, **_NOTHING, names=["(no sample)"], sources=[""])
+    row |= {name: {} for name in ("media", "places", "starts", "owners")}
+    return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, names=["(no sample)"], sources=[""])
 
 
 def _cast(inputs: Mapping[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:

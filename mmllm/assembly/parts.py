@@ -46,12 +46,11 @@ def set_trainable(assembly: Assembly, train: Mapping[str, float]) -> list[PartRo
         RecipeError: a name that is no part, or a part that has nothing to learn.
     """
     known = parts(assembly)
-    rates = {name: learning(assembly, name) for name in train}
+    wanted_parameters = {name: list(learning(assembly, name).values()) for name in train}
     assembly.requires_grad_(False)
     rows = []
     for name, module in known.items():
-        inside = [wanted for wanted in train if wanted == name or wanted.startswith(f"{name}.")]
-        chosen = [(wanted, list(rates[wanted].values())) for wanted in inside]
+        chosen = [pair for pair in wanted_parameters.items() if f"{pair[0]}.".startswith(f"{name}.")]
         n_params = sum(_count(parameter) for parameter in module.parameters())
         if not chosen:
             rows.append(PartRow(name, _class(module), n_params, 0, None))

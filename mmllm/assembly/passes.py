@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -34,7 +35,8 @@ def _last_items(starts: torch.Tensor, owners: torch.Tensor, sequence_ids: torch.
     marks = marks.scatter_reduce(0, starts[inside], inside, "amax").cummax(0).values
     if not len(owners):
         return marks
-    return torch.where(owners[marks.clamp(min=0)] == sequence_ids, marks, -1).where(marks >= 0, -1)
+    own = (marks >= 0) & (owners[marks.clamp(min=0)] == sequence_ids)
+    return torch.where(own, marks, -1)
 
 
 def padded(flow: Pass, lengths: Sequence[int]) -> Pass:
@@ -48,27 +50,23 @@ def padded(flow: Pass, lengths: Sequence[int]) -> Pass:
         return torch.full(real.shape, -1, device=device).masked_scatter(real, values[0])
 
     flat = real.flatten().nonzero().squeeze(-1)  # packed position -> position in the flattened rows
-    return Pass(
+    return replace(
+        flow,
         sequence_ids=ids[:, None].expand(real.shape),
         real=real,
-        present=flow.present,
         items={key: rows(values) for key, values in flow.items.items()},
-        owners=flow.owners,
         places={key: flat[places] for key, places in flow.places.items()},
-        sources=flow.sources,
     )
 
 
 def step(flow: Pass) -> Pass:
     """The pass over one more token in each row: it sees every item of its conversation and fills no media."""
-    return Pass(
+    return replace(
+        flow,
         sequence_ids=flow.sequence_ids[:, -1:],
         real=flow.real[:, -1:],
-        present=flow.present,
-        items={key: _latest(flow.owners[key], flow.sequence_ids[:, -1]) for key in flow.items},
-        owners=flow.owners,
+        items={key: _latest(owners, flow.sequence_ids[:, -1]) for key, owners in flow.owners.items()},
         places={key: places[:0] for key, places in flow.places.items()},
-        sources=flow.sources,
     )
 
 
@@ -87,12 +85,12 @@ def kept(flow: Pass, rows: torch.Tensor) -> Pass:
     def chosen(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {key: value[rows] for key, value in values.items()}
 
-    return Pass(
+    return replace(
+        flow,
         sequence_ids=numbers[flow.sequence_ids[rows]],
         real=flow.real[rows],
         present=chosen(flow.present),
         items=chosen(flow.items),
         owners={key: numbers[owner] for key, owner in flow.owners.items()},
-        places=dict(flow.places),
         sources=tuple(flow.sources[row] for row in rows.tolist()),
     )

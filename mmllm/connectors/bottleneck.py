@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.connector import Connector, at_rest
 from mmllm.types import MmllmError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -37,9 +37,7 @@ class Bottleneck(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        tensors = [self.up.weight, self.up.bias]
-        # under ZeRO-3 (`ds_id`) a rank sees only its shard
-        self.idle = not any(t.requires_grad or hasattr(t, "ds_id") or bool(t.any()) for t in tensors)
+        self.idle = at_rest(self.up.weight, self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., D] -> float[..., D], in the dtype of ``x``; computed in float32."""

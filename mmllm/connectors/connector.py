@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from mmllm.types import Features, MmllmError, Pass
 
@@ -107,6 +108,25 @@ class Connector(nn.Module):
     def tiny(cls, dim: int, llm: Any) -> Connector:
         """A small one for tests: features of width ``dim`` on a 4 x 4 grid, an LLM of width ``llm.dim``."""
         return cls(dim=dim, llm_dim=llm.dim)
+
+
+def key_of(name: str) -> str:
+    """Key in a ``ModuleDict`` for a layer of the LLM: a module's name may hold no dot."""
+    return name.replace(".", "-")
+
+
+def widths(linear: nn.Module) -> tuple[int, int]:
+    """(in, out) of a linear layer; GPT-2's Conv1D holds its weight transposed."""
+    if isinstance(linear, Conv1D):
+        return int(linear.nx), int(linear.nf)
+    assert isinstance(linear, nn.Linear)
+    return linear.in_features, linear.out_features
+
+
+def at_rest(*tensors: Any) -> bool:
+    """Whether an update that is zero where these are may be skipped: all frozen, and zero, as before its own stage."""
+    # under ZeRO-3 (`ds_id`) a rank sees only its shard
+    return not any(one.requires_grad or hasattr(one, "ds_id") or bool(one.any()) for one in tensors)
 
 
 def perceptron(

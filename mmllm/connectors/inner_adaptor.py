@@ -5,7 +5,6 @@ Wang et al. 2024, arXiv:2408.12902, after the authors' code (360CVGroup/Inner-Ad
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -162,7 +161,7 @@ class InnerAdaptorConnector(Connector):
         sources = {"embeddings": model.get_input_embeddings, "norm": lambda: llm.final_norm}
         sources["head"] = model.get_output_embeddings
         for part in self.private_parts:
-            self.private[part] = _learning(sources[part](), llm.dtype)
+            self.private[part] = _learning(sources[part](), llm)
 
     def _after_embed(self, tokenizer: Any) -> Callable[[Tensor, Tensor], Tensor]:
         def change(ids: Tensor, embeds: Tensor) -> Tensor:
@@ -210,10 +209,8 @@ def _output_projections(llm: Any, index: int) -> list[str]:
     return [name for name, module in llm.blocks[index].named_modules() if any(module is one for one in chosen)]
 
 
-def _learning(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _learning(module: nn.Module, llm: Any) -> nn.Module:
     """A float32 copy without hooks that may learn."""
-    copied = copy.deepcopy(module)
-    empty = {name: value for name, value in vars(nn.Module()).items() if name.endswith("_hooks")}
-    copied.__dict__.update(empty)
-    # first the LLM's dtype: a scale of the embeddings (Gemma) is rounded to it in the LLM's own forward
-    return copied.to(dtype).float().requires_grad_(True)
+    copied: nn.Module = llm.copied(module)
+    # through the LLM's dtype: a scale of the embeddings (Gemma) is rounded to it in the LLM's own forward
+    return copied.to(llm.dtype).float()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.connector import Attached, Connector
+from mmllm.connectors.connector import Attached, Connector, key_of
 from mmllm.connectors.llama_adapter_tuning import make
 from mmllm.connectors.prompt_attention import HeadGate, extra_attention
 from mmllm.connectors.visual_prompts import Prompts, VisualPrompts
@@ -106,14 +106,13 @@ class LlamaAdapterConnector(Connector):
         if not self.prompts:
             self.prompts.update({i: Prompts(self.n_prompts, llm.hidden_dim) for i in late})
             self.gates.update({i: HeadGate(llm.heads, self.start) for i in late})
-            # a module's name may hold no dot
-            self.tuning.update({name.replace(".", "-"): layer() for name, layer in tuned.items()})
+            self.tuning.update({key_of(name): layer() for name, layer in tuned.items()})
             if self.dim:
                 gates = {str(i): HeadGate(llm.heads, self.start) for i in range(self.early)}
                 self.visual = VisualPrompts(self.dim, llm.hidden_dim, self.cells, self.depth, gates)
         handles = [llm.extend_attention(int(i), self._reading(llm, i)) for i in late]
         handles += [llm.extend_attention(i, self._seeing(llm, i)) for i in range(self.early)]
-        handles += [llm.after_linear(name, self._tuned(name.replace(".", "-"))) for name in tuned]
+        handles += [llm.after_linear(name, self._tuned(key_of(name))) for name in tuned]
         return Attached(handles)
 
     def route(self, flow: Any, memory: tuple[Tensor, ...] | None = None) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
+from mmllm.connectors.connector import widths
 from mmllm.types import MmllmError
 
 KINDS = ("bias", "scale", "norm")
@@ -56,7 +56,7 @@ def make(llm: Any, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]
     made: dict[str, Callable[[], ScaleAndBias]] = {}
     scale, bias = "scale" in kinds, "bias" in kinds
     if scale or bias:
-        made |= {name: _after(_width(linear), scale, bias) for name, linear in llm.linears().items()}
+        made |= {name: _after(widths(linear)[1], scale, bias) for name, linear in llm.linears().items()}
     if "norm" in kinds:
         for name, norm in norms(llm).items():
             made[name] = _after(len(norm.weight), True, any(key == "bias" for key, _ in norm.named_parameters()))
@@ -81,7 +81,3 @@ def norms(llm: Any) -> dict[str, Any]:
 
 def _after(width: int, scale: bool, bias: bool) -> Callable[[], ScaleAndBias]:
     return lambda: ScaleAndBias(width, scale, bias)
-
-
-def _width(linear: nn.Module) -> int:
-    return int(linear.nf) if isinstance(linear, Conv1D) else int(linear.out_features)  # type: ignore[arg-type]

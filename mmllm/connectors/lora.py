@@ -15,7 +15,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.connector import Attached, Connector
+from mmllm.connectors.connector import Attached, Connector, at_rest, key_of
 from mmllm.types import MmllmError
 
 
@@ -35,9 +35,7 @@ class LowRank(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        weight = self.b.weight
-        # under ZeRO-3 (`ds_id`) a rank sees only its shard
-        self.idle = not weight.requires_grad and not hasattr(weight, "ds_id") and not bool(weight.any())
+        self.idle = at_rest(self.b.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in] -> float[..., out], in the dtype of ``x``."""
@@ -81,11 +79,11 @@ class LoraConnector(Connector):
         """Make a pair of weights for each target layer and add its output to the layer's."""
         linears = llm.linears(self.targets)
         for name, base in linears.items():
-            key = name.replace(".", "-")  # a module's name may hold no dot
+            key = key_of(name)
             if key not in self.layers:
                 config = self._config_for(base)
                 self.layers[key] = LowRank(base, config)
-        handles = [llm.after_linear(name, _adding(self, self.layers[name.replace(".", "-")])) for name in linears]
+        handles = [llm.after_linear(name, _adding(self, self.layers[key_of(name)])) for name in linears]
         return Attached(handles)
 
     def rest(self) -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmllm.connectors.connector import at_rest
+
 ALIGNMENT = 4
 """Widths that grouped products accept on every device are multiples of 16 bytes: of 4 float32 numbers."""
 
@@ -36,8 +38,7 @@ class Experts(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        # under ZeRO-3 (`ds_id`) a rank sees only its shard
-        self.idle = not self.b.requires_grad and not hasattr(self.b, "ds_id") and not bool(self.b.any())
+        self.idle = at_rest(self.b)
 
     def forward(
         self,

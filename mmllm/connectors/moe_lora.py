@@ -12,7 +12,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.connector import Attached, Connector
+from mmllm.connectors.connector import Attached, Connector, key_of, widths
 from mmllm.connectors.lora import LowRank
 from mmllm.connectors.moe_experts import Experts
 from mmllm.connectors.moe_routing import Router, Routing, experts_per_block
@@ -118,17 +118,18 @@ class MoeLoraConnector(Connector):
             linears = llm.block_linears(block)
             if self.per_router == "block":
                 first = next(iter(linears["mlp"].values()))
-                router = self._router(str(block), _widths(first)[0], count)
+                router = self._router(str(block), widths(first)[0], count)
                 handles.append(llm.before_mlp(block, self._reading(router, block)))
             for name, base in self._targets(llm, linears).items():
-                router = str(block) if self.per_router == "block" else self._router(_key(name), _widths(base)[0], count)
-                if _key(name) not in self.experts:
-                    self.experts[_key(name)] = Experts(*_widths(base), count, self.rank, self.alpha, self.dropout)
-                handles.append(llm.after_linear(name, self._adding(_key(name), router, block)))
+                key = key_of(name)
+                router = str(block) if self.per_router == "block" else self._router(key, widths(base)[0], count)
+                if key not in self.experts:
+                    self.experts[key] = Experts(*widths(base), count, self.rank, self.alpha, self.dropout)
+                handles.append(llm.after_linear(name, self._adding(key, router, block)))
             for name, base in linears["attention"].items() if self.attention_rank else ():
-                if _key(name) not in self.attention:
-                    self.attention[_key(name)] = LowRank(base, self._plain(base))
-                handles.append(llm.after_linear(name, self._adding_plain(_key(name))))
+                if key_of(name) not in self.attention:
+                    self.attention[key_of(name)] = LowRank(base, self._plain(base))
+                handles.append(llm.after_linear(name, self._adding_plain(key_of(name))))
         return Attached(handles)
 
     def _check(self, counts: list[int]) -> None:
@@ -251,18 +252,5 @@ class MoeLoraConnector(Connector):
         return cls(llm_dim=llm.dim, rank=4, alpha=8, experts=3, router_bias=True, balance_weight=0.1, attention=2)
 
 
-def _key(name: str) -> str:
-    """A module's name may hold no dot."""
-    return name.replace(".", "-")
-
-
 def _listed(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
-
-
-def _widths(base: nn.Module) -> tuple[int, int]:
-    """Input and output width of a frozen layer."""
-    if isinstance(base, Conv1D):
-        return int(base.nx), int(base.nf)
-    assert isinstance(base, nn.Linear)
-    return base.in_features, base.out_features

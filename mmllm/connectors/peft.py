@@ -16,7 +16,7 @@ from peft.utils.constants import (
 )
 from torch import Tensor, nn
 
-from mmllm.connectors.connector import Attached, Connector, Handle
+from mmllm.connectors.connector import Attached, Connector, Handle, key_of
 from mmllm.connectors.peft_experts import Experts, TunedArrow, read_adapters
 from mmllm.connectors.peft_layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
 from mmllm.connectors.peft_options import ARGUMENTS, family_layers, options
@@ -106,7 +106,7 @@ class PeftConnector(Connector):
             self.router = self.router or Router(llm, len(linears), self.options)
             made.append(self.router.attach(llm))
         for number, (name, base) in enumerate(linears.items()):
-            key = name.replace(".", "-")  # a module's name may hold no dot
+            key = key_of(name)
             if key not in self.layers:
                 layer = self._routed(name, base, number, experts) if experts else self._layer(name, base, feedforward)
                 self.layers[key] = layer.to(llm.device)

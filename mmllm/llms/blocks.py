@@ -57,8 +57,3 @@ class BlockParts:
 def out_features(linear: nn.Module) -> int:
     """Width of a linear layer's output."""
     return int(linear.nf) if isinstance(linear, Conv1D) else int(linear.out_features)  # type: ignore[arg-type]
-
-
-def in_features(linear: nn.Module) -> int:
-    """Width of a linear layer's input."""
-    return int(linear.nx) if isinstance(linear, Conv1D) else int(linear.in_features)  # type: ignore[arg-type]

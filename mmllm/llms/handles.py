@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -115,6 +116,18 @@ def replace(root: nn.Module, name: str, module: nn.Module) -> Handle:
         parent.register_module(child, old)
 
     return Handle(undo)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A float32 copy that may learn, without the hooks that stand in ``module``."""
+    plain = copy.deepcopy(module)
+    for inner in plain.modules():
+        inner._forward_hooks.clear()
+        inner._forward_pre_hooks.clear()
+        inner._forward_hooks_with_kwargs.clear()
+        inner._forward_pre_hooks_with_kwargs.clear()
+        inner.__dict__.pop("forward", None)
+    return plain.float().requires_grad_(True)
 
 
 def checkpointed(module: nn.Module) -> Handle:

@@ -5,7 +5,6 @@ The base of ``hf.CausalLM``. Everything works on instances, is the same for ever
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -148,17 +147,15 @@ class Inside(Structure):
 
     def copy_block(self, index: int) -> nn.Module:
         """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
-        plain = copy.deepcopy(self.blocks[index])
-        for module in plain.modules():
-            module._forward_hooks.clear()
-            module._forward_pre_hooks.clear()
-            module._forward_hooks_with_kwargs.clear()
-            module._forward_pre_hooks_with_kwargs.clear()
-            module.__dict__.pop("forward", None)
+        plain = handles.copied(self.blocks[index])
         attention = BlockParts.of(plain).attention
         attention.__dict__["layer_idx"] = self.n_blocks + self._n_copies
         self._n_copies += 1
-        return plain.float().requires_grad_(True)
+        return plain
+
+    def copied(self, module: nn.Module) -> nn.Module:
+        """A float32 copy of one of its layers that may learn, without the hooks that stand in it."""
+        return handles.copied(module)
 
     def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput) -> Handle:
         """Run ``block`` (see :meth:`copy_block`) on the output of block ``index``, called as that block was called.
