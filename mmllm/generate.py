@@ -61,7 +61,7 @@ class Generator:
         self.assembly = assembly.eval()
         self.llm = assembly.llm
         self.readers = assembly.readers()
-        self.prompter = Prompter(self.llm.tokenizer, list(assembly.sources))
+        self.prompter = Prompter(self.llm.tokenizer, list(assembly.sources), assembly.reads_questions)
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
     def encode(self, sample: Sample) -> Encoded:

@@ -54,6 +54,11 @@ def works_inside(type: str) -> bool:
     return "attach" in registry.methods("connectors", type)
 
 
+def adapts_encoders(type: str) -> bool:
+    """Whether a connector works inside encoders: it has an ``adapt`` of its own."""
+    return "adapt" in registry.methods("connectors", type)
+
+
 def problems(group: str, type: str, args: Mapping[str, Any]) -> list[tuple[str | None, str]]:
     """(argument, sentence) for each argument that does not fit; None as argument where one is missing."""
     known = accepted(group, type)

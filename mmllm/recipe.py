@@ -109,7 +109,8 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _flat(part: dict[str, Any]) -> dict[str, Any]:
     """A part as the YAML writes it."""
-    words = {"type": part["type"], "from": part["source"], "when": part["when"]}
+    own = ("when", "inside", "times")
+    words = {"type": part["type"], "from": part["source"], **{word: part[word] for word in own}}
     return {word: value for word, value in words.items() if value is not None} | part["args"]
 
 
@@ -126,7 +127,9 @@ def _part(section: str, part: Any) -> Any:
     """One flat part; what is not a mapping is left for the models to refuse."""
     if not isinstance(part, dict):
         return part
-    words = {"type": "type"} | ({"from": "source", "when": "when"} if section == "connectors" else {})
+    words = {"type": "type"} | (
+        {"from": "source", "when": "when", "inside": "inside", "times": "times"} if section == "connectors" else {}
+    )
     own = {words[word]: value for word, value in part.items() if word in words}
     return own | {"args": {word: value for word, value in part.items() if word not in words}}
 

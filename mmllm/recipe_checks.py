@@ -72,10 +72,12 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
             readers[part.source].append(key)
         elif part.source is not None:
             problems.add((*path, "from"), f'found "{part.source}"; {unknown("encoder", part.source, recipe.encoders)}')
-        for name in part.when or ():
-            if name not in recipe.encoders:
-                problems.add((*path, "when"), f'found "{name}"; {unknown("encoder", name, recipe.encoders)}')
+        for word, names in (("when", part.when), ("inside", part.inside)):
+            for name in names or ():
+                if name not in recipe.encoders:
+                    problems.add((*path, word), f'found "{name}"; {unknown("encoder", name, recipe.encoders)}')
         _direction(path, part, recipe.encoders, problems)
+        _times(path, part, problems)
     for encoder, found in readers.items():
         if len(found) > 1:
             problems.add(
@@ -94,15 +96,43 @@ def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Proble
     try:
         takes_features = part_arguments.takes_features(part.type)
         inside = part_arguments.works_inside(part.type)
+        adapts = part_arguments.adapts_encoders(part.type)
     except registry.UnknownName:
         return  # already noted with the arguments
+    where = "encoders" if adapts and not inside else "the LLM"
+    if adapts and not takes_features and not part.inside:
+        known = ", ".join(encoders) or "none"
+        problems.add(
+            path, f'"inside" is missing; {part.type} works inside encoders, name them; known encoders: {known}'
+        )
+    if part.inside is not None and not adapts:
+        problems.add((*path, "inside"), f"{part.type} does not work inside encoders; remove it")
+    if part.when is not None and adapts and not inside and not takes_features:
+        problems.add((*path, "when"), "a connector inside encoders works on all they read; leave it out")
     if takes_features and part.when is not None and not inside:
         problems.add((*path, "when"), "a connector with `from` works where its encoder's media is; leave it out")
     if takes_features and part.source is None:
         known = ", ".join(encoders) or "none"
         problems.add(path, f'"from" is missing; {part.type} takes the features of one encoder; known encoders: {known}')
     if takes_features is False and part.source is not None:
-        problems.add((*path, "from"), f"{part.type} works inside the LLM and takes no encoder's features; remove it")
+        problems.add((*path, "from"), f"{part.type} works inside {where} and takes no encoder's features; remove it")
+
+
+def _times(path: Path, part: Part, problems: Problems) -> None:
+    """`times` is a text with {s} and {n} on a connector that gives tokens."""
+    if part.times is None:
+        return
+    if part.source is None:
+        problems.add(
+            (*path, "times"), "a connector without `from` gives no tokens that times could stand before; remove it"
+        )
+    try:
+        part.times.format(n=1, s=0.5)
+    except (KeyError, IndexError, ValueError) as error:
+        problems.add(
+            (*path, "times"),
+            f'found "{part.times}", which cannot be filled in ({error}); known: {{s}} (seconds) and {{n}} (number)',
+        )
 
 
 def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None:

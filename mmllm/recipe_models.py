@@ -40,6 +40,11 @@ class Part(Section):
     when: tuple[str, ...] | None = Field(
         None, description="connectors only: works where one of these encoders' media is"
     )
+    inside: tuple[str, ...] | None = Field(None, description="connectors only: the encoders in whose blocks it works")
+    times: str | None = Field(
+        None,
+        description="connectors only: text before the tokens of each step in time; {s:.1f}: seconds, {n}: its number",
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
 
 

@@ -54,6 +54,12 @@ def _words(section: str) -> dict[str, Any]:
     return {
         "from": {"type": "string", "description": "the encoder whose features enter"},
         "when": {"type": "array", "items": {"type": "string"}},
+        "inside": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "the encoders in whose blocks it works",
+        },
+        "times": {"type": "string", "description": "text before each step in time; {s:.1f}: seconds, {n}: number"},
     }
 
 

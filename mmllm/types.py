@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,19 +69,24 @@ class Sample:
     """Unique and readable: ``<source>:<line or id>``; errors and logs name it."""
     messages: tuple[Message, ...]
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Encoder key -> items in order of their placeholders; an item is a path, ``bytes`` or a ``PIL.Image``."""
+    """Encoder key -> items in order of their placeholders; an item is a path (a graph's may end in ``#17``, the node
+    it is about), ``bytes`` or what the encoder takes besides (a ``PIL.Image``)."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says of N items."""
+    """What an encoder says of N items, which may differ in size along the first axis of their grid."""
 
     layers: Mapping[int, torch.Tensor]
     """Layer index as asked for in the recipe (-2, -1, 3) -> float[N, T, D]; the CLS token is already dropped."""
     mask: torch.Tensor
     """bool[N, T], True where a token is real."""
     grid: tuple[int, ...]
-    """(rows, cols) | (time, rows, cols) | (time,) | (nodes,); T is its product; raster order."""
+    """(rows, cols) | (time, rows, cols) | (time,) | (nodes,); T is its product; raster order. Of the largest item."""
+    grids: tuple[tuple[int, ...], ...] | None = None
+    """Grid of each item where they differ: its tokens come first, the rest of its T is padding. None: all ``grid``."""
+    facts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What else there is to know, first axis N: ``edges`` int64[N, 2, E] (-1: none), ``centres`` float[N, T, 3]."""
 
     def concatenated(self) -> torch.Tensor:
         """All layers side by side in the order asked for: float[N, T, D * len(layers)]."""
@@ -88,6 +94,31 @@ class Features:
 
         values = list(self.layers.values())
         return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
+
+    def item_grids(self) -> tuple[tuple[int, ...], ...]:
+        """Grid of each of the N items."""
+        return (self.grid,) * len(self.mask) if self.grids is None else self.grids
+
+    def only(self, items: torch.Tensor, grid: tuple[int, ...]) -> Features:
+        """Those items, int64[n], which all have this grid, without padding."""
+        tokens = prod(grid)
+        layers = {index: layer[items, :tokens] for index, layer in self.layers.items()}
+        facts = {name: value[items] for name, value in self.facts.items()}
+        return Features(layers, self.mask[items, :tokens], grid, None, facts)
+
+
+@dataclass(frozen=True)
+class EncoderPass:
+    """What connectors inside an encoder know of its current pass: its blocks see float[rows, prefix + T, D]."""
+
+    rows: tuple[int, ...]
+    """Rows of the blocks that each of the N items makes, item after item: frames of a clip, 1 for a picture."""
+    grid: tuple[int, ...]
+    """(rows, cols) | (time,) of the T tokens of one row, behind its prefix."""
+    prefix: int
+    """Class and register tokens in front of each row."""
+    mask: torch.Tensor | None = None
+    """bool[rows, T], True where a token is real; None: all are."""
 
 
 @dataclass
@@ -118,6 +149,9 @@ class Batch:
     """B sample names."""
     sources: list[str]
     """B data keys of the recipe; empty text where a conversation is of none (an evaluation, a request)."""
+    questions: torch.Tensor | None = None
+    """int64[S], number of the user's message a position's text belongs to, in its conversation; -1 elsewhere and at
+    places. None where no part asked for it (``Connector.reads_questions``)."""
 
     @property
     def n_labels(self) -> int:
@@ -163,6 +197,10 @@ class Pass:
     in the steps of a cached decoding after its first pass."""
     sources: tuple[str, ...]
     """B data keys; empty text where unknown."""
+    spoken: torch.Tensor
+    """bool[R, S], positions that are supervised: what the assistant says, in training; none while it answers."""
+    questions: torch.Tensor | None = None
+    """int64[R, S], see ``Batch.questions``; all -1 in the steps of a cached decoding after its first pass."""
 
     def shows(self, keys: Iterable[str] | None = None) -> torch.Tensor:
         """bool[R, S]: positions filled by media, of these keys or of any."""

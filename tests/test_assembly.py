@@ -87,7 +87,8 @@ def test_media_land_at_their_places_in_order() -> None:
     batch = batch_of(assembly, MIXED)
     embeds = assembly.embed(batch)
     for key in ("image", "page"):
-        tokens = assembly.connect(key, batch.media[key])
+        flat, counts = assembly.connect(key, batch.media[key], assembly.llm.embed(batch.input_ids))
+        tokens = flat.unflatten(0, (len(counts), -1))
         at_places = [embeds[batch.places[key]][batch.media_ids[batch.places[key]] == n] for n in range(len(tokens))]
         assert torch.equal(torch.stack(at_places), tokens)
     text = batch.media_ids < 0
@@ -132,7 +133,8 @@ def test_frozen_encoders_build_no_graph_and_connectors_see_features_only() -> No
     for train, expected in (({"connectors.page": 1.0}, False), ({"encoders.page": 1.0}, True)):
         parts.set_trainable(assembly, train)
         assembly(batch)[0].backward()
-        (features,) = seen.pop()
+        features, text = seen.pop()
+        assert text is None
         assert features.grid == (4, 4) and features.concatenated().requires_grad is expected
     gradients = [parameter.grad for parameter in assembly.encoders["page"].parameters()]
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)

@@ -35,6 +35,14 @@ class Counting:
         """Places of one item."""
         return self.fixed if inputs is None or self.fixed is not None else int(inputs["value"])
 
+    def measure(self, item: Any) -> Inputs:
+        """The same as reading it."""
+        return self.read(item)
+
+    def marks(self, inputs: Inputs) -> list[str]:
+        """None."""
+        return []
+
     def collate(self, items: list[Inputs]) -> Inputs:
         """float[N]."""
         return {"value": torch.stack([item["value"] for item in items])}

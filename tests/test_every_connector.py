@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ LLM = SimpleNamespace(dim=16)
 def outside(name: str) -> bool:
     """True between encoder and LLM; connectors that work inside the LLM have their own tests."""
     methods, parameters = registry.methods("connectors", name), registry.parameters("connectors", name)
-    return "dim" in parameters and "attach" not in methods
+    return "dim" in parameters and not {"attach", "adapt"} & methods
 
 
 NAMES = [name for name in sorted(registry.table("connectors")) if outside(name)]
@@ -30,11 +31,12 @@ def connector(request: pytest.FixtureRequest) -> Connector:
     return registry.load("connectors", request.param).tiny(DIM, LLM)
 
 
-def features(n: int = 3, grid: tuple[int, ...] = (4, 4)) -> Features:
+def features(connector: Connector, n: int = 3) -> Features:
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.Size(grid).numel()
+    tokens = torch.Size(connector.tiny_grid).numel()
     layers = {-2: torch.randn(n, tokens, DIM, generator=generator)}
-    return Features(layers, torch.ones(n, tokens, dtype=torch.bool), grid)
+    facts = type(connector).tiny_facts(n)
+    return Features(layers, torch.ones(n, tokens, dtype=torch.bool), connector.tiny_grid, None, facts)
 
 
 def test_the_walk_covers_the_connectors_between_encoder_and_llm() -> None:
@@ -42,48 +44,48 @@ def test_the_walk_covers_the_connectors_between_encoder_and_llm() -> None:
 
 
 def test_tokens_are_known_before_the_forward(connector: Connector) -> None:
-    given = features()
+    given = features(connector)
     out = connector(given)
     assert out.shape == (3, connector.tokens(given.grid), LLM.dim)
     assert out.isfinite().all()
 
 
 def test_items_do_not_influence_each_other(connector: Connector) -> None:
-    given = features()
+    given = features(connector)
     together = connector(given)
     for n in range(3):
-        alone = connector(Features({-2: given.layers[-2][n : n + 1]}, given.mask[n : n + 1], given.grid))
+        alone = connector(given.only(torch.tensor([n]), given.grid))
         torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_every_parameter_gets_a_gradient(connector: Connector) -> None:
-    weights = torch.randn(3, connector.tokens((4, 4)), LLM.dim, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(3, connector.tokens(connector.tiny_grid), LLM.dim, generator=torch.Generator().manual_seed(2))
     if not list(connector.parameters()):
         pytest.skip("nothing to learn in it")
-    (connector(features()) * weights).sum().backward()
+    (connector(features(connector)) * weights).sum().backward()
     without = [n for n, p in connector.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     assert without == []
 
 
 def test_gradients_reach_the_features(connector: Connector) -> None:
-    given = features()
+    given = features(connector)
     given.layers[-2].requires_grad_(True)
-    weights = torch.randn(3, connector.tokens((4, 4)), LLM.dim, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(3, connector.tokens(connector.tiny_grid), LLM.dim, generator=torch.Generator().manual_seed(2))
     (connector(given) * weights).sum().backward()
     assert (given.layers[-2].grad.abs().sum(-1) > 0).all()
 
 
 def test_train_and_eval_give_the_same(connector: Connector) -> None:
-    assert torch.equal(connector.train()(features()), connector.eval()(features()))
+    assert torch.equal(connector.train()(features(connector)), connector.eval()(features(connector)))
 
 
 def test_bfloat16_in_bfloat16_out(connector: Connector) -> None:
-    given = features()
-    half = Features({-2: given.layers[-2].bfloat16()}, given.mask, given.grid)
+    given = features(connector)
+    half = replace(given, layers={-2: given.layers[-2].bfloat16()})
     assert connector.bfloat16()(half).dtype == torch.bfloat16
 
 
 def test_nothing_happens_inside_the_llm_and_no_loss_is_added(connector: Connector) -> None:
-    connector(features())
+    connector(features(connector))
     assert connector.attach(LLM) is None
     assert connector.extra_loss() is None

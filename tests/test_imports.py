@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-EVERYBODY = {"types", "registry"}
+EVERYBODY = {"types", "registry", "hooks"}
 """They import nothing of mmllm, and anybody may use them."""
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "registry": set(),
+    "hooks": set(),
     "recipe": set(),
     "encoders": set(),
     "connectors": set(),

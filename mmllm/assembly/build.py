@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmllm import registry
+from mmllm import part_arguments, registry
 from mmllm.assembly.model import Assembly, seed_for
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
@@ -49,7 +49,9 @@ def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: Caus
         widths["dim"] = encoder.dim * len(encoder.layers)
     seed_for(recipe.seed, key)
     made: Connector = _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
-    made.when = part.when
+    made.when, made.times = part.when, part.times
+    adapts = part.source is not None and part_arguments.adapts_encoders(part.type)
+    made.inside = part.inside or ((part.source,) if adapts and part.source is not None else ())
     return made
 
 

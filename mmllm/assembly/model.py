@@ -16,6 +16,7 @@ from torch import nn
 from mmllm.assembly import passes
 from mmllm.assembly.loss import label_nll
 from mmllm.assembly.readers import Reader
+from mmllm.assembly.said import said
 from mmllm.assembly.splice import splice
 from mmllm.connectors.connector import Connector, Handle
 from mmllm.encoders.encoder import Encoder
@@ -52,12 +53,19 @@ class Assembly(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
         self.handles: dict[str, Handle | None] = {}
+        """Connector key -> takes it out of the LLM."""
+        self.inner_handles: dict[str, Handle | None] = {}
+        """Connector key -> takes it out of the encoders."""
         for key, name in self.sources.items():
             connectors[name].source = key
         with torch.random.fork_rng(devices=[]):
             for key, connector in connectors.items():
                 seed_for(recipe.seed if recipe is not None else 0, key)  # those inside the LLM make their weights now
                 self.handles[key] = connector.attach(llm)
+                for name in connector.inside:
+                    encoders[name].guests.append(connector)
+                if connector.inside:
+                    self.inner_handles[key] = connector.adapt({name: encoders[name] for name in connector.inside})
 
     def train(self, mode: bool = True) -> Self:
         """Connectors follow ``mode``; encoders and the LLM stay in eval mode."""
@@ -69,6 +77,11 @@ class Assembly(nn.Module):
     def device(self) -> torch.device:
         """Where the LLM's embeddings lie."""
         return self.llm.device
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether a connector needs to know where the user's messages are."""
+        return any(connector.reads_questions for connector in self.connectors.values())
 
     def readers(self) -> dict[str, Reader]:
         """Encoder key -> what a loader worker needs of it."""
@@ -117,34 +130,40 @@ class Assembly(nn.Module):
         if unknown:
             known = ", ".join(self.sources) or "none"
             raise SampleError(f"{', '.join(batch.names)}: media of {unknown[0]!r}, but the encoders are {known}")
-        embeds = self.llm.embed(batch.input_ids)
+        text = embeds = self.llm.embed(batch.input_ids)
         for key in self.sources:  # the same order on every rank: ZeRO-3 gathers weights as parts are called
             if key in batch.media:
-                embeds = splice(embeds, self.connect(key, batch.media[key]), batch, key)
+                embeds = splice(embeds, *self.connect(key, batch.media[key], text), batch, key)
             elif key in batch.places:
                 raise SampleError(f"{', '.join(batch.names)}: <{key}> has places in the text but no media")
             elif self.training and self._takes_part(key):
-                embeds = embeds + self._nothing(key, embeds.device).to(embeds.dtype)
+                embeds = embeds + self._nothing(key, text).to(embeds.dtype)
         return embeds
 
-    def connect(self, key: str, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """float[N, T, D] in the LLM's width from the collated inputs of N items."""
-        encoder, connector = self._encoder(key), self._connector(key)
-        learns = any(parameter.requires_grad for parameter in encoder.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            features = encoder(**_cast(inputs, encoder))
-        return connector(_cast_features(features, connector))
+    def connect(
+        self, key: str, inputs: Mapping[str, torch.Tensor], text: torch.Tensor
+    ) -> tuple[torch.Tensor, list[int]]:
+        """What the N items of ``inputs`` (collated) say in the LLM's width: float[M, D], and how many of the M each.
 
-    def _nothing(self, key: str, device: torch.device) -> torch.Tensor:
+        ``text`` float[S, D] are the embeddings of the row, for connectors that read it.
+        """
+        encoder, connector = self._encoder(key), self._connector(key)
+        with torch.set_grad_enabled(encoder.learns()):
+            features = encoder(**_cast(inputs, encoder))
+        return said(connector, _cast_features(features, connector), text if connector.reads_text else None)
+
+    def _nothing(self, key: str, text: torch.Tensor) -> torch.Tensor:
         """A zero that encoder and connector of ``key`` took part in."""
         encoder = self._encoder(key)
         # not self.device: with ZeRO-3 looking at a weight gathers it, which the other ranks would not do here
-        inputs = {name: value.to(device) for name, value in encoder.collate([encoder.dummy()]).items()}
-        return self.connect(key, inputs).sum() * 0.0
+        inputs = {name: value.to(text.device) for name, value in encoder.collate([encoder.dummy()]).items()}
+        return self.connect(key, inputs, text)[0].sum() * 0.0
 
     def _takes_part(self, key: str) -> bool:
         """Whether a batch without this media must still run its encoder and connector."""
-        tensors = [*self._connector(key).parameters(), *self._encoder(key).parameters()]
+        encoder = self._encoder(key)
+        modules = [self._connector(key), encoder, *encoder.guests]
+        tensors = [tensor for module in modules for tensor in module.parameters()]
         # ZeRO-3 marks what it partitions with `ds_id`: then even frozen weights are gathered by all ranks together
         return any(tensor.requires_grad or hasattr(tensor, "ds_id") for tensor in tensors)
 
@@ -177,6 +196,7 @@ def _never_empty(batch: Batch) -> Batch:
     bounds = torch.tensor([0, 1], dtype=torch.int32, device=one.device)
     row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE, "position_ids": one, "sequence_ids": one}
     row |= {name: {} for name in ("media", "places", "starts", "owners")}
+    row["questions"] = None if batch.questions is None else one - 1
     return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, names=["(no sample)"], sources=[""])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from mmllm.types import Batch, Pass
+from mmllm.types import IGNORE, Batch, Pass
 
 
 def packed(batch: Batch, keys: Iterable[str]) -> Pass:
@@ -24,6 +24,8 @@ def packed(batch: Batch, keys: Iterable[str]) -> Pass:
         owners=owners,
         places={key: batch.places.get(key, none) for key in owners},
         sources=tuple(batch.sources),
+        spoken=(batch.labels != IGNORE)[None],
+        questions=None if batch.questions is None else batch.questions[None],
     )
 
 
@@ -47,7 +49,8 @@ def padded(flow: Pass, lengths: Sequence[int]) -> Pass:
     real = torch.arange(longest, device=device) >= (longest - sizes)[:, None]
 
     def rows(values: torch.Tensor) -> torch.Tensor:
-        return torch.full(real.shape, -1, device=device).masked_scatter(real, values[0])
+        empty = torch.full(real.shape, -1, device=device).to(values.dtype)
+        return empty.masked_scatter(real, values[0])
 
     flat = real.flatten().nonzero().squeeze(-1)  # packed position -> position in the flattened rows
     return replace(
@@ -56,6 +59,8 @@ def padded(flow: Pass, lengths: Sequence[int]) -> Pass:
         real=real,
         items={key: rows(values) for key, values in flow.items.items()},
         places={key: flat[places] for key, places in flow.places.items()},
+        spoken=rows(flow.spoken) & real,
+        questions=None if flow.questions is None else rows(flow.questions),
     )
 
 
@@ -67,6 +72,8 @@ def step(flow: Pass) -> Pass:
         real=flow.real[:, -1:],
         items={key: _latest(owners, flow.sequence_ids[:, -1]) for key, owners in flow.owners.items()},
         places={key: places[:0] for key, places in flow.places.items()},
+        spoken=torch.zeros_like(flow.spoken[:, -1:]),
+        questions=None if flow.questions is None else torch.full_like(flow.questions[:, -1:], -1),
     )
 
 
@@ -93,4 +100,6 @@ def kept(flow: Pass, rows: torch.Tensor) -> Pass:
         items=chosen(flow.items),
         owners={key: numbers[owner] for key, owner in flow.owners.items()},
         sources=tuple(flow.sources[row] for row in rows.tolist()),
+        spoken=flow.spoken[rows],
+        questions=None if flow.questions is None else flow.questions[rows],
     )

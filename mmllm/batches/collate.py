@@ -30,12 +30,13 @@ def collate(samples: Sequence[Encoded], readers: Mapping[str, Reader]) -> Batch:
         first = {key: len(items.get(key, [])) for key in sample.media}
         for key, inputs in sample.media.items():
             items.setdefault(key, []).extend(inputs)
-        for span in sorted(sample.spans, key=lambda span: (span.key, span.item)):
+        for span in sorted(sample.spans, key=lambda span: (span.key, span.item, span.start)):
             start = offset + span.start
             media_ids[start : start + span.length] = first[span.key] + span.item
             places.setdefault(span.key, []).append(row[start : start + span.length])
-            starts.setdefault(span.key, []).append(start)
-            owners.setdefault(span.key, []).append(number)
+            if len(owners.setdefault(span.key, [])) == first[span.key] + span.item:  # its first part
+                starts.setdefault(span.key, []).append(start)
+                owners[span.key].append(number)
     return Batch(
         input_ids=_flat([sample.ids for sample in samples]),
         labels=_flat([sample.labels for sample in samples]),
@@ -49,6 +50,7 @@ def collate(samples: Sequence[Encoded], readers: Mapping[str, Reader]) -> Batch:
         owners={key: torch.tensor(values) for key, values in owners.items()},
         names=[sample.name for sample in samples],
         sources=[sample.source for sample in samples],
+        questions=_flat([sample.questions for sample in samples]) if all(s.questions for s in samples) else None,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.batches.prompt import Prompt, Prompter
 from mmllm.types import IGNORE, MediaError, Sample, SampleError, TooLongError
@@ -23,9 +23,17 @@ class Reader(Protocol):
         """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
         ...
 
-    def tokens(self, inputs: Inputs | None) -> int | None:
+    def measure(self, item: Any) -> Mapping[str, torch.Tensor]:
+        """What ``tokens`` and ``marks`` need of one item, without decoding it where that is possible."""
+        ...
+
+    def tokens(self, inputs: Mapping[str, torch.Tensor] | None) -> int | None:
         """Places the item takes in the LLM's sequence. ``None`` asks for the number that holds for every item
         whatever it shows; the answer is None where there is no such number."""
+        ...
+
+    def marks(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
+        """Texts that stand before each of the equal parts of an item's places; none: the places follow each other."""
         ...
 
     def collate(self, items: list[Inputs]) -> Inputs:
@@ -35,7 +43,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class MediaSpan:
-    """Where one item shows: ``length`` places from ``start`` on."""
+    """Where one item shows, or one part of it between marks: ``length`` places from ``start`` on."""
 
     start: int
     length: int
@@ -56,12 +64,14 @@ class Encoded:
     media: dict[str, list[Inputs]]
     """Encoder key -> inputs of its items, in order of their placeholders."""
     spans: list[MediaSpan]
-    """One per item, in order of position."""
+    """One per item or part of it, in order of position."""
     name: str
     n_labels: int
     """Supervised positions."""
     source: str = ""
     """Data key of the recipe it was drawn from, if any."""
+    questions: list[int] = field(default_factory=list)
+    """As long as ``ids``, see ``Batch.questions``; empty where nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Plan:
     length: int
     """Positions it will take, places included."""
     n_labels: int
+    prompter: Prompter
 
 
 def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Plan:
@@ -83,23 +94,25 @@ def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], cont
     prompt = prompter.train(sample) if train else prompter.ask(sample)
     fixed = {key: readers[key].tokens(None) for _, key in prompt.places}
     length = len(prompt.ids)
+    n_media = 0
     count = dict.fromkeys(fixed, 0)
     for _, key in prompt.places:
         places = fixed[key]
         if places is None:
-            inputs = _read(sample, key, count[key], readers[key])
-            places = _places(readers[key], inputs)
+            inputs = _of_item(sample, key, count[key], readers[key].measure)
+            places = sum(len(ids) + n for ids, n in _pieces(sample, key, count[key], readers[key], inputs, prompter))
         count[key] += 1
         length += places - 1
+        n_media += places
     if length > context:
         raise TooLongError(
-            f"{sample.name}: {length} tokens ({length - len(prompt.ids) + len(prompt.places)} of them media) "
+            f"{sample.name}: {length} tokens ({n_media} of them media) "
             f"are over the context of {context}; nothing is cut: shorten it or raise llm.context"
         )
     n_labels = len(prompt.labels[1:]) - prompt.labels[1:].count(IGNORE)
     if train and not n_labels:
         raise SampleError(f"{sample.name}: the chat template leaves no token to learn")
-    return Plan(sample, prompt, length, n_labels)
+    return Plan(sample, prompt, length, n_labels, prompter)
 
 
 def finish(planned: Plan, readers: Mapping[str, Reader], source: str = "") -> Encoded:
@@ -107,26 +120,32 @@ def finish(planned: Plan, readers: Mapping[str, Reader], source: str = "") -> En
     prompt = planned.prompt
     ids: list[int] = []
     labels: list[int] = []
+    questions: list[int] = []
     media: dict[str, list[Inputs]] = {}
     spans = []
     last = 0
     for position, key in prompt.places:
         items = media.setdefault(key, [])
-        items.append(_read(planned.sample, key, len(items), readers[key]))
-        n_places = _places(readers[key], items[-1])
+        items.append(_of_item(planned.sample, key, len(items), readers[key].read))
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]
-        spans.append(MediaSpan(len(ids), n_places, key, len(items) - 1))
-        ids += [0] * n_places
-        labels += [IGNORE] * n_places
+        questions += prompt.questions[last:position]
+        number = len(items) - 1
+        for mark, n_places in _pieces(planned.sample, key, number, readers[key], items[-1], planned.prompter):
+            ids += mark
+            spans.append(MediaSpan(len(ids), n_places, key, number))
+            ids += [0] * n_places
+        labels += [IGNORE] * (len(ids) - len(labels))
+        questions += [-1] * (len(ids) - len(questions))
         last = position + 1
     ids += prompt.ids[last:]
     labels += prompt.labels[last:]
+    questions += prompt.questions[last:]
     if labels:
         labels[0] = IGNORE  # nothing precedes it, so nothing predicts it
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
-    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, source)
+    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, source, questions)
 
 
 def encode(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Encoded:
@@ -137,15 +156,24 @@ def encode(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], co
     return finish(plan(sample, prompter, readers, context, train), readers)
 
 
-def _read(sample: Sample, key: str, index: int, reader: Reader) -> Inputs:
+Item = TypeVar("Item")
+
+
+def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Item]) -> Item:
     try:
-        return reader.read(sample.media[key][index])
+        return ask(sample.media[key][index])
     except MediaError as error:
         raise SampleError(f"{sample.name}: {key} {index + 1}: {error}") from error
 
 
-def _places(reader: Reader, inputs: Inputs) -> int:
+def _pieces(
+    sample: Sample, key: str, index: int, reader: Reader, inputs: Mapping[str, torch.Tensor], prompter: Prompter
+) -> list[tuple[list[int], int]]:
+    """(ids of a mark, places after it) of each part of an item; one part without mark where it has no marks."""
     places = reader.tokens(inputs)
+    marks = _of_item(sample, key, index, lambda _: reader.marks(inputs))
     if places is None:
         raise TypeError("Reader.tokens(inputs) must give a number")
-    return places
+    if not marks:
+        return [([], places)]
+    return [(prompter.plain(mark), places // len(marks)) for mark in marks]

@@ -37,6 +37,8 @@ class Prompt:
     """As long as ``ids``: the id where the assistant speaks, IGNORE elsewhere and at placeholders."""
     places: list[tuple[int, str]]
     """(position in ``ids``, encoder key) of every placeholder, in order."""
+    questions: list[int]
+    """As long as ``ids``: number of the user's message whose text a position is, -1 elsewhere; empty if not wanted."""
 
 
 class Prompter:
@@ -49,8 +51,11 @@ class Prompter:
     Raises MmllmError for a tokenizer without a chat template or one whose template cannot be learned from.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, placeholders: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, placeholders: Sequence[str], questions: bool = False
+    ) -> None:
         self.placeholders = tuple(placeholders)
+        self.questions = questions
         self._backend, self._plain = _backends(tokenizer, [f"<{key}>" for key in self.placeholders])
         self._keys = {self._backend.token_to_id(f"<{key}>"): key for key in self.placeholders}
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
@@ -75,15 +80,21 @@ class Prompter:
             raise SampleError(f"{sample.name}: no message of the assistant, so there is nothing to learn from it")
         if not all(message.text.strip() for message in spoken):
             raise SampleError(f"{sample.name}: a message of the assistant is empty")
-        text, spans = self._template.speech(sample.name, self._messages(sample))
+        messages = self._messages(sample)
+        text, spans = self._template.speech(sample.name, messages)
         self._verify(sample, text, ask=False)
-        return self._prompt(sample, text, spans)
+        return self._prompt(sample, text, spans, self._asked(sample.name, messages, False))
 
     def ask(self, sample: Sample) -> Prompt:
         """Ids up to where the assistant has to speak (the generation prompt included); labels are all IGNORE."""
-        text, _ = self._template.render(sample.name, self._messages(sample), ask=True)
+        messages = self._messages(sample)
+        text, _ = self._template.render(sample.name, messages, ask=True)
         self._verify(sample, text, ask=True)
-        return self._prompt(sample, text, [])
+        return self._prompt(sample, text, [], self._asked(sample.name, messages, True))
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text that stands between placeholders, nothing in it special."""
+        return self._piece("times", text, typed=False, first=False)[0] if text else []
 
     # ---- rendering
 
@@ -123,19 +134,31 @@ class Prompter:
 
     # ---- tokens
 
-    def _prompt(self, sample: Sample, text: str, spans: list[Span]) -> Prompt:
+    def _asked(self, name: str, messages: list[dict[str, str]], ask: bool) -> list[Span]:
+        """Characters of the rendered text that the user's messages are, where somebody reads them."""
+        if not self.questions:
+            return []
+        bounds = self._template.bounds(name, messages, ask)
+        return [bounds[i] for i, message in enumerate(messages) if message["role"] == "user"]
+
+    def _prompt(self, sample: Sample, text: str, spans: list[Span], asked: list[Span]) -> Prompt:
         ids, starts, ends = self._tokens(sample.name, text)
         labels = [IGNORE] * len(ids)
         for start, end in spans:
             low, high = bisect_right(ends, start), bisect_left(starts, end)
             labels[low:high] = ids[low:high]
         places = [(i, self._keys[token]) for i, token in enumerate(ids) if token in self._keys]
+        questions = [-1] * len(ids) if self.questions else []
+        for number, (start, end) in enumerate(asked):
+            low, high = bisect_right(ends, start), bisect_left(starts, end)
+            questions[low:high] = [number] * (high - low)
         for position, _ in places:
             labels[position] = IGNORE
+            questions[position : position + 1] = [-1] * self.questions
         if len(places) != sum(len(items) for items in sample.media.values()):
             raise SampleError(f"{sample.name}: the chat template drops or repeats a placeholder")
         self._check_order(sample, places)
-        return Prompt(ids, labels, places)
+        return Prompt(ids, labels, places, questions)
 
     def _check_order(self, sample: Sample, places: list[tuple[int, str]]) -> None:
         """Media are handed out in rendered order, so a template that moves a message with media would swap them."""

@@ -135,6 +135,17 @@ class ChatTemplate:
             )
         return found[1]
 
+    def bounds(self, name: str, messages: list[dict[str, str]], ask: bool) -> dict[int, Span]:
+        """Message -> characters of its text, without outer blanks, in the rendered conversation.
+
+        Raises SampleError where the template drops or rewrites a message.
+        """
+        _, bounds = _strip_bounds(self.render(name, _bounded(messages), ask)[0])
+        lost = [i for i in range(len(messages)) if i not in bounds]
+        if lost:
+            raise SampleError(f"{name}: the chat template drops or rewrites message {lost[0] + 1}")
+        return bounds
+
     def order(self, name: str, messages: list[dict[str, str]]) -> list[int]:
         """Indices of the messages in the order in which they are rendered (a template may move the system's)."""
         _, bounds = _strip_bounds(self.render(name, _bounded(messages), ask=False)[0])

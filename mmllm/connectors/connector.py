@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, Protocol
@@ -44,7 +44,16 @@ class Connector(nn.Module):
     dim: int
     llm_dim: int
     identity_at_start: bool = False
-    """Inside the LLM: whether untrained weights leave its logits bit-identical."""
+    """Inside the LLM or an encoder: whether untrained weights leave what it gives bit-identical."""
+    ragged: bool = False
+    """Whether ``forward`` takes items of different grids at once: float[N, most tokens, llm_dim], each item's own
+    tokens first. Else it is asked once for each grid, without padding."""
+    reads_text: bool = False
+    """Whether ``forward`` gets the text; ``flow`` says whose it is (``sequence_ids``, ``spoken``, ``owners``)."""
+    tiny_grid: tuple[int, ...] = (4, 4)
+    """Grid of the features that the one made by ``tiny`` takes."""
+    reads_questions: bool = False
+    """Whether it needs ``flow.questions``."""
 
     def __init__(self, *, llm_dim: int, dim: int = 0) -> None:
         super().__init__()
@@ -60,6 +69,10 @@ class Connector(nn.Module):
         """bool[R, S, 1] where the next pass of the LLM is to be changed. None: everywhere."""
         self.memory: tuple[Tensor, ...] | None = None
         """What ``forward`` keeps of the items of this batch for its layers inside the LLM; None: there are none."""
+        self.times: str | None = None
+        """Text before the tokens of each of the ``steps``: ``{s:.1f}`` is its time in seconds, ``{n}`` its number."""
+        self.inside: tuple[str, ...] = ()
+        """Encoder keys: the encoders in whose blocks it works, see ``adapt``."""
 
     def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
         """Take the facts of the next pass of the LLM, and of its recomputation in the backward pass.
@@ -93,20 +106,36 @@ class Connector(nn.Module):
         return 0
 
     def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """Features of N items -> float[N, tokens(grid), llm_dim]; ``text`` is for connectors that read the question."""
+        """Features of N items -> float[N, tokens(grid), llm_dim]; ``text`` float[S, llm_dim] where ``reads_text``.
+
+        ``text`` are the embeddings of the packed row before any media are spliced in.
+        """
         raise NotImplementedError(f"{type(self).__name__} works inside the LLM")
 
     def attach(self, llm: Any) -> Handle | None:
         """Put what works inside the LLM into this instance (never its class); default: nothing."""
         return None
 
+    def adapt(self, encoders: Mapping[str, Any]) -> Handle | None:
+        """Put what works inside these encoders (key -> encoder) into their blocks, through ``encoder.inside()``."""
+        raise MmllmError(f"{type(self).__name__} does not work inside an encoder; remove `inside`.")
+
+    def steps(self, grid: Sequence[int]) -> int:
+        """Parts of equal size, one after the other in time, that the tokens of one item fall into."""
+        return 1
+
     def extra_loss(self) -> Tensor | None:
         """A scalar added to the loss of the last forward (load balance and the like); default: none."""
         return None
 
     @classmethod
+    def tiny_facts(cls, n: int) -> dict[str, Tensor]:
+        """``Features.facts`` of n items of ``tiny_grid`` for tests; default: none."""
+        return {}
+
+    @classmethod
     def tiny(cls, dim: int, llm: Any) -> Connector:
-        """A small one for tests: features of width ``dim`` on a 4 x 4 grid, an LLM of width ``llm.dim``."""
+        """A small one for tests: features of width ``dim`` on ``tiny_grid``, an LLM of width ``llm.dim``."""
         return cls(dim=dim, llm_dim=llm.dim)
 
 

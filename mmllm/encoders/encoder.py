@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmllm.types import Features, MmllmError
+from mmllm.encoders.inside import Inside
+from mmllm.types import EncoderPass, Features, MmllmError
 
 
 class Encoder(nn.Module):
@@ -28,12 +29,17 @@ class Encoder(nn.Module):
     """D, the width of ONE layer."""
     layers: tuple[int, ...]
     """The layers as asked for; the keys of ``Features.layers``."""
+    now: EncoderPass | None
+    """Facts of the pass that ``forward`` is making, for ``guests``; set before the first block runs."""
 
     def __init__(self, *, layers: Sequence[int] = (-2,)) -> None:
         super().__init__()
         if not layers or len(set(layers)) != len(layers):
             raise MmllmError(f"layers: {list(layers)} must name at least one hidden layer, none of them twice.")
         self.layers = tuple(layers)
+        self.now = None
+        self.guests: list[nn.Module] = []
+        """Connectors that work inside this encoder; they are no part of it."""
 
     def read(self, media: Any) -> dict[str, Tensor]:
         """One item (path, bytes or an opened object) -> tensors without the N axis, on CPU; raises ``MediaError``."""
@@ -43,12 +49,23 @@ class Encoder(nn.Module):
         """Shape of the tokens of one item that ``read`` returned, e.g. (rows, cols); T is its product."""
         raise NotImplementedError
 
+    def measure(self, media: Any) -> Mapping[str, Tensor]:
+        """What ``grid`` and ``seconds`` need of one item, found without decoding where its kind allows that."""
+        return self.read(media)
+
+    def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[float] | None:
+        """Time of each index of the grid's first axis in seconds; None for what has no time."""
+        return None
+
     def fixed_grid(self) -> tuple[int, ...] | None:
         """The grid that every item has whatever it shows, so lengths are known unread; None where it depends."""
         return None
 
     def forward(self, **inputs: Tensor) -> Features:
-        """Collated inputs of N items (all of one grid) -> their features, class and register tokens dropped."""
+        """Collated inputs of N items -> their features, class and register tokens dropped.
+
+        Without gradient unless ``learns()``; sets ``now`` where connectors can work inside (``inside()``).
+        """
         raise NotImplementedError
 
     def dummy(self) -> dict[str, Tensor]:
@@ -60,9 +77,22 @@ class Encoder(nn.Module):
         """A random encoder of a few thousand weights, always the same ones, for tests; nothing is downloaded."""
         raise NotImplementedError
 
+    def tiny_media(self) -> list[Any]:
+        """Three media items that differ, as ``read`` takes them, for tests of a ``tiny()`` one."""
+        raise NotImplementedError
+
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Inputs of N single items -> inputs of ``forward``: every tensor stacked on a new first axis N."""
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    def inside(self) -> Inside:
+        """Where connectors take hold of its blocks."""
+        raise MmllmError(f"{type(self).__name__} has no blocks that a connector could work inside.")
+
+    def learns(self) -> bool:
+        """Whether its pass needs gradients: a stage trains it, or a connector inside it."""
+        modules = (self, *self.guests)
+        return torch.is_grad_enabled() and any(p.requires_grad for module in modules for p in module.parameters())
 
     def freeze(self) -> None:
         """No weight learns (unless a stage of the recipe says so), dropout off. Every ``__init__`` ends with it."""

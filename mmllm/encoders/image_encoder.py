@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.image_reading import MAX_PIXELS, open_image
-from mmllm.types import Features, MmllmError
+from mmllm.types import EncoderPass, Features, MmllmError
 
 Fit = Literal["squash", "pad", "crop"]
 """How a picture that is not square meets a model that wants squares.
@@ -79,14 +79,20 @@ class ImageEncoder(Encoder):
         """A picture of zeros: ``{"pixels": float[3, H, W]}``."""
         return {"pixels": torch.zeros(3, *self.size)}
 
+    def tiny_media(self) -> list[Any]:
+        """A picture with a coloured side, the same turned, and one of another shape and colour."""
+        left = Image.new("RGB", (48, 48), "white")
+        left.paste((200, 30, 30), (0, 0, 24, 48))
+        return [left, left.rotate(180), Image.new("RGB", (60, 30), "navy")]
+
     def forward(self, **inputs: Tensor) -> Features:
         """``pixels`` float[N, 3, H, W] -> layers of float[N, rows * cols, D] in raster order."""
         weight = next(self.parameters())
         pixels = inputs["pixels"].to(device=weight.device, dtype=weight.dtype)
         grid = self.grid({"pixels": pixels})
-        # Frozen weights build no graph; a stage that trains this encoder gets one.
-        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        with torch.set_grad_enabled(learns):
+        self.now = EncoderPass((1,) * len(pixels), grid, self.prefix)
+        # Frozen weights build no graph; a stage that trains this encoder or what is inside it gets one.
+        with torch.set_grad_enabled(self.learns()):
             states = self.hidden(pixels, self.resolve(self.n_blocks))
         tokens = self.prefix + grid[0] * grid[1]
         if any(state.shape[1] != tokens for state in states):

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from mmllm.llms import handles
+from mmllm import hooks
 from mmllm.llms.attention import ATTENTION, Extend, Packing, register
 from mmllm.llms.check import check_logits, reference_logits
 from mmllm.llms.head import head_of
@@ -56,8 +56,8 @@ class CausalLM(Inside):
                 f"{config.model_type}: the tokenizer has {len(tokenizer)} tokens, the model {self.vocab_size} "
                 "embeddings; use the tokenizer that belongs to the model"
             )
-        self._checkpointing: list[handles.Handle] = []
-        self._switch = handles.Switch()
+        self._checkpointing: list[hooks.Handle] = []
+        self._switch = hooks.Switch()
         self._extensions: dict[int, list[Extend]] = {}
         self._rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None] = {}
         self._n_copies = 0
@@ -184,4 +184,4 @@ class CausalLM(Inside):
         """Recompute each block in the backward pass (non-reentrant), or stop doing so."""
         for handle in self._checkpointing:
             handle.remove()
-        self._checkpointing = [handles.checkpointed(block) for block in self.blocks] if enable else []
+        self._checkpointing = [hooks.checkpointed(block) for block in self.blocks] if enable else []

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmllm.llms import handles
+from mmllm import hooks
+from mmllm.hooks import Around, Change, ChangeOutput, Handle
 from mmllm.llms.attention import Extend
 from mmllm.llms.blocks import BlockParts
-from mmllm.llms.handles import Around, Change, ChangeOutput, Handle
 from mmllm.llms.structure import Structure
 from mmllm.types import MmllmError
 
@@ -21,7 +21,7 @@ from mmllm.types import MmllmError
 class Inside(Structure):
     """A causal LM as connectors see it. R rows of S positions: one packed row, or one per conversation in decoding."""
 
-    _switch: handles.Switch
+    _switch: hooks.Switch
     _extensions: dict[int, list[Extend]]
     _checkpointing: list[Handle]
     _rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None]
@@ -31,29 +31,29 @@ class Inside(Structure):
 
     def after_block(self, index: int, change: ChangeOutput) -> Handle:
         """Replace the output of block ``index`` by ``change(its input, its output)``, float[R, S, hidden_dim]."""
-        return handles.after(self.blocks[index], change, self._switch)
+        return hooks.after(self.blocks[index], change, self._switch)
 
     def before_block(self, index: int, change: Change) -> Handle:
         """Replace the input of block ``index`` by ``change(it)``, float[R, S, hidden_dim]."""
-        return handles.before(self.blocks[index], change, self._switch)
+        return hooks.before(self.blocks[index], change, self._switch)
 
     def before_attention(self, index: int, change: Change) -> Handle:
         """Replace the (already normed, where the family norms first) input of the attention of block ``index``."""
-        return handles.before(self.parts(index).attention, change, self._switch)
+        return hooks.before(self.parts(index).attention, change, self._switch)
 
     def after_attention(self, index: int, change: ChangeOutput) -> Handle:
         """Replace the output of the attention of block ``index``, before the residual is added."""
-        return handles.after(self.parts(index).attention, change, self._switch)
+        return hooks.after(self.parts(index).attention, change, self._switch)
 
     def before_mlp(self, index: int, change: Change) -> Handle:
         """Replace the (already normed) input of the MLP of block ``index``: float[R, S, D], OPT: float[R * S, D]."""
-        return handles.before(self.parts(index).mlp_first, change, self._switch)
+        return hooks.before(self.parts(index).mlp_first, change, self._switch)
 
     def after_mlp(self, index: int, change: ChangeOutput) -> Handle:
         """Replace the output of the MLP of block ``index``; ``change`` gets the MLP's input and its output."""
         parts = self.parts(index)
         if parts.mlp_first is parts.mlp_last:
-            return handles.after(parts.mlp_last, change, self._switch)
+            return hooks.after(parts.mlp_last, change, self._switch)
         given: list[torch.Tensor] = []
 
         def keep(x: torch.Tensor) -> torch.Tensor:
@@ -63,39 +63,39 @@ class Inside(Structure):
         def changed(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
             return change(given.pop(), output)
 
-        first = handles.before(parts.mlp_first, keep, self._switch)
-        return handles.all_of([first, handles.after(parts.mlp_last, changed, self._switch)])
+        first = hooks.before(parts.mlp_first, keep, self._switch)
+        return hooks.all_of([first, hooks.after(parts.mlp_last, changed, self._switch)])
 
     def after_linear(self, name: str, change: ChangeOutput) -> Handle:
         """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
-        return handles.after(self.model.get_submodule(name), change, self._switch)
+        return hooks.after(self.model.get_submodule(name), change, self._switch)
 
     def before_linear(self, name: str, change: Change) -> Handle:
         """Replace the input of the linear layer ``name`` (see :meth:`linears`) by ``change(it)``."""
-        return handles.before(self.model.get_submodule(name), change, self._switch)
+        return hooks.before(self.model.get_submodule(name), change, self._switch)
 
     def around_linear(self, name: str, run: Around) -> Handle:
         """Let ``run(the layer's own forward, input)`` compute the output of the linear layer ``name``."""
-        return handles.around(self.model.get_submodule(name), run, self._switch)
+        return hooks.around(self.model.get_submodule(name), run, self._switch)
 
     def replace_linear(self, name: str, module: nn.Module) -> Handle:
         """Put ``module`` where the linear layer ``name`` is, until the handle is removed."""
-        return handles.replace(self.model, name, module)
+        return hooks.replace(self.model, name, module)
 
     def after_embed(self, change: ChangeOutput) -> Handle:
         """Replace the embeddings of text: ``change(ids int64[S] or [B, S], float[S, D] or [B, S, D])``."""
-        return handles.after(self.model.get_input_embeddings(), change, self._switch)
+        return hooks.after(self.model.get_input_embeddings(), change, self._switch)
 
     def after_final_norm(self, change: ChangeOutput) -> Handle:
         """Replace the output of the norm after the last block, float[R, S, hidden_dim]."""
-        return handles.after(self.final_norm, change, self._switch)
+        return hooks.after(self.final_norm, change, self._switch)
 
     def after_head(self, change: ChangeOutput) -> Handle:
         """Replace what the LM head's linear layer gives: ``change(float[1, M, D], float[1, M, V])``.
 
         ``head_places`` says which positions these are. What the model does after its head (scale, soft-cap) follows.
         """
-        return handles.after(self.model.get_output_embeddings(), change, self._switch)
+        return hooks.after(self.model.get_output_embeddings(), change, self._switch)
 
     # ---- attention
 
@@ -147,7 +147,7 @@ class Inside(Structure):
 
     def copy_block(self, index: int) -> nn.Module:
         """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
-        plain = handles.copied(self.blocks[index])
+        plain = hooks.copied(self.blocks[index])
         attention = BlockParts.of(plain).attention
         attention.__dict__["layer_idx"] = self.n_blocks + self._n_copies
         self._n_copies += 1
@@ -155,7 +155,7 @@ class Inside(Structure):
 
     def copied(self, module: nn.Module) -> nn.Module:
         """A float32 copy of one of its layers that may learn, without the hooks that stand in it."""
-        return handles.copied(module)
+        return hooks.copied(module)
 
     def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput) -> Handle:
         """Run ``block`` (see :meth:`copy_block`) on the output of block ``index``, called as that block was called.
@@ -175,10 +175,10 @@ class Inside(Structure):
             )
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:
-            args, kwargs = handles.with_first_input(args, kwargs, hidden.float())
+            args, kwargs = hooks.with_first_input(args, kwargs, hidden.float())
             # transformers names no dtype for what it hands to a block: positions come in that of the embeddings
             kwargs = {name: _float(value) for name, value in kwargs.items()}
-            output = handles.recomputed(block, args, kwargs) if self._checkpointing else block(*args, **kwargs)
+            output = hooks.recomputed(block, args, kwargs) if self._checkpointing else block(*args, **kwargs)
             inner = output[0] if isinstance(output, tuple) else output
             return choose(inner.to(hidden.dtype), hidden)
 
@@ -192,7 +192,7 @@ class Inside(Structure):
         def first(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if not self._switch.on:
                 return args, kwargs
-            return handles.with_first_input(args, kwargs, run(args, kwargs, handles.first_input(args, kwargs)))
+            return hooks.with_first_input(args, kwargs, run(args, kwargs, hooks.first_input(args, kwargs)))
 
         if index == -1:
             return Handle(self.blocks[0].register_forward_pre_hook(first, with_kwargs=True).remove)

@@ -81,7 +81,7 @@ class StageTraining:
         return Loader(
             mixture,
             sources,
-            Prompter(self.assembly.llm.tokenizer, list(self.recipe.encoders)),
+            Prompter(self.assembly.llm.tokenizer, list(self.recipe.encoders), self.assembly.reads_questions),
             self.assembly.readers(),
             self.recipe.llm.context,
             rank=rank(),

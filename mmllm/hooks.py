@@ -1,4 +1,7 @@
-"""How a connector works inside an LLM: hooks and replacements on instances, each undone by its handle."""
+"""How a connector works inside a frozen model: hooks and replacements on instances, each undone by its handle.
+
+Used by `llms/inside.py` and `encoders/inside.py`.
+"""
 
 from __future__ import annotations
 
