@@ -136,7 +136,7 @@ def finish(planned: Plan, readers: Mapping[str, Reader], source: str = "") -> En
             spans.append(MediaSpan(len(ids), n_places, key, number))
             ids += [0] * n_places
         labels += [IGNORE] * (len(ids) - len(labels))
-        questions += [-1] * (len(ids) - len(questions))
+        questions += [-1] * (len(ids) - len(questions)) if prompt.questions else []
         last = position + 1
     ids += prompt.ids[last:]
     labels += prompt.labels[last:]
