@@ -1,8 +1,9 @@
-"""`python -m mmllm.mini build|gate|data`: makes the miniature parts, measures them, writes the demo's data."""
+"""`python -m mmllm.mini build|gate|data|sense`: makes the miniature parts, measures them, writes miniature data."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,14 @@ from mmllm.types import MmllmError
 
 PARTS = ("lm", "clip", "vit")
 HOME = Path("data/mini")
+SENSES = {
+    "video": "mmllm.mini.video_data:write_video",
+    "sound": "mmllm.mini.sound_data:write_sound",
+    "graph": "mmllm.mini.graph_data:write_graph",
+    "points": "mmllm.mini.points_data:write_points",
+    "document": "mmllm.mini.document_data:write_document",
+}
+"""Sense -> what writes its miniature data: ``write(out, train, test, seed)``."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--train", type=int, default=6000, help="training pictures")
     data.add_argument("--test", type=int, default=300, help="questions of each miniature benchmark")
     data.add_argument("--seed", type=int, default=0)
+    sense = commands.add_parser("sense", help="write the miniature data of another sense than sight of pictures")
+    sense.add_argument("sense", choices=SENSES)
+    sense.add_argument("--out", type=Path, help="default: data/mini/<sense>")
+    sense.add_argument("--train", type=int, default=2000, help="training conversations")
+    sense.add_argument("--test", type=int, default=300, help="questions of its miniature benchmark")
+    sense.add_argument("--seed", type=int, default=0)
     return top
 
 
@@ -56,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from mmllm.mini.data import write_world
 
             write_world(args.out, args.train, args.test, args.seed)
+            return 0
+        if args.command == "sense":
+            module, _, name = SENSES[args.sense].partition(":")
+            write = getattr(importlib.import_module(module), name)
+            write(args.out or HOME / args.sense, args.train, args.test, args.seed)
             return 0
         import torch
 
