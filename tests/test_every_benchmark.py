@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from mmllm import registry
+from mmllm.eval.predictions import blinded
 from mmllm.types import MmllmError
 
 NAMES = sorted(registry.table("benchmarks"))
@@ -17,6 +19,11 @@ NAMES = sorted(registry.table("benchmarks"))
 @pytest.fixture(params=NAMES)
 def benchmark(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return registry.load("benchmarks", request.param).tiny(tmp_path / "data")
+
+
+def file_of(item: Path) -> Path:
+    """The file of an item, which may end in a node or a segment of it."""
+    return item if item.is_file() else Path(str(item).rpartition("#")[0])
 
 
 def right_answer(reference: Any) -> str:
@@ -40,8 +47,10 @@ def test_questions_are_complete(benchmark: Any) -> None:
         (message,) = question.sample.messages
         assert message.role == "user"
         assert question.text in message.text
-        assert message.text.count("<image>") == len(question.sample.media["image"]) == 1
-        assert all(Path(item).is_file() for item in question.sample.media["image"])
+        assert question.sample.media
+        for key, items in question.sample.media.items():
+            assert message.text.count(f"<{key}>") == len(items) >= 1
+            assert all(file_of(item).is_file() for item in items)
         assert question.sample.name.startswith(f"{benchmark.name}:")
 
 
@@ -87,17 +96,31 @@ def test_each_official_file_is_required(benchmark: Any) -> None:
     assert len(type(benchmark)(path=str(folder))) == len(benchmark)
 
 
-def test_a_missing_picture_stops_with_its_name(benchmark: Any) -> None:
-    (picture,) = benchmark[0].sample.media["image"]
-    Path(picture).unlink()
-    with pytest.raises(MmllmError, match=Path(picture).name):
+def test_a_missing_item_stops_with_its_name(benchmark: Any) -> None:
+    file = file_of(next(iter(benchmark[0].sample.media.values()))[0])
+    file.unlink()
+    with pytest.raises(MmllmError, match=file.name):
         benchmark[0]
 
 
 def test_the_prompt_is_a_field(benchmark: Any) -> None:
     folder = next(parent for parent in benchmark.files[0].parents if parent.name == "data")
-    other = type(benchmark)(path=str(folder), prompt="Look: <image> {question} {now}")
+    media = " ".join(f"<{key}>" * len(items) for key, items in benchmark[0].sample.media.items())
+    other = type(benchmark)(path=str(folder), prompt=f"Look: {media} {{question}} {{now}}")
     question = other[0]
-    assert question.sample.messages[0].text == f"Look: <image> {question.text} {{now}}"
+    assert question.sample.messages[0].text == f"Look: {media} {question.text} {{now}}"
     with pytest.raises(MmllmError, match="question"):
         type(benchmark)(path=str(folder), prompt="What?")
+    with pytest.raises(MmllmError, match=re.escape(media.split(">")[0])):
+        type(benchmark)(path=str(folder), prompt="{question}")[0]
+
+
+def test_blind_takes_the_media_and_their_places_away(benchmark: Any) -> None:
+    question = benchmark[0]
+    blind = blinded(question)
+    assert not blind.sample.media
+    text = question.sample.messages[0].text
+    for key in question.sample.media:
+        text = text.replace(f"<{key}>\n", "").replace(f"<{key}>", "")
+        assert f"<{key}>" not in blind.sample.messages[0].text
+    assert blind.sample.messages[0].text == text and question.text in text

@@ -32,7 +32,8 @@ class Question:
 class Benchmark(ABC):
     """A test set: ``len``, questions by index, and how an answer scores.
 
-    ``prompt`` is the user's turn, with ``{question}`` where the question goes and ``<image>`` where the picture goes.
+    ``prompt`` is the user's turn, with ``{question}`` where the question goes and ``<image>`` where the picture goes
+    (``<video>`` the clip: the placeholder is the name of the encoder in the recipe).
     """
 
     name: ClassVar[str]
@@ -64,7 +65,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Question:
-        """The question at an index; raises MmllmError where its picture is missing."""
+        """The question at an index; raises MmllmError where a file of its media is missing."""
 
     @abstractmethod
     def score(self, prediction: str, reference: Any) -> float:
@@ -80,14 +81,33 @@ class Benchmark(ABC):
         """Write a few questions in the data set's own form to an empty folder and open it (for tests)."""
 
     def question(
-        self, identity: Any, text: str, picture: Path, reference: tuple[str, ...] | Box, kind: str = ""
+        self,
+        identity: Any,
+        text: str,
+        media: Path | Mapping[str, tuple[Any, ...]],
+        reference: tuple[str, ...] | Box,
+        kind: str = "",
     ) -> Question:
-        """A question about one picture in this benchmark's prompt; MmllmError where the picture is missing."""
-        if not picture.is_file():
-            raise MmllmError(f"{self.name}, question {identity}: the picture {picture} is missing. {self.fetch}")
+        """A question about media in this benchmark's prompt.
+
+        ``media`` is a picture, or the encoder key -> items in order of their placeholders; a path may end in a node
+        or a segment (``cora.npz#17``). Raises MmllmError where a file is missing or the prompt has no place for it.
+        """
+        items = {"image": (media,)} if isinstance(media, Path) else dict(media)
         message = Message("user", self.prompt.replace("{question}", text))
-        sample = Sample(f"{self.name}:{identity}", (message,), {"image": (picture,)})
-        return Question(sample, text, reference, kind)
+        for key, found in items.items():
+            for item in found:
+                self._there(identity, key, item)
+            if f"<{key}>" not in message.text:
+                raise MmllmError(f"The prompt of {self.name} has no <{key}> in it: {self.prompt!r}.")
+        return Question(Sample(f"{self.name}:{identity}", (message,), items), text, reference, kind)
+
+    def _there(self, identity: Any, key: str, item: Any) -> None:
+        """MmllmError where an item is the path of a file that is missing; what follows its last # is no part of it."""
+        if not isinstance(item, Path) or item.is_file() or Path(str(item).rpartition("#")[0]).is_file():
+            return
+        what = "picture" if key == "image" else key
+        raise MmllmError(f"{self.name}, question {identity}: the {what} {item} is missing. {self.fetch}")
 
     def require(self, path: Path) -> Path:
         """The path itself where it exists; else MmllmError saying what is missing and how to get it."""

@@ -7,24 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmllm.eval.benchmarks.benchmark import QUESTION_ONLY, Benchmark, Question
+from mmllm.eval.benchmarks.benchmark import Benchmark, Question
 from mmllm.types import MmllmError
-
-FIELDS = ("id", "image", "question", "answers")
 
 
 class Mini(Benchmark):
     """Questions about the miniature world; lines are ``{"id", "image", "question", "answers", "kind"}``.
 
-    ``image`` is relative to the file; the miniature world is drawn from a seed by ``mmllm demo``.
+    ``image`` is relative to the file, and is the name of the subclass's ``modality``; a graph's may end in ``#17``, the
+    node it is about. The miniature world is drawn from a seed by ``mmllm demo``.
     """
+
+    modality: ClassVar[str] = "image"
+    """The field of a line that holds its media, their placeholder and the encoder's name in a recipe."""
 
     fetch: ClassVar[str] = (
         "`mmllm demo` draws the miniature world from its seed; or give a folder that holds one as path."
     )
 
-    def __init__(self, *, path: str = "data/mini/world", split: str = "test", prompt: str = QUESTION_ONLY) -> None:
-        super().__init__(prompt=prompt)
+    def __init__(self, *, path: str = "data/mini/world", split: str = "test", prompt: str | None = None) -> None:
+        """Without a prompt, the media and below them the question."""
+        super().__init__(prompt=f"<{self.modality}>\n{{question}}" if prompt is None else prompt)
         self.path, self.split = Path(path), split
         self._rows = self._read(self._file)
 
@@ -43,7 +46,7 @@ class Mini(Benchmark):
             content = [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
             raise MmllmError(f"{self.name}: {file} has a line that is not JSON ({error}). {self.fetch}") from error
-        return self.rows(content, file, None, FIELDS)
+        return self.rows(content, file, None, ("id", self.modality, "question", "answers"))
 
     def __len__(self) -> int:
         """Number of questions."""
@@ -52,8 +55,8 @@ class Mini(Benchmark):
     def __getitem__(self, index: int) -> Question:
         """The question on one line of the file."""
         row = self._rows[index]
-        picture = self._file.parent / row["image"]
-        return self.question(row["id"], row["question"], picture, self.reference(row), row.get("kind", ""))
+        media = {self.modality: (self._file.parent / row[self.modality],)}
+        return self.question(row["id"], row["question"], media, self.reference(row), row.get("kind", ""))
 
     def reference(self, row: Mapping[str, Any]) -> Any:
         """The accepted answers of one line."""
@@ -61,16 +64,22 @@ class Mini(Benchmark):
 
     @classmethod
     def tiny(cls, folder: Path) -> Mini:
-        """Three questions about one small picture."""
-        from PIL import Image
-
+        """Three questions about one small item of its modality."""
         test = folder / "test"
         test.mkdir(parents=True)
-        Image.new("RGB", (32, 32), "red").save(test / "0.png")
+        item = cls.tiny_item(test)
         with (test / f"{cls.name}.jsonl").open("w", encoding="utf-8") as file:
             for number, row in enumerate(cls.tiny_rows()):
-                file.write(json.dumps({"id": str(number), "image": "0.png", "kind": "tiny", **row}) + "\n")
+                file.write(json.dumps({"id": str(number), cls.modality: item, "kind": "tiny", **row}) + "\n")
         return cls(path=str(folder))
+
+    @classmethod
+    def tiny_item(cls, folder: Path) -> str:
+        """Write one small item of the modality for ``tiny`` and say its name; other media than images override it."""
+        from PIL import Image
+
+        Image.new("RGB", (32, 32), "red").save(folder / "0.png")
+        return "0.png"
 
     @classmethod
     def tiny_rows(cls) -> list[dict[str, Any]]:
