@@ -63,8 +63,11 @@ def all_of(handles: list[Handle]) -> Handle:
     return Handle(undo)
 
 
-def after(module: nn.Module, change: ChangeOutput, switch: Switch) -> Handle:
-    """Replace what ``module`` returns by ``change(its first input, what it returned)``."""
+def after(module: nn.Module, change: ChangeOutput, switch: Switch, first: bool = False) -> Handle:
+    """Replace what ``module`` returns by ``change(its first input, what it returned)``.
+
+    ``first``: before the hooks that already stand there, such as those by which transformers records hidden states.
+    """
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if not switch.on:
@@ -74,7 +77,7 @@ def after(module: nn.Module, change: ChangeOutput, switch: Switch) -> Handle:
             return (change(given, output[0]), *output[1:])
         return change(given, output)
 
-    return Handle(module.register_forward_hook(hook, with_kwargs=True).remove)
+    return Handle(module.register_forward_hook(hook, with_kwargs=True, prepend=first).remove)
 
 
 def before(module: nn.Module, change: Change, switch: Switch) -> Handle:

@@ -21,8 +21,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from mmllm.encoders.block_parts import blocks_of
 from mmllm.encoders.image_encoder import ImageEncoder, centre, square_canvas
 from mmllm.encoders.image_reading import MAX_PIXELS
+from mmllm.encoders.inside import Inside
 from mmllm.types import MmllmError
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
@@ -97,6 +99,10 @@ class HfVisionEncoder(ImageEncoder):
         wanted = sorted(set(indices))
         output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
         return [output.hidden_states[index] for index in indices]
+
+    def inside(self) -> Inside:
+        """Where connectors take hold of the tower's blocks."""
+        return Inside(blocks_of(self.vision, self.n_blocks), self.dim)
 
     @classmethod
     def tiny(cls) -> HfVisionEncoder:

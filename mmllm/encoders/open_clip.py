@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmllm.encoders.image_encoder import ImageEncoder
 from mmllm.encoders.image_reading import MAX_PIXELS
+from mmllm.encoders.inside import Inside
 from mmllm.types import MmllmError
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
@@ -90,6 +91,11 @@ class OpenClipEncoder(ImageEncoder):
             for handle in handles:
                 handle.remove()
         return [seen[index] for index in indices]
+
+    def inside(self) -> Inside:
+        """Where connectors take hold of the tower's blocks; they may see the tokens first."""
+        own = isinstance(self.visual, VisionTransformer)
+        return Inside(self.blocks, self.dim, batch_first=self.visual.transformer.batch_first if own else True)
 
     @classmethod
     def tiny(cls) -> OpenClipEncoder:

@@ -1,0 +1,91 @@
+"""Where attention, MLP and norms of an encoder's block are, whatever its library calls them; read by `inside.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from mmllm.types import MmllmError
+
+ATTENTION = ("attention", "self_attn", "attn")
+NORM_ATTENTION = ("layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1")
+NORM_MLP = ("layernorm_after", "norm2", "layer_norm2", "final_layer_norm", "ln_2")
+MLP = ("mlp", "feed_forward")
+SCALE_ATTENTION = ("layer_scale1", "ls_1", "ls1")
+SCALE_MLP = ("layer_scale2", "ls_2", "ls2")
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """The two branches of one encoder block, each added to the residual stream."""
+
+    attention: nn.Module
+    """Receives the attention's input."""
+    attention_end: nn.Module
+    """Gives what is added to the stream: the layer scale where there is one, else the attention."""
+    norm_attention: nn.Module
+    """Stands before the attention, or (post-norm) after its residual."""
+    mlp_first: nn.Module
+    """Receives the MLP's input."""
+    mlp_last: nn.Module
+    """Gives what is added to the stream."""
+    norm_mlp: nn.Module
+    """Stands before the MLP, or (post-norm) after its residual."""
+
+    @classmethod
+    def of(cls, block: nn.Module) -> BlockParts:
+        """Read a block of transformers, open_clip or timm.
+
+        Raises:
+            MmllmError: a block that is not one attention and one MLP, each with its norm.
+        """
+        inner = dict(block.named_children())
+        if {"attention", "intermediate", "output"} <= inner.keys():
+            return cls._bert(inner)
+        attention = _one_of(inner, ATTENTION)
+        norms = _one_of(inner, NORM_ATTENTION), _one_of(inner, NORM_MLP)
+        first = last = _one_of(inner, MLP)
+        if first is None and {"fc1", "fc2"} <= inner.keys():
+            first, last = inner["fc1"], inner["fc2"]
+        if attention is None or first is None or last is None or norms[0] is None or norms[1] is None:
+            raise MmllmError(
+                f"connectors inside an encoder need blocks of one attention and one MLP, each with its norm, but a "
+                f"{type(block).__name__} holds {', '.join(inner) or 'nothing'}; choose another encoder."
+            )
+        scales = _one_of(inner, SCALE_ATTENTION), _one_of(inner, SCALE_MLP)
+        attention_end = attention if scales[0] is None else scales[0]
+        mlp_last = last if scales[1] is None else scales[1]
+        return cls(attention, attention_end, norms[0], first, mlp_last, norms[1])
+
+    @classmethod
+    def _bert(cls, inner: dict[str, nn.Module]) -> BlockParts:
+        """BERT and its kin: each branch ends with a linear layer, the residual and a norm in one module."""
+        ends = [inner["attention"].get_submodule("output"), inner["output"]]
+        dense = [end.get_submodule("dense") for end in ends]
+        norms = [end.get_submodule("LayerNorm") for end in ends]
+        return cls(inner["attention"], dense[0], norms[0], inner["intermediate"], dense[1], norms[1])
+
+
+def blocks_of(model: nn.Module, n_blocks: int) -> list[nn.Module]:
+    """The ``n_blocks`` transformer blocks of a model, found by their structure.
+
+    Raises:
+        MmllmError: it has no list of that many blocks, or of blocks that :class:`BlockParts` can read.
+    """
+    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
+    if not lists:
+        raise MmllmError(f"{type(model).__name__} has no list of {n_blocks} blocks that a connector could work inside.")
+    for blocks in lists[:-1]:
+        try:
+            BlockParts.of(blocks[0])
+        except MmllmError:
+            continue
+        return blocks
+    BlockParts.of(lists[-1][0])
+    return lists[-1]
+
+
+def _one_of(inner: dict[str, nn.Module], names: tuple[str, ...]) -> nn.Module | None:
+    """The first of these children that there is."""
+    return next((inner[name] for name in names if name in inner), None)
