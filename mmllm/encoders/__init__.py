@@ -3,4 +3,5 @@
 TABLE: dict[str, str] = {
     "open_clip": "mmllm.encoders.open_clip:OpenClipEncoder",
     "hf_vision": "mmllm.encoders.hf_vision:HfVisionEncoder",
+    "text_graph": "mmllm.encoders.text_graph:TextGraphEncoder",
 }

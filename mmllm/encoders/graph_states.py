@@ -1,0 +1,221 @@
+"""Node states from a frozen text model: made in the forward of ``text_graph``, or once for a whole folder.
+
+``python -m mmllm.encoders.graph_states FOLDER --model M`` writes ``states-<digest>.safetensors`` beside the texts; the
+digest is of model, settings and texts, so what was made for others is never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+from mmllm import hooks
+from mmllm.encoders.graph_reading import states_of
+from mmllm.types import MediaError, MmllmError
+
+PAD = -1
+"""Stands behind the tokens of a shorter text; no token's number."""
+
+
+class TextModel(nn.Module):
+    """A frozen transformer over texts: a causal LM without its head, or a text encoder."""
+
+    def __init__(self, path: str, pool: str, max_tokens: int, cut: bool) -> None:
+        super().__init__()
+        if pool not in ("last", "mean"):
+            raise MmllmError(f"pool: {pool!r} is unknown; known: last (of a causal LM), mean (over the tokens).")
+        if max_tokens < 1:
+            raise MmllmError(f"max_tokens: {max_tokens} must be at least 1.")
+        self.model, self.tokenizer = _load(path)
+        self.pool, self.max_tokens, self.cut = pool, max_tokens, cut
+        config = self.model.config.get_text_config()
+        self.dim, self.n_blocks = int(config.hidden_size), int(config.num_hidden_layers)
+        self.blocks_name = _blocks(self.model, self.n_blocks, path)
+        self.digest = _digest(self.model, self.tokenizer, [pool, max_tokens, cut])
+        """Of weights in float32 and settings, before anything casts or shards them."""
+
+    def tokens(self, texts: Sequence[str], where: str) -> Tensor:
+        """int64[n, L], ``PAD`` behind shorter ones; ``MediaError`` for one over ``max_tokens`` unless it may be cut."""
+        ids: list[list[int]] = self.tokenizer(list(texts))["input_ids"] if texts else []
+        for number, one in enumerate(ids):
+            if len(one) > self.max_tokens and not self.cut:
+                raise MediaError(
+                    f"{where}: the text of node {number} ({texts[number][:40]!r}) has {len(one)} tokens; at most "
+                    f"{self.max_tokens} are read: raise max_tokens, or say `cut: true` to keep the first."
+                )
+        ids = [one[: self.max_tokens] for one in ids]
+        longest = max(map(len, ids), default=0)
+        rows = [one + [PAD] * (longest - len(one)) for one in ids]
+        return torch.tensor(rows, dtype=torch.int64).view(len(ids), longest)
+
+    def forward(self, ids: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """``ids`` int64[n, L] -> float[n, D] for each layer of 0..n_blocks (see ``Encoder``); 0 for an empty text."""
+        real = ids != PAD
+        if not ids.shape[1]:
+            ids, real = ids.new_zeros(len(ids), 1), real.new_zeros(len(ids), 1)
+        # an empty text still needs one visible token, or attention has nothing to read; its state is zeroed below
+        seen = real | (torch.arange(ids.shape[1], device=ids.device) == 0)
+        states = self._hidden(ids.clamp(min=0), seen, layers)
+        if self.pool == "last":
+            last = real.sum(dim=1).sub(1).clamp(min=0)
+            states = [state[torch.arange(len(ids), device=ids.device), last] for state in states]
+        else:
+            weight = real.to(states[0].dtype) / real.sum(dim=1, keepdim=True).clamp(min=1)
+            states = [torch.einsum("nld,nl->nd", state, weight) for state in states]
+        return [state * real.any(dim=1, keepdim=True) for state in states]
+
+    def _hidden(self, ids: Tensor, seen: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """What enters the first block and what leaves each one, before any final norm: float[n, L, D] each."""
+        found: dict[int, Tensor] = {}
+
+        def entering(x: Tensor) -> Tensor:
+            found[0] = x
+            return x
+
+        def leaving(number: int) -> hooks.ChangeOutput:
+            def keep(_: Tensor, output: Tensor) -> Tensor:
+                found[number] = output
+                return output
+
+            return keep
+
+        switch, blocks = hooks.Switch(), self.model.get_submodule(self.blocks_name)
+        assert isinstance(blocks, nn.ModuleList)
+        handles = [hooks.before(blocks[0], entering, switch)]
+        handles += [hooks.after(block, leaving(number), switch) for number, block in enumerate(blocks, 1)]
+        try:
+            self.model(input_ids=ids, attention_mask=seen.long())
+        finally:
+            hooks.all_of(handles).remove()
+        return [found[layer] for layer in layers]
+
+
+def states_file(folder: Path, model: TextModel, layers: Sequence[int], texts: Sequence[str]) -> Path:
+    """Where the states of these texts by this model are, or would be."""
+    total = hashlib.sha256(json.dumps([model.digest, list(layers)]).encode())
+    for text in texts:
+        total.update(hashlib.sha256(text.encode()).digest())
+    return folder / f"states-{total.hexdigest()[:24]}.safetensors"
+
+
+def states_of_texts(file: Path, n_nodes: int) -> Tensor | None:
+    """States made before, float[nodes, W]; None where they were not made; ``MediaError`` if damaged."""
+    if not file.is_file():
+        return None
+    states = states_of(file)
+    if len(states) != n_nodes:
+        raise MediaError(f"{file} has {len(states)} states for {n_nodes} texts; delete it and make it again.")
+    return states
+
+
+@torch.inference_mode()
+def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: Sequence[str], batch: int = 64) -> Path:
+    """Make the states float[nodes, D * layers] of all texts of a folder, ``batch`` at once; the file."""
+    file = states_file(folder, model, layers, texts)
+    order = sorted(range(len(texts)), key=lambda node: len(texts[node]))  # alike lengths together: little padding
+    device = next(model.parameters()).device
+    states: Tensor | None = None
+    for start in range(0, len(order), batch):
+        nodes = order[start : start + batch]
+        ids = model.tokens([texts[node] for node in nodes], str(folder)).to(device)
+        made = torch.cat(model(ids, layers), dim=-1).float().cpu()
+        states = torch.empty(len(texts), made.shape[1]) if states is None else states
+        states[torch.tensor(nodes)] = made
+    if states is None:
+        raise MmllmError(f"{folder} has no texts, so there are no states to make.")
+    new = file.with_suffix(".new")
+    save_file({"states": states}, new)
+    new.replace(file)
+    return file
+
+
+def write_tiny_model(folder: str) -> None:
+    """A random Llama of 3 blocks and width 16 over bytes, always the same, for tests."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 32}
+        LlamaModel(LlamaConfig(**sizes, num_hidden_layers=3, num_attention_heads=2)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def _load(path: str) -> tuple[Any, Any]:
+    """Model without head in float32, every weight filled, safetensors only; and its tokenizer."""
+    try:
+        model, report = AutoModel.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise MmllmError(f'"{path}" cannot be loaded as a text model of transformers: {reason}') from error
+    pooler = {key for key in report["missing_keys"] if key.startswith("pooler.")}
+    lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])} - pooler)
+    if lacking:
+        raise MmllmError(f'the weights of "{path}" do not fill the model: {", ".join(lacking[:5])}.')
+    if pooler:
+        model.pooler = None  # the blocks' states do not pass through it, and random weights would change the digest
+    return model, tokenizer
+
+
+def _blocks(model: nn.Module, n_blocks: int, path: str) -> str:
+    """Name of the list of the model's transformer blocks."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return name
+    raise MmllmError(f'"{path}": {type(model).__name__} has no list of {n_blocks} blocks; it is not supported.')
+
+
+def _digest(model: nn.Module, tokenizer: Any, settings: Sequence[Any]) -> str:
+    total = hashlib.sha256(json.dumps([list(settings), sorted(tokenizer.get_vocab().items())]).encode())
+    for name, value in sorted(model.state_dict().items()):
+        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        total.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the states of one folder; a clear error is one line and exit code 2."""
+    from mmllm.encoders.graph_reading import graph_of_folder
+    from mmllm.encoders.text_graph import TextGraphEncoder
+
+    parser = argparse.ArgumentParser(prog="python -m mmllm.encoders.graph_states", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", required=True, help="folder or hub id, as in the recipe")
+    parser.add_argument("--pool", default="last", choices=("last", "mean"))
+    parser.add_argument("--layers", type=int, nargs="+", default=[-1])
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--cut", action="store_true", help="keep the first tokens of longer texts")
+    parser.add_argument("--batch", type=int, default=64)
+    args = parser.parse_args(argv)
+    pool: Literal["last", "mean"] = args.pool
+    try:
+        encoder = TextGraphEncoder(
+            model=args.model, pool=pool, layers=args.layers, max_tokens=args.max_tokens, cut=args.cut
+        )
+        texts = graph_of_folder(args.folder).texts or []
+        assert encoder.text is not None
+        encoder.text.to("cuda" if torch.cuda.is_available() else "cpu")
+        print(write_states(args.folder, encoder.text, encoder.resolve(encoder.n_blocks), texts, args.batch))
+    except MmllmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
