@@ -216,9 +216,9 @@ def test_frames_in_front_are_maps_of_their_own(connector: Connector) -> None:
     ("build", "grid", "sentence"),
     [
         (lambda: PoolConnector(dim=4, llm_dim=4, grid=(12, 12)), (27, 27), r"27 x 27 patches to a grid of \[12, 12\]"),
-        (lambda: PoolConnector(dim=4, llm_dim=4, grid=(2, 2)), (8,), "needs a grid of rows and columns"),
-        (lambda: PoolConnector(dim=4, llm_dim=4, grid=(2,)), (8, 8), r"\[2\] must be \[rows, cols\]"),
-        (lambda: PoolConnector(dim=4, llm_dim=4, grid=(0, 2)), (8, 8), "both at least 1"),
+        (lambda: PoolConnector(dim=4, llm_dim=4, grid=(2, 2)), (8,), r"this encoder's grid is \[8\]"),
+        (lambda: PoolConnector(dim=4, llm_dim=4, grid=(2,)), (8, 8), r"\[2\] is over \[time\]"),
+        (lambda: PoolConnector(dim=4, llm_dim=4, grid=(0, 2)), (8, 8), "all at least 1"),
         (lambda: PoolConnector(dim=4, llm_dim=4, width=0), (8, 8), "width: 0 must be at least 1"),
         (lambda: MlpConnector(dim=4, llm_dim=4, depth=0), (8, 8), "depth: 0 must be at least 1"),
         (lambda: PixelShuffleConnector(dim=4, llm_dim=4), (27, 27), "factor: 2 must divide the encoder's grid of 27"),

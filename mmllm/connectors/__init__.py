@@ -3,6 +3,7 @@
 TABLE: dict[str, str] = {
     "mlp": "mmllm.connectors.mlp:MlpConnector",
     "pool": "mmllm.connectors.pool:PoolConnector",
+    "temporal_conv": "mmllm.connectors.temporal_conv:TemporalConvConnector",
     "pixel_shuffle": "mmllm.connectors.pixel_shuffle:PixelShuffleConnector",
     "resampler": "mmllm.connectors.resampler:ResamplerConnector",
     "c_abstractor": "mmllm.connectors.c_abstractor:CAbstractorConnector",

@@ -40,9 +40,9 @@ class CAbstractorConnector(Connector):
         self.grid = two(grid, "connector c_abstractor grid")
         self.positions = nn.Parameter(torch.empty(self.source_grid[0] * self.source_grid[1], dim))
         nn.init.trunc_normal_(self.positions, std=0.02)
-        self.before = _stage(depth, dim, width)
+        self.before = regnet_blocks(depth, dim, width)
         self.sample = nn.AdaptiveAvgPool2d(self.grid)
-        self.after = _stage(depth, width, width)
+        self.after = regnet_blocks(depth, width, width)
         self.mlp = perceptron(width, llm_dim, mlp_depth, nn.SiLU)
 
     def tokens(self, grid: Sequence[int]) -> int:
@@ -70,6 +70,6 @@ class CAbstractorConnector(Connector):
         return cls(dim=dim, llm_dim=llm.dim, source_grid=(4, 4), grid=(2, 2), depth=1, width=16)
 
 
-def _stage(depth: int, dim: int, width: int) -> nn.Module:
+def regnet_blocks(depth: int, dim: int, width: int) -> nn.Module:
     """RegNet blocks as Honeybee sets them: depthwise 3 x 3, squeeze-excitation, SiLU, layer norm over channels."""
     return RegStage(depth, dim, width, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)
