@@ -27,6 +27,7 @@ def flow(media: slice = MEDIA) -> Pass:
         owners={"image": torch.zeros(1, dtype=torch.int64)},
         places={"image": places},
         sources=("",),
+        spoken=torch.zeros(1, LENGTH, dtype=torch.bool),
     )
 
 

@@ -122,7 +122,7 @@ def once(llm: OneMlp, variant: Variant, x: Tensor) -> float:
     ids = torch.zeros(x.shape[:2], dtype=torch.int64)
     start = time.process_time()
     if variant.connector is not None:  # counting who uses which expert is part of the work
-        variant.connector.route(Pass(ids, ids == 0, {}, {}, {}, {}, ("data",)))
+        variant.connector.route(Pass(ids, ids == 0, {}, {}, {}, {}, ("data",), ids != 0))
     y = llm.mlp(x)
     y.square().mean().backward()
     seconds = time.process_time() - start
