@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmllm import registry
 from mmllm.eval import digests
+from mmllm.eval.benchmarks.benchmark import PART_OF
 from mmllm.eval.predictions import Prediction, blinded, predict
 from mmllm.eval.score import interval
 from mmllm.eval.usage import Usage
@@ -174,10 +175,11 @@ def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _kinds(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
-    """Mean score and number of questions of each kind."""
+    """Mean score and number of questions of each kind; those of "causal: why" also count under "causal"."""
     groups: dict[str, list[float]] = {}
     for prediction in predictions:
-        groups.setdefault(prediction.kind, []).append(prediction.score)
+        for kind in {prediction.kind, prediction.kind.partition(PART_OF)[0]}:
+            groups.setdefault(kind, []).append(prediction.score)
     return {kind: {"score": sum(v) / len(v), "n": len(v)} for kind, v in sorted(groups.items()) if kind}
 
 

@@ -10,4 +10,8 @@ TABLE: dict[str, str] = {
     "textvqa": "mmllm.eval.benchmarks.textvqa:TextVqa",
     "docvqa": "mmllm.eval.benchmarks.docvqa:DocVqa",
     "chartqa": "mmllm.eval.benchmarks.chartqa:ChartQa",
+    "msvd_qa": "mmllm.eval.benchmarks.msvd_qa:MsvdQa",
+    "msrvtt_qa": "mmllm.eval.benchmarks.msrvtt_qa:MsrvttQa",
+    "nextqa": "mmllm.eval.benchmarks.nextqa:NextQa",
+    "mvbench": "mmllm.eval.benchmarks.mvbench:MvBench",
 }

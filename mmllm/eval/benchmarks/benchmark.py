@@ -15,6 +15,9 @@ from mmllm.types import Message, MmllmError, Sample
 QUESTION_ONLY = "<image>\n{question}"
 SHORT_ANSWER = "<image>\n{question}\nAnswer the question using a single word or phrase."
 
+PART_OF = ": "
+"""What stands between a kind and a part of it."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -26,7 +29,7 @@ class Question:
     reference: tuple[str, ...] | Box
     """The accepted answers (one per annotator where there are several), or the box."""
     kind: str = ""
-    """The group this question is also reported under ("yes/no", "count"); empty where the data set has none."""
+    """The group this question is also reported under ("yes/no", "causal: why": then also under "causal"); or empty."""
 
 
 class Benchmark(ABC):
