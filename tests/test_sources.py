@@ -60,6 +60,36 @@ def test_parts_are_texts_and_placeholders_in_order(tmp_path: Path) -> None:
     assert names == ["one.png", "inline.png", "two.png", "own.png"]
 
 
+def test_parts_of_every_sense(tmp_path: Path) -> None:
+    sound = base64.b64encode(b"RIFF").decode()
+    parts = [
+        {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": "clip.mp4#t=3,7.5"}},
+        {"type": "audio_url", "audio_url": {"url": "b.wav"}},
+        {"type": "audio_url", "audio_url": f"data:audio/wav;base64,{sound}"},
+        {"type": "graph", "graph": "cora.npz#17"},
+        {"type": "points"},
+        {"type": "document"},
+        {"type": "text", "text": "<audio>?"},
+    ]
+    sample = _one(tmp_path, parts, points="cloud.npy", document=["long.txt"], audio=["last.wav"])
+    places = "<audio> <video> <audio> <audio> <graph> <points> <document> <audio>?"
+    assert sample.messages[0].text == places.replace(" ", "\n")
+    assert sample.media == {
+        "audio": (b"RIFF", tmp_path / "b.wav", b"RIFF", tmp_path / "last.wav"),
+        "video": (tmp_path / "clip.mp4#t=3,7.5",),
+        "graph": (tmp_path / "cora.npz#17",),
+        "points": (tmp_path / "cloud.npy",),
+        "document": (tmp_path / "long.txt",),
+    }
+
+
+def test_a_bad_sound_in_a_part_is_a_named_bad_sample(tmp_path: Path) -> None:
+    for value, sentence in (({"data": "a*"}, "input_audio cannot be read"), ({}, "input_audio without its data")):
+        with pytest.raises(SampleError, match=sentence):
+            _one(tmp_path, [{"type": "input_audio", "input_audio": value}])
+
+
 def test_any_field_named_in_the_text_is_media(tmp_path: Path) -> None:
     sample = _one(tmp_path, "<image> and <thermal>", image="a.png", thermal="b.png", label="c.png")
     assert {key: [item.name for item in items] for key, items in sample.media.items()} == {

@@ -16,7 +16,8 @@ from mmllm.sources.source import Source
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 _ROLES = ("system", "user", "assistant")
-_MODALITIES = ("image", "video", "audio", "graph")
+_MODALITIES = ("image", "video", "audio", "graph", "points", "document")
+_PARTS = ", ".join(f"{modality}_url, {modality}" for modality in _MODALITIES)
 _PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738"
     "550000000049454e44ae426082"
@@ -27,11 +28,13 @@ class ChatJsonl(Source):
     """Messages and media from ``path``, one JSON object per line; media paths are relative to ``media``.
 
     ``media`` defaults to the file's folder; absolute paths and ``..`` are taken as they are, this is the user's own
-    data. A field is media if its name occurs as ``<name>`` in a message or is image, video, audio or graph: a path or a
-    list of paths, in order of the placeholders. Other fields (ids, scores) are ignored. A message's ``content`` is text
-    or a list of OpenAI's parts: ``{"type": "text", "text": ...}``, ``{"type": "image_url", "image_url": {"url": path or
-    data URL}}`` or ``{"type": "image"}`` (the next of the field, or its own ``"image"``); parts are joined by newlines.
-    Only the lines' offsets are kept in memory.
+    data. A field is media if its name occurs as ``<name>`` in a message or is image, video, audio, graph, points or
+    document: a path or a list of paths, in order of the placeholders; a path may end in a node of its graph
+    (``cora.npz#17``) or a part of its clip (``#t=3,7.5``). Other fields (ids, scores) are ignored. A message's
+    ``content`` is text or a list of OpenAI's parts: ``{"type": "text", "text": ...}``, ``{"type": "image_url",
+    "image_url": {"url": path or data URL}}`` (``video_url``, ``audio_url`` and so on alike), ``{"type": "input_audio",
+    "input_audio": {"data": base64, "format": "wav"}}`` or ``{"type": "image"}`` (the next of the field, or its own
+    ``"image"``); parts are joined by newlines. Only the lines' offsets are kept in memory.
     """
 
     def __init__(self, path: str, media: str | None = None) -> None:
@@ -141,9 +144,11 @@ def _part(name: str, number: int, part: Any, media: _Media) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return media.text(part["text"])
+    if kind == "input_audio":
+        return media.part("audio", _sound(name, number, part.get(kind)))
     modality = kind.removesuffix("_url") if isinstance(kind, str) else None
     if modality not in _MODALITIES:
-        raise SampleError(f"{name}: message {number} has a part of type {kind!r}; known: text, image_url, image")
+        raise SampleError(f"{name}: message {number} has a part of type {kind!r}; known: text, input_audio, {_PARTS}")
     value = part.get(kind)
     if isinstance(value, dict):
         value = value.get("url")
@@ -152,6 +157,14 @@ def _part(name: str, number: int, part: Any, media: _Media) -> str:
     if not isinstance(value, str):
         raise SampleError(f"{name}: message {number} has a part of type {kind} without its url")
     return media.part(modality, _location(name, value))
+
+
+def _sound(name: str, number: int, value: Any) -> bytes:
+    """The file inside an ``input_audio`` part, which holds its bytes as base64."""
+    data = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(data, str):
+        raise SampleError(f"{name}: message {number} has a part of type input_audio without its data")
+    return _decoded(name, data, "input_audio")
 
 
 def _paths(name: str, key: str, value: Any) -> list[str | bytes]:
@@ -169,12 +182,16 @@ def _location(name: str, url: str) -> str | bytes:
     if not url.startswith("data:"):
         return url
     head, _, data = url.partition(",")
+    if not head.endswith(";base64"):
+        raise SampleError(f"{name}: a data URL cannot be read: it is not base64")
+    return _decoded(name, data, "a data URL")
+
+
+def _decoded(name: str, data: str, what: str) -> bytes:
     try:
-        if not head.endswith(";base64"):
-            raise ValueError("it is not base64")
         return base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise SampleError(f"{name}: a data URL cannot be read: {error}") from error
+        raise SampleError(f"{name}: {what} cannot be read: {error}") from error
 
 
 def _index(path: Path) -> tuple[array[int], array[int]]:
