@@ -44,6 +44,13 @@ class TooLongError(SampleError):
     """A sample with more tokens than the context, or none left for an answer; the server's clients are told by code."""
 
 
+class UnreadableError(SampleError):
+    """A sample with a media item that cannot be read; ``key`` is its encoder's, for the server's clients."""
+
+    key: str = ""
+    """Set after it is made: an error keeps one argument, so that it travels between processes."""
+
+
 class CheckpointError(MmllmError):
     """A run folder or checkpoint that is missing, damaged or made for other frozen parts."""
 

@@ -1,20 +1,22 @@
-"""The routes: models, health, and chat completions as JSON or as a stream of server-sent events, over one worker."""
+"""The routes: models, health, previews, and chat completions as JSON or as a stream of events, over one worker."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from mmllm.sampling import Sampling
-from mmllm.types import SampleError, TooLongError
+from mmllm.types import SampleError, TooLongError, UnreadableError
 from serve.conversation import Inputs, to_sample
 from serve.media import Limits
+from serve.preview import Previewer, PreviewRequest
 from serve.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
 from serve.worker import Job, Worker
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 15.0
 """Seconds without a piece after which a stream sends a comment, so that proxies do not close it."""
+
+LONGEST = 500
+"""Characters of what a library says of a file that it cannot read."""
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -35,8 +40,11 @@ class Api:
         self.limits = limits
         self.worker = Worker(generator, limits.max_waiting)
         self.inputs = Inputs.of(generator)
+        self.previewer = Previewer(self.inputs, limits)
         self.created = int(time.time())
         self.context = generator.assembly.llm.context
+        self.reading = 0
+        """Requests whose media are being read."""
 
     async def health(self) -> JSONResponse:
         """200 while requests can be answered, else 503."""
@@ -47,20 +55,25 @@ class Api:
 
     async def models(self) -> dict[str, Any]:
         """The list of models, which has one entry."""
-        return {"object": "list", "data": [model_card(self.model_name, self.created, self.context)]}
+        return {"object": "list", "data": [self._card()]}
 
     async def model(self, name: str) -> dict[str, Any]:
         """One model by its id."""
         self._check_model(name)
-        return model_card(self.model_name, self.created, self.context)
+        return self._card()
+
+    async def preview(self, body: PreviewRequest) -> dict[str, Any]:
+        """What the model is shown of one media part, for people to see; not part of OpenAI's API."""
+        with self._read():
+            return await asyncio.to_thread(self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
         self._check_model(body.model)
         body.check_extra()
-        self.worker.check_room()
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
-        encoded, sampling = await asyncio.to_thread(self._prepare, body, ident)
+        with self._read():
+            encoded, sampling = await asyncio.to_thread(self._prepare, body, ident)
         job = self.worker.submit(encoded, sampling)
         if not body.stream:
             return await self._whole(ident, job, request)
@@ -73,6 +86,19 @@ class Api:
         events = self._events(ident, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[None]:
+        """Around reading of media, which takes a thread: refused where too many are at it, as in a full queue."""
+        self.worker.check_room(self.reading)
+        self.reading += 1
+        try:
+            yield
+        finally:
+            self.reading -= 1
+
+    def _card(self) -> dict[str, Any]:
+        return model_card(self.model_name, self.created, self.context, list(self.inputs.keys))
+
     def _prepare(self, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
         """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here."""
         sample = to_sample(body, ident, self.inputs, self.limits)
@@ -80,6 +106,9 @@ class Api:
             encoded = self.worker.generator.encode(sample)
         except TooLongError as error:
             raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
+        except UnreadableError as error:
+            code = f"invalid_{self.inputs.encoders[error.key].modality}"
+            raise ApiError(400, _said(error, ident), code=code, param="messages") from error
         except SampleError as error:
             raise ApiError(400, str(error), code="invalid_prompt", param="messages") from error
         room = self.context - len(encoded.ids)
@@ -149,3 +178,9 @@ class Api:
         finally:
             job.cancel()
         yield "data: [DONE]\n\n"
+
+
+def _said(error: UnreadableError, ident: str) -> str:
+    """The sentence without the request's name, bounded: a library may have put much of a file into it."""
+    said = str(error).removeprefix(f"{ident}: ")
+    return f"{said[0].upper()}{said[1:LONGEST]}"

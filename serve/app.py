@@ -44,6 +44,8 @@ def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
         max_images=words.max_images,
         max_pixels=words.max_pixels,
         max_request_pixels=4 * words.max_pixels,
+        max_files=words.max_files,
+        max_seconds=words.max_seconds,
         max_body=words.max_body,
         max_new_tokens=words.max_new_tokens,
     )
@@ -76,6 +78,7 @@ def create_app(generator: Generator, model_name: str, limits: Limits | None = No
     app.add_api_route("/health", api.health, methods=["GET"])
     app.add_api_route("/v1/models", api.models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
+    app.add_api_route("/preview", api.preview, methods=["POST"])
     app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"], response_model=None)
     return app
 

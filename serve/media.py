@@ -1,7 +1,8 @@
-"""Images of a request: data URLs are checked (form, size, format, pixels) and only then decoded to pictures.
+"""Media of a request: data URLs are checked (form, size, format, pixels); images are decoded, the rest stays bytes.
 
 Everything a client sends arrives here before anything else touches it. The order of the checks is: count, length of the
-base64 text, header of the file, pixels, decoding; so a picture that is too large costs its header only.
+base64 text, header of the file, pixels, decoding; so a picture that is too large costs its header only. What is no
+image goes on to its encoder's ``read``, which has limits of its own (and decodes video in a process that can be ended).
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from pathlib import Path
 from PIL import Image
 
 from mmllm.types import MediaError
+from serve.senses import SENSES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What is decoded. Pillow opens far more (JPEG 2000, EPS, TIFF); those decoders never see a client's bytes."""
-
-EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp")
-"""Endings of files in those formats."""
 
 MAX_ASPECT = 200
 """Longest side over shortest side: beyond it, resizing to a square encoder would blow the long side up."""
@@ -32,6 +31,10 @@ class Limits:
     """What one request may bring."""
 
     max_images: int = 8
+    max_files: int = 4
+    """Videos, sounds, graphs, ... of one sense per request."""
+    max_seconds: float = 600.0
+    """Length of one video or sound."""
     max_pixels: int = 25_000_000
     """Per image, width times height before decoding."""
     max_request_pixels: int = 100_000_000
@@ -43,11 +46,14 @@ class Limits:
     max_new_tokens: int = 512
     """New tokens when the request names no number."""
 
+    def most(self, modality: str) -> int:
+        """Items of one sense in a request or a conversation of the terminal."""
+        return self.max_images if modality == "image" else self.max_files
+
 
 def read_images(urls: Sequence[str], limits: Limits) -> tuple[Image.Image, ...]:
     """Decode the images of one request, in order; MediaError names the one at fault by its number from 1."""
-    if len(urls) > limits.max_images:
-        raise MediaError(f"{len(urls)} images were sent; this server takes at most {limits.max_images} per request.")
+    check_count("image", len(urls), limits)
     opened = []
     pixels = 0
     for number, url in enumerate(urls, 1):
@@ -62,17 +68,43 @@ def read_images(urls: Sequence[str], limits: Limits) -> tuple[Image.Image, ...]:
     return tuple(load(image, f"Image {number}") for number, image in enumerate(opened, 1))
 
 
-def decode_url(url: str, name: str, max_bytes: int) -> bytes:
-    """Bytes of a ``data:image/...;base64,`` URL. Nothing is ever fetched: any other address is a MediaError."""
+def read_files(modality: str, urls: Sequence[str], limits: Limits) -> tuple[bytes, ...]:
+    """The files of one sense (not images) of one request, in order; MediaError names the one at fault by its number."""
+    check_count(modality, len(urls), limits)
+    noun = SENSES[modality].noun.capitalize()
+    names = [f"{noun} {number}" for number in range(1, len(urls) + 1)]
+    files = [decode_url(url, name, limits.max_body, modality) for url, name in zip(urls, names, strict=True)]
+    for data, name in zip(files, names, strict=True):
+        check_beginning(modality, data, name)
+    return tuple(files)
+
+
+def check_count(modality: str, count: int, limits: Limits) -> None:
+    """MediaError where there are more items of one sense than a request may bring."""
+    most, plural = limits.most(modality), SENSES[modality].plural
+    if count > most:
+        raise MediaError(f"{count} {plural} were sent; this server takes at most {most} per request.")
+
+
+def check_beginning(modality: str, data: bytes, name: str) -> None:
+    """MediaError where a file does not begin as its sense's files do, so that no decoder has to find out."""
+    sense = SENSES[modality]
+    if not sense.begins(data):
+        raise MediaError(f"{name} is not a {sense.noun} that can be read; send a {', '.join(sense.endings)} file.")
+
+
+def decode_url(url: str, name: str, max_bytes: int, modality: str = "image") -> bytes:
+    """Bytes of a ``data:...;base64,`` URL. Nothing is ever fetched: any other address is a MediaError."""
+    sense = SENSES[modality]
     head, comma, text = url.partition(",")
     if not url[:5].lower() == "data:":
         raise MediaError(
             f"{name} is not a data URL: this server fetches no addresses and opens no files, "
-            "send the image as data:image/png;base64,... instead."
+            f"send the {sense.noun} as {sense.example}... instead."
         )
     words = head[5:].lower().split(";")
-    if not comma or not words[0].startswith("image/") or words[-1].strip() != "base64":
-        raise MediaError(f"{name} has a malformed data URL; the form is data:image/png;base64,<base64 of the file>.")
+    if not comma or not sense.takes(words[0]) or words[-1].strip() != "base64":
+        raise MediaError(f"{name} has a malformed data URL; the form is {sense.example}<base64 of the file>.")
     if len(text) > max_bytes * 4 // 3 + 4:
         raise MediaError(f"{name} is larger than {max_bytes} bytes.")
     try:
@@ -111,11 +143,22 @@ def load(image: Image.Image, name: str) -> Image.Image:
     return image
 
 
-def open_path(path: Path, limits: Limits) -> Image.Image:
-    """An image file of the user at the terminal, under the same limits; MediaError names the path."""
+def open_path(path: Path, limits: Limits, modality: str = "image") -> Image.Image | bytes | Path:
+    """A file of the user at the terminal, under the same limits: an image decoded, the rest as bytes.
+
+    A graph stays a path, which may be a folder's or end in the node it is about (``cora#17``). MediaError names the
+    path.
+    """
     name = f"{path}"
+    if modality == "graph":
+        return path
     if not path.is_file():
-        raise MediaError(f"{name} is not a file; give the path of a {', '.join(EXTENSIONS)} file.")
+        endings = ", ".join(SENSES[modality].endings)
+        raise MediaError(f"{name} is not a file; give the path of a {endings} file.")
     if path.stat().st_size > limits.max_body:
         raise MediaError(f"{name} is larger than {limits.max_body} bytes.")
-    return load(open_bytes(path.read_bytes(), name, limits.max_pixels), name)
+    data = path.read_bytes()
+    if modality == "image":
+        return load(open_bytes(data, name, limits.max_pixels), name)
+    check_beginning(modality, data, name)
+    return data

@@ -61,5 +61,5 @@ class BodyLimit:
         return await self.app(scope, receive_within_limit, send)
 
     def _error(self) -> ApiError:
-        message = f"The request is larger than {self.max_body} bytes; send fewer or smaller images."
+        message = f"The request is larger than {self.max_body} bytes; send fewer or smaller files."
         return ApiError(413, message, code="request_too_large")

@@ -6,11 +6,14 @@ A request enters here, becomes a ``Sample`` in ``conversation.py``, is answered 
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+
+from serve.parts import Content
+from serve.senses import SENSES
 
 LOG = logging.getLogger("serve")
 
@@ -75,42 +78,10 @@ def error_response(error: ApiError, headers: dict[str, str] | None = None) -> JS
     return JSONResponse(error.body(), error.status_code, headers={**(error.headers or {}), **(headers or {})})
 
 
-class Part(BaseModel):
-    """One part of a message's content; fields it does not know are ignored (``uuid``, ``cache_control``)."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class TextPart(Part):
-    """``{"type": "text", "text": "..."}``."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(Part):
-    """The address of an image; only data URLs are read. ``detail`` is accepted: an encoder has one resolution."""
-
-    url: str
-    detail: Literal["auto", "low", "high", "original"] | None = None
-
-
-def _as_url(value: Any) -> Any:
-    return {"url": value} if isinstance(value, str) else value
-
-
-class ImagePart(Part):
-    """``{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}``; the URL may also stand bare."""
-
-    type: Literal["image_url"]
-    image_url: Annotated[ImageUrl, BeforeValidator(_as_url, json_schema_input_type=ImageUrl | str)]
-
-
 def _as_parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-Content = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 Contents = Annotated[
     list[Content], Field(min_length=1, max_length=256), BeforeValidator(_as_parts, json_schema_input_type=list | str)
 ]
@@ -221,7 +192,9 @@ def chunk(
     return {**head, "system_fingerprint": None, "choices": [] if delta is None else [choice]}
 
 
-def model_card(name: str, created: int, context: int) -> dict[str, Any]:
-    """One entry of ``/v1/models``."""
-    card = {"id": name, "object": "model", "created": created, "owned_by": "mmllm", "root": name}
-    return cast("dict[str, Any]", {**card, "parent": None, "max_model_len": context})
+def model_card(name: str, created: int, context: int, modalities: list[str]) -> dict[str, Any]:
+    """One entry of ``/v1/models``; beside OpenAI's fields the context and what is taken besides text."""
+    card: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": "mmllm", "root": name}
+    takes = {"input_modalities": ["text", *modalities], "output_modalities": ["text"]}
+    files = {"file_types": {modality: list(SENSES[modality].endings) for modality in modalities}}
+    return {**card, "parent": None, "max_model_len": context, **takes, **files}

@@ -1,33 +1,30 @@
-"""The chat in a terminal: type a question, drop an image path into the line or name it with ``/image``.
+"""The chat in a terminal: type a question, drop a path of a media file into the line or name it with ``/image``.
 
 ``mmllm chat runs/demo`` starts it; it asks the Generator directly, no server is needed.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlparse
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
 from mmllm.types import MediaError, Message, MmllmError, Sample
 from serve.conversation import Inputs, join
-from serve.media import EXTENSIONS, Limits, open_path
+from serve.drawing import strip
+from serve.media import Limits, open_path
 from serve.picture import draw
+from serve.preview import Preview, Previewer
+from serve.senses import MODALITY_OF, SENSES
+from serve.typed_paths import path_of, split_paths
 
 if TYPE_CHECKING:
     from mmllm.generate import Generator
 
-HELP = f"""/image PATH   show the model an image ({", ".join(EXTENSIONS)}); it belongs to your next question
-/clear        forget the conversation
-/help         this list
-/quit         leave (also Ctrl-D)
-A path inside a question works too; put quotes around one with spaces."""
+COMMANDS = {f"/{modality}": modality for modality in SENSES}
 
 
 def chat(run: Path, console: Console | None = None) -> None:
@@ -37,10 +34,25 @@ def chat(run: Path, console: Console | None = None) -> None:
 
     console = console or Console()
     recipe, assembly = load_run(run)
-    limits = Limits(max_images=recipe.serve.max_images, max_pixels=recipe.serve.max_pixels)
-    talk = Chat(Generator(assembly), console, limits, recipe.serve.max_new_tokens)
+    words = recipe.serve
+    limits = Limits(
+        max_images=words.max_images,
+        max_pixels=words.max_pixels,
+        max_files=words.max_files,
+        max_seconds=words.max_seconds,
+    )
+    talk = Chat(Generator(assembly), console, limits, words.max_new_tokens)
     console.print(f"[bold]{recipe.name}[/bold]: ask something. /help lists the commands.")
     talk.loop()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A media item of the conversation."""
+
+    modality: str
+    media: Any
+    """As the encoder's ``read`` takes it."""
 
 
 class Chat:
@@ -54,10 +66,11 @@ class Chat:
         self.limits = limits or Limits()
         self.max_new_tokens = max_new_tokens
         self.inputs = Inputs.of(generator)
+        self.previewer = Previewer(self.inputs, self.limits)
         self.messages: tuple[Message, ...] = ()
-        self.images: tuple[Image.Image, ...] = ()
-        self.pending: tuple[Image.Image, ...] = ()
-        """Named by ``/image``, not yet asked about."""
+        self.items: tuple[Item, ...] = ()
+        self.pending: tuple[Item, ...] = ()
+        """Named by a command, not yet asked about."""
 
     def loop(self) -> None:
         """Read lines and answer them until the user leaves."""
@@ -77,14 +90,13 @@ class Chat:
             if command in ("/quit", "/exit"):
                 return False
             if command == "/clear":
-                self.messages, self.images, self.pending = (), (), ()
+                self.messages, self.items, self.pending = (), (), ()
                 self.console.print("The conversation is forgotten.")
             elif command == "/help":
-                self.console.print(HELP, markup=False, highlight=False)
-            elif command == "/image":
-                self._check_room(1)
-                self.pending += (self._open(_path(rest.strip())),)
-            elif command.startswith("/") and not _is_image(_path(command)):
+                self.console.print(self.help(), markup=False, highlight=False)
+            elif command in COMMANDS:
+                self.pending += self._opened([(COMMANDS[command], path_of(rest.strip()))])
+            elif split_paths(line)[0].startswith("/"):
                 self.console.print(f"{command} is not a command; /help lists them.", style="red", markup=False)
             elif line:
                 self._question(line)
@@ -92,23 +104,37 @@ class Chat:
             self.console.print(Text(str(error), style="red"))
         return True
 
+    def help(self) -> str:
+        """The commands, those for media as far as the model has that sense."""
+        words = []
+        for modality in self.inputs.keys:
+            sense = SENSES[modality]
+            article = "an" if sense.noun[0] in "aeiou" else "a"
+            words.append((f"/{modality} PATH", f"show the model {article} {sense.noun} ({', '.join(sense.endings)})"))
+        words += [("/clear", "forget the conversation"), ("/help", "this list"), ("/quit", "leave (also Ctrl-D)")]
+        lines = [f"{command:<15} {said}" for command, said in words]
+        if self.inputs.keys:
+            lines.append("Media belong to your next question; a path inside it works too, in quotes if it has spaces.")
+        return "\n".join(lines)
+
     def _question(self, line: str) -> None:
         text, paths = split_paths(line)
-        self._check_room(len(paths))
-        images = self.pending + tuple(self._open(path) for path in paths)
+        shown = self.pending + self._opened([(MODALITY_OF[path.suffix[1:].lower()], path) for path in paths])
         if not text:
-            self.pending = images
+            self.pending = shown
             return
         for placeholder in self.inputs.placeholders:
             if placeholder in text:
                 raise MmllmError(f"{placeholder} marks the place of media; write it another way, and use /image.")
-        asked = Message("user", join([f"<{self.inputs.image}>"] * len(images) + [text]))
-        held = self.images + images
-        media = {self.inputs.image: held} if self.inputs.image is not None and held else {}
-        sample = Sample("chat", (*self.messages, asked), media)
+        marks = [f"<{self.inputs.key(item.modality)}>" for item in shown]
+        media: dict[str, tuple[Any, ...]] = {}
+        for item in (*self.items, *shown):
+            key = self.inputs.key(item.modality)
+            media[key] = (*media.get(key, ()), item.media)
+        sample = Sample("chat", (*self.messages, Message("user", join([*marks, text]))), media)
         answer = self._answer(sample)
         self.messages = (*sample.messages, Message("assistant", answer))
-        self.images, self.pending = held, ()
+        self.items, self.pending = (*self.items, *shown), ()
 
     def _answer(self, sample: Sample) -> str:
         text = ""
@@ -120,54 +146,31 @@ class Chat:
         self.console.print()
         return text
 
-    def _check_room(self, more: int) -> None:
-        most = self.limits.max_images
-        if more and len(self.images) + len(self.pending) + more > most:
-            raise MediaError(f"A conversation holds at most {most} images; /clear begins a new one.")
+    def _opened(self, named: list[tuple[str, Path]]) -> tuple[Item, ...]:
+        """Read files within the limits and show each."""
+        found: list[Item] = []
+        for modality, path in named:
+            self.inputs.key(modality)
+            held = [item for item in (*self.items, *self.pending, *found) if item.modality == modality]
+            most, plural = self.limits.most(modality), SENSES[modality].plural
+            if len(held) >= most:
+                raise MediaError(f"A conversation holds at most {most} {plural}; /clear begins a new one.")
+            media = open_path(path, self.limits, modality)
+            self.inputs.check_seconds(modality, [media], self.limits)
+            self._show(modality, self.previewer.of(modality, media), media)
+            found.append(Item(modality, media))
+        return tuple(found)
 
-    def _open(self, path: Path) -> Image.Image:
-        """Read an image within the limits and draw it."""
-        if self.inputs.image is None:
-            raise MediaError("This model takes no images; ask in text only.")
-        if len(self.images) + len(self.pending) >= self.limits.max_images:
-            raise MediaError(
-                f"The conversation holds {self.limits.max_images} images already; /clear begins a new one."
-            )
-        image = open_path(path, self.limits)
-        self.console.print(draw(image))
-        return image
-
-
-def split_paths(line: str) -> tuple[str, list[Path]]:
-    """The question without the image files dropped into it, and those files; other words stay as they are."""
-    paths: list[Path] = []
-
-    def take(match: re.Match[str]) -> str:
-        word = match.group(0)
-        for said in (word, word.rstrip("?!.,;:")):
-            path = _path(said)
-            if _is_image(path):
-                paths.append(path)
-                return word.removeprefix(said)
-        return word
-
-    # a quote inside a word is an apostrophe, so quotes count only where a word begins
-    text = re.sub(r"(?<!\S)(?:'[^']*'|\"[^\"]*\"|(?:\\.|[^\s\\])+)", take, line)
-    return (" ".join(text.split()) if paths else text), paths
-
-
-def _path(word: str) -> Path:
-    """What a terminal inserts for a dropped file: quoted, with escaped spaces, or as a file:// address."""
-    try:
-        words = shlex.split(word)
-    except ValueError:
-        words = [word]
-    plain = words[0] if len(words) == 1 else word
-    if plain.startswith("file://"):
-        plain = unquote(urlparse(plain).path)
-    return Path(plain).expanduser()
-
-
-def _is_image(path: Path) -> bool:
-    """Whether a word of a question is meant as an image: the ending of one, and a file of that name."""
-    return path.suffix.lower().removeprefix(".") in EXTENSIONS and path.is_file()
+    def _show(self, modality: str, shown: Preview, media: Any) -> None:
+        """An image; frames in a row and their times; a waveform or the beginning of a text in characters."""
+        if modality == "image":
+            self.console.print(draw(media))
+            return
+        self.console.print(Text(shown.caption, style="dim"))
+        if modality == "video":
+            self.console.print(draw(strip([picture for _, picture in shown.pictures]), 24 * len(shown.pictures)))
+            self.console.print(Text("  ".join(caption for caption, _ in shown.pictures), style="dim"))
+        elif modality == "points":
+            self.console.print(draw(shown.pictures[0][1]))
+        if shown.text:
+            self.console.print(shown.text, markup=False, highlight=False)

@@ -93,14 +93,17 @@ class Worker:
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
-    def check_room(self) -> None:
-        """ApiError 429 when the queue is full, 503 when nothing is answered any more."""
+    def check_room(self, reading: int = 0) -> None:
+        """ApiError 429 when the queue is full, 503 when nothing is answered any more.
+
+        ``reading``: requests whose media are being read, which will join the queue.
+        """
         if not self.alive:
             raise ApiError(503, "The server is shutting down or its model stopped.", headers={"Retry-After": "30"})
         running, waiting = self.load
-        if running + waiting > self.max_waiting:
-            wait = min(30, max(1, round(self._seconds * (waiting + 1))))
-            message = f"The server is busy: {waiting} requests wait already; try again in {wait} s."
+        if running + waiting + reading > self.max_waiting:
+            wait = min(30, max(1, round(self._seconds * (waiting + reading + 1))))
+            message = f"The server is busy: {waiting + reading} requests wait already; try again in {wait} s."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
 
     def submit(self, encoded: Encoded, sampling: Sampling) -> Job:

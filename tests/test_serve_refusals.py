@@ -71,7 +71,7 @@ def test_neutral_and_unknown_fields_are_ignored_with_one_log_line(
         ({"messages": [user("Hi"), {"role": "assistant", "content": "Ho"}]}, "last message"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
         ({"messages": [{"role": "system", "content": [image_part()]}, user("?")]}, "only user"),
-        ({"messages": [user([{"type": "video_url", "video_url": {"url": "x"}}])]}, "video_url"),
+        ({"messages": [user([{"type": "hologram_url", "hologram_url": {"url": "x"}}])]}, "hologram_url"),
         ({"messages": [user([])]}, "content"),
         ({"messages": "Hi"}, "messages"),
         ({"temperature": -1}, "temperature"),

@@ -13,7 +13,8 @@ from mmllm.generate import Generator
 from mmllm.types import Message, Sample
 from serve.media import Limits
 from serve.picture import SHADES, draw
-from serve.terminal import Chat, split_paths
+from serve.terminal import Chat
+from serve.typed_paths import split_paths
 from tests.serving import picture, tiny_generator
 
 
@@ -56,9 +57,9 @@ def test_image_command_waits_for_the_question(generator: Generator, image: Path)
     assert len(chat.pending) == 1 and chat.messages == ()
     assert len(out.getvalue().splitlines()) == 15  # 40 columns of a 40 x 30 picture
     chat.turn("What?")
-    assert chat.messages[0].text == "<image>\nWhat?" and len(chat.images) == 1 and chat.pending == ()
+    assert chat.messages[0].text == "<image>\nWhat?" and len(chat.items) == 1 and chat.pending == ()
     chat.turn("/clear")
-    assert (chat.messages, chat.images) == ((), ())
+    assert (chat.messages, chat.items) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -75,14 +76,14 @@ def test_faults_are_said_and_change_nothing(generator: Generator, line: str, wor
     chat, out = talk(generator)
     assert chat.turn(line.strip())
     assert words in " ".join(out.getvalue().split())
-    assert (chat.messages, chat.images, chat.pending) == ((), (), ())
+    assert (chat.messages, chat.items, chat.pending) == ((), (), ())
 
 
 def test_too_many_images(generator: Generator, image: Path) -> None:
     chat, out = talk(generator, max_images=1)
     chat.turn(f'"{image}" What?')
     chat.turn(f'"{image}" And this?')
-    assert "at most 1 images" in out.getvalue() and len(chat.images) == 1 and len(chat.messages) == 2
+    assert "at most 1 images" in out.getvalue() and len(chat.items) == 1 and len(chat.messages) == 2
 
 
 def test_the_loop_ends_with_quit_and_with_the_input(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.batches.prompt import Prompt, Prompter
-from mmllm.types import IGNORE, MediaError, Sample, SampleError, TooLongError
+from mmllm.types import IGNORE, MediaError, Sample, SampleError, TooLongError, UnreadableError
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,9 @@ def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Item]) -
     try:
         return ask(sample.media[key][index])
     except MediaError as error:
-        raise SampleError(f"{sample.name}: {key} {index + 1}: {error}") from error
+        unreadable = UnreadableError(f"{sample.name}: {key} {index + 1}: {error}")
+        unreadable.key = key
+        raise unreadable from error
 
 
 def _pieces(

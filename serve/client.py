@@ -1,0 +1,173 @@
+"""The chat page's side of the HTTP API: models, previews, streamed answers, and sentences for what can go wrong.
+
+Used by ``streamlit_app.py`` alone; it imports nothing of this project, the server may run on another machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+ADVICE = {
+    413: "Send fewer or smaller files.",
+    429: "Ask again in a moment.",
+    500: "The terminal of the server says what happened.",
+    503: "Start the server again, or wait until it is ready.",
+}
+
+
+class ServerFault(Exception):
+    """What the page shows instead of an answer: one sentence and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What ``/v1/models`` says of a model."""
+
+    context: int
+    """Tokens, media included."""
+    file_types: Mapping[str, list[str]]
+    """Modality -> endings of the files it takes."""
+
+    def modality(self, name: str) -> str | None:
+        """The sense a file's ending belongs to; None where the model does not take it."""
+        ending = name.rpartition(".")[2].lower()
+        return next((modality for modality, endings in self.file_types.items() if ending in endings), None)
+
+    @property
+    def endings(self) -> list[str]:
+        """Of all files it takes."""
+        return [ending for endings in self.file_types.values() for ending in endings]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A media item as the server shows it."""
+
+    caption: str
+    pictures: tuple[tuple[str, bytes], ...] = ()
+    """Caption and PNG."""
+    text: str = ""
+
+
+@dataclass
+class Answer:
+    """One streamed answer: iterate ``pieces`` once, then read the note."""
+
+    server: str
+    request: dict[str, Any]
+    text: str = ""
+    usage: dict[str, int] = field(default_factory=dict)
+    finish: str | None = None
+    first: float | None = None
+    seconds: float = 0.0
+
+    def pieces(self) -> Iterator[str]:
+        """Texts as they arrive; ServerFault for every way in which it can go wrong."""
+        started = time.monotonic()
+        body = {**self.request, "stream": True, "stream_options": {"include_usage": True}}
+        patience = httpx.Timeout(600, connect=5)
+        try:
+            with httpx.stream("POST", f"{self.server}/v1/chat/completions", json=body, timeout=patience) as reply:
+                if reply.status_code != 200:
+                    reply.read()
+                    raise fault(reply.status_code, reply.text)
+                for event in events(reply):
+                    piece = self._take(event)
+                    if piece:
+                        self.first = self.first or time.monotonic() - started
+                        self.text += piece
+                        yield piece
+        except httpx.HTTPError as error:
+            raise unreachable(self.server) from error
+        self.seconds = time.monotonic() - started
+        if self.finish is None:
+            raise ServerFault("The answer broke off. " + ADVICE[500])
+
+    def _take(self, event: dict[str, Any]) -> str:
+        if "error" in event:
+            raise ServerFault(f"{event['error']['message']} {ADVICE[500]}")
+        self.usage = event.get("usage") or self.usage
+        for choice in event["choices"]:
+            self.finish = choice["finish_reason"] or self.finish
+            return choice["delta"].get("content") or ""
+        return ""
+
+    def note(self) -> str:
+        """Time to the first token, tokens and speed, in one line."""
+        asked, said = self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0)
+        first = self.seconds if self.first is None else self.first
+        speed = f" · {said / self.seconds:.1f} tokens/s" if self.seconds else ""
+        cut = " · cut at max tokens" if self.finish == "length" else ""
+        return f"first token {first:.2f} s · {said} tokens{speed} · prompt {asked} tokens{cut}"
+
+
+def events(reply: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The JSON events of a stream up to ``[DONE]``, comment lines left out."""
+    for line in reply.iter_lines():
+        if line == "data: [DONE]":
+            return
+        if line.startswith("data: "):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def fault(status: int, text: str) -> ServerFault:
+    """What a refusal says, with advice for the statuses a user can do something about."""
+    try:
+        error = json.loads(text)["error"]
+        said, code = str(error["message"]), error["code"]
+    except (ValueError, KeyError, TypeError):
+        said, code = f"The server answered with HTTP {status}.", None
+    advice = ADVICE.get(status, "")
+    if code == "context_length_exceeded":
+        advice = "Start a new chat, send fewer or smaller files or lower the max tokens."
+    return ServerFault(f"{said} {advice}".strip())
+
+
+def unreachable(server: str) -> ServerFault:
+    """Nobody listens at the address."""
+    return ServerFault(f"No server answers at {server}. Start one with `mmllm serve runs/demo`, or change the address.")
+
+
+def models(server: str) -> dict[str, Card]:
+    """Model names -> their cards; ServerFault when there is no server."""
+    try:
+        reply = httpx.get(f"{server}/v1/models", timeout=5)
+        reply.raise_for_status()
+        cards = reply.json()["data"]
+        return {card["id"]: Card(int(card["max_model_len"]), card.get("file_types", {})) for card in cards}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        raise unreachable(server) from error
+
+
+def file_part(name: str, data: bytes, modality: str) -> dict[str, Any]:
+    """A file of any sense as a part of a message."""
+    url = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+    return {"type": "file", "file": {"filename": name, "file_data": url, "modality": modality}}
+
+
+def preview(server: str, part: dict[str, Any]) -> Preview:
+    """How the server shows a media part; ServerFault where it cannot read it."""
+    try:
+        reply = httpx.post(f"{server}/preview", json={"part": part}, timeout=httpx.Timeout(120, connect=5))
+    except httpx.HTTPError as error:
+        raise unreachable(server) from error
+    if reply.status_code != 200:
+        raise fault(reply.status_code, reply.text)
+    try:
+        body = reply.json()
+        pictures = tuple((one["caption"], _bytes(one["url"])) for one in body["pictures"])
+        return Preview(body["caption"], pictures, body["text"])
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise ServerFault(f"{server} answered with no preview; is it another version of this project?") from error
+
+
+def _bytes(url: str) -> bytes:
+    return base64.b64decode(url.partition(",")[2], validate=True)

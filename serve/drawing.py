@@ -1,0 +1,122 @@
+"""Draws what the model is shown: sound as waveform and spectrogram, graphs, point clouds, strips of video frames.
+
+``preview.py`` calls it with what the encoders' readers give. matplotlib's Agg only: no display, no state of pyplot.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+DRAWN_POINTS = 4000
+DRAWN_SAMPLES = 2000
+"""Columns of a waveform; longer sounds show the extremes of each column."""
+LOCK = threading.Lock()
+"""matplotlib's fonts are shared by all threads and not safe for them."""
+
+Floats = NDArray[np.floating]
+
+
+def sound(samples: Floats, rate: int) -> Image.Image:
+    """Waveform above spectrogram of float[n] samples at ``rate`` Hz."""
+    figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    seconds = max(len(samples) / rate, 1e-6)
+    low, high = extremes(samples, DRAWN_SAMPLES)
+    above.fill_between(np.linspace(0, seconds, len(low)), low, high, linewidth=0.5)
+    loudest = 1.05 * max(float(np.abs([low, high]).max()), 1e-3)
+    above.set(ylim=(-loudest, loudest), yticks=[])
+    below.imshow(spectrogram(samples), origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, rate / 2000))
+    below.set(xlim=(0, seconds), xlabel="seconds", ylabel="kHz")
+    return _picture(figure)
+
+
+def extremes(samples: Floats, columns: int) -> tuple[Floats, Floats]:
+    """Least and greatest sample of each of at most ``columns`` equal pieces: two float[columns]."""
+    pieces = np.array_split(samples, max(1, min(columns, len(samples)))) if len(samples) else [np.zeros(1)]
+    return np.array([piece.min() for piece in pieces]), np.array([piece.max() for piece in pieces])
+
+
+def spectrogram(samples: Floats, window: int = 512, columns: int = 600) -> Floats:
+    """Decibels below the loudest, float[window / 2 + 1, up to columns]; windows lie apart where a sound is long."""
+    padded = np.pad(samples.astype(np.float64), (0, max(0, window - len(samples))))
+    starts = np.linspace(0, len(padded) - window, min(columns, 1 + (len(padded) - window) // (window // 4))).astype(int)
+    frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    decibels = 10 * np.log10(power.T + 1e-12)
+    return np.maximum(decibels, decibels.max() - 80)
+
+
+def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre: int | None) -> Image.Image:
+    """Nodes 0..n-1 and edges int64[E, 2]; ``centre`` stands out, labels are cut to a few letters."""
+    figure = Figure(figsize=(5, 4), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    places = layout(n_nodes, edges)
+    for one, other in edges:
+        axes.plot(*places[[one, other]].T, color="0.7", linewidth=0.8, zorder=1)
+    colours = ["tab:orange" if node == centre else "tab:blue" for node in range(n_nodes)]
+    axes.scatter(places[:, 0], places[:, 1], c=colours, s=60 if n_nodes < 60 else 20, zorder=2)
+    for node, label in enumerate(labels if n_nodes <= 40 else ()):
+        short = label if len(label) <= 18 else f"{label[:17]}…"
+        axes.annotate(short, places[node], (4, 4), textcoords="offset points", fontsize=7, parse_math=False)
+    axes.margins(x=0.25, y=0.1)
+    return _picture(figure)
+
+
+def layout(n_nodes: int, edges: NDArray[np.int64], steps: int = 80) -> Floats:
+    """float[n, 2]: edges pull, nodes push (Fruchterman and Reingold 1991), from a circle, always the same."""
+    angle = 2 * np.pi * np.arange(n_nodes) / max(1, n_nodes)
+    places = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    ideal = 1.5 / np.sqrt(max(1, n_nodes))
+    for heat in np.linspace(0.2, 0.005, steps):
+        apart = places[:, None] - places
+        distance = np.maximum(np.linalg.norm(apart, axis=-1, keepdims=True), 1e-3)
+        force = (apart * (ideal / distance) ** 2).sum(axis=1) - 0.3 * places
+        if len(edges):
+            along = places[edges[:, 0]] - places[edges[:, 1]]
+            pull = along * np.linalg.norm(along, axis=1, keepdims=True) / ideal
+            np.add.at(force, edges[:, 0], -pull)
+            np.add.at(force, edges[:, 1], pull)
+        size = np.maximum(np.linalg.norm(force, axis=1, keepdims=True), 1e-9)
+        places = places + force / size * np.minimum(size, heat)
+    return places
+
+
+def points(cloud: Floats) -> Image.Image:
+    """float[P, 3] seen from the side and above, coloured by height; at most ``DRAWN_POINTS``, evenly chosen."""
+    chosen = cloud[np.linspace(0, len(cloud) - 1, min(len(cloud), DRAWN_POINTS)).astype(int)]
+    figure = Figure(figsize=(4, 4), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1), projection="3d")
+    axes.scatter(chosen[:, 0], chosen[:, 1], chosen[:, 2], c=chosen[:, 2], cmap="viridis", s=4)
+    spans = np.ptp(chosen, axis=0)
+    axes.set_box_aspect(np.maximum(spans / max(spans.max(), 1e-9), 0.05))
+    axes.tick_params(labelsize=6)
+    return _picture(figure)
+
+
+def strip(frames: Sequence[Image.Image], height: int = 120, gap: int = 4) -> Image.Image:
+    """Frames side by side, each ``height`` pixels high."""
+    small = [frame.resize((max(1, round(frame.width * height / frame.height)), height)) for frame in frames]
+    canvas = Image.new("RGB", (sum(frame.width + gap for frame in small) - gap, height), "white")
+    left = 0
+    for frame in small:
+        canvas.paste(frame, (left, 0))
+        left += frame.width + gap
+    return canvas
+
+
+def _picture(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    with LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a label in letters that the font lacks
+        FigureCanvasAgg(figure).print_png(buffer)
+    return Image.open(buffer).convert("RGB")

@@ -1,0 +1,198 @@
+"""What the model is shown, for people: frames with times, waveform and spectrogram, drawings of graphs and points.
+
+The chat page asks ``POST /preview`` for it and the terminal chat asks directly. The server draws, not the page, so that
+a hostile file meets only the encoders' readers (video is decoded in a process that can be ended) and the page stays a
+client of HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict
+
+from mmllm.types import MediaError
+from serve import drawing
+from serve.conversation import Inputs, read_media
+from serve.media import Limits
+from serve.parts import MediaContent, modality_of, url_of
+from serve.schema import ApiError
+
+FRAMES = 6
+"""Of a video, at most."""
+NODES = 60
+"""Of a graph, at most; those nearest to the node that it is about, or to the one with most neighbours."""
+LETTERS = 400
+"""Of a document, and of the labels of a graph."""
+SIDE = 320
+"""Longest side of a picture or frame in pixels."""
+BLOCKS = " ▁▂▃▄▅▆▇█"
+"""From silence to the loudest, for a waveform in a line of text."""
+
+
+class PreviewRequest(BaseModel):
+    """``POST /preview``: one media part of a message, as ``/v1/chat/completions`` takes it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    part: MediaContent
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A media item for people."""
+
+    caption: str
+    """Lengths and counts, in one line."""
+    pictures: tuple[tuple[str, Image.Image], ...] = ()
+    """Caption (the time of a frame) and picture."""
+    text: str = ""
+    """What there is to read: a waveform in block characters, texts of nodes, the beginning of a document."""
+
+    def body(self) -> dict[str, Any]:
+        """The answer to ``POST /preview``: pictures as data URLs."""
+        pictures = [{"caption": caption, "url": _url(picture)} for caption, picture in self.pictures]
+        return {"object": "preview", "caption": self.caption, "pictures": pictures, "text": self.text}
+
+
+class Previewer:
+    """Previews of what one served model takes."""
+
+    def __init__(self, inputs: Inputs, limits: Limits) -> None:
+        from mmllm.encoders.video_reading import VideoReading
+
+        self.inputs, self.limits = inputs, limits
+        self._clips = VideoReading(
+            frames=FRAMES,
+            fps=None,
+            backend="pyav",
+            timeout=30.0,
+            max_pixels=limits.max_pixels,
+            max_seconds=limits.max_seconds,
+        )
+
+    def of_part(self, part: MediaContent) -> dict[str, Any]:
+        """The answer to ``POST /preview``; ApiError 400 as for a message with this part."""
+        modality = modality_of(part)
+        try:
+            self.inputs.key(modality)
+            (item,) = read_media(modality, [url_of(part)], self.inputs, self.limits)
+            return self.of(modality, item).body()
+        except MediaError as error:
+            raise ApiError(400, str(error), code=f"invalid_{modality}", param="part") from error
+
+    def of(self, modality: str, item: Any) -> Preview:
+        """Preview of a media item that has passed the server's checks; MediaError where it cannot be read."""
+        makers: dict[str, Callable[[Any], Preview]] = {
+            "image": image, "video": self.video, "audio": self.audio,
+            "graph": graph, "points": points, "document": document,
+        }  # fmt: skip
+        return makers[modality](item)
+
+    def video(self, item: bytes) -> Preview:
+        """Up to ``FRAMES`` frames from the first to the last, each with its time."""
+        clip = self._clips.read(item)
+        frames: list[tuple[str, Image.Image]] = []
+        for number, (pixels, at) in enumerate(zip(clip.frames, clip.seconds, strict=True)):
+            if not number or at != clip.seconds[number - 1]:  # a short clip's frames repeat
+                frames.append((f"{at:.2f} s", _small(Image.fromarray(pixels))))
+        height, width = clip.frames[0].shape[:2]
+        return Preview(f"video of {clip.seconds[-1]:.1f} s, {width} x {height} pixels", tuple(frames))
+
+    def audio(self, item: bytes) -> Preview:
+        """Waveform and spectrogram of all channels' mean, as far as ``max_seconds`` go."""
+        import soundfile
+
+        try:
+            with soundfile.SoundFile(io.BytesIO(item)) as file:
+                rate, channels = file.samplerate, file.channels
+                samples = file.read(int(self.limits.max_seconds * rate), dtype="float32", always_2d=True).mean(axis=1)
+        except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError) as error:
+            raise MediaError(f"The sound could not be read ({str(error)[:100]}).") from error
+        samples = np.nan_to_num(samples)
+        caption = f"sound of {len(samples) / rate:.1f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
+        return Preview(caption, (("", drawing.sound(samples, rate)),), blocks(samples))
+
+
+def image(item: Image.Image) -> Preview:
+    """The picture, small."""
+    return Preview(f"image of {item.width} x {item.height} pixels", (("", _small(item)),))
+
+
+def graph(item: bytes | str | Path) -> Preview:
+    """Nodes and edges, drawn around the node that it is about where there are many."""
+    from mmllm.encoders.graph_reading import graph_of_folder, graph_of_json, split_node
+
+    node = None
+    if isinstance(item, bytes):
+        found = graph_of_json(item, "The graph", 10_000, 100_000)
+    else:
+        path, node = split_node(item)
+        if not path.exists():
+            raise MediaError(f"{path} is not a file or folder; give the path of a graph.")
+        found = graph_of_folder(path) if path.is_dir() else graph_of_json(path.read_bytes(), f"{path}", 10_000, 100_000)
+    node = found.target if node is None else node
+    links, n_nodes = found.links, found.n_nodes
+    caption = f"graph of {n_nodes} nodes and {len(links.senders)} links"
+    if not n_nodes or (node is not None and not 0 <= node < n_nodes):
+        raise MediaError(f"The graph has no node {node or 0}; it has {n_nodes}.")
+    shown = np.arange(n_nodes)
+    if n_nodes > NODES:
+        middle = int(np.diff(links.starts).argmax()) if node is None else node
+        shown = links.around(middle, (10, 5, 3), 0)[:NODES]
+        caption += f"; {len(shown)} of them around node {middle} are drawn"
+    caption += "" if node is None else f"; about node {node}"
+    centre = None if node is None or node not in shown else int(np.flatnonzero(shown == node)[0])
+    labels = [f"{number}" if found.texts is None else found.texts[number] for number in shown.tolist()]
+    picture = drawing.graph(len(shown), links.among(shown).T, labels, centre)
+    return Preview(caption, (("", picture),), _cut("; ".join(labels)))
+
+
+def points(item: bytes) -> Preview:
+    """The cloud (of a mesh, points on its faces), as far as ``drawing`` draws it."""
+    from mmllm.encoders.points_reading import read_points
+
+    cloud = read_points(item, drawing.DRAWN_POINTS, 0).numpy()
+    spans = " x ".join(f"{span:.3g}" for span in np.ptp(cloud, axis=0))
+    return Preview(f"point cloud of {len(cloud)} points, {spans}", (("", drawing.points(cloud)),))
+
+
+def document(item: bytes) -> Preview:
+    """The beginning of a text."""
+    try:
+        text = item.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MediaError("The document is not text in UTF-8.") from error
+    return Preview(f"document of {len(text.split())} words, {len(text)} letters", (), _cut(text))
+
+
+def blocks(samples: NDArray[np.floating], width: int = 60) -> str:
+    """A waveform as one line of ``width`` block characters: the loudest of each piece against the loudest of all."""
+    low, high = drawing.extremes(samples, width)
+    loud = np.maximum(np.abs(low), np.abs(high))
+    steps = np.ceil(loud / max(float(loud.max()), 1e-6) * (len(BLOCKS) - 1)).astype(int)
+    return "".join(BLOCKS[step] for step in steps)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    small = ImageOps.exif_transpose(picture)
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.convert("RGBA").save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
