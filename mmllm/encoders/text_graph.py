@@ -78,7 +78,7 @@ class TextGraphEncoder(Encoder):
         most = 1 + sum(prod(fanout[:hop]) for hop in range(1, len(fanout) + 1))
         if most > max_nodes or not 0 < (sample or 1) <= max_nodes:
             raise MmllmError(
-                f"max_nodes: {max_nodes} is less than fanout {list(fanout)} may give ({most}), or than sample: {sample}."
+                f"max_nodes {max_nodes} is less than fanout {list(fanout)} may give ({most}), or than sample {sample}."
             )
         self.text = None if model is None else TextModel(model, pool, max_tokens, cut)
         self.dim = self.text.dim if self.text is not None else int(width or 0)

@@ -61,6 +61,7 @@ class CausalLM(Inside):
         self._extensions: dict[int, list[Extend]] = {}
         self._rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None] = {}
         self._n_copies = 0
+        self._logit_changes: list[hooks.ChangeOutput] = []
         self.head_places: torch.Tensor | None = None
         """int64[M] while ``logits`` runs: where in the packed row its hidden states are; None: one of each row."""
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
@@ -154,9 +155,16 @@ class CausalLM(Inside):
         """
         self.head_places = places
         try:
-            return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
+            logits = self.plain_logits(hidden)
+            for change in self._logit_changes:
+                logits = change(hidden, logits)
+            return logits
         finally:
             self.head_places = None
+
+    def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """As ``logits``, without what connectors change after them (``after_logits``)."""
+        return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""

@@ -26,6 +26,7 @@ class Inside(Structure):
     _checkpointing: list[Handle]
     _rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None]
     _n_copies: int
+    _logit_changes: list[ChangeOutput]
 
     # ---- hooks
 
@@ -96,6 +97,14 @@ class Inside(Structure):
         ``head_places`` says which positions these are. What the model does after its head (scale, soft-cap) follows.
         """
         return hooks.after(self.model.get_output_embeddings(), change, self._switch)
+
+    def after_logits(self, change: ChangeOutput) -> Handle:
+        """Replace what ``logits`` gives, scale and soft-cap included: ``change(float[M, D], float[M, V])``.
+
+        ``head_places`` says which positions these are; ``plain_logits`` are those of other states.
+        """
+        self._logit_changes.append(change)
+        return Handle(lambda: self._logit_changes.remove(change))
 
     # ---- attention
 
