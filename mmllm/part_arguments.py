@@ -31,6 +31,7 @@ NAMES: dict[str, Any] = {
     "Sequence": Sequence,
     "Mapping": Mapping,
     "Path": Path,
+    "EncoderPart": Mapping[str, Any],
 }
 NODES = (ast.Expression, ast.Name, ast.Load, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List)
 
@@ -39,6 +40,11 @@ def accepted(group: str, type: str) -> dict[str, Parameter]:
     """What a recipe may write for this part, in order; ``**`` stays in when the class takes anything."""
     given = GIVEN.get(group, ())
     return {name: found for name, found in registry.parameters(group, type).items() if name not in given}
+
+
+def inner_encoders(group: str, type: str) -> list[str]:
+    """Arguments that are encoders themselves: ``image`` of ``frames``."""
+    return [name for name, parameter in accepted(group, type).items() if parameter.annotation == "EncoderPart"]
 
 
 def takes_features(type: str) -> bool | None:

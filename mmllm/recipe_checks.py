@@ -61,6 +61,13 @@ def _arguments(path: Path, group: str, type: str, args: dict[str, Any], problems
         return
     for name, sentence in found:
         problems.add((*path, name) if name else path, sentence)
+    for name in part_arguments.inner_encoders(group, type):
+        inner = args.get(name)
+        if isinstance(inner, dict) and "type" in inner:
+            rest = {key: value for key, value in inner.items() if key != "type"}
+            _arguments((*path, name), "encoders", str(inner["type"]), rest, problems)
+        elif isinstance(inner, dict):
+            problems.add((*path, name), f'"type" is missing; known: {", ".join(sorted(registry.table("encoders")))}')
 
 
 def _wiring(recipe: Recipe, problems: Problems) -> None:

@@ -10,7 +10,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -25,6 +25,10 @@ PACKAGES = {
     "benchmarks": "mmllm.eval.benchmarks",
 }
 """Group -> package whose ``TABLE`` lists it; third parties add to a group by entry points named ``mmllm.<group>``."""
+
+
+EncoderPart = Mapping[str, Any]
+"""An argument that is an encoder itself: its ``type`` and arguments; the recipe's checks look into it."""
 
 
 class UnknownName(LookupError):

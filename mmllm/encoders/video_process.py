@@ -1,0 +1,127 @@
+"""The other side of ``video_worker.py``: starts it, asks it within a time limit, ends it where it hangs or crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmllm.encoders.video_worker import END, FRAME, LENGTH
+from mmllm.types import MediaError
+
+PIECE = 2**20
+"""Most bytes of one read or write."""
+
+
+class VideoProcess:
+    """One running worker of one process; not safe for two threads at once, and of no use after a fork.
+
+    It ends with this object, and when the process that started it has ended.
+    """
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("video_worker.py")
+        # -P: the folder of the script, whose files have names of libraries (open_clip), is no place to import from.
+        self._popen = subprocess.Popen(
+            [sys.executable, "-P", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
+        for stream in (self._popen.stdin, self._popen.stdout):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+        self._end = weakref.finalize(self, _end, self._popen, os.getpid())
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there to be asked."""
+        return self._end.alive and self._popen.poll() is None
+
+    def end(self) -> None:
+        """Kill it, whatever it does."""
+        self._end()
+
+    def ask(self, request: Mapping[str, Any], data: bytes, timeout: float) -> tuple[dict[str, Any], list[bytes]]:
+        """(what its last message says, bytes of the frames) for a request with the file's bytes, if it has any.
+
+        Raises:
+            MediaError: no answer within ``timeout`` seconds, or the worker ended; its message ends a sentence that
+                begins with the file's name. The worker is ended then.
+        """
+        deadline = time.monotonic() + timeout
+        head = json.dumps({**request, "bytes": len(data), "timeout": timeout}).encode()
+        frames: list[bytes] = []
+        try:
+            self._write(LENGTH.pack(b"R", len(head)) + head, deadline)
+            self._write(data, deadline)
+            while True:
+                kind, length = LENGTH.unpack(self._read(LENGTH.size, deadline))
+                content = self._read(length, deadline)
+                if kind == END:
+                    return json.loads(content), frames
+                assert kind == FRAME
+                frames.append(content)
+        except TimeoutError:
+            self.end()
+            raise MediaError(f"was not decoded within {timeout:g} s, so its decoder was ended") from None
+        except (BrokenPipeError, EOFError):
+            raise MediaError(f"crashed its decoder ({self._how_it_ended()}); it is damaged or not supported") from None
+        except BaseException:
+            self.end()  # half an answer may be on its way: it would be taken for the next one's
+            raise
+
+    def _write(self, data: bytes, deadline: float) -> None:
+        assert self._popen.stdin is not None
+        file, rest = self._popen.stdin.fileno(), memoryview(data)
+        while rest:
+            _wait(file, select.POLLOUT, deadline)
+            rest = rest[os.write(file, rest[:PIECE]) :]
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        assert self._popen.stdout is not None
+        file, data = self._popen.stdout.fileno(), bytearray()
+        while len(data) < length:
+            _wait(file, select.POLLIN, deadline)
+            piece = os.read(file, min(PIECE, length - len(data)))
+            if not piece:
+                raise EOFError
+            data += piece
+        return bytes(data)
+
+    def _how_it_ended(self) -> str:
+        self.end()
+        code = self._popen.returncode
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _wait(file: int, event: int, deadline: float) -> None:
+    """Until the pipe can be used or has ended; TimeoutError at the deadline."""
+    poll = select.poll()
+    poll.register(file, event)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError
+
+
+def _end(popen: subprocess.Popen[bytes], owner: int) -> None:
+    """Kill and reap a worker, in the process that started it only; a fork just closes its ends of the pipes."""
+    for stream in (popen.stdin, popen.stdout):
+        assert stream is not None
+        stream.close()
+    if os.getpid() == owner:
+        popen.kill()  # does nothing where it has been seen to end
+        popen.wait()

@@ -1,0 +1,111 @@
+"""A video file to upright RGB frames and their times, decoded by a program of its own, for the ``frames`` encoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal, get_args
+
+import numpy
+from numpy.typing import NDArray
+
+from mmllm.encoders.video_process import VideoProcess
+from mmllm.types import MediaError, MmllmError
+
+Backend = Literal["decord", "pyav"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames taken of one file."""
+
+    frames: list[NDArray[numpy.uint8]]
+    """uint8[H, W, 3] each, RGB, upright."""
+    seconds: list[float]
+    """Time of each after the file's first frame, from its presentation time stamps."""
+
+
+class _Line:
+    """The worker of one process and what keeps its threads apart."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.worker: VideoProcess | None = None
+
+
+class VideoReading:
+    """Takes frames out of video files in a worker process, which it starts when first asked and again when it died.
+
+    ``frames`` and ``fps``: which ones, see ``video_worker.sampled``. ``timeout`` seconds per file, after which the
+    worker is killed. ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before anything is decoded.
+    Threads of one process wait for each other; a forked process has a worker of its own.
+
+    Both backends give the same frames: those of the stream that FFmpeg calls best, in order of presentation, without
+    those an edit list hides; turned upright by whole quarters as the display matrix says (mirrored or odd angles are
+    refused). Pixels that are not square stay as they are stored.
+    """
+
+    def __init__(
+        self, *, frames: int, fps: float | None, backend: str, timeout: float, max_pixels: int, max_seconds: float
+    ) -> None:
+        if backend not in get_args(Backend):
+            raise MmllmError(f'backend: "{backend}" is unknown; known: {", ".join(get_args(Backend))}.')
+        numbers = {"frames": frames, "timeout": timeout, "max_pixels": max_pixels, "max_seconds": max_seconds}
+        for name, value in numbers.items() if fps is None else {**numbers, "fps": fps}.items():
+            if not value > 0:
+                raise MmllmError(f"{name}: {value:g} must be more than 0.")
+        self.backend, self.timeout = backend, timeout
+        self.asked = {"frames": frames, "fps": fps, "max_pixels": max_pixels, "max_seconds": max_seconds}
+        self._lines: dict[int, _Line] = {}
+        """Process id -> its worker: a fork sees its parent's, which it must not use."""
+
+    def measure(self, media: str | Path | bytes) -> list[float]:
+        """Times of the frames that ``read`` would give, from the container's packets; MediaError as there."""
+        return list(self._ask(media, None)[0]["seconds"])
+
+    def read(self, media: str | Path | bytes) -> Clip:
+        """The frames of one file; MediaError where it cannot be read, is over a limit, hangs or crashes its decoder."""
+        end, frames = self._ask(media, self.backend)
+        shape = (end["height"], end["width"], 3)
+        return Clip([numpy.frombuffer(frame, numpy.uint8).reshape(shape) for frame in frames], end["seconds"])
+
+    def worker(self) -> int | None:
+        """Process id of this process's worker, if one is running."""
+        line = self._lines.get(os.getpid())
+        return line.worker.pid if line is not None and line.worker is not None and line.worker.alive else None
+
+    def close(self) -> None:
+        """End this process's worker, if there is one."""
+        line = self._lines.pop(os.getpid(), None)
+        if line is not None and line.worker is not None:
+            line.worker.end()
+
+    def _ask(self, media: str | Path | bytes, backend: str | None) -> tuple[dict[str, Any], list[bytes]]:
+        """The worker's answer for one file; its complaints become errors that name the file."""
+        data = media if isinstance(media, bytes) else b""
+        where = f"video of {len(media)} bytes" if isinstance(media, bytes) else f"video {media}"
+        if not isinstance(media, bytes) and not Path(media).is_file():
+            raise MediaError(f"{where} does not exist or is no file.")
+        if not (data or (not isinstance(media, bytes) and Path(media).stat().st_size)):
+            raise MediaError(f"{where} is empty.")
+        path = None if isinstance(media, bytes) else str(Path(media).absolute())
+        line = self._lines.setdefault(os.getpid(), _Line())  # one step: two threads get the same
+        with line.lock:
+            if line.worker is None or not line.worker.alive:
+                line.worker = VideoProcess()
+            try:
+                end, frames = line.worker.ask({**self.asked, "path": path, "backend": backend}, data, self.timeout)
+            except MediaError as error:
+                raise MediaError(f"{where} {error}.") from error
+        if "missing" in end:
+            raise MmllmError(f"video cannot be read with {self.backend}: {end['missing']}.")
+        if "error" in end:
+            raise MediaError(f"{where} {end['error']}.")
+        return end, frames
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """Without its workers: a copy or another process starts its own."""
+        return {**vars(self), "_lines": {}}

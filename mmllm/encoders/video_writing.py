@@ -1,0 +1,37 @@
+"""Frames to the bytes of a small mp4 file (H.264): tiny media of the ``frames`` encoder, miniature clips."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+import numpy
+from numpy.typing import NDArray
+
+TICKS = 1000
+"""Units of time in a second."""
+
+
+def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], quality: int = 18) -> bytes:
+    """An mp4 file of frames uint8[H, W, 3] (H and W even) shown from those times on; the rate may vary.
+
+    ``quality`` is x264's constant rate factor: 0 loses nothing but colour's resolution, 51 is worst.
+    """
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = None
+        for pixels, second in zip(frames, seconds, strict=True):
+            if stream is None:
+                stream = container.add_stream("libx264", rate=25, options={"crf": str(quality), "threads": "1"})
+                stream.height, stream.width = pixels.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = Fraction(1, TICKS)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(second * TICKS), Fraction(1, TICKS)
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode())
+    return out.getvalue()
