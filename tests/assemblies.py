@@ -57,7 +57,11 @@ def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> A
 
 
 def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
-    """The rows packed in order, with random pictures drawn from each row's seed."""
+    """The rows packed in order, with random pictures drawn from each row's seed.
+
+    The first two pieces of text are the user's first message, each later one is a message of its own; labelled text is
+    the assistant's.
+    """
     lengths = {key: reader.tokens(None) for key, reader in assembly.readers().items()}
     ids: list[torch.Tensor] = []
     filled: dict[str, list[int]] = {key: [] for key in lengths}
@@ -65,12 +69,14 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
     owners: dict[str, list[int]] = {key: [] for key in lengths}
     media_ids: list[torch.Tensor] = []
     pixels: dict[str, list[torch.Tensor]] = {key: [] for key in lengths}
-    labels, sizes = [], []
+    labels, questions, sizes = [], [], []
     for number, row in enumerate(rows):
         generator = torch.Generator().manual_seed(row.seed)
-        made = []
+        made, asked = [], []
         for piece in row.pieces:
             if isinstance(piece, int):
+                n_before = sum(bool(len(numbers) and numbers[0] >= 0) for numbers in asked)
+                asked.append(torch.full((piece,), max(0, n_before - 1)))
                 made.append(torch.randint(3, 360, (piece,), generator=generator))
                 media_ids.append(torch.full((piece,), -1))
                 continue
@@ -85,12 +91,14 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
             shape = encoder.dummy()["pixels"].shape  # type: ignore[operator]
             pixels[piece].append(torch.randn(shape, generator=generator))
             made.append(torch.zeros(size, dtype=torch.int64))
+            asked.append(torch.full((size,), -1))
         ids.append(torch.cat(made))
         sizes.append(len(ids[-1]))
         label = torch.full_like(ids[-1], IGNORE)
         if row.n_labels:
             label[-row.n_labels :] = ids[-1][-row.n_labels :]
         labels.append(label)
+        questions.append(torch.cat(asked).masked_fill(label != IGNORE, -1))
     many = torch.tensor(sizes, dtype=torch.int64)
     empty = torch.zeros(0, dtype=torch.int64)
     return Batch(
@@ -106,4 +114,5 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
         owners={key: torch.tensor(owners[key]) for key, items in pixels.items() if items},
         names=[row.name or f"row {row.seed}" for row in rows],
         sources=[row.source for row in rows],
+        questions=torch.cat([*questions, empty]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from mmllm import registry
 from mmllm.assembly.model import Assembly, seed_for
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
-from mmllm.types import Batch
+from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.types import Batch, Features
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm
 
@@ -35,6 +37,22 @@ ROWS = (
 WITH_IMAGE = {0, 2, 3}
 
 
+class Clips(HfVisionEncoder):
+    """The tiny encoder whose 4 x 4 patches are told to be 4 frames of 2 x 2, for connectors that need time."""
+
+    def grid(self, inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+        """(time, rows, cols) of one item; of a batch, which its forward asks for, what it really has."""
+        return (4, 2, 2) if inputs["pixels"].dim() == 3 else super().grid(inputs)
+
+    def fixed_grid(self) -> tuple[int, ...]:
+        """Of every item."""
+        return (4, 2, 2)
+
+    def forward(self, **inputs: torch.Tensor) -> Features:
+        """The features of the pictures."""
+        return replace(super().forward(**inputs), grid=(4, 2, 2))
+
+
 def key_of(variant: str) -> str:
     """Key of the connector under test in :func:`inside`."""
     return "image" if variant.endswith(" from image") else "inner"
@@ -48,6 +66,8 @@ def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = N
     connectors: dict[str, Connector] = {}
     if key_of(variant) == "image":
         connectors["image"] = made.tiny(encoder.dim, llm)
+        if len(made.tiny_grid) == 3:
+            encoder.__class__ = Clips
     else:
         connectors["image"] = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
         connectors["inner"] = made.tiny(0, llm)
@@ -93,7 +113,8 @@ def shortened(batch: Batch, n: int) -> Batch:
     lengths = batch.cu_seqlens.diff()
     kept = batch.position_ids < (lengths - n)[batch.sequence_ids]
     new = kept.long().cumsum(0) - 1
-    row = {name: getattr(batch, name)[kept] for name in ("input_ids", "labels", "position_ids", "sequence_ids")}
+    names = ("input_ids", "labels", "position_ids", "sequence_ids", "questions")
+    row = {name: getattr(batch, name)[kept] for name in names}
     bounds = nn.functional.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
     moved = {name: {k: new[v] for k, v in getattr(batch, name).items()} for name in ("places", "starts")}
     return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds, **moved)
