@@ -107,7 +107,8 @@ def test_paths_bytes_and_opened_pictures_are_the_same(encoder: Encoder, tmp_path
 
 
 def test_what_cannot_be_read_is_a_media_error(encoder: Encoder, tmp_path) -> None:
-    for media in (tmp_path / "missing.png", b"not a picture", b""):
+    damaged = b"\xff\xfe not text" if encoder.modality == "document" else b"not a picture"
+    for media in (tmp_path / "missing.png", damaged, b""):
         with pytest.raises(MediaError):
             encoder.read(media)
 

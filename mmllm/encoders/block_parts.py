@@ -9,8 +9,13 @@ from torch import nn
 from mmllm.types import MmllmError
 
 ATTENTION = ("attention", "self_attn", "attn")
-NORM_ATTENTION = ("layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1")
-NORM_MLP = ("layernorm_after", "norm2", "layer_norm2", "final_layer_norm", "ln_2")
+NORM_ATTENTION = (
+    "layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1", "input_layernorm",
+)  # fmt: skip
+NORM_MLP = (
+    "layernorm_after", "norm2", "layer_norm2", "final_layer_norm", "ln_2", "pre_feedforward_layernorm",
+    "post_attention_layernorm",
+)  # fmt: skip
 MLP = ("mlp", "feed_forward")
 SCALE_ATTENTION = ("layer_scale1", "ls_1", "ls1")
 SCALE_MLP = ("layer_scale2", "ls_2", "ls2")

@@ -6,4 +6,7 @@ TABLE: dict[str, str] = {
     "msvd_qa": "mmllm.sources.msvd_qa:MsvdQa",
     "msrvtt_qa": "mmllm.sources.msrvtt_qa:MsrvttQa",
     "nextqa": "mmllm.sources.nextqa:NextQa",
+    "modelnet": "mmllm.sources.modelnet:ModelNet",
+    "planetoid": "mmllm.sources.planetoid:Planetoid",
+    "text_attributed_graph": "mmllm.sources.text_attributed_graph:TextAttributedGraph",
 }

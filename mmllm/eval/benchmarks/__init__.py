@@ -14,4 +14,9 @@ TABLE: dict[str, str] = {
     "msrvtt_qa": "mmllm.eval.benchmarks.msrvtt_qa:MsrvttQa",
     "nextqa": "mmllm.eval.benchmarks.nextqa:NextQa",
     "mvbench": "mmllm.eval.benchmarks.mvbench:MvBench",
+    "modelnet": "mmllm.eval.benchmarks.modelnet:ModelNet",
+    "mini_points": "mmllm.eval.benchmarks.mini_points:MiniPoints",
+    "mini_recall": "mmllm.eval.benchmarks.mini_recall:MiniRecall",
+    "node_classification": "mmllm.eval.benchmarks.node_classification:NodeClassification",
+    "mini_graph": "mmllm.eval.benchmarks.mini_graph:MiniGraph",
 }
