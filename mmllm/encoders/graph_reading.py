@@ -19,6 +19,9 @@ from mmllm.types import MediaError
 MAX_BYTES = 16 * 2**20
 """Largest JSON graph that is read, known before it is parsed."""
 FORM = 'a graph is {"nodes": ["text", ...], "edges": [[0, 1], ...]}'
+EDGES = ("edges.npy", "edges.npz")
+FOLDERS_FILE = "graph.json"
+"""Says whether a folder's edges have a direction; as a path it stands for the folder."""
 GIVEN = "states.safetensors"
 """A folder's own node states; what a text model made is in files of :mod:`mmllm.encoders.graph_states`."""
 
@@ -81,8 +84,9 @@ def graph_of_json(content: bytes, where: str, most_nodes: int, most_edges: int) 
 def graph_of_folder(folder: Path) -> Graph:
     """A folder: ``edges.npy`` (or ``edges.npz`` with ``edges``) int[E, 2], and ``texts.jsonl`` or states, or both.
 
-    ``texts.jsonl`` has a text or ``{"text": ...}`` a line, ``states.safetensors`` a tensor ``states`` float[nodes, W],
-    ``graph.json`` may say ``{"directed": true}``. Raises ``MediaError`` where they do not fit each other.
+    ``texts.jsonl`` has a text or ``{"text": ...}`` a line, ``states.safetensors`` a tensor ``states`` float[nodes, W].
+    ``graph.json``, which as a path stands for the folder, may say ``{"directed": true}``. Raises ``MediaError`` where
+    they do not fit each other.
     """
     where = f"graph folder {folder}"
     texts = _texts(folder / "texts.jsonl", where) if (folder / "texts.jsonl").is_file() else None
@@ -138,7 +142,7 @@ def _texts(file: Path, where: str) -> list[str]:
 
 
 def _edges(folder: Path, where: str) -> numpy.ndarray:
-    for name in ("edges.npy", "edges.npz"):
+    for name in EDGES:
         if (folder / name).is_file():
             try:
                 found = numpy.load(folder / name, allow_pickle=False)
@@ -149,7 +153,7 @@ def _edges(folder: Path, where: str) -> numpy.ndarray:
 
 
 def _directed(folder: Path, where: str) -> bool:
-    file = folder / "graph.json"
+    file = folder / FOLDERS_FILE
     if not file.is_file():
         return False
     try:

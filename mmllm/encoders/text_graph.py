@@ -16,7 +16,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.graph_reading import MAX_BYTES, Graph, graph_of_folder, graph_of_json, split_node
+from mmllm.encoders.graph_reading import (
+    EDGES,
+    FOLDERS_FILE,
+    MAX_BYTES,
+    Graph,
+    graph_of_folder,
+    graph_of_json,
+    split_node,
+)
 from mmllm.encoders.graph_states import PAD, TextModel, states_file, states_of_texts, write_tiny_model
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 
@@ -196,6 +204,8 @@ class TextGraphEncoder(Encoder):
         return max(self.max_nodes, 10_000), self.max_edges
 
     def _of_path(self, path: Path) -> Graph:
+        if path.name == FOLDERS_FILE and any((path.parent / name).is_file() for name in EDGES):
+            path = path.parent
         if path.is_file():
             if path.stat().st_size > MAX_BYTES:
                 raise MediaError(f"graph {path} is over {MAX_BYTES} bytes; larger graphs are folders.")
