@@ -3,6 +3,7 @@
 TABLE: dict[str, str] = {
     "chat_jsonl": "mmllm.sources.chat_jsonl:ChatJsonl",
     "easy_vqa": "mmllm.sources.easy_vqa:EasyVqa",
+    "fsdd": "mmllm.sources.fsdd:Fsdd",
     "msvd_qa": "mmllm.sources.msvd_qa:MsvdQa",
     "msrvtt_qa": "mmllm.sources.msrvtt_qa:MsrvttQa",
     "nextqa": "mmllm.sources.nextqa:NextQa",

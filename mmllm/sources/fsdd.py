@@ -1,0 +1,119 @@
+"""Free Spoken Digit Dataset (Jackson et al., github.com/Jakobovski/free-spoken-digit-dataset): one digit a file."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmllm.sources.source import Source
+from mmllm.types import Message, MmllmError, Sample
+
+QUESTION = "what digit is it?"
+TEST_TAKES = range(5)
+"""The official test part: takes 0 to 4 of every speaker and digit; the others are for training."""
+_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file ``{digit}_{speaker}_{take}.wav``."""
+
+    file: Path
+    digit: int
+    speaker: str
+    take: int
+
+
+class Fsdd(Source):
+    """A spoken digit (8 kHz WAV) and a question about it; reads ``path``/recordings/{digit}_{speaker}_{take}.wav.
+
+    ``takes``: numbers of the recordings to use, all but the test part 0..4 unless given. ``speakers``: their names, all
+    unless given. ``question`` is what the user asks; the answer is the digit's figure.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        takes: Sequence[int] | None = None,
+        speakers: Sequence[str] | None = None,
+        question: str = QUESTION,
+    ) -> None:
+        self.name = "fsdd"
+        found = recordings(Path(path))
+        train = sorted({one.take for one in found} - set(TEST_TAKES))
+        self._rows = chosen(found, train if takes is None else takes, speakers)
+        self._question = question
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Recording ``index`` as a conversation, named ``fsdd:<file without ending>``."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row = self._rows[index]
+        messages = (Message("user", f"<audio>\n{self._question}"), Message("assistant", str(row.digit)))
+        return Sample(f"{self.name}:{row.file.stem}", messages, {"audio": (row.file,)})
+
+    @classmethod
+    def tiny(cls, folder: Path) -> Fsdd:
+        """Four recordings of two speakers, of which two are for training."""
+        write_tiny(folder)
+        return cls(str(folder))
+
+
+def recordings(path: Path) -> list[Recording]:
+    """All recordings of the repository's folder, in the order of their names.
+
+    Raises:
+        MmllmError: the folder is missing, empty, or holds a WAV file with another kind of name.
+    """
+    folder = path / "recordings"
+    files = sorted(folder.glob("*.wav"))
+    if not files:
+        raise MmllmError(
+            f"there is no {folder} with WAV files in it; fetch github.com/Jakobovski/free-spoken-digit-dataset and "
+            "give path its folder"
+        )
+    found = []
+    for file in files:
+        match = _NAME.fullmatch(file.name)
+        if match is None:
+            raise MmllmError(f"{file} is not named {{digit}}_{{speaker}}_{{take}}.wav")
+        found.append(Recording(file, int(match[1]), match[2], int(match[3])))
+    return found
+
+
+def chosen(found: Sequence[Recording], takes: Sequence[int], speakers: Sequence[str] | None) -> list[Recording]:
+    """The recordings of these takes and speakers; MmllmError where one of them does not exist."""
+    for what, wanted, there in (
+        ("take", set(takes), {one.take for one in found}),
+        ("speaker", set(speakers or ()), {one.speaker for one in found}),
+    ):
+        unknown = sorted(map(str, wanted - there))
+        if unknown:
+            known = ", ".join(map(str, sorted(there)))
+            raise MmllmError(f"fsdd has no {what} {', '.join(unknown)}; there are {known}")
+    rows = [one for one in found if one.take in takes and (speakers is None or one.speaker in speakers)]
+    if not rows:
+        raise MmllmError(f"fsdd has no recording of takes {list(takes)} by the speakers asked for")
+    return rows
+
+
+def write_tiny(folder: Path) -> None:
+    """Four recordings of a tenth of a second: takes 0 and 5 of two speakers."""
+    (folder / "recordings").mkdir(parents=True)
+    for digit, speaker, take in ((3, "anna", 0), (3, "anna", 5), (7, "ben", 0), (7, "ben", 5)):
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(struct.pack("<800h", *(3000 * ((n // digit) % 2) for n in range(800))))
+        (folder / "recordings" / f"{digit}_{speaker}_{take}.wav").write_bytes(buffer.getvalue())
