@@ -42,23 +42,24 @@ class Inputs:
         """Key of the encoder for ``modality``; MediaError where the model lacks that sense."""
         if modality not in self.keys:
             known = [SENSES[name].plural for name in SENSES if name in self.keys]
-            takes = f"it takes text, {listed(known)}" if known else "send text only"
+            takes = f"it takes {listed(['text', *known])}" if known else "send text only"
             raise MediaError(f"This model takes no {SENSES[modality].plural}; {takes}.")
         return self.keys[modality]
 
     def check_seconds(self, modality: str, items: Sequence[Any], limits: Limits) -> None:
-        """MediaError for a video or sound that is too long, as far as its header says so; nothing is decoded."""
-        if modality not in ("video", "audio"):
+        """MediaError for a video that is too long, as far as its header says so; nothing is decoded."""
+        if modality != "video":  # of a sound ``media`` reads the header itself
             return
         encoder = self.encoders[self.key(modality)]
         for number, item in enumerate(items, 1):
-            name = f"{SENSES[modality].noun.capitalize()} {number}"
             try:
                 seconds = encoder.seconds(encoder.measure(item))
             except MediaError as error:
-                raise MediaError(f"{name}: {error}") from error
+                raise MediaError(f"Video {number}: {error}") from error
             if seconds and seconds[-1] > limits.max_seconds:
-                raise MediaError(f"{name} lasts {seconds[-1]:.0f} s or longer; at most {limits.max_seconds:g} s.")
+                raise MediaError(
+                    f"Video {number} lasts {seconds[-1]:.0f} s or longer; at most {limits.max_seconds:g} s."
+                )
 
 
 def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -> Sample:

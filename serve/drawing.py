@@ -9,6 +9,7 @@ import io
 import threading
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,7 +96,7 @@ def points(cloud: Floats) -> Image.Image:
     """float[P, 3] seen from the side and above, coloured by height; at most ``DRAWN_POINTS``, evenly chosen."""
     chosen = cloud[np.linspace(0, len(cloud) - 1, min(len(cloud), DRAWN_POINTS)).astype(int)]
     figure = Figure(figsize=(4, 4), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1), projection="3d")
+    axes: Any = figure.add_axes((0, 0, 1, 1), projection="3d")
     axes.scatter(chosen[:, 0], chosen[:, 1], chosen[:, 2], c=chosen[:, 2], cmap="viridis", s=4)
     spans = np.ptp(chosen, axis=0)
     axes.set_box_aspect(np.maximum(spans / max(spans.max(), 1e-9), 0.05))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import soundfile
 from PIL import Image
 
 from mmllm.types import MediaError
@@ -75,7 +76,7 @@ def read_files(modality: str, urls: Sequence[str], limits: Limits) -> tuple[byte
     names = [f"{noun} {number}" for number in range(1, len(urls) + 1)]
     files = [decode_url(url, name, limits.max_body, modality) for url, name in zip(urls, names, strict=True)]
     for data, name in zip(files, names, strict=True):
-        check_beginning(modality, data, name)
+        check_header(modality, data, name, limits)
     return tuple(files)
 
 
@@ -86,11 +87,27 @@ def check_count(modality: str, count: int, limits: Limits) -> None:
         raise MediaError(f"{count} {plural} were sent; this server takes at most {most} per request.")
 
 
-def check_beginning(modality: str, data: bytes, name: str) -> None:
-    """MediaError where a file does not begin as its sense's files do, so that no decoder has to find out."""
+def check_header(modality: str, data: bytes, name: str, limits: Limits) -> None:
+    """MediaError where a file does not begin as its sense's files do, so that no decoder has to find out.
+
+    A sound must be one that libsndfile opens and its header must not be over ``max_seconds``: nothing else may get at
+    it in the server's own process. A video's length is known to its encoder only (``Inputs.check_seconds``).
+    """
     sense = SENSES[modality]
-    if not sense.begins(data):
+    seconds = 0.0
+    readable = sense.begins(data)
+    if readable and modality == "audio":
+        try:
+            found = soundfile.info(io.BytesIO(data))
+            seconds = found.frames / found.samplerate
+        except (soundfile.LibsndfileError, ZeroDivisionError):
+            readable = False
+    if not readable:
         raise MediaError(f"{name} is not a {sense.noun} that can be read; send a {', '.join(sense.endings)} file.")
+    if seconds > limits.max_seconds:
+        raise MediaError(
+            f"{name} lasts {seconds:.0f} s; at most {limits.max_seconds:g} s are read, so send less of it."
+        )
 
 
 def decode_url(url: str, name: str, max_bytes: int, modality: str = "image") -> bytes:
@@ -160,5 +177,5 @@ def open_path(path: Path, limits: Limits, modality: str = "image") -> Image.Imag
     data = path.read_bytes()
     if modality == "image":
         return load(open_bytes(data, name, limits.max_pixels), name)
-    check_beginning(modality, data, name)
+    check_header(modality, data, name, limits)
     return data

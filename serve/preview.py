@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,19 @@ from serve.media import Limits
 from serve.parts import MediaContent, modality_of, url_of
 from serve.schema import ApiError
 
+if TYPE_CHECKING:
+    from mmllm.encoders.graph_reading import Graph
+
 FRAMES = 6
 """Of a video, at most."""
 NODES = 60
 """Of a graph, at most; those nearest to the node that it is about, or to the one with most neighbours."""
+MOST = (10_000, 100_000)
+"""Nodes and edges of a graph that is drawn."""
 LETTERS = 400
 """Of a document, and of the labels of a graph."""
+RATE = 16_000
+"""Samples per second of a sound that is drawn: what speech encoders take."""
 SIDE = 320
 """Longest side of a picture or frame in pixels."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -108,18 +115,12 @@ class Previewer:
         return Preview(f"video of {clip.seconds[-1]:.1f} s, {width} x {height} pixels", tuple(frames))
 
     def audio(self, item: bytes) -> Preview:
-        """Waveform and spectrogram of all channels' mean, as far as ``max_seconds`` go."""
-        import soundfile
+        """Waveform and spectrogram of what an encoder at 16 kHz hears."""
+        from mmllm.encoders.audio_reading import read_sound
 
-        try:
-            with soundfile.SoundFile(io.BytesIO(item)) as file:
-                rate, channels = file.samplerate, file.channels
-                samples = file.read(int(self.limits.max_seconds * rate), dtype="float32", always_2d=True).mean(axis=1)
-        except (soundfile.LibsndfileError, RuntimeError, ValueError, MemoryError) as error:
-            raise MediaError(f"The sound could not be read ({str(error)[:100]}).") from error
-        samples = np.nan_to_num(samples)
-        caption = f"sound of {len(samples) / rate:.1f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}"
-        return Preview(caption, (("", drawing.sound(samples, rate)),), blocks(samples))
+        samples = read_sound(item, RATE, self.limits.max_seconds)
+        caption = f"sound of {len(samples) / RATE:.1f} s"
+        return Preview(caption, (("", drawing.sound(samples, RATE)),), blocks(samples))
 
 
 def image(item: Image.Image) -> Preview:
@@ -127,33 +128,39 @@ def image(item: Image.Image) -> Preview:
     return Preview(f"image of {item.width} x {item.height} pixels", (("", _small(item)),))
 
 
-def graph(item: bytes | str | Path) -> Preview:
+def graph(item: bytes | Path) -> Preview:
     """Nodes and edges, drawn around the node that it is about where there are many."""
-    from mmllm.encoders.graph_reading import graph_of_folder, graph_of_json, split_node
-
-    node = None
-    if isinstance(item, bytes):
-        found = graph_of_json(item, "The graph", 10_000, 100_000)
-    else:
-        path, node = split_node(item)
-        if not path.exists():
-            raise MediaError(f"{path} is not a file or folder; give the path of a graph.")
-        found = graph_of_folder(path) if path.is_dir() else graph_of_json(path.read_bytes(), f"{path}", 10_000, 100_000)
-    node = found.target if node is None else node
+    found, node = _graph_of(item)
     links, n_nodes = found.links, found.n_nodes
-    caption = f"graph of {n_nodes} nodes and {len(links.senders)} links"
     if not n_nodes or (node is not None and not 0 <= node < n_nodes):
         raise MediaError(f"The graph has no node {node or 0}; it has {n_nodes}.")
+    receivers = np.repeat(np.arange(n_nodes), np.diff(links.starts))
+    pairs = np.unique(np.sort(np.stack([links.senders, receivers]), axis=0), axis=1)  # each edge once, both ways or one
+    caption = f"graph of {_counted(n_nodes, 'node')} and {_counted(pairs.shape[1], 'edge')}"
     shown = np.arange(n_nodes)
     if n_nodes > NODES:
         middle = int(np.diff(links.starts).argmax()) if node is None else node
         shown = links.around(middle, (10, 5, 3), 0)[:NODES]
         caption += f"; {len(shown)} of them around node {middle} are drawn"
     caption += "" if node is None else f"; about node {node}"
-    centre = None if node is None or node not in shown else int(np.flatnonzero(shown == node)[0])
+    centre = None if node is None else int(np.flatnonzero(shown == node)[0])
     labels = [f"{number}" if found.texts is None else found.texts[number] for number in shown.tolist()]
     picture = drawing.graph(len(shown), links.among(shown).T, labels, centre)
     return Preview(caption, (("", picture),), _cut("; ".join(labels)))
+
+
+def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
+    """The graph of a file or folder, and the node it is about; MediaError where there is none."""
+    from mmllm.encoders.graph_reading import graph_of_folder, graph_of_json, split_node
+
+    if isinstance(item, bytes):
+        found = graph_of_json(item, "The graph", *MOST)
+        return found, found.target
+    path, node = split_node(item)
+    if not path.exists():
+        raise MediaError(f"{path} is not a file or folder; give the path of a graph.")
+    found = graph_of_folder(path) if path.is_dir() else graph_of_json(path.read_bytes(), f"{path}", *MOST)
+    return found, found.target if node is None else node
 
 
 def points(item: bytes) -> Preview:
@@ -180,6 +187,10 @@ def blocks(samples: NDArray[np.floating], width: int = 60) -> str:
     loud = np.maximum(np.abs(low), np.abs(high))
     steps = np.ceil(loud / max(float(loud.max()), 1e-6) * (len(BLOCKS) - 1)).astype(int)
     return "".join(BLOCKS[step] for step in steps)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _cut(text: str) -> str:
