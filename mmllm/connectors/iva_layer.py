@@ -57,9 +57,7 @@ class SpatialInteractor(nn.Module):
         self.output = nn.Linear(heads * head_dim, hidden, bias=False)
         self.gate = nn.Parameter(torch.zeros(1))
 
-    def forward(
-        self, h: Tensor, of: Tensor, frames: Tensor, weights: Tensor, patches: Tensor, real: Tensor
-    ) -> Tensor:
+    def forward(self, h: Tensor, of: Tensor, frames: Tensor, weights: Tensor, patches: Tensor, real: Tensor) -> Tensor:
         """States float[M, hidden] of the groups ``of`` int64[M] -> what is added to them.
 
         A group reads the ``frames`` int64[G, k] of ``patches`` float[N, F, P, D], weighted by float[G, k].
