@@ -33,7 +33,7 @@ class PointsEncoder(Encoder):
 
     Reads OFF (points drawn uniformly on its faces with ``seed``), PLY, NPY, NPZ and rows of x y z, all brought to the
     unit sphere. ``points`` are chosen by farthest point sampling and stay in that order, so the first half of them
-    is spread over the object as well, and half of those; the first ``tokens`` are the tokens' centres. A smaller cloud
+    is spread over the object, and half of those as well; the first ``tokens`` are the tokens' centres. A smaller cloud
     is filled up by repeating its points. Large clouds are thinned to four times ``points`` at random (``seed``) first.
 
     The tokens are made by the connector that works inside (``any2point``; ``receive``). Without one they are
@@ -94,8 +94,16 @@ class PointsEncoder(Encoder):
         cloud = on_unit_sphere(filled_up(cloud, self.points))
         if not torch.isfinite(cloud).all():
             raise MediaError("the points are too far from each other to be brought to one scale")
-        chosen = cloud[farthest_first(cloud, self.points)]
+        chosen = self._chosen(cloud)
         return {"points": (chosen * FIXED_POINT).round().to(torch.int16)}
+
+    def _chosen(self, cloud: Tensor) -> Tensor:
+        """float[P, 3], farthest first; of a cloud that has no more points only the first half needs to be in order."""
+        if len(cloud) > self.points or self.points == self.tokens:
+            return cloud[farthest_first(cloud, self.points)]
+        first = farthest_first(cloud, self.points // 2)
+        rest = torch.ones(len(cloud), dtype=torch.bool).index_fill(0, first, False)
+        return torch.cat([cloud[first], cloud[rest]])
 
     def measure(self, media: Any) -> Mapping[str, Tensor]:
         """Nothing needs to be known: every cloud has as many tokens."""
