@@ -82,4 +82,4 @@ def packed(assembly: Assembly, samples: Sequence[Sample], train: bool = True) ->
     """The conversations in one row."""
     readers = assembly.readers()
     prompter = Prompter(assembly.llm.tokenizer, ["video"], assembly.reads_questions)
-    return collate([encode(sample, prompter, readers, 256, train) for sample in samples], readers)
+    return collate([encode(sample, prompter, readers, 4096, train) for sample in samples], readers)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mmllm.assembly.build import build
+from mmllm.assembly.parts import set_trainable
 from mmllm.assembly.said import said
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.connectors.temporal_conv import TemporalConvConnector
-from mmllm.types import Features, MmllmError
+from mmllm.encoders.frames import tiny_clip
+from mmllm.recipe import load_recipe
+from mmllm.recipe_files import folder
+from mmllm.types import Features, Message, MmllmError, Sample
+from tests.clips import packed
+from tests.parts import tiny_llm_folder
+from tests.test_recipes_full_size import vision_folder
 
 DIM, LLM = 6, 10
 
@@ -188,3 +197,45 @@ def test_temporal_conv_refuses(words: dict[str, object], grid: tuple[int, ...] |
         connector = TemporalConvConnector(dim=DIM, llm_dim=LLM, **words)  # type: ignore[arg-type]
         assert grid is not None
         connector.tokens(grid)
+
+
+RECIPES = {
+    "temporal_conv": ("siglip", 384, 2 * 13 * 13, 2 * 13 * 13),
+    "iva": ("clip", 336, 3, 2),
+    "temporal_aligner": ("clip", 224, 3, 2),
+}
+"""Recipe -> (its encoder's kind, side of its pictures, tokens of a clip of three frames and of one of two)."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
+    """Nothing changed but its frozen parts and how many frames they see: every weight learns."""
+    kind, side, longer, shorter = RECIPES[name]
+    llm = tiny_llm_folder(tmp_path, "qwen2", max_position_embeddings=4096, num_hidden_layers=8)
+    (tmp_path / "vision").mkdir()
+    image = f"encoders.video.image.model={vision_folder(tmp_path / 'vision', kind, side)}"
+    fewer = "encoders.video.frames=4" if name == "temporal_conv" else "encoders.video.fps=5.0"
+    recipe = load_recipe(folder() / f"{name}.yaml", [f"llm.path={llm}", "llm.dtype=float32", image, fewer])
+    assembly = build(recipe, "cpu")
+    clips = [tiny_clip((200, 30, 30), 3), tiny_clip((30, 30, 200), 2)]
+    samples = [
+        Sample(
+            "clip", (Message("user", "<video> What is on the sign?"), Message("assistant", "red")), {"video": (one,)}
+        )
+        for one in clips
+    ]
+    batch = packed(assembly, samples)
+    assert len(batch.places["video"]) == longer + shorter
+    for stage in recipe.stages.values():
+        set_trainable(assembly, stage.train)
+        assembly.train()
+        for _ in range(2):
+            nll, extra = assembly(batch)
+            (nll / batch.n_labels + extra).backward()
+            learning = {key: p for key, p in assembly.named_parameters() if p.requires_grad}
+            with torch.no_grad():
+                for parameter in learning.values():
+                    assert parameter.grad is not None
+                    parameter -= 1e-2 * parameter.grad
+        assert [key for key, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
+        assert bool(extra > 0) == (name == "temporal_aligner")
