@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import deepspeed
 import torch
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from mmllm.assembly import parts
 from mmllm.assembly.model import Assembly
+from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_assembly
 
 CASES = {"zero 0": (0, False), "zero 2": (2, False), "zero 3, recomputed": (3, True)}
@@ -30,9 +32,8 @@ STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [
 """Per step the rows of rank 0 and of rank 1: media against text, one key against no sample, no label against one."""
 
 
-def losses(assembly: Assembly, stage: int) -> list[float]:
-    """Loss per label over both ranks, before each of the steps."""
-    rank = dist.get_rank()
+def trained(assembly: Assembly, stage: int, batches: Sequence[Batch]) -> list[float]:
+    """Loss per label over both ranks, before each of the steps; ``batches``: this rank's of each step."""
     optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], lr=1e-2)
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -42,8 +43,7 @@ def losses(assembly: Assembly, stage: int) -> list[float]:
     }
     engine = deepspeed.initialize(model=assembly, optimizer=optimizer, config=config)[0]
     found = []
-    for rows in STEPS:
-        batch = batch_of(assembly, rows[rank])
+    for batch in batches:
         n_labels = torch.tensor(float(batch.n_labels))
         dist.all_reduce(n_labels)
         nll, _ = engine(batch)
@@ -64,7 +64,9 @@ def main() -> None:
         parts.set_trainable(assemblies[name], EVERYTHING)
         assemblies[name].llm.gradient_checkpointing(recompute)
     deepspeed.init_distributed("gloo")
-    found = {name: losses(assembly, CASES[name][0]) for name, assembly in assemblies.items()}
+    rank = dist.get_rank()
+    batches = {name: [batch_of(one, rows[rank]) for rows in STEPS] for name, one in assemblies.items()}
+    found = {name: trained(one, CASES[name][0], batches[name]) for name, one in assemblies.items()}
     if os.environ["RANK"] == "0":
         sys.stdout.write(json.dumps(found) + "\n")
     dist.destroy_process_group()

@@ -17,8 +17,9 @@ def said(connector: Connector, features: Features, text: torch.Tensor | None) ->
     if connector.ragged:
         return _ragged(connector, features, text)
     groups = _groups(features)
+    more = _calls(len(groups), connector) - len(groups)  # before the first call: a rank that calls waits for the others
     answers = [connector(group, text) for _, group in groups]
-    for _ in range(_calls(len(groups), connector) - len(groups)):
+    for _ in range(more):
         answers[-1] = answers[-1] + connector(groups[-1][1], text) * 0.0
     if connector.memory is not None and len(groups) > 1:
         raise SampleError(

@@ -94,7 +94,7 @@ class Prompter:
 
     def plain(self, text: str) -> list[int]:
         """Ids of a text that stands between placeholders, nothing in it special."""
-        return self._piece("times", text, typed=False, first=False)[0] if text else []
+        return self._piece("times", text, typed=True, first=False)[0] if text else []
 
     # ---- rendering
 
