@@ -21,11 +21,12 @@ def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], qualit
     import av
 
     out = io.BytesIO()
+    options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
     with av.open(out, "w", format="mp4") as container:
         stream = None
         for pixels, second in zip(frames, seconds, strict=True):
             if stream is None:
-                stream = container.add_stream("libx264", rate=25, options={"crf": str(quality), "threads": "1"})
+                stream = container.add_stream("libx264", rate=25, options=options)
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)

@@ -18,6 +18,7 @@ TABLE: dict[str, str] = {
     "clotho_aqa": "mmllm.eval.benchmarks.clotho_aqa:ClothoAqa",
     "mini_sound": "mmllm.eval.benchmarks.mini_sound:MiniSound",
     "modelnet": "mmllm.eval.benchmarks.modelnet:ModelNet",
+    "mini_video": "mmllm.eval.benchmarks.mini_video:MiniVideo",
     "mini_points": "mmllm.eval.benchmarks.mini_points:MiniPoints",
     "mini_recall": "mmllm.eval.benchmarks.mini_recall:MiniRecall",
     "node_classification": "mmllm.eval.benchmarks.node_classification:NodeClassification",
