@@ -12,7 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.claims.lessons import MAKERS, Lesson
+from benchmarks.claims.lesson import Lesson
+from benchmarks.claims.lessons import MAKERS
 
 DATA = Path("runs/claims/data")
 TRAIN, TEST = 3000, 200
@@ -81,7 +82,8 @@ def digest_of(task: str, out: Path = DATA) -> str:
 
 def _messages(lesson: Lesson) -> list[dict[str, str]]:
     messages = []
-    before = "<image>" if lesson.image is not None else lesson.before
+    shown = lesson.image is not None or lesson.file is not None
+    before = f"<{lesson.modality}>" if shown else lesson.before
     for index, ask in enumerate(lesson.asks):
         question = f"{before}\n{ask.question}" if before and not index else ask.question
         messages.append({"role": "user", "content": question})
@@ -93,11 +95,17 @@ def _question(lesson: Lesson, folder: Path, number: int, total: Any) -> dict[str
     ask = lesson.asks[0]
     question = f"{lesson.before}\n{ask.question}" if lesson.before else ask.question
     row = {"id": f"{number:05d}", "question": question, "answers": [ask.answer], "kind": ask.kind}
-    picture = _picture(lesson, folder, number, total).get("image", [""])[0]
-    return row | ({"box": list(ask.box)} if ask.box else {}) | {"image": picture}
+    files = {key: paths[0] for key, paths in _picture(lesson, folder, number, total).items()}
+    return row | ({"box": list(ask.box)} if ask.box else {}) | {"image": ""} | files
 
 
 def _picture(lesson: Lesson, folder: Path, number: int, total: Any) -> dict[str, list[str]]:
+    if lesson.file is not None:
+        ending, content = lesson.file
+        file = f"images/{number:05d}{ending}"
+        (folder / file).write_bytes(content)
+        total.update(content)
+        return {lesson.modality: [file]}
     if lesson.image is None:
         return {}
     file = f"images/{number:05d}.png"

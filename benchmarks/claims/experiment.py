@@ -31,6 +31,8 @@ TABLE = {
     "pumgpt": "benchmarks.claims.pumgpt",
     "fine_detail": "benchmarks.claims.fine_detail",
     "meteora": "benchmarks.claims.meteora",
+    "any2point": "benchmarks.claims.any2point",
+    "text_memory": "benchmarks.claims.text_memory",
 }
 """Experiment -> module whose ``EXPERIMENT`` it is, in the order of the table."""
 RECIPES = (Path("benchmarks/claims/recipes"), Path("recipes/mini"))

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
 from PIL import Image, ImageDraw
 
+from benchmarks.claims.lesson import Lesson, Make
+from benchmarks.claims.lessons_points import clouds, facts
 from mmllm.mini.data import DESCRIBE, show
 from mmllm.mini.lm_lessons import matter_of
 from mmllm.mini.world.described import Ask
@@ -19,21 +21,6 @@ from mmllm.mini.world.render import draw_scene, ink
 from mmllm.mini.world.scenes import CELL, Thing, scene
 from mmllm.mini.world.text import graph, skill, sounds
 from mmllm.mini.world.words import COLOURS, COLUMNS, ITEMS, NAMES, NUMBERS, TOPICS
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One conversation: ``asks`` are its turns, ``before`` stands in front of the first one."""
-
-    asks: Sequence[Ask]
-    image: Image.Image | None = None
-    before: str = ""
-    group: str = ""
-    """The domain or task it belongs to, where a task of the claims has several; each gets a file of its own."""
-
-
-Make = Callable[[Random, bool], Lesson]
-"""(random numbers, held out) -> lesson; held out ones have one question."""
 
 
 def _scene(rng: Random, held_out: bool, most: int, kinds: dict[str, float], negated: float | None = None) -> Lesson:
@@ -269,5 +256,7 @@ MAKERS: dict[str, Make] = {
     "text_tasks": tasks,
     "text_pairs": pairs,
     "text_composite": composite,
+    "solids": clouds,
+    "facts": facts,
 }
 """Task of the claims -> what makes its lessons."""

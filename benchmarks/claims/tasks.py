@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from benchmarks.claims.data import DATA
 from mmllm.eval.benchmarks.benchmark import Question
 from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
@@ -39,7 +41,25 @@ class TextTask(MiniScenes):
         return Question(sample, row["question"], self.reference(row), row["kind"])
 
 
+class PointsTask(PictureTask):
+    """Questions about clouds of points."""
+
+    modality: ClassVar[str] = "points"
+
+
+class DocumentTask(PictureTask):
+    """Questions about texts that are read as a modality."""
+
+    modality: ClassVar[str] = "document"
+
+
+SENSES = {"solids": "PointsTask", "facts": "DocumentTask"}
+"""Tasks that show something else than pictures -> how they are asked."""
+
+
 def benchmark_of(task: str) -> str:
     """What the registry loads for a task: text tasks start with ``text``."""
+    if task in SENSES:
+        return f"benchmarks.claims.tasks:{SENSES[task]}"
     kind = "BoxTask" if task == "grounding" else "TextTask" if task.startswith("text") else "PictureTask"
     return f"benchmarks.claims.tasks:{kind}"
