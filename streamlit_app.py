@@ -21,6 +21,14 @@ from serve.client import Answer, Card, Preview, ServerFault, file_part, models, 
 
 # Comments, not strings, below these: Streamlit writes a string that stands alone onto the page.
 FORMATS = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+NAMES = {
+    "image": "an image",
+    "video": "a video",
+    "audio": "a sound",
+    "graph": "a graph",
+    "points": "a point cloud",
+    "document": "a document",
+}
 MAX_PIXELS = 50_000_000
 PREVIEW = 320  # longest side of a preview in pixels
 MAX_TURNS = 40  # older turns leave the page and the requests
@@ -162,10 +170,11 @@ def ask(server: str, model: str, card: Card, options: dict[str, Any], text: str,
 
 def hint(card: Card | None) -> str:
     """What may be attached."""
-    kinds = ["an image" if kind == "image" else f"a {kind}" for kind in (card.file_types if card else ())]
+    kinds = [NAMES.get(modality, modality) for modality in (card.file_types if card else ())]
     if not kinds:
         return "This model takes text only."
-    return f"Attach {' or '.join(kinds)} with **+**, or drop it on the field below, and ask about it."
+    several = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
+    return f"Attach {several} with **+**, or drop it on the field below, and ask about it."
 
 
 def main() -> None:

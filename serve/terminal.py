@@ -168,8 +168,10 @@ class Chat:
             return
         self.console.print(Text(shown.caption, style="dim"))
         if modality == "video":
-            self.console.print(draw(strip([picture for _, picture in shown.pictures]), 24 * len(shown.pictures)))
-            self.console.print(Text("  ".join(caption for caption, _ in shown.pictures), style="dim"))
+            count = len(shown.pictures)
+            cell = min(self.console.width // count, 24)
+            self.console.print(draw(strip([picture for _, picture in shown.pictures]), cell * count))
+            self.console.print(Text("".join(caption.ljust(cell) for caption, _ in shown.pictures), style="dim"))
         elif modality == "points":
             self.console.print(draw(shown.pictures[0][1]))
         if shown.text:

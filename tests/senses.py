@@ -125,7 +125,7 @@ def points_file(count: int = 40) -> bytes:
     return buffer.getvalue()
 
 
-DOCUMENT = b"the name is carl. the total is 42. " * 5
+DOCUMENT = b"the name is carl. the total is 42. " * 3
 FILES: dict[str, tuple[str, bytes]] = {
     "video": ("clip.mp4", video_file()),
     "audio": ("tone.wav", sound_file()),

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from serve.app import create_app
 from tests.chromium import executable, tab
+from tests.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
 from tests.serving import MODEL, running, tiny_generator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +84,44 @@ def image(tmp_path: Path) -> Path:
     pen.ellipse((190, 90, 280, 180), fill="#36c")
     picture.save(path)
     return path
+
+
+def test_a_user_attaches_a_video_a_sound_and_a_graph(tmp_path: Path) -> None:
+    messages = "document.querySelectorAll('[data-testid=stChatMessage]')"
+    files = {
+        "clip.mp4": video_file(size=(96, 64)),
+        "tone.wav": sound_file(seconds=2),
+        "chain.json": graph_file(8),
+        "sheet.npy": points_file(400),
+        "letter.txt": FILES["document"][1],
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with (
+        running(create_app(every_sense(), MODEL)) as server,
+        streamlit(server, tmp_path / "streamlit.log") as url,
+        tab(url, tmp_path / "profile") as page,
+    ):
+        page.wait("document.body.innerText.includes('Attach an image, a video, a sound')")
+        for name in files:
+            page.attach("[data-testid=stChatInput] input[type=file]", tmp_path / name)
+            page.wait(f"document.querySelector('[data-testid=stChatInput]').innerText.includes('{name}')")
+        page.type("[data-testid=stChatInputTextArea]", "What do you see and hear?")
+        page.click("[data-testid=stChatInputSubmitButton]")
+        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 60)
+        said = page.evaluate(f"{messages}[0].innerText")
+        for words in ("clip.mp4: video of 2.8 s, 96 x 64 pixels", "0.00 s", "2.75 s", "tone.wav: sound of 2.0 s",
+                      "graph of 8 nodes and 7 edges", "point cloud of 400 points", "the name is carl"):  # fmt: skip
+            assert words in said, said
+        pictures = f"[...{messages}[0].querySelectorAll('img')].map(one => one.naturalWidth)"
+        page.wait(f"{pictures}.length === 9 && {pictures}.every(width => width > 0)")
+        assert page.evaluate(f"{messages}[0].querySelectorAll('audio').length") == 1
+        page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
+        shot = Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png")).with_name("senses.png")
+        page.screenshot(shot)
+        assert page.errors == [] and "Traceback" not in (tmp_path / "streamlit.log").read_text()
+        with Image.open(shot) as seen:
+            assert len(seen.convert("RGB").getcolors(10**6) or ()) > 50
 
 
 def test_a_user_attaches_an_image_and_asks(server: str, image: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from mmllm.generate import Generator
 from mmllm.types import Message, Sample
 from serve.app import create_app
 from serve.media import Limits
+from tests.senses import FILES, every_sense
 from tests.serving import MODEL, file_bytes, picture, running, tiny_generator
 
 PAGE = Path(__file__).resolve().parents[1] / "streamlit_app.py"
@@ -123,6 +124,85 @@ def test_without_a_server_the_page_says_how_to_start_one(monkeypatch: pytest.Mon
     assert page.chat_input("ask").disabled and page.selectbox("model").disabled
     page.text_input("server").set_value(f"{server}/v1/").run()
     assert not page.error and page.selectbox("model").value == MODEL
+
+
+# ---- other senses
+
+
+@pytest.fixture(scope="module")
+def senses() -> Iterator[str]:
+    with running(create_app(every_sense(), MODEL, Limits(max_files=2, max_body=300_000))) as url:
+        yield url
+
+
+@pytest.fixture
+def wide_page(senses: str, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    """The page of a model with every sense."""
+    monkeypatch.setenv("MMLLM_SERVER", senses)
+    page = AppTest.from_file(str(PAGE), default_timeout=30).run()
+    assert not page.exception
+    page.number_input("max_tokens").set_value(6)
+    return page
+
+
+def test_what_may_be_attached_follows_the_model(wide_page: AppTest) -> None:
+    taken = set(wide_page.chat_input("ask").proto.file_type)
+    assert {".mp4", ".wav", ".json", ".npy", ".txt", ".png"} <= taken and ".exe" not in taken
+    assert "an image, a video, a sound, a graph, a point cloud or a document" in wide_page.info[0].value
+
+
+@pytest.mark.parametrize(
+    ("modality", "facts"),
+    [
+        ("video", "clip.mp4: video of 2.8 s, 48 x 32 pixels"),
+        ("audio", "tone.wav: sound of 0.5 s"),
+        ("graph", "chain.json: graph of 3 nodes and 2 edges; about node 1"),
+        ("points", "sheet.npy: point cloud of 40 points"),
+        ("document", "letter.txt: document of 24 words"),
+    ],
+)
+def test_each_sense_is_shown_and_answered(wide_page: AppTest, modality: str, facts: str) -> None:
+    name, data = FILES[modality]
+    ask(wide_page, "What?", (name, data, "application/octet-stream"))
+    assert not wide_page.error and len(turns(wide_page)) == 2 and "first token" in turns(wide_page)[1].note
+    message = wide_page.chat_message[0]
+    assert message.text[0].value.startswith(facts) and message.text[1].value == "What?"
+    (upload,) = turns(wide_page)[0].uploads
+    captions = [caption for caption, _ in upload.shown.pictures]
+    assert captions == {"video": ["0.00 s", "0.50 s", "1.00 s", "1.75 s", "2.25 s", "2.75 s"], "document": []}.get(
+        modality, [""]
+    )
+    assert all(picture.startswith(b"\x89PNG") for _, picture in upload.shown.pictures)
+    kinds = [child.type for child in message.children.values()]
+    between = {"audio": ["image", "audio"], "document": ["code"]}.get(modality, ["image"])
+    assert kinds == ["text", *between, "text"]
+    ask(wide_page, "And now?")
+    assert len(turns(wide_page)) == 4 and wide_page.chat_message[0].text[0].value.startswith(facts)
+
+
+def test_several_senses_in_one_question(wide_page: AppTest) -> None:
+    files = [(name, data, "application/octet-stream") for name, data in FILES.values()]
+    ask(wide_page, "What?", ("red.png", RED, "image/png"), *files)
+    assert not wide_page.error and len(turns(wide_page)[0].uploads) == 6 and len(turns(wide_page)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.mp4", b"no video", "a.mp4: Video 1 is not a video that can be read"),
+        ("a.mp4", FILES["video"][1][:80], "a.mp4: "),
+        ("a.wav", b"RIFF", "a.wav: Sound 1 is not a sound that can be read"),
+        ("a.json", b"{", "a.json: The graph is not JSON"),
+        ("a.npy", FILES["points"][1] + b"BROKEN", "the file is broken inside"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_banner(wide_page: AppTest, name: str, data: bytes, words: str) -> None:
+    ask(wide_page, "Hi")
+    ask(wide_page, "What?", (name, data, "application/octet-stream"))
+    (banner,) = wide_page.error
+    assert words in banner.value and len(turns(wide_page)) == 2
+    ask(wide_page, "Ho")
+    assert len(turns(wide_page)) == 4 and not wide_page.error
 
 
 def test_files_that_are_no_images_are_not_taken(page: AppTest) -> None:

@@ -1,4 +1,4 @@
-"""The terminal chat over a tiny real model, and pictures drawn with half blocks."""
+"""The terminal chat over tiny real models: media of every sense shown and asked about, pictures in half blocks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.generate import Generator
 from mmllm.types import Message, Sample
 from serve.media import Limits
 from serve.picture import SHADES, draw
 from serve.terminal import Chat
 from serve.typed_paths import split_paths
+from tests.senses import FILES, assembled, every_sense, video_file
 from tests.serving import picture, tiny_generator
 
 
@@ -142,3 +144,96 @@ def test_rotation_by_exif_is_followed() -> None:
     image = Image.new("RGB", (40, 10))
     image.getexif()[0x0112] = 6
     assert len(printed(image, 10, colour=False).splitlines()) == 20
+
+
+# ---- other senses
+
+
+@pytest.fixture(scope="module")
+def senses() -> Generator:
+    return every_sense()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """A file of each sense."""
+    found = {}
+    for modality, (name, data) in FILES.items():
+        found[modality] = tmp_path / name
+        found[modality].write_bytes(data)
+    return found
+
+
+def test_a_video_and_a_sound_are_shown_and_reach_the_model(senses: Generator, files: dict[str, Path]) -> None:
+    chat, out = talk(senses)
+    chat.turn(f"/video {files['video']}")
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "video of 2.8 s, 48 x 32 pixels"
+    assert lines[-1].split() == ["0.00", "s", "0.50", "s", "1.00", "s", "1.75", "s", "2.25", "s", "2.75", "s"]
+    assert lines[1][0] == " " and lines[1][60] in "*#%@"  # from black to bright
+    chat.turn(f"What is in {files['audio']} and this?")
+    assert "sound of 0.5 s" in out.getvalue() and any(letter in out.getvalue() for letter in "▂▃▄▅▆▇")
+    assert chat.messages[0].text == "<video>\n<audio>\nWhat is in and this?"
+    media = {modality: (FILES[modality][1],) for modality in ("video", "audio")}
+    text = "".join(piece.text for piece in senses.stream(Sample("x", chat.messages[:1], media), 5))
+    assert chat.messages[1].text == text and [item.modality for item in chat.items] == ["video", "audio"]
+    chat.turn("And now?")
+    assert len(chat.messages) == 4
+
+
+def test_points_and_documents_by_their_commands(senses: Generator, files: dict[str, Path]) -> None:
+    chat, out = talk(senses)
+    for modality in ("points", "document"):
+        chat.turn(f"/{modality} {files[modality]}")
+    assert "point cloud of 40 points" in out.getvalue() and "the name is carl" in out.getvalue()
+    chat.turn("What?")
+    assert chat.messages[0].text == "<points>\n<text>\nWhat?"
+
+
+def test_a_graph_is_a_path_that_may_name_a_node(files: dict[str, Path]) -> None:
+    chat, out = talk(assembled(graph=TextGraphEncoder.tiny()))
+    chat.turn(f"/graph {files['graph']}#2")
+    assert "graph of 3 nodes and 2 edges; about node 2" in out.getvalue() and "tea 0; tea 1" in out.getvalue()
+    chat.turn("What?")
+    assert chat.messages[0].text == "<graph>\nWhat?" and f"{chat.items[0].media}".endswith("chain.json#2")
+    chat.turn("/graph nowhere#3")
+    chat.turn(f"/graph {files['graph']}#9")
+    assert "nowhere is not a file or folder" in out.getvalue() and "no node 9" in out.getvalue()
+    assert len(chat.items) == 1 and chat.pending == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.mp4", b"#EXTM3U\n", "is not a video that can be read"),
+        ("a.mp4", video_file()[:100], "cannot be decoded"),
+        ("a.wav", b"RIFF1234WAVE", "is not a sound that can be read"),
+        ("a.npy", b"1 2", "is no point cloud that can be read"),
+        ("a.txt", b"\xff\xff", "not text in UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said(
+    senses: Generator, tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    chat, out = talk(senses)
+    assert chat.turn(f"What is {tmp_path / name} then?")
+    assert words in " ".join(out.getvalue().split())
+    assert (chat.messages, chat.items, chat.pending) == ((), (), ())
+
+
+def test_help_and_refusals_follow_what_the_model_takes(
+    generator: Generator, senses: Generator, files: dict[str, Path]
+) -> None:
+    chat, out = talk(generator)
+    chat.turn("/help")
+    assert "/image PATH" in out.getvalue() and "/video" not in out.getvalue()
+    chat.turn(f"/video {files['video']}")
+    assert "This model takes no videos; it takes text and images." in " ".join(out.getvalue().split())
+    chat, out = talk(senses)
+    chat.turn("/help")
+    assert "/video PATH" in out.getvalue() and "show the model a point cloud (npy" in out.getvalue()
+    most = chat.limits.max_files
+    for _ in range(most + 1):
+        chat.turn(f"/document {files['document']}")
+    assert f"at most {most} documents" in " ".join(out.getvalue().split()) and len(chat.pending) == most
