@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,10 +51,10 @@ def sound_length(media: str | Path | bytes, target: int, max_seconds: float = MA
     Raises:
         MediaError: as ``read_sound``, as far as a header shows it.
     """
-    source, where = _open(media, max_seconds)
-    if source is None:
-        return len(_through_av(media, where, target, max_seconds))
-    with source:
+    where = _place(media)
+    with _opened(media) as source:
+        if source is None:
+            return len(_through_av(media, where, target, max_seconds))
         header = _header(source, where, max_seconds)
     return resampled_length(header.frames, header.rate, target)
 
@@ -65,12 +66,12 @@ def read_sound(media: str | Path | bytes, target: int, max_seconds: float = MAX_
         MediaError: the file is missing, empty, damaged, of another kind, longer than ``max_seconds`` (known from the
             header, before decoding), or holds samples that are not finite.
     """
-    source, where = _open(media, max_seconds)
-    if source is None:
-        return _through_av(media, where, target, max_seconds)
     from soundfile import LibsndfileError
 
-    with source:
+    where = _place(media)
+    with _opened(media) as source:
+        if source is None:
+            return _through_av(media, where, target, max_seconds)
         header = _header(source, where, max_seconds)
         try:
             samples = source.read(dtype="float32", always_2d=True)
@@ -81,21 +82,32 @@ def read_sound(media: str | Path | bytes, target: int, max_seconds: float = MAX_
     return _resampled(samples.mean(axis=1), header.rate, target, where)
 
 
-def _open(media: str | Path | bytes, max_seconds: float) -> tuple[SoundFile | None, str]:
-    """The file opened by soundfile, or None where it cannot; and its name for errors."""
-    from soundfile import LibsndfileError, SoundFile
-
+def _place(media: Any) -> str:
+    """What errors call it; MediaError where it is no file and no bytes."""
     if not isinstance(media, str | Path | bytes):
         raise MediaError(f"a sound must be a path or bytes, not {type(media).__name__}.")
     where = f"sound of {len(media)} bytes" if isinstance(media, bytes) else f"sound {media}"
     if not isinstance(media, bytes) and not Path(media).is_file():
         raise MediaError(f"{where} does not exist.")
+    return where
+
+
+@contextmanager
+def _opened(media: str | Path | bytes) -> Iterator[SoundFile | None]:
+    """The file opened by soundfile, or None where it cannot."""
+    from soundfile import LibsndfileError, SoundFile
+
     data: Any = io.BytesIO(media) if isinstance(media, bytes) else _Nameless(Path(media).open("rb"))
-    try:
-        return SoundFile(data), where
-    except LibsndfileError:
-        data.close()
-        return None, where
+    with data:
+        try:
+            source = SoundFile(data)
+        except LibsndfileError:
+            source = None
+        if source is None:
+            yield None
+            return
+        with source:
+            yield source
 
 
 class _Nameless(io.BufferedReader):
