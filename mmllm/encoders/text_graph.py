@@ -84,9 +84,9 @@ class TextGraphEncoder(Encoder):
         if not fanout or min(fanout) < 1:
             raise MmllmError(f"fanout: {list(fanout)} must hold a number of at least 1 for each hop.")
         most = 1 + sum(prod(fanout[:hop]) for hop in range(1, len(fanout) + 1))
-        if most > max_nodes or not 0 < (sample or 1) <= max_nodes:
+        if most > max_nodes or (sample is not None and not 0 < sample <= max_nodes):
             raise MmllmError(
-                f"max_nodes {max_nodes} is less than fanout {list(fanout)} may give ({most}), or than sample {sample}."
+                f"max_nodes {max_nodes}: fanout {list(fanout)} may give {most}, sample ({sample}) must be in it."
             )
         self.text = None if model is None else TextModel(model, pool, max_tokens, cut)
         self.dim = self.text.dim if self.text is not None else int(width or 0)

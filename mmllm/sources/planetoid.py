@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from mmllm.sources.labelled_nodes import QUESTION, Labelled, LabelledNodes
 from mmllm.types import MmllmError
 
-PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph")
+PARTS = ("y", "tx", "ty", "allx", "ally", "graph")
 CLASSES = {
     "cora": (
         "theory",
@@ -31,7 +31,7 @@ CLASSES = {
 
 
 class Planetoid(LabelledNodes):
-    """Class of a paper among those it cites (Yang et al. 2016, arXiv 1603.08861): ``path``/ind.<name>.{x,y,...,graph}.
+    """Class of a paper among those it cites (Yang et al. 2016, arXiv 1603.08861): ``path``/ind.<name>.{allx,...,graph}.
 
     There are no texts: a node's state is its bag of words (Cora: 1433), which ``write`` puts into a folder for the
     ``text_graph`` encoder with ``width``. Without ``seed`` the split is the public one (Cora: 140 / 500 / 1000); with
@@ -69,7 +69,7 @@ class Planetoid(LabelledNodes):
 
     @property
     def files(self) -> Sequence[Path]:
-        """Seven pickles and the list of test nodes."""
+        """Six pickles and the list of test nodes; ``x`` is the beginning of ``allx`` and is not needed."""
         names = [f"ind.{self._set}.{part}" for part in (*PARTS, "test.index")]
         return [self.path / name for name in names]
 
@@ -107,7 +107,7 @@ class Planetoid(LabelledNodes):
                 found = Restricted(opened, encoding="latin1").load()
         except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             raise MmllmError(f"{file} cannot be read as a pickle of numbers ({error}).") from error
-        kind = Sparse if part in ("x", "tx", "allx") else dict if part == "graph" else numpy.ndarray
+        kind = Sparse if part in ("tx", "allx") else dict if part == "graph" else numpy.ndarray
         if not isinstance(found, kind):
             raise MmllmError(f"{file} holds a {type(found).__name__}, not what Planetoid has there.")
         return found
@@ -183,7 +183,7 @@ def write_tiny(folder: Path) -> None:
     hot = numpy.eye(2, dtype=numpy.int32)[[0, 1, 0, 1, 0]]
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
-        "x": csr_matrix(words[:2]), "y": hot[:2], "allx": csr_matrix(words[:3]), "ally": hot[:3],
+        "y": hot[:2], "allx": csr_matrix(words[:3]), "ally": hot[:3],
         "tx": csr_matrix(words[[4, 3]]), "ty": hot[[4, 3]],
         "graph": defaultdict(list, {0: [1], 1: [0, 2], 2: [1, 3], 3: [2, 4], 4: [3]}),
     }  # fmt: skip
