@@ -239,3 +239,9 @@ def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
                     parameter -= 1e-2 * parameter.grad
         assert [key for key, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
         assert bool(extra > 0) == (name == "temporal_aligner")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_miniature_recipe_is_one(name: str) -> None:
+    recipe = load_recipe(folder() / "mini" / f"{name}.yaml")
+    assert recipe.connectors["video"].type == name and recipe.encoders["video"].type == "frames"
