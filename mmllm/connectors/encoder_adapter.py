@@ -67,7 +67,7 @@ class EncoderAdapter(Connector):
         wrong = [block for block in chosen if not 0 <= block < n_used]
         if wrong or len(set(chosen)) < len(chosen) or not chosen:
             raise MmllmError(
-                f'{self.name}: blocks {self.blocks} must be different numbers from 0 to {n_used - 1}, the blocks of '
+                f"{self.name}: blocks {self.blocks} must be different numbers from 0 to {n_used - 1}, the blocks of "
                 f'encoder "{key}" up to the last of its layers that are read, and at least one.'
             )
         return chosen
@@ -75,7 +75,7 @@ class EncoderAdapter(Connector):
     def kept(self, layers: nn.ModuleDict, name: str, make: Callable[[], Made], encoder: Encoder) -> Made:
         """The layer ``name``, made if it is not there yet, in float32 where the encoder's weights lie."""
         if name not in layers:
-            layers[name] = make().to(next(encoder.parameters()).device)
+            layers[name] = make().to(next(encoder.parameters()).device).train(self.training)
         return layers[name]  # type: ignore[return-value]
 
     def same_width(self, layers: nn.ModuleDict, inside: Inside, key: str) -> None:
