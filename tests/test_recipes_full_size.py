@@ -49,7 +49,16 @@ RUNS = {
     "meteora": ("qwen2", "clip", 336, 576),
     "loramoe": ("qwen2", "clip", 336, 576),
 }
-ELSEWHERE = {"any2point", "iva", "temporal_aligner", "temporal_conv", "text_memory"}
+ELSEWHERE = {
+    "any2point",
+    "frames_pool",
+    "graph_adapter",
+    "graph_tokens",
+    "iva",
+    "temporal_aligner",
+    "temporal_conv",
+    "text_memory",
+}
 """Recipes of other senses; the tests of their connectors run them with stand-ins."""
 BLOCKS = {"inner_adaptor": 32}
 """Recipe -> blocks of its LLM, where it names more than 8."""
