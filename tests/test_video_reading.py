@@ -25,9 +25,10 @@ import numpy as np
 import pytest
 
 from mmllm.encoders import video_worker
+from mmllm.encoders.video_decoding import sampled
 from mmllm.encoders.video_process import VideoProcess
 from mmllm.encoders.video_reading import Clip, VideoReading
-from mmllm.encoders.video_worker import LENGTH, MEMORY, sampled
+from mmllm.encoders.video_worker import LENGTH, MEMORY
 from mmllm.encoders.video_writing import mp4
 from mmllm.types import MediaError, MmllmError
 
@@ -341,7 +342,7 @@ def test_a_library_that_never_comes_back_is_ended(endless) -> None:
 def test_a_library_that_never_comes_back_ends_even_if_nobody_waits_for_it(endless) -> None:
     """As where whoever asked was killed: an alarm of its own, 5 seconds after the time limit."""
     request = json.dumps({**endless, "bytes": 0, "timeout": -4.5}).encode()
-    with subprocess.Popen([sys.executable, "-P", video_worker.__file__], stdin=subprocess.PIPE) as worker:
+    with subprocess.Popen([sys.executable, "-m", video_worker.__name__], stdin=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         worker.stdin.write(LENGTH.pack(b"R", len(request)) + request)
         worker.stdin.flush()

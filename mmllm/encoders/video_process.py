@@ -11,9 +11,9 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from mmllm.encoders import video_worker
 from mmllm.encoders.video_worker import END, FRAME, LENGTH
 from mmllm.types import MediaError
 
@@ -28,10 +28,9 @@ class VideoProcess:
     """
 
     def __init__(self) -> None:
-        script = Path(__file__).with_name("video_worker.py")
-        # -P: the folder of the script, whose files have names of libraries (open_clip), is no place to import from.
+        # -P: the folder it is started in, which may hold anything, is no place to import from.
         self._popen = subprocess.Popen(
-            [sys.executable, "-P", str(script)],
+            [sys.executable, "-P", "-m", video_worker.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

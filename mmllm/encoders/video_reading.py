@@ -39,7 +39,7 @@ class _Line:
 class VideoReading:
     """Takes frames out of video files in a worker process, which it starts when first asked and again when it died.
 
-    ``frames`` and ``fps``: which ones, see ``video_worker.sampled``. ``timeout`` seconds per file, after which the
+    ``frames`` and ``fps``: which ones, see ``video_decoding.sampled``. ``timeout`` seconds per file, after which the
     worker is killed. ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before anything is decoded.
     Threads of one process wait for each other; a forked process has a worker of its own.
 
