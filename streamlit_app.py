@@ -8,6 +8,7 @@ which has their readers, so this process never decodes a video or a sound.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -157,7 +158,9 @@ def show_uploads(uploads: Sequence[Upload]) -> None:
 def ask(server: str, model: str, card: Card, options: dict[str, Any], text: str, files: list[Any]) -> None:
     """Send the question with all turns before it; an answer joins the history, a fault leaves it as it was."""
     turns: list[Turn] = st.session_state["turns"]
-    question = Turn("user", text, tuple(read_upload(server, card, file.name, file.getvalue()) for file in files))
+    with st.spinner("Reading the files") if files else contextlib.nullcontext():
+        uploads = tuple(read_upload(server, card, file.name, file.getvalue()) for file in files)
+    question = Turn("user", text, uploads)
     show(question)
     messages = [turn.message() for turn in [*turns, question]]
     answer = Answer(server, {"model": model, "messages": messages, **options})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 15.0
 """Seconds without a piece after which a stream sends a comment, so that proxies do not close it."""
 
+READERS = 4
+"""Requests whose media are read at once."""
+
 LONGEST = 500
 """Characters of what a library says of a file that it cannot read."""
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+T = TypeVar("T")
 
 
 class Api:
@@ -43,8 +49,14 @@ class Api:
         self.previewer = Previewer(self.inputs, limits)
         self.created = int(time.time())
         self.context = generator.assembly.llm.context
+        self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading = 0
-        """Requests whose media are being read."""
+        """Requests whose media are being read, or wait for that."""
+
+    def close(self) -> None:
+        """End what runs and waits."""
+        self.worker.close()
+        self.readers.shutdown(wait=False, cancel_futures=True)
 
     async def health(self) -> JSONResponse:
         """200 while requests can be answered, else 503."""
@@ -64,15 +76,17 @@ class Api:
 
     async def preview(self, body: PreviewRequest) -> dict[str, Any]:
         """What the model is shown of one media part, for people to see; not part of OpenAI's API."""
-        with self._read():
-            return await asyncio.to_thread(self.previewer.of_part, body.part)
+        return await self._read(self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
         self._check_model(body.model)
         body.check_extra()
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
-        with self._read():
+        if body.has_media:
+            encoded, sampling = await self._read(self._prepare, body, ident)
+        else:
+            self.worker.check_room()
             encoded, sampling = await asyncio.to_thread(self._prepare, body, ident)
         job = self.worker.submit(encoded, sampling)
         if not body.stream:
@@ -86,13 +100,15 @@ class Api:
         events = self._events(ident, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
-    @contextlib.contextmanager
-    def _read(self) -> Iterator[None]:
-        """Around reading of media, which takes a thread: refused where too many are at it, as in a full queue."""
+    async def _read(self, work: Callable[..., T], *args: Any) -> T:
+        """Work that reads media, on the threads kept for it: files that take long hold up no request without media.
+
+        Refused where too many are at it, as in a full queue.
+        """
         self.worker.check_room(self.reading)
         self.reading += 1
         try:
-            yield
+            return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
         finally:
             self.reading -= 1
 

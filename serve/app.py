@@ -67,7 +67,7 @@ def create_app(generator: Generator, model_name: str, limits: Limits | None = No
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         api.worker.start()
         yield
-        await asyncio.to_thread(api.worker.close)
+        await asyncio.to_thread(api.close)
 
     app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
     app.add_middleware(BodyLimit, max_body=api.limits.max_body)

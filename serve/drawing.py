@@ -99,7 +99,7 @@ def points(cloud: Floats) -> Image.Image:
     axes: Any = figure.add_axes((0, 0, 1, 1), projection="3d")
     axes.scatter(chosen[:, 0], chosen[:, 1], chosen[:, 2], c=chosen[:, 2], cmap="viridis", s=4)
     spans = np.ptp(chosen, axis=0)
-    axes.set_box_aspect(np.maximum(spans / max(spans.max(), 1e-9), 0.05))
+    axes.set_box_aspect(np.maximum(spans / max(spans.max(), 1e-9), 0.05), zoom=0.85)
     axes.tick_params(labelsize=6)
     return _picture(figure)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from serve.parts import Content
+from serve.parts import Content, TextPart
 from serve.senses import SENSES
 
 LOG = logging.getLogger("serve")
@@ -135,6 +135,11 @@ class ChatRequest(BaseModel):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only allowed when stream is true")
         return self
+
+    @property
+    def has_media(self) -> bool:
+        """Whether there is anything but text."""
+        return any(not isinstance(part, TextPart) for message in self.messages for part in message.content)
 
     @property
     def limit(self) -> int | None:

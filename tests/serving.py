@@ -61,6 +61,21 @@ def image_part(url: str = RED) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+def video_part(data: bytes, kind: str = "video/mp4") -> dict[str, Any]:
+    """A video as a part of a message."""
+    return {"type": "video_url", "video_url": {"url": data_url(data, kind)}}
+
+
+def sound_part(data: bytes, form: str = "wav") -> dict[str, Any]:
+    """A sound as a part of a message."""
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": form}}
+
+
+def file_part(name: str, data: bytes, kind: str = "application/octet-stream", **more: Any) -> dict[str, Any]:
+    """A file of any sense as a part of a message."""
+    return {"type": "file", "file": {"filename": name, "file_data": data_url(data, kind), **more}}
+
+
 def text_part(text: str) -> dict[str, Any]:
     """A text as a part of a message."""
     return {"type": "text", "text": text}

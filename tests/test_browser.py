@@ -117,6 +117,7 @@ def test_a_user_attaches_a_video_a_sound_and_a_graph(tmp_path: Path) -> None:
         page.wait(f"{pictures}.length === 9 && {pictures}.every(width => width > 0)")
         assert page.evaluate(f"{messages}[0].querySelectorAll('audio').length") == 1
         page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
+        page.evaluate(f"{messages}[0].scrollIntoView()")
         shot = Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png")).with_name("senses.png")
         page.screenshot(shot)
         assert page.errors == [] and "Traceback" not in (tmp_path / "streamlit.log").read_text()

@@ -19,7 +19,7 @@ from serve.app import create_app
 from serve.media import Limits
 from serve.preview import NODES, blocks, document, graph, points
 from tests.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
-from tests.serving import MODEL, RED, data_url, image_part, tiny_generator
+from tests.serving import MODEL, RED, file_part, image_part, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,6 @@ def http() -> Iterator[TestClient]:
     app = create_app(every_sense(), MODEL, Limits(max_seconds=30, max_body=300_000))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
-
-
-def file_part(name: str, data: bytes) -> dict[str, Any]:
-    return {"type": "file", "file": {"filename": name, "file_data": data_url(data, "application/octet-stream")}}
 
 
 def ask(http: TestClient, part: dict[str, Any], status: int = 200) -> dict[str, Any]:

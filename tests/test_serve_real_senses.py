@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,7 +17,7 @@ from mmllm.types import Message, Sample
 from serve.app import create_app
 from serve.media import Limits
 from tests.senses import FILES, assembled, sound_file, video_file
-from tests.serving import MODEL, body, data_url, error_of, image_part, picture, post, text_part
+from tests.serving import MODEL, body, error_of, file_part, image_part, picture, post, sound_part, text_part, video_part
 
 TYPES = {
     "image": "hf_vision",
@@ -44,16 +42,8 @@ def http(generator: Generator) -> Iterator[TestClient]:
         yield client
 
 
-def file_part(name: str, data: bytes) -> dict[str, Any]:
-    return {"type": "file", "file": {"filename": name, "file_data": data_url(data, "application/octet-stream")}}
-
-
 def test_all_senses_in_one_message(http: TestClient, generator: Generator) -> None:
-    sound = {
-        "type": "input_audio",
-        "input_audio": {"data": base64.b64encode(FILES["audio"][1]).decode(), "format": "wav"},
-    }
-    video = {"type": "video_url", "video_url": {"url": data_url(FILES["video"][1], "video/mp4")}}
+    video, sound = video_part(FILES["video"][1]), sound_part(FILES["audio"][1])
     others = [file_part(*FILES[modality]) for modality in ("graph", "points", "document")]
     status, answer = post(http, body([text_part("See"), video, image_part(), sound, *others, text_part("What?")]))
     assert status == 200, answer
