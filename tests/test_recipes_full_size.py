@@ -50,14 +50,20 @@ RUNS = {
     "loramoe": ("qwen2", "clip", 336, 576),
 }
 ELSEWHERE = {
+    "adaptformer",
     "any2point",
+    "audio_adapter_fusion",
+    "conformer_adapter",
     "frames_pool",
     "graph_adapter",
     "graph_tokens",
     "iva",
+    "mixture_of_adapters",
+    "ted_adapter",
     "temporal_aligner",
     "temporal_conv",
     "text_memory",
+    "vl_adapter",
 }
 """Recipes of other senses; the tests of their connectors run them with stand-ins."""
 BLOCKS = {"inner_adaptor": 32}
