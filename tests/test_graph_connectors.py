@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmllm import registry
+from mmllm.assembly.build import build
 from mmllm.assembly.model import Assembly
+from mmllm.assembly.parts import set_trainable
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
@@ -19,11 +23,16 @@ from mmllm.connectors.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.graph_disjoint import disjoint
 from mmllm.connectors.graph_network import _convolutions
 from mmllm.connectors.graph_tokens import GraphTokensConnector, distances, tree_positions, tree_slots
+from mmllm.encoders.graph_states import write_tiny_model
 from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.generate import Generator
+from mmllm.mini.graph_data import write_graph
+from mmllm.recipe import load_recipe
+from mmllm.recipe_files import folder
+from mmllm.sources import planetoid, text_attributed_graph
 from mmllm.types import IGNORE, Features, Message, MmllmError, Sample
 from tests.inside import randomise
-from tests.parts import tiny_llm
+from tests.parts import tiny_llm, tiny_llm_folder
 
 DIM, LLM = 6, 10
 GNNS = ("sage", "gat", "gin", "none")
@@ -376,3 +385,60 @@ def test_media_without_states_learn_nothing_but_take_part() -> None:
     nll, extra = assembly(batch_of(assembly, sample("two")))
     (nll + extra).backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in connector.parameters())
+
+
+# ---- the recipes, with stand-ins for what is large
+
+
+def small_parts(name: str, tmp_path: Path) -> list[str]:
+    """Overrides of a recipe: small parts and data in ``tmp_path``."""
+    if name == "mini/cora":
+        planetoid.write_tiny(tmp_path / "data")
+        asked = {"source": "planetoid", "name": "tiny", "path": str(tmp_path / "data")}
+        return [
+            f"data.nodes={json.dumps({'type': 'planetoid', 'name': 'tiny', 'path': asked['path']})}",
+            f"eval.benchmarks={json.dumps({'node_classification': asked})}",
+            "encoders.graph.width=6",
+        ]
+    if name.startswith("mini/"):
+        write_graph(tmp_path, 20, 3, 0)
+        return [f"data.instruct.path={tmp_path / 'instruct.jsonl'}"]
+    write_tiny_model(str(tmp_path / "text"))
+    text_attributed_graph.write_tiny(tmp_path / "data")
+    return [
+        f"llm.path={tiny_llm_folder(tmp_path, 'qwen2', max_position_embeddings=4096)}",
+        "llm.dtype=float32",
+        f"encoders.graph.model={tmp_path / 'text'}",
+        f"data.nodes.path={tmp_path / 'data'}",
+        f"eval.benchmarks.node_classification.path={tmp_path / 'data'}",
+    ]
+
+
+RECIPES = ["graph_adapter", "graph_tokens", "mini/graph_adapter", "mini/graph_tokens", "mini/cora"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_learn(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(folder() / f"{name}.yaml", small_parts(name, tmp_path))
+    assembly = build(recipe, "cpu")
+    for key, part in recipe.data.items():
+        source = registry.load("sources", part.type)(**part.args)
+        batch = batch_of(assembly, *(source[number] for number in range(2)))
+        assert key in recipe.stages["learn"].data
+    (stage,) = recipe.stages.values()
+    set_trainable(assembly, stage.train)
+    assembly.train()
+    learning = {name: parameter for name, parameter in assembly.named_parameters() if parameter.requires_grad}
+    for _ in range(2):  # LoRA's A gets a gradient once its B has moved
+        torch.manual_seed(0)
+        nll, extra = assembly(batch)
+        (nll / batch.n_labels + extra).backward()
+        with torch.no_grad():
+            for parameter in learning.values():
+                assert parameter.grad is not None
+                parameter -= 1e-2 * parameter.grad
+    assert nll.isfinite()
+    assert [name for name, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    asked = dict(recipe.eval.benchmarks)
+    if "node_classification" in asked:
+        assert len(registry.load("benchmarks", "node_classification")(**asked["node_classification"])) == 2

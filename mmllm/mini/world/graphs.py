@@ -21,7 +21,7 @@ class Blocks:
     edges: tuple[tuple[int, int], ...]
 
 
-def blocks(rng: Random, n: int, degree: int = 8, homophily: float = 0.85, told: float = 0.25, words: int = 3) -> Blocks:
+def blocks(rng: Random, n: int, degree: int = 8, homophily: float = 0.85, told: float = 0.35, words: int = 3) -> Blocks:
     """``n`` nodes with ``degree`` neighbours on average, a share ``homophily`` of them of the same topic.
 
     A text names a node and ``words`` topics: each is the node's own with probability ``told``, else another one.
