@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
+import transformers
 from torch import Tensor, nn
 
 from mmllm.encoders.inside import Inside
@@ -141,8 +143,21 @@ def test_attention_gets_changed_queries_keys_and_values(model: Model) -> None:
 
 
 def test_blocks_and_indices_that_are_not_there() -> None:
-    inside = Inside([nn.Linear(4, 4)], 4)
+    inside = Inside([nn.GELU()], 4)
     with pytest.raises(MmllmError, match="block 1: this encoder has 1 blocks"):
         inside.before_block(1, lambda x: x)
-    with pytest.raises(MmllmError, match="a Linear holds nothing"):
+    with pytest.raises(MmllmError, match="a GELU holds nothing"):
         inside.after_mlp(0, lambda _, y: y)
+
+
+def test_blocks_of_another_flow_are_refused_not_misread() -> None:
+    """BEiT scales its branches by weights of the block; timm's ResPostBlock norms a branch before it is added."""
+    beit = transformers.BeitConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    block = next(m for m in transformers.BeitModel(beit).modules() if type(m).__name__ == "BeitLayer")
+    with pytest.raises(MmllmError, match="BeitLayer holds lambda_1"):
+        Inside([block], 16).parts(0)
+    post = Inside([timm.models.vision_transformer.ResPostBlock(16, 2)], 16)
+    for handle in (post.add_before_mlp(0, _zero), post.add_after_mlp(0, _zero)):
+        with pytest.raises(MmllmError, match="the norms of a ResPostBlock stand after its attention and MLP"):
+            post.blocks[0](torch.randn(1, 3, 16))
+        handle.remove()

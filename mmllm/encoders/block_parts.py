@@ -46,30 +46,40 @@ class BlockParts:
             MmllmError: a block that is not one attention and one MLP, each with its norm.
         """
         inner = dict(block.named_children())
+        own = [name for name, _ in block.named_parameters(recurse=False)]
+        if own:  # scales of its branches, as in BEiT: what a branch adds is then known nowhere
+            raise _refused(block, own)
         if {"attention", "intermediate", "output"} <= inner.keys():
-            return cls._bert(inner)
+            return cls._bert(block)
         attention = _one_of(inner, ATTENTION)
         norms = _one_of(inner, NORM_ATTENTION), _one_of(inner, NORM_MLP)
         first = last = _one_of(inner, MLP)
         if first is None and {"fc1", "fc2"} <= inner.keys():
             first, last = inner["fc1"], inner["fc2"]
         if attention is None or first is None or last is None or norms[0] is None or norms[1] is None:
-            raise MmllmError(
-                f"connectors inside an encoder need blocks of one attention and one MLP, each with its norm, but a "
-                f"{type(block).__name__} holds {', '.join(inner) or 'nothing'}; choose another encoder."
-            )
+            raise _refused(block, list(inner))
         scales = _one_of(inner, SCALE_ATTENTION), _one_of(inner, SCALE_MLP)
         attention_end = attention if scales[0] is None else scales[0]
         mlp_last = last if scales[1] is None else scales[1]
         return cls(attention, attention_end, norms[0], first, mlp_last, norms[1])
 
     @classmethod
-    def _bert(cls, inner: dict[str, nn.Module]) -> BlockParts:
+    def _bert(cls, block: nn.Module) -> BlockParts:
         """BERT and its kin: each branch ends with a linear layer, the residual and a norm in one module."""
-        ends = [inner["attention"].get_submodule("output"), inner["output"]]
-        dense = [end.get_submodule("dense") for end in ends]
-        norms = [end.get_submodule("LayerNorm") for end in ends]
-        return cls(inner["attention"], dense[0], norms[0], inner["intermediate"], dense[1], norms[1])
+        inside = dict(block.named_modules())
+        names = [f"{end}.{part}" for part in ("dense", "LayerNorm") for end in ("attention.output", "output")]
+        if not set(names) <= inside.keys():
+            raise _refused(block, [name for name, _ in block.named_children()])
+        ends = [inside[name] for name in names]
+        return cls(inside["attention"], ends[0], ends[2], inside["intermediate"], ends[1], ends[3])
+
+
+def _refused(block: nn.Module, found: list[str]) -> MmllmError:
+    """What is wrong with a block that holds ``found``."""
+    return MmllmError(
+        f"connectors inside an encoder need blocks of one attention and one MLP, each with its norm, but a "
+        f"{type(block).__name__} holds {', '.join(found) or 'nothing'}; choose another encoder."
+    )
 
 
 def blocks_of(model: nn.Module, n_blocks: int) -> list[nn.Module]:

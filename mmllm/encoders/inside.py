@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 
 import torch
@@ -94,7 +95,7 @@ class Inside:
         Where norms come last, the stream there is what the first norm gives.
         """
         parts = self.parts(index)
-        stream = _Stream(self._one(add))
+        stream = _Stream(self._one(add), self.block(index))
         return hooks.all_of(
             [
                 hooks.before(self.block(index), stream.start, self.switch),
@@ -113,18 +114,25 @@ class Inside:
         parts = self.parts(index)
         two = self._two(add)
         seen: dict[str, torch.Tensor] = {}
+        given: list[weakref.ref[torch.Tensor]] = []
 
         def start(x: torch.Tensor) -> torch.Tensor:
             seen.clear()
+            given.clear()
             return x
 
         def keep(name: str, x: torch.Tensor) -> torch.Tensor:
-            seen[name] = x
+            if not given:
+                seen[name] = x
+            elif x is given[0]():
+                raise _norms_a_branch(self.block(index))
             return x
 
         def end(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
             normed = seen.pop("normed")
-            return output + two(seen.pop("stream", normed), normed).to(output.dtype)
+            output = output + two(seen.pop("stream", normed), normed).to(output.dtype)
+            given.append(weakref.ref(output))
+            return output
 
         return hooks.all_of(
             [
@@ -165,28 +173,41 @@ class Inside:
 class _Stream:
     """Adds to the stream after the attention's residual, in one pass through a block, wherever its norm stands."""
 
-    def __init__(self, add: Add) -> None:
+    def __init__(self, add: Add, block: nn.Module) -> None:
         self.add = add
+        self.block = block
         self.residual: torch.Tensor | None = None
-        self.attended = False
+        self.given: weakref.ref[torch.Tensor] | None = None
+        """What the attention adds, once it is known; weak: it must not outlive the pass."""
 
     def start(self, x: torch.Tensor) -> torch.Tensor:
         """The block begins."""
-        self.residual, self.attended = None, False
+        self.residual = self.given = None
         return x
 
     def norm_in(self, x: torch.Tensor) -> torch.Tensor:
         """A norm before the attention reads the residual."""
-        if not self.attended:
+        if self.given is None:
             self.residual = x
+        elif x is self.given():
+            raise _norms_a_branch(self.block)
         return x
 
     def attention_out(self, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """What the attention adds; the residual is about to be added to it."""
-        self.attended = True
         residual, self.residual = self.residual, None
-        return output if residual is None else output + self.add(residual + output)
+        output = output if residual is None else output + self.add(residual + output)
+        self.given = weakref.ref(output)
+        return output
 
     def norm_out(self, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """A norm after the attention's residual gives the stream itself."""
-        return output + self.add(output) if self.attended else output
+        return output if self.given is None else output + self.add(output)
+
+
+def _norms_a_branch(block: nn.Module) -> MmllmError:
+    """A norm stands where it is not known what a branch adds."""
+    return MmllmError(
+        f"the norms of a {type(block).__name__} stand after its attention and MLP and before the residual is added; "
+        "connectors inside an encoder cannot work there, choose another encoder."
+    )
