@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmllm.types import MmllmError
 
-PARTS = ("lm", "clip", "vit")
+PARTS = ("lm", "clip", "vit", "audio")
 HOME = Path("data/mini")
 SENSES = {
     "video": "mmllm.mini.video_data:write_video",
@@ -19,6 +19,7 @@ SENSES = {
     "graph": "mmllm.mini.graph_data:write_graph",
     "points": "mmllm.mini.points_data:write_points",
     "document": "mmllm.mini.document_data:write_document",
+    "together": "mmllm.mini.together_data:write_together",
 }
 """Sense -> what writes its miniature data: ``write(out, train, test, seed)``."""
 
@@ -57,6 +58,10 @@ def build(part: str, home: Path) -> None:
         from mmllm.mini.clip import ClipPlan, train_clip
 
         train_clip(ClipPlan(), work, out)
+    elif part == "audio":
+        from mmllm.mini.audio import AudioPlan, train_audio
+
+        train_audio(AudioPlan(), work, out)
     else:
         from mmllm.mini.vit import VitPlan, train_vit
 

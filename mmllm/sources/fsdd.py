@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmllm.sources.source import Source
-from mmllm.types import Message, MmllmError, Sample
+from mmllm.types import Message, MmllmError, Sample, SampleError
 
 QUESTION = "what digit is it?"
 TEST_TAKES = range(5)
@@ -33,7 +33,8 @@ class Fsdd(Source):
     """A spoken digit (8 kHz WAV) and a question about it; reads ``path``/recordings/{digit}_{speaker}_{take}.wav.
 
     ``takes``: numbers of the recordings to use, all but the test part 0..4 unless given. ``speakers``: their names, all
-    unless given. ``question`` is what the user asks; the answer is the digit's figure.
+    unless given. ``question`` is what the user asks; the answer is the digit's figure. ``varied``: each recording comes
+    so many times, the first time as it is, then in changed versions (see :func:`changed`), the same in every epoch.
     """
 
     def __init__(
@@ -42,30 +43,63 @@ class Fsdd(Source):
         takes: Sequence[int] | None = None,
         speakers: Sequence[str] | None = None,
         question: str = QUESTION,
+        varied: int = 1,
     ) -> None:
+        if varied < 1:
+            raise MmllmError(f"fsdd varied: {varied} must be at least 1 (times each recording comes)")
         self.name = "fsdd"
+        self._varied = varied
         found = recordings(Path(path))
         train = sorted({one.take for one in found} - set(TEST_TAKES))
         self._rows = chosen(found, train if takes is None else takes, speakers)
         self._question = question
 
     def __len__(self) -> int:
-        """Number of recordings."""
-        return len(self._rows)
+        """Number of recordings, each counted ``varied`` times."""
+        return self._varied * len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """Recording ``index`` as a conversation, named ``fsdd:<file without ending>``."""
+        """Recording ``index`` as a conversation, named ``fsdd:<file without ending>``, a changed one with ``+<n>``."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        row = self._rows[index]
+        version, number = divmod(index, len(self._rows))
+        row = self._rows[number]
         messages = (Message("user", f"<audio>\n{self._question}"), Message("assistant", str(row.digit)))
-        return Sample(f"{self.name}:{row.file.stem}", messages, {"audio": (row.file,)})
+        name = f"{self.name}:{row.file.stem}"
+        if not version:
+            return Sample(name, messages, {"audio": (row.file,)})
+        return Sample(f"{name}+{version}", messages, {"audio": (changed(row.file, version),)})
 
     @classmethod
     def tiny(cls, folder: Path) -> Fsdd:
         """Four recordings of two speakers, of which two are for training."""
         write_tiny(folder)
         return cls(str(folder))
+
+
+def changed(file: Path, version: int) -> bytes:
+    """A WAV of the recording played up to a fifth faster or slower, so higher or lower (Ko et al. 2015), at another
+    level, with up to a tenth of a second of silence on either side, in noise 15 to 45 dB below it.
+
+    The same for the same file and version. SampleError where the file cannot be read.
+    """
+    import numpy as np
+    import soundfile
+    import soxr
+
+    try:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise SampleError(f"fsdd: {file} cannot be read: {error.error_string}") from error
+    rng = np.random.default_rng([version, *file.stem.encode()])
+    sound = soxr.resample(samples.mean(axis=1), rate * np.exp(rng.uniform(-0.2, 0.2)), rate)
+    sound = np.pad(sound, tuple(int(n) for n in rng.uniform(0, 0.1 * rate, 2)))
+    level = np.sqrt(np.mean(sound**2))
+    sound = sound + rng.normal(size=len(sound)) * level * 10 ** (-rng.uniform(15, 45) / 20)
+    buffer = io.BytesIO()
+    loud = (sound * 10 ** (rng.uniform(-12, 6) / 20)).clip(-1, 1)
+    soundfile.write(buffer, loud, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def recordings(path: Path) -> list[Recording]:

@@ -141,8 +141,7 @@ def clip(rng: Generator, facts: tuple[tuple[str, str, str], ...]) -> Samples:
     """A clip of 4 seconds with these (time, manner, sound), each in its slot, over faint noise: float[8 * SLOT]."""
     out = rng.normal(0, 10 ** rng.uniform(-4.5, -3.5), len(TIMES) * SLOT)
     for time, manner, name in facts:
-        sound = event(rng, name, manner)
         start = TIMES.index(time) * SLOT + int(rng.uniform(0.01, 0.06) * SLOT)
-        room = (TIMES.index(time) + 1) * SLOT - start
-        out[start : start + len(sound)] += sound[:room]
+        sound = event(rng, name, manner)[: (TIMES.index(time) + 1) * SLOT - start]
+        out[start : start + len(sound)] += sound
     return out.clip(-1, 1).astype(np.float32)
