@@ -24,7 +24,7 @@ class Blocks:
 def blocks(rng: Random, n: int, degree: int = 8, homophily: float = 0.85, told: float = 0.35, words: int = 3) -> Blocks:
     """``n`` nodes with ``degree`` neighbours on average, a share ``homophily`` of them of the same topic.
 
-    A text names a node and ``words`` topics: each is the node's own with probability ``told``, else another one.
+    Texts are those of :func:`text_of`.
     """
     topics = [rng.choice(CLASSES) for _ in range(n)]
     own = {topic: [node for node in range(n) if topics[node] == topic] for topic in CLASSES}
@@ -34,7 +34,7 @@ def blocks(rng: Random, n: int, degree: int = 8, homophily: float = 0.85, told: 
         for _ in range(degree // 2):
             near = own[topics[node]] if rng.random() < homophily else others[topics[node]]
             edges.append((node, rng.choice(near or [node])))
-    return Blocks(tuple(_text(rng, topic, told, words) for topic in topics), tuple(topics), tuple(edges))
+    return Blocks(tuple(text_of(rng, topic, told, words) for topic in topics), tuple(topics), tuple(edges))
 
 
 def shuffled(rng: Random, graph: Blocks) -> Blocks:
@@ -43,7 +43,8 @@ def shuffled(rng: Random, graph: Blocks) -> Blocks:
     return replace(graph, edges=tuple((rng.randrange(n), rng.randrange(n)) for _ in graph.edges))
 
 
-def _text(rng: Random, topic: str, told: float, words: int) -> str:
+def text_of(rng: Random, topic: str, told: float, words: int) -> str:
+    """A node's name and ``words`` topics, each its own with probability ``told``, else another one."""
     other = [one for one in CLASSES if one != topic]
     said = [topic if rng.random() < told else rng.choice(other) for _ in range(words)]
     return " ".join([rng.choice(NODES), *said])
