@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
     metrics=("solids",),
     chance={"solids": 0.125},
     tune=("solids",),
-    rates=(2e-3, 4e-3, 8e-3),
+    rates=(4e-3,),
     comparisons=(
         better("language", "tokenizer", "solids"),
         better("language", "random", "solids"),
@@ -42,5 +42,9 @@ EXPERIMENT = Experiment(
             lambda arms: arms["no_positions"]["solids"] - arms["random"]["solids"],
             kind="report",
         ),
+    ),
+    paper=(
+        "ScanObjectNN / ModelNet40 [README]: language arm (0.9M weights learn) 91.9 / 94.3, 2-D arm 87.7 / 93.2, audio "
+        "arm 87.0 / 92.7, the tokenizer (Point-PN) alone 87.1 / 93.8: only the language arm is clearly above it.",
     ),
 )

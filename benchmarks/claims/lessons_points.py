@@ -12,10 +12,10 @@ from mmllm.mini.document_data import RESTORE
 from mmllm.mini.points_data import QUESTION
 from mmllm.mini.world.described import Ask
 from mmllm.mini.world.points import SOLIDS, solid
-from mmllm.mini.world.text import recall
+from mmllm.mini.world.words import COLOURS, ITEMS
 
 POINTS = 128
-PAIRS = (4, 8)
+FACTS = 4
 
 
 def clouds(rng: Random, held_out: bool) -> Lesson:
@@ -27,15 +27,16 @@ def clouds(rng: Random, held_out: bool) -> Lesson:
 
 
 def facts(rng: Random, held_out: bool) -> Lesson:
-    """A document of 4 or 8 facts: one is asked by its key (kinds ``facts_4``, ``facts_8``), in training several.
+    """A text of four items with a colour each ("tea red, milk blue, ..."): the colour of one, in training of all.
 
-    Half of the training lessons ask for the text itself (group ``restore``).
+    In group ``restore``, a quarter of the training lessons, the text itself is asked for.
     """
-    pairs = rng.choice(PAIRS)
-    matter = recall(rng, pairs, 1 if held_out else pairs)
-    text = matter.text(", ")
-    asks = [Ask(f"facts_{pairs}", ask.question, ask.answer) for ask in matter.asks]
-    group = "" if held_out else rng.choice(("ask", "restore"))
+    pairs = [(item, rng.choice(COLOURS)) for item in rng.sample(ITEMS, FACTS)]
+    text = ", ".join(" ".join(pair) for pair in pairs)
+    group = "restore" if not held_out and rng.random() < 0.25 else "ask"
     if group == "restore":
         asks = [Ask("restore", RESTORE, text)]
+    else:
+        asked = rng.sample(pairs, 1 if held_out else FACTS)
+        asks = [Ask(f"fact_{pairs.index((item, colour)) + 1}", f"{item}?", colour) for item, colour in asked]
     return Lesson(asks, modality="document", file=(".txt", text.encode()), group=group)
