@@ -63,7 +63,10 @@ ELSEWHERE = {
     "temporal_aligner",
     "temporal_conv",
     "text_memory",
+    "two_senses",
     "vl_adapter",
+    "whisper_pool",
+    "window_resampler",
 }
 """Recipes of other senses; the tests of their connectors run them with stand-ins."""
 BLOCKS = {"inner_adaptor": 32}
