@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ def read_points(
         return _checked(_parser(data)(data, n, seed, max_points, mesh), max_points)
     except MediaError:
         raise
-    except (MmllmError, ValueError, IndexError, KeyError, OverflowError, zipfile.BadZipFile, EOFError) as error:
+    except _BROKEN as error:
         reason = str(error).strip().split("\n")[0]
         raise MediaError(
             f"{name} is no point cloud that can be read ({reason}); known are OFF, PLY, NPY, NPZ and rows of x y z"
@@ -74,6 +76,11 @@ def _bytes(media: Any, max_bytes: int) -> bytes:
     return Path(media).read_bytes() if data is None and not isinstance(media, bytes) else data or b""
 
 
+_BROKEN = (
+    MmllmError, ValueError, IndexError, KeyError, OverflowError, EOFError, OSError, MemoryError, StopIteration,
+    zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError, TokenError,
+)  # fmt: skip
+"""What parsers raise on damaged files; the last ones are zip's, and numpy's on an NPY header that is no Python."""
 Parser = Callable[[bytes, int, int, int, bool], Tensor]
 
 
