@@ -1,4 +1,4 @@
-"""mini_recall: one value of a document of 4, 6 or 8 facts, asked by its key, by exact match."""
+"""mini_recall: one value of a document of four facts, asked by its key, by exact match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmllm.eval.score import exact_match
 
 
 class MiniRecall(Mini):
-    """Random keys and values that no training document has together; kinds are ``facts_<number>``."""
+    """Items with a colour each, in texts that training does not have; kinds say which fact is asked for: ``fact_1``."""
 
     name: ClassVar[str] = "mini_recall"
     metric: ClassVar[str] = "exact_match"
