@@ -135,7 +135,7 @@ def _times(path: Path, part: Part, problems: Problems) -> None:
         )
     try:
         part.times.format(n=1, s=0.5)
-    except (KeyError, IndexError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         problems.add(
             (*path, "times"),
             f'found "{part.times}", which cannot be filled in ({error}); known: {{s}} (seconds) and {{n}} (number)',

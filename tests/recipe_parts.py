@@ -20,6 +20,13 @@ class Encoder:
         raise AssertionError("reading a recipe must not build its parts")
 
 
+class Bare:
+    """What adapters share."""
+
+    def __init__(self, *, llm_dim: int, rank: int = 8) -> None:
+        raise AssertionError("reading a recipe must not build its parts")
+
+
 class Projector(Base):
     """A connector between encoder and LLM."""
 
@@ -36,6 +43,20 @@ class Inner:
 
     def __init__(self, llm_dim: int, rank: int = 8, scale: float = 1.0) -> None:
         raise AssertionError("reading a recipe must not build its parts")
+
+
+class Adapter(Bare):
+    """A connector inside encoders."""
+
+    def adapt(self, encoders: Any) -> None:
+        """Never called."""
+
+
+class Aligner(Base):
+    """A connector that takes features and works inside encoders too."""
+
+    def adapt(self, encoders: Any) -> None:
+        """Never called."""
 
 
 class Open:

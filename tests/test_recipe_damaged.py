@@ -21,6 +21,8 @@ TOO_LARGE = "more than 10000 values or 20 levels once its aliases are expanded; 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in ["ab", "bc", "cd", "de", "ef", "fg"]
 )
+LORA = 'Inner", rank: 4, when: [image]'
+"""What an adapter stands instead of."""
 
 WHOLE = {
     "empty file": ("", f"1: the file is empty; a recipe has the keys {TOP}."),
@@ -148,6 +150,39 @@ DAMAGES = {
                      '8: connectors.lora.when: found "imge"; unknown encoder; known: image; did you mean "image"?'),
     "when beside from": ("from: image, grid", "from: image, when: [image], grid",
                          "7: connectors.image.when: a connector with `from` works where its encoder's media is; leave it out."),
+    # Inside encoders, times in the text
+    "inside missing": (LORA, 'Adapter", rank: 4', f'8: connectors.lora: "inside" is missing; {P}:Adapter works inside encoders, '
+                       "name them; known encoders: image."),
+    "inside nothing": (LORA, 'Adapter", inside: [imge]', '8: connectors.lora.inside: found "imge"; unknown encoder; known: image; '
+                       'did you mean "image"?'),
+    "inside of one that cannot": ("rank: 4", "rank: 4, inside: [image]",
+                                  f"8: connectors.lora.inside: {P}:Inner does not work inside encoders; remove it."),
+    "projector inside": ("from: image", "from: image, inside: [image]",
+                         f"7: connectors.image.inside: {P}:Projector does not work inside encoders; remove it."),
+    "inside is text": (LORA, 'Adapter", inside: image', '8: connectors.lora.inside: found "image" (text), expected a list.'),
+    "inside names none": (LORA, 'Adapter", inside: []',
+                          f'8: connectors.lora: "inside" is missing; {P}:Adapter works inside encoders, name them; '
+                          "known encoders: image."),
+    "when inside encoders": (LORA, 'Adapter", inside: [image], when: [image]', "8: connectors.lora.when: a connector inside "
+                             "encoders works on all they read; leave it out."),
+    "adapter with from": (LORA, 'Adapter", inside: [image], from: image', f"8: connectors.lora.from: {P}:Adapter works inside "
+                          "encoders and takes no encoder's features; remove it."),
+    "aligner without from": (f"{P}:Projector\", from: image, grid: [4, 4]", f"{P}:Aligner\"", f'7: connectors.image: "from" is '
+                             f"missing; {P}:Aligner takes the features of one encoder; known encoders: image."),
+    "times without from": ("rank: 4", 'rank: 4, times: "{s}"', "8: connectors.lora.times: a connector without `from` gives no tokens "
+                           "that times could stand before; remove it."),
+    "times with an unknown word": ("from: image", 'from: image, times: "{t}s"', '7: connectors.image.times: found "{t}s", which cannot '
+                                   "be filled in ('t'); known: {s} (seconds) and {n} (number)."),
+    "times with no word": ("from: image", 'from: image, times: "{}"', '7: connectors.image.times: found "{}", which cannot be filled '
+                           "in (Replacement index 0 out of range for positional args tuple); known: {s} (seconds) and {n} (number)."),
+    "times with an open brace": ("from: image", 'from: image, times: "{s"', '7: connectors.image.times: found "{s", which cannot be '
+                                 "filled in (expected '}' before end of string); known: {s} (seconds) and {n} (number)."),
+    "times of something else": ("from: image", 'from: image, times: "{s.day}"', '7: connectors.image.times: found "{s.day}", which '
+                                "cannot be filled in ('float' object has no attribute 'day'); known: {s} (seconds) and {n} (number)."),
+    "times of a part of it": ("from: image", 'from: image, times: "{n[0]}"', '7: connectors.image.times: found "{n[0]}", which cannot '
+                              "be filled in ('int' object is not subscriptable); known: {s} (seconds) and {n} (number)."),
+    "times is a number": ("from: image", "from: image, times: 3",
+                          "7: connectors.image.times: found 3 (a whole number), expected text; quote it to make it text."),
     "trains nobody": ("{connectors.image:", "{connector.image:", "13: stages.align.train.connector.image: unknown part; known: llm, "
                       'encoders.image, connectors.image, connectors.lora; did you mean "connectors.image"?'),
     "unknown data": ("{captions: 1.0}", "{caption: 1.0}", "14: stages.align.data.caption: unknown data entry; known: captions; did "
@@ -206,7 +241,7 @@ def test_damaged_recipe(what: str, tmp_path: Path) -> None:
     assert (len(found) > 1) == (what in FOLLOWED), found
 
 
-FOLLOWED = {"from nothing", "projector without from", "inner connector with from"}
+FOLLOWED = {"from nothing", "projector without from", "inner connector with from", "adapter with from", "aligner without from"}
 """Damages with a second consequence, which is listed too."""
 
 

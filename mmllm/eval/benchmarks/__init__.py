@@ -23,4 +23,5 @@ TABLE: dict[str, str] = {
     "mini_recall": "mmllm.eval.benchmarks.mini_recall:MiniRecall",
     "node_classification": "mmllm.eval.benchmarks.node_classification:NodeClassification",
     "mini_graph": "mmllm.eval.benchmarks.mini_graph:MiniGraph",
+    "mini_together": "mmllm.eval.benchmarks.mini_together:MiniTogether",
 }
