@@ -163,10 +163,12 @@ def _through_av(media: str | Path | bytes, where: str, target: int, max_seconds:
     rate = 0
     with data:
         try:
-            with av.open(data, options={"format_whitelist": CONTAINERS}) as container:
+            with av.open(data, options={"format_whitelist": CONTAINERS}, metadata_errors="replace") as container:
                 if not container.streams.audio:
                     raise MediaError(f"{where} has no sound in it.")
                 stream = container.streams.audio[0]
+                if stream.codec_context is None:
+                    raise MediaError(f"{where} is of a coding that cannot be decoded here, or damaged.")
                 rate = int(stream.rate or 0)
                 _check(where, 1, rate, stream.channels, max_seconds)
                 if stream.duration is not None and stream.time_base is not None:
