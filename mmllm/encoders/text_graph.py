@@ -16,16 +16,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.graph_reading import (
-    EDGES,
-    FOLDERS_FILE,
-    MAX_BYTES,
-    Graph,
-    graph_of_folder,
-    graph_of_json,
-    split_node,
-)
+from mmllm.encoders.graph_reading import Graph
 from mmllm.encoders.graph_states import PAD, TextModel, states_file, states_of_texts, write_tiny_model
+from mmllm.encoders.graph_store import GraphStore
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 
 LOG = logging.getLogger(__name__)
@@ -92,7 +85,7 @@ class TextGraphEncoder(Encoder):
         self.dim = self.text.dim if self.text is not None else int(width or 0)
         self.fanout, self.seed, self.sample = tuple(fanout), seed, sample
         self.max_nodes, self.max_edges = max_nodes, max_edges
-        self._folders: dict[tuple[Path, int], Graph] = {}
+        self._store = GraphStore(max(max_nodes, 10_000), max_edges)  # more are read than an item may have
         self.resolve(self.n_blocks)
         if self.text is None and len(self.layers) > 1:
             raise MmllmError(f"layers: {list(self.layers)}, but given states are of one layer.")
@@ -105,19 +98,7 @@ class TextGraphEncoder(Encoder):
 
     def open(self, media: str | Path | bytes) -> tuple[Graph, int | None]:
         """The graph of an item and the node it is about; ``MediaError`` where it cannot be read or there is none."""
-        if isinstance(media, bytes):
-            graph, node = graph_of_json(media, f"graph of {len(media)} bytes", *self._most()), None
-        elif isinstance(media, str | Path):
-            path, node = split_node(media)
-            graph = self._of_path(path)
-        else:
-            raise MediaError(f"a graph is a path or bytes, not {type(media).__name__}.")
-        node = graph.target if node is None else node
-        if not graph.n_nodes:
-            raise MediaError(f"{graph.where} has no nodes.")
-        if node is not None and not 0 <= node < graph.n_nodes:
-            raise MediaError(f"{graph.where} has no node {node}; its nodes are 0..{graph.n_nodes - 1}.")
-        return graph, node
+        return self._store.open(media, self._with_states)
 
     def measure(self, media: str | Path | bytes) -> dict[str, Tensor]:
         """Which nodes the item has: ``nodes`` int64[n]; the node it is about comes first, as 0 in ``target``."""
@@ -198,24 +179,6 @@ class TextGraphEncoder(Encoder):
         made = torch.cat(text(ids.new_zeros(1, 1) if empty else ids, self.resolve(text.n_blocks)), dim=-1)
         rows = made.new_zeros(len(mask), made.shape[1]).masked_scatter(mask[:, None], given.to(made.dtype))
         return rows + made.sum() * 0 if empty else rows.masked_scatter(~mask[:, None], made)
-
-    def _most(self) -> tuple[int, int]:
-        """Most nodes and edges of a JSON graph as written: more are never built, only around a node or drawn."""
-        return max(self.max_nodes, 10_000), self.max_edges
-
-    def _of_path(self, path: Path) -> Graph:
-        if path.name == FOLDERS_FILE and any((path.parent / name).is_file() for name in EDGES):
-            path = path.parent
-        if path.is_file():
-            if path.stat().st_size > MAX_BYTES:
-                raise MediaError(f"graph {path} is over {MAX_BYTES} bytes; larger graphs are folders.")
-            return graph_of_json(path.read_bytes(), f"graph {path}", *self._most())
-        if not path.is_dir():
-            raise MediaError(f"graph {path} does not exist.")
-        key = (path, max((file.stat().st_mtime_ns for file in path.iterdir()), default=0))
-        if key not in self._folders:
-            self._folders[key] = self._with_states(path, graph_of_folder(path))
-        return self._folders[key]
 
     def _with_states(self, folder: Path, graph: Graph) -> Graph:
         """The graph of a folder with the states this encoder works on, if they are there."""

@@ -1,0 +1,59 @@
+"""Opens what an item of ``text_graph`` names, and keeps folders open; between ``text_graph`` and ``graph_reading``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mmllm.encoders.graph_reading import (
+    EDGES,
+    FOLDERS_FILE,
+    MAX_BYTES,
+    Graph,
+    graph_of_folder,
+    graph_of_json,
+    split_node,
+)
+from mmllm.types import MediaError
+
+
+class GraphStore:
+    """Graphs of files and folders; JSON graphs with more than ``most_nodes`` or ``most_edges`` are refused unbuilt."""
+
+    def __init__(self, most_nodes: int, most_edges: int) -> None:
+        self._most = (most_nodes, most_edges)
+        self._folders: dict[tuple[Path, int], Graph] = {}
+
+    def open(self, media: str | Path | bytes, complete: Callable[[Path, Graph], Graph]) -> tuple[Graph, int | None]:
+        """The graph of an item and the node it is about; ``complete`` finishes that of a folder, once.
+
+        Raises ``MediaError``: it cannot be read, has no nodes or not the one named.
+        """
+        if isinstance(media, bytes):
+            graph, node = graph_of_json(media, f"graph of {len(media)} bytes", *self._most), None
+        elif isinstance(media, str | Path):
+            path, node = split_node(media)
+            graph = self._of_path(path, complete)
+        else:
+            raise MediaError(f"a graph is a path or bytes, not {type(media).__name__}.")
+        node = graph.target if node is None else node
+        if not graph.n_nodes:
+            raise MediaError(f"{graph.where} has no nodes.")
+        if node is not None and not 0 <= node < graph.n_nodes:
+            raise MediaError(f"{graph.where} has no node {node}; its nodes are 0..{graph.n_nodes - 1}.")
+        return graph, node
+
+    def _of_path(self, path: Path, complete: Callable[[Path, Graph], Graph]) -> Graph:
+        if path.name == FOLDERS_FILE and any((path.parent / name).is_file() for name in EDGES):
+            path = path.parent
+        if path.is_file():
+            if path.stat().st_size > MAX_BYTES:
+                raise MediaError(f"graph {path} is over {MAX_BYTES} bytes; larger graphs are folders.")
+            return graph_of_json(path.read_bytes(), f"graph {path}", *self._most)
+        if not path.is_dir():
+            raise MediaError(f"graph {path} does not exist.")
+        # a folder that was changed is read anew
+        key = (path, max((file.stat().st_mtime_ns for file in path.iterdir()), default=0))
+        if key not in self._folders:
+            self._folders[key] = complete(path, graph_of_folder(path))
+        return self._folders[key]
