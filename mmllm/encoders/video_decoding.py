@@ -77,6 +77,22 @@ def sampled(seconds: Sequence[float], frames: int, fps: float | None) -> list[in
     return [int(index) for index in numpy.linspace(0, len(seconds) - 1, count).round()]
 
 
+def within(seconds: Sequence[float], part: Sequence[float | None]) -> range:
+    """Indices of the frames that a part (start, end) shows, in seconds of ``seconds``; None: the clip's own.
+
+    An end behind the clip's is the clip's. A part between two frames shows the one before it. BadVideo where it begins
+    behind the last frame.
+    """
+    start, end = part
+    gap = seconds[-1] - seconds[-2] if len(seconds) > 1 else 0.0
+    if start is not None and start > seconds[-1] + gap:
+        raise BadVideo(f"lasts {seconds[-1] + gap:.1f} s, so no part of it begins at {start:g} s")
+    slack = 1e-6  # time stamps are fractions
+    first = next((i for i, s in enumerate(seconds) if start is None or s >= start - slack), len(seconds) - 1)
+    last = max((i for i, s in enumerate(seconds) if end is None or s <= end + slack), default=0)
+    return range(min(first, last), last + 1)
+
+
 def check_limits(scan: Scan, seconds: Sequence[float], request: Mapping[str, Any]) -> None:
     """BadVideo where the clip is too large or too long."""
     width, height = scan.stream.codec_context.width, scan.stream.codec_context.height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmllm.encoders.video_process import VideoProcess
 from mmllm.types import MediaError, MmllmError
 
 Backend = Literal["decord", "pyav"]
+_PART = re.compile(r"#t=(?=[\d,])(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class _Line:
         self.worker: VideoProcess | None = None
 
 
+def segment(media: str | Path | bytes) -> tuple[str | Path | bytes, tuple[float | None, float | None]]:
+    """The file, and which part of it in seconds: a path may end in ``#t=3,7.5``, ``#t=3`` or ``#t=,7.5`` as in W3C's
+    Media Fragments; without it, all. MediaError where the part is empty."""
+    if isinstance(media, bytes) or Path(media).is_file() or not (found := _PART.search(str(media))):
+        return media, (None, None)
+    start, end = (None if bound is None else float(bound) for bound in found.groups())
+    if end is not None and (start or 0.0) >= end:
+        raise MediaError(f"video {media} begins at {start or 0:g} s and ends at {end:g} s, so it shows nothing.")
+    return Path(str(media)[: found.start()]), (start, end)
+
+
 class VideoReading:
     """Takes frames out of video files in a worker process, which it starts when first asked and again when it died.
 
@@ -45,7 +58,8 @@ class VideoReading:
 
     Both backends give the same frames: those of the stream that FFmpeg calls best, in order of presentation, without
     those an edit list hides; turned upright by whole quarters as the display matrix says (mirrored or odd angles are
-    refused). Pixels that are not square stay as they are stored.
+    refused). Pixels that are not square stay as they are stored. A path may end in the part to show (``segment``);
+    times stay those of the file, and ``max_seconds`` is about the part.
     """
 
     def __init__(
@@ -87,6 +101,7 @@ class VideoReading:
         """The worker's answer for one file; its complaints become errors that name the file."""
         data = media if isinstance(media, bytes) else b""
         where = f"video of {len(media)} bytes" if isinstance(media, bytes) else f"video {media}"
+        media, part = segment(media)
         if not isinstance(media, bytes) and not Path(media).is_file():
             raise MediaError(f"{where} does not exist or is no file.")
         if not (data or (not isinstance(media, bytes) and Path(media).stat().st_size)):
@@ -97,7 +112,9 @@ class VideoReading:
             if line.worker is None or not line.worker.alive:
                 line.worker = VideoProcess()
             try:
-                end, frames = line.worker.ask({**self.asked, "path": path, "backend": backend}, data, self.timeout)
+                end, frames = line.worker.ask(
+                    {**self.asked, "path": path, "part": part, "backend": backend}, data, self.timeout
+                )
             except MediaError as error:
                 raise MediaError(f"{where} {error}.") from error
         if "missing" in end:

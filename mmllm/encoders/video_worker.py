@@ -28,6 +28,7 @@ from mmllm.encoders.video_decoding import (
     sampled,
     with_decord,
     with_pyav,
+    within,
 )
 
 LENGTH = struct.Struct("!cQ")
@@ -39,7 +40,8 @@ MEMORY = 6 * 2**30
 
 
 def answer(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Messages of one request: ``path`` (or null and the file's ``data``), ``frames``, ``fps``, limits, ``backend``.
+    """Messages of one request: ``path`` (or null and the file's ``data``), ``part`` (start and end in seconds, null:
+    the clip's), ``frames``, ``fps``, limits, ``backend``.
 
     ``backend`` null asks for the times alone. The last message holds ``seconds`` of the frames, and ``height`` and
     ``width`` of those sent.
@@ -47,8 +49,10 @@ def answer(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, byt
     with opened(request, data) as container:
         scan = Scan(container)
         seconds = scan.seconds()
-        check_limits(scan, seconds, request)
-        indices = sampled(seconds, request["frames"], request["fps"])
+        part = within(seconds, request["part"])
+        chosen = [seconds[index] for index in part]
+        check_limits(scan, [second - chosen[0] for second in chosen], request)
+        indices = [part[index] for index in sampled(chosen, request["frames"], request["fps"])]
         end: dict[str, Any] = {"seconds": [seconds[index] for index in indices]}
         if request["backend"] is not None:
             turns = quarter_turns(request, data)
