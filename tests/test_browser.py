@@ -102,13 +102,13 @@ def test_a_user_attaches_a_video_a_sound_and_a_graph(tmp_path: Path) -> None:
         streamlit(server, tmp_path / "streamlit.log") as url,
         tab(url, tmp_path / "profile") as page,
     ):
-        page.wait("document.body.innerText.includes('Attach an image, a video, a sound')")
+        page.wait("document.body.innerText.includes('Attach an image, a video, a sound')", 120)
         for name in files:
             page.attach("[data-testid=stChatInput] input[type=file]", tmp_path / name)
             page.wait(f"document.querySelector('[data-testid=stChatInput]').innerText.includes('{name}')")
         page.type("[data-testid=stChatInputTextArea]", "What do you see and hear?")
         page.click("[data-testid=stChatInputSubmitButton]")
-        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 60)
+        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 120)
         said = page.evaluate(f"{messages}[0].innerText")
         for words in ("clip.mp4: video of 2.8 s, 96 x 64 pixels", "0.00 s", "2.75 s", "tone.wav: sound of 2.0 s",
                       "graph of 8 nodes and 7 edges", "point cloud of 400 points", "the name is carl"):  # fmt: skip
@@ -129,18 +129,18 @@ def test_a_user_attaches_an_image_and_asks(server: str, image: Path, tmp_path: P
     question = os.environ.get("MMLLM_CHAT_QUESTION", "What is on the left?")
     messages = "document.querySelectorAll('[data-testid=stChatMessage]')"
     with streamlit(server, tmp_path / "streamlit.log") as url, tab(url, tmp_path / "profile") as page:
-        page.wait("document.body.innerText.includes('Attach an image')")
+        page.wait("document.body.innerText.includes('Attach an image')", 120)
         page.attach("[data-testid=stChatInput] input[type=file]", image)
         page.wait("document.querySelector('[data-testid=stChatInput]').innerText.includes('shapes.png')")
         page.type("[data-testid=stChatInputTextArea]", question)
         page.click("[data-testid=stChatInputSubmitButton]")
-        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 60)
+        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 120)
         assert question in page.evaluate(f"{messages}[0].innerText")
         width = page.wait(f"{messages}[0].querySelector('img').naturalWidth")
         assert 0 < width <= 320
         page.type("[data-testid=stChatInputTextArea]", "And on the right?")
         page.click("[data-testid=stChatInputSubmitButton]")
-        page.wait(f"{messages}.length === 4 && {messages}[3].innerText.includes('first token')", 60)
+        page.wait(f"{messages}.length === 4 && {messages}[3].innerText.includes('first token')", 120)
         page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
         shot = Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png"))
         page.screenshot(shot)
