@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.bottleneck import ACTIVATIONS, Bottleneck
 from mmllm.connectors.encoder_adapter import EncoderAdapter
-from mmllm.encoders.inside import Inside
 from mmllm.hooks import Handle
 from mmllm.types import MmllmError
-
-if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
 
 
 class AdaptformerConnector(EncoderAdapter):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.bottleneck import ACTIVATIONS, Bottleneck
 from mmllm.connectors.encoder_adapter import EncoderAdapter, pass_of
 from mmllm.connectors.mixture_of_adapters import Gate
-from mmllm.encoders.inside import Inside
 from mmllm.hooks import Handle
 from mmllm.types import MmllmError, SampleError
-
-if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
 
 
 class AudioAdapterFusionConnector(EncoderAdapter):

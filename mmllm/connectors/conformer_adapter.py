@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.connector import at_rest
 from mmllm.connectors.encoder_adapter import EncoderAdapter, pass_of
 from mmllm.connectors.real_batch_norm import RealBatchNorm
-from mmllm.encoders.inside import Inside
 from mmllm.hooks import Handle
 from mmllm.types import EncoderPass, MmllmError
-
-if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
 
 
 class ConformerAdapterConnector(EncoderAdapter):

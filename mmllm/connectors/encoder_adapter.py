@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.connector import Attached, Connector
-from mmllm.encoders.inside import Inside
 from mmllm.hooks import Handle
 from mmllm.types import EncoderPass, MmllmError
-
-if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
 
 BLOCKS = ("all", "top half")
 """Words for blocks of an encoder; the other form is a list of numbers from 0."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.connector import at_rest
 from mmllm.connectors.encoder_adapter import EncoderAdapter, clips, pass_of, unclipped
-from mmllm.encoders.inside import Inside
 from mmllm.hooks import Handle
 from mmllm.types import EncoderPass, MmllmError
-
-if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
 
 PLACES = {"both": ("attention", "mlp"), "attention": ("attention",), "mlp": ("mlp",)}
 """Word of the recipe -> before what it stands."""
