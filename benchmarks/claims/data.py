@@ -12,8 +12,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from benchmarks.claims.clips import write_lm
 from benchmarks.claims.lesson import Lesson
 from benchmarks.claims.lessons import MAKERS
+from benchmarks.claims.lessons_clips import CLIPS
 
 DATA = Path("runs/claims/data")
 TRAIN, TEST = 3000, 200
@@ -58,6 +60,8 @@ def _write_files(task: str, folder: Path, train: int, test: int) -> Any:
     rng = Random(f"claims/{task}/test")
     rows = [_question(MAKERS[task](rng, True), folder / "test", number, total) for number in range(test)]
     _write(folder / "test" / f"{task}.jsonl", rows, total)
+    if task in CLIPS:
+        write_lm(folder / "lm")
     return total
 
 

@@ -160,9 +160,13 @@ class IvaConnector(Connector):
         """Frames int64[G, k] into N * F that each message asks for, and their weights float[G, k]."""
         if layer.selector is None:
             return _uniform(turns.candidates, real.any(dim=-1), self.top_k)
-        shares = functional.normalize(turns.asked.to(patches.dtype), p=1.0, dim=1)
-        u = shares @ states.to(patches.dtype)
+        u = self.asked(turns, states, patches)
         return layer.selector(u, patches, real, turns.candidates, self.top_k)
+
+    def asked(self, turns: Turns, states: Tensor, patches: Tensor) -> Tensor:
+        """u float[G, D] in the dtype of ``patches``: the mean of states float[R * S, D] over each message's text."""
+        shares = functional.normalize(turns.asked.to(patches.dtype), p=1.0, dim=1)
+        return shares @ states.to(patches.dtype)
 
     def _recalled(self, flow: Pass, kept: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(positions, group of each, frames, weights) in a step: what the last message of each conversation chose."""

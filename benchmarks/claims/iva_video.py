@@ -1,0 +1,101 @@
+"""IVA: a question looks again at the few frames it asks for; against frames at equal distances and pooled clips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.claims.experiment import Arm, Compare, Experiment, better
+
+if TYPE_CHECKING:
+    from benchmarks.claims.single import Finished
+
+FRAMES = (6, 15)
+
+
+def hits(finished: Finished) -> dict[str, float]:
+    """``hit_<frames>``: share of held-out questions whose frame is among the two that the last layer chose."""
+    import numpy as np
+    import torch
+
+    from benchmarks.claims.clips import KEYS
+    from benchmarks.claims.tasks import benchmark_of
+    from mmllm import registry
+    from mmllm.batches.collate import collate
+    from mmllm.connectors.iva import IvaConnector
+    from mmllm.generate import Generator
+
+    assembly = finished.assembly
+    connector = assembly.connectors["video"]
+    if not isinstance(connector, IvaConnector) or not connector.layers:
+        return {}
+    generator, found = Generator(assembly), {}
+    for frames in FRAMES:
+        task = f"needle_{frames}"
+        asked = registry.load("benchmarks", benchmark_of(task))(task=task, split=finished.split)
+        samples = [asked[index].sample for index in range(len(asked))]
+        right = []
+        for sample in samples:
+            key = KEYS.index(sample.messages[0].text.split("word ")[1].removesuffix("?"))
+            codes = np.load(sample.media["video"][0])
+            right.append(int(np.argwhere(codes[:, :, 0] == key)[0, 0]))
+        batch = collate([generator.encode(sample) for sample in samples], generator.readers)
+        with torch.no_grad():
+            assembly.route(assembly.flow(batch))
+            assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
+        chosen = connector.chosen()
+        assert chosen is not None
+        weights = chosen[-1][torch.arange(len(right)), torch.tensor(right)]
+        found[f"hit_{frames}"] = float((weights > 0).float().mean())
+    return found
+
+
+def _iva(words: str, note: str, kind: str = "iva", rate_of: str | None = "iva") -> Arm:
+    return Arm("needle", (f"connectors.video.type={kind}", *words.split()), rate_of=rate_of, note=note)
+
+
+PARTS = ("norm", "weigh", "input", "time", "output_norm", "output")
+"""Of the connector: what makes the tokens."""
+TOKENS = "{" + ", ".join(f"{part}: 4.0e-3" for part in (*(f"connectors.video.{one}" for one in PARTS), "llm")) + "}"
+
+EXPERIMENT = Experiment(
+    title="IVA: a question looks again at the frames it asks for",
+    claim=(
+        "One token per frame beside layers that revisit two frames chosen by the question answers what one patch of "
+        "one frame shows better than the same layers on two frames at equal distances, and those better than pooled "
+        "frames."
+    ),
+    arms={
+        "iva": _iva("", "two frames the question chooses", rate_of=None),
+        "uniform": _iva("connectors.video.select=uniform", "two frames at equal distances"),
+        "strangers": _iva("", "control: frames chosen by another's question", "benchmarks.claims.clips:StrangersIva"),
+        "tokens": Arm(
+            "needle",
+            tuple(f"stages.{stage}.train={TOKENS}" for stage in ("two", "short", "long")),
+            rate_of="iva",
+            note="the tokens alone: gates stay closed",
+        ),
+        "pooled": Arm(
+            "needle",
+            ("connectors.video={type: pool, from: video, stride: [1, 1, 4], depth: 2, norm: true, width: 256}",),
+            note="mean of each frame's patches, MLP",
+        ),
+    },
+    tasks=("needle_6", "needle_15"),
+    metrics=("needle_6", "needle_15", "hit_6", "hit_15"),
+    chance={"needle_6": 1 / 12, "needle_15": 1 / 12, "hit_6": 2 / 6, "hit_15": 2 / 15},
+    tune=("needle_6", "needle_15"),
+    rates=(4e-3,),
+    measures=(hits,),
+    comparisons=(
+        better("iva", "uniform", "needle_6"),
+        better("iva", "uniform", "needle_15"),
+        better("uniform", "pooled", "needle_6"),
+        better("uniform", "pooled", "needle_15"),
+        better("iva", "strangers", "needle_15"),
+        Compare(
+            "strangers - tokens in needle_6",
+            lambda a: a["strangers"]["needle_6"] - a["tokens"]["needle_6"],
+            kind="report",
+        ),
+    ),
+)
