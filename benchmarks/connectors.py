@@ -14,7 +14,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ class Line:
     """arXiv numbers in the docstrings of the connector the recipe is about."""
     place: str
     """Of the connector it is about."""
-    tokens: int
-    """In the LLM's sequence, for one picture."""
+    tokens: str
+    """In the LLM's sequence, for one item of each encoder; a dash where it depends on the item."""
     n_trainable: int
     """Over all stages."""
     steps: tuple[int, ...]
@@ -50,12 +50,23 @@ class Line:
 
 
 def names() -> list[str]:
-    """Every miniature recipe of the table, in the order of the registry's connectors where one is named after it."""
+    """Every miniature recipe of pictures, in the order of the registry's connectors where one is named after it."""
+    return ordered(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in ELSEWHERE and pictures(path))
+
+
+def pictures(path: Path) -> bool:
+    """Whether a recipe reads pictures and nothing else (the others: benchmarks.senses)."""
+    from mmllm.recipe import load_recipe
+
+    return list(load_recipe(path).encoders) == ["image"]
+
+
+def ordered(found: Iterable[str]) -> list[str]:
+    """Names of recipes as the table has them."""
     from mmllm import registry
 
     known = list(registry.table("connectors"))
-    found = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem not in ELSEWHERE)
-    return sorted(found, key=lambda name: known.index(name) if name in known else len(known))
+    return sorted(sorted(found), key=lambda name: known.index(name) if name in known else len(known))
 
 
 def line(name: str) -> Line:
@@ -72,15 +83,17 @@ def line(name: str) -> Line:
         for wanted in stage.train:
             learned |= {id(p): p.numel() for p in learning(assembly, wanted).values()}
     kinds = tuple(part.type for part in recipe.connectors.values())
-    beside = [kind for kind in kinds if kind not in ("pool", "lora")]
+    beside = [kind for kind in kinds if kind not in ("pool", "lora", "window_resampler")]
     subject = name if name in kinds else (beside or kinds)[0]
-    place = "inside" if part_arguments.works_inside(subject) else "input"
+    inside = "inside" if part_arguments.works_inside(subject) else "input"
+    place = "encoder" if part_arguments.adapts_encoders(subject) else inside
+    tokens = [reader.tokens(None) for reader in assembly.readers().values()]
     return Line(
         recipe=name,
         kinds=kinds,
         papers=papers(registry.locate("connectors", subject).split(":")[0]),
         place=place,
-        tokens=int(assembly.readers()["image"].tokens(None) or 0),
+        tokens=" + ".join("-" if one is None else str(one) for one in tokens),
         n_trainable=sum(learned.values()),
         steps=tuple(stage.steps or 0 for stage in recipe.stages.values()),
     )
@@ -124,7 +137,7 @@ def table(chosen: Sequence[str]) -> str:
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in chosen:
         facts, found = line(name), scores(name)
-        cells = [name, " + ".join(facts.kinds), ", ".join(facts.papers) or "-", facts.place, str(facts.tokens)]
+        cells = [name, " + ".join(facts.kinds), ", ".join(facts.papers) or "-", facts.place, facts.tokens]
         cells += [f"{facts.n_trainable:,}", " + ".join(map(str, facts.steps))]
         cells += [f"{found[key]['score']:.3f}" if key in found else "not run" for key in BENCHMARKS]
         rows.append("| " + " | ".join(cells) + " |")
