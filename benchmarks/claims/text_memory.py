@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def prefill(finished: Finished) -> dict[str, float]:
-    """Millions of floating point operations of one prefill, mean over 20 questions, counted by torch.
+    """Millions of floating point operations of one prefill, mean over 4 questions, counted by torch.
 
     ``reader``: the LLM over question and memory; ``reader_text``: the LLM over question and the text itself, which this
     replaces; ``compressor``: the small model over text and memory.
@@ -24,14 +24,14 @@ def prefill(finished: Finished) -> dict[str, float]:
 
     asked = registry.load("benchmarks", benchmark_of("facts"))(task="facts", split=finished.split)
     found = {"reader": 0.0, "reader_text": 0.0, "compressor": 0.0}
-    for index in range(20):
+    for index in range(4):
         sample = asked[index].sample
         (file,) = sample.media["document"]
         told = sample.messages[0].text.replace("<document>", file.read_text(encoding="utf-8"))
         reader, compressor = _flops(finished.assembly, sample)
         text, _ = _flops(finished.assembly, Sample(sample.name, (Message("user", told),), {}))
         for key, value in zip(found, (reader, text, compressor), strict=True):
-            found[key] += value / 20e6
+            found[key] += value / 4e6
     return found
 
 
