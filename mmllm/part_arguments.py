@@ -6,8 +6,10 @@ Used by the recipe's checks and by its JSON schema; sits between ``registry`` (w
 from __future__ import annotations
 
 import ast
+import copy
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,11 +95,17 @@ def schema(group: str, type: str) -> dict[str, Any]:
     named = {name: parameter for name, parameter in known.items() if not parameter.variadic}
     properties = {}
     for name, parameter in named.items():
-        properties[name] = TypeAdapter(_type(parameter.annotation)).json_schema()
+        properties[name] = copy.deepcopy(_annotation_schema(parameter.annotation))
         if parameter.default:
             properties[name]["description"] = f"default: {parameter.default}"
     required = [name for name, parameter in named.items() if parameter.required]
     return {"properties": properties, "required": required, "additionalProperties": len(named) < len(known)}
+
+
+@lru_cache(maxsize=256)
+def _annotation_schema(annotation: str) -> dict[str, Any]:
+    """JSON schema of the values that an annotation's text allows."""
+    return TypeAdapter(_type(annotation)).json_schema()
 
 
 def shown(value: Any) -> str:

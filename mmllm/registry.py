@@ -10,11 +10,12 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import PathFinder
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,19 @@ def table(group: str) -> dict[str, str]:
     if group not in PACKAGES:
         raise UnknownName(_unknown(f'there is no group "{group}"', group, PACKAGES))
     found = dict(importlib.import_module(PACKAGES[group]).TABLE)
-    for point in entry_points(group=f"mmllm.{group}"):
+    for point in _points(group, tuple(sys.path)):
         if found.setdefault(point.name, point.value) != point.value:
             raise UnknownName(
                 f'entry point mmllm.{group} "{point.name}" = {point.value} redefines {found[point.name]}; '
                 "rename it in the package that declares it."
             )
     return found
+
+
+@lru_cache(maxsize=16)
+def _points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Entry points of the packages on ``path``, which is ``sys.path``: every one's files are read once."""
+    return tuple(entry_points(group=f"mmllm.{group}"))
 
 
 def locate(group: str, type: str) -> str:

@@ -75,7 +75,7 @@ def test_unknown(group: str, name: str, sentence: str) -> None:
 
 def _declare(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
     """As if an installed package declared these entry points."""
-    monkeypatch.setattr(registry, "entry_points", lambda group: [p for p in points if p.group == group])
+    monkeypatch.setattr(registry, "_points", lambda group, path: [p for p in points if p.group == f"mmllm.{group}"])
 
 
 def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
