@@ -44,7 +44,7 @@ def losses(assembly: Assembly, zero: int) -> list[float]:
         "steps_per_print": 10**9,
     }
     engine = Engine(assembly, groups, (0.9, 0.95), config)
-    found = []
+    found, frozen = [], engine.frozen_digest()
     for rows in [*STEPS, STEPS[0]]:
         batch = rows_batch(assembly, rows[rank])
         n_labels = torch.tensor(float(batch.n_labels))
@@ -54,6 +54,7 @@ def losses(assembly: Assembly, zero: int) -> list[float]:
         total = nll.detach().clone()
         dist.all_reduce(total)
         found.append(float(total / n_labels))
+    assert engine.frozen_digest() == frozen, "running statistics of what learns are not frozen, all else is"
     for buffer in assembly.connectors["inner"].buffers():
         both = torch.stack([buffer.sum(), -buffer.sum()])
         dist.all_reduce(both, op=dist.ReduceOp.MAX)

@@ -33,6 +33,13 @@ TABLE = {
     "meteora": "benchmarks.claims.meteora",
     "any2point": "benchmarks.claims.any2point",
     "text_memory": "benchmarks.claims.text_memory",
+    "iva_video": "benchmarks.claims.iva_video",
+    "graph_adapter": "benchmarks.claims.graph_adapter",
+    "tem_adapter": "benchmarks.claims.tem_adapter",
+    "ted_adapter": "benchmarks.claims.ted_adapter",
+    "conformer_adapter": "benchmarks.claims.audio_adapters",
+    "audio_adapter_fusion": "benchmarks.claims.audio_adapter_fusion",
+    "mixture_of_adapters": "benchmarks.claims.mixture_of_adapters",
 }
 """Experiment -> module whose ``EXPERIMENT`` it is, in the order of the table."""
 RECIPES = (Path("benchmarks/claims/recipes"), Path("recipes/mini"))

@@ -12,6 +12,9 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from benchmarks.claims.lesson import Lesson, Make
+from benchmarks.claims.lessons_adapted import ADAPTED
+from benchmarks.claims.lessons_clips import CLIPS
+from benchmarks.claims.lessons_graphs import GRAPHS
 from benchmarks.claims.lessons_points import clouds, facts
 from mmllm.mini.data import DESCRIBE, show
 from mmllm.mini.lm_lessons import matter_of
@@ -258,5 +261,8 @@ MAKERS: dict[str, Make] = {
     "text_composite": composite,
     "solids": clouds,
     "facts": facts,
+    **CLIPS,
+    **ADAPTED,
+    **GRAPHS,
 }
 """Task of the claims -> what makes its lessons."""

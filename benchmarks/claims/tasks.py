@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from benchmarks.claims.data import DATA
+from benchmarks.claims.lessons_clips import CLIPS
+from benchmarks.claims.lessons_graphs import GRAPHS
 from mmllm.eval.benchmarks.benchmark import Question
 from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
 from mmllm.eval.benchmarks.mini_scenes import MiniScenes
@@ -53,7 +55,32 @@ class DocumentTask(PictureTask):
     modality: ClassVar[str] = "document"
 
 
-SENSES = {"solids": "PointsTask", "facts": "DocumentTask"}
+class ClipTask(PictureTask):
+    """Questions about clips."""
+
+    modality: ClassVar[str] = "video"
+
+
+class GraphTask(PictureTask):
+    """Questions about graphs."""
+
+    modality: ClassVar[str] = "graph"
+
+
+class SoundTask(PictureTask):
+    """Questions about sounds."""
+
+    modality: ClassVar[str] = "audio"
+
+
+SENSES = {
+    "solids": "PointsTask",
+    "facts": "DocumentTask",
+    **dict.fromkeys(CLIPS, "ClipTask"),
+    **dict.fromkeys(GRAPHS, "GraphTask"),
+    "ways": "ClipTask",
+    "heard": "SoundTask",
+}
 """Tasks that show something else than pictures -> how they are asked."""
 
 

@@ -130,10 +130,15 @@ class Engine:
                 self.optimizer.state[master][name] = value.to(master.device).clone()
 
     def frozen_digest(self) -> str:
-        """sha256 over what this rank holds of each frozen parameter and buffer; RuntimeError if one has a gradient."""
+        """sha256 over what this rank holds of each frozen parameter and buffer; RuntimeError if one has a gradient.
+
+        Buffers of a module whose own parameters learn are not frozen: running statistics.
+        """
         digest = hashlib.sha256()
-        held = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
-        for name, tensor in [*held.items(), *self.model.named_buffers()]:
+        learning = {name.rpartition(".")[0] for name, p in self.model.named_parameters() if p.requires_grad}
+        held: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
+        held |= {name: b for name, b in self.model.named_buffers() if name.rpartition(".")[0] not in learning}
+        for name, tensor in held.items():
             if tensor.grad is not None:
                 raise RuntimeError(f"{name} is frozen and has a gradient")
             shard = tensor.ds_tensor if hasattr(tensor, "ds_tensor") else tensor
