@@ -187,7 +187,7 @@ def table() -> str:
         "The frozen miniature LM is shown one token for the node and answers the class as one word of its own; the\n"
         f"connector (`graph_adapter`) and LoRA learn ({RECIPE}). The arms differ in nothing but `gnn`: the network\n"
         "mixes a node with its neighbours, or leaves each node alone with the same weights. Accuracy is exact match\n"
-        "through `mmllm eval`. Minutes are of one thread beside other work on the same cores.\n\n"
+        "as `mmllm eval` scores it. Minutes are of one thread beside other work on the same cores.\n\n"
     )
     return head + "\n".join(filter(None, map(section, SETS)))
 
