@@ -9,7 +9,8 @@ from benchmarks.claims.experiment import Arm, Compare, Experiment
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
 
-TASKS = ("sound", "manner")
+TASKS = {"sound": "heard", "tone": "tones"}
+"""Task, which is the kind of its questions -> where they are."""
 
 
 def routed(finished: Finished) -> dict[str, float]:
@@ -21,16 +22,18 @@ def routed(finished: Finished) -> dict[str, float]:
 
     connector = finished.assembly.connectors["fusion"]
     assert isinstance(connector, AudioAdapterFusionConnector)
-    asked = {benchmark_of("heard"): {"task": "heard", "split": finished.split}}
-    found = {}
+    found: dict[str | None, dict[str, float]] = {}
     for only in (None, *TASKS):
         connector.only = only
         out = finished.run.parent / f"only-{only}"  # a folder of its own: the weights are the same
-        results = evaluate_with(Generator(finished.assembly), finished.recipe, out, asked)
-        found[only] = {kind: row["score"] for kind, row in results["benchmarks"]["heard"]["kinds"].items()}
+        found[only] = {}
+        for kind, task in TASKS.items():
+            asked = {benchmark_of(task): {"task": task, "split": finished.split}}
+            results = evaluate_with(Generator(finished.assembly), finished.recipe, out, asked)
+            found[only][kind] = results["benchmarks"][task]["kinds"][kind]["score"]
     connector.only = None
     right = [found[task][task] for task in TASKS]
-    wrong = [found[other][task] for task, other in zip(TASKS, reversed(TASKS), strict=True)]
+    wrong = [found[other][task] for task, other in zip(TASKS, reversed(list(TASKS)), strict=True)]
     fused = [found[None][task] for task in TASKS]
     return {"fused": sum(fused) / 2, "oracle": sum(right) / 2, "wrong": sum(wrong) / 2}
 
@@ -58,12 +61,17 @@ EXPERIMENT = Experiment(
             note="softmax of a linear map of each token",
         ),
     },
-    tasks=("heard",),
-    metrics=("fused", "oracle", "wrong", "heard.sound", "heard.manner"),
+    tasks=("heard", "tones"),
+    metrics=("fused", "oracle", "wrong", "heard.sound", "tones"),
     tune=("fused",),
     rates=(4e-3,),
     measures=(routed,),
     comparisons=(*_comparisons("learned"), *_comparisons("attention")),
     paper=("17 % of the weights, mean WER 8 % better than full tuning, on par with routing by task id [A].",),
-    tried=("One rate for all arms, for want of time: nothing is tuned.",),
+    tried=(
+        "One rate for all arms, for want of time: nothing is tuned.",
+        "First with two questions about the same clips (which sound, in which manner) as tasks: mixed evenly 0.30, "
+        "right adapter 0.83, wrong one 0.02 (one run, seed 99). What is heard then does not tell the task, so nothing "
+        "that reads the sound alone could choose; the tasks now differ in what is heard, as the paper's do.",
+    ),
 )

@@ -25,6 +25,12 @@ def _file(frames: np.ndarray) -> tuple[str, bytes]:
     return ".npy", buffer.getvalue()
 
 
+def _wav(samples: np.ndarray) -> tuple[str, bytes]:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples.clip(-1, 1), RATE, format="WAV", subtype="PCM_16")
+    return ".wav", buffer.getvalue()
+
+
 def _paper(rng: Random, frames: int) -> np.ndarray:
     """Noisy gray, another gray in each strip: uint8[frames, 32, 32, 3]."""
     noise = np.random.default_rng(rng.getrandbits(32)).normal(rng.uniform(170, 240), 8, (frames, 32, 32, 3))
@@ -80,12 +86,25 @@ def heard(rng: Random, held_out: bool) -> Lesson:
         out[start : start + len(samples)] += samples
         words = (f"what is heard at t{slot + 1}?", sound) if group == "sound" else (f"kind at t{slot + 1}?", manner)
         asks.append(Ask(group, *words))
-    buffer = io.BytesIO()
-    soundfile.write(buffer, out.clip(-1, 1), RATE, format="WAV", subtype="PCM_16")
     rng.shuffle(asks)
-    file = (".wav", buffer.getvalue())
-    return Lesson(asks[:1] if held_out else asks, modality="audio", file=file, group=group)
+    return Lesson(asks[:1] if held_out else asks, modality="audio", file=_wav(out), group=group)
 
 
-ADAPTED = {"ways": ways, "spots": spots, "heard": heard}
+def tones(rng: Random, held_out: bool) -> Lesson:
+    """Two tones of half a second that rise (``above``) or fall (``below``), most of them harmonic, some pure."""
+    draw = np.random.default_rng(rng.getrandbits(32))
+    out, asks = draw.normal(0, 1e-4, 2 * SLOT), []
+    for slot in range(2):
+        up, low = rng.random() < 0.5, rng.uniform(150, 1500)
+        hz = np.geomspace(low, low * rng.uniform(1.3, 2), int(0.8 * SLOT))
+        phase = 2 * np.pi * np.cumsum(hz if up else hz[::-1]) / RATE
+        tone = sum(np.sin(k * phase) / k for k in range(1, rng.randint(1, 5) + 1))
+        start = slot * SLOT + rng.randrange(800)
+        out[start : start + len(hz)] += 0.05 * tone * np.hanning(len(hz))
+        asks.append(Ask("tone", f"above or below at t{slot + 1}?", "above" if up else "below"))
+    rng.shuffle(asks)
+    return Lesson(asks[:1] if held_out else asks, modality="audio", file=_wav(out))
+
+
+ADAPTED = {"ways": ways, "spots": spots, "heard": heard, "tones": tones}
 """Task -> what makes its lessons."""

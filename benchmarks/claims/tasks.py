@@ -80,6 +80,7 @@ SENSES = {
     **dict.fromkeys(GRAPHS, "GraphTask"),
     "ways": "ClipTask",
     "heard": "SoundTask",
+    "tones": "SoundTask",
 }
 """Tasks that show something else than pictures -> how they are asked."""
 
