@@ -73,11 +73,11 @@ class WordClips(CodedClips):
 
 
 class RandomClips(CodedClips):
-    """Each patch shows one of ``codes`` things, each a random vector of ``width``: an encoder that knows no words."""
+    """Each patch shows two of ``codes`` things, each a random vector of ``width``: an encoder that knows no words."""
 
     def __init__(self, *, codes: int, width: int = 32, layers: Sequence[int] = (-1,)) -> None:
         rows = torch.randn(codes, width, generator=torch.Generator().manual_seed(0))
-        super().__init__(table=torch.cat([rows, torch.zeros_like(rows[:1])]), parts=1, layers=layers)
+        super().__init__(table=torch.cat([rows, torch.zeros_like(rows[:1])]), parts=2, layers=layers)
 
 
 class StrangersIva(IvaConnector):

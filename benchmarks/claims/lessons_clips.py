@@ -1,4 +1,4 @@
-"""Lessons about clips: a needle among events, and things that move or follow each other; part of ``lessons.MAKERS``."""
+"""Lessons about clips: a needle among events, and colours that follow each other; part of ``lessons.MAKERS``."""
 
 from __future__ import annotations
 
@@ -38,43 +38,39 @@ def needle(rng: Random, held_out: bool, frames: int, turns: int = 4) -> Lesson:
     return Lesson(rng.sample(events, 1 if held_out else turns), modality="video", file=_file(codes))
 
 
-SIDE, FRAMES, DOTS = 4, 8, 2
-WAYS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
+FRAMES, CELLS, SHOWN = 8, 16, 3
 
 
-def tracks(rng: Random, held_out: bool) -> Lesson:
-    """Two dots of different colours go around a torus of 4 x 4 cells, a cell each frame: ``what does the red do?``
+def order(rng: Random, held_out: bool) -> Lesson:
+    """Three colours, one after another, each for some of eight frames, anywhere: ``what color is first?``, or last.
 
-    In eight frames each passes its four cells twice, so the mean of the frames does not tell left from right.
+    Every order of the same frames is as probable, so their mean tells no more than which three there are.
     """
-    codes = np.zeros((FRAMES, DOTS, 1))
-    asks = []
-    for dot, colour in enumerate(rng.sample(range(len(COLOURS)), DOTS)):
-        way = rng.choice(tuple(WAYS))
-        x, y = rng.randrange(SIDE), rng.randrange(SIDE)
-        for frame in range(FRAMES):
-            dx, dy = WAYS[way]
-            cell = (x + dx * frame) % SIDE + SIDE * ((y + dy * frame) % SIDE)
-            codes[frame, dot] = colour * SIDE**2 + cell
-        asks.append(Ask("way", f"what does the {COLOURS[colour]} do?", way))
+    colours = rng.sample(range(len(COLOURS)), SHOWN)
+    starts = [0, *sorted(rng.sample(range(1, FRAMES), SHOWN - 1))]
+    codes = np.zeros((FRAMES, 1, 2))
+    for frame in range(FRAMES):
+        colour = colours[sum(start <= frame for start in starts) - 1]
+        codes[frame, 0] = CELLS + colour, rng.randrange(CELLS)
+    asks = [Ask(which, f"what color is {which}?", COLOURS[colours[n]]) for which, n in (("first", 0), ("last", -1))]
     rng.shuffle(asks)
     return Lesson(asks[:1] if held_out else asks, modality="video", file=_file(codes))
 
 
 def shuffled(rng: Random, held_out: bool) -> Lesson:
-    """The clips of ``tracks`` with their frames in any order."""
-    lesson = tracks(rng, held_out)
+    """The clips of ``order`` with their frames shuffled."""
+    lesson = order(rng, held_out)
     assert lesson.file is not None
     codes = np.load(io.BytesIO(lesson.file[1]))
-    order = rng.sample(range(FRAMES), FRAMES)
-    return Lesson(lesson.asks, modality="video", file=_file(codes[order]))
+    frames = rng.sample(range(FRAMES), FRAMES)
+    return Lesson(lesson.asks, modality="video", file=_file(codes[frames]))
 
 
 CLIPS = {
     "needle_2": partial(needle, frames=2),
     "needle_6": partial(needle, frames=6),
     "needle_15": partial(needle, frames=15),
-    "tracks": tracks,
-    "tracks_shuffled": shuffled,
+    "order": order,
+    "order_shuffled": shuffled,
 }
 """Task -> what makes its lessons."""
