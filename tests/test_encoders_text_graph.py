@@ -282,6 +282,22 @@ def test_made_and_given_states_stand_in_one_batch(model: str, tmp_path: Path) ->
     torch.testing.assert_close(together.concatenated()[1, 1], together.concatenated()[2, 0], atol=1e-5, rtol=1e-4)
 
 
+def test_states_of_the_untrained_model_are_refused_once_it_is_trained(model: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "g", ["tea"], [])
+    assert main([str(folder), "--model", model]) == 0
+    encoder = TextGraphEncoder(model=model)
+    inputs = encoder.collate([encoder.read(folder)])
+    assert encoder.to(torch.bfloat16)(**inputs).concatenated().any()
+    encoder.requires_grad_(True)
+    with pytest.raises(MmllmError, match="has trained the text model"):
+        encoder(**inputs)
+    encoder.requires_grad_(False)
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(1.5)
+    with pytest.raises(MmllmError, match="has trained the text model"):
+        encoder(**inputs)
+
+
 def test_a_damaged_folder_is_one_sentence(tmp_path: Path) -> None:
     def says(expected: str) -> None:
         with pytest.raises(MediaError, match=expected):

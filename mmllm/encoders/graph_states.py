@@ -27,6 +27,8 @@ from mmllm.types import MediaError, MmllmError
 
 PAD = -1
 """Stands behind the tokens of a shorter text; no token's number."""
+SEEN = 16
+"""Numbers of each weight by which a changed one is noticed."""
 
 
 class TextModel(nn.Module):
@@ -45,6 +47,18 @@ class TextModel(nn.Module):
         self.blocks_name = _blocks(self.model, self.n_blocks, path)
         self.digest = _digest(self.model, self.tokenizer, [pool, max_tokens, cut])
         """Of weights in float32 and settings, before anything casts or shards them."""
+        self._first = {name: value.detach().flatten()[:SEEN].clone() for name, value in self.named_parameters()}
+
+    def learned(self) -> bool:
+        """Whether its weights learn, or are no longer those it was loaded with: then ``digest`` is not theirs."""
+        for name, value in self.named_parameters():
+            if value.requires_grad:
+                return True
+            first = self._first[name].to(value.dtype)
+            # under ZeRO-3 (`ds_id`) a rank sees only its shard
+            if not hasattr(value, "ds_id") and not torch.equal(value.detach().flatten()[:SEEN].cpu(), first):
+                return True
+        return False
 
     def tokens(self, texts: Sequence[str], where: str) -> Tensor:
         """int64[n, L], ``PAD`` behind shorter ones; ``MediaError`` for one over ``max_tokens`` unless it may be cut."""

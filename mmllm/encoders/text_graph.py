@@ -171,6 +171,11 @@ class TextGraphEncoder(Encoder):
 
     def _with_made(self, text: TextModel, given: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """States of all nodes, float[nodes, W]: those made from ``ids`` between the given ones (``mask``)."""
+        if len(given) and text.learned():
+            raise MmllmError(
+                "text_graph: this stage or run has trained the text model, but states of a folder are of the untrained "
+                "one; delete the folder's states-*.safetensors."
+            )
         weights = list(text.parameters())
         empty = not len(ids)
         if empty and not any(hasattr(weight, "ds_id") for weight in weights):
