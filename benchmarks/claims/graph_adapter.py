@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.claims.experiment import Arm, Compare, Experiment, better, not_worse
+from benchmarks.claims.experiment import Arm, Experiment, better, not_worse
 
 SHUFFLED = "data.topics.path=runs/claims/data/topics_shuffled/train.jsonl"
 
@@ -16,12 +16,6 @@ EXPERIMENT = Experiment(
         "graph": Arm("graph", note="GraphSAGE over the node and its neighbours, one token of the LM; LoRA"),
         "text": Arm("graph", ("connectors.graph.gnn=none",), rate_of="graph", note="the same weights, no edges"),
         "shuffled": Arm("graph", (SHUFFLED,), rate_of="graph", note="as graph, learned and asked on shuffled edges"),
-        "neighbours": Arm(
-            "graph",
-            ("connectors.graph.neighbours_only=true",),
-            rate_of="graph",
-            note="as graph, without the node's own text (the arm against leakage)",
-        ),
     },
     tasks=("topics", "topics_shuffled"),
     metrics=("topics", "topics_shuffled"),
@@ -32,11 +26,6 @@ EXPERIMENT = Experiment(
         better("graph", "text", "topics"),
         not_worse("text", "shuffled", "topics_shuffled", 0.05),
         not_worse("shuffled", "text", "topics_shuffled", 0.1),
-        Compare(
-            "neighbours - text in topics",
-            lambda arms: arms["neighbours"]["topics"] - arms["text"]["topics"],
-            kind="report",
-        ),
     ),
     paper=(
         "About 5 % better node classification on average with Llama 2 [A: abstract of arXiv 2402.12984]; values of its "

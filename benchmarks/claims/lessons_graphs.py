@@ -1,4 +1,4 @@
-"""Lessons about a node among its neighbours, whose words tell its topic better than its own; part of ``lessons``."""
+"""Lessons about a node whose neighbours' words tell its topic better than its own; part of ``lessons.MAKERS``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 
 from benchmarks.claims.lesson import Lesson, Make
 from mmllm.mini.world.described import Ask
-from mmllm.mini.world.graphs import CLASSES, QUESTION, text_of
+from mmllm.mini.world.graphs import CLASSES, text_of
 
 NEIGHBOURS = 8
 HOMOPHILY = 0.85
@@ -32,7 +32,8 @@ def _lesson(rng: Random, homophily: float) -> Lesson:
     nodes = [text_of(rng, one, TOLD, 3) for one in (topic, *around)]
     graph = {"nodes": nodes, "edges": [[0, number] for number in range(1, NEIGHBOURS + 1)], "target": 0}
     file = (".json", json.dumps(graph).encode())
-    return Lesson((Ask("topic", QUESTION, topic),), modality="graph", file=file)
+    question = f"{nodes[0]}\nwhat is the topic of {nodes[0].split()[0]}?"  # the LM reads the node's own words too
+    return Lesson((Ask("topic", question, topic),), modality="graph", file=file)
 
 
 GRAPHS: dict[str, Make] = {"topics": topics, "topics_shuffled": topics_shuffled}
