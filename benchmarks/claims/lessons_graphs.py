@@ -7,7 +7,7 @@ from random import Random
 
 from benchmarks.claims.lesson import Lesson, Make
 from mmllm.mini.world.described import Ask
-from mmllm.mini.world.graphs import CLASSES, text_of
+from mmllm.mini.world.graphs import CLASSES, QUESTION, text_of
 
 NEIGHBOURS = 8
 HOMOPHILY = 0.85
@@ -32,8 +32,7 @@ def _lesson(rng: Random, homophily: float) -> Lesson:
     nodes = [text_of(rng, one, TOLD, 3) for one in (topic, *around)]
     graph = {"nodes": nodes, "edges": [[0, number] for number in range(1, NEIGHBOURS + 1)], "target": 0}
     file = (".json", json.dumps(graph).encode())
-    question = f"{nodes[0]}\nwhat is the topic of {nodes[0].split()[0]}?"  # the LM reads the node's own words too
-    return Lesson((Ask("topic", question, topic),), modality="graph", file=file)
+    return Lesson((Ask("topic", QUESTION, topic),), modality="graph", file=file)
 
 
 GRAPHS: dict[str, Make] = {"topics": topics, "topics_shuffled": topics_shuffled}
