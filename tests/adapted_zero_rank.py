@@ -1,6 +1,7 @@
 """One of two ranks: trains adapters inside encoders under several ZeRO stages; prints one JSON line of losses.
 
-``test_adapted_zero`` starts it twice.
+``test_adapted_zero`` starts it twice. By hand, some of them: ``python -m tests.adapted_zero_rank ted_adapter`` on each
+of two ranks (RANK, WORLD_SIZE=2, MASTER_ADDR, MASTER_PORT set).
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ def losses(assembly: Assembly, zero: int) -> list[float]:
     return found
 
 
-def main() -> None:
-    """All adapters, one after another."""
+def main(arguments: list[str]) -> None:
+    """The adapters named, or all, one after another."""
+    chosen = arguments or ADAPTERS
     torch.set_num_threads(1)
     adapted_assembly(None)  # before ranks exist: only rank 0 would write the tiny encoder's folder
-    made = {(kind, zero): adapted_assembly(kind) for kind in ADAPTERS for zero in STAGES[kind]}
+    made = {(kind, zero): adapted_assembly(kind) for kind in chosen for zero in STAGES[kind]}
     deepspeed.init_distributed("gloo")
-    found: dict[str, list[list[float]]] = {kind: [] for kind in ADAPTERS}
+    found: dict[str, list[list[float]]] = {kind: [] for kind in chosen}
     for (kind, zero), assembly in made.items():
         inner = "connectors.inner.adapters" if kind == "audio_adapter_fusion" else "connectors.inner"
         parts.set_trainable(assembly, {inner: 1e-2})
@@ -82,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -38,5 +38,8 @@ EXPERIMENT = Experiment(
         "bottleneck it is compared with starts with both projections zero and learns nothing but a bias [C, T].",
         "wav2vec 2.0: adapters in the top few layers do about as well as in all [A].",
     ),
-    tried=("One rate for all arms, for want of time: nothing is tuned.",),
+    tried=(
+        "One rate for all arms, for want of time: nothing is tuned.",
+        "120 steps are few: conformer answers 0.29 (0.27 of the sounds, 0.32 of the manners) in seed 0.",
+    ),
 )
