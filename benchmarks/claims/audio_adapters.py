@@ -40,6 +40,6 @@ EXPERIMENT = Experiment(
     ),
     tried=(
         "One rate for all arms, for want of time: nothing is tuned.",
-        "First with 120 steps, which are few: conformer answered 0.29 (0.27 of the sounds, 0.32 of the manners) in seed 0.",
+        "First with 120 steps, too few: conformer answered 0.29 (0.27 of the sounds, 0.32 of the manners) in seed 0.",
     ),
 )
