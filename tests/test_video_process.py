@@ -1,0 +1,166 @@
+"""The worker process that decodes: hangs, crashes and kills take no run down; threads, forks and copies have theirs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmllm.encoders import video_worker
+from mmllm.encoders.video_process import VideoProcess
+from mmllm.encoders.video_reading import VideoReading
+from mmllm.encoders.video_worker import LENGTH, MEMORY
+from mmllm.encoders.video_writing import mp4
+from mmllm.types import MediaError
+from tests.films import LIMITS, grey, shown
+
+
+@pytest.fixture
+def reading() -> Iterator[VideoReading]:
+    """Decodes with PyAV and has a worker of its own."""
+    one = VideoReading(backend="pyav", **LIMITS)
+    yield one
+    one.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within 5 seconds."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_hanging_decoder_is_ended_in_time(reading) -> None:
+    data = mp4(grey(4), [0.0, 0.1, 0.2, 0.3])
+    assert shown(reading.read(data)) == [0, 0, 1, 1, 2, 2, 3, 3]
+    stopped, reading.timeout = reading.worker(), 0.5
+    os.kill(stopped, signal.SIGSTOP)
+    before = time.monotonic()
+    with pytest.raises(MediaError, match=r"was not decoded within 0\.5 s, so its decoder was ended\.$"):
+        reading.read(data)
+    assert time.monotonic() - before < 5 and gone(stopped)
+    reading.timeout = 20.0
+    assert shown(reading.read(data)) == [0, 0, 1, 1, 2, 2, 3, 3] and reading.worker() != stopped
+
+
+@pytest.fixture
+def endless(tmp_path) -> dict[str, Any]:
+    """The request for a file whose opening never comes back: a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "endless.mp4")
+    return {**LIMITS, "path": str(tmp_path / "endless.mp4"), "backend": "pyav"}
+
+
+def test_a_library_that_never_comes_back_is_ended(endless) -> None:
+    worker, before = VideoProcess(), time.monotonic()
+    with pytest.raises(MediaError, match=r"was not decoded within 1 s"):
+        worker.ask(endless, b"", 1.0)
+    assert time.monotonic() - before < 5 and not worker.alive and gone(worker.pid)
+
+
+def test_a_library_that_never_comes_back_ends_even_if_nobody_waits_for_it(endless) -> None:
+    """As where whoever asked was killed: an alarm of its own, 5 seconds after the time limit."""
+    request = json.dumps({**endless, "bytes": 0, "timeout": -4.5}).encode()
+    with subprocess.Popen([sys.executable, "-m", video_worker.__name__], stdin=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(LENGTH.pack(b"R", len(request)) + request)
+        worker.stdin.flush()
+        assert worker.wait(10) == -signal.SIGALRM
+
+
+def test_a_crash_is_told_with_its_signal(reading) -> None:
+    data = mp4(grey(4), [0.0, 0.1, 0.2, 0.3])
+    reading.read(data)
+    worker = reading.worker()
+    os.kill(worker, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (worker, signal.SIGSEGV)).start()
+    threading.Timer(0.4, os.kill, (worker, signal.SIGCONT)).start()
+    with pytest.raises(MediaError, match=r"crashed its decoder \(SIGSEGV\); it is damaged or not supported\.$"):
+        reading.read(data)
+    assert shown(reading.read(data))[-1] == 3
+
+
+def test_a_worker_killed_between_two_files_is_started_again(reading) -> None:
+    data = mp4(grey(4), [0.0, 0.1, 0.2, 0.3])
+    reading.read(data)
+    first = reading.worker()
+    os.kill(first, signal.SIGKILL)
+    assert gone(first)
+    assert shown(reading.read(data))[-1] == 3 and reading.worker() not in (first, None)
+
+
+def test_the_worker_is_one_small_process_that_ends_with_its_owner() -> None:
+    reading = VideoReading(backend="decord", **LIMITS)
+    data = mp4(grey(4), [0.0, 0.1, 0.2, 0.3])
+    assert reading.worker() is None
+    reading.measure(data)
+    worker = reading.worker()
+    reading.read(data)
+    assert reading.worker() == worker
+    maps, limits = (Path(f"/proc/{worker}/{name}").read_text() for name in ("maps", "limits"))
+    assert "decord" in maps and "torch" not in maps
+    assert limits.split("Max address space")[1].split()[0] == str(MEMORY)
+    del reading
+    gc.collect()
+    assert gone(worker)
+
+
+def test_threads_share_a_worker(reading) -> None:
+    clips = {start: mp4(grey(8)[start:], [number / 10 for number in range(8 - start)]) for start in range(5)}
+    found: dict[int, list[int]] = {}
+    workers = set()
+
+    def read(start: int) -> None:
+        for _ in range(3):
+            found[start] = shown(reading.read(clips[start]))
+            workers.add(reading.worker())
+
+    threads = [threading.Thread(target=read, args=(start,)) for start in clips]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(workers) == 1
+    assert {start: (one[0], one[-1]) for start, one in found.items()} == {start: (start, 7) for start in clips}
+
+
+def _in_a_fork(reading: VideoReading, data: bytes, answers: Any) -> None:
+    answers.put((reading.worker(), shown(reading.read(data)), reading.worker()))
+
+
+def test_a_fork_has_a_worker_of_its_own(reading) -> None:
+    data = mp4(grey(8), [number / 10 for number in range(8)])
+    reading.read(data)
+    mine = reading.worker()
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_in_a_fork, args=(reading, data, answers))
+    child.start()
+    before, seen, theirs = answers.get(timeout=20)
+    child.join(20)
+    assert child.exitcode == 0 and before is None and seen == list(range(8)) and theirs != mine
+    assert gone(theirs)
+    assert shown(reading.read(data)) == list(range(8)) and reading.worker() == mine
+
+
+def test_a_copy_starts_a_worker_of_its_own(reading) -> None:
+    data = mp4(grey(8), [number / 10 for number in range(8)])
+    reading.read(data)
+    copy = pickle.loads(pickle.dumps(reading))
+    assert copy.worker() is None and shown(copy.read(data)) == list(range(8))
+    assert copy.worker() != reading.worker()
+    copy.close()
