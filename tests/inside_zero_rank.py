@@ -6,8 +6,6 @@ ranks (RANK, WORLD_SIZE=2, MASTER_ADDR, MASTER_PORT set).
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 
 import deepspeed
@@ -15,11 +13,10 @@ import torch
 import torch.distributed as dist
 
 from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
-from mmllm.stages.engine import Engine
 from tests.assemblies import Row
 from tests.inside import VARIANTS, inside, key_of, rows_batch
 from tests.parts import FAMILIES
+from tests.zero_training import end, learned
 
 STAGES = {"0": (0, False), "2": (2, False), "3 recomputed": (3, True)}
 """Name -> (ZeRO stage, gradient checkpointing)."""
@@ -40,32 +37,6 @@ def cases(all_of_them: bool) -> list[tuple[str, str]]:
     return [(variant, families[number % len(families)]) for number, variant in enumerate(VARIANTS)]
 
 
-def losses(assembly: Assembly, name: str, stage: int) -> list[float]:
-    """Loss per label over both ranks before each step, and after the last."""
-    rank = dist.get_rank()
-    groups = [{"params": list(parts.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}]
-    config = {
-        "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-    }
-    engine = Engine(assembly, groups, (0.9, 0.95), config)
-    found = []
-    for rows in [*STEPS, STEPS[0]]:
-        batch = rows_batch(assembly, rows[rank])
-        n_labels = torch.tensor(float(batch.n_labels))
-        dist.all_reduce(n_labels)
-        nll, extra = engine(batch)
-        engine.learn(nll * dist.get_world_size() / n_labels + extra)
-        total = nll.detach().clone()
-        dist.all_reduce(total)
-        found.append(float(total / n_labels))
-    engine.close()
-    return found
-
-
 def main(arguments: list[str]) -> None:
     """All cases, one after another."""
     torch.set_num_threads(1)
@@ -81,10 +52,9 @@ def main(arguments: list[str]) -> None:
             parts.set_trainable(assembly, {name: 1e-2})
             assembly.train()
             assembly.llm.gradient_checkpointing(recompute)
-            rows[stage] = losses(assembly, name, number)
-    if os.environ["RANK"] == "0":
-        sys.stdout.write(json.dumps(found) + "\n")
-    dist.destroy_process_group()
+            batches = (rows_batch(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
+            rows[stage] = learned(assembly, [name], number, batches)
+    end(found)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from copy import deepcopy
 
 import deepspeed
@@ -25,9 +22,9 @@ from mmllm.connectors.text_memory import TextMemoryConnector
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.points import PointsEncoder
-from mmllm.stages.engine import Engine
 from mmllm.types import Batch, Message, Sample
 from tests.parts import tiny_llm
+from tests.zero_training import end, learned
 
 STAGES = (0, 2, 3)
 STEPS = ((("points", "document"), ()), ((), ("document",)), (("points",), ("points",)), ((), ()))
@@ -64,31 +61,9 @@ def losses(assembly: Assembly, stage: int) -> list[float]:
     """Loss per label over both ranks before each step, and of the first batches after the last."""
     parts.set_trainable(assembly, dict.fromkeys(NAMES, 1e-2))
     assembly.train()
-    groups = [
-        {"params": list(parts.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
-        for name in NAMES
-    ]
-    config = {
-        "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-    }
     batches = [batch_of(assembly, step[dist.get_rank()], number) for number, step in enumerate((*STEPS, STEPS[0]))]
     batches[-1] = batches[0]
-    engine = Engine(assembly, groups, (0.9, 0.95), config)
-    found = []
-    for batch in batches:
-        n_labels = torch.tensor(float(batch.n_labels))
-        dist.all_reduce(n_labels)
-        nll, extra = engine(batch)
-        engine.learn(nll * dist.get_world_size() / n_labels + extra)
-        total = nll.detach().clone()
-        dist.all_reduce(total)
-        found.append(float(total / n_labels))
-    engine.close()
-    return found
+    return learned(assembly, NAMES, stage, batches)
 
 
 def main() -> None:
@@ -97,9 +72,7 @@ def main() -> None:
     tiny = PointsEncoder.tiny(), DocumentEncoder.tiny()  # before ranks exist: only rank 0 would write their folders
     deepspeed.init_distributed("gloo")
     found = {str(stage): losses(assembly_of_both(*tiny), stage) for stage in STAGES}
-    if os.environ["RANK"] == "0":
-        sys.stdout.write(json.dumps(found) + "\n")
-    dist.destroy_process_group()
+    end(found)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-
 import deepspeed
 import torch
 import torch.distributed as dist
@@ -17,7 +13,7 @@ from mmllm.assembly import parts
 from mmllm.assembly.model import Assembly
 from mmllm.types import Batch, Sample
 from tests.three_senses import TALKS, packed, talk, three_senses
-from tests.zero_rank import trained
+from tests.zero_training import end, trained
 
 EVERYTHING = {f"connectors.{key}": 1e-2 for key in ("image", "audio", "video", "lora")}
 CASES = {
@@ -55,9 +51,7 @@ def main() -> None:
     deepspeed.init_distributed("gloo")
     rank = dist.get_rank()
     found = {name: trained(one, CASES[name][0], batches(one, rank)) for name, one in assemblies.items()}
-    if os.environ["RANK"] == "0":
-        sys.stdout.write(json.dumps(found) + "\n")
-    dist.destroy_process_group()
+    end(found)
 
 
 if __name__ == "__main__":

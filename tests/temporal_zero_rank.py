@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from typing import Any
 
 import deepspeed
@@ -15,14 +12,13 @@ import torch
 import torch.distributed as dist
 
 from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.iva import IvaConnector
 from mmllm.connectors.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.temporal_conv import TemporalConvConnector
-from mmllm.stages.engine import Engine
 from mmllm.types import Sample
 from tests.clips import assembly_of, clip, packed, talk
+from tests.zero_training import end, learned
 
 STAGES = {"0": (0, False), "3 recomputed": (3, True)}
 """Name -> (ZeRO stage, gradient checkpointing)."""
@@ -45,32 +41,6 @@ STEPS: list[tuple[tuple[Sample, ...], tuple[Sample, ...]]] = [
 """Per step the conversations of rank 0 and of rank 1: clips against text, one length against several."""
 
 
-def losses(assembly: Assembly, stage: int) -> list[float]:
-    """Loss per label over both ranks before each step, and after the last."""
-    learning = parts.learning(assembly, "connectors.video")
-    groups = [{"params": list(learning.values()), "lr": 1e-2, "peak": 1e-2, "part": "connectors.video"}]
-    config = {
-        "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-    }
-    engine = Engine(assembly, groups, (0.9, 0.95), config)
-    found = []
-    for samples in [*STEPS, STEPS[0]]:
-        batch = packed(assembly, samples[dist.get_rank()])
-        n_labels = torch.tensor(float(batch.n_labels))
-        dist.all_reduce(n_labels)
-        nll, extra = engine(batch)
-        engine.learn(nll * dist.get_world_size() / n_labels + extra)
-        total = nll.detach().clone()
-        dist.all_reduce(total)
-        found.append(float(total / n_labels))
-    engine.close()
-    return found
-
-
 def main() -> None:
     """All cases, one after another."""
     torch.set_num_threads(1)
@@ -82,10 +52,9 @@ def main() -> None:
             parts.set_trainable(assembly, {"connectors.video": 1e-2})
             assembly.train()
             assembly.llm.gradient_checkpointing(recompute)
-            found.setdefault(name, {})[stage] = losses(assembly, number)
-    if os.environ["RANK"] == "0":
-        sys.stdout.write(json.dumps(found) + "\n")
-    dist.destroy_process_group()
+            batches = (packed(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
+            found.setdefault(name, {})[stage] = learned(assembly, ["connectors.video"], number, batches)
+    end(found)
 
 
 if __name__ == "__main__":

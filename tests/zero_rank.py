@@ -5,19 +5,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Sequence
-
 import deepspeed
 import torch
 import torch.distributed as dist
 
 from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
-from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_assembly
+from tests.zero_training import end, trained
 
 CASES = {"zero 0": (0, False), "zero 2": (2, False), "zero 3, recomputed": (3, True)}
 """Name -> (ZeRO stage, gradient checkpointing)."""
@@ -32,29 +26,6 @@ STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [
 """Per step the rows of rank 0 and of rank 1: media against text, one key against no sample, no label against one."""
 
 
-def trained(assembly: Assembly, stage: int, batches: Sequence[Batch]) -> list[float]:
-    """Loss per label over both ranks, before each of the steps; ``batches``: this rank's of each step."""
-    optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], lr=1e-2)
-    config = {
-        "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": {"stage": stage},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
-    engine = deepspeed.initialize(model=assembly, optimizer=optimizer, config=config)[0]
-    found = []
-    for batch in batches:
-        n_labels = torch.tensor(float(batch.n_labels))
-        dist.all_reduce(n_labels)
-        nll, _ = engine(batch)
-        engine.backward(nll * dist.get_world_size() / n_labels)
-        engine.step()
-        total = nll.detach().clone()
-        dist.all_reduce(total)
-        found.append(float(total / n_labels))
-    return found
-
-
 def main() -> None:
     """All cases, one after another."""
     torch.set_num_threads(1)
@@ -67,9 +38,7 @@ def main() -> None:
     rank = dist.get_rank()
     batches = {name: [batch_of(one, rows[rank]) for rows in STEPS] for name, one in assemblies.items()}
     found = {name: trained(one, CASES[name][0], batches[name]) for name, one in assemblies.items()}
-    if os.environ["RANK"] == "0":
-        sys.stdout.write(json.dumps(found) + "\n")
-    dist.destroy_process_group()
+    end(found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""Trains an assembly on one of two ranks under a ZeRO stage: what the ``*_rank`` modules of the tests share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mmllm.assembly import parts
+from mmllm.assembly.model import Assembly
+from mmllm.stages.engine import Engine
+from mmllm.types import Batch
+
+
+def config(stage: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a ZeRO stage, one micro-batch a step."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+
+
+def losses(
+    forward: Callable[[Batch], tuple[Tensor, Tensor]], learn: Callable[[Tensor], object], batches: Iterable[Batch]
+) -> list[float]:
+    """Loss per label over both ranks before each of the steps; ``batches``: this rank's of each step."""
+    found = []
+    for batch in batches:
+        n_labels = torch.tensor(float(batch.n_labels))
+        dist.all_reduce(n_labels)
+        nll, extra = forward(batch)
+        learn(nll * dist.get_world_size() / n_labels + extra)
+        total = nll.detach().clone()
+        dist.all_reduce(total)
+        found.append(float(total / n_labels))
+    return found
+
+
+def learned(assembly: Assembly, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
+    """``losses`` with the engine of the stages, the parts of these names being what learns."""
+    groups = [
+        {"params": list(parts.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
+        for name in names
+    ]
+    engine = Engine(assembly, groups, (0.9, 0.95), config(stage))
+    found = losses(engine, engine.learn, batches)
+    engine.close()
+    return found
+
+
+def trained(assembly: Assembly, stage: int, batches: Iterable[Batch]) -> list[float]:
+    """``losses`` with DeepSpeed's engine alone, everything that requires a gradient learning."""
+    optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], lr=1e-2)
+    engine = deepspeed.initialize(model=assembly, optimizer=optimizer, config=config(stage))[0]
+
+    def learn(loss: Tensor) -> None:
+        engine.backward(loss)
+        engine.step()
+
+    return losses(engine, learn, batches)
+
+
+def end(found: object) -> None:
+    """Rank 0 prints what was found as one JSON line; both ranks leave."""
+    if dist.get_rank() == 0:
+        sys.stdout.write(json.dumps(found) + "\n")
+    dist.destroy_process_group()
