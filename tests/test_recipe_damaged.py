@@ -241,7 +241,13 @@ def test_damaged_recipe(what: str, tmp_path: Path) -> None:
     assert (len(found) > 1) == (what in FOLLOWED), found
 
 
-FOLLOWED = {"from nothing", "projector without from", "inner connector with from", "adapter with from", "aligner without from"}
+FOLLOWED = {
+    "from nothing",
+    "projector without from",
+    "inner connector with from",
+    "adapter with from",
+    "aligner without from",
+}
 """Damages with a second consequence, which is listed too."""
 
 
