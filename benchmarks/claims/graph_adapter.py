@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.claims.experiment import Arm, Compare, Experiment, better, not_worse
+from benchmarks.claims.experiment import Arm, Experiment, better, not_worse
 
 SHUFFLED = "data.topics.path=runs/claims/data/topics_shuffled/train.jsonl"
 
@@ -10,7 +10,7 @@ EXPERIMENT = Experiment(
     title="GraphAdapter: neighbours tell a node's topic",
     claim=(
         "With a graph network a frozen LM names the topic of a weakly described node better than with the same "
-        "network on the node's own text; with shuffled edges it does not."
+        "network on the node's own text; with shuffled edges the two are equal."
     ),
     arms={
         "graph": Arm("graph", note="GraphSAGE over the node and its neighbours, one token of the LM; LoRA"),
@@ -24,12 +24,8 @@ EXPERIMENT = Experiment(
     rates=(3e-3,),
     comparisons=(
         better("graph", "text", "topics"),
-        not_worse("text", "shuffled", "topics_shuffled", 0.0),
-        Compare(
-            "shuffled - text in topics_shuffled",
-            lambda arms: arms["shuffled"]["topics_shuffled"] - arms["text"]["topics_shuffled"],
-            kind="report",
-        ),
+        not_worse("text", "shuffled", "topics_shuffled", 0.05),
+        not_worse("shuffled", "text", "topics_shuffled", 0.1),
     ),
     paper=(
         "About 5 % better node classification on average with Llama 2 [A: abstract of arXiv 2402.12984]; values of its "
@@ -37,9 +33,13 @@ EXPERIMENT = Experiment(
         "5 seeds) [T]: text only 37.2, graph network 49.7, edges shuffled 38.0.",
     ),
     tried=(
-        "Shuffled edges are below text only, not equal to it: the mean over a node and eight others leaves a ninth of "
-        "its own state. With the node's words in the question as well, where the LM reads them whatever the edges "
-        "are, 160 steps taught the LM those words and hardly the graph (seed 0: graph 0.495, text 0.490 of topics; "
-        "shuffled not run).",
+        "Shuffled edges are far below text only, not equal to it; seed 2 of that arm stayed at chance. Why was not "
+        "examined: the mean leaves a node a ninth of its own state, and 160 steps may be too few for what is left.",
+        "Nearer to the paper, with the node's words in the question too, so that the LM itself reads them: no gain in "
+        "the one seed that was run (seed 0, 160 steps: graph 0.495, text 0.490 of topics; shuffled not run). The form "
+        "above was kept because of that; its seed 0 had been seen before (the same figures).",
+        "One learning rate for all arms, not tuned. One pilot of graph before (seed 99, 120 steps): 0.570 of topics. "
+        "Not run for want of time: the arm on neighbours only, mixing at the head, a pre-trained against a random "
+        "adapter.",
     ),
 )
