@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import networkx
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -61,7 +62,11 @@ def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre:
     figure = Figure(figsize=(5, 4), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    places = layout(n_nodes, edges)
+    drawn = networkx.Graph()
+    drawn.add_nodes_from(range(n_nodes))
+    drawn.add_edges_from(edges.tolist())
+    placed = networkx.spring_layout(drawn, seed=0)
+    places = np.array([placed[node] for node in range(n_nodes)]).reshape(-1, 2)
     for one, other in edges:
         axes.plot(*places[[one, other]].T, color="0.7", linewidth=0.8, zorder=1)
     colours = ["tab:orange" if node == centre else "tab:blue" for node in range(n_nodes)]
@@ -71,25 +76,6 @@ def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre:
         axes.annotate(short, places[node], (4, 4), textcoords="offset points", fontsize=7, parse_math=False)
     axes.margins(x=0.25, y=0.1)
     return _picture(figure)
-
-
-def layout(n_nodes: int, edges: NDArray[np.int64], steps: int = 80) -> Floats:
-    """float[n, 2]: edges pull, nodes push (Fruchterman and Reingold 1991), from a circle, always the same."""
-    angle = 2 * np.pi * np.arange(n_nodes) / max(1, n_nodes)
-    places = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    ideal = 1.5 / np.sqrt(max(1, n_nodes))
-    for heat in np.linspace(0.2, 0.005, steps):
-        apart = places[:, None] - places
-        distance = np.maximum(np.linalg.norm(apart, axis=-1, keepdims=True), 1e-3)
-        force = (apart * (ideal / distance) ** 2).sum(axis=1) - 0.3 * places
-        if len(edges):
-            along = places[edges[:, 0]] - places[edges[:, 1]]
-            pull = along * np.linalg.norm(along, axis=1, keepdims=True) / ideal
-            np.add.at(force, edges[:, 0], -pull)
-            np.add.at(force, edges[:, 1], pull)
-        size = np.maximum(np.linalg.norm(force, axis=1, keepdims=True), 1e-9)
-        places = places + force / size * np.minimum(size, heat)
-    return places
 
 
 def points(cloud: Floats) -> Image.Image:
