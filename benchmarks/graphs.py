@@ -53,7 +53,7 @@ SETS = {
         (0.6, 0.2, 0.2),
         "bag of words (1433), no text",
         "Pilots on split 0, which is not in the table: GraphSAGE 0.865 after 300 steps, 0.875 after 150, text only "
-        "0.708 after 150 (test nodes); text only 0.747 after 150, 0.738 after 450 (validation nodes). No rate was tuned.",
+        "0.708 after 150 (test nodes); text only 0.747 after 150, 0.738 after 450 (validation nodes); no rate tuned.",
     ),
     "arxiv": Set(
         "arXiv 2023",
