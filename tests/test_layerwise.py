@@ -212,7 +212,7 @@ def test_closed_gates_move_first() -> None:
         ({"layers": [1, 1]}, "none twice"),
         ({"layers": []}, "must name blocks"),
         ({"tokens": 4, "grid": [2, 2]}, r"tokens: 4 beside grid: \[2, 2\]"),
-        ({"grid": [2]}, r"grid: \[2\] must be"),
+        ({"grid": [2, 0]}, r"grid: \[2, 0\] must be"),
     ],
 )
 def test_bad_values_are_one_sentence(words: dict[str, object], sentence: str) -> None:

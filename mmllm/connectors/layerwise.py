@@ -62,7 +62,7 @@ class LayerwiseConnector(Connector):
             dim: width of the features.
             llm_dim: width of the LLM's embeddings.
             tokens: K, latents of one item; None: 8, or with ``grid`` its cells.
-            grid: [rows, cols] of an average pool that takes the resampler's place, and gives K.
+            grid: of an average pool (as ``pool`` has it) that takes the resampler's place, and gives K.
             rank: of the map from the latents to the LLM, per layer.
             layers: blocks of the LLM that read the items, counted from 0; None: all.
             width: d_a, of the latents.
