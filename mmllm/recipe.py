@@ -91,8 +91,19 @@ def dump(recipe: Recipe) -> str:
 
 
 def digest(recipe: Recipe) -> str:
-    """sha256 over every value and the order of the entries (stages run in order)."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+    """sha256 over every value and the order of the entries (stages run in order).
+
+    Words that came later count only where they are used: runs made before keep their digest.
+    """
+    unused: dict[str, Any] = {
+        section: {key: {word for word in ("inside", "times") if getattr(part, word) is None} for key, part in parts}
+        for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
+    }
+    plain = Serve()
+    unused["serve"] = {
+        word for word in ("max_files", "max_seconds") if getattr(recipe.serve, word) == getattr(plain, word)
+    }
+    return hashlib.sha256(recipe.model_dump_json(exclude=unused).encode()).hexdigest()
 
 
 class _Dumper(yaml.SafeDumper):
