@@ -207,3 +207,12 @@ def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
     (tmp_path / "my_run.yaml").write_text(RECIPE.replace("name: demo\n", ""))
     assert load_recipe(tmp_path / "my_run.yaml").name == "my_run"
     assert load_recipe(tmp_path / "my_run.yaml", ["name=other"]).name == "other"
+
+
+def test_words_that_came_later_count_only_where_they_are_used() -> None:
+    """A run made before there was `times` or `max_files` is still the run of the same recipe."""
+    text = (folder() / "mini" / "pool.yaml").read_text()
+    plain = digest(parse(text))
+    assert digest(parse(text, ["connectors.image.times='{n}'"])) != plain
+    assert digest(parse(text, ["serve.max_files=5"])) != plain
+    assert digest(parse(text, ["serve.max_files=4"])) == plain
