@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.demo import README, machine
+from benchmarks.demo import machine, put
 
 RUNS = Path("runs/connectors")
 RESULTS = Path("benchmarks/CONNECTORS.md")
 RECIPES = Path("recipes/mini")
-MARKS = ("<!-- connectors: written by python -m benchmarks.connectors table -->", "<!-- end of connectors -->")
 BENCHMARKS = ("mini_digits", "mini_scenes", "mini_documents", "mini_grounding")
 ELSEWHERE = ("demo", "swap_encoder", "easy_vqa")
 """Miniature recipes with a table of their own (benchmarks.demo)."""
@@ -124,9 +123,9 @@ def run(chosen: Sequence[str]) -> None:
         subprocess.run([*command, "eval", str(out)], check=True)
 
 
-def scores(name: str) -> dict[str, Any]:
+def scores(name: str, runs: Path = RUNS) -> dict[str, Any]:
     """Benchmark -> its entry in the run's results; empty where it has not run."""
-    path = RUNS / name / "results.json"
+    path = runs / name / "results.json"
     return json.loads(path.read_text())["benchmarks"] if path.is_file() else {}
 
 
@@ -157,8 +156,7 @@ def write(chosen: Sequence[str]) -> None:
         f"terms in benchmarks/claims/RESULTS.md. Each score over n = {', '.join(map(str, n))} questions, {seeds}.\n\n"
         f"Machine: {machine()}.\n\n{text}\n"
     )
-    before, rest = README.read_text().split(MARKS[0])
-    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    put("connectors", "benchmarks.connectors", text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -118,12 +118,15 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         "The parts are miniature (data/mini/RESULTS.md), made to test the machinery: not foundation models.\n\n"
         f"Machine: {machine()}.\n\n{text}\n"
     )
-    readme = README.read_text()
     for name, block in zip(BLOCKS, (text, f"```text\n{shown(RUNS / 'demo-seed0')}\n```"), strict=True):
-        start, end = f"<!-- {name}: written by python -m benchmarks.demo table -->", f"<!-- end of {name} -->"
-        before, rest = readme.split(start)
-        readme = f"{before}{start}\n{block}\n{end}{rest.split(end)[1]}"
-    README.write_text(readme)
+        put(name, "benchmarks.demo", block)
+
+
+def put(name: str, module: str, block: str) -> None:
+    """Replace what stands in the README between the marks of ``name``, which say that ``module`` writes it."""
+    start, end = f"<!-- {name}: written by python -m {module} table -->", f"<!-- end of {name} -->"
+    before, rest = README.read_text().split(start)
+    README.write_text(f"{before}{start}\n{block}\n{end}{rest.split(end)[1]}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

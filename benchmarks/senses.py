@@ -8,7 +8,6 @@ recipe that reads more than pictures and has no results yet; FOLDER (default: th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.connectors import RECIPES, line, ordered, pictures
-from benchmarks.demo import README, machine
+from benchmarks.connectors import RECIPES, line, ordered, pictures, scores
+from benchmarks.demo import machine, put
 
 RUNS = Path("runs/senses")
 RESULTS = Path("benchmarks/SENSES.md")
-MARKS = ("<!-- senses: written by python -m benchmarks.senses table -->", "<!-- end of senses -->")
 ELSEWHERE = ("cora",)
 """Recipes with a table of their own (benchmarks.graphs)."""
 HOME = Path("data/mini")
@@ -72,12 +70,6 @@ def run(chosen: Sequence[str], data: Path | None) -> None:
         subprocess.run([*command, "mmllm", "eval", str(out)], check=True)
 
 
-def scores(name: str) -> dict[str, Any]:
-    """Benchmark -> its entry in the run's results; empty where it has not run."""
-    path = RUNS / name / "results.json"
-    return json.loads(path.read_text())["benchmarks"] if path.is_file() else {}
-
-
 def table(chosen: Sequence[str]) -> str:
     """Markdown, a line per recipe and benchmark."""
     from mmllm.recipe import load_recipe
@@ -86,7 +78,7 @@ def table(chosen: Sequence[str]) -> str:
     heads += ["benchmark", "score", "95 %", "blind", "n"]
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in chosen:
-        recipe, facts, found = load_recipe(RECIPES / f"{name}.yaml"), line(name), scores(name)
+        recipe, facts, found = load_recipe(RECIPES / f"{name}.yaml"), line(name), scores(name, RUNS)
         cells = [name, ", ".join(dict.fromkeys(part.type for part in recipe.encoders.values()))]
         cells += [" + ".join(dict.fromkeys(facts.kinds)), ", ".join(facts.papers) or "-", facts.place, facts.tokens]
         cells += [f"{facts.n_trainable:,}", " + ".join(str(steps or "epochs") for steps in facts.steps)]
@@ -115,8 +107,7 @@ def write(chosen: Sequence[str]) -> None:
         "between connectors is tried on equal terms in benchmarks/claims/RESULTS.md. *blind*: the same questions "
         f"without the media.\n\nMachine: {machine()}.\n\n{text}\n"
     )
-    before, rest = README.read_text().split(MARKS[0])
-    README.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    put("senses", "benchmarks.senses", text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from PIL import Image
 
 from mmllm.mini.lm_lessons import matter_of
+from mmllm.mini.rows import conversation, write_rows
 from mmllm.mini.world.described import Ask, Described
 from mmllm.mini.world.documents import about_document, document
 from mmllm.mini.world.questions import SCENE_KINDS, about_large, about_scene
@@ -61,24 +60,11 @@ def show(rng: Random, sort: str, turns: int, held_out: bool, kinds: dict[str, fl
     return Shown(draw_document(rng, kind, rows), about_document(rng, kind, rows, turns))
 
 
-def _messages(asks: Sequence[Ask], before: str) -> list[dict[str, str]]:
-    messages = []
-    for index, ask in enumerate(asks):
-        question = f"{before}\n{ask.question}" if before and not index else ask.question
-        messages.append({"role": "user", "content": question})
-        messages.append({"role": "assistant", "content": ask.answer})
-    return messages
-
-
 def _text_line(rng: Random) -> list[dict[str, str]]:
     if rng.random() < 0.25:
-        return _messages(skill(rng, 4), "")
+        return conversation(skill(rng, 4), "")
     matter = matter_of(rng, rng.choice(TEXT_SORTS), 1.0, 6)
-    return _messages(matter.asks, matter.text(", "))
-
-
-def _write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return conversation(matter.asks, matter.text(", "))
 
 
 def write_train(out: Path, n: int, seed: int) -> None:
@@ -92,13 +78,13 @@ def write_train(out: Path, n: int, seed: int) -> None:
         file = f"images/{name}.png"
         shown.image.save(out / file, compress_level=1)
         told = (Ask("describe", DESCRIBE, shown.described.caption),)
-        captions.append({"id": f"caption_{name}", "messages": _messages(told, "<image>"), "image": [file]})
-        talk = _messages(shown.described.asks, "<image>")
+        captions.append({"id": f"caption_{name}", "messages": conversation(told, "<image>"), "image": [file]})
+        talk = conversation(shown.described.asks, "<image>")
         instruct.append({"id": f"instruct_{name}", "messages": talk, "image": [file]})
         if rng.random() < TEXT_SHARE:
             instruct.append({"id": f"text_{index:06d}", "messages": _text_line(rng)})
-    _write(out / "captions.jsonl", captions)
-    _write(out / "instruct.jsonl", instruct)
+    write_rows(out / "captions.jsonl", captions)
+    write_rows(out / "instruct.jsonl", instruct)
 
 
 def _question(rng: Random, test: str) -> tuple[Image.Image, Ask]:
@@ -124,7 +110,7 @@ def write_test(out: Path, n: int, seed: int) -> None:
             image.save(out / "test" / file, compress_level=1)
             line = {"id": f"{test}_{index:05d}", "image": file, "question": ask.question, "answers": [ask.answer]}
             lines.append(line | ({"box": list(ask.box)} if ask.box else {}) | {"kind": ask.kind})
-        _write(out / "test" / f"{test}.jsonl", lines)
+        write_rows(out / "test" / f"{test}.jsonl", lines)
 
 
 def write_world(out: Path, train: int = 6000, test: int = 300, seed: int = 0) -> None:

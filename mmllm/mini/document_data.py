@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
+from mmllm.mini.rows import conversation, write_rows
 from mmllm.mini.world.described import Ask, Described
 from mmllm.mini.world.words import COLOURS, ITEMS
 
@@ -29,18 +29,18 @@ def write_document(out: Path, train: int, test: int, seed: int) -> None:
         name = Path(file).stem
         text = matter.text(", ")
         told = (Ask("restore", RESTORE, text),)
-        restore.append({"id": f"restore_{name}", "messages": _messages(told), "document": [file]})
+        restore.append({"id": f"restore_{name}", "messages": conversation(told, "<document>"), "document": [file]})
         asks = Random(f"{name}/{seed}").sample(matter.asks, FACTS)
-        instruct.append({"id": f"instruct_{name}", "messages": _messages(asks), "document": [file]})
-    _write(out / "restore.jsonl", restore)
-    _write(out / "instruct.jsonl", instruct)
+        instruct.append({"id": f"instruct_{name}", "messages": conversation(asks, "<document>"), "document": [file]})
+    write_rows(out / "restore.jsonl", restore)
+    write_rows(out / "instruct.jsonl", instruct)
     rows: list[dict[str, object]] = []
     rng = Random(f"document/asked/{seed}")
     for file, matter in _documents(out / "test", test, Random(f"document/test/{seed}"), seen):
         ask = rng.choice(matter.asks)
         row = {"id": Path(file).stem, "document": file, "question": ask.question, "answers": [ask.answer]}
         rows.append({**row, "kind": f"fact_{matter.asks.index(ask) + 1}"})
-    _write(out / "test" / "mini_recall.jsonl", rows)
+    write_rows(out / "test" / "mini_recall.jsonl", rows)
     made = {"train": train, "test": test, "seed": seed}
     (out / "complete").write_text(json.dumps(made) + "\n", encoding="utf-8")
 
@@ -61,15 +61,3 @@ def _documents(folder: Path, n: int, rng: Random, seen: set[str]) -> list[tuple[
         (folder / file).write_text(text, encoding="utf-8")
         found.append((file, matter))
     return found
-
-
-def _messages(asks: Sequence[Ask]) -> list[dict[str, str]]:
-    messages = []
-    for number, ask in enumerate(asks):
-        question = ask.question if number else f"<document>\n{ask.question}"
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": ask.answer}]
-    return messages
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
 import numpy
 
+from mmllm.mini.rows import write_rows
 from mmllm.mini.world.graphs import QUESTION, Blocks, blocks
 
 LEAST = 300
@@ -29,14 +29,14 @@ def write_graph(out: Path, train: int, test: int, seed: int) -> None:
         asked = {"role": "user", "content": f"<graph>\n{QUESTION}"}
         messages = [asked, {"role": "assistant", "content": graph.topics[node]}]
         rows.append({"id": f"graph_{node:05d}", "messages": messages, "graph": [f"media/world/graph.json#{node}"]})
-    _write(out / "instruct.jsonl", rows)
+    write_rows(out / "instruct.jsonl", rows)
     graph = blocks(Random(f"graph/test/{seed}"), max(test, LEAST))
     write_folder(out / "test" / "media" / "world", graph)
     rows = []
     for node in range(test):
         row = {"id": f"{node:05d}", "graph": f"media/world/graph.json#{node}", "question": QUESTION}
         rows.append({**row, "answers": [graph.topics[node]], "kind": graph.topics[node]})
-    _write(out / "test" / "mini_graph.jsonl", rows)
+    write_rows(out / "test" / "mini_graph.jsonl", rows)
     made = {"train": train, "test": test, "seed": seed}
     (out / "complete").write_text(json.dumps(made) + "\n", encoding="utf-8")
 
@@ -44,11 +44,6 @@ def write_graph(out: Path, train: int, test: int, seed: int) -> None:
 def write_folder(folder: Path, graph: Blocks) -> None:
     """``texts.jsonl``, ``edges.npy`` and ``graph.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "texts.jsonl", [{"text": text} for text in graph.texts])
+    write_rows(folder / "texts.jsonl", [{"text": text} for text in graph.texts])
     numpy.save(folder / "edges.npy", numpy.array(graph.edges, dtype=numpy.int64).reshape(-1, 2))
     (folder / "graph.json").write_text(json.dumps({"directed": False}) + "\n", encoding="utf-8")
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

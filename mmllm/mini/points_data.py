@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mmllm.mini.rows import write_rows
 from mmllm.mini.world.points import SOLIDS, solid
 
 QUESTION = "what shape is it?"
@@ -25,12 +25,12 @@ def write_points(out: Path, train: int, test: int, seed: int) -> None:
         asked = {"role": "user", "content": f"<points>\n{QUESTION}"}
         messages = [asked, {"role": "assistant", "content": SOLIDS[kind]}]
         rows.append({"id": Path(file).stem, "messages": messages, "points": [file]})
-    _write(out / "instruct.jsonl", rows)
+    write_rows(out / "instruct.jsonl", rows)
     rows = []
     for file, kind in _clouds(out / "test", "media", test, f"{seed}2"):
         row = {"id": Path(file).stem, "points": file, "question": QUESTION, "answers": [SOLIDS[kind]], "kind": kind}
         rows.append(dict(row))
-    _write(out / "test" / "mini_points.jsonl", rows)
+    write_rows(out / "test" / "mini_points.jsonl", rows)
     made = {"train": train, "test": test, "seed": seed}
     (out / "complete").write_text(json.dumps(made) + "\n", encoding="utf-8")
 
@@ -46,7 +46,3 @@ def _clouds(folder: Path, media: str, n: int, seed: str) -> list[tuple[str, str]
         np.save(folder / file, solid(rng, kind).astype(np.float16))
         found.append((file, kind))
     return found
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

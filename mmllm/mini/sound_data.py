@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from numpy.random import Generator
 
+from mmllm.mini.rows import write_rows
 from mmllm.mini.world.sounds import RATE, clip, fact_held_out
 from mmllm.mini.world.words import PITCHES, SOUNDS, TIMES
 
@@ -36,7 +37,7 @@ def write_sound(out: Path, train: int, test: int, seed: int) -> None:
             shown = f"<audio>\n{question}" if not index else question
             messages += [{"role": "user", "content": shown}, {"role": "assistant", "content": answer}]
         rows.append({"id": f"sound_{number:06d}", "messages": messages, "audio": [file]})
-    _write(out / "instruct.jsonl", rows)
+    write_rows(out / "instruct.jsonl", rows)
     rng, rows = np.random.default_rng((seed, 1)), []
     for number in range(test):
         facts = _facts(rng, held_out=True)
@@ -44,7 +45,7 @@ def write_sound(out: Path, train: int, test: int, seed: int) -> None:
         question, answer, kind = _asks(rng, facts)[0]
         identity = f"mini_sound_{number:05d}"
         rows.append({"id": identity, "audio": file, "question": question, "answers": [answer], "kind": kind})
-    _write(out / "test" / "mini_sound.jsonl", rows)
+    write_rows(out / "test" / "mini_sound.jsonl", rows)
     made = {"train": train, "test": test, "seed": seed}
     (out / "complete").write_text(json.dumps(made) + "\n", encoding="utf-8")
 
@@ -74,7 +75,3 @@ def _clip(rng: Generator, folder: Path, file: str, facts: tuple[Fact, ...]) -> s
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / file, clip(rng, facts), RATE, subtype="PCM_16")
     return file
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

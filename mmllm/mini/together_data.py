@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmllm.mini.rows import write_rows
 from mmllm.types import MmllmError
 
 WORLDS = {"image": "world", "video": "video", "audio": "sound"}
@@ -32,9 +33,9 @@ def write_together(out: Path, train: int, test: int, seed: int) -> None:
     rows["image"] = [row for row in rows["image"] if "scene" in row["id"]]
     (out / "test").mkdir(parents=True, exist_ok=True)
     made = [_conversation(number, rows, draw) for number in range(train)]
-    _write(out / "instruct.jsonl", made)
+    write_rows(out / "instruct.jsonl", made)
     asked = {key: _rows(home / world / "test" / f"{TESTS[key]}.jsonl") for key, world in WORLDS.items()}
-    _write(out / "test" / "mini_together.jsonl", [_question(number, asked, draw) for number in range(test)])
+    write_rows(out / "test" / "mini_together.jsonl", [_question(number, asked, draw) for number in range(test)])
     (out / "complete").write_text(f"train {train} test {test} seed {seed}\n", encoding="utf-8")
 
 
@@ -96,7 +97,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             "sense video`, `python -m mmllm.mini sense sound`)."
         )
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from mmllm.encoders.video_writing import mp4
+from mmllm.mini.rows import conversation, write_rows
 from mmllm.mini.world.described import Ask
 from mmllm.mini.world.videos import KINDS, Actor, about_video, actors, draw_clip
 
@@ -49,10 +49,12 @@ def _train(out: Path, n: int, seed: int) -> None:
         described = about_video(rng, cast, len(KINDS))
         _draw(rng, cast, out / name)
         told = (Ask("describe", DESCRIBE, described.caption),)
-        captions.append({"id": f"caption_{index:06d}", "messages": _messages(told), "video": [name]})
-        instruct.append({"id": f"instruct_{index:06d}", "messages": _messages(described.asks), "video": [name]})
-    _write(out / "captions.jsonl", captions)
-    _write(out / "instruct.jsonl", instruct)
+        captions.append({"id": f"caption_{index:06d}", "messages": conversation(told, "<video>"), "video": [name]})
+        instruct.append(
+            {"id": f"instruct_{index:06d}", "messages": conversation(described.asks, "<video>"), "video": [name]}
+        )
+    write_rows(out / "captions.jsonl", captions)
+    write_rows(out / "instruct.jsonl", instruct)
 
 
 def _test(out: Path, n: int, seed: int) -> None:
@@ -68,18 +70,4 @@ def _test(out: Path, n: int, seed: int) -> None:
         _draw(rng, cast, out / name)
         line = {"id": f"video_{index:05d}", "video": name, "question": ask.question, "answers": [ask.answer]}
         lines.append(line | {"kind": kind})
-    _write(out / "mini_video.jsonl", lines)
-
-
-def _messages(asks: Sequence[Ask]) -> list[dict[str, str]]:
-    """A conversation whose first question shows the clip."""
-    messages = []
-    for index, ask in enumerate(asks):
-        question = ask.question if index else f"<video>\n{ask.question}"
-        messages.append({"role": "user", "content": question})
-        messages.append({"role": "assistant", "content": ask.answer})
-    return messages
-
-
-def _write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_rows(out / "mini_video.jsonl", lines)

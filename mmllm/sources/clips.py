@@ -17,7 +17,10 @@ SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov")
 
 def lettered(question: str, options: Sequence[str]) -> str:
     """The question with its options below, one a line: ``A. on the left``."""
-    lines = (f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
+    if len(options) > len(ascii_uppercase):
+        raise MmllmError(f'"{question}" has {len(options)} options; at most {len(ascii_uppercase)} can be lettered.')
+    letters = ascii_uppercase[: len(options)]
+    lines = (f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))
     return "\n".join((question, *lines))
 
 
