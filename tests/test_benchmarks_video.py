@@ -19,6 +19,7 @@ from mmllm.eval.benchmarks.nextqa import NextQa
 from mmllm.eval.predictions import Prediction
 from mmllm.eval.run import _kinds
 from mmllm.eval.score_choice import letter
+from mmllm.sources.clips import lettered
 from mmllm.sources.nextqa import MAP, read
 from mmllm.types import MmllmError
 
@@ -221,3 +222,9 @@ def test_the_published_predictions_of_hga_have_their_published_score(tmp_path: P
     found = {kind: round(100 * sum(some) / len(some), 2) for kind, some in scores.items()}
     assert found == {"all": 49.74, "causal": 46.26, "temporal": 50.74, "descriptive": 59.33}
     assert len(scores["all"]) == 4996
+
+
+def test_more_options_than_letters_are_refused() -> None:
+    assert lettered("Which?", ["one", "two"]) == "Which?\nA. one\nB. two"
+    with pytest.raises(MmllmError, match="has 27 options; at most 26 can be lettered"):
+        lettered("Which?", [str(number) for number in range(27)])

@@ -19,6 +19,7 @@ from mmllm.recipe import load_recipe
 from mmllm.recipe_files import folder
 from mmllm.types import Message, Sample
 from tests.parts import tiny_llm_folder
+from tests.two_steps import two_steps
 
 TOKENS = {"whisper_pool": (375, 19), "window_resampler": (89, 5)}
 """Recipe -> tokens of 30 seconds and of 1.5 seconds."""
@@ -60,13 +61,5 @@ def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     assert len(batch.places["audio"]) == short
     for stage in recipe.stages.values():
         set_trainable(assembly, stage.train)
-        for _ in range(2):  # LoRA's A gets a gradient once its B has moved
-            nll, extra = assembly(batch)
-            (nll / batch.n_labels + extra).backward()
-            learning = {key: p for key, p in assembly.named_parameters() if p.requires_grad}
-            with torch.no_grad():
-                for parameter in learning.values():
-                    assert parameter.grad is not None
-                    parameter -= 1e-2 * parameter.grad
-        assert torch.isfinite(nll)
-        assert [key for key, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
+        _, silent = two_steps(assembly, batch)
+        assert silent == []

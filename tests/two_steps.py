@@ -1,0 +1,25 @@
+"""Two plain steps of what a stage trains, for tests of recipes and connectors: what learned by then, what did not."""
+
+from __future__ import annotations
+
+import torch
+
+from mmllm.assembly.model import Assembly
+from mmllm.types import Batch
+
+
+def two_steps(assembly: Assembly, batch: Batch) -> tuple[torch.Tensor, list[str]]:
+    """Extra loss of the second step, and the names of learning weights without a gradient in it.
+
+    Two, because some (LoRA's A) get a gradient only once others have moved. Gradients are left in place.
+    """
+    for _ in range(2):
+        nll, extra = assembly(batch)
+        (nll / batch.n_labels + extra).backward()
+        learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for parameter in learning.values():
+                assert parameter.grad is not None and parameter.grad.isfinite().all()
+                parameter -= 1e-2 * parameter.grad
+    assert torch.isfinite(nll)
+    return extra, [name for name, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0]
