@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmllm.encoders.audio_reading import read_sound, resampled_length, sound_length
+from mmllm.encoders.audio_reading import WORKERS, read_sound, resampled_length, sound_length
 from mmllm.types import MediaError
 
 RATE = 16_000
@@ -173,6 +175,16 @@ def test_damaged_copies_give_sound_or_one_sentence() -> None:
             outcomes.add("error")
             assert "\n" not in str(error) and str(error).startswith("sound of")
     assert outcomes == {"sound", "error"}
+
+
+def test_containers_are_decoded_by_a_process_that_can_be_ended() -> None:
+    data = container("mp4", "aac")
+    whole = read_sound(data, RATE)
+    (worker,) = WORKERS.idle()
+    os.kill(worker, signal.SIGSTOP)
+    with pytest.raises(MediaError, match=r"^sound of \d+ bytes was not decoded within 0\.5 s"):
+        read_sound(data, RATE, timeout=0.5)
+    assert np.array_equal(read_sound(data, RATE), whole) and worker not in WORKERS.idle()
 
 
 def test_streams_that_nothing_decodes_are_an_error() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy
 import pytest
 
+from mmllm.encoders.bad_media import BadMedia
 from mmllm.encoders.frames import FramesEncoder
-from mmllm.encoders.video_decoding import BadVideo, within
+from mmllm.encoders.video_decoding import within
 from mmllm.encoders.video_reading import VideoReading, segment
 from mmllm.encoders.video_writing import mp4
 from mmllm.types import MediaError
@@ -79,5 +80,5 @@ def test_bounds_between_at_and_behind_frames() -> None:
     assert within(SECONDS, (0.2, 0.6)) == range(1, 4)
     assert within(SECONDS, (3.9, 4.0)) == range(19, 20)
     assert within([0.0], (0.0, 3.0)) == range(1)
-    with pytest.raises(BadVideo):
+    with pytest.raises(BadMedia):
         within([0.0], (0.1, None))

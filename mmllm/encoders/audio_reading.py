@@ -1,6 +1,7 @@
 """A sound from a path or bytes to mono float32 at a model's rate; called by ``read`` and ``measure`` of audio encoders.
 
-soundfile reads WAV, FLAC, OGG and MP3; what it cannot read (M4A, WebM, the sound of a video) goes through PyAV.
+soundfile reads WAV, FLAC, OGG and MP3; what it cannot read (M4A, WebM, the sound of a video) is decoded by PyAV in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmllm.types import MediaError
+from mmllm.encoders.media_process import Workers
+from mmllm.encoders.sound_decoding import fault
+from mmllm.types import MediaError, MmllmError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
 MAX_SECONDS = 600.0
 """Default limit on the length of a sound, checked before anything is decoded."""
-RATES = (1_000, 768_000)
-"""Samples per second that a header may announce."""
-CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,flv,asf,mp3,aac,ogg,flac,wav,aiff,amr"
-"""Containers that PyAV may open; playlists, which name other files, are not among them."""
-MAX_CHANNELS = 64
+TIMEOUT = 30.0
+"""Default seconds that decoding in a process of its own may take."""
+WORKERS = Workers()
 
 Samples = NDArray[np.float32]
 
@@ -45,7 +46,9 @@ def resampled_length(frames: int, rate: int, target: int) -> int:
     return max(1, -(-frames * target // rate))
 
 
-def sound_length(media: str | Path | bytes, target: int, max_seconds: float = MAX_SECONDS) -> int:
+def sound_length(
+    media: str | Path | bytes, target: int, max_seconds: float = MAX_SECONDS, timeout: float = TIMEOUT
+) -> int:
     """Samples that ``read_sound`` will give; decodes only what has no trustworthy header (M4A, WebM).
 
     Raises:
@@ -54,24 +57,30 @@ def sound_length(media: str | Path | bytes, target: int, max_seconds: float = MA
     where = _place(media)
     with _opened(media) as source:
         if source is None:
-            return len(_through_av(media, where, target, max_seconds))
+            end, _ = _decoded(media, where, max_seconds, timeout, send=False)
+            return resampled_length(end["samples"], end["rate"], target)
         header = _header(source, where, max_seconds)
     return resampled_length(header.frames, header.rate, target)
 
 
-def read_sound(media: str | Path | bytes, target: int, max_seconds: float = MAX_SECONDS) -> Samples:
+def read_sound(
+    media: str | Path | bytes, target: int, max_seconds: float = MAX_SECONDS, timeout: float = TIMEOUT
+) -> Samples:
     """float32[n] at ``target`` samples per second, all channels averaged; resampled by soxr at high quality.
 
     Raises:
         MediaError: the file is missing, empty, damaged, of another kind, longer than ``max_seconds`` (known from the
-            header, before decoding), or holds samples that are not finite.
+            header, before decoding), takes longer than ``timeout`` seconds or crashes its decoder (both where it is
+            decoded in a process of its own), or holds samples that are not finite.
     """
     from soundfile import LibsndfileError
 
     where = _place(media)
     with _opened(media) as source:
         if source is None:
-            return _through_av(media, where, target, max_seconds)
+            end, pieces = _decoded(media, where, max_seconds, timeout)
+            whole = np.frombuffer(b"".join(pieces), np.float32)
+            return _resampled(whole, end["rate"], target, where)
         header = _header(source, where, max_seconds)
         try:
             samples = source.read(dtype="float32", always_2d=True)
@@ -124,20 +133,9 @@ class _Nameless(io.BufferedReader):
 
 def _header(source: SoundFile, where: str, max_seconds: float) -> Header:
     header = Header(source.frames, source.samplerate)
-    _check(where, header.frames, header.rate, source.channels, max_seconds)
+    if problem := fault(header.frames, header.rate, source.channels, max_seconds):
+        raise MediaError(f"{where} {problem}.")
     return header
-
-
-def _check(where: str, frames: int, rate: int, channels: int, max_seconds: float) -> None:
-    """The limits, on what a header says."""
-    if not RATES[0] <= rate <= RATES[1]:
-        raise MediaError(f"{where} has {rate} samples per second; {RATES[0]} to {RATES[1]} are read.")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise MediaError(f"{where} has {channels} channels; 1 to {MAX_CHANNELS} are read.")
-    if frames < 1:
-        raise MediaError(f"{where} holds no samples.")
-    if frames > max_seconds * rate:
-        raise MediaError(f"{where} lasts {frames / rate:.1f} seconds; at most {max_seconds:g} are read (max_seconds).")
 
 
 def _resampled(samples: Samples, rate: int, target: int, where: str) -> Samples:
@@ -154,44 +152,18 @@ def _resampled(samples: Samples, rate: int, target: int, where: str) -> Samples:
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def _through_av(media: str | Path | bytes, where: str, target: int, max_seconds: float) -> Samples:
-    """The first sound stream of a container, decoded until it ends or passes the limit."""
-    import av
-
-    data: Any = io.BytesIO(media) if isinstance(media, bytes) else Path(media).open("rb")
-    parts: list[Samples] = []
-    rate = 0
-    with data:
-        try:
-            with av.open(data, options={"format_whitelist": CONTAINERS}, metadata_errors="replace") as container:
-                if not container.streams.audio:
-                    raise MediaError(f"{where} has no sound in it.")
-                stream = container.streams.audio[0]
-                if stream.codec_context is None:
-                    raise MediaError(f"{where} is of a coding that cannot be decoded here, or damaged.")
-                rate = int(stream.rate or 0)
-                _check(where, 1, rate, stream.channels, max_seconds)
-                if stream.duration is not None and stream.time_base is not None:
-                    seconds = float(stream.duration * stream.time_base)
-                    _check(where, max(1, round(seconds * rate)), rate, stream.channels, max_seconds)
-                for part in _frames(container, rate):
-                    parts.append(part)
-                    if sum(map(len, parts)) > max_seconds * rate:
-                        raise MediaError(f"{where} lasts more than {max_seconds:g} seconds, the limit (max_seconds).")
-        except av.FFmpegError as error:
-            raise MediaError(f"{where} cannot be read as sound: {error.strerror}.") from error
-    if not sum(map(len, parts)):
-        raise MediaError(f"{where} holds no samples.")
-    return _resampled(np.concatenate(parts), rate, target, where)
-
-
-def _frames(container: Any, rate: int) -> Iterator[Samples]:
-    """Each decoded piece as mono float32[n]; a stream that changes its rate midway is brought to its first one."""
-    import av
-
-    convert = av.AudioResampler(format="fltp", rate=rate)
-    for frame in container.decode(audio=0):
-        for piece in convert.resample(frame):
-            yield piece.to_ndarray().mean(axis=0)
-    for piece in convert.resample(None):
-        yield piece.to_ndarray().mean(axis=0)
+def _decoded(
+    media: str | Path | bytes, where: str, max_seconds: float, timeout: float, send: bool = True
+) -> tuple[dict[str, Any], list[bytes]]:
+    """(``rate`` and number of ``samples``, pieces of mono float32) of a container's first sound stream."""
+    data, path = (media, None) if isinstance(media, bytes) else (b"", str(Path(media).absolute()))
+    request = {"sense": "sound", "path": path, "max_seconds": max_seconds, "send": send}
+    try:
+        end, pieces = WORKERS.ask(request, data, timeout)
+    except MediaError as error:
+        raise MediaError(f"{where} {error}.") from error
+    if "missing" in end:
+        raise MmllmError(f"sound cannot be read with PyAV: {end['missing']}.")
+    if "error" in end:
+        raise MediaError(f"{where} {end['error']}.")
+    return end, pieces

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.audio_loading import load_audio
 from mmllm.encoders.audio_models import recorded
-from mmllm.encoders.audio_reading import MAX_SECONDS, Samples, read_sound, sound_length
+from mmllm.encoders.audio_reading import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
 from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.inside import Inside
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
@@ -34,6 +34,7 @@ class HfAudioEncoder(Encoder):
     feature extractor, whoever else is in the batch. wav2vec 2.0 and HuBERT take any length (``window``: none unless
     given); padding to a longer neighbour changes nothing. ``fixed``: every item is one full window, so all have one
     grid; longer sound is refused. ``max_seconds`` is the longest sound that is read, known from the header.
+    What soundfile cannot read (M4A, WebM, MP4) is decoded in another process, killed after ``timeout`` seconds.
     ``frequencies`` (AST, whose patches are frequency x time): ``mean`` of them, or ``keep``: grid (time, frequencies).
     """
 
@@ -48,6 +49,7 @@ class HfAudioEncoder(Encoder):
         fixed: bool = False,
         max_seconds: float = MAX_SECONDS,
         frequencies: str = "mean",
+        timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(layers=layers)
         if frequencies not in get_args(Frequencies):
@@ -58,7 +60,7 @@ class HfAudioEncoder(Encoder):
         if fixed and self.window is None:
             raise MmllmError(f'fixed: "{model}" takes sound of any length; say how long: window (seconds).')
         self.fixed = fixed
-        self.max_seconds = max_seconds
+        self.max_seconds, self.timeout = max_seconds, timeout
         self.keep = frequencies == "keep" and bool(self.audio.raster)
         self.resolve(self.n_blocks)
         self.freeze()
@@ -74,13 +76,13 @@ class HfAudioEncoder(Encoder):
 
     def read(self, media: str | Path | bytes) -> dict[str, Tensor]:
         """One sound -> ``windows`` float[W, ..., L] for the model, ``samples`` int64[], how many it has."""
-        samples = read_sound(media, self.audio.rate, self.max_seconds)
+        samples = read_sound(media, self.audio.rate, self.max_seconds, self.timeout)
         self._check(len(samples))
         return self._windows(samples)
 
     def measure(self, media: str | Path | bytes) -> Mapping[str, Tensor]:
         """``samples`` from the header, where its container has one to trust."""
-        samples = sound_length(media, self.audio.rate, self.max_seconds)
+        samples = sound_length(media, self.audio.rate, self.max_seconds, self.timeout)
         self._check(samples)
         return {"samples": torch.tensor(samples)}
 

@@ -1,4 +1,4 @@
-"""What ``video_worker.py`` does with a video file: its packets are listed, its frames decoded by PyAV or decord."""
+"""What ``media_worker.py`` does with a video file: its packets are listed, its frames decoded by PyAV or decord."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from mmllm.encoders.bad_media import BadMedia
+
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
 """Containers that are opened. Playlists and scripts of FFmpeg, which name other files or addresses, are not."""
 LAST = 32
@@ -22,29 +24,25 @@ Frames = Callable[[Sequence[int]], Iterator[Pixels]]
 """Increasing indices of shown frames, none twice -> those frames, upright, uint8[H, W, 3]."""
 
 
-class BadVideo(Exception):
-    """A file that cannot be used; the message ends a sentence that begins with its name."""
-
-
 class Scan:
     """What the packets of the best video stream say, without decoding: one entry per shown frame, in order of time."""
 
     def __init__(self, container: Any) -> None:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & type(stream.disposition).attached_pic:
-            raise BadVideo("holds no video")
+            raise BadMedia("holds no video")
         packets = [packet for packet in container.demux(stream) if packet.size]
         self.stream = stream
         self.n_packets = len(packets)
         if not packets:
-            raise BadVideo("holds no frame")
+            raise BadMedia("holds no frame")
         # Containers of this family hold a table of all frames; others write guesses, or count those left out.
         if stream.frames > len(packets) and "mov" in container.format.name.split(","):
-            raise BadVideo(f"says that it has {stream.frames} frames, but ends after {len(packets)}")
+            raise BadMedia(f"says that it has {stream.frames} frames, but ends after {len(packets)}")
         shown = [packet for packet in packets if not packet.is_discard]
         stamps = [packet.dts if packet.pts is None else packet.pts for packet in shown]
         if None in stamps:
-            raise BadVideo("has frames without a time")
+            raise BadMedia("has frames without a time")
         self.stamps = sorted(stamps)
         """Presentation time of each shown frame, in units of the stream's time base."""
         self.keys = sorted(
@@ -57,7 +55,7 @@ class Scan:
         self.plain = dated and len(shown) == len(packets) and len(set(stamps)) == len(stamps)
         """Whether every packet is one shown frame with a time of its own, so a frame can be found by its time."""
         if not shown:
-            raise BadVideo("holds no frame that is shown")
+            raise BadMedia("holds no frame that is shown")
 
     def seconds(self) -> list[float]:
         """Time of each shown frame after the first one."""
@@ -80,13 +78,13 @@ def sampled(seconds: Sequence[float], frames: int, fps: float | None) -> list[in
 def within(seconds: Sequence[float], part: Sequence[float | None]) -> range:
     """Indices of the frames that a part (start, end) shows, in seconds of ``seconds``; None: the clip's own.
 
-    An end behind the clip's is the clip's. A part between two frames shows the one before it. BadVideo where it begins
+    An end behind the clip's is the clip's. A part between two frames shows the one before it. BadMedia where it begins
     behind the last frame.
     """
     start, end = part
     gap = seconds[-1] - seconds[-2] if len(seconds) > 1 else 0.0
     if start is not None and start > seconds[-1] + gap:
-        raise BadVideo(f"lasts {seconds[-1] + gap:.1f} s, so no part of it begins at {start:g} s")
+        raise BadMedia(f"lasts {seconds[-1] + gap:.1f} s, so no part of it begins at {start:g} s")
     slack = 1e-6  # time stamps are fractions
     first = next((i for i, s in enumerate(seconds) if start is None or s >= start - slack), len(seconds) - 1)
     last = max((i for i, s in enumerate(seconds) if end is None or s <= end + slack), default=0)
@@ -94,12 +92,12 @@ def within(seconds: Sequence[float], part: Sequence[float | None]) -> range:
 
 
 def check_limits(scan: Scan, seconds: Sequence[float], request: Mapping[str, Any]) -> None:
-    """BadVideo where the clip is too large or too long."""
+    """BadMedia where the clip is too large or too long."""
     width, height = scan.stream.codec_context.width, scan.stream.codec_context.height
     if not width * height or width * height > request["max_pixels"]:
-        raise BadVideo(f"has frames of {width} x {height} pixels; 1 to {request['max_pixels']} pixels are read")
+        raise BadMedia(f"has frames of {width} x {height} pixels; 1 to {request['max_pixels']} pixels are read")
     if seconds[-1] > request["max_seconds"]:
-        raise BadVideo(f"lasts {seconds[-1]:.1f} s; at most {request['max_seconds']:g} s are read")
+        raise BadMedia(f"lasts {seconds[-1]:.1f} s; at most {request['max_seconds']:g} s are read")
 
 
 def opened(request: Mapping[str, Any], data: bytes) -> Any:
@@ -120,13 +118,13 @@ def quarter_turns(request: Mapping[str, Any], data: bytes) -> int:
     with opened(request, data) as container:
         first = next(decoded(container), None)
     if first is None:
-        raise BadVideo("holds no frame")
+        raise BadMedia("holds no frame")
     matrix = next((bytes(side) for side in first.side_data if side.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return 0
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     if first.rotation % 90 or a * d - b * c <= 0:
-        raise BadVideo("is to be shown mirrored or turned by other than whole quarters, which is not supported")
+        raise BadMedia("is to be shown mirrored or turned by other than whole quarters, which is not supported")
     return int(first.rotation // 90 % 4)
 
 
@@ -137,7 +135,7 @@ def repeated(decode: Frames, indices: Sequence[int]) -> Iterator[Pixels]:
     for index in indices:
         frame = next(frames, None) if index != last else frame
         if frame is None:
-            raise BadVideo("ends before the frames that its container announces")
+            raise BadMedia("ends before the frames that its container announces")
         last = index
         yield frame
 
@@ -151,7 +149,7 @@ def with_pyav(request: Mapping[str, Any], data: bytes, scan: Scan, turns: int) -
             for index in indices:
                 frame = frames.at(index)
                 if frame.is_corrupt:
-                    raise BadVideo(f"is damaged at frame {index + 1}")
+                    raise BadMedia(f"is damaged at frame {index + 1}")
                 yield numpy.rot90(rgb(frame), turns)
 
     return shown
@@ -182,10 +180,10 @@ class PyavFrames:
         """Index of the next frame, or of one before it."""
 
     def at(self, index: int) -> Any:
-        """PyAV's frame; BadVideo where the container announced one that is not there."""
+        """PyAV's frame; BadMedia where the container announced one that is not there."""
         found = self.by_time(index) if self.scan.plain else next(islice(self.frames, index - self.position, None), None)
         if found is None:
-            raise BadVideo(f"has no frame {index + 1} of the {len(self.scan.stamps)} that its container announces")
+            raise BadMedia(f"has no frame {index + 1} of the {len(self.scan.stamps)} that its container announces")
         self.position = index + 1
         return found
 
@@ -226,7 +224,7 @@ def with_decord(request: Mapping[str, Any], data: bytes, scan: Scan, turns: int)
         source = io.BytesIO(data) if request["path"] is None else request["path"]
         reader = decord.VideoReader(source, ctx=decord.cpu(0), num_threads=1)
         if len(reader) != scan.n_packets:
-            raise BadVideo(f"has {len(reader)} frames for decord, but {scan.n_packets} packets")
+            raise BadMedia(f"has {len(reader)} frames for decord, but {scan.n_packets} packets")
         starts = decord_starts(reader, scan)
         width, height = scan.stream.codec_context.width, scan.stream.codec_context.height
         position, frame = 0, None
@@ -242,7 +240,7 @@ def with_decord(request: Mapping[str, Any], data: bytes, scan: Scan, turns: int)
             pixels = frame.asnumpy()
             tall, wide = (width, height) if turns % 2 else (height, width)
             if pixels.shape[:2] != (tall, wide):
-                raise BadVideo(f"has frames of {pixels.shape[1]} x {pixels.shape[0]} pixels where it announces others")
+                raise BadMedia(f"has frames of {pixels.shape[1]} x {pixels.shape[0]} pixels where it announces others")
             # In narrow turned frames it takes the padding of a line for a fourth channel.
             yield pixels.reshape(tall, -1)[:, : 3 * wide].reshape(tall, wide, 3)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal, get_args
 
 import numpy
 from numpy.typing import NDArray
 
-from mmllm.encoders.video_process import VideoProcess
+from mmllm.encoders.media_process import Workers
 from mmllm.types import MediaError, MmllmError
 
 Backend = Literal["decord", "pyav"]
@@ -30,14 +27,6 @@ class Clip:
     """Time of each after the file's first frame, from its presentation time stamps."""
 
 
-class _Line:
-    """The worker of one process and what keeps its threads apart."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.worker: VideoProcess | None = None
-
-
 def segment(media: str | Path | bytes) -> tuple[str | Path | bytes, tuple[float | None, float | None]]:
     """The file, and which part of it in seconds: a path may end in ``#t=3,7.5``, ``#t=3`` or ``#t=,7.5`` as in W3C's
     Media Fragments; without it, all. MediaError where the part is empty."""
@@ -50,11 +39,11 @@ def segment(media: str | Path | bytes) -> tuple[str | Path | bytes, tuple[float 
 
 
 class VideoReading:
-    """Takes frames out of video files in a worker process, which it starts when first asked and again when it died.
+    """Takes frames out of video files in worker processes, started when asked and again when one died.
 
     ``frames`` and ``fps``: which ones, see ``video_decoding.sampled``. ``timeout`` seconds per file, after which the
     worker is killed. ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before anything is decoded.
-    Threads of one process wait for each other; a forked process has a worker of its own.
+    Threads ask workers of their own, four at once; a forked process starts its own.
 
     Both backends give the same frames: those of the stream that FFmpeg calls best, in order of presentation, without
     those an edit list hides; turned upright by whole quarters as the display matrix says (mirrored or odd angles are
@@ -72,9 +61,9 @@ class VideoReading:
             if not value > 0:
                 raise MmllmError(f"{name}: {value:g} must be more than 0.")
         self.backend, self.timeout = backend, timeout
-        self.asked = {"frames": frames, "fps": fps, "max_pixels": max_pixels, "max_seconds": max_seconds}
-        self._lines: dict[int, _Line] = {}
-        """Process id -> its worker: a fork sees its parent's, which it must not use."""
+        limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+        self.asked = {"sense": "video", "frames": frames, "fps": fps, **limits}
+        self._workers = Workers()
 
     def measure(self, media: str | Path | bytes) -> list[float]:
         """Times of the frames that ``read`` would give, from the container's packets; MediaError as there."""
@@ -87,15 +76,12 @@ class VideoReading:
         return Clip([numpy.frombuffer(frame, numpy.uint8).reshape(shape) for frame in frames], end["seconds"])
 
     def worker(self) -> int | None:
-        """Process id of this process's worker, if one is running."""
-        line = self._lines.get(os.getpid())
-        return line.worker.pid if line is not None and line.worker is not None and line.worker.alive else None
+        """Process id of the worker of this process that is asked next, if one is running."""
+        return next(reversed(self._workers.idle()), None)
 
     def close(self) -> None:
-        """End this process's worker, if there is one."""
-        line = self._lines.pop(os.getpid(), None)
-        if line is not None and line.worker is not None:
-            line.worker.end()
+        """End this process's workers."""
+        self._workers.close()
 
     def _ask(self, media: str | Path | bytes, backend: str | None) -> tuple[dict[str, Any], list[bytes]]:
         """The worker's answer for one file; its complaints become errors that name the file."""
@@ -107,22 +93,13 @@ class VideoReading:
         if not (data or (not isinstance(media, bytes) and Path(media).stat().st_size)):
             raise MediaError(f"{where} is empty.")
         path = None if isinstance(media, bytes) else str(Path(media).absolute())
-        line = self._lines.setdefault(os.getpid(), _Line())  # one step: two threads get the same
-        with line.lock:
-            if line.worker is None or not line.worker.alive:
-                line.worker = VideoProcess()
-            try:
-                end, frames = line.worker.ask(
-                    {**self.asked, "path": path, "part": part, "backend": backend}, data, self.timeout
-                )
-            except MediaError as error:
-                raise MediaError(f"{where} {error}.") from error
+        request = {**self.asked, "path": path, "part": part, "backend": backend}
+        try:
+            end, frames = self._workers.ask(request, data, self.timeout)
+        except MediaError as error:
+            raise MediaError(f"{where} {error}.") from error
         if "missing" in end:
             raise MmllmError(f"video cannot be read with {self.backend}: {end['missing']}.")
         if "error" in end:
             raise MediaError(f"{where} {end['error']}.")
         return end, frames
-
-    def __getstate__(self) -> Mapping[str, Any]:
-        """Without its workers: a copy or another process starts its own."""
-        return {**vars(self), "_lines": {}}

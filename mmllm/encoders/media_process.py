@@ -1,4 +1,4 @@
-"""The other side of ``video_worker.py``: starts it, asks it within a time limit, ends it where it hangs or crashes."""
+"""The other side of ``media_worker.py``: starts it, asks it within a time limit, ends it where it hangs or crashes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping
+from threading import Semaphore
 from typing import Any
 
-from mmllm.encoders import video_worker
-from mmllm.encoders.video_worker import END, FRAME, LENGTH
+from mmllm.encoders import media_worker
+from mmllm.encoders.media_worker import END, FRAME, LENGTH
 from mmllm.types import MediaError
 
 PIECE = 2**20
 """Most bytes of one read or write."""
 
 
-class VideoProcess:
+class MediaProcess:
     """One running worker of one process; not safe for two threads at once, and of no use after a fork.
 
     It ends with this object, and when the process that started it has ended.
@@ -30,7 +31,7 @@ class VideoProcess:
     def __init__(self) -> None:
         # -P: the folder it is started in, which may hold anything, is no place to import from.
         self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", video_worker.__name__],
+            [sys.executable, "-P", "-m", media_worker.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -56,7 +57,8 @@ class VideoProcess:
         self._end()
 
     def ask(self, request: Mapping[str, Any], data: bytes, timeout: float) -> tuple[dict[str, Any], list[bytes]]:
-        """(what its last message says, bytes of the frames) for a request with the file's bytes, if it has any.
+        """(what its last message says, bytes of the frames or pieces of sound) for a request with the file's bytes, if
+        it has any.
 
         Raises:
             MediaError: no answer within ``timeout`` seconds, or the worker ended; its message ends a sentence that
@@ -106,6 +108,62 @@ class VideoProcess:
         self.end()
         code = self._popen.returncode
         return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+class Workers:
+    """Workers of one process, started when asked: ``most`` at once, so that a file that hangs holds up no other one.
+
+    Who asks while all are busy waits. A forked process and a copy start workers of their own.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
+        self._here: dict[int, _Here] = {}
+        """Process id -> its workers: a fork sees its parent's, which it must not use."""
+
+    def ask(self, request: Mapping[str, Any], data: bytes, timeout: float) -> tuple[dict[str, Any], list[bytes]]:
+        """As ``MediaProcess.ask``, of a worker that nobody else asks."""
+        here = self._here.setdefault(os.getpid(), _Here(self.most))  # one step: two threads get the same
+        with here.places:
+            worker = here.take()
+            try:
+                return worker.ask(request, data, timeout)
+            finally:
+                if worker.alive:
+                    here.idle.append(worker)
+
+    def idle(self) -> list[int]:
+        """Process ids of this process's workers that wait for a request, the next one to be asked last."""
+        here = self._here.get(os.getpid())
+        return [] if here is None else [worker.pid for worker in here.idle if worker.alive]
+
+    def close(self) -> None:
+        """End this process's workers; one that is asked just now ends after its answer."""
+        here = self._here.pop(os.getpid(), None)
+        while here is not None and here.idle:
+            here.idle.pop().end()
+
+    def __reduce__(self) -> tuple[type[Workers], tuple[int]]:
+        """Without its workers."""
+        return Workers, (self.most,)
+
+
+class _Here:
+    """The workers of one process."""
+
+    def __init__(self, most: int) -> None:
+        self.places = Semaphore(most)
+        self.idle: list[MediaProcess] = []
+
+    def take(self) -> MediaProcess:
+        """One that waits and lives, else a new one."""
+        while True:
+            try:
+                worker = self.idle.pop()
+            except IndexError:  # checked and taken in one step: threads share the list
+                return MediaProcess()
+            if worker.alive:
+                return worker
 
 
 def _wait(file: int, event: int, deadline: float) -> None:

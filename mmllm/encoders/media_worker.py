@@ -1,7 +1,7 @@
-"""The program in which video files are decoded, apart from everything else: a hang or crash of a decoder ends it alone.
+"""The program in which videos and their sound are decoded, apart from everything else: it alone hangs or crashes.
 
-``video_process.py`` starts it; neither it nor ``video_decoding.py`` imports torch. It reads requests from stdin and
-writes messages to stdout, each a length and that many bytes: frames first, then how it went.
+``media_process.py`` starts it; neither it nor what it imports imports torch. It reads requests from stdin and writes
+messages to stdout, each a length and that many bytes: frames or pieces of sound first, then how it went.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy
 
+from mmllm.encoders.bad_media import BadMedia
+from mmllm.encoders.sound_decoding import sounds
 from mmllm.encoders.video_decoding import (
-    BadVideo,
     Scan,
     check_limits,
     opened,
@@ -34,14 +35,26 @@ from mmllm.encoders.video_decoding import (
 LENGTH = struct.Struct("!cQ")
 """Head of a message: its kind and the number of bytes that follow."""
 FRAME, END = b"F", b"E"
-"""Kinds: the raw RGB bytes of one frame; the JSON that ends an answer."""
+"""Kinds: the raw RGB bytes of one frame, or float32 samples of a piece of sound; the JSON that ends an answer."""
 MEMORY = 6 * 2**30
 """Bytes of address space that this program may take; a file that asks a decoder for more is refused."""
 
 
-def answer(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Messages of one request: ``path`` (or null and the file's ``data``), ``part`` (start and end in seconds, null:
-    the clip's), ``frames``, ``fps``, limits, ``backend``.
+def heard(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Messages of a request with ``sense`` sound: ``path`` (or null and the file's ``data``), ``max_seconds``.
+
+    Without ``send`` the samples are only counted. The last message holds ``rate`` and ``samples``.
+    """
+    end: dict[str, Any] = {}
+    for piece in sounds(request, data, end):
+        if request["send"]:
+            yield FRAME, piece.tobytes()
+    yield END, json.dumps(end).encode()
+
+
+def seen(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Messages of a request with ``sense`` video: ``path`` (or null and the file's ``data``), ``part`` (start and end
+    in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
 
     ``backend`` null asks for the times alone. The last message holds ``seconds`` of the frames, and ``height`` and
     ``width`` of those sent.
@@ -72,16 +85,17 @@ def reason(error: BaseException) -> str:
 def messages(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The answer; whatever goes wrong becomes its last message, ``error``."""
     try:
-        yield from answer(request, data)
-    except BadVideo as error:
+        yield from {"video": seen, "sound": heard}[request["sense"]](request, data)
+    except BadMedia as error:
         yield END, json.dumps({"error": str(error)}).encode()
     except ImportError as error:
         yield END, json.dumps({"missing": str(error)}).encode()
     except MemoryError:
         yield END, json.dumps({"error": f"asks for more than {MEMORY >> 30} GiB of memory"}).encode()
     except Exception as error:  # of three libraries, without a common base; it is told, and the run decides
-        hint = "; backend: pyav may read it" if request["backend"] == "decord" else ""
-        yield END, json.dumps({"error": f"cannot be decoded ({reason(error)}){hint}"}).encode()
+        hint = "; backend: pyav may read it" if request.get("backend") == "decord" else ""
+        kind = "read as sound" if request["sense"] == "sound" else "decoded"
+        yield END, json.dumps({"error": f"cannot be {kind} ({reason(error)}){hint}"}).encode()
 
 
 def received(stream: BinaryIO, length: int) -> bytes:

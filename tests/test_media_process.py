@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from mmllm.encoders import video_worker
-from mmllm.encoders.video_process import VideoProcess
+from mmllm.encoders import media_worker
+from mmllm.encoders.media_process import MediaProcess, Workers
+from mmllm.encoders.media_worker import LENGTH, MEMORY
 from mmllm.encoders.video_reading import VideoReading
-from mmllm.encoders.video_worker import LENGTH, MEMORY
 from mmllm.encoders.video_writing import mp4
 from mmllm.types import MediaError
 from tests.films import LIMITS, grey, shown
@@ -62,11 +62,11 @@ def test_a_hanging_decoder_is_ended_in_time(reading) -> None:
 def endless(tmp_path) -> dict[str, Any]:
     """The request for a file whose opening never comes back: a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "endless.mp4")
-    return {**LIMITS, "path": str(tmp_path / "endless.mp4"), "backend": "pyav"}
+    return {**LIMITS, "sense": "video", "path": str(tmp_path / "endless.mp4"), "backend": "pyav"}
 
 
 def test_a_library_that_never_comes_back_is_ended(endless) -> None:
-    worker, before = VideoProcess(), time.monotonic()
+    worker, before = MediaProcess(), time.monotonic()
     with pytest.raises(MediaError, match=r"was not decoded within 1 s"):
         worker.ask(endless, b"", 1.0)
     assert time.monotonic() - before < 5 and not worker.alive and gone(worker.pid)
@@ -75,7 +75,7 @@ def test_a_library_that_never_comes_back_is_ended(endless) -> None:
 def test_a_library_that_never_comes_back_ends_even_if_nobody_waits_for_it(endless) -> None:
     """As where whoever asked was killed: an alarm of its own, 5 seconds after the time limit."""
     request = json.dumps({**endless, "bytes": 0, "timeout": -4.5}).encode()
-    with subprocess.Popen([sys.executable, "-m", video_worker.__name__], stdin=subprocess.PIPE) as worker:
+    with subprocess.Popen([sys.executable, "-m", media_worker.__name__], stdin=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         worker.stdin.write(LENGTH.pack(b"R", len(request)) + request)
         worker.stdin.flush()
@@ -119,23 +119,55 @@ def test_the_worker_is_one_small_process_that_ends_with_its_owner() -> None:
     assert gone(worker)
 
 
-def test_threads_share_a_worker(reading) -> None:
-    clips = {start: mp4(grey(8)[start:], [number / 10 for number in range(8 - start)]) for start in range(5)}
+def test_threads_ask_workers_of_their_own_and_leave_few(reading) -> None:
+    clips = {start: mp4(grey(8)[start:], [number / 10 for number in range(8 - start)]) for start in range(6)}
     found: dict[int, list[int]] = {}
-    workers = set()
 
     def read(start: int) -> None:
         for _ in range(3):
             found[start] = shown(reading.read(clips[start]))
-            workers.add(reading.worker())
 
     threads = [threading.Thread(target=read, args=(start,)) for start in clips]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(workers) == 1
     assert {start: (one[0], one[-1]) for start, one in found.items()} == {start: (start, 7) for start in clips}
+    left = reading._workers.idle()
+    assert 1 <= len(left) == len(set(left)) <= 4
+    reading.close()
+    assert all(map(gone, left)) and reading.worker() is None
+
+
+def test_a_file_that_hangs_holds_up_no_other(endless) -> None:
+    workers, ends = Workers(most=2), []
+    thread = threading.Thread(target=lambda: ends.append(workers.ask(endless, b"", 20.0)[0]))
+    thread.start()
+    data, request = mp4(grey(4), [0.0, 0.1, 0.2, 0.3]), {**endless, "path": None, "part": (None, None)}
+    for _ in range(2):
+        assert len(workers.ask(request, data, 20.0)[1]) == 8
+    assert thread.is_alive() and len(workers.idle()) == 1
+    with open(endless["path"], "wb"):  # the pipe ends: an empty file
+        pass
+    thread.join()
+    assert "error" in ends[0] and len(workers.idle()) == 2
+    workers.close()
+
+
+def test_who_comes_when_all_are_busy_waits(endless) -> None:
+    workers, ends = Workers(most=1), []
+    thread = threading.Thread(target=lambda: ends.append(workers.ask(endless, b"", 20.0)[0]))
+    thread.start()
+    while not workers._here or workers._here[os.getpid()].places._value:
+        time.sleep(0.001)
+    data, request = mp4(grey(4), [0.0, 0.1, 0.2, 0.3]), {**endless, "path": None, "part": (None, None)}
+    opener = threading.Timer(0.5, lambda: open(endless["path"], "wb").close())
+    opener.start()
+    assert len(workers.ask(request, data, 20.0)[1]) == 8
+    thread.join()
+    opener.join()
+    assert "error" in ends[0] and len(workers.idle()) == 1
+    workers.close()
 
 
 def _in_a_fork(reading: VideoReading, data: bytes, answers: Any) -> None:
