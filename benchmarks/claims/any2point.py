@@ -25,14 +25,16 @@ EXPERIMENT = Experiment(
             f"connectors.points={{type: any2point, from: points, {TOKENIZER}}}",
             "encoders.points.layers=[0]",
         ),
-        "random": _arm("blocks drawn at random, the source's positions", "encoders.points.weights=random"),
-        "no_positions": _arm("no virtual positions", "connectors.points.positions=false"),
+        "random": _arm(
+            "blocks drawn at random, the source's positions", "encoders.points.weights=random", rate_of="language"
+        ),
+        "no_positions": _arm("no virtual positions", "connectors.points.positions=false", rate_of="language"),
     },
     tasks=("solids",),
     metrics=("solids",),
     chance={"solids": 0.125},
     tune=("solids",),
-    rates=(4e-3,),
+    rates=(2e-3, 4e-3, 8e-3),
     comparisons=(
         better("language", "tokenizer", "solids"),
         better("language", "random", "solids"),

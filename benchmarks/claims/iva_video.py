@@ -69,7 +69,7 @@ EXPERIMENT = Experiment(
     ),
     arms={
         "iva": _iva("", "two frames the question chooses", rate_of=None),
-        "uniform": _iva("connectors.video.select=uniform", "two frames at equal distances"),
+        "uniform": _iva("connectors.video.select=uniform", "two frames at equal distances", rate_of=None),
         "strangers": _iva("", "control: frames chosen by another's question", "benchmarks.claims.clips:StrangersIva"),
         "tokens": Arm(
             "needle",
@@ -87,7 +87,7 @@ EXPERIMENT = Experiment(
     metrics=("needle_6", "needle_15", "hit_6", "hit_15"),
     chance={"needle_6": 1 / 12, "needle_15": 1 / 12, "hit_6": 2 / 6, "hit_15": 2 / 15},
     tune=("needle_6", "needle_15"),
-    rates=(4e-3,),
+    rates=(2e-3, 4e-3, 8e-3),
     measures=(hits,),
     comparisons=(
         better("iva", "uniform", "needle_6"),
