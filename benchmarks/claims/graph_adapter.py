@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.claims.experiment import Arm, Experiment, better, not_worse
 
 SHUFFLED = "data.topics.path=runs/claims/data/topics_shuffled/train.jsonl"
+GIN = "connectors.graph.gnn=gin"
 
 EXPERIMENT = Experiment(
     title="GraphAdapter: neighbours tell a node's topic",
@@ -14,18 +15,23 @@ EXPERIMENT = Experiment(
     ),
     arms={
         "graph": Arm("graph", note="GraphSAGE over the node and its neighbours, one token of the LM; LoRA"),
-        "text": Arm("graph", ("connectors.graph.gnn=none",), rate_of="graph", note="the same weights, no edges"),
-        "shuffled": Arm("graph", (SHUFFLED,), rate_of="graph", note="as graph, learned and asked on shuffled edges"),
+        "text": Arm("graph", ("connectors.graph.gnn=none",), note="the same weights, no edges"),
+        "shuffled": Arm("graph", (SHUFFLED,), note="as graph, learned and asked on shuffled edges"),
+        "gin": Arm("graph", (GIN,), note="GIN, which learns how much a node's own state weighs"),
+        "gin shuffled": Arm("graph", (GIN, SHUFFLED), note="as gin, learned and asked on shuffled edges"),
     },
     tasks=("topics", "topics_shuffled"),
     metrics=("topics", "topics_shuffled"),
     chance={"topics": 1 / 6, "topics_shuffled": 1 / 6},
     tune=("topics",),
-    rates=(3e-3,),
+    rates=(1.5e-3, 3e-3, 6e-3),
     comparisons=(
         better("graph", "text", "topics"),
         not_worse("text", "shuffled", "topics_shuffled", 0.05),
         not_worse("shuffled", "text", "topics_shuffled", 0.1),
+        better("gin", "text", "topics"),
+        not_worse("text", "gin shuffled", "topics_shuffled", 0.05),
+        not_worse("gin shuffled", "text", "topics_shuffled", 0.1),
     ),
     paper=(
         "About 5 % better node classification on average with Llama 2 [A: abstract of arXiv 2402.12984]; values of its "
