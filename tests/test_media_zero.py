@@ -1,4 +1,4 @@
-"""Points and documents train alike under ZeRO 0, 2 and 3 on two ranks, whichever rank is shown which, or nothing."""
+"""Points, texts, graphs, sounds train alike under ZeRO 0, 2 and 3 on two ranks, whoever is shown which, or nothing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.memory_zero_rank import STAGES, STEPS
+from tests.media_zero_rank import STAGES, STEPS
 from tests.two_ranks import two_ranks
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_zero_stage_gives_the_same_losses(tmp_path: Path) -> None:
-    found = two_ranks("tests.memory_zero_rank", tmp_path, 280)
+    found = two_ranks("tests.media_zero_rank", tmp_path, 280)
     assert list(found) == [str(stage) for stage in STAGES]
     for stage, row in found.items():
         assert len(row) == len(STEPS) + 1 and row[-1] < row[0]

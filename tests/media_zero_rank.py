@@ -1,10 +1,11 @@
-"""One of two ranks: trains ``any2point`` and ``text_memory`` under several ZeRO stages; prints one JSON line of losses.
+"""One of two ranks: trains on points, documents, graphs and sounds under several ZeRO stages; prints JSON of losses.
 
-``test_memory_zero`` starts it twice.
+``test_media_zero`` starts it twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 
 import deepspeed
@@ -18,32 +19,59 @@ from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.connectors.any2point import Any2PointConnector
 from mmllm.connectors.connector import Connector
+from mmllm.connectors.graph_adapter import GraphAdapterConnector
+from mmllm.connectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.text_memory import TextMemoryConnector
+from mmllm.connectors.window_resampler import WindowResamplerConnector
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.hf_audio import HfAudioEncoder
 from mmllm.encoders.points import PointsEncoder
+from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.types import Batch, Message, Sample
 from tests.parts import tiny_llm
 from tests.zero_training import end, learned
 
 STAGES = (0, 2, 3)
-STEPS = ((("points", "document"), ()), ((), ("document",)), (("points",), ("points",)), ((), ()))
+STEPS = (
+    (("points", "document", "graph"), ("audio",)),
+    (("audio", "nodes"), ("document",)),
+    (("points",), ("points",)),
+    ((), ("graph", "nodes")),
+    (("graph",), ("graph", "audio")),
+    ((), ()),
+)
 """Per step what rank 0 and rank 1 are shown; one conversation of text only beside."""
-NAMES = ("connectors.points", "connectors.document", "encoders.document")
+ENCODERS: dict[str, type[Encoder]] = {
+    "points": PointsEncoder,
+    "document": DocumentEncoder,
+    "graph": TextGraphEncoder,
+    "nodes": TextGraphEncoder,
+    "audio": HfAudioEncoder,
+}
+CONNECTORS: dict[str, type[Connector]] = {
+    "points": Any2PointConnector,
+    "document": TextMemoryConnector,
+    "graph": GraphAdapterConnector,
+    "nodes": GraphTokensConnector,
+    "audio": WindowResamplerConnector,
+}
+INSIDE = ("points", "document")
+NAMES = (*(f"connectors.{key}" for key in CONNECTORS), "encoders.document")
 
 
-def assembly_of_both(points: PointsEncoder, document: DocumentEncoder) -> Assembly:
-    """A tiny Llama with both senses; the small model that reads documents learns too."""
-    llm = tiny_llm()
-    encoders: dict[str, Encoder] = {"points": deepcopy(points), "document": deepcopy(document)}
+def assembly_of_all(encoders: Mapping[str, Encoder]) -> Assembly:
+    """A tiny Llama with every sense; the small model that reads documents learns too."""
+    llm, own = tiny_llm(), {key: deepcopy(encoder) for key, encoder in encoders.items()}
     torch.manual_seed(3)
-    connectors: dict[str, Connector] = {
-        "points": Any2PointConnector.tiny(encoders["points"].dim, llm),
-        "document": TextMemoryConnector.tiny(encoders["document"].dim, llm),
-    }
-    for key, connector in connectors.items():
-        connector.inside = (key,)
-    return Assembly(llm, encoders, connectors, {"points": "points", "document": "document"})
+    connectors = {key: kind.tiny(own[key].dim, llm) for key, kind in CONNECTORS.items()}
+    # the only template that does without a node in the middle, which not every tiny graph has
+    connectors["nodes"] = GraphTokensConnector(
+        dim=own["nodes"].dim, llm_dim=llm.dim, template="queries", width=8, queries=2
+    )
+    for key in INSIDE:
+        connectors[key].inside = (key,)
+    return Assembly(llm, own, connectors, {key: key for key in own})
 
 
 def batch_of(assembly: Assembly, shown: tuple[str, ...], number: int) -> Batch:
@@ -69,9 +97,10 @@ def losses(assembly: Assembly, stage: int) -> list[float]:
 def main() -> None:
     """All stages, one after another."""
     torch.set_num_threads(1)
-    tiny = PointsEncoder.tiny(), DocumentEncoder.tiny()  # before ranks exist: only rank 0 would write their folders
+    # before ranks exist: only rank 0 would write their folders
+    tiny = {key: kind.tiny() for key, kind in ENCODERS.items()}
     deepspeed.init_distributed("gloo")
-    found = {str(stage): losses(assembly_of_both(*tiny), stage) for stage in STAGES}
+    found = {str(stage): losses(assembly_of_all(tiny), stage) for stage in STAGES}
     end(found)
 
 
