@@ -38,6 +38,7 @@ TABLE = {
     "tem_adapter": "benchmarks.claims.tem_adapter",
     "ted_adapter": "benchmarks.claims.ted_adapter",
     "conformer_adapter": "benchmarks.claims.audio_adapters",
+    "conformer_adapter_tones": "benchmarks.claims.audio_adapters_tones",
     "audio_adapter_fusion": "benchmarks.claims.audio_adapter_fusion",
     "mixture_of_adapters": "benchmarks.claims.mixture_of_adapters",
 }
