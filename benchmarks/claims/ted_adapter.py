@@ -38,8 +38,8 @@ EXPERIMENT = Experiment(
     tried=(
         "Pilots of 120 steps at 0.004 (seed 99): ted 1.00, temporal 0.28, spatial 0.23.",
         "The connector averages the four frames, whose mean shows the line a square goes along but not the direction: "
-        "0.5 is what can be known without time. In 160 steps enhancement alone hardly gets there at any of three rates; "
-        "after 480 (one pilot each, seed 99, 0.006) it answers all, and frame by frame is still at chance. So both also "
-        "in 400 steps.",
+        "0.5 is what can be known without time. In 160 steps enhancement alone hardly gets there at any of the rates; "
+        "after 480 (a pilot each, seed 99, 0.006) it answers all, and frame by frame is still at chance. So both "
+        "in 400 steps too.",
     ),
 )
