@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.claims.audio_adapters import BOTTLENECK
-from benchmarks.claims.experiment import Arm, Experiment, better, not_worse
+from dataclasses import replace
+
+from benchmarks.claims import audio_adapters
+from benchmarks.claims.experiment import Experiment, better, not_worse
 
 TONES = ("data.heard.path=runs/claims/data/tones/train.jsonl", "stages.learn.steps=100")
 
@@ -14,16 +16,7 @@ EXPERIMENT = Experiment(
         "The same on something that the encoder was not trained to tell: whether the pitch of a tone rises or falls."
     ),
     arms={
-        "conformer": Arm("heard", TONES, note="r = 16, kernel 15, all blocks"),
-        "top half": Arm(
-            "heard", (*TONES, "connectors.adapter.blocks=top half"), rate_of="conformer", note="in the upper half"
-        ),
-        "bottleneck": Arm("heard", (*TONES, BOTTLENECK), note="width 25, GELU, down drawn and up zero"),
-        "linear": Arm(
-            "heard",
-            (*TONES, "stages.learn.train={connectors.audio: 4.0e-3}"),
-            note="the adapter stays as it starts: none",
-        ),
+        name: replace(arm, overrides=(*arm.overrides, *TONES)) for name, arm in audio_adapters.EXPERIMENT.arms.items()
     },
     tasks=("tones",),
     metrics=("tones",),

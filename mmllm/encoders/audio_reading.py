@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmllm.encoders.media_process import Workers
 from mmllm.encoders.sound_decoding import fault
-from mmllm.types import MediaError, MmllmError
+from mmllm.types import MediaError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -158,12 +158,4 @@ def _decoded(
     """(``rate`` and number of ``samples``, pieces of mono float32) of a container's first sound stream."""
     data, path = (media, None) if isinstance(media, bytes) else (b"", str(Path(media).absolute()))
     request = {"sense": "sound", "path": path, "max_seconds": max_seconds, "send": send}
-    try:
-        end, pieces = WORKERS.ask(request, data, timeout)
-    except MediaError as error:
-        raise MediaError(f"{where} {error}.") from error
-    if "missing" in end:
-        raise MmllmError(f"sound cannot be read with PyAV: {end['missing']}.")
-    if "error" in end:
-        raise MediaError(f"{where} {end['error']}.")
-    return end, pieces
+    return WORKERS.answer(where, request, data, timeout)

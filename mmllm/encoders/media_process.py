@@ -16,7 +16,7 @@ from typing import Any
 
 from mmllm.encoders import media_worker
 from mmllm.encoders.media_worker import END, FRAME, LENGTH
-from mmllm.types import MediaError
+from mmllm.types import MediaError, MmllmError
 
 PIECE = 2**20
 """Most bytes of one read or write."""
@@ -131,6 +131,25 @@ class Workers:
             finally:
                 if worker.alive:
                     here.idle.append(worker)
+
+    def answer(
+        self, where: str, request: Mapping[str, Any], data: bytes, timeout: float
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """As ``ask``; every complaint is an error that begins with ``where``, the file's name.
+
+        Raises:
+            MediaError: the file cannot be used.
+            MmllmError: a library is missing.
+        """
+        try:
+            end, pieces = self.ask(request, data, timeout)
+        except MediaError as error:
+            raise MediaError(f"{where} {error}.") from error
+        if "missing" in end:
+            raise MmllmError(f"{where} cannot be read here: {end['missing']}.")
+        if "error" in end:
+            raise MediaError(f"{where} {end['error']}.")
+        return end, pieces
 
     def idle(self) -> list[int]:
         """Process ids of this process's workers that wait for a request, the next one to be asked last."""

@@ -94,12 +94,4 @@ class VideoReading:
             raise MediaError(f"{where} is empty.")
         path = None if isinstance(media, bytes) else str(Path(media).absolute())
         request = {**self.asked, "path": path, "part": part, "backend": backend}
-        try:
-            end, frames = self._workers.ask(request, data, self.timeout)
-        except MediaError as error:
-            raise MediaError(f"{where} {error}.") from error
-        if "missing" in end:
-            raise MmllmError(f"video cannot be read with {self.backend}: {end['missing']}.")
-        if "error" in end:
-            raise MediaError(f"{where} {end['error']}.")
-        return end, frames
+        return self._workers.answer(where, request, data, self.timeout)
