@@ -50,7 +50,7 @@ EXPERIMENT = Experiment(
         "foretelling 0.48 all, the axis without the direction; two things of 128 codes, 500 steps: nothing learned. "
         "Three colours one after another (seed 99, 300 steps): encoder 1.00, mean 0.36, foretelling (weight 1) 0.68. "
         "160 steps were chosen then, before the ceiling.",
-        "With one rate for all arms (0.004, seed 0) foretelling seemed to hurt: 0.49 against 0.88 of the encoder. Rates "
+        "With one rate for all arms (0.004, seed 0) foretelling seemed to hurt: 0.49 against the encoder's 0.88. Rates "
         "were then tuned among 0.002, 0.004 and 0.008 with three seeds (encoder 0.69, foretelling 0.87, undecided); as "
         "0.008 was worst and foretelling took the lowest, 0.001 stands in for 0.008, and there are five seeds.",
         "The words that help to foretell hold the answer, so the encoder need not find the order to foretell well.",
