@@ -50,8 +50,8 @@ EXPERIMENT = Experiment(
         "arm 87.0 / 92.7, the tokenizer (Point-PN) alone 87.1 / 93.8: only the language arm is clearly above it.",
     ),
     tried=(
-        "The tower is two blocks of width 64 that learned short captions of coloured shapes, so little that blocks drawn "
-        "at random have not. Arms have 47,412 weights, the tokenizer alone 45,546. Not tried: image and sound arms, more "
-        "steps, other strengths of the aggregation.",
+        "The tower is two blocks of width 64 that learned short captions of coloured shapes, so little that blocks "
+        "drawn at random have not. Arms have 47,412 weights, the tokenizer alone 45,546. Not tried: image and sound "
+        "arms, more steps, other strengths of the aggregation.",
     ),
 )

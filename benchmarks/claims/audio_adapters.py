@@ -42,7 +42,7 @@ EXPERIMENT = Experiment(
     ),
     tried=(
         "First with 120 steps, too few: conformer answered 0.29 (0.27 of the sounds, 0.32 of the manners) in seed 0.",
-        "The frozen encoder was trained to tell exactly these sounds and manners, so adapters in it have nothing to add; "
-        "what it was not trained for is asked in the next part.",
+        "The frozen encoder was trained to tell these very sounds and manners, so adapters in it have little to add. "
+        "What it was not trained for is asked in the next part.",
     ),
 )
