@@ -107,13 +107,18 @@ def papers(module: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"arXiv:? ?(\d{4}\.\d{4,5})", "\n".join(texts))))
 
 
-def run(chosen: Sequence[str]) -> None:
-    """Train and evaluate every recipe without results; a killed command goes on where it was."""
+def draw_world() -> None:
+    """The miniature pictures, where they are not there yet."""
     from mmllm.mini.data import write_world
 
     world = Path("data/mini/world")
     if not (world / "complete").is_file():
         write_world(world)
+
+
+def run(chosen: Sequence[str]) -> None:
+    """Train and evaluate every recipe without results; a killed command goes on where it was."""
+    draw_world()
     for name in chosen:
         out = RUNS / name
         if (out / "results.json").is_file():

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.connectors import RECIPES, line, ordered, pictures, scores
+from benchmarks.connectors import RECIPES, draw_world, line, ordered, pictures, scores
 from benchmarks.demo import machine, put
 
 RUNS = Path("runs/senses")
@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 def senses_of(name: str) -> list[str]:
-    """Folders of miniature data that a recipe's paths name."""
+    """Folders of miniature data that a recipe's paths name; what is made of others comes last."""
     from mmllm.mini.__main__ import SENSES
 
     text = (RECIPES / f"{name}.yaml").read_text()
@@ -59,8 +59,9 @@ def run(chosen: Sequence[str], data: Path | None) -> None:
         out = RUNS / name
         if (out / "results.json").is_file():
             continue
-        # a miniature recipe of several senses names files of theirs too
-        for sense in sorted({*senses_of(name), *(("video", "sound") if "together" in senses_of(name) else ())}):
+        if f"{HOME}/world/" in (RECIPES / f"{name}.yaml").read_text():
+            draw_world()
+        for sense in senses_of(name):
             if not (HOME / sense / "complete").is_file():
                 subprocess.run([*command, "mmllm.mini", "sense", sense], check=True)
         told = overrides(name, data)
@@ -97,7 +98,7 @@ def _reached(entry: dict[str, Any] | None) -> list[str]:
 
 
 def write(chosen: Sequence[str]) -> None:
-    """Write SENSES.md, and into the README the recipes that were run."""
+    """Write SENSES.md and the README's part."""
     text = table(chosen)
     RESULTS.write_text(
         "# What the miniature recipes of the other senses reach\n\n"
@@ -107,7 +108,7 @@ def write(chosen: Sequence[str]) -> None:
         "between connectors is tried on equal terms in benchmarks/claims/RESULTS.md. *blind*: the same questions "
         f"without the media.\n\nMachine: {machine()}.\n\n{text}\n"
     )
-    put("senses", "benchmarks.senses", table([name for name in chosen if scores(name, RUNS)]))
+    put("senses", "benchmarks.senses", text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

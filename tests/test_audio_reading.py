@@ -178,6 +178,7 @@ def test_damaged_copies_give_sound_or_one_sentence() -> None:
 
 
 def test_containers_are_decoded_by_a_process_that_can_be_ended() -> None:
+    WORKERS.close()  # of tests before
     data = container("mp4", "aac")
     whole = read_sound(data, RATE)
     (worker,) = WORKERS.idle()

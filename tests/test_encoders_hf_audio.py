@@ -182,6 +182,7 @@ def test_wrong_words_are_one_sentence(folders: dict[str, Path], tmp_path: Path) 
         ({"model": str(tmp_path)}, "cannot be loaded as an audio model"),
         ({"model": str(folders["whisper"]), "window": 5.0}, "hears windows of 1 seconds and no others"),
         ({"model": str(folders["ast"]), "frequencies": "sum"}, "known: mean, keep"),
+        ({"model": str(folders["ast"]), "timeout": 0.0}, "timeout: 0 must be more than 0"),
         ({"model": str(folders["hubert"]), "fixed": True}, "say how long: window"),
         ({"model": str(folders["hubert"]), "window": 1e-4}, "shorter than one token"),
         ({"model": str(folders["hubert"]), "layers": [9]}, "layers: 9 does not exist"),

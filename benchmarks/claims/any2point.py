@@ -51,7 +51,6 @@ EXPERIMENT = Experiment(
     ),
     tried=(
         "The tower is two blocks of width 64 that learned short captions of coloured shapes, so little that blocks "
-        "drawn at random have not. Arms have 47,412 weights, the tokenizer alone 45,546. Not tried: image and sound "
-        "arms, more steps, other strengths of the aggregation.",
+        "drawn at random have not. Not tried: image and sound arms, more steps, other strengths of the aggregation.",
     ),
 )

@@ -103,8 +103,7 @@ EXPERIMENT = Experiment(
         "The spec's own sizes first (4 or 8 facts of any of 300 words, 8 tokens; 200 steps of restoration, 300 of "
         "questions, batch 16, 93 s of a core): restoration loss 4.7 -> 3.9, facts 0.08 (seed 99): nothing was bound in "
         "that time. So: four facts, 12 keys, 8 values, no restoration stage, the small model (2 blocks of the LM) "
-        "learns too. That restoration first "
-        "beats questions only is not shown here.",
+        "learns too. That restoration first beats questions only is not shown here.",
         "Why means are not worse: the small model learns in that arm too, so what it writes at each word is made to be "
         "averaged; means over frozen states were not tried.",
     ),

@@ -54,6 +54,8 @@ class HfAudioEncoder(Encoder):
         super().__init__(layers=layers)
         if frequencies not in get_args(Frequencies):
             raise MmllmError(f'frequencies: "{frequencies}" is unknown; known: {", ".join(get_args(Frequencies))}.')
+        if not timeout > 0:
+            raise MmllmError(f"timeout: {timeout:g} must be more than 0 (seconds).")
         self.audio = load_audio(model)
         self.dim = self.audio.dim
         self.window = _window(model, self.audio.own_window, window, self.audio.rate, self.audio.smallest)
