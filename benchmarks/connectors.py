@@ -55,7 +55,7 @@ def names() -> list[str]:
 
 def pictures(path: Path) -> bool:
     """Whether a recipe reads pictures and nothing else (the others: benchmarks.senses)."""
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     return list(load_recipe(path).encoders) == ["image"]
 
@@ -70,10 +70,11 @@ def ordered(found: Iterable[str]) -> list[str]:
 
 def line(name: str) -> Line:
     """Build the recipe's parts once and read the facts off them."""
-    from mmllm import part_arguments, registry
+    from mmllm import registry
     from mmllm.assembly.build import build
     from mmllm.assembly.parts import learning
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe import part_arguments
+    from mmllm.recipe.load import load_recipe
 
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     assembly = build(recipe, "cpu")

@@ -40,7 +40,7 @@ def senses_of(name: str) -> list[str]:
 
 def overrides(name: str, data: Path | None) -> list[str]:
     """What a recipe of real data needs to be told: where it is."""
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     real = [key for key, part in recipe.data.items() if part.type == "fsdd"]
@@ -73,7 +73,7 @@ def run(chosen: Sequence[str], data: Path | None) -> None:
 
 def table(chosen: Sequence[str]) -> str:
     """Markdown, a line per recipe and benchmark."""
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     heads = ["recipe", "encoders", "connectors", "paper (arXiv)", "sits", "tokens", "learned", "steps"]
     heads += ["benchmark", "score", "95 %", "blind", "n"]

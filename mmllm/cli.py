@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm import __version__, registry
-from mmllm.recipe_files import copy_recipe, find_recipe, shipped
+from mmllm.recipe.files import copy_recipe, find_recipe, shipped
 from mmllm.types import MmllmError
 
 Parsers = Any
@@ -124,7 +124,7 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
@@ -133,7 +133,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from mmllm.recipe import dump, json_schema, load_recipe
+    from mmllm.recipe.load import dump, load_recipe
+    from mmllm.recipe.schema import json_schema
 
     if arguments.schema:
         print(json.dumps(json_schema(), indent=2))
@@ -165,7 +166,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 def _chosen(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Benchmarks asked for by name, with the arguments that the run's recipe gives them; checked as a recipe's are."""
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     known = load_recipe(path).eval.benchmarks
     chosen = {name: known.get(name, {}) for name in names}

@@ -16,8 +16,9 @@ from mmllm.assembly.model import Assembly
 from mmllm.assembly.parts import set_trainable
 from mmllm.encoders.frames import tiny_clip
 from mmllm.encoders.hf_audio import wav
-from mmllm.recipe import Recipe, load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe
 from mmllm.types import Message, Sample
 from tests.adapted import ADAPTERS
 from tests.parts import tiny_llm_folder

@@ -23,8 +23,8 @@ from mmllm.connectors.any2point import Any2PointConnector
 from mmllm.connectors.any2point_tokens import PointTokenizer
 from mmllm.connectors.any2point_views import groups, interpolated, projected, rotations, views_of, voxels
 from mmllm.encoders.points import PointsEncoder
-from mmllm.recipe import load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.sources.modelnet import ModelNet, write_tiny
 from mmllm.types import Batch, Message, MmllmError, Sample
 from tests.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer

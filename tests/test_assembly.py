@@ -15,7 +15,8 @@ from mmllm.assembly.build import build
 from mmllm.assembly.loss import label_nll
 from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
-from mmllm.recipe import Recipe, parse
+from mmllm.recipe.load import parse
+from mmllm.recipe.models import Recipe
 from mmllm.types import IGNORE, CheckpointError, MmllmError, RecipeError, SampleError
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.parts import tiny_clip_folder, tiny_llm_folder

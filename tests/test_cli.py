@@ -10,8 +10,8 @@ import pytest
 
 from mmllm import registry
 from mmllm.cli import main
-from mmllm.recipe import load_recipe, parse
-from mmllm.recipe_files import folder, shipped
+from mmllm.recipe.files import folder, shipped
+from mmllm.recipe.load import load_recipe, parse
 from tests.recipe_text import RECIPE
 
 LIGHT = {

@@ -20,8 +20,8 @@ from mmllm.batches.prompt import Prompter
 from mmllm.encoders.frames import FramesEncoder, image_encoder, tiny_clip
 from mmllm.encoders.video_reading import VideoReading
 from mmllm.encoders.video_writing import mp4
-from mmllm.recipe import load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.types import MediaError, Message, MmllmError, RecipeError, Sample
 from tests.parts import tiny_llm_folder
 

@@ -24,7 +24,8 @@ from mmllm.eval.predictions import blinded
 from mmllm.eval.run import evaluate, evaluate_with
 from mmllm.eval.score import interval
 from mmllm.generate import Answer, Generator
-from mmllm.recipe import Recipe, digest, dump, load_recipe
+from mmllm.recipe.load import digest, dump, load_recipe
+from mmllm.recipe.models import Recipe
 from mmllm.types import Message, MmllmError, Sample
 from tests.parts import tiny_llm
 from tests.training import tiny_recipe

@@ -23,8 +23,8 @@ from mmllm.encoders.graph_states import write_tiny_model
 from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.generate import Generator
 from mmllm.mini.graph_data import write_graph
-from mmllm.recipe import load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.sources import planetoid, text_attributed_graph
 from mmllm.types import IGNORE, Message, Sample
 from tests.inside import randomise

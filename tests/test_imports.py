@@ -106,7 +106,7 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
     [
         ("mmllm.encoders.x", "from mmllm.connectors.mlp import M", ["connectors"]),
         ("mmllm.encoders.x", "def f():\n    import mmllm.recipe", ["recipe"]),
-        ("mmllm.encoders.x", "from mmllm.recipe_models import Part", ["recipe"]),
+        ("mmllm.encoders.x", "from mmllm.recipe.models import Part", ["recipe"]),
         ("mmllm.encoders.x", "from ..llms import hf", ["llms"]),
         ("mmllm.encoders.x", "from mmllm import checkpoint", ["checkpoint"]),
         ("mmllm.encoders.x", "from mmllm.encoders.encoder import Encoder\nfrom mmllm.types import Features", []),

@@ -12,8 +12,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mmllm.recipe import Llm, Part, Recipe, Stage, digest, dump, json_schema, load_recipe, parse
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import digest, dump, load_recipe, parse
+from mmllm.recipe.models import Llm, Part, Recipe, Stage
+from mmllm.recipe.schema import json_schema
 from mmllm.types import RecipeError
 from tests.recipe_text import RECIPE
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mmllm import registry
-from mmllm.recipe import load_recipe
-from mmllm.recipe_models import Recipe, Stage
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe, Stage
 from mmllm.types import RecipeError
 from tests.recipe_text import RECIPE
 

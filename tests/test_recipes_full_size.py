@@ -12,8 +12,9 @@ import transformers
 from mmllm.assembly.build import build
 from mmllm.assembly.model import Assembly
 from mmllm.assembly.parts import set_trainable
-from mmllm.recipe import Recipe, load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe
 from tests.assemblies import Row, batch_of
 from tests.parts import tiny_llm_folder
 from tests.test_encoders_open_clip import folder as open_clip_folder

@@ -15,8 +15,8 @@ from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.encoders.hf_audio import wav
-from mmllm.recipe import load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.types import Message, Sample
 from tests.parts import tiny_llm_folder
 from tests.two_steps import two_steps

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from mmllm.checkpoint_files import LEARNED, read_tensors
-from mmllm.recipe import Stage, load_recipe
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Stage
 from mmllm.stages.deepspeed_config import config, micro_batches
 from mmllm.stages.engine import optimizer_groups
 from mmllm.stages.folder import Metrics, locked, settle_recipe

@@ -17,8 +17,8 @@ from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.connectors.temporal_conv import TemporalConvConnector
 from mmllm.encoders.frames import tiny_clip
-from mmllm.recipe import load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.types import Features, Message, MmllmError, Sample
 from tests.clips import packed
 from tests.parts import tiny_llm_folder

@@ -19,8 +19,8 @@ from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.connectors.text_memory import TextMemoryConnector
 from mmllm.encoders.document import DocumentEncoder
-from mmllm.recipe import load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.sources.chat_jsonl import ChatJsonl
 from mmllm.types import Batch, Message, MmllmError, Sample
 from tests.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_tokenizer

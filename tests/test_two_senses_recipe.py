@@ -21,8 +21,9 @@ from mmllm.encoders.frames import tiny_clip
 from mmllm.encoders.hf_audio import wav
 from mmllm.eval.benchmarks.mini_together import MiniTogether
 from mmllm.mini.together_data import write_together
-from mmllm.recipe import Recipe, load_recipe
-from mmllm.recipe_files import folder
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe
 from mmllm.sources.chat_jsonl import ChatJsonl
 from mmllm.types import MmllmError
 from tests.parts import tiny_llm_folder, tiny_vision_folder

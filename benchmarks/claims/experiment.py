@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.claims.single import Finished
     from mmllm.assembly.model import Assembly
-    from mmllm.recipe import Recipe
+    from mmllm.recipe.models import Recipe
 
 TABLE = {
     "infmllm": "benchmarks.claims.infmllm",
@@ -180,7 +180,7 @@ def load(name: str) -> Experiment:
 
 def recipe_of(arm: Arm, seed: int, rate: float, more: Sequence[str] = ()) -> Recipe:
     """The resolved recipe of one run. SystemExit where there is no such file; RecipeError as ``load_recipe``."""
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     files = [folder / f"{arm.recipe}.yaml" for folder in RECIPES]
     path = next((file for file in files if file.is_file()), None)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmllm.assembly.model import Assembly
-    from mmllm.recipe import Recipe
+    from mmllm.recipe.models import Recipe
 
 RUNS = Path("runs/claims")
 
@@ -82,7 +82,7 @@ def result_of(job: Job) -> dict[str, Any] | None:
 
 def _key(job: Job, experiment: Experiment, recipe: Recipe) -> str:
     """Digest of everything a run depends on but the code; tasks not written yet get a key of their own."""
-    from mmllm.recipe import digest
+    from mmllm.recipe.load import digest
 
     tasks = data_of(recipe, experiment.tasks)
     data = {task: digest_of(task) if (DATA / task / "complete").is_file() else "" for task in tasks}

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from mmllm import part_arguments, registry
+from mmllm import registry
 from mmllm.assembly.model import Assembly, seed_for
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
 from mmllm.llms.hf import CausalLM
-from mmllm.recipe import Recipe
+from mmllm.recipe import part_arguments
+from mmllm.recipe.models import Recipe
 from mmllm.types import RecipeError
 
 

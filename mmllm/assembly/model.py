@@ -24,7 +24,7 @@ from mmllm.llms.hf import CausalLM
 from mmllm.types import IGNORE, Batch, Features, Pass, SampleError
 
 if TYPE_CHECKING:
-    from mmllm.recipe import Recipe
+    from mmllm.recipe.models import Recipe
 
 
 class Assembly(nn.Module):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mmllm.eval.benchmarks.benchmark import Benchmark, Question
     from mmllm.generate import Generator
-    from mmllm.recipe import Eval, Recipe
+    from mmllm.recipe.models import Eval, Recipe
 
 Benchmarks = Mapping[str, Mapping[str, Any]]
 """Registered name -> arguments of its class, as under ``eval: benchmarks:`` in a recipe."""
@@ -188,7 +188,7 @@ def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
     import torch
     import transformers
 
-    from mmllm.recipe import digest
+    from mmllm.recipe.load import digest
 
     parts = digests.of_parts(generator.assembly)
     model = digests.of_value(parts)

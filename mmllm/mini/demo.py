@@ -39,7 +39,7 @@ def run(recipe: Path = RECIPE, out: Path = Path("runs/demo")) -> None:
 
 def _check(recipe: Path, console: Console) -> None:
     """Every check of the recipe that needs no torch."""
-    from mmllm.recipe import load_recipe
+    from mmllm.recipe.load import load_recipe
 
     console.rule("[bold]1  check")
     loaded = load_recipe(recipe)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mmllm.recipe import Stage
-from mmllm.recipe_checks import MONITORS, OURS
+from mmllm.recipe.checks import MONITORS, OURS
+from mmllm.recipe.models import Stage
 from mmllm.types import RecipeError
 
 

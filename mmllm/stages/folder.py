@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.checkpoint_files import replace_text
-from mmllm.recipe import Recipe, dump, load_recipe
+from mmllm.recipe.load import dump, load_recipe
+from mmllm.recipe.models import Recipe
 from mmllm.types import CheckpointError, RecipeError
 
 _SHOWN = 6

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from mmllm.recipe import load_recipe
+from mmllm.recipe.load import load_recipe
 from mmllm.types import MmllmError
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import distributed
 
 from mmllm.checkpoint_files import everyone, rank
-from mmllm.recipe import Recipe
+from mmllm.recipe.models import Recipe
 from mmllm.types import MmllmError
 
 T = TypeVar("T")

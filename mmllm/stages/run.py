@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mmllm.checkpoint import last_checkpoint
 from mmllm.checkpoint_files import Found, rank, sweep
-from mmllm.recipe import Recipe, load_recipe
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe
 from mmllm.stages import ranks
 from mmllm.stages.folder import Metrics, locked, settle_recipe
 from mmllm.stages.log import Log

@@ -19,7 +19,8 @@ from mmllm.batches.mixture import Mixture
 from mmllm.batches.prompt import Prompter
 from mmllm.checkpoint import check_frozen
 from mmllm.checkpoint_files import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
-from mmllm.recipe import Recipe, digest
+from mmllm.recipe.load import digest
+from mmllm.recipe.models import Recipe
 from mmllm.stages import ranks, usage
 from mmllm.stages.deepspeed_config import config, micro_batches
 from mmllm.stages.engine import Engine, optimizer_groups

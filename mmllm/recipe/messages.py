@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from mmllm import registry
-from mmllm.part_arguments import shown
-from mmllm.recipe_models import Eval, Llm, Part, Recipe, Serve, Stage
+from mmllm.recipe.models import Eval, Llm, Part, Recipe, Serve, Stage
+from mmllm.recipe.part_arguments import shown
+from mmllm.recipe.yaml_lines import Path
 from mmllm.types import RecipeError
-from mmllm.yaml_lines import Path
 
 GROUPS = ("encoders", "connectors", "data")
 """Sections whose entries are parts."""

@@ -14,25 +14,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mmllm import recipe_checks, yaml_lines
-from mmllm.recipe_models import Eval, Llm, Part, Recipe, Serve, Stage
-from mmllm.recipe_schema import json_schema
-from mmllm.recipe_sentences import GROUPS, Problems, of_pydantic, place_of, unknown
+from mmllm.recipe import checks, yaml_lines
+from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
+from mmllm.recipe.models import Recipe, Serve
 from mmllm.types import RecipeError
-
-__all__ = [
-    "Eval",
-    "Llm",
-    "Part",
-    "Recipe",
-    "Serve",
-    "Stage",
-    "digest",
-    "dump",
-    "json_schema",
-    "load_recipe",
-    "parse",
-]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -73,7 +58,7 @@ def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe") -> Rec
             problems.add(*of_pydantic(details))
         problems.raise_any()
         raise
-    recipe_checks.check(recipe, problems)
+    checks.check(recipe, problems)
     problems.raise_any()
     return recipe
 

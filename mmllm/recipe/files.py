@@ -14,7 +14,7 @@ from mmllm.types import MmllmError, RecipeError
 
 def folder() -> Path:
     """The shipped recipes' folder. They live in the repository, so a package installed away from it has none."""
-    found = Path(__file__).resolve().parents[1] / "recipes"
+    found = Path(__file__).resolve().parents[2] / "recipes"
     if not found.is_dir():
         raise MmllmError(
             f"shipped recipes are looked for in {found}, which does not exist; "

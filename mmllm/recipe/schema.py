@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmllm import part_arguments, registry
-from mmllm.recipe_models import Recipe
-from mmllm.recipe_sentences import REGISTRY
+from mmllm import registry
+from mmllm.recipe import part_arguments
+from mmllm.recipe.messages import REGISTRY
+from mmllm.recipe.models import Recipe
 
 OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """The "module:Class" form of a type, whose arguments the schema cannot know."""

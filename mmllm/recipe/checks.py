@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mmllm import part_arguments, registry
-from mmllm.recipe_models import Part, Recipe, Stage
-from mmllm.recipe_sentences import GROUPS, REGISTRY, Problems, unknown
-from mmllm.yaml_lines import Path
+from mmllm import registry
+from mmllm.recipe import part_arguments
+from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
+from mmllm.recipe.models import Part, Recipe, Stage
+from mmllm.recipe.yaml_lines import Path
 
 OURS = {
     "train_batch_size": "batch",
