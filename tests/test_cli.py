@@ -158,7 +158,7 @@ def test_interrupted(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*words: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmllm.recipe.load_recipe", interrupt)
+    monkeypatch.setattr("mmllm.recipe.load.load_recipe", interrupt)
     assert main(["check", recipe]) == 130
 
 
@@ -166,7 +166,7 @@ def test_a_defect_is_not_hidden(recipe: str, monkeypatch: pytest.MonkeyPatch) ->
     def defect(*words: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("mmllm.recipe.load_recipe", defect)
+    monkeypatch.setattr("mmllm.recipe.load.load_recipe", defect)
     with pytest.raises(ZeroDivisionError):
         main(["check", recipe])
 
