@@ -33,7 +33,7 @@ LOG = logging.getLogger("serve")
 
 def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
     """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``."""
-    from mmllm.checkpoint import load_run
+    from mmllm.checkpoints.load import load_run
     from mmllm.generate import Generator
 
     recipe, assembly = load_run(run)

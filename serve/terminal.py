@@ -29,7 +29,7 @@ COMMANDS = {f"/{modality}": modality for modality in SENSES}
 
 def chat(run: Path, console: Console | None = None) -> None:
     """Load the last checkpoint of ``run`` and answer lines of standard input until ``/quit``, Ctrl-D or Ctrl-C."""
-    from mmllm.checkpoint import load_run
+    from mmllm.checkpoints.load import load_run
     from mmllm.generate import Generator
 
     console = console or Console()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmllm.checkpoint import load_run
-from mmllm.checkpoint_files import LEARNED, MANIFEST, Manifest, checkpoints, commit, newest, read_tensors, sweep
+from mmllm.checkpoints.load import load_run
+from mmllm.checkpoints.store import LEARNED, MANIFEST, Manifest, checkpoints, commit, newest, read_tensors, sweep
 from mmllm.types import CheckpointError
 from tests.training import finish, start, tiny_recipe, train_here
 

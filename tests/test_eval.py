@@ -15,7 +15,7 @@ from mmllm.assembly.build import build
 from mmllm.assembly.model import Assembly
 from mmllm.assembly.parts import frozen_digests, trainable_state
 from mmllm.batches.encode import Encoded
-from mmllm.checkpoint_files import Manifest, commit
+from mmllm.checkpoints.store import Manifest, commit
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
 from mmllm.eval.benchmarks.mini_grounding import MiniGrounding

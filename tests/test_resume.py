@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmllm.checkpoint_files import LEARNED, newest, read_tensors
+from mmllm.checkpoints.store import LEARNED, newest, read_tensors
 from tests.training import STAGES, finish, metrics, start, tiny_recipe, train_here
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmllm.checkpoint_files import LEARNED, read_tensors
+from mmllm.checkpoints.store import LEARNED, read_tensors
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Stage
 from mmllm.stages.deepspeed_config import config, micro_batches

@@ -30,7 +30,7 @@ def restored(finished: Finished) -> dict[str, float]:
     from benchmarks.claims.single import learned
     from benchmarks.claims.tasks import PictureTask
     from mmllm.assembly.parts import trainable_state
-    from mmllm.checkpoint import load_run
+    from mmllm.checkpoints.load import load_run
 
     asked = [PictureTask(task=task)[index].sample for task in ("presence", "where") for index in range(50)]
     first, own = learned(finished.starts[0]), trainable_state(finished.assembly)

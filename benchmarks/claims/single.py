@@ -1,6 +1,6 @@
 """One run: an arm with a seed and a rate is trained, evaluated and measured; its figures go to ``result.json``.
 
-The real path: ``mmllm.stages`` trains into a run folder, ``mmllm.checkpoint`` opens it, ``mmllm.eval`` asks it.
+The real path: ``mmllm.stages`` trains into a run folder, ``mmllm.checkpoints.load`` opens it, ``mmllm.eval`` asks it.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def run(job: Job) -> dict[str, Any]:
 def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     """Train, open, ask, measure."""
     from benchmarks.demo import machine
-    from mmllm.checkpoint import load_run
+    from mmllm.checkpoints.load import load_run
     from mmllm.generate import Generator
 
     clock = [time.monotonic()]
@@ -207,8 +207,8 @@ def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
 
 def learned(folder: Path) -> dict[str, Tensor]:
     """Learned tensors at the end of a finished run."""
-    from mmllm.checkpoint import last_checkpoint, run_recipe
-    from mmllm.checkpoint_files import LEARNED, read_tensors
+    from mmllm.checkpoints.load import last_checkpoint, run_recipe
+    from mmllm.checkpoints.store import LEARNED, read_tensors
 
     found, _ = last_checkpoint(folder / "run", run_recipe(folder / "run"))
     assert found is not None, folder

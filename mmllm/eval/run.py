@@ -44,7 +44,7 @@ def evaluate(
 
     Raises MmllmError: no benchmark, unknown ones, missing files; CheckpointError: no usable checkpoint.
     """
-    from mmllm.checkpoint import load_run
+    from mmllm.checkpoints.load import load_run
     from mmllm.generate import Generator
 
     recipe, assembly = load_run(Path(run))

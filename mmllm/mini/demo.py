@@ -91,7 +91,7 @@ def _answer(out: Path, console: Console) -> None:
     """Three held-out pictures, drawn in the terminal, each with its question and the model's own answer."""
     from PIL import Image
 
-    from mmllm.checkpoint import load_run
+    from mmllm.checkpoints.load import load_run
     from mmllm.generate import Generator
     from serve.picture import draw
 

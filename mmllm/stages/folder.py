@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmllm.checkpoint_files import replace_text
+from mmllm.checkpoints.store import replace_text
 from mmllm.recipe.load import dump, load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import CheckpointError, RecipeError

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from mmllm.checkpoint_files import everyone, rank
+from mmllm.checkpoints.store import everyone, rank
 from mmllm.recipe.models import Recipe
 from mmllm.types import MmllmError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmllm.checkpoint import last_checkpoint
-from mmllm.checkpoint_files import Found, rank, sweep
+from mmllm.checkpoints.load import last_checkpoint
+from mmllm.checkpoints.store import Found, rank, sweep
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.stages import ranks

@@ -17,8 +17,8 @@ from mmllm.assembly.parts import frozen_digests, learning, load_trainable, set_t
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.prompt import Prompter
-from mmllm.checkpoint import check_frozen
-from mmllm.checkpoint_files import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
+from mmllm.checkpoints.load import check_frozen
+from mmllm.checkpoints.store import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
 from mmllm.stages import ranks, usage

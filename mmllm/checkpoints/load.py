@@ -14,7 +14,7 @@ import torch
 from mmllm.assembly.build import build
 from mmllm.assembly.model import Assembly
 from mmllm.assembly.parts import frozen_digests, load_trainable
-from mmllm.checkpoint_files import LEARNED, Found, checkpoints, newest, read_tensors
+from mmllm.checkpoints.store import LEARNED, Found, checkpoints, newest, read_tensors
 from mmllm.recipe.load import digest, load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import CheckpointError
