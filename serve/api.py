@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from mmllm.sampling import Sampling
+from mmllm.generation.sampling import Sampling
 from mmllm.types import SampleError, TooLongError, UnreadableError
 from serve.conversation import Inputs, to_sample
 from serve.media import Limits
@@ -21,7 +21,7 @@ from serve.schema import ApiError, ChatRequest, chunk, completion, model_card, u
 from serve.worker import Job, Worker
 
 if TYPE_CHECKING:
-    from mmllm.generate import Encoded, Generator, Piece
+    from mmllm.generation.generator import Encoded, Generator, Piece
 
 KEEP_ALIVE = 15.0
 """Seconds without a piece after which a stream sends a comment, so that proxies do not close it."""

@@ -26,7 +26,7 @@ from serve.middleware import REQUEST_ID, BodyLimit, RequestId
 from serve.schema import ApiError, error_response, validation_error
 
 if TYPE_CHECKING:
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
 LOG = logging.getLogger("serve")
 
@@ -34,7 +34,7 @@ LOG = logging.getLogger("serve")
 def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
     """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``."""
     from mmllm.checkpoints.load import load_run
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
     recipe, assembly = load_run(run)
     host, port = host or recipe.serve.host, recipe.serve.port if port is None else port

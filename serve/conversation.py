@@ -15,7 +15,7 @@ from serve.senses import SENSES, listed
 
 if TYPE_CHECKING:
     from mmllm.encoders.encoder import Encoder
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from serve.senses import MODALITY_OF, SENSES
 from serve.typed_paths import path_of, split_paths
 
 if TYPE_CHECKING:
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
 COMMANDS = {f"/{modality}": modality for modality in SENSES}
 
@@ -30,7 +30,7 @@ COMMANDS = {f"/{modality}": modality for modality in SENSES}
 def chat(run: Path, console: Console | None = None) -> None:
     """Load the last checkpoint of ``run`` and answer lines of standard input until ``/quit``, Ctrl-D or Ctrl-C."""
     from mmllm.checkpoints.load import load_run
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
     console = console or Console()
     recipe, assembly = load_run(run)

@@ -17,8 +17,8 @@ from mmllm.types import MmllmError
 from serve.schema import ApiError
 
 if TYPE_CHECKING:
-    from mmllm.generate import Encoded, Generator, Piece
-    from mmllm.sampling import Sampling
+    from mmllm.generation.generator import Encoded, Generator, Piece
+    from mmllm.generation.sampling import Sampling
 
 LOG = logging.getLogger("serve")
 

@@ -17,7 +17,7 @@ from mmllm.assembly.model import Assembly
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.hf_vision import HfVisionEncoder
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from mmllm.types import Features, MediaError
 from tests.parts import tiny_llm
 

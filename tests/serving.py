@@ -19,7 +19,7 @@ from PIL import Image
 from mmllm.assembly.model import Assembly
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from serve.media import Limits
 from tests.parts import tiny_llm
 

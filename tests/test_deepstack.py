@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmllm.assembly.model import Assembly
 from mmllm.connectors.deepstack import DeepstackConnector
 from mmllm.connectors.dense_connector import DenseConnector
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from mmllm.types import Batch, Features, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm

@@ -23,7 +23,7 @@ from mmllm.eval.benchmarks.mini_scenes import MiniScenes
 from mmllm.eval.predictions import blinded
 from mmllm.eval.run import evaluate, evaluate_with
 from mmllm.eval.score import interval
-from mmllm.generate import Answer, Generator
+from mmllm.generation.generator import Answer, Generator
 from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, MmllmError, Sample

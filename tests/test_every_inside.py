@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mmllm.assembly import parts
 from mmllm.assembly.model import Assembly
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from tests.assemblies import Row
 from tests.inside import (
     ROWS,

@@ -15,8 +15,8 @@ from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
-from mmllm.generate import Generator, Piece
-from mmllm.sampling import AnswerText, Sampling
+from mmllm.generation.generator import Generator, Piece
+from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.types import Message, MmllmError, Sample, SampleError
 from tests.parts import tiny_llm, tiny_model, tiny_tokenizer
 

@@ -21,7 +21,7 @@ from mmllm.connectors.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.graph_tokens import GraphTokensConnector
 from mmllm.encoders.graph_states import write_tiny_model
 from mmllm.encoders.text_graph import TextGraphEncoder
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from mmllm.mini.graph_data import write_graph
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe

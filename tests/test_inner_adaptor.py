@@ -15,7 +15,7 @@ from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.inner_adaptor import PRIVATE, InnerAdaptorConnector
 from mmllm.connectors.pool import PoolConnector
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from mmllm.types import IGNORE, Batch, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.inside import ROWS, WITH_IMAGE, per_row, randomise, rows_batch, shortened, states

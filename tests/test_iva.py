@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmllm.assembly.model import Assembly
 from mmllm.connectors.iva import IvaConnector
-from mmllm.generate import Decoding, Generator
+from mmllm.generation.generator import Decoding, Generator
 from mmllm.types import IGNORE, Batch, Features, MmllmError, Sample
 from tests.clips import DIM, PATCHES, assembly_of, clip, packed, talk
 from tests.parts import tiny_llm

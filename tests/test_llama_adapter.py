@@ -17,7 +17,7 @@ from mmllm.assembly.model import Assembly
 from mmllm.connectors.llama_adapter import LlamaAdapterConnector
 from mmllm.connectors.prompt_attention import extra_attention
 from mmllm.connectors.visual_prompts import VisualPrompts, divided
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from mmllm.types import Batch, Features, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm, tiny_model

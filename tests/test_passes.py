@@ -6,7 +6,7 @@ import torch
 
 from mmllm.assembly import passes
 from mmllm.assembly.model import Assembly
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.inside import inside, randomise
 

@@ -18,7 +18,7 @@ from mmllm.connectors.connector import Connector
 from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.peft import PeftConnector
 from mmllm.connectors.peft_export import export
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from mmllm.types import MmllmError
 from tests.assemblies import Row, tiny_assembly
 from tests.inside import per_row, randomise, rows_batch, shortened, states

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmllm.assembly.model import Assembly
-from mmllm.generate import Generator, Piece
+from mmllm.generation.generator import Generator, Piece
 from mmllm.types import Message, Sample
 from serve.app import create_app
 from tests.parts import tiny_llm

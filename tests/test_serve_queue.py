@@ -12,8 +12,8 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generate import Encoded, Generator, Piece
-from mmllm.sampling import Sampling
+from mmllm.generation.generator import Encoded, Generator, Piece
+from mmllm.generation.sampling import Sampling
 from mmllm.types import Sample
 from serve.app import create_app
 from serve.media import Limits

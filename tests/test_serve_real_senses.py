@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmllm import registry
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from mmllm.types import Message, Sample
 from serve.app import create_app
 from serve.media import Limits

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from serve.app import create_app
 from tests.serving import (
     LIMITS,

@@ -10,7 +10,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generate import Encoded, Generator
+from mmllm.generation.generator import Encoded, Generator
 from mmllm.types import Message, Sample
 from serve.app import create_app
 from serve.media import Limits

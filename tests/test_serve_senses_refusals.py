@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from serve.app import create_app
 from serve.media import Limits
 from tests.senses import DOCUMENT, FILES, AnyEncoder, assembled, every_sense, sound_file

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from mmllm.types import Message, Sample
 from serve.app import create_app
 from serve.media import Limits

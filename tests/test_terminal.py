@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmllm.encoders.text_graph import TextGraphEncoder
-from mmllm.generate import Generator
+from mmllm.generation.generator import Generator
 from mmllm.types import Message, Sample
 from serve.media import Limits
 from serve.picture import SHADES, draw

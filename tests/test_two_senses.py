@@ -15,7 +15,7 @@ from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import finish, plan
 from mmllm.batches.prompt import Prompter
-from mmllm.generate import Decoding, Generator
+from mmllm.generation.generator import Decoding, Generator
 from mmllm.types import IGNORE, Message, Sample, SampleError
 from tests.three_senses import TALKS, encoded, packed, talk, three_senses
 from tests.two_ranks import two_ranks

@@ -7,7 +7,7 @@ import torch
 
 from mmllm.assembly import parts
 from mmllm.assembly.model import Assembly
-from mmllm.generate import Decoding
+from mmllm.generation.generator import Decoding
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.parts import FAMILIES
 

@@ -20,7 +20,7 @@ def routed(finished: Finished) -> dict[str, float]:
     from benchmarks.claims.tasks import benchmark_of
     from mmllm.connectors.audio_adapter_fusion import AudioAdapterFusionConnector
     from mmllm.eval.run import evaluate_with
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
     connector = finished.assembly.connectors["fusion"]
     assert isinstance(connector, AudioAdapterFusionConnector)

@@ -25,7 +25,7 @@ def hits(finished: Finished) -> dict[str, float]:
     from mmllm import registry
     from mmllm.batches.collate import collate
     from mmllm.connectors.iva import IvaConnector
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
     assembly = finished.assembly
     connector = assembly.connectors["video"]

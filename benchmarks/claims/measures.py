@@ -124,7 +124,7 @@ def _perplexity(assembly: Assembly, kept: TextKept) -> float:
 def logits_of(assembly: Assembly, asked: Sequence[Sample]) -> list[Any]:
     """Logits float[n, V] after n questions and after each of three more tokens."""
     from mmllm.batches.collate import collate
-    from mmllm.generate import Decoding, Generator
+    from mmllm.generation.generator import Decoding, Generator
 
     generator = Generator(assembly)
     encoded = [generator.encode(sample) for sample in asked]

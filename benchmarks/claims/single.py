@@ -142,7 +142,7 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
     """Train, open, ask, measure."""
     from benchmarks.demo import machine
     from mmllm.checkpoints.load import load_run
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
     clock = [time.monotonic()]
     run_folder, split, starts = job.folder / "run", _split(job, experiment), tuple(map(Path, job.starts))

@@ -14,7 +14,7 @@ from mmllm.types import SampleError
 
 if TYPE_CHECKING:
     from mmllm.eval.benchmarks.benchmark import Benchmark, Question
-    from mmllm.generate import Encoded, Generator
+    from mmllm.generation.generator import Encoded, Generator
     from mmllm.types import Sample
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mmllm.eval.benchmarks.benchmark import Benchmark, Question
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
     from mmllm.recipe.models import Eval, Recipe
 
 Benchmarks = Mapping[str, Mapping[str, Any]]
@@ -45,7 +45,7 @@ def evaluate(
     Raises MmllmError: no benchmark, unknown ones, missing files; CheckpointError: no usable checkpoint.
     """
     from mmllm.checkpoints.load import load_run
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
 
     recipe, assembly = load_run(Path(run))
     return evaluate_with(Generator(assembly), recipe, Path(out or run), benchmarks, limit, blind)

@@ -92,7 +92,7 @@ def _answer(out: Path, console: Console) -> None:
     from PIL import Image
 
     from mmllm.checkpoints.load import load_run
-    from mmllm.generate import Generator
+    from mmllm.generation.generator import Generator
     from serve.picture import draw
 
     console.rule("[bold]5  three questions about pictures it has never seen")

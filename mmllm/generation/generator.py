@@ -15,7 +15,7 @@ from mmllm.assembly import passes
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import Encoded, encode
 from mmllm.batches.prompt import Prompter
-from mmllm.sampling import AnswerText, Sampling
+from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.types import Sample, TooLongError
 
 if TYPE_CHECKING:
