@@ -71,8 +71,8 @@ def ordered(found: Iterable[str]) -> list[str]:
 def line(name: str) -> Line:
     """Build the recipe's parts once and read the facts off them."""
     from mmllm import registry
-    from mmllm.assembly.build import build
-    from mmllm.assembly.parts import learning
+    from mmllm.model.build import build
+    from mmllm.model.trainable import learning
     from mmllm.recipe import part_arguments
     from mmllm.recipe.load import load_recipe
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from mmllm.assembly.model import Assembly, seed_for
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.open_clip import OpenClipEncoder
+from mmllm.model.model import Assembly, seed_for
 from tests.adapted import variant
 from tests.assemblies import Row, tiny_encoder
 from tests.parts import tiny_llm

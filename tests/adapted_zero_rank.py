@@ -14,8 +14,8 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.stages.engine import Engine
 from tests.adapted import ADAPTERS
 from tests.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     found: dict[str, list[list[float]]] = {kind: [] for kind in chosen}
     for (kind, zero), assembly in made.items():
         inner = "connectors.inner.adapters" if kind == "audio_adapter_fusion" else "connectors.inner"
-        parts.set_trainable(assembly, {inner: 1e-2})
+        trainable.set_trainable(assembly, {inner: 1e-2})
         assembly.train()
         found[kind].append(losses(assembly, zero))
     if os.environ["RANK"] == "0":

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch
 from tests.parts import tiny_llm
 

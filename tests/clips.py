@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, Message, Sample
 from tests.parts import tiny_llm
 

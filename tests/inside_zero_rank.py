@@ -12,7 +12,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.assembly import parts
+from mmllm.model import trainable
 from tests.assemblies import Row
 from tests.inside import VARIANTS, inside, key_of, rows_batch
 from tests.parts import FAMILIES
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         for stage, (number, recompute) in STAGES.items():
             assembly = inside(variant, family)
             name = f"connectors.{key_of(variant)}"
-            parts.set_trainable(assembly, {name: 1e-2})
+            trainable.set_trainable(assembly, {name: 1e-2})
             assembly.train()
             assembly.llm.gradient_checkpointing(recompute)
             batches = (rows_batch(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))

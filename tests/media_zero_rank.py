@@ -12,8 +12,6 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
@@ -28,6 +26,8 @@ from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.hf_audio import HfAudioEncoder
 from mmllm.encoders.points import PointsEncoder
 from mmllm.encoders.text_graph import TextGraphEncoder
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Message, Sample
 from tests.parts import tiny_llm
 from tests.zero_training import end, learned
@@ -87,7 +87,7 @@ def batch_of(assembly: Assembly, shown: tuple[str, ...], number: int) -> Batch:
 
 def losses(assembly: Assembly, stage: int) -> list[float]:
     """Loss per label over both ranks before each step, and of the first batches after the last."""
-    parts.set_trainable(assembly, dict.fromkeys(NAMES, 1e-2))
+    trainable.set_trainable(assembly, dict.fromkeys(NAMES, 1e-2))
     assembly.train()
     batches = [batch_of(assembly, step[dist.get_rank()], number) for number, step in enumerate((*STEPS, STEPS[0]))]
     batches[-1] = batches[0]

@@ -13,11 +13,11 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
+from mmllm.model.model import Assembly
 from mmllm.types import Features, MediaError
 from tests.parts import tiny_llm
 

@@ -9,8 +9,8 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Sample
 from tests.three_senses import TALKS, packed, talk, three_senses
 from tests.zero_training import end, trained
@@ -47,7 +47,7 @@ def main() -> None:
     assemblies = {}
     for name, (_, learns) in CASES.items():  # before ranks exist: only rank 0 would write the tiny folders
         assemblies[name] = three_senses().train()
-        parts.set_trainable(assemblies[name], learns)
+        trainable.set_trainable(assemblies[name], learns)
     deepspeed.init_distributed("gloo")
     rank = dist.get_rank()
     found = {name: trained(one, CASES[name][0], batches(one, rank)) for name, one in assemblies.items()}

@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
+from mmllm.model.model import Assembly
 from serve.media import Limits
 from tests.parts import tiny_llm
 

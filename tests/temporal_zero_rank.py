@@ -11,11 +11,11 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.assembly import parts
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.iva import IvaConnector
 from mmllm.connectors.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.temporal_conv import TemporalConvConnector
+from mmllm.model import trainable
 from mmllm.types import Sample
 from tests.clips import assembly_of, clip, packed, talk
 from tests.zero_training import end, learned
@@ -49,7 +49,7 @@ def main() -> None:
     for name, (connector, words) in CASES.items():
         for stage, (number, recompute) in STAGES.items():
             assembly = assembly_of(connector, "qwen2", shaken=False, **words)
-            parts.set_trainable(assembly, {"connectors.video": 1e-2})
+            trainable.set_trainable(assembly, {"connectors.video": 1e-2})
             assembly.train()
             assembly.llm.gradient_checkpointing(recompute)
             batches = (packed(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmllm.assembly import parts
 from mmllm.connectors.real_batch_norm import RealBatchNorm
+from mmllm.model import trainable
 from tests.adapted import ADAPTERS, randomise
 from tests.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly
 from tests.inside import rows_batch, states
@@ -39,12 +39,12 @@ def test_start_and_removal(kind: str) -> None:
 def test_checkpoint_round_trip_and_digests(kind: str, tmp_path: Path) -> None:
     """Running statistics are in it; the frozen parts' digests know nothing of the adapter."""
     assembly, fresh = adapted_assembly(kind), adapted_assembly(kind)
-    assert parts.frozen_digests(assembly) == parts.frozen_digests(adapted_assembly(None))
+    assert trainable.frozen_digests(assembly) == trainable.frozen_digests(adapted_assembly(None))
     randomise(assembly.connectors["inner"])
-    state = {name: tensor.clone() for name, tensor in parts.trainable_state(assembly).items()}
+    state = {name: tensor.clone() for name, tensor in trainable.trainable_state(assembly).items()}
     assert any(name.endswith("norm.var") for name in state) == (kind == "conformer_adapter")
     save_file(state, tmp_path / "learned.safetensors")
-    parts.load_trainable(fresh, load_file(tmp_path / "learned.safetensors"))
+    trainable.load_trainable(fresh, load_file(tmp_path / "learned.safetensors"))
     batch = rows_batch(assembly, ROWS)
     assert torch.equal(states(fresh, batch), states(assembly, batch))
 
@@ -52,9 +52,9 @@ def test_checkpoint_round_trip_and_digests(kind: str, tmp_path: Path) -> None:
 @each
 def test_it_alone_learns_and_a_batch_without_media_moves_nothing(kind: str) -> None:
     assembly = adapted_assembly(kind)
-    parts.set_trainable(assembly, {"connectors.inner": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.inner": 1e-2})
     assembly.train()
-    learning = parts.learning(assembly, "connectors.inner")
+    learning = trainable.learning(assembly, "connectors.inner")
     batch = rows_batch(assembly, ROWS)
     optimizer = torch.optim.SGD(learning.values(), lr=0.1)
     found = []
@@ -78,7 +78,7 @@ def test_it_alone_learns_and_a_batch_without_media_moves_nothing(kind: str) -> N
 def test_fusion_in_two_stages() -> None:
     """Each task's adapters by the data they are of, then what mixes them and nothing else."""
     assembly = adapted_assembly("audio_adapter_fusion")
-    parts.set_trainable(assembly, {"connectors.inner.adapters": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.inner.adapters": 1e-2})
     assembly.train()
     for row, task, other in ((PICTURE, "one", "two"), (PAGE, "two", "one")):
         assembly.zero_grad()
@@ -87,7 +87,7 @@ def test_fusion_in_two_stages() -> None:
         assert moved and all(f".inner.adapters.{task}." in name for name in moved)
         assert not any(f".{other}." in name for name in moved)
     randomise(assembly.connectors["inner"])
-    rows = parts.set_trainable(assembly, {"connectors.inner.alpha": 1e-2})
+    rows = trainable.set_trainable(assembly, {"connectors.inner.alpha": 1e-2})
     assert [row.name for row in rows if row.lr is not None] == ["connectors.inner.alpha"]
     assembly.zero_grad()
     assembly(rows_batch(assembly, ROWS))[0].backward()
@@ -98,7 +98,7 @@ def test_fusion_in_two_stages() -> None:
 def test_one_task_at_a_time_needs_no_other_data() -> None:
     """`train: connectors.inner.adapters.one` on data of that task."""
     assembly = adapted_assembly("audio_adapter_fusion")
-    parts.set_trainable(assembly, {"connectors.inner.adapters.one": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.inner.adapters.one": 1e-2})
     assembly.train()
     assembly(rows_batch(assembly, (PICTURE,)))[0].backward()
     moved = [name for name, p in assembly.named_parameters() if p.grad is not None and p.grad.any()]
@@ -111,7 +111,7 @@ def test_a_stage_that_freezes_the_conformer_leaves_its_statistics() -> None:
     randomise(assembly.connectors["inner"])
     before = [norm.mean.clone() for norm in norms]
     for trained, moves in (("connectors.image", False), ("connectors.inner", True)):
-        parts.set_trainable(assembly, {trained: 1e-2})
+        trainable.set_trainable(assembly, {trained: 1e-2})
         assembly.train()
         assembly(rows_batch(assembly, ROWS))
         assert all(torch.equal(norm.mean, old) != moves for norm, old in zip(norms, before, strict=True))

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.bottleneck import Bottleneck
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.parallel_adapter import ParallelAdapterConnector
 from mmllm.connectors.series_adapter import SeriesAdapterConnector
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import MmllmError
 from tests.assemblies import Row
 from tests.inside import randomise, rows_batch, states
@@ -152,11 +152,11 @@ def test_frozen_zero_adapters_are_skipped_until_they_are_not(made: type[Connecto
     for layer in assembly.connectors["adapter"].layers.values():  # type: ignore[union-attr]
         layer.register_forward_hook(lambda *_: calls.append(1))
     batch = rows_batch(assembly, ROWS)
-    parts.set_trainable(assembly, {})
+    trainable.set_trainable(assembly, {})
     before = states(assembly, batch)
     assert not calls
-    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in parts.trainable_state(assembly).items()}
-    parts.load_trainable(assembly, learned)
+    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(assembly).items()}
+    trainable.load_trainable(assembly, learned)
     assert not torch.equal(states(assembly, batch), before) and calls
 
 

@@ -13,9 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import load_trainable, set_trainable, trainable_state
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
@@ -23,6 +20,9 @@ from mmllm.connectors.any2point import Any2PointConnector
 from mmllm.connectors.any2point_tokens import PointTokenizer
 from mmllm.connectors.any2point_views import groups, interpolated, projected, rotations, views_of, voxels
 from mmllm.encoders.points import PointsEncoder
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.sources.modelnet import ModelNet, write_tiny

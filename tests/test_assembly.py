@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmllm.assembly import parts
-from mmllm.assembly.build import build
-from mmllm.assembly.loss import label_nll
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
+from mmllm.model import trainable
+from mmllm.model.build import build
+from mmllm.model.loss import label_nll
+from mmllm.model.model import Assembly
 from mmllm.recipe.load import parse
 from mmllm.recipe.models import Recipe
 from mmllm.types import IGNORE, CheckpointError, MmllmError, RecipeError, SampleError
@@ -132,7 +132,7 @@ def test_frozen_encoders_build_no_graph_and_connectors_see_features_only() -> No
     assembly.connectors["page"].register_forward_pre_hook(lambda module, args: seen.append(args))
     batch = batch_of(assembly, MIXED)
     for train, expected in (({"connectors.page": 1.0}, False), ({"encoders.page": 1.0}, True)):
-        parts.set_trainable(assembly, train)
+        trainable.set_trainable(assembly, train)
         assembly(batch)[0].backward()
         features, text = seen.pop()
         assert text is None
@@ -183,7 +183,9 @@ def test_extra_losses_are_added_up() -> None:
 def test_set_trainable_freezes_all_else() -> None:
     """Rows say what learns; gradients of what no longer learns are dropped."""
     assembly = tiny_assembly()
-    rows = {row.name: row for row in parts.set_trainable(assembly, {"connectors.image": 0.1, "connectors.lora": 0.2})}
+    rows = {
+        row.name: row for row in trainable.set_trainable(assembly, {"connectors.image": 0.1, "connectors.lora": 0.2})
+    }
     assert list(rows) == [
         "encoders.image",
         "encoders.page",
@@ -198,7 +200,7 @@ def test_set_trainable_freezes_all_else() -> None:
     assert {name.split(".")[1] for name in learning} == {"image", "lora"}
     assert sum(p.numel() for p in assembly.parameters()) == sum(row.n_params for row in rows.values())
     assembly(batch_of(assembly, MIXED))[0].backward()
-    parts.set_trainable(assembly, {"llm": 1e-5})
+    trainable.set_trainable(assembly, {"llm": 1e-5})
     assert all(p.grad is None and not p.requires_grad for p in assembly.connectors.parameters())
     assert all(parameter.requires_grad for parameter in assembly.llm.parameters())
 
@@ -207,37 +209,37 @@ def test_set_trainable_freezes_all_else() -> None:
 def test_a_trained_name_that_matches_nothing_is_an_error(name: str) -> None:
     """The sentence lists the parts."""
     with pytest.raises(RecipeError, match=rf"train: '{name}' is no part of this model; its parts are encoders\.image"):
-        parts.set_trainable(tiny_assembly(), {name: 1e-3})
+        trainable.set_trainable(tiny_assembly(), {name: 1e-3})
 
 
 def test_learned_tensors_load_strictly() -> None:
     """Exactly the learned names and shapes; a round trip restores the values."""
     source, target = tiny_assembly(), tiny_assembly()
-    state = {name: tensor + 1 for name, tensor in parts.trainable_state(source).items()}
-    parts.load_trainable(target, state)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in parts.trainable_state(target).items())
+    state = {name: tensor + 1 for name, tensor in trainable.trainable_state(source).items()}
+    trainable.load_trainable(target, state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in trainable.trainable_state(target).items())
     name = "connectors.image.project.0.weight" if "connectors.image.project.0.weight" in state else next(iter(state))
     with pytest.raises(CheckpointError, match=f"lacks 1 learned tensors, the first is {name}"):
-        parts.load_trainable(target, {key: value for key, value in state.items() if key != name})
+        trainable.load_trainable(target, {key: value for key, value in state.items() if key != name})
     with pytest.raises(CheckpointError, match=r"has not, 1 learned tensors, the first is llm\.x"):
-        parts.load_trainable(target, {**state, "llm.x": torch.zeros(1)})
+        trainable.load_trainable(target, {**state, "llm.x": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=rf"{name} is \(1, 1\) in the checkpoint"):
-        parts.load_trainable(target, {**state, name: torch.zeros(1, 1)})
+        trainable.load_trainable(target, {**state, name: torch.zeros(1, 1)})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_digests_see_every_bit_of_frozen_parts_and_nothing_else(dtype: torch.dtype) -> None:
     """One changed element changes its part's digest; learned tensors do not matter."""
     assembly = tiny_assembly().to(dtype)
-    before = parts.frozen_digests(assembly)
+    before = trainable.frozen_digests(assembly)
     assert set(before) == {"encoders.image", "encoders.page", "llm"}
     with torch.no_grad():
         for parameter in assembly.connectors.parameters():
             parameter.add_(1)
-        assert parts.frozen_digests(assembly) == before
+        assert trainable.frozen_digests(assembly) == before
         weight = assembly.llm.model.get_output_embeddings().weight
         weight[-1, -1] = torch.nextafter(weight[-1, -1], torch.tensor(10.0, dtype=dtype))
-    after = parts.frozen_digests(assembly)
+    after = trainable.frozen_digests(assembly)
     assert after["llm"] != before["llm"]
     assert after["encoders.image"] == before["encoders.image"]
 
@@ -249,23 +251,23 @@ def test_build_makes_what_the_recipe_says(tmp_path: Path) -> None:
     one, two = build(recipe, "cpu"), build(recipe, "cpu")
     assert isinstance(one, Assembly) and one.recipe is recipe and one.llm.context == 128
     assert not any(parameter.requires_grad for parameter in one.parameters())
-    for name, tensor in parts.trainable_state(one).items():
-        assert torch.equal(tensor, parts.trainable_state(two)[name])
+    for name, tensor in trainable.trainable_state(one).items():
+        assert torch.equal(tensor, trainable.trainable_state(two)[name])
     assert one.connectors["image"].dim == 64
     assert one.media_tokens("image", one.encoders["image"].dummy()) == one.readers()["image"].tokens(None) == 16  # type: ignore[operator]
     without = build(recipe_of(tmp_path), "cpu")
-    for name, tensor in parts.trainable_state(without).items():
-        assert torch.equal(tensor, parts.trainable_state(one)[name])
+    for name, tensor in trainable.trainable_state(without).items():
+        assert torch.equal(tensor, trainable.trainable_state(one)[name])
 
 
 def test_what_a_stage_trains_is_learned_and_not_frozen(tmp_path: Path) -> None:
     """An encoder that some stage trains goes into checkpoints, and out of the digests."""
     assembly = build(recipe_of(tmp_path, full="{encoders.image: 1.0e-5}"), "cpu")
-    assert parts.learned_parts(assembly) == ["connectors.image", "encoders.image"]
-    assert set(parts.frozen_digests(assembly)) == {"llm"}
-    assert any(name.startswith("encoders.image.") for name in parts.trainable_state(assembly))
+    assert trainable.learned_parts(assembly) == ["connectors.image", "encoders.image"]
+    assert set(trainable.frozen_digests(assembly)) == {"llm"}
+    assert any(name.startswith("encoders.image.") for name in trainable.trainable_state(assembly))
     tensors = dict(assembly.named_parameters()) | dict(assembly.named_buffers())
-    assert set(parts.trainable_state(assembly)) <= set(tensors)
+    assert set(trainable.trainable_state(assembly)) <= set(tensors)
 
 
 def test_build_errors_are_sentences(tmp_path: Path) -> None:

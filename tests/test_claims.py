@@ -233,8 +233,8 @@ def start_is_done(job: Job) -> bool:
 @pytest.mark.slow
 def test_text_is_found_identical_exactly_where_nothing_changed(workplace: Path) -> None:
     from benchmarks.claims.single import Finished
-    from mmllm.assembly.build import build
-    from mmllm.assembly.parts import trainable_state
+    from mmllm.model.build import build
+    from mmllm.model.trainable import trainable_state
 
     recipe = recipe_of(EXPERIMENT.arms["first"], 0, 1e-2)
     assembly = build(recipe, "cpu")

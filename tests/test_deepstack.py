@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.deepstack import DeepstackConnector
 from mmllm.connectors.dense_connector import DenseConnector
 from mmllm.generation.generator import Decoding
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm

@@ -12,14 +12,14 @@ import transformers
 from PIL import Image
 
 from mmllm import registry
-from mmllm.assembly.build import build
-from mmllm.assembly.parts import set_trainable
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import finish, plan
 from mmllm.batches.prompt import Prompter
 from mmllm.encoders.frames import FramesEncoder, image_encoder, tiny_clip
 from mmllm.encoders.video_reading import VideoReading
 from mmllm.encoders.video_writing import mp4
+from mmllm.model.build import build
+from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.types import MediaError, Message, MmllmError, RecipeError, Sample

@@ -11,9 +11,6 @@ import pytest
 import torch
 
 from mmllm import cli
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import frozen_digests, trainable_state
 from mmllm.batches.encode import Encoded
 from mmllm.checkpoints.store import Manifest, commit
 from mmllm.connectors.mlp import MlpConnector
@@ -24,6 +21,9 @@ from mmllm.eval.predictions import blinded
 from mmllm.eval.run import evaluate, evaluate_with
 from mmllm.eval.score import interval
 from mmllm.generation.generator import Answer, Generator
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import frozen_digests, trainable_state
 from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, MmllmError, Sample

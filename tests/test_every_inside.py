@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.generation.generator import Decoding
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from tests.assemblies import Row
 from tests.inside import (
     ROWS,
@@ -48,9 +48,9 @@ def removed(assembly: Assembly, variant: str) -> Assembly:
 def train(assembly: Assembly, variant: str) -> dict[str, torch.nn.Parameter]:
     """Let the tested connector learn, alone."""
     name = f"connectors.{key_of(variant)}"
-    parts.set_trainable(assembly, {name: 1e-2})
+    trainable.set_trainable(assembly, {name: 1e-2})
     assembly.train()
-    return parts.learning(assembly, name)
+    return trainable.learning(assembly, name)
 
 
 def loss_of(assembly: Assembly, rows: tuple[Row, ...] = ROWS) -> torch.Tensor:
@@ -155,13 +155,17 @@ def test_gradients(family: str, variant: str) -> None:
 def test_checkpoint_round_trip(family: str, variant: str, tmp_path: Path) -> None:
     """Saved and loaded into a fresh assembly, the logits are the same bits; frozen digests do not know of it."""
     assembly = inside(variant, family)
-    digests = parts.frozen_digests(assembly)
+    digests = trainable.frozen_digests(assembly)
     randomise(connector_of(assembly, variant))
-    assert parts.frozen_digests(assembly) == digests == parts.frozen_digests(removed(inside(variant, family), variant))
-    state = {name: tensor.clone() for name, tensor in parts.trainable_state(assembly).items()}
+    assert (
+        trainable.frozen_digests(assembly)
+        == digests
+        == trainable.frozen_digests(removed(inside(variant, family), variant))
+    )
+    state = {name: tensor.clone() for name, tensor in trainable.trainable_state(assembly).items()}
     save_file(state, tmp_path / "learned.safetensors")
     fresh = inside(variant, family)
-    parts.load_trainable(fresh, load_file(tmp_path / "learned.safetensors"))
+    trainable.load_trainable(fresh, load_file(tmp_path / "learned.safetensors"))
     batch = rows_batch(assembly)
     assert torch.equal(states(fresh, batch), states(assembly, batch))
 
@@ -176,7 +180,7 @@ def golden(variant: str) -> list[str]:
     """Names and shapes of the tested connector's learned tensors on the Llama family."""
     assembly = inside(variant)
     prefix = f"connectors.{key_of(variant)}."
-    learned = parts.trainable_state(assembly).items()
+    learned = trainable.trainable_state(assembly).items()
     return [f"{name.removeprefix(prefix)} {list(t.shape)}" for name, t in learned if name.startswith(prefix)]
 
 

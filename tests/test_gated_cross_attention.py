@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.gated_cross_attention import GatedCrossAttentionConnector
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import FAMILIES, tiny_llm

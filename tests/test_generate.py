@@ -11,12 +11,12 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator, Piece
 from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.model.model import Assembly
 from mmllm.types import Message, MmllmError, Sample, SampleError
 from tests.parts import tiny_llm, tiny_model, tiny_tokenizer
 

@@ -11,9 +11,6 @@ import torch
 import torch.nn.functional as F
 
 from mmllm import registry
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import set_trainable
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
@@ -23,6 +20,9 @@ from mmllm.encoders.graph_states import write_tiny_model
 from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
 from mmllm.mini.graph_data import write_graph
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.sources import planetoid, text_attributed_graph

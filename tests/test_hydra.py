@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.hydra import HydraConnector
 from mmllm.connectors.lora import LoraConnector
+from mmllm.model.model import Assembly
 from mmllm.types import MmllmError
 from tests.assemblies import Row
 from tests.inside import randomise, rows_batch, states

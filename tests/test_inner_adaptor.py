@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmllm.assembly.loss import label_nll
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.inner_adaptor import PRIVATE, InnerAdaptorConnector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.generation.generator import Decoding
+from mmllm.model.loss import label_nll
+from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.inside import ROWS, WITH_IMAGE, per_row, randomise, rows_batch, shortened, states

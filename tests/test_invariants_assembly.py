@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_assembly
 
@@ -36,8 +36,8 @@ def gradients(assembly: Assembly, batches: Sequence[Batch]) -> tuple[torch.Tenso
 def test_1_frozen_is_frozen() -> None:
     """After training steps with decay the digests are equal; frozen tensors have no gradient and no optimizer state."""
     assembly = tiny_assembly()
-    parts.set_trainable(assembly, {"connectors.image": 1e-2, "connectors.lora": 1e-2})
-    before = parts.frozen_digests(assembly)
+    trainable.set_trainable(assembly, {"connectors.image": 1e-2, "connectors.lora": 1e-2})
+    before = trainable.frozen_digests(assembly)
     idle = {name: tensor.clone() for name, tensor in assembly.connectors["page"].state_dict().items()}
     learning = [parameter for parameter in assembly.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.1)
@@ -49,7 +49,7 @@ def test_1_frozen_is_frozen() -> None:
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < losses[0]
-    assert parts.frozen_digests(assembly) == before
+    assert trainable.frozen_digests(assembly) == before
     assert all(torch.equal(tensor, idle[name]) for name, tensor in assembly.connectors["page"].state_dict().items())
     frozen = [parameter for parameter in assembly.parameters() if not parameter.requires_grad]
     assert all(parameter.grad is None for parameter in frozen)
@@ -66,7 +66,7 @@ def test_2_text_only_logits_are_those_of_the_bare_llm(family: str) -> None:
     text = batch_of(assembly, TEXT)
     expected = logits(bare, text)
     assert torch.equal(logits(assembly, text), expected)
-    parts.set_trainable(assembly, {"connectors.image": 1.0})
+    trainable.set_trainable(assembly, {"connectors.image": 1.0})
     assert torch.equal(logits(assembly.train(), text), expected)
     mixed = logits(assembly, batch_of(assembly, (*MIXED, *TEXT)))
     torch.testing.assert_close(mixed[-len(expected) :], expected, atol=1e-5, rtol=1e-5)
@@ -77,7 +77,7 @@ def test_3_everything_that_learns_has_a_gradient_by_step_2() -> None:
     assembly = tiny_assembly()
     for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
         torch.nn.init.zeros_(layer.b.weight)
-    parts.set_trainable(assembly, EVERYTHING)
+    trainable.set_trainable(assembly, EVERYTHING)
     optimizer = torch.optim.SGD([p for p in assembly.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
         _, found = gradients(assembly, [batch_of(assembly, MIXED)])
@@ -110,7 +110,7 @@ def test_4_cached_left_padded_decoding_equals_the_full_forward(family: str) -> N
 def test_5_and_12_packed_equals_unpacked(family: str) -> None:
     """One row of four samples, four rows of one, two and two: same loss, same gradients."""
     assembly = tiny_assembly(family)
-    parts.set_trainable(assembly, EVERYTHING)
+    trainable.set_trainable(assembly, EVERYTHING)
     assembly.train()
     splits = [[MIXED], [MIXED[:2], MIXED[2:]], [MIXED[3:], MIXED[:3]], [(row,) for row in MIXED]]
     results = [gradients(assembly, [batch_of(assembly, rows) for rows in split]) for split in splits]
@@ -145,7 +145,7 @@ def test_5_a_neighbour_in_the_pack_changes_nothing(family: str) -> None:
 def test_10_every_batch_touches_everything_that_learns(rows: tuple[Row, ...]) -> None:
     """In train mode each learning tensor gets a gradient from each batch, so no rank waits; the loss is unchanged."""
     assembly = tiny_assembly()
-    parts.set_trainable(assembly, EVERYTHING)
+    trainable.set_trainable(assembly, EVERYTHING)
     batch = batch_of(assembly, rows)
     with torch.no_grad():
         expected = assembly.eval()(batch)[0]
@@ -162,7 +162,7 @@ def test_10_frozen_connectors_are_not_run_for_nothing() -> None:
     assembly, ran = tiny_assembly(), []
     for key in ("image", "page"):
         assembly.encoders[key].register_forward_hook(lambda module, args, out, key=key: ran.append(key))
-    parts.set_trainable(assembly, {"connectors.page": 1.0})
+    trainable.set_trainable(assembly, {"connectors.page": 1.0})
     text = batch_of(assembly, TEXT)
     assembly.train()(text)
     assert ran == ["page"]
@@ -178,7 +178,7 @@ def test_11_learned_tensors_are_all_a_fresh_assembly_needs() -> None:
         parameter.add_(torch.randn_like(parameter) * 0.1)
     batch = batch_of(trained, MIXED)
     assert not torch.equal(logits(trained, batch), logits(fresh, batch))
-    state = parts.trainable_state(trained)
+    state = trainable.trainable_state(trained)
     assert state.keys() == {f"connectors.{name}" for name, _ in trained.connectors.named_parameters()}
-    parts.load_trainable(fresh, state)
+    trainable.load_trainable(fresh, state)
     assert torch.equal(logits(trained, batch), logits(fresh, batch))

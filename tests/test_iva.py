@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.iva import IvaConnector
 from mmllm.generation.generator import Decoding, Generator
+from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch, Features, MmllmError, Sample
 from tests.clips import DIM, PATCHES, assembly_of, clip, packed, talk
 from tests.parts import tiny_llm

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.layerwise import LayerwiseConnector
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import FAMILIES, tiny_llm
@@ -169,7 +169,7 @@ def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_
     batch = batch_of(assembly, ROWS)
     first = logits(assembly, batch)
     before = {name: tensor.clone() for name, tensor in assembly.connectors["image"].state_dict().items()}
-    parts.set_trainable(assembly, {"connectors.image.tasks": 0.1})
+    trainable.set_trainable(assembly, {"connectors.image.tasks": 0.1})
     learning = [name for name, parameter in assembly.named_parameters() if parameter.requires_grad]
     assert learning == [
         f"connectors.image.tasks.{layer}.{name}" for layer in LAYERS for name in ("prompts", "gate.weight")
@@ -195,7 +195,7 @@ def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_
 def test_closed_gates_move_first() -> None:
     """At g = 0 prompts and maps get no gradient; the gates do (so it learns from step 2 on)."""
     assembly = assembly_of(open_gates=False)
-    parts.set_trainable(assembly, {"connectors.image": 0.1})
+    trainable.set_trainable(assembly, {"connectors.image": 0.1})
     assembly(batch_of(assembly, ROWS))[0].backward()
     for name, parameter in assembly.connectors["image"].named_parameters():
         assert parameter.grad is not None

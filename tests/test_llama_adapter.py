@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.llama_adapter import LlamaAdapterConnector
 from mmllm.connectors.prompt_attention import extra_attention
 from mmllm.connectors.visual_prompts import VisualPrompts, divided
 from mmllm.generation.generator import Decoding
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm, tiny_model
@@ -224,7 +224,7 @@ def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any])
 def gradients(disjoint: bool, rows: list[Row], **words: Any) -> tuple[float, dict[str, Tensor]]:
     """Loss and the gradient of each learned weight of one packed batch."""
     assembly = adapted(disjoint=disjoint, **words)
-    parts.set_trainable(assembly, {"connectors.image": 1e-3})
+    trainable.set_trainable(assembly, {"connectors.image": 1e-3})
     assembly.train()
     nll, _ = assembly(batch_of(assembly, rows))
     nll.backward()

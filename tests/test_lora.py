@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.lora import LoraConnector
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import MmllmError
 from tests.parts import FAMILIES, tiny_llm, tiny_model
 
@@ -83,16 +83,16 @@ def test_equal_to_pefts_own_model(family: str, rslora: bool) -> None:
 def test_learned_tensors_belong_to_the_connector_alone() -> None:
     """Names, counts, digests and the optimizer's view: the LLM's own tree does not know of LoRA."""
     bare, assembly = Assembly(tiny_llm(), {}, {}, {}), with_lora()
-    rows = {row.name: row for row in parts.set_trainable(assembly, {"connectors.lora": 1e-3})}
+    rows = {row.name: row for row in trainable.set_trainable(assembly, {"connectors.lora": 1e-3})}
     assert rows["llm"].n_trainable == 0
     assert rows["llm"].n_params == sum(parameter.numel() for parameter in bare.llm.parameters())
     learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
     assert all(name.startswith("connectors.lora.layers.") for name in learning)
     assert rows["connectors.lora"].n_trainable == sum(p.numel() for p in learning.values()) > 0
-    assert set(parts.trainable_state(assembly)) == set(learning)
-    before = parts.frozen_digests(assembly)
+    assert set(trainable.trainable_state(assembly)) == set(learning)
+    before = trainable.frozen_digests(assembly)
     randomise(assembly.connectors["lora"])
-    assert parts.frozen_digests(assembly) == before == parts.frozen_digests(bare)
+    assert trainable.frozen_digests(assembly) == before == trainable.frozen_digests(bare)
     assert list(bare.llm.state_dict()) == list(assembly.llm.state_dict())
 
 
@@ -102,7 +102,7 @@ def test_gradients_reach_every_weight_also_when_blocks_are_recomputed() -> None:
     for recompute in (False, True):
         assembly = with_lora(dropout=0.2)
         randomise(assembly.connectors["lora"])
-        parts.set_trainable(assembly, {"connectors.lora": 1e-3})
+        trainable.set_trainable(assembly, {"connectors.lora": 1e-3})
         assembly.train()
         assembly.llm.gradient_checkpointing(recompute)
         torch.manual_seed(5)
@@ -128,7 +128,7 @@ def test_dropout_follows_the_connectors_mode() -> None:
 def test_targets_and_errors() -> None:
     """A list of names picks layers; unknown ones and impossible numbers are errors."""
     assembly = with_lora(targets=["q_proj", "v_proj"], rank=3)
-    assert len(parts.trainable_state(assembly)) == 2 * 2 * 4
+    assert len(trainable.trainable_state(assembly)) == 2 * 2 * 4
     with pytest.raises(MmllmError, match="no linear layer of this LLM is called 'wq'"):
         with_lora(targets=["wq"])
     with pytest.raises(MmllmError, match="rank 0 must be >= 1"):
@@ -145,14 +145,14 @@ def test_frozen_zero_updates_are_skipped_until_they_are_not() -> None:
     assembly, calls = with_lora(), []
     for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
         layer.register_forward_hook(lambda *_: calls.append(1))
-    parts.set_trainable(assembly, {})
+    trainable.set_trainable(assembly, {})
     before = logits(assembly)
     assert not calls
-    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in parts.trainable_state(assembly).items()}
-    parts.load_trainable(assembly, learned)
+    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(assembly).items()}
+    trainable.load_trainable(assembly, learned)
     assert not torch.equal(logits(assembly), before)
-    parts.set_trainable(assembly, {})
+    trainable.set_trainable(assembly, {})
     assert not torch.equal(logits(assembly), before)
     fresh, calls = with_lora(), calls.clear() or calls
-    parts.set_trainable(fresh, {"connectors.lora": 1.0})
+    trainable.set_trainable(fresh, {"connectors.lora": 1.0})
     assert torch.equal(logits(fresh), before) and logits(fresh).requires_grad

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import set_trainable
 from mmllm.connectors.moe_experts import Experts
 from mmllm.connectors.moe_lora import MoeLoraConnector
 from mmllm.connectors.moe_routing import ALLOCATIONS, Routing, experts_per_block
 from mmllm.connectors.pool import PoolConnector
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import set_trainable
 from mmllm.types import MmllmError
 from tests.assemblies import tiny_encoder
 from tests.inside import ROWS, per_row, randomise, rows_batch, states

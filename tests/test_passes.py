@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from mmllm.assembly import passes
-from mmllm.assembly.model import Assembly
 from mmllm.generation.generator import Decoding
+from mmllm.model import context
+from mmllm.model.model import Assembly
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.inside import inside, randomise
 
@@ -40,21 +40,21 @@ def test_places_and_items_with_tokens() -> None:
 def test_padded_rows_steps_and_rows_that_stay() -> None:
     """The same facts row by row; a step sees the last item and fills nothing; items keep their numbers."""
     assembly = placeless()
-    flow = passes.padded(assembly.flow(batch_of(assembly, ROWS)), [5, 3, 2])
+    flow = context.padded(assembly.flow(batch_of(assembly, ROWS)), [5, 3, 2])
     assert flow.items["image"].tolist() == [[-1, -1, 0, 0, 1], [-1] * 5, [-1, -1, -1, 2, 2]]
     assert flow.real.sum(1).tolist() == [5, 3, 2] and flow.sequence_ids[:, 0].tolist() == [0, 1, 2]
-    step = passes.step(flow)
+    step = context.step(flow)
     assert step.items["image"].tolist() == [[1], [-1], [2]]
-    kept = passes.kept(step, torch.tensor([2, 1]))
+    kept = context.kept(step, torch.tensor([2, 1]))
     assert kept.items["image"].tolist() == [[2], [-1]] and kept.owners["image"].tolist() == [-1, -1, 0]
-    assert kept.sequence_ids.tolist() == [[0], [1]] and passes.step(kept).items["image"].tolist() == [[2], [-1]]
+    assert kept.sequence_ids.tolist() == [[0], [1]] and context.step(kept).items["image"].tolist() == [[2], [-1]]
 
 
 def test_places_are_found_again_in_padded_rows() -> None:
     """A place of the packed row is the same token in its own, left-padded row."""
     assembly = tiny_assembly(lora=False)
     batch = batch_of(assembly, (Row(1, (1, "image")), Row(2, (7,)), Row(3, (2, "image", 1))))
-    flow = passes.padded(assembly.flow(batch), batch.cu_seqlens.diff().tolist())
+    flow = context.padded(assembly.flow(batch), batch.cu_seqlens.diff().tolist())
     assert flow.shows().nonzero().tolist() == [[0, s] for s in (3, 4, 5, 6)] + [[2, s] for s in (2, 3, 4, 5)]
 
 
@@ -65,7 +65,7 @@ def test_an_item_at_the_very_end_is_seen_by_what_is_decoded() -> None:
     randomise(assembly.connectors["image"])
     rows = (Row(1, (3, "image")), Row(2, (4,)), Row(3, (2, "image")))
     batch = batch_of(assembly, rows)
-    step = passes.step(passes.padded(assembly.flow(batch), [3, 4, 2]))
+    step = context.step(context.padded(assembly.flow(batch), [3, 4, 2]))
     assert step.items["image"].tolist() == [[0], [-1], [1]]
     batch.media["image"]["pixels"][0] += 1.0
     other, first = Decoding(assembly, batch), Decoding(assembly, batch_of(assembly, rows))

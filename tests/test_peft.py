@@ -12,13 +12,13 @@ from peft.tuners.lora.arrow import create_arrow_model
 from peft.tuners.lora.config import ArrowConfig
 from torch import nn
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.peft import PeftConnector
 from mmllm.connectors.peft_export import export
 from mmllm.generation.generator import Decoding
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import MmllmError
 from tests.assemblies import Row, tiny_assembly
 from tests.inside import per_row, randomise, rows_batch, shortened, states
@@ -113,7 +113,7 @@ def test_poly_draws_for_each_conversation_while_it_trains() -> None:
     for recompute in (False, True):
         assembly = tuned(method="poly", rank=2, tasks=TASKS)
         randomise(assembly.connectors["tuner"])
-        parts.set_trainable(assembly, {"connectors.tuner": 1e-2})
+        trainable.set_trainable(assembly, {"connectors.tuner": 1e-2})
         assembly.train().llm.gradient_checkpointing(recompute)
         batch = rows_batch(assembly, ROWS)
         torch.manual_seed(4)
@@ -164,9 +164,9 @@ def test_arrow_equals_pefts(tmp_path: Path) -> None:
     folders = adapters(tmp_path, task_type="CAUSAL_LM")
     assembly = tuned(method="arrow", adapters=folders, top_k=2, temperature=0.5)
     assert not list(assembly.connectors["tuner"].parameters())
-    state = {name: tensor.clone() for name, tensor in parts.trainable_state(assembly).items()}
+    state = {name: tensor.clone() for name, tensor in trainable.trainable_state(assembly).items()}
     assert len(state) == 3 * 2 * 2 * 4
-    parts.load_trainable(assembly, state)
+    trainable.load_trainable(assembly, state)
     config = ArrowConfig(top_k=2, router_temperature=0.5, rng_seed=0)
     compare(assembly, create_arrow_model(tiny_model(), folders, config).eval())
 
@@ -253,7 +253,7 @@ def test_when_leaves_the_other_conversations_alone(method: str, tmp_path: Path) 
 def test_a_rank_without_a_sample_needs_no_task() -> None:
     """Every rank takes part in a step, also without a conversation; elsewhere one token without task is an error."""
     assembly = tuned(method="poly", tasks=TASKS)
-    parts.set_trainable(assembly, {"connectors.tuner": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.tuner": 1e-2})
     assembly.train()(rows_batch(assembly, ()))[0].backward()
     assert all(p.grad is not None and not p.grad.any() for p in assembly.connectors["tuner"].parameters())
     with pytest.raises(MmllmError, match="no data key has no task"):
@@ -275,7 +275,7 @@ def test_gradients_are_the_same_when_blocks_are_recomputed(method: str, tmp_path
     found = []
     for recompute in (False, True):
         assembly = of(method, tmp_path)
-        parts.set_trainable(assembly, {"connectors.tuner": 1e-2})
+        trainable.set_trainable(assembly, {"connectors.tuner": 1e-2})
         assembly.train().llm.gradient_checkpointing(recompute)
         assembly(rows_batch(assembly, ROWS))[0].backward()
         assert all(p.grad is None for p in assembly.llm.parameters())
@@ -345,7 +345,7 @@ def test_each_method_starts_neutral_and_rests_while_frozen(method: str) -> None:
         start = states(assembly, batch)
         assert calls
         calls.clear()
-        parts.set_trainable(assembly, {})
+        trainable.set_trainable(assembly, {})
         assert torch.equal(states(assembly, batch), start) and not calls
         assembly.handles["tuner"].remove()  # type: ignore[union-attr]
         assert torch.equal(states(assembly, batch), start)

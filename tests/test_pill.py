@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.pill import PillConnector
+from mmllm.model.model import Assembly
 from mmllm.types import MmllmError, Pass
 from tests.inside import ROWS, inside, per_row, randomise, rows_batch, states
 from tests.parts import tiny_llm

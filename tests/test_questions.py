@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from mmllm.assembly import passes
-from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.batches.prompt import Prompt, Prompter
+from mmllm.model import context
+from mmllm.model.model import Assembly
 from mmllm.types import Message
 from tests.chat_styles import SPANS, TURNS, ids_text, sample_of, style_tokenizer
 from tests.three_senses import TALKS, encoded, packed, three_senses
@@ -94,14 +94,14 @@ def test_questions_follow_into_padded_rows_steps_and_rows_that_stay(asking: Asse
     assert batch.questions is not None and flow.questions is not None
     assert torch.equal(flow.questions, batch.questions[None])
     lengths = [len(one.ids) for one in samples]
-    rows = passes.padded(flow, lengths)
+    rows = context.padded(flow, lengths)
     assert rows.questions is not None
     for row, one in zip(rows.questions.tolist(), samples, strict=True):
         assert row == [-1] * (max(lengths) - len(one.ids)) + one.questions
-    step = passes.step(rows)
+    step = context.step(rows)
     assert step.questions is not None and step.questions.tolist() == [[-1]] * 3
-    kept = passes.kept(step, torch.tensor([2, 0]))
+    kept = context.kept(step, torch.tensor([2, 0]))
     assert kept.questions is not None and kept.questions.tolist() == [[-1]] * 2
     without = three_senses()
     alone = packed(without, [TALKS[1]])
-    assert passes.step(passes.padded(without.flow(alone), [alone.n_tokens])).questions is None
+    assert context.step(context.padded(without.flow(alone), [alone.n_tokens])).questions is None

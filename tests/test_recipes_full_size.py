@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import set_trainable
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe

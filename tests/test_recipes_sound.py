@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
-from mmllm.assembly.build import build
-from mmllm.assembly.parts import set_trainable
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.encoders.hf_audio import wav
+from mmllm.model.build import build
+from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.types import Message, Sample

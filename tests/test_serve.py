@@ -11,8 +11,8 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.assembly.model import Assembly
 from mmllm.generation.generator import Generator, Piece
+from mmllm.model.model import Assembly
 from mmllm.types import Message, Sample
 from serve.app import create_app
 from tests.parts import tiny_llm

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, MmllmError, Sample
 from tests.clips import DIM, assembly_of, clip, packed, talk
 
@@ -29,7 +29,7 @@ def aligner(shaken: bool = True, **words: Any) -> Assembly:
 
 def extra(assembly: Assembly, batch: Batch) -> Tensor:
     """The extra loss of a training pass."""
-    parts.set_trainable(assembly, {"connectors.video": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     assembly.train()
     return assembly(batch)[1]
 
@@ -184,7 +184,7 @@ def test_the_loss_is_given_once_and_only_while_it_learns() -> None:
     assert extra(assembly, batch) > 0
     connector = assembly.connectors["video"]
     assert connector.extra_loss() is None
-    parts.set_trainable(assembly, {})
+    trainable.set_trainable(assembly, {})
     assembly.train()
     assert assembly(batch)[1] == 0
     assert extra(assembly, packed(assembly, [TALKS[1]])) == 0
@@ -204,7 +204,7 @@ def test_without_clips_every_weight_takes_part_with_zero() -> None:
 
 def assembly_loss(assembly: Assembly, samples: list[Sample]) -> tuple[Tensor, Tensor]:
     """Loss and extra loss in training."""
-    parts.set_trainable(assembly, {"connectors.video": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     assembly.train()
     nll, added = assembly(packed(assembly, samples))
     return nll, added
@@ -234,7 +234,7 @@ def test_learning_to_foretell_works() -> None:
         frames.append(frames[-1] @ turn)
     patches = torch.stack(frames).expand(8, 4, DIM).contiguous()
     batch = packed(assembly, [talk("<video> What?", "red", clips=[patches])])
-    parts.set_trainable(assembly, {"connectors.video": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     optimizer = torch.optim.Adam(assembly.connectors.parameters(), lr=1e-2)
     assembly.train()
     first = None

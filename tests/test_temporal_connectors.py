@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.assembly.build import build
-from mmllm.assembly.parts import set_trainable
-from mmllm.assembly.said import said
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.connectors.temporal_conv import TemporalConvConnector
 from mmllm.encoders.frames import tiny_clip
+from mmllm.model.build import build
+from mmllm.model.project import said
+from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.types import Features, Message, MmllmError, Sample

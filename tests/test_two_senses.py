@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import finish, plan
 from mmllm.batches.prompt import Prompter
 from mmllm.generation.generator import Decoding, Generator
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Message, Sample, SampleError
 from tests.three_senses import TALKS, encoded, packed, talk, three_senses
 from tests.two_ranks import two_ranks
@@ -70,7 +70,7 @@ def test_each_place_shows_its_own_item(video: str) -> None:
 def test_packed_together_as_one_by_one(family: str, video: str) -> None:
     """Sounds and clips of different lengths in one row: the loss and every gradient are the sums of each alone."""
     assembly = three_senses(family, video)
-    parts.set_trainable(assembly, CONNECTORS)
+    trainable.set_trainable(assembly, CONNECTORS)
     together = gradients(assembly, TALKS)
     alone = [gradients(assembly, [sample]) for sample in TALKS]
     assert together.keys() == alone[0].keys()
@@ -124,7 +124,7 @@ def test_what_is_missing_is_not_run() -> None:
 def test_in_training_only_what_learns_is_run_on_nothing() -> None:
     """A rank without sounds still runs what learns from them, times zero; frozen senses rest."""
     assembly = three_senses()
-    parts.set_trainable(assembly, {"connectors.audio": 1e-2, "connectors.lora": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.audio": 1e-2, "connectors.lora": 1e-2})
     assembly.train()
     with counted(assembly) as calls:
         nll, _ = assembly(packed(assembly, [TALKS[1]]))

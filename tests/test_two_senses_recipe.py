@@ -13,14 +13,14 @@ import torch
 import transformers
 from PIL import Image
 
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import set_trainable
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.frames import tiny_clip
 from mmllm.encoders.hf_audio import wav
 from mmllm.eval.benchmarks.mini_together import MiniTogether
 from mmllm.mini.together_data import write_together
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe

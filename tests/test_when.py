@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
 from mmllm.generation.generator import Decoding
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.parts import FAMILIES
 
@@ -69,7 +69,7 @@ def test_decoding_follows_the_same_route_also_when_rows_finish_and_decodings_tak
 def test_gradients_come_from_routed_conversations_only_also_when_blocks_are_recomputed() -> None:
     """A batch of text alone gives LoRA zero gradients, not none: ranks still take part together."""
     assembly = routed("llama", ("image",))
-    parts.set_trainable(assembly, {"connectors.lora": 1e-2})
+    trainable.set_trainable(assembly, {"connectors.lora": 1e-2})
     found = []
     for recompute in (False, True):
         assembly.llm.gradient_checkpointing(recompute)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmllm.assembly.model import Assembly
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import Encoded, encode
 from mmllm.batches.prompt import Prompter
@@ -20,6 +19,7 @@ from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.encoders.encoder import Encoder
+from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, Message, Sample
 from tests.assemblies import tiny_encoder
 from tests.parts import tiny_llm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mmllm.assembly.model import Assembly
+from mmllm.model.model import Assembly
 from mmllm.types import Batch
 
 

@@ -9,7 +9,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.assembly import parts
+from mmllm.model import trainable
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.zero_training import end, trained
 
@@ -32,7 +32,7 @@ def main() -> None:
     assemblies = {}
     for name, (_, recompute) in CASES.items():  # before ranks exist: only rank 0 would write the tiny folders
         assemblies[name] = tiny_assembly().train()
-        parts.set_trainable(assemblies[name], EVERYTHING)
+        trainable.set_trainable(assemblies[name], EVERYTHING)
         assemblies[name].llm.gradient_checkpointing(recompute)
     deepspeed.init_distributed("gloo")
     rank = dist.get_rank()

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mmllm.assembly import parts
-from mmllm.assembly.model import Assembly
+from mmllm.model import trainable
+from mmllm.model.model import Assembly
 from mmllm.stages.engine import Engine
 from mmllm.types import Batch
 
@@ -48,7 +48,7 @@ def losses(
 def learned(assembly: Assembly, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
     """``losses`` with the engine of the stages, the parts of these names being what learns."""
     groups = [
-        {"params": list(parts.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
+        {"params": list(trainable.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
         for name in names
     ]
     engine = Engine(assembly, groups, (0.9, 0.95), config(stage))

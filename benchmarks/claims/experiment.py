@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.claims.single import Finished
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
     from mmllm.recipe.models import Recipe
 
 TABLE = {

@@ -11,7 +11,7 @@ from benchmarks.claims.experiment import Arm, Compare, Experiment, better, not_w
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
 
 _LAYERS = "{type: deepstack, from: image, factor: 2, norm: true, stacks: layers, layers: 3, start: 1}"
 _DCI = "{type: dense_connector, from: image, layers: 6, mode: dci, groups: 2, norm: true}"

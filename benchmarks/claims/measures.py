@@ -13,7 +13,7 @@ from benchmarks.claims.data import write_task, write_tuning
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
     from mmllm.types import Sample
 
 _STEPS = 3
@@ -83,7 +83,7 @@ class TextKept:
         """Compare with the bare LM of the recipe."""
         import torch
 
-        from mmllm.assembly.build import build
+        from mmllm.model.build import build
 
         nothing: dict[str, Any] = {"connectors": {}, "encoders": {}, "data": {}, "stages": {}}
         bare = build(finished.recipe.model_copy(update=nothing), "cpu")

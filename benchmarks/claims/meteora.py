@@ -13,7 +13,7 @@ from benchmarks.claims.routed import PartsRight, Routed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
 
 _TASKS = tuple(TEXT_TASKS)
 _RANK = 8
@@ -29,7 +29,7 @@ def into_experts(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]
     """LoRAs become the experts of ``moe_lora`` in the order of the arms they come from; the number of tensors."""
     import torch
 
-    from mmllm.assembly.parts import rest, trainable_state
+    from mmllm.model.trainable import rest, trainable_state
 
     own, n_loaded = trainable_state(assembly), 0
     with torch.no_grad():
@@ -48,7 +48,7 @@ def _merged(share: float) -> Arm:
     def side_by_side(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
         import torch
 
-        from mmllm.assembly.parts import rest, trainable_state
+        from mmllm.model.trainable import rest, trainable_state
 
         with torch.no_grad():
             for name, value in trainable_state(assembly).items():

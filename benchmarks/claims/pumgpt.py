@@ -29,8 +29,8 @@ def restored(finished: Finished) -> dict[str, float]:
     from benchmarks.claims.measures import logits_of
     from benchmarks.claims.single import learned
     from benchmarks.claims.tasks import PictureTask
-    from mmllm.assembly.parts import trainable_state
     from mmllm.checkpoints.load import load_run
+    from mmllm.model.trainable import trainable_state
 
     asked = [PictureTask(task=task)[index].sample for task in ("presence", "where") for index in range(50)]
     first, own = learned(finished.starts[0]), trainable_state(finished.assembly)

@@ -15,9 +15,9 @@ from benchmarks.claims.data import write_task
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
-    from mmllm.assembly.model import Assembly
     from mmllm.batches.encode import Encoded
     from mmllm.connectors.moe_lora import MoeLoraConnector
+    from mmllm.model.model import Assembly
 
 _SHUFFLES = 20
 

@@ -22,7 +22,7 @@ from benchmarks.claims.experiment import Arm, Experiment, load, recipe_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
     from mmllm.recipe.models import Recipe
 
 RUNS = Path("runs/claims")
@@ -168,7 +168,7 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
 
 def trainable(assembly: Assembly, recipe: Recipe) -> int:
     """Parameters that the last stage trains."""
-    from mmllm.assembly.parts import set_trainable
+    from mmllm.model.trainable import set_trainable
 
     rows = set_trainable(assembly, list(recipe.stages.values())[-1].train)
     assembly.requires_grad_(False)
@@ -219,7 +219,7 @@ def by_name(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
     """Tensors of the same name are taken over, later runs last. ValueError where no name or a shape fits not."""
     import torch
 
-    from mmllm.assembly.parts import rest, trainable_state
+    from mmllm.model.trainable import rest, trainable_state
 
     own, n_loaded = trainable_state(assembly), 0
     with torch.no_grad():

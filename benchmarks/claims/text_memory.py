@@ -8,7 +8,7 @@ from benchmarks.claims.experiment import Arm, Check, Experiment, better
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
     from mmllm.types import Sample
 
 

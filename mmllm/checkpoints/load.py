@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import frozen_digests, load_trainable
 from mmllm.checkpoints.store import LEARNED, Found, checkpoints, newest, read_tensors
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import frozen_digests, load_trainable
 from mmllm.recipe.load import digest, load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import CheckpointError

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mmllm.assembly import passes
 from mmllm.batches.collate import collate
 from mmllm.batches.encode import Encoded, encode
 from mmllm.batches.prompt import Prompter
 from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.model import context
 from mmllm.types import Sample, TooLongError
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-    from mmllm.assembly.model import Assembly
+    from mmllm.model.model import Assembly
     from mmllm.types import Batch
 
 Finish = Literal["stop", "length"]
@@ -186,10 +186,10 @@ class Decoding:
         positions = self._mask.long().cumsum(dim=-1) - 1
         self._next = positions[:, -1:] + 1
         self._cache = self._llm.new_cache()
-        self._flow = passes.padded(flow, lengths)
+        self._flow = context.padded(flow, lengths)
         assembly.route(self._flow, self._memories)
         self.logits = self._llm.decode(embeds, self._mask, positions, self._cache)
-        self._flow = passes.step(self._flow)
+        self._flow = context.step(self._flow)
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> None:
@@ -207,7 +207,7 @@ class Decoding:
         chosen = torch.tensor(rows, dtype=torch.int64, device=self._mask.device)
         self._cache.batch_select_indices(chosen)
         self._mask, self._next = self._mask[chosen], self._next[chosen]
-        self._flow = passes.kept(self._flow, chosen)
+        self._flow = context.kept(self._flow, chosen)
 
 
 def _configured_ends(config: GenerationConfig | None) -> frozenset[int]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mmllm.assembly.parts import PartRow
+from mmllm.model.trainable import PartRow
 from mmllm.stages.usage import line
 
 

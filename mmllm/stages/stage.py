@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from mmllm import registry
-from mmllm.assembly.build import build
-from mmllm.assembly.model import Assembly
-from mmllm.assembly.parts import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.prompt import Prompter
 from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.store import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
+from mmllm.model.build import build
+from mmllm.model.model import Assembly
+from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
 from mmllm.stages import ranks, usage

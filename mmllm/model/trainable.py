@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmllm.assembly.model import Assembly
 from mmllm.connectors.connector import Connector
+from mmllm.model.model import Assembly
 from mmllm.types import CheckpointError, RecipeError
 
 CHUNK = 2**24

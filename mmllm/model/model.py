@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from mmllm.assembly import passes
-from mmllm.assembly.loss import label_nll
-from mmllm.assembly.readers import Reader
-from mmllm.assembly.said import said
-from mmllm.assembly.splice import splice
 from mmllm.connectors.connector import Connector, Handle
 from mmllm.encoders.encoder import Encoder
 from mmllm.llms.hf import CausalLM
+from mmllm.model import context
+from mmllm.model.inputs import Reader
+from mmllm.model.loss import label_nll
+from mmllm.model.merge import splice
+from mmllm.model.project import said
 from mmllm.types import IGNORE, Batch, Features, Pass, SampleError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Assembly(nn.Module):
 
     def flow(self, batch: Batch) -> Pass:
         """Facts of the pass over a packed batch."""
-        return passes.packed(batch, self.sources)
+        return context.packed(batch, self.sources)
 
     def route(self, flow: Pass, memories: Mapping[str, Any] | None = None) -> None:
         """Tell the connectors about the next pass of the LLM, before ``embed``; see ``Connector.route``.

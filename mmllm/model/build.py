@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from mmllm import registry
-from mmllm.assembly.model import Assembly, seed_for
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
 from mmllm.llms.hf import CausalLM
+from mmllm.model.model import Assembly, seed_for
 from mmllm.recipe import part_arguments
 from mmllm.recipe.models import Recipe
 from mmllm.types import RecipeError
