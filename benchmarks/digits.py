@@ -36,7 +36,7 @@ def run(data: Path) -> None:
     """Train and evaluate every run that has no results yet; a killed command continues where it was."""
     from mmllm.eval.run import evaluate
     from mmllm.recipe.load import load_recipe
-    from mmllm.stages.run import train
+    from mmllm.training.run import train
 
     if not (data / "fsdd").is_dir():
         raise SystemExit(f"there is no {data / 'fsdd'}; say with --data which folder holds fsdd")

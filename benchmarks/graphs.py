@@ -121,7 +121,7 @@ def run(names: Sequence[str], seeds: Sequence[int], data: Path) -> None:
     """Train and evaluate every run that has no results yet; a killed command continues where it was."""
     from mmllm.eval.run import evaluate
     from mmllm.recipe.load import load_recipe
-    from mmllm.stages.run import train
+    from mmllm.training.run import train
 
     for name in names:
         if not (data / SETS[name].folder).is_dir():

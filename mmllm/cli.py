@@ -149,7 +149,7 @@ def _cp(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from mmllm.stages.launch import launch
+    from mmllm.training.launch import launch
 
     path = find_recipe(arguments.recipe)
     return launch(path, arguments.overrides, gpus=arguments.gpus, nodes=arguments.nodes, out=arguments.out)

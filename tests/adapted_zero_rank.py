@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
-from mmllm.stages.engine import Engine
+from mmllm.training.engine import Engine
 from tests.adapted import ADAPTERS
 from tests.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly
 from tests.assemblies import Row

@@ -1,8 +1,8 @@
 """Imported once by the server that starts the training tests' processes, so that each of them starts at once."""
 
-from mmllm.stages import ranks
+from mmllm.training import distributed
 
-ranks.accelerator()
+distributed.accelerator()
 
 import deepspeed  # noqa: E402, F401
 import transformers.models.clip.modeling_clip  # noqa: E402
@@ -12,4 +12,4 @@ import mmllm.connectors.lora  # noqa: E402
 import mmllm.connectors.mlp  # noqa: E402
 import mmllm.encoders.hf_vision  # noqa: E402
 import mmllm.sources.chat_jsonl  # noqa: E402
-import mmllm.stages.run  # noqa: E402, F401
+import mmllm.training.run  # noqa: E402, F401

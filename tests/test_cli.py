@@ -127,7 +127,7 @@ def test_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmllm.stages import launch
+    from mmllm.training import launch
 
     seen: list[object] = []
     monkeypatch.setattr(launch, "launch", lambda *words, **named: seen.append((words, named)) or 143)

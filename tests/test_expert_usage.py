@@ -14,7 +14,7 @@ from rich.console import Console
 from mmllm.batches.collate import collate
 from mmllm.eval.usage import Usage
 from mmllm.generation.generator import Decoding, Generator
-from mmllm.stages.usage import added, line, shortened
+from mmllm.training.metrics import added, line, shortened
 from mmllm.types import Message, Sample
 from tests.test_moe_lora import LLAVA_MOLE, METEORA, MOLA, with_moe
 from tests.training import metrics, tiny_recipe, train_here

@@ -24,7 +24,7 @@ SLOW = 0.05  # seconds added to a step of a run that is to be killed, so that th
 
 def train_slowly(recipe: Path, out: Path, overrides: Sequence[str]) -> None:
     """Trains with steps long enough to be killed in between."""
-    from mmllm.stages import stage
+    from mmllm.training import stage
 
     quick = stage.Metrics.write
 

@@ -16,11 +16,11 @@ from torch import nn
 from mmllm.checkpoints.store import LEARNED, read_tensors
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Stage
-from mmllm.stages.deepspeed_config import config, micro_batches
-from mmllm.stages.engine import optimizer_groups
-from mmllm.stages.folder import Metrics, locked, settle_recipe
-from mmllm.stages.launch import launch
-from mmllm.stages.schedule import share_of_peak
+from mmllm.training.deepspeed_config import config, micro_batches
+from mmllm.training.engine import optimizer_groups
+from mmllm.training.launch import launch
+from mmllm.training.run_folder import Metrics, locked, settle_recipe
+from mmllm.training.schedule import share_of_peak
 from mmllm.types import CheckpointError, MmllmError, RecipeError
 from tests.training import finish, metrics, start, tiny_recipe, train_here
 
@@ -103,7 +103,7 @@ def test_another_recipe_in_the_same_folder_is_an_error_that_names_the_keys(tmp_p
 
 
 def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
-    code = "import sys, time\nfrom pathlib import Path\nfrom mmllm.stages.folder import locked\n"
+    code = "import sys, time\nfrom pathlib import Path\nfrom mmllm.training.run_folder import locked\n"
     code += f"with locked(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(100)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"

@@ -79,7 +79,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 def train_here(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     """Trains in this process."""
     from mmllm.recipe.load import load_recipe
-    from mmllm.stages.run import train
+    from mmllm.training.run import train
 
     train(load_recipe(recipe, overrides), out)
 

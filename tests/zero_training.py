@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
-from mmllm.stages.engine import Engine
+from mmllm.training.engine import Engine
 from mmllm.types import Batch
 
 

@@ -133,7 +133,7 @@ def prepare() -> None:
 
     torch.set_num_threads(1)
     import mmllm.eval.run
-    import mmllm.stages.run  # noqa: F401
+    import mmllm.training.run  # noqa: F401
 
 
 def execute(names: Sequence[str], jobs: int, seeds: tuple[int, ...] | None = None) -> None:

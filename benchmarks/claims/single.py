@@ -1,6 +1,6 @@
 """One run: an arm with a seed and a rate is trained, evaluated and measured; its figures go to ``result.json``.
 
-The real path: ``mmllm.stages`` trains into a run folder, ``mmllm.checkpoints.load`` opens it, ``mmllm.eval`` asks it.
+The real path: ``mmllm.training`` trains into a run folder, ``mmllm.checkpoints.load`` opens it, ``mmllm.eval`` asks it.
 """
 
 from __future__ import annotations
@@ -177,22 +177,22 @@ def trainable(assembly: Assembly, recipe: Recipe) -> int:
 
 def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
     """All stages into ``out``; the number of tensors taken over from other runs."""
-    from mmllm.stages.run import train
+    from mmllm.training.run import train
 
     if not starts:
         train(recipe, out)
         return 0
-    from mmllm.stages import ranks
-    from mmllm.stages.folder import settle_recipe
-    from mmllm.stages.log import Log
-    from mmllm.stages.stage import StageTraining
+    from mmllm.training import distributed
+    from mmllm.training.log import Log
+    from mmllm.training.run_folder import settle_recipe
+    from mmllm.training.stage import StageTraining
 
     tensors = {name: learned(Path(start)) for name, start in zip(arm.start, starts, strict=True)}
-    device = ranks.join()
+    device = distributed.join()
     out.mkdir(parents=True)
     settle_recipe(recipe, out)
     found, n_loaded = None, 0
-    with ranks.StopSignals() as stop:
+    with distributed.StopSignals() as stop:
         for name in recipe.stages:
             training = StageTraining(recipe, name, out, device, found)
             if found is None:  # the optimizer of a new stage keeps no copy of the weights: they may change until step 1

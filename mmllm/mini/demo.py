@@ -61,7 +61,7 @@ def _draw_world(console: Console) -> None:
 
 def _train(recipe: Path, out: Path, console: Console) -> None:
     """Both stages through DeepSpeed, in this process."""
-    from mmllm.stages.launch import launch
+    from mmllm.training.launch import launch
 
     console.rule("[bold]3  train: align, then instruct")
     launch(recipe, overrides=(), gpus=1, nodes=None, out=out)

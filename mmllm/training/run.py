@@ -17,10 +17,10 @@ from mmllm.checkpoints.load import last_checkpoint
 from mmllm.checkpoints.store import Found, rank, sweep
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
-from mmllm.stages import ranks
-from mmllm.stages.folder import Metrics, locked, settle_recipe
-from mmllm.stages.log import Log
-from mmllm.stages.stage import StageTraining
+from mmllm.training import distributed
+from mmllm.training.log import Log
+from mmllm.training.run_folder import Metrics, locked, settle_recipe
+from mmllm.training.stage import StageTraining
 from mmllm.types import MmllmError, RecipeError
 
 
@@ -32,14 +32,14 @@ def train(recipe: Recipe, out: Path) -> None:
     """
     if not recipe.stages:
         raise RecipeError(f"the recipe {recipe.name} has no stages: nothing to train")
-    device = ranks.join()
-    recipe = ranks.resolved(recipe)
+    device = distributed.join()
+    recipe = distributed.resolved(recipe)
     with ExitStack() as stack:
-        stop = stack.enter_context(ranks.StopSignals())
+        stop = stack.enter_context(distributed.StopSignals())
         # only rank 0 holds the lock, but every rank learns whether it was free
-        ranks.once(lambda: stack.enter_context(locked(out)))
-        ranks.once(lambda: settle_recipe(recipe, out))
-        start = ranks.once(lambda: _resume_point(recipe, out))
+        distributed.once(lambda: stack.enter_context(locked(out)))
+        distributed.once(lambda: settle_recipe(recipe, out))
+        start = distributed.once(lambda: _resume_point(recipe, out))
         names = list(recipe.stages)
         for name in names[_first(names, start) :]:
             start = _train_stage(StageTraining(recipe, name, out, device, start), stop)
@@ -47,10 +47,10 @@ def train(recipe: Recipe, out: Path) -> None:
             Console(highlight=False).print(f"all stages are trained: {out}", markup=False, soft_wrap=True)
 
 
-def _train_stage(training: StageTraining, stop: ranks.StopSignals) -> Found:
+def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Found:
     """The stage's last checkpoint; SystemExit where a signal stopped it before."""
     before = list(training.recipe.stages)[: training.number]
-    ranks.once(lambda: Metrics(training.out).rewind(before, training.name, training.done))
+    distributed.once(lambda: Metrics(training.out).rewind(before, training.name, training.done))
     with Log(training.name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
         training.announce(log)
         saved = training.train(stop, log)
@@ -77,7 +77,7 @@ def _first(names: list[str], start: Found | None) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """One rank's process; 2 after a MmllmError, whose sentence rank 0 prints."""
-    parser = argparse.ArgumentParser(prog="mmllm.stages.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mmllm.training.run", description=__doc__)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("overrides", nargs="*")
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
-        ranks.leave()
+        distributed.leave()
     return 0
 
 

@@ -30,11 +30,11 @@ def launch(
     if gpus < 1:
         raise MmllmError(f"--gpus is {gpus}; give 1 or more")
     if gpus == 1 and nodes is None:
-        from mmllm.stages.run import train
+        from mmllm.training.run import train
 
         train(loaded, folder)
         return 0
-    script = ["mmllm.stages.run", str(recipe), *overrides, "--out", str(folder)]
+    script = ["mmllm.training.run", str(recipe), *overrides, "--out", str(folder)]
     return _run(_node_command(nodes, gpus) + script if nodes else _local_command(gpus) + script, gpus)
 
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmllm.model.trainable import PartRow
-from mmllm.stages.usage import line
+from mmllm.training.metrics import line
 
 
 def memory(device: torch.device) -> int:

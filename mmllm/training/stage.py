@@ -21,12 +21,12 @@ from mmllm.model.model import Assembly
 from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
-from mmllm.stages import ranks, usage
-from mmllm.stages.deepspeed_config import config, micro_batches
-from mmllm.stages.engine import Engine, optimizer_groups
-from mmllm.stages.folder import Metrics
-from mmllm.stages.log import Log, memory, parts_table
-from mmllm.stages.schedule import share_of_peak
+from mmllm.training import distributed, metrics
+from mmllm.training.deepspeed_config import config, micro_batches
+from mmllm.training.engine import Engine, optimizer_groups
+from mmllm.training.log import Log, memory, parts_table
+from mmllm.training.run_folder import Metrics
+from mmllm.training.schedule import share_of_peak
 from mmllm.types import CheckpointError, MmllmError
 
 _WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take its cores
@@ -45,9 +45,9 @@ class StageTraining:
         self.done = 0
         """Optimizer steps done."""
         self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
-        ranks.seed(recipe.seed)
+        distributed.seed(recipe.seed)
         self.assembly: Assembly = build(recipe, device)
-        self.frozen: dict[str, str] = ranks.once(lambda: frozen_digests(self.assembly))
+        self.frozen: dict[str, str] = distributed.once(lambda: frozen_digests(self.assembly))
         if start is not None:
             check_frozen(start, self.frozen)
             load_trainable(self.assembly, read_tensors(start.path / LEARNED))
@@ -62,7 +62,7 @@ class StageTraining:
         self.n_steps = self.loader.mixture.n_steps
         self.engine = self._engine()
         self.assembly.train()
-        ranks.seed(recipe.seed, self.number, rank())
+        distributed.seed(recipe.seed, self.number, rank())
         if start is not None and start.manifest.stage == name:
             self._continue(start)
 
@@ -74,7 +74,7 @@ class StageTraining:
         mixture = Mixture(
             sources,
             self.settings.data,
-            ranks.mixed(self.recipe.seed, self.number),
+            distributed.mixed(self.recipe.seed, self.number),
             batch=self.settings.batch,
             epochs=self.settings.epochs,
             steps=self.settings.steps,
@@ -86,8 +86,8 @@ class StageTraining:
             self.assembly.readers(),
             self.recipe.llm.context,
             rank=rank(),
-            world=ranks.world(),
-            n_micro=micro_batches(self.settings, ranks.world(), self.where)[1],
+            world=distributed.world(),
+            n_micro=micro_batches(self.settings, distributed.world(), self.where)[1],
             budget=self.settings.tokens,
             max_bad=self.settings.max_bad,
             workers=_WORKERS if self.device.type == "cuda" else 0,
@@ -102,14 +102,14 @@ class StageTraining:
         groups = optimizer_groups(
             {name: (peak, learning(self.assembly, name).values()) for name, peak in wanted}, self.settings.weight_decay
         )
-        block = config(self.settings, self.where, ranks.world(), dtype, self.out)
+        block = config(self.settings, self.where, distributed.world(), dtype, self.out)
         return Engine(self.assembly, groups, self.settings.betas, block)
 
     def _continue(self, start: Found) -> None:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
-        if start.manifest.world != ranks.world():
+        if start.manifest.world != distributed.world():
             raise CheckpointError(
-                f"{start.path} was written by {start.manifest.world} ranks and this run has {ranks.world()}: inside a "
+                f"{start.path} was written by {start.manifest.world} ranks and this run has {distributed.world()}: inside a "
                 f"stage the number cannot change; run it with {start.manifest.world}, or remove {self.folder} to "
                 "start this stage again"
             )
@@ -117,10 +117,10 @@ class StageTraining:
         self.engine.restore(read_tensors(start.path / f"optimizer-rank{rank()}.safetensors"))
         self.engine.continue_at(start.manifest.step)
         self.loader.restore(state["loader"])
-        ranks.restore_random(state["random"])
+        distributed.restore_random(state["random"])
         self.done = start.manifest.step
 
-    def train(self, stop: ranks.StopSignals, log: Log) -> Found:
+    def train(self, stop: distributed.StopSignals, log: Log) -> Found:
         """Runs the remaining steps; the checkpoint of the last one done, after a signal not the stage's last."""
         every = self.settings.save_every or max(1, self.n_steps // 10)
         frozen = self.engine.frozen_digest()
@@ -151,12 +151,12 @@ class StageTraining:
             raise RuntimeError(f"stage {self.name} had no step left after step {first} of {self.n_steps}")
         return saved
 
-    def _step(self, batches: StepBatches, stop: ranks.StopSignals) -> tuple[dict[str, Any], bool]:
+    def _step(self, batches: StepBatches, stop: distributed.StopSignals) -> tuple[dict[str, Any], bool]:
         """One optimizer step: its line of metrics, the same on every rank, and whether some rank was told to stop."""
         settings = self.settings
         rates = self.engine.set_rates(share_of_peak(batches.step, self.n_steps, settings.warmup, settings.schedule))
         labels = max(1, batches.n_labels_global)
-        scale = ranks.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
+        scale = distributed.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
         nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
         norm: float | None = None
         for batch in batches.micro:
@@ -167,7 +167,7 @@ class StageTraining:
         tokens = sum(batch.n_tokens for batch in batches.micro)
         samples = sum(len(batch.names) for batch in batches.micro)
         mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
-        total = ranks.summed(mine, self.engine.device)
+        total = distributed.summed(mine, self.engine.device)
         self._check_finite(total[0] / labels, total[1], batches.step)
         seconds = time.monotonic() - self._ended
         row = {
@@ -192,7 +192,7 @@ class StageTraining:
         if not self.reporting:
             return {}
         reports = {key: connector.report() for key, connector in self.assembly.connectors.items()}  # type: ignore[operator]
-        short = usage.shortened(everyone({key: report for key, report in reports.items() if report}))
+        short = metrics.shortened(everyone({key: report for key, report in reports.items() if report}))
         return {"usage": short} if short else {}
 
     def _check_finite(self, loss: float, extra: float, step: int) -> None:
@@ -216,7 +216,7 @@ class StageTraining:
             stage=self.name,
             step=self.done,
             final=final,
-            world=ranks.world(),
+            world=distributed.world(),
             recipe=digest(self.recipe),
             frozen=self.frozen,
         )
@@ -225,7 +225,7 @@ class StageTraining:
             f"state-rank{rank()}.json": {
                 "step": self.done,
                 "loader": self.loader.state(),
-                "random": ranks.random_state(),
+                "random": distributed.random_state(),
             },
         }
         if rank() == 0:
@@ -237,6 +237,6 @@ class StageTraining:
         log.console.print(parts_table(self.name, self.rows))
         start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
         log.say(
-            f"stage {self.name}: {start}, {self.settings.batch} conversations each ({ranks.world()} ranks x "
+            f"stage {self.name}: {start}, {self.settings.batch} conversations each ({distributed.world()} ranks x "
             f"{self.engine.n_micro} micro-batches), ZeRO {self.settings.zero} on {self.device}"
         )
