@@ -83,8 +83,8 @@ def overrides(name: str, arm: str, seed: int, data: Path) -> list[str]:
 
 def answers(name: str) -> dict[str, str]:
     """Class -> one word of the miniature LM, which knows no others."""
+    from mmllm.datasets.planetoid import CLASSES
     from mmllm.mini.world.words import CITIES, ITEMS, NAMES, TOPICS
-    from mmllm.sources.planetoid import CLASSES
 
     classes = CLASSES["cora"] if name == "cora" else ARXIV.split()
     return dict(zip(classes, (*TOPICS, *ITEMS, *NAMES, *CITIES), strict=False))
@@ -105,7 +105,7 @@ def write_states(name: str, data: Path) -> None:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from mmllm.sources.text_attributed_graph import TextAttributedGraph
+    from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 
     folder = RUNS / "data" / name
     if (folder / "states.safetensors").is_file():

@@ -19,13 +19,13 @@ from mmllm.batches.prompt import Prompter
 from mmllm.connectors.any2point import Any2PointConnector
 from mmllm.connectors.any2point_tokens import PointTokenizer
 from mmllm.connectors.any2point_views import groups, interpolated, projected, rotations, views_of, voxels
+from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points import PointsEncoder
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.sources.modelnet import ModelNet, write_tiny
 from mmllm.types import Batch, Message, MmllmError, Sample
 from tests.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer
 from tests.test_encoders_open_clip import folder as open_clip_folder

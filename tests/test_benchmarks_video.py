@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from mmllm.datasets.clips import lettered
+from mmllm.datasets.nextqa import MAP, read
 from mmllm.eval.benchmarks.mini_scenes import MiniScenes
 from mmllm.eval.benchmarks.msrvtt_qa import MsrvttQa
 from mmllm.eval.benchmarks.msvd_qa import MsvdQa
@@ -19,8 +21,6 @@ from mmllm.eval.benchmarks.nextqa import NextQa
 from mmllm.eval.predictions import Prediction
 from mmllm.eval.run import _kinds
 from mmllm.eval.score_choice import letter
-from mmllm.sources.clips import lettered
-from mmllm.sources.nextqa import MAP, read
 from mmllm.types import MmllmError
 
 

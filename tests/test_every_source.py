@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmllm import registry
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
 from mmllm.types import MmllmError, Sample
 
 

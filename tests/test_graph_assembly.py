@@ -16,6 +16,7 @@ from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.connectors.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.graph_tokens import GraphTokensConnector
+from mmllm.datasets import planetoid, text_attributed_graph
 from mmllm.encoders.graph_states import write_tiny_model
 from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
@@ -25,7 +26,6 @@ from mmllm.model.model import Assembly
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.sources import planetoid, text_attributed_graph
 from mmllm.types import IGNORE, Message, Sample
 from tests.inside import randomise
 from tests.parts import tiny_llm, tiny_llm_folder

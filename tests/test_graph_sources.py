@@ -15,14 +15,14 @@ import numpy
 import pytest
 from safetensors.numpy import load_file
 
+from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.planetoid import Planetoid, write_tiny
+from mmllm.datasets.text_attributed_graph import TextAttributedGraph
+from mmllm.datasets.text_attributed_graph import write_tiny as write_tables
 from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.eval.benchmarks.node_classification import NodeClassification
 from mmllm.mini.graph_data import write_graph
 from mmllm.mini.world.graphs import CLASSES, blocks, shuffled
-from mmllm.sources.chat_jsonl import ChatJsonl
-from mmllm.sources.planetoid import Planetoid, write_tiny
-from mmllm.sources.text_attributed_graph import TextAttributedGraph
-from mmllm.sources.text_attributed_graph import write_tiny as write_tables
 from mmllm.types import MmllmError
 
 # ---- planetoid

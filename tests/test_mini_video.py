@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.video_reading import VideoReading
 from mmllm.eval.benchmarks.mini_video import MiniVideo
 from mmllm.mini.video_data import write_video
@@ -16,7 +17,6 @@ from mmllm.mini.world.render import INK
 from mmllm.mini.world.scenes import CELL
 from mmllm.mini.world.videos import KINDS, about_video, actors, draw_clip, place, video_held_out
 from mmllm.mini.world.words import SHAPES, TIMES, every_word
-from mmllm.sources.chat_jsonl import ChatJsonl
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points import PointsEncoder
 from mmllm.eval.benchmarks.mini_points import MiniPoints
 from mmllm.eval.benchmarks.mini_recall import MiniRecall
@@ -16,7 +17,6 @@ from mmllm.mini.document_data import RESTORE, write_document
 from mmllm.mini.points_data import write_points
 from mmllm.mini.world.points import SOLIDS, solid
 from mmllm.mini.world.words import every_word
-from mmllm.sources.modelnet import ModelNet, write_tiny
 from mmllm.types import MmllmError
 
 

@@ -63,7 +63,7 @@ def test_reading_a_part_does_not_import_it(tmp_path: Path) -> None:
         ("encoder", "x", r'there is no group "encoder"; known: .*; did you mean "encoders"\?'),
         ("sources", "chat_json", r'sources has no type "chat_json"; known: .*; did you mean "chat_jsonl"\?'),
         ("sources", "zzzzzz", r'sources has no type "zzzzzz"; known: [a-z_, ]*\.'),
-        ("sources", "mmllm.sources:X", '"mmllm.sources:X" cannot be found: module mmllm.sources has no class X.'),
+        ("sources", "mmllm.datasets:X", '"mmllm.datasets:X" cannot be found: module mmllm.datasets has no class X.'),
         ("sources", "no.such:X", '"no.such:X" cannot be found: there is no module no.such.'),
         ("sources", "mmllm.types.no:X", '"mmllm.types.no:X" cannot be found: there is no module mmllm.types.no.'),
     ],
@@ -79,13 +79,13 @@ def _declare(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
 
 
 def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    _declare(monkeypatch, EntryPoint("mine", "tests.recipe_parts:Source", "mmllm.sources"))
+    _declare(monkeypatch, EntryPoint("mine", "tests.recipe_parts:Source", "mmllm.datasets"))
     assert registry.table("sources")["mine"] == "tests.recipe_parts:Source"
     assert "mine" not in registry.table("encoders")
     assert registry.summary("sources", "mine") == "A data source."
 
 
 def test_entry_points_may_not_redefine_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    _declare(monkeypatch, EntryPoint("chat_jsonl", "tests.recipe_parts:Source", "mmllm.sources"))
+    _declare(monkeypatch, EntryPoint("chat_jsonl", "tests.recipe_parts:Source", "mmllm.datasets"))
     with pytest.raises(UnknownName, match=r"redefines mmllm\.sources\.chat_jsonl:ChatJsonl"):
         registry.table("sources")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mmllm.sources.chat_jsonl import ChatJsonl
-from mmllm.sources.easy_vqa import EasyVqa
+from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.easy_vqa import EasyVqa
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 ANSWER = {"role": "assistant", "content": "A cat."}

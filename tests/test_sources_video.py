@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mmllm.datasets.clips import clip, mapped
+from mmllm.datasets.msrvtt_qa import MsrvttQa
+from mmllm.datasets.msvd_qa import MsvdQa
+from mmllm.datasets.nextqa import NextQa, write_tiny
 from mmllm.eval.benchmarks.nextqa import NextQa as NextQaBenchmark
-from mmllm.sources.clips import clip, mapped
-from mmllm.sources.msrvtt_qa import MsrvttQa
-from mmllm.sources.msvd_qa import MsvdQa
-from mmllm.sources.nextqa import NextQa, write_tiny
 from mmllm.types import Message, MmllmError, SampleError
 
 

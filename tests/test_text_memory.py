@@ -15,13 +15,13 @@ from mmllm.batches.collate import collate
 from mmllm.batches.encode import encode
 from mmllm.batches.prompt import Prompter
 from mmllm.connectors.text_memory import TextMemoryConnector
+from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.sources.chat_jsonl import ChatJsonl
 from mmllm.types import Batch, Message, MmllmError, Sample
 from tests.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_tokenizer
 

@@ -14,6 +14,7 @@ import transformers
 from PIL import Image
 
 from mmllm.connectors.mlp import MlpConnector
+from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.frames import tiny_clip
 from mmllm.encoders.hf_audio import wav
 from mmllm.eval.benchmarks.mini_together import MiniTogether
@@ -24,7 +25,6 @@ from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
-from mmllm.sources.chat_jsonl import ChatJsonl
 from mmllm.types import MmllmError
 from tests.parts import tiny_llm_folder, tiny_vision_folder
 from tests.test_adapted_recipes import audio_folder

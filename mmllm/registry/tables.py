@@ -22,7 +22,7 @@ from typing import Any
 PACKAGES = {
     "encoders": "mmllm.encoders",
     "connectors": "mmllm.connectors",
-    "sources": "mmllm.sources",
+    "sources": "mmllm.datasets",
     "benchmarks": "mmllm.eval.benchmarks",
 }
 """Group -> package whose ``TABLE`` lists it; third parties add to a group by entry points named ``mmllm.<group>``."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.datasets.fsdd import QUESTION, TEST_TAKES, chosen, recordings, write_tiny
 from mmllm.eval.benchmarks.benchmark import Benchmark, Question
 from mmllm.eval.score import exact_match
-from mmllm.sources.fsdd import QUESTION, TEST_TAKES, chosen, recordings, write_tiny
 from mmllm.types import MmllmError
 
 PROMPT = "<audio>\n{question}"

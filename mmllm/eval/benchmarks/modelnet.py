@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.datasets.modelnet import files_of, words_of, write_tiny
 from mmllm.eval.benchmarks.benchmark import Benchmark, Question
 from mmllm.eval.score import exact_match
-from mmllm.sources.modelnet import files_of, words_of, write_tiny
 from mmllm.types import MmllmError
 
 PROMPT = "<points>\n{question}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from mmllm.datasets.clips import SHORT_ANSWER
+from mmllm.datasets.video_qa import write_tiny
 from mmllm.eval.benchmarks.video_qa import VideoQa
-from mmllm.sources.clips import SHORT_ANSWER
-from mmllm.sources.video_qa import write_tiny
 
 
 class MsrvttQa(VideoQa):

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any, ClassVar
 
+from mmllm.datasets.clips import lettered
 from mmllm.eval.benchmarks.benchmark import Benchmark, Question
 from mmllm.eval.score_choice import letter, plain
-from mmllm.sources.clips import lettered
 
 
 class MultipleChoice(Benchmark):

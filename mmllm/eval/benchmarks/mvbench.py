@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.datasets.clips import LETTER_ANSWER, clip
 from mmllm.eval.benchmarks.benchmark import Question
 from mmllm.eval.benchmarks.multiple_choice import MultipleChoice
-from mmllm.sources.clips import LETTER_ANSWER, clip
 from mmllm.types import MmllmError
 
 TASKS = {

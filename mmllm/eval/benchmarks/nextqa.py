@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from mmllm.datasets.clips import LETTER_ANSWER, clip, mapped
+from mmllm.datasets.nextqa import MAP, number, options, read, write_tiny
 from mmllm.eval.benchmarks.benchmark import Question
 from mmllm.eval.benchmarks.multiple_choice import MultipleChoice
-from mmllm.sources.clips import LETTER_ANSWER, clip, mapped
-from mmllm.sources.nextqa import MAP, number, options, read, write_tiny
 from mmllm.types import MmllmError
 
 KINDS = {

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mmllm.datasets.labelled_nodes import QUESTION, LabelledNodes
+from mmllm.datasets.planetoid import Planetoid
+from mmllm.datasets.text_attributed_graph import TextAttributedGraph, write_tiny
 from mmllm.eval.benchmarks.benchmark import Benchmark, Question
 from mmllm.eval.score import exact_match
-from mmllm.sources.labelled_nodes import QUESTION, LabelledNodes
-from mmllm.sources.planetoid import Planetoid
-from mmllm.sources.text_attributed_graph import TextAttributedGraph, write_tiny
 from mmllm.types import MmllmError
 
 PROMPT = "<graph>\n{question}"

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.datasets.clips import clip, mapped
 from mmllm.eval.benchmarks.benchmark import Benchmark, Question
 from mmllm.eval.score import exact_match
-from mmllm.sources.clips import clip, mapped
 from mmllm.types import MmllmError
 
 KINDS = ("what", "who", "how", "when", "where")

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmllm.sources.clips import LETTER_ANSWER, clip, lettered, mapped
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
+from mmllm.datasets.clips import LETTER_ANSWER, clip, lettered, mapped
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 FIELDS = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")

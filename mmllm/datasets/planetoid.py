@@ -12,7 +12,7 @@ import numpy
 import torch
 from safetensors.torch import save_file
 
-from mmllm.sources.labelled_nodes import QUESTION, Labelled, LabelledNodes
+from mmllm.datasets.labelled_nodes import QUESTION, Labelled, LabelledNodes
 from mmllm.types import MmllmError
 
 PARTS = ("y", "tx", "ty", "allx", "ally", "graph")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy
 
-from mmllm.sources.labelled_nodes import QUESTION, SPLITS, Labelled, LabelledNodes
+from mmllm.datasets.labelled_nodes import QUESTION, SPLITS, Labelled, LabelledNodes
 from mmllm.types import MmllmError
 
 HEADS = {

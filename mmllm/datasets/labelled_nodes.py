@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy
 
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
 from mmllm.types import Message, MmllmError, Sample
 
 QUESTION = "What is the topic of this node?"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 QUESTION = "what digit is it?"

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmllm.sources.clips import clip, mapped
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
+from mmllm.datasets.clips import clip, mapped
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 

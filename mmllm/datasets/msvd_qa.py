@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from mmllm.sources.clips import SHORT_ANSWER
-from mmllm.sources.video_qa import VideoQa, write_tiny
+from mmllm.datasets.clips import SHORT_ANSWER
+from mmllm.datasets.video_qa import VideoQa, write_tiny
 
 
 class MsvdQa(VideoQa):

@@ -12,7 +12,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 _ROLES = ("system", "user", "assistant")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
 from mmllm.types import Message, MmllmError, Sample
 
 ENDINGS = (".off", ".ply", ".xyz", ".txt", ".npy", ".npz")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmllm.sources.source import Source
+from mmllm.datasets.base import Source
 from mmllm.types import Message, MmllmError, Sample, SampleError
 
 _PIXEL = base64.b64decode(

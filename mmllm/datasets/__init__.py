@@ -1,0 +1,13 @@
+"""What one dataset is: each source yields samples; one file per format. Listed here, imported on use."""
+
+TABLE: dict[str, str] = {
+    "chat_jsonl": "mmllm.datasets.chat_jsonl:ChatJsonl",
+    "easy_vqa": "mmllm.datasets.easy_vqa:EasyVqa",
+    "fsdd": "mmllm.datasets.fsdd:Fsdd",
+    "msvd_qa": "mmllm.datasets.msvd_qa:MsvdQa",
+    "msrvtt_qa": "mmllm.datasets.msrvtt_qa:MsrvttQa",
+    "nextqa": "mmllm.datasets.nextqa:NextQa",
+    "modelnet": "mmllm.datasets.modelnet:ModelNet",
+    "planetoid": "mmllm.datasets.planetoid:Planetoid",
+    "text_attributed_graph": "mmllm.datasets.text_attributed_graph:TextAttributedGraph",
+}
