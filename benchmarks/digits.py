@@ -34,7 +34,7 @@ def runs() -> Iterator[tuple[Path, int, str | None]]:
 
 def run(data: Path) -> None:
     """Train and evaluate every run that has no results yet; a killed command continues where it was."""
-    from mmllm.eval.run import evaluate
+    from mmllm.evaluation.run import evaluate
     from mmllm.recipe.load import load_recipe
     from mmllm.training.run import train
 

@@ -119,7 +119,7 @@ def write_states(name: str, data: Path) -> None:
 
 def run(names: Sequence[str], seeds: Sequence[int], data: Path) -> None:
     """Train and evaluate every run that has no results yet; a killed command continues where it was."""
-    from mmllm.eval.run import evaluate
+    from mmllm.evaluation.run import evaluate
     from mmllm.recipe.load import load_recipe
     from mmllm.training.run import train
 

@@ -156,7 +156,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from mmllm.eval.run import evaluate
+    from mmllm.evaluation.run import evaluate
 
     benchmarks = None
     if arguments.benchmarks:

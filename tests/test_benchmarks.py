@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mmllm.eval.benchmarks.chartqa import ChartQa
-from mmllm.eval.benchmarks.docvqa import DocVqa
-from mmllm.eval.benchmarks.easy_vqa import EasyVqa
-from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
-from mmllm.eval.benchmarks.textvqa import TextVqa
-from mmllm.eval.benchmarks.vqav2 import VqaV2
+from mmllm.evaluation.benchmarks.chartqa import ChartQa
+from mmllm.evaluation.benchmarks.docvqa import DocVqa
+from mmllm.evaluation.benchmarks.easy_vqa import EasyVqa
+from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
+from mmllm.evaluation.benchmarks.textvqa import TextVqa
+from mmllm.evaluation.benchmarks.vqav2 import VqaV2
 from mmllm.types import MmllmError
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from mmllm.datasets.clips import lettered
 from mmllm.datasets.nextqa import MAP, read
-from mmllm.eval.benchmarks.mini_scenes import MiniScenes
-from mmllm.eval.benchmarks.msrvtt_qa import MsrvttQa
-from mmllm.eval.benchmarks.msvd_qa import MsvdQa
-from mmllm.eval.benchmarks.mvbench import TASKS, MvBench
-from mmllm.eval.benchmarks.nextqa import NextQa
-from mmllm.eval.predictions import Prediction
-from mmllm.eval.run import _kinds
-from mmllm.eval.score_choice import letter
+from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
+from mmllm.evaluation.benchmarks.msrvtt_qa import MsrvttQa
+from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
+from mmllm.evaluation.benchmarks.mvbench import TASKS, MvBench
+from mmllm.evaluation.benchmarks.nextqa import NextQa
+from mmllm.evaluation.metrics.choice import letter
+from mmllm.evaluation.predictions import Prediction
+from mmllm.evaluation.run import _kinds
 from mmllm.types import MmllmError
 
 

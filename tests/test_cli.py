@@ -138,7 +138,7 @@ def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmllm.eval import run
+    from mmllm.evaluation import run
 
     file = Path(recipe)
     file.write_text(file.read_text().replace("[docvqa]", "{docvqa: {path: here}}"))

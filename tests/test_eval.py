@@ -15,11 +15,11 @@ from mmllm.batches.encode import Encoded
 from mmllm.checkpoints.store import Manifest, commit
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder
-from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
-from mmllm.eval.benchmarks.mini_scenes import MiniScenes
-from mmllm.eval.predictions import blinded
-from mmllm.eval.run import evaluate, evaluate_with
-from mmllm.eval.score import interval
+from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
+from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
+from mmllm.evaluation.metrics.text import interval
+from mmllm.evaluation.predictions import blinded
+from mmllm.evaluation.run import evaluate, evaluate_with
 from mmllm.generation.generator import Answer, Generator
 from mmllm.model.build import build
 from mmllm.model.model import Assembly

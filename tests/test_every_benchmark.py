@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmllm import registry
-from mmllm.eval.predictions import blinded
+from mmllm.evaluation.predictions import blinded
 from mmllm.types import MmllmError
 
 NAMES = sorted(registry.table("benchmarks"))

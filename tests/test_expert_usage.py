@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmllm.batches.collate import collate
-from mmllm.eval.usage import Usage
+from mmllm.evaluation.usage import Usage
 from mmllm.generation.generator import Decoding, Generator
 from mmllm.training.metrics import added, line, shortened
 from mmllm.types import Message, Sample

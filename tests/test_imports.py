@@ -111,7 +111,7 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
         ("mmllm.encoders.x", "from mmllm import checkpoint", ["checkpoint"]),
         ("mmllm.encoders.x", "from mmllm.encoders.encoder import Encoder\nfrom mmllm.types import Features", []),
         ("mmllm.types", "from mmllm import registry", ["registry"]),
-        ("mmllm.eval.run", "from mmllm.mini import demo", ["mini"]),
+        ("mmllm.evaluation.run", "from mmllm.mini import demo", ["mini"]),
         ("mmllm.training.run", "import mmllm.cli", ["cli"]),
         ("serve.app", "from mmllm.model.model import Assembly", ["assembly"]),
         ("streamlit_app", "from mmllm.types import Message", ["types"]),

@@ -11,7 +11,7 @@ import pytest
 
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.video_reading import VideoReading
-from mmllm.eval.benchmarks.mini_video import MiniVideo
+from mmllm.evaluation.benchmarks.mini_video import MiniVideo
 from mmllm.mini.video_data import write_video
 from mmllm.mini.world.render import INK
 from mmllm.mini.world.scenes import CELL

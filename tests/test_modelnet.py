@@ -10,9 +10,9 @@ import pytest
 
 from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points import PointsEncoder
-from mmllm.eval.benchmarks.mini_points import MiniPoints
-from mmllm.eval.benchmarks.mini_recall import MiniRecall
-from mmllm.eval.benchmarks.modelnet import ModelNet as ModelNetBenchmark
+from mmllm.evaluation.benchmarks.mini_points import MiniPoints
+from mmllm.evaluation.benchmarks.mini_recall import MiniRecall
+from mmllm.evaluation.benchmarks.modelnet import ModelNet as ModelNetBenchmark
 from mmllm.mini.document_data import RESTORE, write_document
 from mmllm.mini.points_data import write_points
 from mmllm.mini.world.points import SOLIDS, solid

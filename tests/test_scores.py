@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mmllm.eval.score import anls, edit_distance, exact_match, interval, relaxed_accuracy
-from mmllm.eval.score_boxes import box_hit, iou, parse_box
-from mmllm.eval.score_vqa import VARIANTS, Variant, normalise, vqa_accuracy
+from mmllm.evaluation.metrics.boxes import box_hit, iou, parse_box
+from mmllm.evaluation.metrics.text import anls, edit_distance, exact_match, interval, relaxed_accuracy
+from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, normalise, vqa_accuracy
 from mmllm.types import MmllmError
 
 OFFICIAL, OLD, LMMS, MMF = VARIANTS

@@ -11,7 +11,7 @@ from mmllm.datasets.clips import clip, mapped
 from mmllm.datasets.msrvtt_qa import MsrvttQa
 from mmllm.datasets.msvd_qa import MsvdQa
 from mmllm.datasets.nextqa import NextQa, write_tiny
-from mmllm.eval.benchmarks.nextqa import NextQa as NextQaBenchmark
+from mmllm.evaluation.benchmarks.nextqa import NextQa as NextQaBenchmark
 from mmllm.types import Message, MmllmError, SampleError
 
 

@@ -19,7 +19,7 @@ def routed(finished: Finished) -> dict[str, float]:
     """Mean over tasks: ``fused`` as trained, ``oracle`` with each task's own adapter, ``wrong`` with the other's."""
     from benchmarks.claims.tasks import benchmark_of
     from mmllm.connectors.audio_adapter_fusion import AudioAdapterFusionConnector
-    from mmllm.eval.run import evaluate_with
+    from mmllm.evaluation.run import evaluate_with
     from mmllm.generation.generator import Generator
 
     connector = finished.assembly.connectors["fusion"]

@@ -132,7 +132,7 @@ def prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import mmllm.eval.run
+    import mmllm.evaluation.run
     import mmllm.training.run  # noqa: F401
 
 

@@ -1,6 +1,6 @@
 """One run: an arm with a seed and a rate is trained, evaluated and measured; its figures go to ``result.json``.
 
-The real path: ``mmllm.training`` trains into a run folder, ``mmllm.checkpoints.load`` opens it, ``mmllm.eval`` asks it.
+The real path: ``mmllm.training`` trains into a run folder, ``mmllm.checkpoints.load`` opens it, ``mmllm.evaluation`` asks it.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def by_name(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
 def _scores(generator: Any, recipe: Recipe, out: Path, experiment: Experiment, split: str) -> dict[str, float]:
     """Scores of every task and kind of question."""
     from benchmarks.claims.tasks import benchmark_of
-    from mmllm.eval.run import evaluate_with
+    from mmllm.evaluation.run import evaluate_with
 
     metrics: dict[str, float] = {}
     for task in experiment.tasks:

@@ -1,4 +1,4 @@
-"""The claims' tasks as benchmarks of mmllm: the questions of ``data`` asked and scored by ``mmllm.eval``."""
+"""The claims' tasks as benchmarks of mmllm: the questions of ``data`` asked and scored by ``mmllm.evaluation``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import ClassVar
 from benchmarks.claims.data import DATA
 from benchmarks.claims.lessons_clips import CLIPS
 from benchmarks.claims.lessons_graphs import GRAPHS
-from mmllm.eval.benchmarks.benchmark import Question
-from mmllm.eval.benchmarks.mini_grounding import MiniGrounding
-from mmllm.eval.benchmarks.mini_scenes import MiniScenes
+from mmllm.evaluation.benchmarks.base import Question
+from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
+from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
 from mmllm.types import Message, Sample
 
 

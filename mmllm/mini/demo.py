@@ -69,7 +69,7 @@ def _train(recipe: Path, out: Path, console: Console) -> None:
 
 def _evaluate(out: Path, console: Console) -> dict[str, Any]:
     """Score the test split with the image and, beside it, without."""
-    from mmllm.eval.run import evaluate
+    from mmllm.evaluation.run import evaluate
 
     console.rule("[bold]4  evaluate, with the image and blind")
     return evaluate(out, benchmarks=None, limit=None, blind=True)

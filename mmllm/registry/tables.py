@@ -23,7 +23,7 @@ PACKAGES = {
     "encoders": "mmllm.encoders",
     "connectors": "mmllm.connectors",
     "sources": "mmllm.datasets",
-    "benchmarks": "mmllm.eval.benchmarks",
+    "benchmarks": "mmllm.evaluation.benchmarks",
 }
 """Group -> package whose ``TABLE`` lists it; third parties add to a group by entry points named ``mmllm.<group>``."""
 

@@ -1,0 +1,27 @@
+"""Benchmarks: each reads the official files of one test set, asks its questions and scores the answers."""
+
+TABLE: dict[str, str] = {
+    "mini_scenes": "mmllm.evaluation.benchmarks.mini_scenes:MiniScenes",
+    "mini_digits": "mmllm.evaluation.benchmarks.mini_digits:MiniDigits",
+    "mini_documents": "mmllm.evaluation.benchmarks.mini_documents:MiniDocuments",
+    "mini_grounding": "mmllm.evaluation.benchmarks.mini_grounding:MiniGrounding",
+    "easy_vqa": "mmllm.evaluation.benchmarks.easy_vqa:EasyVqa",
+    "vqav2": "mmllm.evaluation.benchmarks.vqav2:VqaV2",
+    "textvqa": "mmllm.evaluation.benchmarks.textvqa:TextVqa",
+    "docvqa": "mmllm.evaluation.benchmarks.docvqa:DocVqa",
+    "chartqa": "mmllm.evaluation.benchmarks.chartqa:ChartQa",
+    "msvd_qa": "mmllm.evaluation.benchmarks.msvd_qa:MsvdQa",
+    "msrvtt_qa": "mmllm.evaluation.benchmarks.msrvtt_qa:MsrvttQa",
+    "nextqa": "mmllm.evaluation.benchmarks.nextqa:NextQa",
+    "mvbench": "mmllm.evaluation.benchmarks.mvbench:MvBench",
+    "fsdd": "mmllm.evaluation.benchmarks.fsdd:Fsdd",
+    "clotho_aqa": "mmllm.evaluation.benchmarks.clotho_aqa:ClothoAqa",
+    "mini_sound": "mmllm.evaluation.benchmarks.mini_sound:MiniSound",
+    "modelnet": "mmllm.evaluation.benchmarks.modelnet:ModelNet",
+    "mini_video": "mmllm.evaluation.benchmarks.mini_video:MiniVideo",
+    "mini_points": "mmllm.evaluation.benchmarks.mini_points:MiniPoints",
+    "mini_recall": "mmllm.evaluation.benchmarks.mini_recall:MiniRecall",
+    "node_classification": "mmllm.evaluation.benchmarks.node_classification:NodeClassification",
+    "mini_graph": "mmllm.evaluation.benchmarks.mini_graph:MiniGraph",
+    "mini_together": "mmllm.evaluation.benchmarks.mini_together:MiniTogether",
+}

@@ -1,0 +1,138 @@
+"""What a benchmark is: questions with references and the rule that scores an answer. ``eval.run`` walks over it."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.metrics.boxes import Box
+from mmllm.types import Message, MmllmError, Sample
+
+QUESTION_ONLY = "<image>\n{question}"
+SHORT_ANSWER = "<image>\n{question}\nAnswer the question using a single word or phrase."
+
+PART_OF = ": "
+"""What stands between a kind and a part of it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a benchmark: the conversation to continue and what a right answer is."""
+
+    sample: Sample
+    text: str
+    """The bare question, as the data set has it."""
+    reference: tuple[str, ...] | Box
+    """The accepted answers (one per annotator where there are several), or the box."""
+    kind: str = ""
+    """The group this question is also reported under ("yes/no", "causal: why": then also under "causal"); or empty."""
+
+
+class Benchmark(ABC):
+    """A test set: ``len``, questions by index, and how an answer scores.
+
+    ``prompt`` is the user's turn, with ``{question}`` where the question goes and ``<image>`` where the picture goes
+    (``<video>`` the clip: the placeholder is the name of the encoder in the recipe).
+    """
+
+    name: ClassVar[str]
+    """Name in the registry; names of samples start with it."""
+    metric: ClassVar[str]
+    """Name of the metric; all are means over every question, in 0..1."""
+    fetch: ClassVar[str]
+    """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
+    variant: str = ""
+    """Which of the metric's definitions, where it has several."""
+
+    def __init__(self, *, prompt: str, variant: str = "", variants: Sequence[str] = ()) -> None:
+        if variants and variant not in variants:
+            known = ", ".join(variants)
+            raise MmllmError(f"{self.name} has no variant {variant!r} of {self.metric}; there are {known}.")
+        if "{question}" not in prompt:
+            raise MmllmError(f"The prompt of {self.name} has no {{question}} in it: {prompt!r}.")
+        self.prompt = prompt
+        self.variant = variant or self.variant
+
+    @property
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files questions and references are read from; their digests stand beside the score."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of questions."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index; raises MmllmError where a file of its media is missing."""
+
+    @abstractmethod
+    def score(self, prediction: str, reference: Any) -> float:
+        """The metric's value of one answer, in 0..1; an unparsed answer scores 0."""
+
+    def parsed(self, prediction: str) -> bool:
+        """Whether the prediction holds an answer at all. Unparsed ones stay in the denominator."""
+        return bool(prediction.strip())
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, folder: Path) -> Benchmark:
+        """Write a few questions in the data set's own form to an empty folder and open it (for tests)."""
+
+    def question(
+        self,
+        identity: Any,
+        text: str,
+        media: Path | Mapping[str, tuple[Any, ...]],
+        reference: tuple[str, ...] | Box,
+        kind: str = "",
+    ) -> Question:
+        """A question about media in this benchmark's prompt.
+
+        ``media`` is a picture, or the encoder key -> items in order of their placeholders; a path may end in a node
+        or a segment (``cora.npz#17``). Raises MmllmError where a file is missing or the prompt has no place for it.
+        """
+        items = {"image": (media,)} if isinstance(media, Path) else dict(media)
+        message = Message("user", self.prompt.replace("{question}", text))
+        for key, found in items.items():
+            for item in found:
+                self._there(identity, key, item)
+            if f"<{key}>" not in message.text:
+                raise MmllmError(f"The prompt of {self.name} has no <{key}> in it: {self.prompt!r}.")
+        return Question(Sample(f"{self.name}:{identity}", (message,), items), text, reference, kind)
+
+    def _there(self, identity: Any, key: str, item: Any) -> None:
+        """MmllmError where an item is the path of a file that is missing; what follows its last # is no part of it."""
+        if not isinstance(item, Path) or item.is_file() or Path(str(item).rpartition("#")[0]).is_file():
+            return
+        what = "picture" if key == "image" else key
+        raise MmllmError(f"{self.name}, question {identity}: the {what} {item} is missing. {self.fetch}")
+
+    def require(self, path: Path) -> Path:
+        """The path itself where it exists; else MmllmError saying what is missing and how to get it."""
+        if not path.exists():
+            raise MmllmError(f"{self.name} needs {path}, which is missing. {self.fetch}")
+        return path
+
+    def read_json(self, path: Path) -> Any:
+        """The content of a required JSON file; MmllmError where it is missing or damaged."""
+        try:
+            return json.loads(self.require(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise MmllmError(f"{self.name}: {path} is not JSON ({error}). {self.fetch}") from error
+
+    def rows(self, content: Any, path: Path, key: str | None, fields: Sequence[str]) -> list[Mapping[str, Any]]:
+        """The list of questions in a JSON file, under a key or at its top, each with these fields; else MmllmError."""
+        found = content.get(key) if key and isinstance(content, dict) else content
+        where = f'a list under "{key}"' if key else "a list"
+        if not isinstance(found, list) or not found:
+            raise MmllmError(f"{self.name}: {path} does not hold {where} of questions. {self.fetch}")
+        for number, row in enumerate(found):
+            missing = [field for field in fields if not isinstance(row, dict) or field not in row]
+            if missing:
+                raise MmllmError(f"{self.name}: entry {number} of {path} has no {', '.join(missing)}. {self.fetch}")
+        return found

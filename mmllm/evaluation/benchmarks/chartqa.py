@@ -1,0 +1,80 @@
+"""ChartQA (Masry et al. 2022, arXiv 2203.10244): questions about charts, human and augmented, by relaxed accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
+from mmllm.evaluation.metrics.text import relaxed_accuracy
+
+PARTS = ("human", "augmented")
+
+
+class ChartQa(Benchmark):
+    """ChartQA, relaxed accuracy: ``test_human.json``, ``test_augmented.json`` and ``png/`` in ``<path>/test/``.
+
+    ``parts`` names which of the two files to ask.
+
+    Rows are ``imgname, query, label`` as published, or ``image, question, label`` as in a common repackaging.
+    """
+
+    name: ClassVar[str] = "chartqa"
+    metric: ClassVar[str] = "relaxed_accuracy"
+    fetch: ClassVar[str] = (
+        "Fetch ChartQA Dataset from github.com/vis-nlp/ChartQA and give that folder as path: test/test_human.json, "
+        "test/test_augmented.json and test/png/ belong in it (parts: [augmented] asks only one of the two)."
+    )
+
+    def __init__(
+        self,
+        *,
+        path: str = "data/chartqa",
+        split: str = "test",
+        parts: Sequence[str] = PARTS,
+        prompt: str = SHORT_ANSWER,
+    ) -> None:
+        super().__init__(prompt=prompt)
+        self._folder, self.split, self.parts = Path(path) / split, split, tuple(parts)
+        self._rows = [row for part, file in zip(self.parts, self.files, strict=True) for row in self._read(part, file)]
+        self.require(self._folder / "png")
+
+    def _read(self, part: str, file: Path) -> list[tuple[str, str, str, str, str]]:
+        content = self.read_json(file)
+        official = isinstance(content, list) and bool(content) and "imgname" in content[0]
+        image, question = ("imgname", "query") if official else ("image", "question")
+        rows = self.rows(content, file, None, (image, question, "label"))
+        return [(f"{part}/{n}", row[question], row[image], str(row["label"]), part) for n, row in enumerate(rows)]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The questions of each part, under their official names."""
+        return tuple(self._folder / f"{self.split}_{part}.json" for part in self.parts)
+
+    def __len__(self) -> int:
+        """Number of questions in all parts."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index, the parts one after another; kind is the part."""
+        identity, text, image, label, part = self._rows[index]
+        return self.question(identity, text, self._folder / "png" / image, (label,), part)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """1 or 0: within 5 % of a number, or the same text; nothing said scores 0."""
+        return relaxed_accuracy(prediction.strip(), reference[0]) if self.parsed(prediction) else 0.0
+
+    @classmethod
+    def tiny(cls, folder: Path) -> ChartQa:
+        """One question of each part about one chart."""
+        from PIL import Image
+
+        (folder / "test" / "png").mkdir(parents=True)
+        Image.new("RGB", (40, 30), "white").save(folder / "test" / "png" / "41699.png")
+        asked = (("human", "How many bars?", "3"), ("augmented", "What is the value in 2010?", "14.5"))
+        for part, query, label in asked:
+            rows = [{"imgname": "41699.png", "query": query, "label": label}]
+            (folder / "test" / f"test_{part}.json").write_text(json.dumps(rows), encoding="utf-8")
+        return cls(path=str(folder))

@@ -1,0 +1,77 @@
+"""DocVQA (Mathew et al. 2021, arXiv 2007.00398): questions about scanned industry documents, by ANLS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
+from mmllm.evaluation.metrics.text import ANLS_VARIANTS, AnlsVariant, anls
+
+
+class DocVqa(Benchmark):
+    """DocVQA, one page, ANLS: ``val_v1.0_withQT.json`` (or ``val_v1.0.json``) and ``documents/`` in ``path``."""
+
+    name: ClassVar[str] = "docvqa"
+    metric: ClassVar[str] = "anls"
+    fetch: ClassVar[str] = (
+        "Fetch the annotations and the images of Task 1 (Single Page Document VQA) from rrc.cvc.uab.es/?ch=17 and put "
+        "val_v1.0_withQT.json and the folder documents into the folder given as path."
+    )
+
+    def __init__(
+        self, *, path: str = "data/docvqa", split: str = "val", prompt: str = SHORT_ANSWER, variant: str = "strict"
+    ) -> None:
+        super().__init__(prompt=prompt, variant=variant, variants=ANLS_VARIANTS)
+        self.path = Path(path)
+        newer, older = self.path / f"{split}_v1.0_withQT.json", self.path / f"{split}_v1.0.json"
+        self._file = older if older.is_file() and not newer.is_file() else newer
+        fields = ("questionId", "question", "image", "answers")
+        self._rows = self.rows(self.read_json(self._file), self._file, "data", fields)
+        self.require(self.path / "documents")
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Questions and answers, under the official name that was found."""
+        return (self._file,)
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index of the file; kind is the first of its question types, where the file has them."""
+        row = self._rows[index]
+        answers = tuple(str(answer) for answer in row["answers"])
+        kind = (row.get("question_types") or [""])[0]
+        return self.question(row["questionId"], row["question"], self.path / row["image"], answers, kind)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """ANLS to the nearest answer in the declared variant; nothing said scores 0."""
+        return anls(prediction, reference, cast(AnlsVariant, self.variant)) if self.parsed(prediction) else 0.0
+
+    @classmethod
+    def tiny(cls, folder: Path) -> DocVqa:
+        """Two questions about one page."""
+        from PIL import Image
+
+        (folder / "documents").mkdir(parents=True)
+        Image.new("RGB", (30, 40), "white").save(folder / "documents" / "xnbl0037_1.png")
+        asked = (
+            ("What is the date?", ["1/8/93", "January 8, 1993"], "form"),
+            ("Who is it from?", ["P. Carter"], "layout"),
+        )
+        rows = [
+            {
+                "questionId": number,
+                "question": text,
+                "image": "documents/xnbl0037_1.png",
+                "answers": answers,
+                "question_types": [kind],
+            }
+            for number, (text, answers, kind) in enumerate(asked, 337)
+        ]
+        (folder / "val_v1.0_withQT.json").write_text(json.dumps({"data": rows}), encoding="utf-8")
+        return cls(path=str(folder))

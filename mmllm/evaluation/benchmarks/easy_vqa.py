@@ -1,0 +1,69 @@
+"""easy-VQA (github.com/vzhou842/easy-VQA): questions about one large shape, 13 answers, by exact match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Benchmark, Question
+from mmllm.evaluation.metrics.text import exact_match
+from mmllm.types import MmllmError
+
+
+class EasyVqa(Benchmark):
+    """easy-VQA, 13 answers, exact match: reads ``<path>/test/questions.json`` and ``<path>/test/images/<id>.png``."""
+
+    name: ClassVar[str] = "easy_vqa"
+    metric: ClassVar[str] = "exact_match"
+    variant = "vqa_normalised"
+    fetch: ClassVar[str] = (
+        "Fetch the folder data/ of github.com/vzhou842/easy-VQA and give it as path: "
+        "test/questions.json and test/images/ belong in it."
+    )
+
+    def __init__(self, *, path: str = "data/easy_vqa", split: str = "test", prompt: str = QUESTION_ONLY) -> None:
+        super().__init__(prompt=prompt)
+        self._folder = Path(path) / split
+        self._rows = self._checked(self.read_json(self._file))
+
+    def _checked(self, content: Any) -> list[Any]:
+        rows = content if isinstance(content, list) else []
+        if not rows or not all(isinstance(row, list) and len(row) == 3 for row in rows):
+            raise MmllmError(f"{self.name}: {self._file} is not a list of [question, answer, image id]. {self.fetch}")
+        return rows
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / "questions.json"
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The one file of questions."""
+        return (self._file,)
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index of the file."""
+        text, answer, image = self._rows[index]
+        kind = "yes/no" if answer in ("yes", "no") else "other"
+        return self.question(index, text, self._folder / "images" / f"{image}.png", (str(answer),), kind)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """1 or 0: equal to the answer after the official VQA normalisation."""
+        return exact_match(prediction, reference)
+
+    @classmethod
+    def tiny(cls, folder: Path) -> EasyVqa:
+        """Two questions about one picture."""
+        from PIL import Image
+
+        (folder / "test" / "images").mkdir(parents=True)
+        Image.new("RGB", (64, 64), "blue").save(folder / "test" / "images" / "0.png")
+        rows = [["what color is the shape?", "blue", 0], ["is there a circle?", "no", 0]]
+        (folder / "test" / "questions.json").write_text(json.dumps(rows), encoding="utf-8")
+        return cls(path=str(folder))

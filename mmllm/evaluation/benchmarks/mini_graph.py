@@ -1,0 +1,44 @@
+"""mini_graph: the topic of a node of a generated graph, by exact match."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.benchmarks.mini import Mini
+from mmllm.evaluation.metrics.text import exact_match
+
+
+class MiniGraph(Mini):
+    """Nodes of graphs that no training question shows; their own words tell the topic seldom, their neighbours' do."""
+
+    name: ClassVar[str] = "mini_graph"
+    metric: ClassVar[str] = "exact_match"
+    variant = "vqa_normalised"
+    modality: ClassVar[str] = "graph"
+    fetch: ClassVar[str] = (
+        "`python -m mmllm.mini sense graph` writes it from a seed; or give a folder that holds it as path."
+    )
+
+    def __init__(self, *, path: str = "data/mini/graph", split: str = "test", prompt: str | None = None) -> None:
+        super().__init__(path=path, split=split, prompt=prompt)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """1 or 0: equal to the topic after the official VQA normalisation."""
+        return exact_match(prediction, reference)
+
+    @classmethod
+    def tiny_item(cls, folder: Path) -> str:
+        """Three nodes, the first of which is asked about."""
+        graph = {"nodes": ["n1 physics", "n2 art", "n3 physics"], "edges": [[0, 1], [0, 2]], "target": 0}
+        (folder / "0.json").write_text(json.dumps(graph), encoding="utf-8")
+        return "0.json"
+
+    @classmethod
+    def tiny_rows(cls) -> list[dict[str, Any]]:
+        """Two questions."""
+        return [
+            {"question": "what is the topic of n1?", "answers": ["physics"]},
+            {"question": "what is linked to n1?", "answers": ["n2"]},
+        ]

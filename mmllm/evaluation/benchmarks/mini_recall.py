@@ -1,0 +1,39 @@
+"""mini_recall: one value of a document of four facts, asked by its key, by exact match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.benchmarks.mini import Mini
+from mmllm.evaluation.metrics.text import exact_match
+
+
+class MiniRecall(Mini):
+    """Items with a colour each, in texts that training does not have; kinds say which fact is asked for: ``fact_1``."""
+
+    name: ClassVar[str] = "mini_recall"
+    metric: ClassVar[str] = "exact_match"
+    variant = "vqa_normalised"
+    modality: ClassVar[str] = "document"
+    fetch: ClassVar[str] = (
+        "`python -m mmllm.mini sense document` writes it from a seed; or give a folder that holds it as path."
+    )
+
+    def __init__(self, *, path: str = "data/mini/document", split: str = "test", prompt: str | None = None) -> None:
+        super().__init__(path=path, split=split, prompt=prompt)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """1 or 0: equal to the value after the official VQA normalisation."""
+        return exact_match(prediction, reference)
+
+    @classmethod
+    def tiny_item(cls, folder: Path) -> str:
+        """A document of three facts."""
+        (folder / "0.txt").write_text("tea red, milk 3, oslo star", encoding="utf-8")
+        return "0.txt"
+
+    @classmethod
+    def tiny_rows(cls) -> list[dict[str, Any]]:
+        """Two questions."""
+        return [{"question": "tea?", "answers": ["red"]}, {"question": "oslo?", "answers": ["star"]}]

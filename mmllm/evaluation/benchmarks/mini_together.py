@@ -1,0 +1,58 @@
+"""mini_together: a picture, a clip and a sound in one message and a question about one of them, by exact match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.benchmarks.base import Question
+from mmllm.evaluation.benchmarks.mini import Mini
+from mmllm.evaluation.metrics.text import exact_match
+
+SENSES = ("image", "video", "audio")
+PROMPT = "<image><video><audio>\n{question}"
+
+
+class MiniTogether(Mini):
+    """Lines hold ``image``, ``video`` and ``audio``; the kind says which of them the question is about."""
+
+    name: ClassVar[str] = "mini_together"
+    metric: ClassVar[str] = "exact_match"
+    variant = "vqa_normalised"
+    fetch: ClassVar[str] = (
+        "`python -m mmllm.mini sense together` joins the miniature pictures, clips and sounds; or give a folder that "
+        "holds them as path."
+    )
+
+    def __init__(self, *, path: str = "data/mini/together", split: str = "test", prompt: str = PROMPT) -> None:
+        super().__init__(path=path, split=split, prompt=prompt)
+        (file,) = self.files
+        self.rows(self._rows, file, None, SENSES)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question on one line of the file."""
+        row = self._rows[index]
+        media = {key: (self.files[0].parent / row[key],) for key in SENSES}
+        return self.question(row["id"], row["question"], media, self.reference(row), row.get("kind", ""))
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """1 or 0: equal to an answer after the official VQA normalisation."""
+        return exact_match(prediction, reference)
+
+    @classmethod
+    def tiny(cls, folder: Path) -> MiniTogether:
+        """Three questions about three files without content."""
+        test = folder / "test"
+        test.mkdir(parents=True)
+        media = {"image": "0.png", "video": "0.mp4", "audio": "0.wav"}
+        for name in media.values():
+            (test / name).touch()
+        lines: list[Mapping[str, Any]] = [
+            {"id": str(number), **media, "kind": f"{key}: tiny", **row}
+            for number, (key, row) in enumerate(zip(SENSES, cls.tiny_rows(), strict=True))
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (test / f"{cls.name}.jsonl").write_text(text, encoding="utf-8")
+        return cls(path=str(folder))

@@ -1,0 +1,35 @@
+"""mini_video: questions about clips of moving shapes (order, time, way, place at the end), by exact match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmllm.evaluation.benchmarks.mini import Mini
+from mmllm.evaluation.metrics.text import exact_match
+
+
+class MiniVideo(Mini):
+    """Shapes that appear, move and vanish, in held-out combinations; exact match after VQA normalisation."""
+
+    name: ClassVar[str] = "mini_video"
+    modality: ClassVar[str] = "video"
+    metric: ClassVar[str] = "exact_match"
+    variant = "vqa_normalised"
+    fetch: ClassVar[str] = (
+        "`python -m mmllm.mini sense video` draws the clips from their seed; or give a folder that holds them as path."
+    )
+
+    def __init__(self, *, path: str = "data/mini/video", split: str = "test", prompt: str | None = None) -> None:
+        """Without a prompt, the clip and below it the question."""
+        super().__init__(path=path, split=split, prompt=prompt)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """1 or 0: equal to an answer after the official VQA normalisation."""
+        return exact_match(prediction, reference)
+
+    @classmethod
+    def tiny_item(cls, folder: Path) -> str:
+        """Some bytes under the name of an mp4 file: asking does not open it."""
+        (folder / "0.mp4").write_bytes(b"no video")
+        return "0.mp4"

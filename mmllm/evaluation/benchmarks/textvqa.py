@@ -1,0 +1,71 @@
+"""TextVQA (Singh et al. 2019, arXiv 1904.08920): questions about text in Open Images pictures, ten annotators each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
+from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, vqa_accuracy
+
+
+class TextVqa(Benchmark):
+    """TextVQA, ten annotators, VQA accuracy: ``TextVQA_0.5.1_val.json`` and ``train_images/`` in ``path``."""
+
+    name: ClassVar[str] = "textvqa"
+    metric: ClassVar[str] = "vqa_accuracy"
+    fetch: ClassVar[str] = (
+        "Fetch TextVQA_0.5.1_val.json and train_val_images.zip from textvqa.org/dataset and put the file and the "
+        "unpacked folder train_images into the folder given as path."
+    )
+
+    def __init__(
+        self,
+        *,
+        path: str = "data/textvqa",
+        split: str = "val",
+        prompt: str = SHORT_ANSWER,
+        variant: str = "textvqa_mmf",
+    ) -> None:
+        super().__init__(prompt=prompt, variant=variant, variants=VARIANTS)
+        self.path, self.split = Path(path), split
+        (file,) = self.files
+        fields = ("question_id", "image_id", "question", "answers")
+        self._rows = self.rows(self.read_json(file), file, "data", fields)
+        self.require(self.path / "train_images")
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Questions and answers, under their official name."""
+        return (self.path / f"TextVQA_0.5.1_{self.split}.json",)
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index of the file, with its annotators' answers."""
+        row = self._rows[index]
+        picture = self.path / "train_images" / f"{row['image_id']}.jpg"
+        answers = tuple(str(answer) for answer in row["answers"])
+        return self.question(row["question_id"], row["question"], picture, answers)
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """VQA accuracy in the declared variant; nothing said scores 0."""
+        return vqa_accuracy(prediction, reference, cast(Variant, self.variant)) if self.parsed(prediction) else 0.0
+
+    @classmethod
+    def tiny(cls, folder: Path) -> TextVqa:
+        """Two questions about one picture."""
+        from PIL import Image
+
+        (folder / "train_images").mkdir(parents=True)
+        Image.new("RGB", (40, 30), "white").save(folder / "train_images" / "0a1b.jpg")
+        rows = [
+            {"question_id": 1, "image_id": "0a1b", "question": "what brand is it?", "answers": ["dakota"] * 10},
+            {"question_id": 2, "image_id": "0a1b", "question": "what year?", "answers": ["1998"] * 7 + ["98"] * 3},
+        ]
+        (folder / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}), encoding="utf-8")
+        return cls(path=str(folder))

@@ -1,0 +1,96 @@
+"""VQAv2 (Goyal et al. 2017, arXiv 1612.00837): open questions about COCO pictures, ten annotators each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
+from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, vqa_accuracy
+from mmllm.types import MmllmError
+
+
+class VqaV2(Benchmark):
+    """VQAv2, ten annotators, VQA accuracy: the official questions, annotations and COCO pictures below ``path``."""
+
+    name: ClassVar[str] = "vqav2"
+    metric: ClassVar[str] = "vqa_accuracy"
+    fetch: ClassVar[str] = (
+        "Fetch v2_Questions_Val_mscoco.zip and v2_Annotations_Val_mscoco.zip from visualqa.org/download.html and "
+        "val2014.zip from cocodataset.org, and unpack all three into the folder given as path."
+    )
+
+    def __init__(
+        self,
+        *,
+        path: str = "data/vqav2",
+        split: str = "val2014",
+        prompt: str = SHORT_ANSWER,
+        variant: str = "vqa_official_2021",
+    ) -> None:
+        super().__init__(prompt=prompt, variant=variant, variants=VARIANTS)
+        self.path, self.split = Path(path), split
+        questions, annotations = self.files
+        fields = ("question_id", "image_id", "question")
+        self._rows = self.rows(self.read_json(questions), questions, "questions", fields)
+        answered = self.rows(
+            self.read_json(annotations), annotations, "annotations", ("question_id", "answers", "answer_type")
+        )
+        self._annotations = {row["question_id"]: row for row in answered}
+        missing = [row["question_id"] for row in self._rows if row["question_id"] not in self._annotations]
+        if missing:
+            raise MmllmError(f"{self.name}: {annotations} has no answers to question {missing[0]}. {self.fetch}")
+        self.require(self.path / split)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Questions and annotations, under their official names."""
+        return (
+            self.path / f"v2_OpenEnded_mscoco_{self.split}_questions.json",
+            self.path / f"v2_mscoco_{self.split}_annotations.json",
+        )
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Question:
+        """The question at an index of the questions file, with its annotators' answers; kind is the answer type."""
+        row = self._rows[index]
+        annotation = self._annotations[row["question_id"]]
+        picture = self.path / self.split / f"COCO_{self.split}_{row['image_id']:012d}.jpg"
+        answers = tuple(str(one["answer"]) for one in annotation["answers"])
+        return self.question(row["question_id"], row["question"], picture, answers, annotation["answer_type"])
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """VQA accuracy in the declared variant; nothing said scores 0."""
+        return vqa_accuracy(prediction, reference, cast(Variant, self.variant)) if self.parsed(prediction) else 0.0
+
+    @classmethod
+    def tiny(cls, folder: Path) -> VqaV2:
+        """Two questions about one picture."""
+        from PIL import Image
+
+        (folder / "val2014").mkdir(parents=True)
+        Image.new("RGB", (40, 30), "green").save(folder / "val2014" / "COCO_val2014_000000000042.jpg")
+        asked = {
+            420: ("What color is it?", ["green"] * 10, "other"),
+            421: ("Is it red?", ["no"] * 9 + ["yes"], "yes/no"),
+        }
+        questions = [{"image_id": 42, "question_id": key, "question": value[0]} for key, value in asked.items()]
+        annotations = [
+            {
+                "image_id": 42,
+                "question_id": key,
+                "answer_type": kind,
+                "answers": [{"answer": text, "answer_id": number} for number, text in enumerate(answers, 1)],
+            }
+            for key, (_, answers, kind) in asked.items()
+        ]
+        contents = {"OpenEnded_mscoco_val2014_questions": questions, "mscoco_val2014_annotations": annotations}
+        for part, rows in contents.items():
+            content = {part.rsplit("_", 1)[1]: rows}
+            (folder / f"v2_{part}.json").write_text(json.dumps(content), encoding="utf-8")
+        return cls(path=str(folder))

@@ -1,0 +1,96 @@
+"""Text metrics and the bootstrap interval: what turns one answer into a number, and many numbers into a score.
+
+Every metric is a pure function of a prediction and its references with a value in 0..1; the benchmark that uses it
+decides what counts as unparsed, and unparsed is wrong, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from mmllm.evaluation.metrics.vqa import normalise
+from mmllm.types import MmllmError
+
+AnlsVariant = Literal["strict", "inclusive"]
+ANLS_VARIANTS: Final[tuple[AnlsVariant, ...]] = get_args(AnlsVariant)
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 where the prediction equals an answer after the official VQA normalisation of both, else 0.
+
+    Texts that normalise to nothing ("the", "a") are compared as they are, lower-cased: nothing never equals nothing.
+    """
+    said = normalise(prediction) or prediction.strip().lower()
+    return float(bool(said) and any(said == (normalise(answer) or answer.strip().lower()) for answer in answers))
+
+
+def edit_distance(one: str, two: str) -> int:
+    """Levenshtein distance in characters: insertions, deletions and substitutions cost 1 each."""
+    if len(one) < len(two):
+        one, two = two, one
+    row = list(range(len(two) + 1))
+    for i, a in enumerate(one, 1):
+        corner, row[0] = row[0], i
+        for j, b in enumerate(two, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b))
+    return row[-1]
+
+
+def anls(prediction: str, answers: Sequence[str], variant: AnlsVariant = "strict", threshold: float = 0.5) -> float:
+    """Normalised Levenshtein similarity to the nearest answer (Biten et al. 2019, arXiv 1907.00490).
+
+    Both sides lower-cased, stripped, runs of white space made one space. Below the threshold the score is 0; a
+    similarity of exactly the threshold is 0 under ``strict`` (the paper's rule) and kept under ``inclusive``.
+    """
+    if variant not in ANLS_VARIANTS:
+        raise MmllmError(f"ANLS has no variant {variant!r}; there are strict (the paper's) and inclusive.")
+    said = _collapsed(prediction)
+    similarity = max((_similarity(said, _collapsed(answer)) for answer in answers), default=0.0)
+    kept = similarity > threshold or (variant == "inclusive" and similarity == threshold)
+    return similarity if kept else 0.0
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _similarity(one: str, two: str) -> float:
+    longer = max(len(one), len(two))
+    return 1.0 - edit_distance(one, two) / longer if longer else 1.0
+
+
+def relaxed_accuracy(prediction: str, answer: str, tolerance: float = 0.05) -> float:
+    """ChartQA's measure (Masry et al. 2022, arXiv 2203.10244): numbers within 5 %, else the same text, 1 or 0.
+
+    A trailing ``%`` divides by 100; a target of 0 and everything ``float`` does not read ("1,000", "$5") is compared
+    as text, without regard to case.
+    """
+    said, wanted = _number(prediction), _number(answer)
+    if said is not None and wanted:
+        return float(abs(said - wanted) / abs(wanted) <= tolerance)
+    return float(prediction.lower() == answer.lower())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def interval(scores: Sequence[float], seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean, resampling questions (Efron 1979); same seed, same interval.
+
+    Equal scores are drawn together (a multinomial over the distinct values): the same distribution as drawing
+    question by question, and fast for 200,000 of them.
+    """
+    if not len(scores):
+        raise MmllmError("A bootstrap interval needs at least one score and was given none.")
+    values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
+    n = int(counts.sum())
+    means = np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,166 @@
+"""The answers of a run to a benchmark's questions, kept line by line: a killed evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmllm.types import SampleError
+
+if TYPE_CHECKING:
+    from mmllm.evaluation.benchmarks.base import Benchmark, Question
+    from mmllm.generation.generator import Encoded, Generator
+    from mmllm.types import Sample
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of ``predictions/<benchmark>.jsonl``."""
+
+    name: str
+    """Name of the sample, unique in its benchmark."""
+    question: str
+    """The bare question; the whole prompt is the benchmark's prompt around it."""
+    prediction: str
+    """What the model said, stripped; empty where the question could not be asked."""
+    references: Sequence[Any]
+    score: float
+    parsed: bool
+    kind: str
+    error: str | None
+    """Why the question could not be asked (too long, unreadable picture); such a question counts and scores 0."""
+    key: str
+    """Digest of model, prompt, decoding and files; lines of another key are not this run's and are asked again."""
+
+
+def predict(
+    generator: Generator,
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    path: Path,
+    key: str,
+    batch: int,
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> list[Prediction]:
+    """Ask what is not yet answered under this key, and score everything: predictions in the order of the questions.
+
+    ``batch`` questions are answered at once; ``advance`` is told how many more are done. The file grows batch by batch
+    and is put in order at the end. Scores are always computed anew, so a mended metric needs no new answers.
+    """
+    kept = _kept(path, key)
+    todo = [question for question in questions if question.sample.name not in kept]
+    advance(len(questions) - len(todo))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _rewrite(path, list(kept.values()))
+    with path.open("a", encoding="utf-8") as file:
+        for some, answers in _answers(generator, todo, batch, max_new_tokens):
+            for question, (text, error) in zip(some, answers, strict=True):
+                done = _scored(benchmark, question, text, error, key)
+                kept[done.name] = done
+                file.write(_line(done))
+            file.flush()
+            advance(len(some))
+    predictions = [
+        _scored(benchmark, question, kept[question.sample.name].prediction, kept[question.sample.name].error, key)
+        for question in questions
+    ]
+    asked = {prediction.name for prediction in predictions}
+    _rewrite(path, predictions + [other for name, other in kept.items() if name not in asked])
+    return predictions
+
+
+def blinded(question: Question) -> Question:
+    """The same question without its media: placeholders (and the line break after one) are taken out."""
+    messages = []
+    for message in question.sample.messages:
+        text = message.text
+        for key in question.sample.media:
+            text = text.replace(f"<{key}>\n", "").replace(f"<{key}>", "")
+        messages.append(replace(message, text=text))
+    return replace(question, sample=replace(question.sample, messages=tuple(messages), media={}))
+
+
+def _answers(
+    generator: Generator, questions: Sequence[Question], batch: int, max_new_tokens: int
+) -> Iterator[tuple[Sequence[Question], list[tuple[str, str | None]]]]:
+    """Batches of questions of like length with (answer, error); the next batch is read while one is answered."""
+    # longest first: what does not fit into memory fails in the first minute
+    ordered = sorted(questions, key=_length, reverse=True)
+    batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+    with ThreadPoolExecutor(max_workers=1) as loader:
+        pending = [loader.submit(_encode_all, generator, some) for some in batches[:1]]
+        for number, some in enumerate(batches):
+            encoded = pending.pop().result()
+            pending += [loader.submit(_encode_all, generator, later) for later in batches[number + 1 : number + 2]]
+            fine = [one for one in encoded if not isinstance(one, SampleError)]
+            texts = iter(generator.answer(fine, max_new_tokens))
+            yield (
+                some,
+                [
+                    ("", str(one)) if isinstance(one, SampleError) else (next(texts).text.strip(), None)
+                    for one in encoded
+                ],
+            )
+
+
+def _encode_all(generator: Generator, questions: Sequence[Question]) -> list[Encoded | SampleError]:
+    return [_encode(generator, question.sample) for question in questions]
+
+
+def _encode(generator: Generator, sample: Sample) -> Encoded | SampleError:
+    try:
+        return generator.encode(sample)
+    except SampleError as error:
+        return error  # recorded with the prediction: the question stays in the denominator
+
+
+def _length(question: Question) -> int:
+    return sum(len(message.text) for message in question.sample.messages)
+
+
+def _scored(benchmark: Benchmark, question: Question, text: str, error: str | None, key: str) -> Prediction:
+    parsed = benchmark.parsed(text)
+    score = benchmark.score(text, question.reference) if parsed else 0.0
+    references = list(question.reference)
+    return Prediction(question.sample.name, question.text, text, references, score, parsed, question.kind, error, key)
+
+
+def _line(prediction: Prediction) -> str:
+    return json.dumps(asdict(prediction), ensure_ascii=False) + "\n"
+
+
+def _kept(path: Path, key: str) -> dict[str, Prediction]:
+    """Predictions of an earlier evaluation under the same key.
+
+    Left out, so asked again: a line cut off by a kill, and what could not be asked (the picture may be mended now).
+    """
+    if not path.is_file():
+        return {}
+    kept = {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        row = _whole(line)
+        if row is not None and row["key"] == key and row["error"] is None:
+            kept[row["name"]] = Prediction(**row)
+    return kept
+
+
+def _whole(line: str) -> Mapping[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and row.keys() == Prediction.__dataclass_fields__.keys() else None
+
+
+def _rewrite(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Replace the file in one step, so that a kill leaves the old one or the new one."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.writelines(_line(prediction) for prediction in predictions)
+    os.replace(new, path)

@@ -1,0 +1,246 @@
+"""Evaluation of a run: asks every benchmark's questions, with and without the picture, and writes ``results.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmllm import registry
+from mmllm.evaluation import digests
+from mmllm.evaluation.benchmarks.base import PART_OF
+from mmllm.evaluation.metrics.text import interval
+from mmllm.evaluation.predictions import Prediction, blinded, predict
+from mmllm.evaluation.usage import Usage
+from mmllm.types import MmllmError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mmllm.evaluation.benchmarks.base import Benchmark, Question
+    from mmllm.generation.generator import Generator
+    from mmllm.recipe.models import Eval, Recipe
+
+Benchmarks = Mapping[str, Mapping[str, Any]]
+"""Registered name -> arguments of its class, as under ``eval: benchmarks:`` in a recipe."""
+
+
+def evaluate(
+    run: Path,
+    benchmarks: Benchmarks | None = None,
+    limit: int | None = None,
+    blind: bool = False,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Score the newest checkpoint of a run folder; returns what is written to ``results.json``.
+
+    ``benchmarks`` instead of the recipe's; ``limit``: only the first so many questions of each; ``blind``: also the
+    same questions without the picture; ``out``: another folder for results and predictions than the run's. What was
+    answered before by the same weights, prompt, decoding and files is kept.
+
+    Raises MmllmError: no benchmark, unknown ones, missing files; CheckpointError: no usable checkpoint.
+    """
+    from mmllm.checkpoints.load import load_run
+    from mmllm.generation.generator import Generator
+
+    recipe, assembly = load_run(Path(run))
+    return evaluate_with(Generator(assembly), recipe, Path(out or run), benchmarks, limit, blind)
+
+
+def evaluate_with(
+    generator: Generator,
+    recipe: Recipe,
+    out: Path,
+    benchmarks: Benchmarks | None = None,
+    limit: int | None = None,
+    blind: bool = False,
+) -> dict[str, Any]:
+    """Like ``evaluate``, with a model that is already loaded; ``out`` is the folder for results and predictions."""
+    from rich.console import Console
+
+    if limit is not None and limit < 1:
+        raise MmllmError(f"--limit {limit} leaves no question; give at least 1.")
+    chosen = _opened(recipe.eval.benchmarks if benchmarks is None else benchmarks)
+    file, console = out / "results.json", Console()
+    results = _begun(file, generator, recipe)
+    with _progress(console) as progress:
+        usage = Usage(dict(generator.assembly.connectors.items()), out, results["checkpoint"])
+        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, progress, usage)
+        for benchmark in chosen:
+            entry = session.entry(benchmark, blind or recipe.eval.blind)
+            results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
+            _write(file, results)
+    _show(console, {benchmark.name: results["benchmarks"][benchmark.name] for benchmark in chosen}, file)
+    usage.show(console)
+    return results
+
+
+def _with_blind(entry: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keep the blind score of an earlier evaluation of the same questions where this one was not asked for any."""
+    if before is None or entry["blind"] is not None or any(before[word] != entry[word] for word in ("key", "n")):
+        return entry
+    return entry | {word: value for word, value in before.items() if word.startswith("blind")}
+
+
+def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
+    """All benchmarks, opened before anything is asked, so that a missing file is said at once."""
+    if not benchmarks:
+        known = ", ".join(registry.table("benchmarks"))
+        raise MmllmError(f"No benchmark to evaluate: name some under eval.benchmarks or --benchmarks; known: {known}.")
+    opened = []
+    for name, arguments in benchmarks.items():
+        try:
+            opened.append(registry.load("benchmarks", name)(**arguments))
+        except registry.UnknownName as error:
+            raise MmllmError(str(error)) from error
+        except TypeError as error:
+            known = ", ".join(registry.parameters("benchmarks", name))
+            raise MmllmError(f"eval.benchmarks.{name}: {error}; its arguments are {known}.") from error
+    return opened
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all benchmarks of one evaluation share."""
+
+    generator: Generator
+    settings: Eval
+    out: Path
+    model: str
+    """Digest of the weights."""
+    limit: int | None
+    progress: Progress
+    usage: Usage
+
+    def entry(self, benchmark: Benchmark, blind: bool) -> dict[str, Any]:
+        """The entry of one benchmark in ``results.json``."""
+        n = len(benchmark) if self.limit is None else min(self.limit, len(benchmark))
+        questions = [benchmark[index] for index in range(n)]
+        if len({question.sample.name for question in questions}) < n:
+            raise MmllmError(f"{benchmark.name}: two questions of {benchmark.files[0]} have the same id.")
+        decoding = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
+        files = digests.of_files(benchmark.files)
+        key = digests.of_value([self.model, benchmark.prompt, decoding, files])
+        seen = self._predict(benchmark, questions, "", key)
+        guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
+        without = summary(guessed) if guessed else {}
+        return {
+            "metric": benchmark.metric,
+            "variant": benchmark.variant or None,
+            **summary(seen),
+            "kinds": _kinds(seen),
+            "blind": without.get("score"),
+            "blind_interval": without.get("interval"),
+            "blind_unparsed": without.get("unparsed"),
+            "total": len(benchmark),
+            "limit": self.limit,
+            "prompt": benchmark.prompt,
+            "decoding": decoding,
+            "files": files,
+            "key": key,
+        }
+
+    def _predict(self, benchmark: Benchmark, questions: Sequence[Question], mode: str, key: str) -> list[Prediction]:
+        """Predictions with the picture (mode ``""``) or without it (``blind``), under a line of progress."""
+        name = f"{benchmark.name}.{mode}" if mode else benchmark.name
+        task = self.progress.add_task(name, total=len(questions))
+        answered = predict(
+            self.generator,
+            benchmark,
+            questions,
+            self.out / "predictions" / f"{name}.jsonl",
+            key,
+            self.settings.batch,
+            self.settings.max_new_tokens,
+            lambda more: self.progress.advance(task, more),
+        )
+        self.usage.take(None if mode else benchmark.name)
+        return answered
+
+
+def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Mean score, n, interval, unparsed and failed: every question is in the denominator."""
+    scores = [prediction.score for prediction in predictions]
+    return {
+        "score": sum(scores) / len(scores),
+        "n": len(scores),
+        "interval": list(interval(scores)),
+        "unparsed": sum(not prediction.parsed for prediction in predictions),
+        "failed": sum(prediction.error is not None for prediction in predictions),
+    }
+
+
+def _kinds(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    """Mean score and number of questions of each kind; those of "causal: why" also count under "causal"."""
+    groups: dict[str, list[float]] = {}
+    for prediction in predictions:
+        for kind in {prediction.kind, prediction.kind.partition(PART_OF)[0]}:
+            groups.setdefault(kind, []).append(prediction.score)
+    return {kind: {"score": sum(v) / len(v), "n": len(v)} for kind, v in sorted(groups.items()) if kind}
+
+
+def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
+    """Results so far where the file is about the same weights, else empty ones."""
+    import torch
+    import transformers
+
+    from mmllm.recipe.load import digest
+
+    parts = digests.of_parts(generator.assembly)
+    model = digests.of_value(parts)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {
+        "recipe": {"name": recipe.name, "digest": digest(recipe)},
+        "checkpoint": model,
+        "digests": parts,
+        "machine": {
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "device": str(generator.assembly.device),
+        },
+        "benchmarks": before["benchmarks"] if before.get("checkpoint") == model else {},
+    }
+
+
+def _write(path: Path, results: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def _progress(console: Any) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description:>24}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+def _show(console: Any, entries: Mapping[str, Mapping[str, Any]], file: Path) -> None:
+    """One line per benchmark."""
+    from rich.table import Table
+
+    # "failed" only where there is something to say, so that the table fits a terminal of 80 columns
+    counts = ["n", "unparsed", *(["failed"] if any(entry["failed"] for entry in entries.values()) else [])]
+    table = Table("benchmark", "metric", title=str(file), title_justify="left")
+    for name in ("score", "95 %", "blind", *counts):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, entry in entries.items():
+        low, high = entry["interval"]
+        blind = "-" if entry["blind"] is None else f"{entry['blind']:.3f}"
+        numbers = [f"{entry['score']:.3f}", f"{low:.3f}-{high:.3f}", blind, *(str(entry[word]) for word in counts)]
+        table.add_row(name, entry["metric"], *numbers)
+    console.print(table)
