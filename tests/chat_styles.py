@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mmllm.batches.prompt import Prompt
+from mmllm.messages.tokenize import Prompt
 from mmllm.types import IGNORE, Message, Sample
 
 TEMPLATES = Path(__file__).parent / "templates"

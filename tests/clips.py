@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, Message, Sample
 from tests.parts import tiny_llm

@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
 from mmllm.connectors.any2point import Any2PointConnector
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.graph_adapter import GraphAdapterConnector
@@ -26,6 +25,7 @@ from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.hf_audio import HfAudioEncoder
 from mmllm.encoders.points import PointsEncoder
 from mmllm.encoders.text_graph import TextGraphEncoder
+from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, Message, Sample

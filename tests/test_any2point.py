@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
 from mmllm.connectors.any2point import Any2PointConnector
 from mmllm.connectors.any2point_tokens import PointTokenizer
 from mmllm.connectors.any2point_views import groups, interpolated, projected, rotations, views_of, voxels
 from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points import PointsEncoder
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state

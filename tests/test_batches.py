@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import Inputs, encode, finish, plan
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import Inputs, encode, finish, plan
+from mmllm.messages.tokenize import Prompter
 from mmllm.types import IGNORE, MediaError, Message, MmllmError, Sample, SampleError
 from tests.parts import tiny_tokenizer
 

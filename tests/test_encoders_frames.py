@@ -13,11 +13,11 @@ from PIL import Image
 
 from mmllm import registry
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import finish, plan
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import finish, plan
 from mmllm.encoders.frames import FramesEncoder, image_encoder, tiny_clip
 from mmllm.encoders.video_reading import VideoReading
 from mmllm.encoders.video_writing import mp4
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder

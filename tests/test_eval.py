@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmllm import cli
-from mmllm.batches.encode import Encoded
+from mmllm.batches.sample import Encoded
 from mmllm.checkpoints.store import Manifest, commit
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.encoders.hf_vision import HfVisionEncoder

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 
 from mmllm import registry
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
 from mmllm.connectors.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.graph_tokens import GraphTokensConnector
 from mmllm.datasets import planetoid, text_attributed_graph
 from mmllm.encoders.graph_states import write_tiny_model
 from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
+from mmllm.messages.tokenize import Prompter
 from mmllm.mini.graph_data import write_graph
 from mmllm.model.build import build
 from mmllm.model.model import Assembly

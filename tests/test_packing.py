@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmllm.batches.encode import encode
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal, split
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
+from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Message, MmllmError, Sample, SampleError
 from tests.parts import tiny_tokenizer
 from tests.test_batches import Counting

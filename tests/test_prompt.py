@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mmllm.batches.prompt import Prompter
+from mmllm.messages.tokenize import Prompter
 from mmllm.types import IGNORE, Message, MmllmError, Sample, SampleError
 from tests.chat_styles import CHATML, SPANS, STYLES, TURNS, ids_text, label_spans, sample_of, style_tokenizer
 

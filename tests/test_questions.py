@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.batches.prompt import Prompt, Prompter
+from mmllm.messages.tokenize import Prompt, Prompter
 from mmllm.model import context
 from mmllm.model.model import Assembly
 from mmllm.types import Message

@@ -10,9 +10,9 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
 from mmllm.encoders.hf_audio import wav
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder

@@ -12,11 +12,11 @@ import transformers
 from torch import Tensor
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import encode
 from mmllm.connectors.text_memory import TextMemoryConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.document import DocumentEncoder
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state

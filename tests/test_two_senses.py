@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import finish, plan
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import finish, plan
 from mmllm.generation.generator import Decoding, Generator
+from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Message, Sample, SampleError

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import Encoded, encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import Encoded, encode
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.encoders.encoder import Encoder
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, Message, Sample
 from tests.assemblies import tiny_encoder

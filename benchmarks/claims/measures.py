@@ -48,8 +48,8 @@ class AnswerLoss:
         from benchmarks.claims.tasks import benchmark_of
         from mmllm import registry
         from mmllm.batches.collate import collate
-        from mmllm.batches.encode import encode
-        from mmllm.batches.prompt import Prompter
+        from mmllm.batches.sample import encode
+        from mmllm.messages.tokenize import Prompter
         from mmllm.types import Message
 
         write_task(self.task)
@@ -111,8 +111,8 @@ def _perplexity(assembly: Assembly, kept: TextKept) -> float:
     import torch
 
     from mmllm.batches.collate import collate
-    from mmllm.batches.encode import encode
-    from mmllm.batches.prompt import Prompter
+    from mmllm.batches.sample import encode
+    from mmllm.messages.tokenize import Prompter
 
     prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
     encoded = [encode(row, prompter, readers, assembly.llm.context, train=True) for row in _rows(kept, answered=True)]

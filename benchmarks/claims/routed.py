@@ -15,7 +15,7 @@ from benchmarks.claims.data import write_task
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
-    from mmllm.batches.encode import Encoded
+    from mmllm.batches.sample import Encoded
     from mmllm.connectors.moe_lora import MoeLoraConnector
     from mmllm.model.model import Assembly
 
@@ -75,8 +75,8 @@ class PartsRight:
 
 def _encoded(assembly: Assembly, task: str) -> list[Encoded]:
     """Questions with answers; the source of each is its kind, as if it were training data of that key."""
-    from mmllm.batches.encode import finish, plan
-    from mmllm.batches.prompt import Prompter
+    from mmllm.batches.sample import finish, plan
+    from mmllm.messages.tokenize import Prompter
     from mmllm.types import Message, Sample
 
     prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()

@@ -41,8 +41,8 @@ def _flops(assembly: Assembly, sample: Sample) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from mmllm.batches.collate import collate
-    from mmllm.batches.encode import encode
-    from mmllm.batches.prompt import Prompter
+    from mmllm.batches.sample import encode
+    from mmllm.messages.tokenize import Prompter
 
     readers = assembly.readers()
     prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources))

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import torch
 
-from mmllm.batches.encode import Encoded, Inputs, Reader
+from mmllm.batches.sample import Encoded, Inputs, Reader
 from mmllm.types import Batch
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import Encoded, Plan, Reader, finish, plan
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal, split
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import Encoded, Plan, Reader, finish, plan
+from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, MmllmError, Sample, SampleError
 
 _JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones

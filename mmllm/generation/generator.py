@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.batches.encode import Encoded, encode
-from mmllm.batches.prompt import Prompter
+from mmllm.batches.sample import Encoded, encode
 from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.messages.tokenize import Prompter
 from mmllm.model import context
 from mmllm.types import Sample, TooLongError
 

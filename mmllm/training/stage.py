@@ -13,9 +13,9 @@ import torch
 from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.prompt import Prompter
 from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.store import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mmllm.batches.prompt import Prompt, Prompter
+from mmllm.messages.tokenize import Prompt, Prompter
 from mmllm.types import IGNORE, MediaError, Sample, SampleError, TooLongError, UnreadableError
 
 if TYPE_CHECKING:

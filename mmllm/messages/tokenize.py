@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmllm.batches.template import ChatTemplate, Span
+from mmllm.messages.template import ChatTemplate, Span
 from mmllm.types import IGNORE, Message, MmllmError, Sample, SampleError
 
 if TYPE_CHECKING:

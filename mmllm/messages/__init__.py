@@ -1,0 +1,1 @@
+"""Messages: chat templates, and conversations as tokens with their labels and placeholders."""
