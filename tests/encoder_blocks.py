@@ -13,8 +13,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from mmllm.encoders.block_parts import blocks_of
-from mmllm.encoders.inside import Inside
+from mmllm.encoders.blocks import blocks_of
+from mmllm.encoders.hook_points import Inside
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 

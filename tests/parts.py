@@ -3,7 +3,7 @@
 Use: ``from tests.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer, tiny_clip_folder``. Everything is random,
 offline and takes milliseconds; folders are in ``save_pretrained`` format, so the ordinary loaders read them.
 
-- ``tiny_llm(family)`` -> ``mmllm.llms.hf.CausalLM``; ``FAMILIES`` lists the names (``llama``, ``gemma2``, ...)
+- ``tiny_llm(family)`` -> ``mmllm.llms.causal_lm.CausalLM``; ``FAMILIES`` lists the names (``llama``, ``gemma2``, ...)
 - ``tiny_model(family)`` -> the plain transformers model with the same weights as ``tiny_llm(family)``
 - ``tiny_llm_folder(tmp, family)`` -> folder that ``llm: {path: ...}`` accepts (model + tokenizer)
 - ``tiny_tokenizer()`` -> fast tokenizer with a ChatML template that has ``{% generation %}`` marks
@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
-    from mmllm.llms.hf import CausalLM
+    from mmllm.llms.causal_lm import CausalLM
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -105,7 +105,7 @@ def tiny_model(family: str = "llama", seed: int = 0, **changes: Any) -> PreTrain
 
 def tiny_llm(family: str = "llama", seed: int = 0, **changes: Any) -> CausalLM:
     """The wrapper around ``tiny_model(family)`` with ``tiny_tokenizer()``."""
-    from mmllm.llms.hf import CausalLM
+    from mmllm.llms.causal_lm import CausalLM
 
     return CausalLM(tiny_model(family, seed, **changes), tiny_tokenizer())
 

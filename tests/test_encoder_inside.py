@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from mmllm.encoders.inside import Inside
+from mmllm.encoders.hook_points import Inside
 from mmllm.hooks import Handle
 from mmllm.types import MmllmError
 from tests.encoder_blocks import MODELS, Model

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.bottleneck import ACTIVATIONS, Bottleneck
 from mmllm.connectors.encoder_adapter import EncoderAdapter, pass_of
 from mmllm.connectors.mixture_of_adapters import Gate
 from mmllm.hooks import Handle
+from mmllm.hooks.points import Encoder, Inside
 from mmllm.types import MmllmError, SampleError
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.connector import at_rest
 from mmllm.connectors.encoder_adapter import EncoderAdapter, pass_of
 from mmllm.connectors.real_batch_norm import RealBatchNorm
 from mmllm.hooks import Handle
+from mmllm.hooks.points import Encoder, Inside
 from mmllm.types import EncoderPass, MmllmError
 
 

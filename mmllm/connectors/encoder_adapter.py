@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.connector import Attached, Connector
 from mmllm.hooks import Handle
+from mmllm.hooks.points import Encoder, Inside
 from mmllm.types import EncoderPass, MmllmError
 
 BLOCKS = ("all", "top half")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.connector import at_rest
 from mmllm.connectors.encoder_adapter import EncoderAdapter, clips, pass_of, unclipped
 from mmllm.hooks import Handle
+from mmllm.hooks.points import Encoder, Inside
 from mmllm.types import EncoderPass, MmllmError
 
 PLACES = {"both": ("attention", "mlp"), "attention": ("attention",), "mlp": ("mlp",)}

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from mmllm.connectors.adapted_encoder import Encoder, Inside
 from mmllm.connectors.bottleneck import ACTIVATIONS
 from mmllm.connectors.encoder_adapter import EncoderAdapter
 from mmllm.hooks import Handle
+from mmllm.hooks.points import Encoder, Inside
 from mmllm.types import MmllmError
 
 SHARE = ("all", "down", "up", "none")

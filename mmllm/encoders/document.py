@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from mmllm.encoders.block_parts import blocks_of
+from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.inside import Inside
+from mmllm.encoders.hook_points import Inside
 from mmllm.hooks import Handle
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 

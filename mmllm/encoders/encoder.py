@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmllm.encoders.inside import Inside
+from mmllm.encoders.hook_points import Inside
 from mmllm.types import EncoderPass, Features, MmllmError
 
 

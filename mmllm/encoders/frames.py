@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm import registry
 from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.hook_points import Inside
 from mmllm.encoders.image_encoder import ImageEncoder
-from mmllm.encoders.inside import Inside
 from mmllm.encoders.video_reading import VideoReading
 from mmllm.encoders.video_writing import mp4
 from mmllm.registry import EncoderPart

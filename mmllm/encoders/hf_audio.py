@@ -20,7 +20,7 @@ from mmllm.encoders.audio_loading import load_audio
 from mmllm.encoders.audio_models import recorded
 from mmllm.encoders.audio_reading import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
 from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.inside import Inside
+from mmllm.encoders.hook_points import Inside
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 
 Frequencies = Literal["mean", "keep"]

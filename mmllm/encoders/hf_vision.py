@@ -21,10 +21,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from mmllm.encoders.block_parts import blocks_of
+from mmllm.encoders.blocks import blocks_of
+from mmllm.encoders.hook_points import Inside
 from mmllm.encoders.image_encoder import ImageEncoder, centre, square_canvas
 from mmllm.encoders.image_reading import MAX_PIXELS
-from mmllm.encoders.inside import Inside
 from mmllm.types import MmllmError
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")

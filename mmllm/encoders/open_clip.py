@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmllm.encoders.hook_points import Inside
 from mmllm.encoders.image_encoder import ImageEncoder
 from mmllm.encoders.image_reading import MAX_PIXELS
-from mmllm.encoders.inside import Inside
 from mmllm.types import MmllmError
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.inside import Inside
+from mmllm.encoders.hook_points import Inside
 from mmllm.encoders.points_backbone import load_backbone
 from mmllm.encoders.points_reading import MAX_BYTES, MAX_POINTS, read_points
 from mmllm.encoders.points_sampling import farthest_first, filled_up, on_unit_sphere

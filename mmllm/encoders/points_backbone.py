@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from mmllm.encoders.block_parts import blocks_of
+from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.hf_vision import load_vision
 from mmllm.encoders.open_clip import needs_quick_gelu
 from mmllm.types import MmllmError

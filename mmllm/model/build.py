@@ -9,7 +9,7 @@ import torch
 from mmllm import registry
 from mmllm.connectors.connector import Connector
 from mmllm.encoders.encoder import Encoder
-from mmllm.llms.hf import CausalLM
+from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import Assembly, seed_for
 from mmllm.recipe import part_arguments
 from mmllm.recipe.models import Recipe

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmllm.llms.hf import CausalLM
+from mmllm.llms.causal_lm import CausalLM
 from mmllm.types import IGNORE
 
 CHUNK_LOGITS = 2**25

@@ -15,7 +15,7 @@ from torch import nn
 
 from mmllm.connectors.connector import Connector, Handle
 from mmllm.encoders.encoder import Encoder
-from mmllm.llms.hf import CausalLM
+from mmllm.llms.causal_lm import CausalLM
 from mmllm.model import context
 from mmllm.model.inputs import Reader
 from mmllm.model.loss import label_nll

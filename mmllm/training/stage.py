@@ -109,8 +109,8 @@ class StageTraining:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
         if start.manifest.world != distributed.world():
             raise CheckpointError(
-                f"{start.path} was written by {start.manifest.world} ranks and this run has {distributed.world()}: inside a "
-                f"stage the number cannot change; run it with {start.manifest.world}, or remove {self.folder} to "
+                f"{start.path} was written by {start.manifest.world} ranks and this run has {distributed.world()}: inside "
+                f"a stage the number cannot change; run it with {start.manifest.world}, or remove {self.folder} to "
                 "start this stage again"
             )
         state = read_json(start.path / f"state-rank{rank()}.json")

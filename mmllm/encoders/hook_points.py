@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmllm import hooks
-from mmllm.encoders.block_parts import BlockParts
+from mmllm.encoders.blocks import BlockParts
 from mmllm.hooks import Change, ChangeOutput, Handle
 from mmllm.types import MmllmError
 

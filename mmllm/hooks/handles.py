@@ -1,6 +1,6 @@
 """How a connector works inside a frozen model: hooks and replacements on instances, each undone by its handle.
 
-Used by `llms/inside.py` and `encoders/inside.py`.
+Used by `llms/hook_points.py` and `encoders/hook_points.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What connectors inside an encoder ask of it: the part of ``encoders/encoder.py`` and ``encoders/inside.py`` they use.
+"""What connectors inside an encoder ask of it: the part of ``encoders/encoder.py`` and ``encoders/hook_points.py`` they use.
 
 Connectors and encoders do not import each other; the assembly hands one to the other.
 """
@@ -18,7 +18,7 @@ AddBeside = Callable[[Tensor, Tensor], Tensor]
 
 
 class Inside(Protocol):
-    """The blocks of one encoder; what each hook does stands in ``encoders/inside.py``."""
+    """The blocks of one encoder; what each hook does stands in ``encoders/hook_points.py``."""
 
     n_blocks: int
     dim: int

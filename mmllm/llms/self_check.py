@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from mmllm.types import MmllmError
 
 if TYPE_CHECKING:
-    from mmllm.llms.hf import CausalLM
+    from mmllm.llms.causal_lm import CausalLM
 
 LENGTHS = (5, 3)
 """Tokens of the two conversations of the check."""

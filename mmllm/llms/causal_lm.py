@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from mmllm import hooks
 from mmllm.llms.attention import ATTENTION, Extend, Packing, register
-from mmllm.llms.check import check_logits, reference_logits
 from mmllm.llms.head import head_of
-from mmllm.llms.inside import Inside
+from mmllm.llms.hook_points import Inside
+from mmllm.llms.self_check import check_logits, reference_logits
 from mmllm.types import MmllmError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
