@@ -14,7 +14,7 @@ from serve.schema import ApiError, ChatMessage, ChatRequest
 from serve.senses import SENSES, listed
 
 if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
+    from mmllm.encoders.base import Encoder
     from mmllm.generation.generator import Generator
 
 

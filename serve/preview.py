@@ -27,7 +27,7 @@ from serve.parts import MediaContent, modality_of, url_of
 from serve.schema import ApiError
 
 if TYPE_CHECKING:
-    from mmllm.encoders.graph_reading import Graph
+    from mmllm.processors.graph_files import Graph
 
 FRAMES = 6
 """Of a video, at most."""
@@ -74,7 +74,7 @@ class Previewer:
     """Previews of what one served model takes."""
 
     def __init__(self, inputs: Inputs, limits: Limits) -> None:
-        from mmllm.encoders.video_reading import VideoReading
+        from mmllm.processors.video import VideoReading
 
         self.inputs, self.limits = inputs, limits
         self._clips = VideoReading(
@@ -116,7 +116,7 @@ class Previewer:
 
     def audio(self, item: bytes) -> Preview:
         """Waveform and spectrogram of what an encoder at 16 kHz hears."""
-        from mmllm.encoders.audio_reading import read_sound
+        from mmllm.processors.audio import read_sound
 
         samples = read_sound(item, RATE, self.limits.max_seconds)
         caption = f"sound of {len(samples) / RATE:.1f} s"
@@ -151,7 +151,7 @@ def graph(item: bytes | Path) -> Preview:
 
 def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
     """The graph of a file or folder, and the node it is about; MediaError where there is none."""
-    from mmllm.encoders.graph_reading import graph_of_folder, graph_of_json, split_node
+    from mmllm.processors.graph_files import graph_of_folder, graph_of_json, split_node
 
     if isinstance(item, bytes):
         found = graph_of_json(item, "The graph", *MOST)
@@ -165,7 +165,7 @@ def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
 
 def points(item: bytes) -> Preview:
     """The cloud (of a mesh, points on its faces), as far as ``drawing`` draws it."""
-    from mmllm.encoders.points_reading import read_points
+    from mmllm.processors.points import read_points
 
     cloud = read_points(item, drawing.DRAWN_POINTS, 0).numpy()
     spans = " x ".join(f"{span:.3g}" for span in np.ptp(cloud, axis=0))

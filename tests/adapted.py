@@ -19,10 +19,10 @@ from mmllm.connectors.connector import Connector
 from mmllm.connectors.mixture_of_adapters import MixtureOfAdaptersConnector
 from mmllm.connectors.ted_adapter import TedAdapterConnector
 from mmllm.connectors.vl_adapter import VlAdapterConnector
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.hf_vision import HfVisionEncoder
 from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.types import EncoderPass, Features, MmllmError
 
 LLM = SimpleNamespace(dim=32)

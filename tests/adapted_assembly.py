@@ -6,8 +6,8 @@ from copy import deepcopy
 
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
-from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.open_clip import OpenClipEncoder
+from mmllm.encoders.base import Encoder
+from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.model.model import Assembly, seed_for
 from tests.adapted import variant
 from tests.assemblies import Row, tiny_encoder

@@ -14,7 +14,7 @@ from torch import nn
 from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.connectors.pool import PoolConnector
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch
 from tests.parts import tiny_llm

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from mmllm.encoders.video_reading import Clip, VideoReading
+from mmllm.processors.video import Clip, VideoReading
 
 LIMITS: dict[str, Any] = {
     "frames": 8, "fps": None, "timeout": 20.0, "max_pixels": 4_000_000, "max_seconds": 600.0,

@@ -12,7 +12,7 @@ from torch import nn
 from mmllm import registry
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import Assembly, seed_for
 from mmllm.types import Batch, Features
 from tests.assemblies import Row, batch_of, tiny_encoder

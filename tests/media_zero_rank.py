@@ -20,11 +20,11 @@ from mmllm.connectors.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.text_memory import TextMemoryConnector
 from mmllm.connectors.window_resampler import WindowResamplerConnector
+from mmllm.encoders.audio.hf_audio import HfAudioEncoder
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
-from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.hf_audio import HfAudioEncoder
+from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.points import PointsEncoder
-from mmllm.encoders.text_graph import TextGraphEncoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import Assembly

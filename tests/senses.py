@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.mlp import MlpConnector
-from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.base import Encoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
 from mmllm.model.model import Assembly
 from mmllm.types import Features, MediaError

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from mmllm.connectors.mlp import MlpConnector
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
 from mmllm.model.model import Assembly
 from serve.media import Limits

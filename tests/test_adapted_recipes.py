@@ -11,8 +11,8 @@ import torch
 import transformers
 from PIL import Image
 
-from mmllm.encoders.frames import tiny_clip
-from mmllm.encoders.hf_audio import wav
+from mmllm.encoders.audio.hf_audio import wav
+from mmllm.encoders.video.frames import tiny_clip
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import set_trainable

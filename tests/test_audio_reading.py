@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmllm.encoders.audio_reading import WORKERS, read_sound, resampled_length, sound_length
+from mmllm.processors.audio import WORKERS, read_sound, resampled_length, sound_length
 from mmllm.types import MediaError
 
 RATE = 16_000

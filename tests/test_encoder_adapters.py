@@ -14,7 +14,7 @@ from mmllm.connectors.bottleneck import Bottleneck
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.mixture_of_adapters import MixtureOfAdaptersConnector
 from mmllm.connectors.vl_adapter import VlAdapterConnector
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.types import MmllmError, SampleError
 from tests.adapted import Bands, Whispered, encoder, inputs_of, randomise
 

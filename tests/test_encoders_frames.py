@@ -14,12 +14,12 @@ from PIL import Image
 from mmllm import registry
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import finish, plan
-from mmllm.encoders.frames import FramesEncoder, image_encoder, tiny_clip
-from mmllm.encoders.video_reading import VideoReading
-from mmllm.encoders.video_writing import mp4
+from mmllm.encoders.video.frames import FramesEncoder, image_encoder, tiny_clip
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
+from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.video import VideoReading
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.types import MediaError, Message, MmllmError, RecipeError, Sample

@@ -11,7 +11,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.types import MmllmError
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}

@@ -10,8 +10,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from mmllm.encoders.image_encoder import centre, square_canvas
-from mmllm.encoders.image_reading import FORMATS, open_image
+from mmllm.encoders.image.vit_base import centre, square_canvas
+from mmllm.processors.image import FORMATS, open_image
 from mmllm.types import MediaError
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from mmllm.encoders.open_clip import OpenClipEncoder, needs_quick_gelu
+from mmllm.encoders.image.open_clip import OpenClipEncoder, needs_quick_gelu
 from mmllm.types import MmllmError
 
 VISION = {"image_size": 28, "patch_size": 7, "width": 32, "head_width": 8, "layers": 4}

@@ -15,9 +15,9 @@ import transformers
 from mmllm.connectors.any2point_tokens import nearest
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.points import PointsEncoder
-from mmllm.encoders.points_backbone import load_backbone
-from mmllm.encoders.points_reading import read_points
-from mmllm.encoders.points_sampling import farthest_first, filled_up, on_faces, on_unit_sphere
+from mmllm.encoders.points.backbone import load_backbone
+from mmllm.encoders.points.sampling import farthest_first, filled_up, on_faces, on_unit_sphere
+from mmllm.processors.points import read_points
 from mmllm.types import MediaError, MmllmError
 
 SQUARE = "0 0 0\n2 0 0\n2 2 0\n0 2 0\n"

@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmllm.encoders import graph_reading
-from mmllm.encoders.graph_states import main, states_file, write_states, write_tiny_model
-from mmllm.encoders.text_graph import TextGraphEncoder
+from mmllm.encoders.graph.states import main, states_file, write_states, write_tiny_model
+from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.types import MediaError, MmllmError
 
 

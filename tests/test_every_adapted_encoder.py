@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmllm.connectors.connector import Connector
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from tests.adapted import ADAPTERS, FAKES, SETTINGS, encoder, inputs_of, randomise, registered, variant
 
 PAIRS = [(name, kind) for name in (*FAKES, *registered()) for kind in ADAPTERS]

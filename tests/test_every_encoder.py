@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmllm import registry
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.types import MediaError, MmllmError
 
 NAMES = sorted(registry.table("encoders"))

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mmllm.batches.collate import collate
 from mmllm.connectors.mlp import MlpConnector
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator, Piece
 from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.model.model import Assembly

@@ -16,8 +16,8 @@ from mmllm.batches.sample import encode
 from mmllm.connectors.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.graph_tokens import GraphTokensConnector
 from mmllm.datasets import planetoid, text_attributed_graph
-from mmllm.encoders.graph_states import write_tiny_model
-from mmllm.encoders.text_graph import TextGraphEncoder
+from mmllm.encoders.graph.states import write_tiny_model
+from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.mini.graph_data import write_graph

@@ -19,7 +19,7 @@ from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.datasets.planetoid import Planetoid, write_tiny
 from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 from mmllm.datasets.text_attributed_graph import write_tiny as write_tables
-from mmllm.encoders.text_graph import TextGraphEncoder
+from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.evaluation.benchmarks.node_classification import NodeClassification
 from mmllm.mini.graph_data import write_graph
 from mmllm.mini.world.graphs import CLASSES, blocks, shuffled

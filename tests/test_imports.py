@@ -109,7 +109,7 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
         ("mmllm.encoders.x", "from mmllm.recipe.models import Part", ["recipe"]),
         ("mmllm.encoders.x", "from ..llms import hf", ["llms"]),
         ("mmllm.encoders.x", "from mmllm import checkpoint", ["checkpoint"]),
-        ("mmllm.encoders.x", "from mmllm.encoders.encoder import Encoder\nfrom mmllm.types import Features", []),
+        ("mmllm.encoders.x", "from mmllm.encoders.base import Encoder\nfrom mmllm.types import Features", []),
         ("mmllm.types", "from mmllm import registry", ["registry"]),
         ("mmllm.evaluation.run", "from mmllm.mini import demo", ["mini"]),
         ("mmllm.training.run", "import mmllm.cli", ["cli"]),

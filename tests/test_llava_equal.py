@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from mmllm.connectors.mlp import MlpConnector
-from mmllm.encoders.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch
 from tests.parts import tiny_llm, tiny_model, tiny_vision_folder

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from mmllm.encoders import media_worker
-from mmllm.encoders.media_process import MediaProcess, Workers
-from mmllm.encoders.media_worker import LENGTH, MEMORY
-from mmllm.encoders.video_reading import VideoReading
-from mmllm.encoders.video_writing import mp4
+from mmllm.processors.decoding import worker
+from mmllm.processors.decoding.process import MediaProcess, Workers
+from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.decoding.worker import LENGTH, MEMORY
+from mmllm.processors.video import VideoReading
 from mmllm.types import MediaError
 from tests.films import LIMITS, grey, shown
 
@@ -75,7 +75,7 @@ def test_a_library_that_never_comes_back_is_ended(endless) -> None:
 def test_a_library_that_never_comes_back_ends_even_if_nobody_waits_for_it(endless) -> None:
     """As where whoever asked was killed: an alarm of its own, 5 seconds after the time limit."""
     request = json.dumps({**endless, "bytes": 0, "timeout": -4.5}).encode()
-    with subprocess.Popen([sys.executable, "-m", media_worker.__name__], stdin=subprocess.PIPE) as worker:
+    with subprocess.Popen([sys.executable, "-m", worker.__name__], stdin=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         worker.stdin.write(LENGTH.pack(b"R", len(request)) + request)
         worker.stdin.flush()

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from mmllm.encoders.hf_audio import HfAudioEncoder
+from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.mini.audio import AudioPlan, train_audio
 from mmllm.mini.audio_lessons import COLUMN, LABELS, TOKENS, lesson
 from mmllm.mini.sound_data import write_sound

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from mmllm.datasets.chat_jsonl import ChatJsonl
-from mmllm.encoders.video_reading import VideoReading
 from mmllm.evaluation.benchmarks.mini_video import MiniVideo
 from mmllm.mini.video_data import write_video
 from mmllm.mini.world.render import INK
 from mmllm.mini.world.scenes import CELL
 from mmllm.mini.world.videos import KINDS, about_video, actors, draw_clip, place, video_held_out
 from mmllm.mini.world.words import SHAPES, TIMES, every_word
+from mmllm.processors.video import VideoReading
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_written_clips_are_read_as_they_were_drawn(folder) -> None:
     )  # fmt: skip
     rng = Random("a clip")
     frames, seconds = draw_clip(rng, actors(rng, 2, False))
-    from mmllm.encoders.video_writing import mp4
+    from mmllm.processors.decoding.video_writing import mp4
 
     clip = reading.read(mp4(frames, seconds, 14))
     reading.close()

@@ -11,7 +11,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.encoders.hf_audio import wav
+from mmllm.encoders.audio.hf_audio import wav
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable

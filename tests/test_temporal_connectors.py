@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmllm.connectors.connector import Connector
 from mmllm.connectors.pool import PoolConnector
 from mmllm.connectors.temporal_conv import TemporalConvConnector
-from mmllm.encoders.frames import tiny_clip
+from mmllm.encoders.video.frames import tiny_clip
 from mmllm.model.build import build
 from mmllm.model.project import said
 from mmllm.model.trainable import set_trainable

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mmllm.encoders.text_graph import TextGraphEncoder
+from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
 from mmllm.types import Message, Sample
 from serve.media import Limits

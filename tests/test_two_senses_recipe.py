@@ -15,8 +15,8 @@ from PIL import Image
 
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
-from mmllm.encoders.frames import tiny_clip
-from mmllm.encoders.hf_audio import wav
+from mmllm.encoders.audio.hf_audio import wav
+from mmllm.encoders.video.frames import tiny_clip
 from mmllm.evaluation.benchmarks.mini_together import MiniTogether
 from mmllm.mini.together_data import write_together
 from mmllm.model.build import build

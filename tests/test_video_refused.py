@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from mmllm.encoders.video_reading import VideoReading
-from mmllm.encoders.video_writing import mp4
+from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.video import VideoReading
 from mmllm.types import MediaError, MmllmError
 from tests.films import BACKENDS, FOLDER, LIMITS, by_backend, film, grey, real
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy
 import pytest
 
-from mmllm.encoders.bad_media import BadMedia
-from mmllm.encoders.frames import FramesEncoder
-from mmllm.encoders.video_decoding import within
-from mmllm.encoders.video_reading import VideoReading, segment
-from mmllm.encoders.video_writing import mp4
+from mmllm.encoders.video.frames import FramesEncoder
+from mmllm.processors.decoding.bad_media import BadMedia
+from mmllm.processors.decoding.video import within
+from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.video import VideoReading, segment
 from mmllm.types import MediaError
 
 SECONDS = [number / 5 for number in range(20)]

@@ -17,7 +17,7 @@ from mmllm.connectors.connector import Connector
 from mmllm.connectors.lora import LoraConnector
 from mmllm.connectors.mlp import MlpConnector
 from mmllm.connectors.pool import PoolConnector
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, Message, Sample

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmllm.connectors.iva import IvaConnector
 from mmllm.connectors.iva_turns import Turns
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.mini.world.words import CITIES, DAYS, ITEMS, NAMES, SOUNDS, TOPICS
 from mmllm.types import Features
 

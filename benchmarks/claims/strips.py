@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmllm.encoders.frames import FramesEncoder
+from mmllm.encoders.video.frames import FramesEncoder
 
 
 class Strips(FramesEncoder):

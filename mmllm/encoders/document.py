@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.encoder import Encoder
 from mmllm.encoders.hook_points import Inside
 from mmllm.hooks import Handle
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError

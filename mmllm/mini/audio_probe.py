@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmllm.encoders.hf_audio import HfAudioEncoder
+from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.mini.audio_lessons import COLUMN, LABELS, lesson
 from mmllm.mini.probe import fit_linear
 

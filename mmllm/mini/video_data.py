@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from mmllm.encoders.video_writing import mp4
 from mmllm.mini.rows import conversation, write_rows
 from mmllm.mini.world.described import Ask
 from mmllm.mini.world.videos import KINDS, Actor, about_video, actors, draw_clip
+from mmllm.processors.decoding.video_writing import mp4
 
 DESCRIBE = "describe the image."
 QUALITY = 14

@@ -8,7 +8,7 @@ import torch
 
 from mmllm import registry
 from mmllm.connectors.connector import Connector
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import Assembly, seed_for
 from mmllm.recipe import part_arguments

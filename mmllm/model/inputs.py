@@ -11,7 +11,7 @@ from mmllm.connectors.connector import Connector
 from mmllm.types import MediaError
 
 if TYPE_CHECKING:
-    from mmllm.encoders.encoder import Encoder
+    from mmllm.encoders.base import Encoder
 
 
 class Reader:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mmllm.connectors.connector import Connector, Handle
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model import context
 from mmllm.model.inputs import Reader

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.image_reading import MAX_PIXELS, open_image
+from mmllm.encoders.base import Encoder
+from mmllm.processors.image import MAX_PIXELS, open_image
 from mmllm.types import EncoderPass, Features, MmllmError
 
 Fit = Literal["squash", "pad", "crop"]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmllm.encoders.encoder import Encoder
-from mmllm.encoders.graph_reading import Graph
-from mmllm.encoders.graph_states import PAD, TextModel, states_file, states_of_texts, write_tiny_model
-from mmllm.encoders.graph_store import GraphStore
+from mmllm.encoders.base import Encoder
+from mmllm.encoders.graph.states import PAD, TextModel, states_file, states_of_texts, write_tiny_model
+from mmllm.processors.graph_files import Graph
+from mmllm.processors.graph_store import GraphStore
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 
 LOG = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 class TextGraphEncoder(Encoder):
     """Frozen states of a graph's nodes; the connector learns what they say to each other.
 
-    A media item is a JSON graph (path or bytes) or a folder (:mod:`mmllm.encoders.graph_reading`). A path may end in
+    A media item is a JSON graph (path or bytes) or a folder (:mod:`mmllm.processors.graph_files`). A path may end in
     ``#17``, and JSON may say ``"target": 17``: the node it is about. Then the item is the part of the graph around
     that node, the node itself first: of each node's neighbours at most ``fanout[hop]``, drawn by ``seed`` and node, so
     always the same ones. Without such a node it is the whole graph; more than ``max_nodes`` are an error, or with

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmllm.encoders.points_sampling import on_faces
+from mmllm.encoders.points.sampling import on_faces
 from mmllm.types import MediaError, MmllmError
 
 MAX_BYTES = 64 * 2**20

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmllm import hooks
-from mmllm.encoders.audio_reading import Samples
+from mmllm.processors.audio import Samples
 
 
 class AudioModel(nn.Module):

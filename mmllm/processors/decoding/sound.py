@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmllm.encoders.bad_media import BadMedia
+from mmllm.processors.decoding.bad_media import BadMedia
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,flv,asf,mp3,aac,ogg,flac,wav,aiff,amr"
 """Containers that are opened; playlists, which name other files, are not among them."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmllm.encoders.media_process import Workers
-from mmllm.encoders.sound_decoding import fault
+from mmllm.processors.decoding.process import Workers
+from mmllm.processors.decoding.sound import fault
 from mmllm.types import MediaError
 
 if TYPE_CHECKING:

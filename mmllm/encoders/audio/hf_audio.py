@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from mmllm.encoders.audio_loading import load_audio
-from mmllm.encoders.audio_models import recorded
-from mmllm.encoders.audio_reading import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.audio.loading import load_audio
+from mmllm.encoders.audio.models import recorded
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import Inside
+from mmllm.processors.audio import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 
 Frequencies = Literal["mean", "keep"]

@@ -23,8 +23,8 @@ from transformers import (
 
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.hook_points import Inside
-from mmllm.encoders.image_encoder import ImageEncoder, centre, square_canvas
-from mmllm.encoders.image_reading import MAX_PIXELS
+from mmllm.encoders.image.vit_base import ImageEncoder, centre, square_canvas
+from mmllm.processors.image import MAX_PIXELS
 from mmllm.types import MmllmError
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")

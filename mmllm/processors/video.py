@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy
 from numpy.typing import NDArray
 
-from mmllm.encoders.media_process import Workers
+from mmllm.processors.decoding.process import Workers
 from mmllm.types import MediaError, MmllmError
 
 Backend = Literal["decord", "pyav"]

@@ -17,7 +17,7 @@ from transformers import (
     WhisperModel,
 )
 
-from mmllm.encoders.audio_models import AstModel, AudioModel, WaveModel, WhisperEncoderModel
+from mmllm.encoders.audio.models import AstModel, AudioModel, WaveModel, WhisperEncoderModel
 from mmllm.types import MmllmError
 
 KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"

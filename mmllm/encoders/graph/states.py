@@ -1,6 +1,6 @@
 """Node states from a frozen text model: made in the forward of ``text_graph``, or once for a whole folder.
 
-``python -m mmllm.encoders.graph_states FOLDER --model M`` writes ``states-<digest>.safetensors`` beside the texts; the
+``python -m mmllm.encoders.graph.states FOLDER --model M`` writes ``states-<digest>.safetensors`` beside the texts; the
 digest is of model, settings and texts, so what was made for others is never read.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from mmllm import hooks
-from mmllm.encoders.graph_reading import states_of
+from mmllm.processors.graph_files import states_of
 from mmllm.types import MediaError, MmllmError
 
 PAD = -1
@@ -204,10 +204,10 @@ def _digest(model: nn.Module, tokenizer: Any, settings: Sequence[Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the states of one folder; a clear error is one line and exit code 2."""
-    from mmllm.encoders.graph_reading import graph_of_folder
-    from mmllm.encoders.text_graph import TextGraphEncoder
+    from mmllm.encoders.graph.text_graph import TextGraphEncoder
+    from mmllm.processors.graph_files import graph_of_folder
 
-    parser = argparse.ArgumentParser(prog="python -m mmllm.encoders.graph_states", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mmllm.encoders.graph.states", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", required=True, help="folder or hub id, as in the recipe")
     parser.add_argument("--pool", default="last", choices=("last", "mean"))

@@ -1,4 +1,4 @@
-"""The other side of ``media_worker.py``: starts it, asks it within a time limit, ends it where it hangs or crashes."""
+"""The other side of ``worker.py``: starts it, asks it within a time limit, ends it where it hangs or crashes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from threading import Semaphore
 from typing import Any
 
-from mmllm.encoders import media_worker
-from mmllm.encoders.media_worker import END, FRAME, LENGTH
+from mmllm.processors.decoding import worker
+from mmllm.processors.decoding.worker import END, FRAME, LENGTH
 from mmllm.types import MediaError, MmllmError
 
 PIECE = 2**20
@@ -31,7 +31,7 @@ class MediaProcess:
     def __init__(self) -> None:
         # -P: the folder it is started in, which may hold anything, is no place to import from.
         self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", media_worker.__name__],
+            [sys.executable, "-P", "-m", worker.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hf_vision import load_vision
-from mmllm.encoders.open_clip import needs_quick_gelu
+from mmllm.encoders.image.hf_vision import load_vision
+from mmllm.encoders.image.open_clip import needs_quick_gelu
 from mmllm.types import MmllmError
 
 KINDS = ("language", "image", "audio")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mmllm.encoders.graph_reading import (
+from mmllm.processors.graph_files import (
     EDGES,
     FOLDERS_FILE,
     MAX_BYTES,

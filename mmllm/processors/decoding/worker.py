@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy
 
-from mmllm.encoders.bad_media import BadMedia
-from mmllm.encoders.sound_decoding import sounds
-from mmllm.encoders.video_decoding import (
+from mmllm.processors.decoding.bad_media import BadMedia
+from mmllm.processors.decoding.sound import sounds
+from mmllm.processors.decoding.video import (
     Scan,
     check_limits,
     opened,

@@ -13,7 +13,7 @@ import numpy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mmllm.encoders.graph_links import Links
+from mmllm.processors.graph_links import Links
 from mmllm.types import MediaError
 
 MAX_BYTES = 16 * 2**20
@@ -23,7 +23,7 @@ EDGES = ("edges.npy", "edges.npz")
 FOLDERS_FILE = "graph.json"
 """Says whether a folder's edges have a direction; as a path it stands for the folder."""
 GIVEN = "states.safetensors"
-"""A folder's own node states; what a text model made is in files of :mod:`mmllm.encoders.graph_states`."""
+"""A folder's own node states; what a text model made is in files of :mod:`mmllm.encoders.graph.states`."""
 
 
 @dataclass(frozen=True)

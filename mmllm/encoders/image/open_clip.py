@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmllm.encoders.hook_points import Inside
-from mmllm.encoders.image_encoder import ImageEncoder
-from mmllm.encoders.image_reading import MAX_PIXELS
+from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.processors.image import MAX_PIXELS
 from mmllm.types import MmllmError
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}

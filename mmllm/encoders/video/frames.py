@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm import registry
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import Inside
-from mmllm.encoders.image_encoder import ImageEncoder
-from mmllm.encoders.video_reading import VideoReading
-from mmllm.encoders.video_writing import mp4
+from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.video import VideoReading
 from mmllm.registry import EncoderPart
 from mmllm.types import EncoderPass, Features, MmllmError
 

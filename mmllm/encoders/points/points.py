@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmllm.encoders.encoder import Encoder
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import Inside
-from mmllm.encoders.points_backbone import load_backbone
-from mmllm.encoders.points_reading import MAX_BYTES, MAX_POINTS, read_points
-from mmllm.encoders.points_sampling import farthest_first, filled_up, on_unit_sphere
+from mmllm.encoders.points.backbone import load_backbone
+from mmllm.encoders.points.sampling import farthest_first, filled_up, on_unit_sphere
 from mmllm.hooks import Handle
+from mmllm.processors.points import MAX_BYTES, MAX_POINTS, read_points
 from mmllm.types import EncoderPass, Features, MediaError, MmllmError
 
 FIXED_POINT = 32767

@@ -1,0 +1,1 @@
+"""Image encoders: ViTs of open_clip and transformers."""

@@ -1,0 +1,1 @@
+"""Decoding of video and sound in a process that can be killed; nothing here imports torch."""
