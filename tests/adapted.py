@@ -12,13 +12,13 @@ import transformers
 from torch import Tensor, nn
 
 from mmllm import registry
-from mmllm.connectors.adaptformer import AdaptformerConnector
-from mmllm.connectors.audio_adapter_fusion import AudioAdapterFusionConnector
-from mmllm.connectors.conformer_adapter import ConformerAdapterConnector
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.mixture_of_adapters import MixtureOfAdaptersConnector
-from mmllm.connectors.ted_adapter import TedAdapterConnector
-from mmllm.connectors.vl_adapter import VlAdapterConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.encoder_adapters.adaptformer import AdaptformerConnector
+from mmllm.connectors.encoder_adapters.audio_adapter_fusion import AudioAdapterFusionConnector
+from mmllm.connectors.encoder_adapters.conformer_adapter import ConformerAdapterConnector
+from mmllm.connectors.encoder_adapters.mixture_of_adapters import MixtureOfAdaptersConnector
+from mmllm.connectors.encoder_adapters.ted_adapter import TedAdapterConnector
+from mmllm.connectors.encoder_adapters.vl_adapter import VlAdapterConnector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.hook_points import Inside

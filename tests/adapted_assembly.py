@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.pool import PoolConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.model.model import Assembly, seed_for

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmllm.connectors.lora import LoraConnector
-from mmllm.connectors.mlp import MlpConnector
-from mmllm.connectors.pool import PoolConnector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch

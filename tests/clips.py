@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import Assembly

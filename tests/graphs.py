@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmllm.connectors.graph_adapter import GraphAdapterConnector
+from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
 from mmllm.types import Features
 
 DIM, LLM = 6, 10

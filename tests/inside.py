@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from mmllm import registry
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.pool import PoolConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import Assembly, seed_for
 from mmllm.types import Batch, Features

@@ -14,12 +14,12 @@ import torch.distributed as dist
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.connectors.any2point import Any2PointConnector
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.graph_adapter import GraphAdapterConnector
-from mmllm.connectors.graph_tokens import GraphTokensConnector
-from mmllm.connectors.text_memory import TextMemoryConnector
-from mmllm.connectors.window_resampler import WindowResamplerConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
+from mmllm.connectors.encoder_adapters.any2point.any2point import Any2PointConnector
+from mmllm.connectors.encoder_adapters.text_memory import TextMemoryConnector
+from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
+from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder

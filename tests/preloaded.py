@@ -8,8 +8,8 @@ import deepspeed  # noqa: E402, F401
 import transformers.models.clip.modeling_clip  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
 
-import mmllm.connectors.lora  # noqa: E402
-import mmllm.connectors.mlp  # noqa: E402
+import mmllm.connectors.llm_adapters.lora  # noqa: E402
+import mmllm.connectors.projectors.mlp  # noqa: E402
 import mmllm.datasets.chat_jsonl  # noqa: E402
 import mmllm.encoders.image.hf_vision  # noqa: E402
 import mmllm.training.run  # noqa: E402, F401

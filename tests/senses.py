@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator

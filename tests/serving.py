@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
 from mmllm.model.model import Assembly

@@ -11,10 +11,10 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.iva import IvaConnector
-from mmllm.connectors.temporal_aligner import TemporalAlignerConnector
-from mmllm.connectors.temporal_conv import TemporalConvConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
+from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.model import trainable
 from mmllm.types import Sample
 from tests.clips import assembly_of, clip, packed, talk

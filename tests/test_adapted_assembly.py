@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmllm.connectors.real_batch_norm import RealBatchNorm
+from mmllm.connectors.layers.batch_norm import RealBatchNorm
 from mmllm.model import trainable
 from tests.adapted import ADAPTERS, randomise
 from tests.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.bottleneck import Bottleneck
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.parallel_adapter import ParallelAdapterConnector
-from mmllm.connectors.series_adapter import SeriesAdapterConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.layers.bottleneck import Bottleneck
+from mmllm.connectors.llm_adapters.parallel_adapter import ParallelAdapterConnector
+from mmllm.connectors.llm_adapters.series_adapter import SeriesAdapterConnector
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
 from mmllm.types import MmllmError

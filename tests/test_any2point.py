@@ -15,9 +15,16 @@ from torch.nn import functional
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.connectors.any2point import Any2PointConnector
-from mmllm.connectors.any2point_tokens import PointTokenizer
-from mmllm.connectors.any2point_views import groups, interpolated, projected, rotations, views_of, voxels
+from mmllm.connectors.encoder_adapters.any2point.any2point import Any2PointConnector
+from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
+from mmllm.connectors.encoder_adapters.any2point.views import (
+    groups,
+    interpolated,
+    projected,
+    rotations,
+    views_of,
+    voxels,
+)
 from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points import PointsEncoder
 from mmllm.messages.tokenize import Prompter

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.model import trainable
 from mmllm.model.build import build
 from mmllm.model.loss import label_nll

@@ -11,9 +11,9 @@ from torch import Tensor
 from benchmarks.claims.experiment import Load
 from benchmarks.claims.meteora import EXPERIMENT, into_experts
 from benchmarks.claims.routed import _bits
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.lora import LoraConnector
-from mmllm.connectors.moe_lora import MoeLoraConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import trainable_state
 from tests.assemblies import Row, batch_of

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.conformer_adapter import ConformerAdapterConnector, ConformerModule
-from mmllm.connectors.real_batch_norm import RealBatchNorm
+from mmllm.connectors.encoder_adapters.conformer_adapter import ConformerAdapterConnector, ConformerModule
+from mmllm.connectors.layers.batch_norm import RealBatchNorm
 from mmllm.types import EncoderPass, MmllmError
 from tests.adapted import randomise
 

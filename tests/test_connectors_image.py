@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.connectors.c_abstractor import CAbstractorConnector
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.identity import IdentityConnector
-from mmllm.connectors.mlp import MlpConnector
-from mmllm.connectors.pixel_shuffle import PixelShuffleConnector
-from mmllm.connectors.pool import PoolConnector
-from mmllm.connectors.resampler import ResamplerConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.c_abstractor import CAbstractorConnector
+from mmllm.connectors.projectors.identity import IdentityConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
+from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.types import Features, MmllmError
 
 DIM, LLM = 6, 10

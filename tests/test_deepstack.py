@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.deepstack import DeepstackConnector
-from mmllm.connectors.dense_connector import DenseConnector
+from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
+from mmllm.connectors.projectors.dense_connector import DenseConnector
 from mmllm.generation.generator import Decoding
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, MmllmError

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.adaptformer import AdaptformerConnector
-from mmllm.connectors.audio_adapter_fusion import AudioAdapterFusionConnector, TaskAdapter
-from mmllm.connectors.bottleneck import Bottleneck
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.mixture_of_adapters import MixtureOfAdaptersConnector
-from mmllm.connectors.vl_adapter import VlAdapterConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.encoder_adapters.adaptformer import AdaptformerConnector
+from mmllm.connectors.encoder_adapters.audio_adapter_fusion import AudioAdapterFusionConnector, TaskAdapter
+from mmllm.connectors.encoder_adapters.mixture_of_adapters import MixtureOfAdaptersConnector
+from mmllm.connectors.encoder_adapters.vl_adapter import VlAdapterConnector
+from mmllm.connectors.layers.bottleneck import Bottleneck
 from mmllm.encoders.base import Encoder
 from mmllm.types import MmllmError, SampleError
 from tests.adapted import Bands, Whispered, encoder, inputs_of, randomise
@@ -163,7 +163,7 @@ def test_blocks_that_are_not_there(blocks: list[int]) -> None:
 
 
 def test_an_encoder_that_says_nothing_of_its_rows() -> None:
-    from mmllm.connectors.encoder_adapter import pass_of
+    from mmllm.connectors.encoder_adapters.block_adapter import pass_of
 
     with pytest.raises(MmllmError, match="Whispered does not say what its rows are"):
         pass_of(Whispered(), "ted_adapter")

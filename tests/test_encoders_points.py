@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from mmllm.connectors.any2point_tokens import nearest
+from mmllm.connectors.encoder_adapters.any2point.tokens import nearest
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.points import PointsEncoder
 from mmllm.encoders.points.backbone import load_backbone

@@ -13,7 +13,7 @@ import torch
 from mmllm import cli
 from mmllm.batches.sample import Encoded
 from mmllm.checkpoints.store import Manifest, commit
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes

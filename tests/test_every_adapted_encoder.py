@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
 from tests.adapted import ADAPTERS, FAKES, SETTINGS, encoder, inputs_of, randomise, registered, variant
 

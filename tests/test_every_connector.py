@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmllm import registry
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.types import Features, Pass
 
 DIM = 16

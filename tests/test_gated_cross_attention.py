@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.gated_cross_attention import GatedCrossAttentionConnector
+from mmllm.connectors.deep_fusion.gated_cross_attention import GatedCrossAttentionConnector
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, MmllmError
 from tests.assemblies import Row, batch_of, tiny_encoder

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from mmllm.batches.collate import collate
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator, Piece
 from mmllm.generation.sampling import AnswerText, Sampling

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from mmllm import registry
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.connectors.graph_adapter import GraphAdapterConnector
-from mmllm.connectors.graph_tokens import GraphTokensConnector
+from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
+from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
 from mmllm.datasets import planetoid, text_attributed_graph
 from mmllm.encoders.graph.states import write_tiny_model
 from mmllm.encoders.graph.text_graph import TextGraphEncoder

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.graph_disjoint import disjoint
-from mmllm.connectors.graph_tokens import GraphTokensConnector, distances, tree_positions, tree_slots
+from mmllm.connectors.base import Connector
+from mmllm.connectors.layers.graph_disjoint import disjoint
+from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector, distances, tree_positions, tree_slots
 from mmllm.types import Features, MmllmError
 from tests.graphs import DIM, GNNS, LLM, PAIRS, adapter, adjacency, features_of, one
 

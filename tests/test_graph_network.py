@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmllm.connectors.graph_adapter import GraphAdapterConnector
-from mmllm.connectors.graph_disjoint import disjoint
-from mmllm.connectors.graph_network import _convolutions
+from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
+from mmllm.connectors.layers.graph_disjoint import disjoint
+from mmllm.connectors.layers.graph_network import _convolutions
 from mmllm.types import Features, MmllmError
 from tests.graphs import GNNS, LLM, PAIRS, adapter, adjacency, features_of, one
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmllm.connectors.hydra import HydraConnector
-from mmllm.connectors.lora import LoraConnector
+from mmllm.connectors.llm_adapters.hydra import HydraConnector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.model.model import Assembly
 from mmllm.types import MmllmError
 from tests.assemblies import Row

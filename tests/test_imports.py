@@ -104,7 +104,7 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "found"),
     [
-        ("mmllm.encoders.x", "from mmllm.connectors.mlp import M", ["connectors"]),
+        ("mmllm.encoders.x", "from mmllm.connectors.projectors.mlp import M", ["connectors"]),
         ("mmllm.encoders.x", "def f():\n    import mmllm.recipe", ["recipe"]),
         ("mmllm.encoders.x", "from mmllm.recipe.models import Part", ["recipe"]),
         ("mmllm.encoders.x", "from ..llms import hf", ["llms"]),

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.inner_adaptor import PRIVATE, InnerAdaptorConnector
-from mmllm.connectors.pool import PoolConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.llm_adapters.inner_adaptor import PRIVATE, InnerAdaptorConnector
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.generation.generator import Decoding
 from mmllm.model.loss import label_nll
 from mmllm.model.model import Assembly

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.iva import IvaConnector
+from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
 from mmllm.generation.generator import Decoding, Generator
 from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch, Features, MmllmError, Sample

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmllm.connectors.layerwise import LayerwiseConnector
+from mmllm.connectors.deep_fusion.layerwise import LayerwiseConnector
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, MmllmError

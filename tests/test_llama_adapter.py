@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmllm.connectors.llama_adapter import LlamaAdapterConnector
-from mmllm.connectors.prompt_attention import extra_attention
-from mmllm.connectors.visual_prompts import VisualPrompts, divided
+from mmllm.connectors.deep_fusion.llama_adapter.llama_adapter import LlamaAdapterConnector
+from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import VisualPrompts, divided
+from mmllm.connectors.layers.prompt_attention import extra_attention
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import Assembly

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import Assembly
 from mmllm.types import IGNORE, Batch

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from mmllm.connectors.lora import LoraConnector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
 from mmllm.types import MmllmError

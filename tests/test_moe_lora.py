@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmllm.connectors.moe_experts import Experts
-from mmllm.connectors.moe_lora import MoeLoraConnector
-from mmllm.connectors.moe_routing import ALLOCATIONS, Routing, experts_per_block
-from mmllm.connectors.pool import PoolConnector
+from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
+from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
+from mmllm.connectors.llm_adapters.moe_lora.routing import ALLOCATIONS, Routing, experts_per_block
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import set_trainable
 from mmllm.types import MmllmError

@@ -12,10 +12,10 @@ from peft.tuners.lora.arrow import create_arrow_model
 from peft.tuners.lora.config import ArrowConfig
 from torch import nn
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.lora import LoraConnector
-from mmllm.connectors.peft import PeftConnector
-from mmllm.connectors.peft_export import export
+from mmllm.connectors.base import Connector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.connectors.llm_adapters.peft.export import export
+from mmllm.connectors.llm_adapters.peft.peft import PeftConnector
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import Assembly

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmllm.connectors.pill import PillConnector
+from mmllm.connectors.llm_adapters.pill import PillConnector
 from mmllm.model.model import Assembly
 from mmllm.types import MmllmError, Pass
 from tests.inside import ROWS, inside, per_row, randomise, rows_batch, states

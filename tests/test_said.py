@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.model.project import said
 from mmllm.types import Features, SampleError
 from tests.three_senses import Ragged

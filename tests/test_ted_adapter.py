@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.connectors.ted_adapter import Branch, TedAdapterConnector, TedLayer, before
+from mmllm.connectors.encoder_adapters.ted_adapter import Branch, TedAdapterConnector, TedLayer, before
 from mmllm.types import EncoderPass, MmllmError
 from tests.adapted import randomise
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnector
 from mmllm.model import trainable
 from mmllm.model.model import Assembly
 from mmllm.types import Batch, Features, MmllmError, Sample

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.pool import PoolConnector
-from mmllm.connectors.temporal_conv import TemporalConvConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.encoders.video.frames import tiny_clip
 from mmllm.model.build import build
 from mmllm.model.project import said

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.connectors.text_memory import TextMemoryConnector
+from mmllm.connectors.encoder_adapters.text_memory import TextMemoryConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.messages.tokenize import Prompter

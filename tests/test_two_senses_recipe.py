@@ -13,7 +13,7 @@ import torch
 import transformers
 from PIL import Image
 
-from mmllm.connectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.audio.hf_audio import wav
 from mmllm.encoders.video.frames import tiny_clip

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmllm.connectors.window_resampler import WindowResamplerConnector
+from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
 from mmllm.types import Features, MmllmError
 
 DIM = 16

@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
-from mmllm.connectors.connector import Connector
-from mmllm.connectors.lora import LoraConnector
-from mmllm.connectors.mlp import MlpConnector
-from mmllm.connectors.pool import PoolConnector
+from mmllm.connectors.base import Connector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import Assembly

@@ -18,7 +18,7 @@ ALPHA = (1e-2, 3e-2, 1e-1)
 def routed(finished: Finished) -> dict[str, float]:
     """Mean over tasks: ``fused`` as trained, ``oracle`` with each task's own adapter, ``wrong`` with the other's."""
     from benchmarks.claims.tasks import benchmark_of
-    from mmllm.connectors.audio_adapter_fusion import AudioAdapterFusionConnector
+    from mmllm.connectors.encoder_adapters.audio_adapter_fusion import AudioAdapterFusionConnector
     from mmllm.evaluation.run import evaluate_with
     from mmllm.generation.generator import Generator
 

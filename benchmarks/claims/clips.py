@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmllm.connectors.iva import IvaConnector
-from mmllm.connectors.iva_turns import Turns
+from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
+from mmllm.connectors.deep_fusion.iva.turns import Turns
 from mmllm.encoders.base import Encoder
 from mmllm.mini.world.words import CITIES, DAYS, ITEMS, NAMES, SOUNDS, TOPICS
 from mmllm.types import Features

@@ -27,7 +27,7 @@ def as_pool(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
     """
     import torch
 
-    from mmllm.connectors.pixel_shuffle import PixelShuffleConnector
+    from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 
     (found,) = tensors.values()
     w1, b1, w2, b2 = (found[f"connectors.image.mlp.{name}"] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))

@@ -24,7 +24,7 @@ def hits(finished: Finished) -> dict[str, float]:
     from benchmarks.claims.tasks import benchmark_of
     from mmllm import registry
     from mmllm.batches.collate import collate
-    from mmllm.connectors.iva import IvaConnector
+    from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
     from mmllm.generation.generator import Generator
 
     assembly = finished.assembly

@@ -16,7 +16,7 @@ from benchmarks.claims.data import write_task
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
     from mmllm.batches.sample import Encoded
-    from mmllm.connectors.moe_lora import MoeLoraConnector
+    from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
     from mmllm.model.model import Assembly
 
 _SHUFFLES = 20
@@ -39,7 +39,7 @@ class Routed:
 
     def __call__(self, finished: Finished) -> dict[str, float]:
         """One pass over all of it."""
-        from mmllm.connectors.moe_lora import MoeLoraConnector
+        from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 
         mixtures = [one for one in finished.assembly.connectors.values() if isinstance(one, MoeLoraConnector)]
         if not mixtures:

@@ -20,9 +20,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from benchmarks.demo import machine
-from mmllm.connectors.lora import LoraConnector
-from mmllm.connectors.moe_experts import Experts
-from mmllm.connectors.moe_lora import MoeLoraConnector
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
+from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.types import Pass
 
 RESULTS = Path("benchmarks/speed/RESULTS.md")

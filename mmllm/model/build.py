@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mmllm import registry
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import Assembly, seed_for

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.types import MediaError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from mmllm.connectors.connector import Connector, Handle
+from mmllm.connectors.base import Connector, Handle
 from mmllm.encoders.base import Encoder
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model import context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import distributed, nn
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.types import Features, SampleError
 
 

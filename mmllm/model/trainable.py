@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmllm.connectors.connector import Connector
+from mmllm.connectors.base import Connector
 from mmllm.model.model import Assembly
 from mmllm.types import CheckpointError, RecipeError
 

@@ -1,0 +1,1 @@
+"""Deep fusion: layers inside the LLM that read encoder features."""

@@ -1,0 +1,146 @@
+"""The ``deepstack`` connector: few tokens at the input, finer ones added to them before later blocks (DeepStack)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import Attached, Connector, perceptron, plane
+from mmllm.connectors.projectors.dense_connector import listed, normed
+from mmllm.types import Features, MmllmError
+
+
+class DeepstackConnector(Connector):
+    """Stacks of visual tokens for successive blocks at the places of one (Meng et al. 2024, arXiv 2406.04334).
+
+    The input tokens are the encoder's map averaged over blocks of ``factor`` x ``factor`` patches, through an MLP.
+    Stack s is **added** to the hidden states at the same places before block ``start`` + s * ``interval``, in the pass
+    over the prompt only: later tokens see it through the cache. ``stacks``:
+
+    - ``grid``: the full map, sampled with holes, ``[i::factor, j::factor]`` for s = i * factor + j: factor**2 stacks
+      through the same MLP, no new weights.
+    - ``layers`` (as in Qwen3-VL): the last layer listed under the encoder's ``layers`` is the input; each layer before
+      it gives one stack, averaged as the input is, through an MLP of its own.
+
+    ``norm`` first brings each layer to mean 0 and variance 1 per token, for encoders whose hidden states are large: the
+    stacks are added to the LLM's. An untrained one is no identity. Where the LLM's hidden states have another width
+    than its embeddings (some OPT), a learned linear map without bias brings the stacks to it.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        factor: int = 2,
+        stacks: Literal["grid", "layers"] = "grid",
+        layers: int = 1,
+        start: int = 1,
+        interval: int = 1,
+        depth: int = 2,
+        norm: bool = False,
+    ) -> None:
+        """Set up.
+
+        Args:
+            dim: width of the features, of all their layers side by side.
+            llm_dim: width of the LLM's embeddings.
+            factor: patches per token along each side.
+            stacks: where the stacks come from, see above.
+            layers: how many layers the encoder's ``layers`` lists; needed for ``stacks: layers`` only.
+            start: block before which the first stack is added, counted from 0.
+            interval: blocks from one stack to the next.
+            depth: linear layers of an MLP.
+            norm: whether to norm each layer first; see above.
+        """
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if stacks not in ("grid", "layers"):
+            raise MmllmError(f"connector deepstack stacks: {stacks!r} is unknown; known: grid, layers.")
+        for name, value, least in (("factor", factor, 1), ("start", start, 0), ("interval", interval, 1)):
+            if value < least:
+                raise MmllmError(f"connector deepstack {name}: {value} must be at least {least}.")
+        if stacks == "layers" and (layers < 2 or dim % layers):
+            raise MmllmError(
+                f"connector deepstack layers: {layers} must be how many the encoder's own `layers` lists, at least 2 "
+                f"(width {dim} in all)."
+            )
+        self.factor, self.stacks, self.start, self.interval = factor, stacks, start, interval
+        self.n_layers, self.norm = layers, norm
+        self.n_stacks = factor**2 if stacks == "grid" else layers - 1
+        width = dim if stacks == "grid" else dim // layers
+        self.mlp = perceptron(width, llm_dim, depth)
+        mergers = 0 if stacks == "grid" else self.n_stacks
+        self.mergers = nn.ModuleList(perceptron(width, llm_dim, depth) for _ in range(mergers))
+        self.bridge: nn.Module = nn.Identity()
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """rows / factor * cols / factor (per frame or tile); raises where that does not come out whole."""
+        maps, rows, cols = plane(grid, "deepstack")
+        if rows % self.factor or cols % self.factor:
+            raise MmllmError(
+                f"connector deepstack factor: {self.factor} must divide the encoder's grid of {rows} x {cols} patches."
+            )
+        return maps * (rows // self.factor) * (cols // self.factor)
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] -> float[N, tokens, llm_dim], and keeps as many stacks of that shape for the layers."""
+        self.tokens(features.grid)
+        if self.norm:
+            features = normed(features)
+        if self.stacks == "grid":
+            x = features.concatenated()
+            stacks = [self.mlp(stack) for stack in self.dilated(x, features.grid)]
+        else:
+            *others, x = listed(features, self.n_layers, "deepstack")
+            pairs = zip(self.mergers, others, strict=True)
+            stacks = [merger(self.pooled(layer, features.grid)) for merger, layer in pairs]
+        self.memory = tuple(self.bridge(stack) for stack in stacks)
+        return self.mlp(self.pooled(x, features.grid))
+
+    def dilated(self, x: Tensor, grid: Sequence[int]) -> list[Tensor]:
+        """float[N, T, D] -> its factor**2 samples with holes, float[N, tokens, D] each."""
+        maps = x.reshape(x.shape[0], *plane(grid, "deepstack"), x.shape[-1])
+        steps = range(self.factor)
+        return [maps[:, :, i :: self.factor, j :: self.factor].flatten(1, 3) for i in steps for j in steps]
+
+    def pooled(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        """float[N, T, D] -> its means over blocks, float[N, tokens, D]."""
+        _, rows, cols = plane(grid, "deepstack")
+        maps = x.reshape(-1, rows, cols, x.shape[-1]).permute(0, 3, 1, 2)
+        means = functional.avg_pool2d(maps, self.factor)
+        return means.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1])
+
+    def attach(self, llm: Any) -> Attached:
+        """Add each stack before its block."""
+        blocks = [self.start + s * self.interval for s in range(self.n_stacks)]
+        if blocks[-1] >= llm.n_blocks:
+            raise MmllmError(
+                f"connector deepstack: {self.n_stacks} stacks from block {self.start} on, {self.interval} apart, end "
+                f"before block {blocks[-1]}, but the LLM has 0..{llm.n_blocks - 1}; lower start, interval or factor."
+            )
+        if llm.hidden_dim != llm.dim and isinstance(self.bridge, nn.Identity):
+            self.bridge = nn.Linear(llm.dim, llm.hidden_dim, bias=False)
+        return Attached([llm.before_block(block, partial(self._add, s)) for s, block in enumerate(blocks)])
+
+    def _add(self, s: int, x: Tensor) -> Tensor:
+        """What enters the block: float[R, S, D] with stack ``s`` at the items' places."""
+        if self.memory is None:
+            return x
+        assert self.flow is not None and self.source is not None
+        places, stack = self.flow.places[self.source], self.memory[s].flatten(0, 1)
+        if not len(places):
+            # after the prompt's pass, or beside a dummy item: nothing is added, yet its weights take part
+            return x + (stack.sum() * 0.0).to(x.dtype) if torch.is_grad_enabled() else x
+        if len(places) != len(stack):
+            raise MmllmError(f"connector deepstack has {len(stack)} tokens for {len(places)} places of {self.source}.")
+        return self.choose(x.flatten(0, 1).index_add(0, places, stack.to(x.dtype)).view_as(x), x)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> DeepstackConnector:
+        """4 x 4 patches to 2 x 2 tokens, four stacks before blocks 0 to 3."""
+        return cls(dim=dim, llm_dim=llm.dim, start=0)

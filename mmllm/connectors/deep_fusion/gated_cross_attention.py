@@ -1,0 +1,130 @@
+"""The ``gated_cross_attention`` connector: new layers before frozen blocks read the last picture (Flamingo)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmllm.connectors.base import Attached, Connector
+from mmllm.connectors.layers.prompt_attention import extra_attention
+from mmllm.connectors.projectors.resampler import ResamplerConnector, feed_forward
+from mmllm.types import Features, MmllmError
+
+
+class GatedCrossAttentionConnector(Connector):
+    """Gated cross-attention of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), as in OpenFlamingo's code.
+
+    A perceiver resampler gives z float[N, K, W] (:class:`ResamplerConnector` up to its final LN). Before every n-th
+    block of the LLM::
+
+        x = x + tanh(a) XAttn(LN x, z)          a = b = 0 at the start: an exact identity
+        x = x + tanh(b) FF(x)
+
+    A position attends the last item that started at or before it and no other; the item's placeholder takes no place
+    in the sequence, it only marks where the item starts. As in OpenFlamingo's code, positions before the first item of
+    a conversation get exactly zero from XAttn but still pass FF; conversations without items pass neither and stay
+    bit-identical.
+    """
+
+    identity_at_start = True
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        every: int = 4,
+        latents: int = 64,
+        depth: int = 6,
+        heads: int = 8,
+        head_dim: int = 64,
+        width: int | None = None,
+    ) -> None:
+        """Set up the resampler; the layers inside the LLM come with ``attach``.
+
+        Args:
+            dim: width of the features.
+            llm_dim: width of the LLM's embeddings.
+            every: n; the new layers stand before blocks n - 1, 2n - 1, ... counted from 0 (OpenFlamingo's order).
+            latents: K, vectors that the resampler gives for an item.
+            depth: blocks of the resampler.
+            heads: attention heads of the resampler and of the new layers.
+            head_dim: width of each.
+            width: W of the latents; None: the features' own.
+        """
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if every < 1:
+            raise MmllmError(f"connector gated_cross_attention every: {every} must be at least 1.")
+        self.every, self.n_latents, self.heads, self.head_dim = every, latents, heads, head_dim
+        self.width = dim if width is None else width
+        self.resampler = ResamplerConnector(
+            dim=dim, llm_dim=self.width, latents=latents, depth=depth, heads=heads, head_dim=head_dim, width=width
+        )
+        # Flamingo's ends with the LN: each layer's keys and values are linear maps of it anyway
+        self.resampler.register_module("output", nn.Identity())
+        self.layers = nn.ModuleDict()
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """Keeps z float[N, K, W] for the layers; gives no tokens: float[N, 0, llm_dim]."""
+        latents = self.resampler(features)
+        self.memory = (latents,)
+        return latents.new_zeros(latents.shape[0], 0, self.llm_dim)
+
+    def attach(self, llm: Any) -> Attached:
+        """Make the gated layers and put them before every n-th block."""
+        blocks = range(self.every - 1, llm.n_blocks, self.every)
+        if not blocks:
+            raise MmllmError(
+                f"connector gated_cross_attention every: {self.every} leaves no layer in an LLM of {llm.n_blocks} "
+                f"blocks; give 1..{llm.n_blocks}."
+            )
+        for key in map(str, blocks):
+            if key not in self.layers:
+                self.layers[key] = GatedLayer(llm.hidden_dim, self.width, self.heads, self.head_dim)
+        return Attached([llm.before_block(index, partial(self._change, str(index))) for index in blocks])
+
+    def _change(self, key: str, x: Tensor) -> Tensor:
+        """What enters the block: float[R, S, D]."""
+        if self.memory is None:
+            return x
+        assert self.flow is not None and self.source is not None
+        (latents,) = self.memory
+        last = self.flow.items[self.source]
+        # no position names the dummy item of a training batch without media: all its numbers are -1
+        seen = last[..., None] == torch.arange(len(latents), device=last.device)
+        changed = self.layers[key](x, latents, seen)
+        shown = self.flow.present[self.source][self.flow.sequence_ids]
+        return self.choose(torch.where(shown[..., None], changed, x), x)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> GatedCrossAttentionConnector:
+        """Three latents, before blocks 1 and 3 of four."""
+        return cls(dim=dim, llm_dim=llm.dim, every=2, latents=3, depth=1, heads=2, head_dim=4)
+
+
+class GatedLayer(nn.Module):
+    """x += tanh(a) XAttn(LN x, z), then x += tanh(b) FF(x); no biases but the norms'."""
+
+    def __init__(self, dim: int, width: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, heads * head_dim, bias=False)
+        self.key_value = nn.Linear(width, 2 * heads * head_dim, bias=False)
+        self.output = nn.Linear(heads * head_dim, dim, bias=False)
+        self.feed = feed_forward(dim)
+        self.attention_gate = nn.Parameter(torch.zeros(1))
+        self.feed_gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, z: Tensor, seen: Tensor) -> Tensor:
+        """float[R, S, D] with the latents float[N, K, W] of the items in ``seen`` bool[R, S, N]; dtype of ``x``."""
+        wide = x.to(self.norm.weight.dtype)
+        query = self.query(self.norm(wide)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(z.flatten(0, 1)).unflatten(-1, (2 * self.heads, -1)).transpose(0, 1).chunk(2)
+        read = extra_attention(query, key, value, query.shape[-1] ** -0.5, seen.repeat_interleave(z.shape[1], dim=-1))
+        wide = wide + torch.tanh(self.attention_gate) * self.output(read.flatten(2))
+        wide = wide + torch.tanh(self.feed_gate) * self.feed(wide)
+        return wide.to(x.dtype)

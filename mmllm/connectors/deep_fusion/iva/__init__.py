@@ -1,0 +1,1 @@
+"""The Interactive Visual Adapter."""

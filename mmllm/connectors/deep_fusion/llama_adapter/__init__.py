@@ -1,0 +1,1 @@
+"""LLaMA-Adapter V1 and V2."""

@@ -1,0 +1,207 @@
+"""The ``llama_adapter`` connector: learned prompts as extra keys and values of frozen attention, gated from zero.
+
+V1 (Zhang et al. 2023, arXiv 2303.16199) and the parts of V2 (Gao et al. 2023, arXiv 2304.15010): early fusion of
+visual prompts, bias, scale and norm tuning, parameter groups by kind of conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import Attached, Connector, key_of
+from mmllm.connectors.deep_fusion.llama_adapter.tuning import make
+from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import Prompts, VisualPrompts
+from mmllm.connectors.layers.prompt_attention import HeadGate, extra_attention
+from mmllm.types import Features, MmllmError
+
+
+class LlamaAdapterConnector(Connector):
+    """Per layer l: ``out = Wo[ softmax(q kᵀ) v + tanh(g_l) * softmax(q k'ᵀ) v' ]``, ``k' = Wk P_l``, ``v' = Wv P_l``.
+
+    P_l float[K, D] from N(0, 1), neither normed nor rotated; Wk, Wv, Wo frozen; g_l one gate per head, 0 at the start,
+    so the LLM is bit for bit what it was. With features (``from:``) there are two ways for them to enter:
+
+    - ``fusion: global`` (V1): I = LN MLP LN(mean of an item's features), the mean over a conversation's items is added
+      to all prompts of all layers, for the whole conversation; other conversations have the bare prompts.
+    - ``fusion: early`` (V2): features averaged to ``visual_prompts`` cells in raster order, then LN MLP LN, are the
+      prompts V of the first ``early_layers`` blocks, with gates of their own; a position reads those of the items of
+      its conversation that start at or before it. V takes no part in the layers of the P_l.
+
+    ``tuning`` adds V2's ``y = s * (W x + b)`` on every linear layer, and the same on the norms of the residual stream;
+    prompts still pass the frozen Wk and Wv. ``disjoint`` (V2's joint training): conversations with media of ``from``
+    give a gradient to ``visual`` alone, the others to all but ``visual``; outputs do not depend on it.
+    """
+
+    identity_at_start = True
+    still: Tensor | None
+    """bool[R, S], positions whose conversation trains ``visual`` alone; None: no groups."""
+
+    def __init__(
+        self,
+        *,
+        llm_dim: int,
+        dim: int = 0,
+        prompts: int = 10,
+        layers: int | None = None,
+        init: Literal["zero", "random"] = "zero",
+        fusion: Literal["global", "early"] = "global",
+        visual_prompts: int = 20,
+        early_layers: int = 1,
+        depth: int = 2,
+        tuning: Sequence[Literal["bias", "scale", "norm"]] = (),
+        disjoint: bool = False,
+    ) -> None:
+        """Set up, without weights until ``attach``.
+
+        Args:
+            llm_dim: width of the LLM.
+            dim: width of the features; 0: no features, prompts alone.
+            prompts: K of each layer.
+            layers: how many of the last blocks have prompts; default: all, with early fusion all after the early ones.
+            init: ``zero`` gates, or ``random``: gates of 1 (tanh(1) = 0.76 from step 0), the paper's ablation.
+            fusion: how features enter, see above.
+            visual_prompts: number of V per item (``early``).
+            early_layers: how many of the first blocks read V (``early``).
+            depth: linear layers of the MLP.
+            tuning: any of bias, scale, norm.
+            disjoint: parameter groups by kind of conversation.
+        """
+        super().__init__(llm_dim=llm_dim, dim=dim)
+        sizes = {"prompts": prompts, "visual_prompts": visual_prompts, "early_layers": early_layers, "depth": depth}
+        for name, value in sizes.items():
+            if value < 1:
+                raise MmllmError(f"connector llama_adapter {name}: {value} must be at least 1.")
+        for name, word, words in (("init", init, ("zero", "random")), ("fusion", fusion, ("global", "early"))):
+            if word not in words:
+                raise MmllmError(f"connector llama_adapter {name}: {word!r} must be {words[0]} or {words[1]}.")
+        if not dim and (fusion == "early" or disjoint):
+            raise MmllmError("connector llama_adapter: fusion early and disjoint need features; say `from: <encoder>`.")
+        self.n_prompts, self.n_layers, self.depth = prompts, layers, depth
+        self.start = 0.0 if init == "zero" else 1.0
+        self.early = early_layers if fusion == "early" else 0
+        self.cells = visual_prompts if fusion == "early" else 1
+        self.kinds, self.disjoint, self.still = list(tuning), disjoint, None
+        self.prompts, self.gates, self.tuning = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.visual: VisualPrompts | None = None
+
+    def attach(self, llm: Any) -> Attached:
+        """Make the weights and let attention read the prompts.
+
+        Raises:
+            MmllmError: more layers than the LLM has, or unknown words in ``tuning``.
+        """
+        last = llm.n_blocks - self.early if self.n_layers is None else self.n_layers
+        if not 1 <= last <= llm.n_blocks or self.early > llm.n_blocks:
+            raise MmllmError(
+                f"connector llama_adapter: layers {last} and early_layers {self.early} do not fit this LLM's "
+                f"{llm.n_blocks} blocks; each must be at least 1 and at most that."
+            )
+        late = [str(i) for i in range(llm.n_blocks - last, llm.n_blocks)]
+        tuned = make(llm, self.kinds)
+        if not self.prompts:
+            self.prompts.update({i: Prompts(self.n_prompts, llm.hidden_dim) for i in late})
+            self.gates.update({i: HeadGate(llm.heads, self.start) for i in late})
+            self.tuning.update({key_of(name): layer() for name, layer in tuned.items()})
+            if self.dim:
+                gates = {str(i): HeadGate(llm.heads, self.start) for i in range(self.early)}
+                self.visual = VisualPrompts(self.dim, llm.hidden_dim, self.cells, self.depth, gates)
+        handles = [llm.extend_attention(int(i), self._reading(llm, i)) for i in late]
+        handles += [llm.extend_attention(i, self._seeing(llm, i)) for i in range(self.early)]
+        handles += [llm.after_linear(name, self._tuned(key_of(name))) for name in tuned]
+        return Attached(handles)
+
+    def route(self, flow: Any, memory: tuple[Tensor, ...] | None = None) -> None:
+        """Also find the positions that train ``visual`` alone."""
+        super().route(flow, memory)
+        self.still = flow.present[self.source][flow.sequence_ids] if self.disjoint else None
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """Keeps the visual prompts of N items for the layers inside; gives no tokens: float[N, 0, llm_dim]."""
+        assert self.visual is not None
+        self.memory = self.visual(features)
+        return self.memory[0].new_zeros(len(self.memory[0]), 0, self.llm_dim)
+
+    def _reading(self, llm: Any, layer: str) -> Any:
+        """Block ``layer`` reads its prompts."""
+
+        def extend(query: Tensor, output: Tensor, scaling: float) -> Tensor:
+            states = self.prompts[layer]()
+            still = self.still if torch.is_grad_enabled() else None
+            read = self._read(llm, int(layer), states, query, scaling)
+            if still is not None:  # the same values, computed so that they give the prompts no gradient
+                held = self._read(llm, int(layer), states.detach(), query, scaling)
+                read = torch.where(still[..., None, None], held, read)
+            return self._add(output, self.gates[layer](read, still))
+
+        return extend
+
+    def _read(self, llm: Any, layer: int, states: Tensor, query: Tensor, scaling: float) -> Tensor:
+        """float[R, S, heads, d] of the prompts float[K, D], with the global vectors of the conversations added."""
+        if self.early or self.memory is None:
+            key, value = llm.keys_values(layer, states.to(query.dtype))
+            return extra_attention(query, key, value, scaling, None)
+        assert self.flow is not None
+        owners, conversations = self._owners(), len(self.flow.present[str(self.source)])
+        share = (owners == torch.arange(conversations, device=owners.device)[:, None]).float()  # B, N
+        share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
+        added = states + (share @ self.memory[0].flatten(1))[:, None]  # B, K, D
+        key, value = llm.keys_values(layer, added.flatten(0, 1).to(query.dtype))
+        if len(query) == conversations:  # rows are conversations
+            key, value = (kept.unflatten(1, added.shape[:2]).transpose(0, 1) for kept in (key, value))
+            return extra_attention(query, key, value, scaling, None)
+        of = torch.arange(conversations, device=owners.device).repeat_interleave(len(states))
+        return extra_attention(query, key, value, scaling, self.flow.sequence_ids[..., None] == of)
+
+    def _seeing(self, llm: Any, layer: int) -> Any:
+        """Block ``layer`` reads the visual prompts; nothing changes in a batch without media."""
+
+        def extend(query: Tensor, output: Tensor, scaling: float) -> Tensor:
+            if self.memory is None:
+                return output
+            assert self.flow is not None and self.visual is not None
+            states, real = self.memory
+            key, value = llm.keys_values(layer, states.flatten(0, 1).to(query.dtype))
+            owners = self._owners()
+            numbers = torch.arange(len(owners), device=owners.device)
+            here = owners == self.flow.sequence_ids[..., None]
+            started = numbers <= self.flow.items[str(self.source)][..., None]
+            seen = (here & started)[..., None] & real  # R, S, N, V
+            read = extra_attention(query, key, value, scaling, seen.flatten(2))
+            return self._add(output, self.visual.gates[str(layer)](read))
+
+        return extend
+
+    def _tuned(self, name: str) -> Any:
+        """What comes after a tuned layer."""
+
+        def change(x: Tensor, output: Tensor) -> Tensor:
+            still = self.still
+            if still is not None:  # rows [R * S, D] where the layer sees those
+                still = (still if output.dim() == 3 else still.flatten())[..., None]
+            return self.choose(self.tuning[name](output, still), output)
+
+        return change
+
+    def _add(self, output: Tensor, gated: Tensor) -> Tensor:
+        """Attention's output float[R, S, heads, d] with the gated one added where the connector is active."""
+        changed = (output.float() + gated).to(output.dtype)
+        return self.choose(changed.flatten(2), output.flatten(2)).view_as(output)
+
+    def _owners(self) -> Tensor:
+        """int64[N], conversation of each item in memory; -1 for the stand-in item of a batch without media."""
+        assert self.flow is not None and self.memory is not None
+        owners = self.flow.owners[str(self.source)]
+        missing = len(self.memory[0]) - len(owners)
+        return functional.pad(owners, (0, missing), value=-1)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> LlamaAdapterConnector:
+        """V2 with everything it has, two prompts."""
+        kinds: Sequence[Any] = ("bias", "scale", "norm")
+        words: dict[str, Any] = {"fusion": "early", "visual_prompts": 4} if dim else {}
+        return cls(dim=dim, llm_dim=llm.dim, prompts=2, layers=3, tuning=kinds, **words)

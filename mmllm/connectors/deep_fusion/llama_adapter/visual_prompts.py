@@ -1,0 +1,57 @@
+"""Prompts of one layer, and prompts made from the features of an item: what ``llama_adapter`` gives to attention."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import perceptron
+from mmllm.connectors.layers.prompt_attention import HeadGate
+from mmllm.types import Features
+
+
+class Prompts(nn.Module):
+    """P float[K, D] of one layer, from N(0, 1): with zero gates *and* zero prompts nothing would ever learn."""
+
+    def __init__(self, prompts: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(prompts, width))
+
+    def forward(self) -> Tensor:
+        """A copy: under ZeRO-3 the weight itself is whole in here only."""
+        return self.weight.clone()
+
+
+class VisualPrompts(nn.Module):
+    """Features of an item -> ``cells`` vectors of the LLM's width; and the early gates, which learn with them."""
+
+    def __init__(self, dim: int, width: int, cells: int, depth: int, gates: dict[str, HeadGate]) -> None:
+        super().__init__()
+        self.cells = cells
+        self.project = nn.Sequential(nn.LayerNorm(dim), perceptron(dim, width, depth), nn.LayerNorm(width))
+        self.gates = nn.ModuleDict(gates)
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
+        """float[N, cells, width] in raster order, and bool[N, cells]: cells with at least one real feature."""
+        rows, cols = (prod(features.grid[:-1]), features.grid[-1])
+        shape = divided(self.cells, rows, cols)
+        x, mask = features.concatenated(), features.mask[..., None].to(features.concatenated().dtype)
+        share = _averaged(mask, (rows, cols), shape)
+        mean = _averaged(x * mask, (rows, cols), shape) / share.clamp(min=torch.finfo(share.dtype).tiny)
+        return self.project(mean), share.squeeze(-1) > 0
+
+
+def divided(cells: int, rows: int, cols: int) -> tuple[int, int]:
+    """(rows, cols) of the grid of ``cells`` cells whose shape is nearest to that of rows x cols."""
+    factors = [(r, cells // r) for r in range(1, cells + 1) if cells % r == 0]
+    # a ratio and its inverse are equally far
+    return min(factors, key=lambda pair: max(pair[0] * cols / (pair[1] * rows), pair[1] * rows / (pair[0] * cols)))
+
+
+def _averaged(x: Tensor, grid: tuple[int, int], cells: tuple[int, int]) -> Tensor:
+    """Mean over the cells: float[N, rows * cols, D] -> float[N, cells, D]."""
+    maps = x.transpose(1, 2).unflatten(2, grid)
+    return functional.adaptive_avg_pool2d(maps, cells).flatten(2).transpose(1, 2)

@@ -1,0 +1,1 @@
+"""Encoder adapters: what learns inside a frozen encoder."""

@@ -1,0 +1,1 @@
+"""Any2Point: point clouds through a frozen encoder of another modality."""

@@ -1,0 +1,194 @@
+"""Any2Point: point clouds through frozen blocks that learned words, pictures or sounds (arXiv 2404.07989).
+
+Works inside a ``points`` encoder (its tokens, positions and adapters) and maps what leaves it into the LLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm import hooks
+from mmllm.connectors.base import Connector, Handle, perceptron
+from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
+from mmllm.connectors.encoder_adapters.any2point.views import Views, rotations, views_of
+from mmllm.types import Features, MmllmError
+
+
+class Any2PointConnector(Connector):
+    """Tang et al. 2024. In front of the blocks: a learned tokenizer (``width``, ``neighbours``) and a class token.
+
+    Each block: the source's own positions at virtual projections of the centres (``views``) are added to its input
+    (``positions: false``: not); ``scale * Adapter(f)`` (bottleneck ``adapter``, 0: none) to what its MLP gives; and
+    ``guided * sum_m w_m u_m`` to its output, u_m being attention (width ``inner``, one for all blocks) and mean within
+    groups of ``span`` positions of view m, w_m its agreement with the same over voxels (``cells`` along an axis).
+    ``guided: 0`` leaves that out. The paper's coefficients for ``guided`` and 1-D, picture, sound: 0.3, 0.7, 0.5.
+
+    The LLM gets one token from the class token beside the maximum over tokens, and one for each of the first
+    ``patches`` centres, which are spread over the object. Unlike the authors': layer norms for batch norms (items do
+    not influence each other), mean in groups without maximum, the source's norms stay frozen, and the three faults
+    named in ``any2point_views``. It trains from random tokens, so it is not the identity at its start.
+    """
+
+    tiny_grid = (8,)
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        width: int = 36,
+        neighbours: int = 24,
+        views: int = 6,
+        positions: bool = True,
+        adapter: int = 16,
+        scale: float = 0.3,
+        guided: float = 0.3,
+        inner: int = 12,
+        span: int = 8,
+        cells: int = 4,
+        patches: int = 0,
+    ) -> None:
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if min(views, span, cells, inner) < 1 or min(adapter, patches) < 0:
+            raise MmllmError(
+                f"any2point: views {views}, span {span}, cells {cells} and inner {inner} must be at least 1, adapter "
+                f"{adapter} and patches {patches} at least 0."
+            )
+        self.width, self.neighbours, self.patches = width, neighbours, patches
+        self.positions, self.adapter, self.scale = positions, adapter, scale
+        self.guided, self.inner, self.span, self.cells = guided, inner, span, cells
+        self.turns: Tensor
+        self.register_buffer("turns", rotations(views), persistent=False)
+        self.tokenizer: PointTokenizer | None = None
+        self.first: nn.Embedding | None = None
+        self.adapters = nn.ModuleList()
+        self.together: _Guide | None = None
+        self.norms = nn.ModuleList()
+        self.head_norm = nn.LayerNorm(2 * dim)
+        self.head = perceptron(2 * dim, llm_dim, 2)
+        self.patch_norm = nn.LayerNorm(dim) if patches else None
+        self.patch_head = perceptron(dim, llm_dim, 2) if patches else None
+        self._views: Views | None = None
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """1 + ``patches``; MmllmError where the encoder gives fewer tokens than ``patches``."""
+        if self.patches > grid[0]:
+            raise MmllmError(f"any2point: patches {self.patches} is more than the {grid[0]} tokens of the encoder.")
+        return 1 + self.patches
+
+    def adapt(self, encoders: Mapping[str, Any]) -> Handle:
+        """Make the weights for one ``points`` encoder and take hold of its blocks.
+
+        Raises:
+            MmllmError: another kind of encoder, or several.
+        """
+        if len(encoders) != 1 or next(iter(encoders.values())).modality != "points":
+            raise MmllmError(f"any2point works inside one encoder of points, not in {', '.join(encoders)}.")
+        encoder = next(iter(encoders.values()))
+        inside = encoder.inside()
+        dim = int(inside.dim)
+        stages = (encoder.points // encoder.tokens).bit_length() - 1
+        self.tokenizer = PointTokenizer(dim, self.width, stages, self.neighbours)
+        self.first = nn.Embedding(1, dim)
+        nn.init.normal_(self.first.weight, std=0.02)
+        handles = [encoder.receive(lambda points: self._embed(points, encoder.positions), 1)]
+        if self.guided:
+            self.together = _Guide(dim, self.inner)
+        for block in range(int(inside.n_blocks)):
+            if self.positions:
+                handles.append(inside.before_block(block, self._placed))
+            if self.adapter:
+                self.adapters.append(_Adapter(dim, self.adapter))
+                handles.append(inside.after_mlp(block, self._adapted(block)))
+            if self.guided:
+                self.norms.append(nn.LayerNorm(dim))
+                handles.append(inside.after_block(block, self._guided(block)))
+        return hooks.all_of(handles)
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] and the class token in ``facts["prefix"]`` -> float[N, 1 + patches, llm_dim]."""
+        tokens = features.concatenated()
+        first = features.facts["prefix"][:, 0].to(tokens.dtype)
+        self.tokens(features.grid)
+        said = [self.head(self.head_norm(torch.cat([tokens.amax(dim=1), first], dim=-1)))[:, None]]
+        if self.patch_head is not None and self.patch_norm is not None:
+            said.append(self.patch_head(self.patch_norm(tokens[:, : self.patches])))
+        return torch.cat(said, dim=1)
+
+    def _embed(self, points: Tensor, table: Tensor) -> Tensor:
+        """float[N, P, 3] -> class token and tokens float[N, 1 + T, D]; notes where they lie for the blocks."""
+        assert self.tokenizer is not None and self.first is not None
+        tokens = self.tokenizer(points)
+        centres = points[:, : tokens.shape[1]]
+        self._views = views_of(centres, table.to(points), self.turns.to(points), self.span, self.cells)
+        first = self.first(torch.zeros(len(points), 1, dtype=torch.int64, device=points.device))
+        return torch.cat([first, tokens], dim=1)
+
+    def _seen(self) -> Views:
+        assert self._views is not None
+        return self._views
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """Positions added to the tokens behind the class token."""
+        return x + functional.pad(self._seen().positions, (0, 0, 1, 0)).to(x.dtype)
+
+    def _adapted(self, block: int) -> hooks.ChangeOutput:
+        def change(_: Tensor, output: Tensor) -> Tensor:
+            return output + (self.scale * self.adapters[block](output)).to(output.dtype)
+
+        return change
+
+    def _guided(self, block: int) -> hooks.ChangeOutput:
+        def change(_: Tensor, output: Tensor) -> Tensor:
+            assert self.together is not None
+            found = self.guided * self.together(output[:, 1:], self._seen(), self.norms[block])
+            return output + functional.pad(found, (0, 0, 1, 0)).to(output.dtype)
+
+        return change
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> Any2PointConnector:
+        """Two views, narrow."""
+        return cls(dim=dim, llm_dim=llm.dim, width=6, neighbours=4, views=2, adapter=4, inner=4, span=2, patches=2)
+
+
+class _Adapter(nn.Module):
+    """``up(gelu(down(x)))``, zero at the start."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, width)
+        self.up = nn.Linear(width, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., D] -> float[..., D], in float32 where the weights are."""
+        return self.up(functional.gelu(self.down(x.to(self.down.weight.dtype))))
+
+
+class _Guide(nn.Module):
+    """Guided aggregation: attention and mean inside each view's groups, weighted by agreement with the voxels'."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.to_heads = nn.Linear(dim, 3 * width)
+        self.out = nn.Linear(width, dim)
+
+    def forward(self, x: Tensor, views: Views, norm: nn.Module) -> Tensor:
+        """float[N, T, D] -> sum over views of w_m u_m, float[N, T, D]."""
+        query, key, value = self.to_heads(x.to(self.out.weight.dtype))[:, None].chunk(3, dim=-1)
+        seen = torch.cat([views.together, views.near], dim=1)
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        inner = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1) @ value
+        mean = seen.to(inner.dtype) / seen.sum(dim=-1, keepdim=True)
+        outcome = functional.gelu(norm(self.out(mean @ inner)))
+        flat, solid = outcome[:, :-1], outcome[:, -1:]
+        agree = (1 + functional.cosine_similarity(flat, solid, dim=-1)) / 2 + 1e-6
+        weights = agree / agree.sum(dim=1, keepdim=True)
+        return (weights[..., None] * flat).sum(dim=1)

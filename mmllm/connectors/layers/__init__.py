@@ -1,0 +1,1 @@
+"""Layers that several connectors are made of."""

@@ -1,0 +1,1 @@
+"""LLM adapters: what learns inside the frozen LLM."""

@@ -1,0 +1,114 @@
+"""LoRA on the LLM's linear layers (Hu et al. 2021, arXiv:2106.09685), weights and scaling made by peft.
+
+The low-rank layers belong to this connector and are added to the frozen layers' outputs by hooks, so the LLM's own
+tree, names and digests are the same with and without it, and removing the hooks restores it bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora.layer import Linear as PeftLinear
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from mmllm.connectors.base import Attached, Connector, at_rest, key_of
+from mmllm.types import MmllmError
+
+
+class LowRank(nn.Module):
+    """``scaling * b(a(dropout(x)))`` of one linear layer; zero at the start, because ``b`` is."""
+
+    def __init__(self, base: nn.Module, config: LoraConfig) -> None:
+        """``base`` is the frozen layer, read for its widths only."""
+        super().__init__()
+        made = PeftLinear(base, "default", config=config, r=config.r, lora_alpha=config.lora_alpha)
+        # float32 whatever the LLM computes in: small steps vanish in bfloat16 weights
+        self.a = made.lora_A["default"].float()
+        self.b = made.lora_B["default"].float()
+        self.dropout = made.lora_dropout["default"]
+        self.scaling = float(made.scaling["default"])
+        self.idle = False
+
+    def rest(self) -> None:
+        """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
+        self.idle = at_rest(self.b.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., in] -> float[..., out], in the dtype of ``x``."""
+        delta = self.b(self.a(self.dropout(x.to(self.a.weight.dtype))))
+        return (delta * self.scaling).to(x.dtype)
+
+
+class LoraConnector(Connector):
+    """Low-rank updates of the LLM's linear layers; works inside the LLM, takes no places in its sequence."""
+
+    identity_at_start = True
+
+    def __init__(
+        self,
+        *,
+        llm_dim: int,
+        rank: int = 16,
+        alpha: float = 32,
+        dropout: float = 0.0,
+        targets: str | Sequence[str] = "all-linear",
+        rslora: bool = False,
+    ) -> None:
+        """Set up, without weights until ``attach``.
+
+        Args:
+            llm_dim: width of the LLM.
+            rank: r, width of the bottleneck.
+            alpha: the update is scaled by alpha / rank (by alpha / sqrt(rank) with ``rslora``).
+            dropout: of the input of the update, while training.
+            targets: ``all-linear`` (of all blocks, not the LM head) or layer names such as [q_proj, v_proj].
+            rslora: rank-stabilised scaling (Kalajdzievski 2023, arXiv:2312.03732).
+        """
+        super().__init__(llm_dim=llm_dim)
+        if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
+            raise MmllmError(f"lora: rank {rank} must be >= 1, alpha {alpha} > 0 and dropout {dropout} in [0, 1).")
+        self.targets = targets if isinstance(targets, str) else list(targets)
+        self.config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora)
+        self.layers = nn.ModuleDict()
+
+    def attach(self, llm: Any) -> Attached:
+        """Make a pair of weights for each target layer and add its output to the layer's."""
+        linears = llm.linears(self.targets)
+        for name, base in linears.items():
+            key = key_of(name)
+            if key not in self.layers:
+                config = self._config_for(base)
+                self.layers[key] = LowRank(base, config)
+        handles = [llm.after_linear(name, _adding(self, self.layers[key_of(name)])) for name in linears]
+        return Attached(handles)
+
+    def rest(self) -> None:
+        """Find out which updates may be skipped; to be called whenever weights were loaded or (un)frozen."""
+        for layer in self.layers.values():
+            assert isinstance(layer, LowRank)
+            layer.rest()
+
+    def _config_for(self, base: nn.Module) -> LoraConfig:
+        """GPT-2 keeps its weights transposed."""
+        values = self.config.to_dict() | {"fan_in_fan_out": isinstance(base, Conv1D)}
+        return LoraConfig(**values)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> LoraConnector:
+        """Rank 2 on every linear layer."""
+        return cls(llm_dim=llm.dim, rank=2, alpha=4)
+
+
+def _adding(connector: Connector, update: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The hook: output + update(input) where the connector is active, ``update`` a :class:`LowRank`."""
+
+    def change(x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        if update.idle:
+            return output
+        return connector.choose(output + update(x), output)
+
+    return change

@@ -1,0 +1,213 @@
+"""Methods of the peft library on the LLM's linear layers: LoRA, DoRA, (IA)^3, Poly, MHR, Arrow, X-LoRA; inside it.
+
+The library's own layers compute; this file chooses them, hooks them in, and keeps their weights in the connector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD,
+)
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TARGETS,
+)
+from torch import Tensor, nn
+
+from mmllm.connectors.base import Attached, Connector, Handle, key_of
+from mmllm.connectors.llm_adapters.peft.experts import Experts, TunedArrow, read_adapters
+from mmllm.connectors.llm_adapters.peft.layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
+from mmllm.connectors.llm_adapters.peft.options import ARGUMENTS, family_layers, options
+from mmllm.connectors.llm_adapters.peft.xlora import Router, TunedXLora
+from mmllm.types import MmllmError, Pass
+
+EXPERTS = ("arrow", "xlora")
+"""Methods that weigh LoRAs which were trained before."""
+
+
+class PeftConnector(Connector):
+    """A method of the peft library, computed by peft's own layers: ``y <- tuner(x, y)`` on each target layer.
+
+    ``x`` float[R, S, in] and ``y`` float[R, S, out] are a frozen layer's input and output. Which equations: see the
+    classes of ``peft_layers``, ``peft_experts`` and ``peft_xlora``. Untrained, all but the last two methods leave the
+    LLM unchanged bit for bit.
+
+    Poly and MHR choose by task: the recipe's data key of each conversation. Arrow and X-LoRA weigh, token by token,
+    LoRAs that were trained before (see ``peft_export``); Arrow by their geometry, so it trains nothing, X-LoRA by a
+    classifier, the only part of it that learns.
+    """
+
+    identity_at_start = True
+
+    def __init__(
+        self,
+        *,
+        llm_dim: int,
+        method: Literal["lora", "dora", "ia3", "poly", "mhr", "arrow", "xlora"],
+        rank: int | None = None,
+        alpha: float | None = None,
+        dropout: float | None = None,
+        rslora: bool | None = None,
+        targets: str | Sequence[str] | None = None,
+        feedforward: str | Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        default_task: str | None = None,
+        skills: int | None = None,
+        splits: int | None = None,
+        adapters: Sequence[str] | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        depth: int | None = None,
+        width: int | None = None,
+        layerwise: bool | None = None,
+    ) -> None:
+        """Set up, without weights until ``attach``. An argument that the method does not take is an error.
+
+        Args:
+            llm_dim: width of the LLM.
+            method: which of peft's tuners.
+            rank: of lora, dora (16), poly, mhr (8).
+            alpha: lora and dora scale by alpha / rank (32).
+            dropout: of the input of the update, lora and dora (0; with it dora computes the frozen product twice); in
+                xlora's classifier (0.2).
+            rslora: scale by alpha / sqrt(rank), lora and dora (false).
+            targets: ``all-linear`` or layer names; ia3 takes peft's choice for the LLM's family where it has one.
+            feedforward: ia3: those of ``targets`` whose input is scaled instead of their output.
+            tasks: poly and mhr: data keys of the recipe, one task each.
+            default_task: poly and mhr: the task of conversations without data key (evaluation, requests); without it
+                they are an error.
+            skills: poly and mhr: number of low-rank skills that are mixed (4).
+            splits: mhr: blocks of the inputs and outputs, each with a mixture of its own (4).
+            adapters: arrow and xlora: folders of trained LoRAs in peft's format, of equal rank and targets.
+            top_k: experts per token: arrow (3), xlora (all; peft does not renormalise the rest).
+            temperature: of the softmax over them, arrow and xlora (1).
+            depth: xlora: number of linear layers of the classifier (1).
+            width: xlora: of the classifier between its layers (2048).
+            layerwise: xlora: weights of their own for each layer of the LLM (false).
+        """
+        super().__init__(llm_dim=llm_dim)
+        given = {key: value for key, value in locals().items() if key in ARGUMENTS and value is not None}
+        self.method = method
+        self.options = options(method, given)
+        self.identity_at_start = method not in EXPERTS
+        self.layers = nn.ModuleDict()
+        self.router: Router | None = None
+        self.rows: Rows | None = None
+
+    def attach(self, llm: Any) -> Attached:
+        """Make peft's layer for each target layer and let it change that layer's output (or input)."""
+        experts = read_adapters(self.options["adapters"], llm) if self.method in EXPERTS else None
+        linears = self._linears(llm) if experts is None else experts.linears
+        feedforward = set(self._feedforward(llm))
+        made: list[Handle] = []
+        if self.method == "xlora":
+            self.router = self.router or Router(llm, len(linears), self.options)
+            made.append(self.router.attach(llm))
+        for number, (name, base) in enumerate(linears.items()):
+            key = key_of(name)
+            if key not in self.layers:
+                layer = self._routed(name, base, number, experts) if experts else self._layer(name, base, feedforward)
+                self.layers[key] = layer.to(llm.device)
+            made.append(self._hook(llm, name, self.layers[key], name in feedforward))
+        return Attached(made)
+
+    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
+        """As for every connector; poly and mhr also find each conversation's task.
+
+        Raises:
+            MmllmError: a conversation of no task, and no ``default_task``.
+        """
+        super().route(flow, memory)
+        if self.method not in ("poly", "mhr"):
+            return
+        # in training one token alone is what a rank without a sample runs on: it has no label, so any task will do
+        empty = self.training and flow.sequence_ids.numel() == 1
+        self.rows = Rows(flow, [0] if empty else [self._task(source) for source in flow.sources])
+
+    def rest(self) -> None:
+        """Find out which layers may be skipped; to be called whenever weights were loaded or (un)frozen."""
+        for layer in self.layers.values():
+            assert isinstance(layer, Tuned)
+            layer.rest()
+
+    def _linears(self, llm: Any) -> dict[str, nn.Module]:
+        """Name in the LLM -> frozen layer of each target."""
+        targets = self.options["targets"]
+        found: dict[str, nn.Module] = llm.linears(family_layers(llm, IA3_TARGETS) if targets is None else targets)
+        return found
+
+    def _feedforward(self, llm: Any) -> list[str]:
+        """Names of the layers whose input ia3 scales; none for other methods."""
+        if self.method != "ia3":
+            return []
+        chosen = self.options["feedforward"]
+        if chosen is None:
+            chosen = family_layers(llm, IA3_FEEDFORWARD) if self.options["targets"] is None else []
+        names = list(llm.linears(chosen)) if chosen else []
+        lost = [name for name in names if name not in self._linears(llm)]
+        if lost:
+            raise MmllmError(f"peft: feedforward {chosen} must be among targets, {lost[0]} is not.")
+        return names
+
+    def _words(self) -> dict[str, Any]:
+        """Arguments of peft's LoraConfig."""
+        found = self.options
+        words = {"r": found["rank"], "lora_alpha": found["alpha"], "lora_dropout": found["dropout"]}
+        return {**words, "use_rslora": found["rslora"]}
+
+    def _layer(self, name: str, base: nn.Module, feedforward: set[str]) -> Tuned:
+        if self.method == "lora":
+            return TunedLora(base, self._words())
+        if self.method == "dora":
+            return TunedDora(base, self._words())
+        if self.method == "ia3":
+            return TunedIA3(base, name in feedforward)
+        found = self.options
+        splits = found["splits"] if self.method == "mhr" else 1
+        return TunedPoly(base, name, found["rank"], len(found["tasks"]), found["skills"], splits)
+
+    def _routed(self, name: str, base: nn.Module, number: int, experts: Experts) -> Tuned:
+        if self.method == "arrow":
+            return TunedArrow(base, experts.experts, name, self.options["top_k"], self.options["temperature"])
+        assert self.router is not None
+        return TunedXLora(base, experts.experts, name, number, self.router.config)
+
+    def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> Handle:
+        def change_input(x: Tensor) -> Tensor:
+            return x if layer.idle else self.choose(layer(x), x)
+
+        if before:
+            made: Handle = llm.before_linear(name, change_input)
+            return made
+        made = llm.after_linear(name, self._change(layer))
+        return made
+
+    def _change(self, layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        def change(x: Tensor, output: Tensor) -> Tensor:
+            if layer.idle:
+                return output
+            if isinstance(layer, TunedPoly):
+                return self.choose(layer(x, output, self.rows), output)
+            if isinstance(layer, TunedXLora) and self.router is not None:
+                return self.choose(layer(x, output, self.router.scalings), output)
+            return self.choose(layer(x, output), output)
+
+        return change
+
+    def _task(self, source: str) -> int:
+        """Number of the task of a conversation of the data key ``source`` (empty: of none)."""
+        tasks, default = self.options["tasks"], self.options["default_task"]
+        if source in tasks:
+            return int(tasks.index(source))
+        if source or default is None:
+            what = f"a conversation of data.{source}" if source else "a conversation of no data key"
+            hint = "add it to tasks" if source else "set default_task to one of them"
+            raise MmllmError(f"peft: {what} has no task; tasks are {', '.join(tasks)}; {hint}.")
+        return int(tasks.index(default))
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> PeftConnector:
+        """DoRA of rank 2 on every linear layer."""
+        return cls(llm_dim=llm.dim, method="dora", rank=2, alpha=4.0)

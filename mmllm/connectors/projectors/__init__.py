@@ -1,0 +1,1 @@
+"""Projectors: encoder features become tokens of the LLM."""

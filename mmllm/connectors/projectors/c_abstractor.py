@@ -1,0 +1,75 @@
+"""The ``c_abstractor`` connector: convolutions around a pooling, so that neighbours stay neighbours (Honeybee)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d
+from timm.models.regnet import RegStage
+from torch import Tensor, nn
+
+from mmllm.connectors.base import Connector, perceptron, plane, two
+from mmllm.types import Features, MmllmError
+
+
+class CAbstractorConnector(Connector):
+    """The C-Abstractor of Honeybee (Cha et al. 2023, arXiv 2312.06742).
+
+    Features + positions (trunc-normal .02) -> ``depth`` RegNet blocks with squeeze-excitation, ``width`` channels ->
+    adaptive average pooling to ``grid`` [rows, cols] -> ``depth`` RegNet blocks -> ``mlp_depth`` linear layers, SiLU.
+    The table of positions belongs to one encoder grid, ``source_grid`` [rows, cols]; another grid is an error.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        source_grid: Sequence[int] = (24, 24),
+        grid: Sequence[int] = (12, 12),
+        depth: int = 3,
+        width: int = 1024,
+        mlp_depth: int = 2,
+    ) -> None:
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if depth < 1:
+            raise MmllmError(f"connector c_abstractor depth: {depth} must be at least 1; without blocks use pool.")
+        self.source_grid = two(source_grid, "connector c_abstractor source_grid")
+        self.grid = two(grid, "connector c_abstractor grid")
+        self.positions = nn.Parameter(torch.empty(self.source_grid[0] * self.source_grid[1], dim))
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.before = regnet_blocks(depth, dim, width)
+        self.sample = nn.AdaptiveAvgPool2d(self.grid)
+        self.after = regnet_blocks(depth, width, width)
+        self.mlp = perceptron(width, llm_dim, mlp_depth, nn.SiLU)
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """rows * cols of the pooled grid (per frame or tile); raises where the encoder's grid is another one."""
+        maps, rows, cols = plane(grid, "c_abstractor")
+        if (rows, cols) != self.source_grid:
+            raise MmllmError(
+                f"connector c_abstractor has positions for a grid of {list(self.source_grid)}, but the encoder gives "
+                f"{rows} x {cols} patches; set source_grid: [{rows}, {cols}]."
+            )
+        return maps * self.grid[0] * self.grid[1]
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, rows * cols, dim] -> float[N, pooled rows * cols, llm_dim]."""
+        tokens = self.tokens(features.grid)
+        x = features.concatenated()
+        placed = x.reshape(-1, self.source_grid[0] * self.source_grid[1], x.shape[-1]) + self.positions.to(x.dtype)
+        maps = placed.transpose(1, 2).unflatten(2, self.source_grid)
+        maps = self.after(self.sample(self.before(maps)))
+        return self.mlp(maps.flatten(2).transpose(1, 2)).reshape(x.shape[0], tokens, self.llm_dim)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> CAbstractorConnector:
+        """4 x 4 patches to 2 x 2 tokens, one block on each side, 16 channels."""
+        return cls(dim=dim, llm_dim=llm.dim, source_grid=(4, 4), grid=(2, 2), depth=1, width=16)
+
+
+def regnet_blocks(depth: int, dim: int, width: int) -> nn.Module:
+    """RegNet blocks as Honeybee sets them: depthwise 3 x 3, squeeze-excitation, SiLU, layer norm over channels."""
+    return RegStage(depth, dim, width, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)

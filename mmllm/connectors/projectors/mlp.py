@@ -1,0 +1,32 @@
+"""The ``mlp`` connector: every patch becomes one token of the LLM, as in LLaVA-1.5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from mmllm.connectors.base import Connector, perceptron
+from mmllm.types import Features
+
+
+class MlpConnector(Connector):
+    """Every patch through W2 GELU(W1 X + b1) + b2 (LLaVA-1.5, Liu et al. 2023, arXiv 2310.03744).
+
+    ``depth`` counts the linear layers; 1 is LLaVA's first, linear projector. PyTorch's default init. ``norm`` puts a
+    LayerNorm before them, as in ``pool``: for encoders with large hidden states; LLaVA has none.
+    """
+
+    def __init__(self, *, dim: int, llm_dim: int, depth: int = 2, norm: bool = False) -> None:
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
+        self.mlp = perceptron(dim, llm_dim, depth)
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """As many as the encoder's: 576 for 24 x 24 patches."""
+        return prod(grid)
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] -> float[N, T, llm_dim]."""
+        return self.mlp(self.norm(features.concatenated()))

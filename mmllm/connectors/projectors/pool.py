@@ -1,0 +1,118 @@
+"""The ``pool`` connector: averages blocks of patches, frames or both, then an MLP; a token still owns its region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import Connector, perceptron
+from mmllm.types import Features, MmllmError
+
+AXES = {1: "[time]", 2: "[rows, cols]", 3: "[time, rows, cols]"}
+"""Number of pooled axes -> how a recipe writes them."""
+MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+
+
+class PoolConnector(Connector):
+    """Mean over blocks of patches, then W2 GELU(W1 Y + b1) + b2 (InfMLLM, Zhou et al. 2023, arXiv 2311.06791).
+
+    Over the last axes of the encoder's grid, as many as are given: [rows, cols] pools each frame or tile by itself,
+    [time, rows, cols] a clip in time too, [time] what has no space (sound). One of two says how far:
+
+    - ``grid`` is the pooled grid; the encoder's must be a whole multiple of it. The default is [12, 12].
+    - ``stride`` is the size of a block, for items whose length varies: the last block of an axis may be smaller, and
+      averages what is there, so an axis of n gives ceil(n / stride).
+
+    ``depth`` counts the linear layers of the MLP, ``width`` the channels between them (default: the LLM's). No position
+    table: position is in the features, the raster order and the LLM's own. ``norm`` puts a LayerNorm before the
+    pooling, as InfMLLM has after its encoder: for encoders whose hidden states are large, and an MLP of ordinary size
+    would start far outside the LLM's embeddings.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        grid: Sequence[int] | None = None,
+        stride: Sequence[int] | None = None,
+        depth: int = 2,
+        norm: bool = False,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if grid is not None and stride is not None:
+            raise MmllmError(
+                f"connector pool: grid {list(grid)} and stride {list(stride)} say the same thing twice; give one."
+            )
+        if stride is None:
+            self.grid: tuple[int, ...] | None = _axes((12, 12) if grid is None else grid, "grid")
+            self.stride: tuple[int, ...] | None = None
+        else:
+            self.grid, self.stride = None, _axes(stride, "stride")
+        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
+        self.mlp = perceptron(dim, llm_dim, depth, width=width)
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """Number of blocks; raises where the grid has other axes, or the blocks of ``grid`` do not come out whole."""
+        return prod(self.pooled(grid))
+
+    def steps(self, grid: Sequence[int]) -> int:
+        """Pooled length in time; 1 for a picture."""
+        pooled = self.pooled(grid)
+        return 1 if len(pooled) == 2 else pooled[0]
+
+    def pooled(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """The encoder's grid with its last axes pooled."""
+        front, last = self._split(grid)
+        block = self._block(last)
+        return (*front, *(-(-n // size) for n, size in zip(last, block, strict=True)))
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] -> float[N, tokens, llm_dim]."""
+        tokens = self.tokens(features.grid)
+        _, last = self._split(features.grid)
+        x = self.norm(features.concatenated())
+        maps = x.reshape(-1, *last, x.shape[-1]).movedim(-1, 1)
+        means = MEANS[len(last)](maps, self._block(last), ceil_mode=True)
+        return self.mlp(means.flatten(2).transpose(1, 2).reshape(x.shape[0], tokens, x.shape[-1]))
+
+    def _split(self, grid: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(axes left as they are, axes that are pooled); only rows and cols may have others in front."""
+        n_axes = len(self.grid or self.stride or ())
+        if len(grid) < n_axes or (n_axes != 2 and len(grid) > n_axes):
+            word = "grid" if self.stride is None else "stride"
+            raise MmllmError(
+                f"connector pool {word}: {list(self.grid or self.stride or ())} is over {AXES[n_axes]}, but this "
+                f"encoder's grid is {list(grid)}; give one number for each of its axes."
+            )
+        return tuple(grid[:-n_axes]), tuple(grid[-n_axes:])
+
+    def _block(self, last: Sequence[int]) -> tuple[int, ...]:
+        """Size of the first block along each pooled axis."""
+        if self.grid is None:
+            assert self.stride is not None
+            return tuple(min(n, size) for n, size in zip(last, self.stride, strict=True))
+        if any(n % parts for n, parts in zip(last, self.grid, strict=True)):
+            sizes = " and ".join(f"{n} / {parts}" for n, parts in zip(last, self.grid, strict=True))
+            raise MmllmError(
+                f"connector pool cannot average {' x '.join(map(str, last))} patches to a grid of {list(self.grid)}: "
+                f"{sizes} must be whole numbers; choose divisors of them, or a stride."
+            )
+        return tuple(n // parts for n, parts in zip(last, self.grid, strict=True))
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> PoolConnector:
+        """4 x 4 patches to 2 x 2 tokens."""
+        return cls(dim=dim, llm_dim=llm.dim, grid=(2, 2))
+
+
+def _axes(values: Sequence[int], word: str) -> tuple[int, ...]:
+    if len(values) not in AXES or min(values) < 1:
+        known = ", ".join(AXES.values())
+        raise MmllmError(f"connector pool {word}: {list(values)} must be {known}, all at least 1.")
+    return tuple(values)

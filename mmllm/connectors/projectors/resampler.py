@@ -1,0 +1,93 @@
+"""The ``resampler`` connector: learned latents read the features by cross attention; a fixed number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import Connector
+from mmllm.types import Features, MmllmError
+
+
+class ResamplerConnector(Connector):
+    """The perceiver resampler of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), then a linear map to the LLM.
+
+    ``latents`` learned vectors from N(0, 1); each of ``depth`` blocks does z += Attn(LN z, [LN x; LN z]), z += FF(z);
+    a final LN. Where something is comes solely from the features, no positions are added. ``width`` of the latents is
+    the features' own unless given (then a linear map comes first); ``heads`` of ``head_dim`` each.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        latents: int = 64,
+        depth: int = 6,
+        heads: int = 8,
+        head_dim: int = 64,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        for name, value in {"latents": latents, "depth": depth, "heads": heads, "head_dim": head_dim}.items():
+            if value < 1:
+                raise MmllmError(f"connector resampler {name}: {value} must be at least 1.")
+        inner = dim if width is None else width
+        self.input = nn.Identity() if width is None else nn.Linear(dim, inner)
+        self.n_latents = latents  # under ZeRO-3 a weight has no shape outside of a forward
+        self.latents = nn.Parameter(torch.randn(latents, inner))
+        self.attention = nn.ModuleList(LatentAttention(inner, heads, head_dim) for _ in range(depth))
+        self.feed = nn.ModuleList(feed_forward(inner) for _ in range(depth))
+        self.norm = nn.LayerNorm(inner)
+        self.output = nn.Linear(inner, llm_dim)
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """The number of latents, whatever the grid."""
+        return self.n_latents
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] -> float[N, latents, llm_dim]; tokens that the mask excludes are not read."""
+        x = self.input(features.concatenated())
+        z = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
+        for attention, feed in zip(self.attention, self.feed, strict=True):
+            z = z + attention(z, x, features.mask)
+            z = z + feed(z)
+        return self.output(self.norm(z))
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> ResamplerConnector:
+        """Four latents, two blocks."""
+        return cls(dim=dim, llm_dim=llm.dim, latents=4, depth=2, heads=2, head_dim=8)
+
+
+class LatentAttention(nn.Module):
+    """Attn(LN z, [LN x; LN z]) of the perceiver resampler: latents read features and each other; no biases."""
+
+    def __init__(self, width: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_features = nn.LayerNorm(width)
+        self.norm_latents = nn.LayerNorm(width)
+        self.query = nn.Linear(width, heads * head_dim, bias=False)
+        self.key_value = nn.Linear(width, 2 * heads * head_dim, bias=False)
+        self.output = nn.Linear(heads * head_dim, width, bias=False)
+
+    def forward(self, z: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Latents float[N, L, W], features float[N, T, W], mask bool[N, T] -> float[N, L, W] to be added to z."""
+        z, x = self.norm_latents(z), self.norm_features(x)
+        key, value = self.key_value(torch.cat([x, z], dim=1)).chunk(2, dim=-1)
+        query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(z), key, value))
+        seen = torch.cat([mask, mask.new_ones(z.shape[:2])], dim=1)[:, None, None]
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        return self.output(out.transpose(1, 2).flatten(2))
+
+
+def feed_forward(width: int) -> nn.Sequential:
+    """LN, four times wider and back with GELU, no biases."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+    )

@@ -1,0 +1,166 @@
+"""The ``temporal_aligner`` connector: frames read each other, and learn by foretelling the next one (Tem-Adapter)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import Connector, perceptron
+from mmllm.connectors.layers.temporal import Block, earlier, frames_in, frames_of, in_time
+from mmllm.connectors.projectors.semantic_aligner import SemanticAligner, TextVector, words_of
+from mmllm.types import Features, MmllmError
+
+
+class TemporalAlignerConnector(Connector):
+    """Tem-Adapter's temporal and semantic aligners (Chen et al. 2023, arXiv 2308.08414) before an LLM.
+
+    v_t is the mean of frame t's patches, brought to mean 0 and variance 1. One token per frame::
+
+        E = LN Enc(W v + positions)      bidirectional;      tokens = MLP(E)
+
+    While it learns, the frames to come are foretold from the past and from what is said of the clip, and ``weight``
+    times the error is added to the loss; answers enter there and never the tokens::
+
+        past = LN Enc(W v + positions) with the same weights, frame t reading frames up to t only
+        foretold_t = Dec(W v + positions; past + a')      frame t reading itself and what is before it
+        error = mean of (foretold_t - v_{t+1})²
+
+    a' are the words of question and answer, refined by the clip, see ``SemanticAligner``. Three things differ from the
+    released code, where they are errors: the target is shifted and the memory holds the past only (there each frame was
+    reconstructed from a memory that held it); each text reads its own clip; there is no hinge over candidates, the
+    LLM's own loss takes its place. Dropout is left out.
+    """
+
+    ragged = True
+    reads_text = True
+    reads_questions = True
+    tiny_grid = (3, 2, 2)
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        width: int = 512,
+        depth: int = 1,
+        heads: int = 16,
+        foretell: Literal["next", "same", "nothing"] = "next",
+        weight: float = 1.0,
+        semantic: bool = True,
+        semantic_width: int = 128,
+        mlp_depth: int = 2,
+    ) -> None:
+        """Set up.
+
+        Args:
+            dim: width of the features.
+            llm_dim: width of the LLM's embeddings.
+            width: W of encoder and decoder.
+            depth: blocks of the encoder, and of the decoder.
+            heads: of both, and of the semantic aligner.
+            foretell: ``next``: see above. ``same``: as released, each frame from a memory of all frames.
+                ``nothing``: no extra loss, no decoder.
+            weight: of the error in the loss, beside the LLM's mean loss per token.
+            semantic: whether the clip refines the words; else a' are the words alone.
+            semantic_width: channels of that decoder.
+            mlp_depth: linear layers from E to the LLM.
+        """
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if foretell not in ("next", "same", "nothing"):
+            raise MmllmError(
+                f"connector temporal_aligner foretell: {foretell!r} is unknown; known: next, same, nothing."
+            )
+        if weight <= 0 or depth < 1:
+            raise MmllmError(
+                f"connector temporal_aligner: weight {weight} must be above 0 (foretell: nothing leaves it out) and "
+                f"depth {depth} at least 1."
+            )
+        self.foretell, self.weight, self.width = foretell, weight, width
+        self.input = nn.Linear(dim, width)
+        self.encoder = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.mlp = perceptron(width, llm_dim, mlp_depth)
+        learns = foretell != "nothing"
+        self.text = TextVector(llm_dim, width) if learns else None
+        self.semantic = SemanticAligner(width, semantic_width, heads) if learns and semantic else None
+        self.decoder = nn.ModuleList(Block(width, heads, reads=True) for _ in range(depth if learns else 0))
+        self.foretold = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim)) if learns else None
+        self._error: Tensor | None = None
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """One for each frame; 1 for a picture."""
+        return frames_in(grid, "temporal_aligner")
+
+    def steps(self, grid: Sequence[int]) -> int:
+        """Each frame is one step."""
+        return frames_in(grid, "temporal_aligner")
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] -> float[N, F, llm_dim]; ``text`` float[S, llm_dim] is for the extra loss alone."""
+        patches, real = frames_of(features, "temporal_aligner")
+        counts = real.sum(dim=-1, keepdim=True)
+        means = (patches * real[..., None]).sum(dim=-2) / counts.clamp(min=1)
+        v = functional.layer_norm(means, means.shape[-1:])
+        shown = counts.squeeze(-1) > 0
+        x = self.input(v)
+        x = x + in_time(x.shape[1], self.width, x)
+        self._error = None
+        if self.training and text is not None and self.foretell != "nothing" and self._learns():
+            self._error = self._foretelling_error(x, v.detach(), shown, text.detach().to(x.dtype))
+        return self.mlp(self._encoded(x, shown[:, None]))
+
+    def extra_loss(self) -> Tensor | None:
+        """``weight`` times the mean error of the last forward, once; None while nothing of it learns."""
+        error, self._error = self._error, None
+        return None if error is None else self.weight * error
+
+    def _learns(self) -> bool:
+        return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
+
+    def _encoded(self, x: Tensor, seen: Tensor) -> Tensor:
+        """E float[N, F, W]."""
+        for block in self.encoder:
+            x = block(x, seen)
+        return self.norm(x)
+
+    def _foretelling_error(self, x: Tensor, v: Tensor, shown: Tensor, text: Tensor) -> Tensor:
+        """Mean over frames that have a next one, in conversations with words; 0 with all weights in it if none has."""
+        assert self.flow is not None and self.source is not None
+        words = words_of(self.flow, self.source, text, len(v))
+        guess = self.foretell_frames(x, shown, words.states, words.real)
+        shift = int(self.foretell == "next")
+        counted = shown[:, shift:] & words.real.any(dim=1, keepdim=True)
+        errors = (guess[:, : guess.shape[1] - shift] - v[:, shift:]).square().mean(dim=-1)
+        return (errors * counted).sum() / counted.sum().clamp(min=1) + guess.sum() * 0.0
+
+    def foretell_frames(self, x: Tensor, shown: Tensor, states: Tensor, real: Tensor) -> Tensor:
+        """What each frame foretells, float[N, F, dim].
+
+        Args:
+            x: float[N, F, W], the frames with their positions.
+            shown: bool[N, F], which frames there are.
+            states: float[N, L, llm_dim], words.
+            real: bool[N, L], which words there are.
+        """
+        assert self.text is not None and self.foretold is not None
+        past_only = self.foretell == "next"
+        a, words = self.text(states, real)
+        steered = a[:, None]
+        order = earlier(x.shape[1], x)[None]
+        seen = order if past_only else shown[:, None]
+        if self.semantic is not None:
+            steered = self.semantic(a, words, real, x, seen)
+        memory = self._encoded(x, seen) + steered
+        y = x
+        for block in self.decoder:
+            y = block(y, order, memory, seen)
+        return self.foretold(y)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> TemporalAlignerConnector:
+        """One block each, 8 channels."""
+        return cls(dim=dim, llm_dim=llm.dim, width=8, heads=2, semantic_width=4)

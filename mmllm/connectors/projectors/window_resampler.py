@@ -1,0 +1,115 @@
+"""The ``window_resampler`` connector: learned queries read each short window of a sound or video; its length stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.resampler import feed_forward
+from mmllm.types import Features, MmllmError
+
+
+class WindowResamplerConnector(Connector):
+    """The window-level Q-Former of SALMONN (Tang et al. 2024, arXiv 2310.13289), then a linear map to the LLM.
+
+    The first axis of the grid is cut into windows of ``window`` indices (SALMONN: 17 of Whisper's, a third of a
+    second); in each, ``queries`` learned vectors (1) pass ``depth`` layers (2) of self-attention, cross-attention to
+    the window and an MLP, so n indices give ceil(n / window) * queries tokens. The last window of an item holds what
+    is left; nothing beyond an item's end is read (SALMONN attends to the padding too). ``width`` of the queries is the
+    features' own unless given; ``heads`` divide it. Positions are in the features, none are added.
+    """
+
+    ragged = True
+    tiny_grid = (7,)
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        window: int = 17,
+        queries: int = 1,
+        depth: int = 2,
+        heads: int = 8,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        for name, value in {"window": window, "queries": queries, "depth": depth, "heads": heads}.items():
+            if value < 1:
+                raise MmllmError(f"connector window_resampler {name}: {value} must be at least 1.")
+        inner = dim if width is None else width
+        if inner < 1 or inner % heads:
+            raise MmllmError(f"connector window_resampler: heads ({heads}) must divide the width ({inner}).")
+        self.window, self.n_queries = window, queries
+        self.norm_input = nn.LayerNorm(dim)
+        self.input = nn.Identity() if width is None else nn.Linear(dim, inner)
+        self.queries = nn.Parameter(torch.randn(queries, inner) * 0.02)
+        # a single query has nobody else to attend to
+        self.among = nn.ModuleList(Attention(inner, heads) for _ in range(depth if queries > 1 else 0))
+        self.across = nn.ModuleList(Attention(inner, heads) for _ in range(depth))
+        self.feed = nn.ModuleList(feed_forward(inner) for _ in range(depth))
+        self.norm = nn.LayerNorm(inner)
+        self.output = nn.Linear(inner, llm_dim)
+
+    def steps(self, grid: Sequence[int]) -> int:
+        """Number of windows."""
+        return -(-grid[0] // self.window)
+
+    def tokens(self, grid: Sequence[int]) -> int:
+        """``queries`` for each window, also for a last one that is not full."""
+        return self.steps(grid) * self.n_queries
+
+    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+        """float[N, T, dim] -> float[N, most tokens, llm_dim], each item's own tokens first, zeros behind them."""
+        x = self.input(self.norm_input(features.concatenated()))
+        size = self.window * prod(features.grid[1:])
+        beyond = -x.shape[1] % size
+        windows = functional.pad(x, (0, 0, 0, beyond)).unflatten(1, (-1, size))
+        seen = functional.pad(features.mask, (0, beyond)).unflatten(1, (-1, size))
+        some = seen.any(-1)  # bool[N, windows]: the others are padding alone
+        windows, mask = windows[some], seen[some]
+        z = self.queries.to(x.dtype).expand(len(windows), -1, -1)
+        for index, (across, feed) in enumerate(zip(self.across, self.feed, strict=True)):
+            if len(self.among):
+                z = z + self.among[index](z, z, None)
+            z = z + across(z, windows, mask)
+            z = z + feed(z)
+        z = self.output(self.norm(z))
+        out = z.new_zeros(*some.shape, self.n_queries, self.llm_dim)
+        out[some] = z
+        return out.flatten(1, 2)
+
+    @classmethod
+    def tiny(cls, dim: int, llm: Any) -> WindowResamplerConnector:
+        """Windows of 3 of 7 indices, two queries each."""
+        return cls(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2)
+
+
+class Attention(nn.Module):
+    """Attn(LN z, x): queries read what ``mask`` allows; biases as in BERT."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        # a key's bias shifts all scores of a query alike, so it would never learn
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, z: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Queries float[K, Q, W], what they read float[K, L, W], mask bool[K, L] -> float[K, Q, W] to be added."""
+        z = self.norm(z)
+        query, key, value = (
+            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(z), self.key(x), self.value(x))
+        )
+        seen = None if mask is None else mask[:, None, None]
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        return self.output(out.transpose(1, 2).flatten(2))
