@@ -174,12 +174,12 @@ def _chosen(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    importlib.import_module("serve.terminal").chat(arguments.folder)
+    importlib.import_module("mmllm.serving.terminal").chat(arguments.folder)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
     try:
-        app = importlib.import_module("serve.app")
+        app = importlib.import_module("mmllm.serving.app")
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise

@@ -20,7 +20,7 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
 from mmllm.model.model import Assembly
-from serve.media import Limits
+from mmllm.serving.media import Limits
 from tests.parts import tiny_llm
 
 MODEL = "tiny"

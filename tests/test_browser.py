@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from serve.app import create_app
+from mmllm.serving.app import create_app
 from tests.chromium import executable, tab
 from tests.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
 from tests.serving import MODEL, running, tiny_generator

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Generator, Piece
 from mmllm.model.model import Assembly
+from mmllm.serving.app import create_app
 from mmllm.types import Message, Sample
-from serve.app import create_app
 from tests.parts import tiny_llm
 from tests.serving import (
     BLUE,

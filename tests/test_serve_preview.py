@@ -13,11 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from mmllm.serving import plots
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
+from mmllm.serving.preview import NODES, blocks, document, graph, points
 from mmllm.types import MediaError
-from serve import drawing
-from serve.app import create_app
-from serve.media import Limits
-from serve.preview import NODES, blocks, document, graph, points
 from tests.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
 from tests.serving import MODEL, RED, file_part, image_part, tiny_generator
 
@@ -98,8 +98,8 @@ def test_a_large_graph_is_drawn_around_one_node() -> None:
 
 
 def test_extremes_of_what_is_drawn() -> None:
-    assert drawing.sound(numpy.zeros(0), 8000).size == drawing.sound(numpy.ones(3), 8000).size
-    assert drawing.points(numpy.zeros((1, 3))).size == drawing.points(numpy.full((9000, 3), 1e30)).size
+    assert plots.sound(numpy.zeros(0), 8000).size == plots.sound(numpy.ones(3), 8000).size
+    assert plots.points(numpy.zeros((1, 3))).size == plots.points(numpy.full((9000, 3), 1e30)).size
     assert blocks(numpy.zeros(5)) == " " * 5
     with pytest.raises(MediaError, match="UTF-8"):
         document(b"\xff")
@@ -111,4 +111,4 @@ def test_extremes_of_what_is_drawn() -> None:
 def test_a_spectrogram_shows_the_pitch() -> None:
     rate = 8000
     tone = numpy.sin(2 * numpy.pi * 1000 * numpy.arange(rate) / rate)
-    assert drawing.spectrogram(tone).mean(axis=1).argmax() == round(1000 / (rate / 512))
+    assert plots.spectrogram(tone).mean(axis=1).argmax() == round(1000 / (rate / 512))

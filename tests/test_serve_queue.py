@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Encoded, Generator, Piece
 from mmllm.generation.sampling import Sampling
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
 from mmllm.types import Sample
-from serve.app import create_app
-from serve.media import Limits
 from tests.serving import (
     LIMITS,
     MODEL,

@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from mmllm import registry
 from mmllm.generation.generator import Generator
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
-from serve.app import create_app
-from serve.media import Limits
 from tests.senses import FILES, assembled, sound_file, video_file
 from tests.serving import MODEL, body, error_of, file_part, image_part, picture, post, sound_part, text_part, video_part
 

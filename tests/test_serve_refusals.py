@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Generator
-from serve.app import create_app
+from mmllm.serving.app import create_app
 from tests.serving import (
     LIMITS,
     MODEL,

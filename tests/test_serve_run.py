@@ -15,9 +15,9 @@ import openai
 import pytest
 from rich.console import Console
 
+from mmllm.serving.app import serve
+from mmllm.serving.terminal import chat
 from mmllm.types import MmllmError
-from serve.app import serve
-from serve.terminal import chat
 from tests.serving import RED, image_part, picture, text_part, user
 from tests.training import start, tiny_recipe, train_here
 

@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Encoded, Generator
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
-from serve.app import create_app
-from serve.media import Limits
 from tests.senses import DOCUMENT, FILES, AnyEncoder, assembled, every_sense, sound_file, video_file
 from tests.serving import (
     BLUE,

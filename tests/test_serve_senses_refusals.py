@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Generator
-from serve.app import create_app
-from serve.media import Limits
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
 from tests.senses import DOCUMENT, FILES, AnyEncoder, assembled, every_sense, sound_file
 from tests.serving import (
     MODEL,

@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mmllm.generation.generator import Generator
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
-from serve.app import create_app
-from serve.media import Limits
 from tests.senses import FILES, every_sense
 from tests.serving import MODEL, file_bytes, picture, running, tiny_generator
 

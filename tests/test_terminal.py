@@ -11,11 +11,11 @@ from rich.console import Console
 
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
+from mmllm.serving.media import Limits
+from mmllm.serving.path_parsing import split_paths
+from mmllm.serving.terminal import Chat
+from mmllm.serving.terminal_image import SHADES, draw
 from mmllm.types import Message, Sample
-from serve.media import Limits
-from serve.picture import SHADES, draw
-from serve.terminal import Chat
-from serve.typed_paths import split_paths
 from tests.senses import FILES, assembled, every_sense, video_file
 from tests.serving import picture, tiny_generator
 

@@ -93,7 +93,7 @@ def _answer(out: Path, console: Console) -> None:
 
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
-    from serve.picture import draw
+    from mmllm.serving.terminal_image import draw
 
     console.rule("[bold]5  three questions about pictures it has never seen")
     _, assembly = load_run(out)

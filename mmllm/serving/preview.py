@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
+from mmllm.serving import plots
+from mmllm.serving.conversation import Inputs, read_media
+from mmllm.serving.media import Limits
+from mmllm.serving.parts import MediaContent, modality_of, url_of
+from mmllm.serving.schema import ApiError
 from mmllm.types import MediaError
-from serve import drawing
-from serve.conversation import Inputs, read_media
-from serve.media import Limits
-from serve.parts import MediaContent, modality_of, url_of
-from serve.schema import ApiError
 
 if TYPE_CHECKING:
     from mmllm.processors.graph_files import Graph
@@ -120,7 +120,7 @@ class Previewer:
 
         samples = read_sound(item, RATE, self.limits.max_seconds)
         caption = f"sound of {len(samples) / RATE:.1f} s"
-        return Preview(caption, (("", drawing.sound(samples, RATE)),), blocks(samples))
+        return Preview(caption, (("", plots.sound(samples, RATE)),), blocks(samples))
 
 
 def image(item: Image.Image) -> Preview:
@@ -145,7 +145,7 @@ def graph(item: bytes | Path) -> Preview:
     caption += "" if node is None else f"; about node {node}"
     centre = None if node is None else int(np.flatnonzero(shown == node)[0])
     labels = [f"{number}" if found.texts is None else found.texts[number] for number in shown.tolist()]
-    picture = drawing.graph(len(shown), links.among(shown).T, labels, centre)
+    picture = plots.graph(len(shown), links.among(shown).T, labels, centre)
     return Preview(caption, (("", picture),), _cut("; ".join(labels)))
 
 
@@ -167,9 +167,9 @@ def points(item: bytes) -> Preview:
     """The cloud (of a mesh, points on its faces), as far as ``drawing`` draws it."""
     from mmllm.processors.points import read_points
 
-    cloud = read_points(item, drawing.DRAWN_POINTS, 0).numpy()
+    cloud = read_points(item, plots.DRAWN_POINTS, 0).numpy()
     spans = " x ".join(f"{span:.3g}" for span in np.ptp(cloud, axis=0))
-    return Preview(f"point cloud of {len(cloud)} points, {spans}", (("", drawing.points(cloud)),))
+    return Preview(f"point cloud of {len(cloud)} points, {spans}", (("", plots.points(cloud)),))
 
 
 def document(item: bytes) -> Preview:
@@ -183,7 +183,7 @@ def document(item: bytes) -> Preview:
 
 def blocks(samples: NDArray[np.floating], width: int = 60) -> str:
     """A waveform as one line of ``width`` block characters: the loudest of each piece against the loudest of all."""
-    low, high = drawing.extremes(samples, width)
+    low, high = plots.extremes(samples, width)
     loud = np.maximum(np.abs(low), np.abs(high))
     steps = np.ceil(loud / max(float(loud.max()), 1e-6) * (len(BLOCKS) - 1)).astype(int)
     return "".join(BLOCKS[step] for step in steps)

@@ -17,8 +17,8 @@ from pathlib import Path
 import soundfile
 from PIL import Image
 
+from mmllm.modalities import SENSES
 from mmllm.types import MediaError
-from serve.senses import SENSES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What is decoded. Pillow opens far more (JPEG 2000, EPS, TIFF); those decoders never see a client's bytes."""

@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mmllm.serving.schema import ApiError
 from mmllm.types import MmllmError
-from serve.schema import ApiError
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Encoded, Generator, Piece

@@ -13,12 +13,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from mmllm.generation.sampling import Sampling
+from mmllm.serving.conversation import Inputs, to_sample
+from mmllm.serving.media import Limits
+from mmllm.serving.preview import Previewer, PreviewRequest
+from mmllm.serving.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
+from mmllm.serving.worker import Job, Worker
 from mmllm.types import SampleError, TooLongError, UnreadableError
-from serve.conversation import Inputs, to_sample
-from serve.media import Limits
-from serve.preview import Previewer, PreviewRequest
-from serve.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
-from serve.worker import Job, Worker
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Encoded, Generator, Piece

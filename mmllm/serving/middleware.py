@@ -7,7 +7,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.schema import ApiError
+from mmllm.serving.schema import ApiError
 
 REQUEST_ID = "x-request-id"
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from mmllm.modalities import MODALITY_OF, SENSES
+from mmllm.serving.conversation import Inputs, join
+from mmllm.serving.media import Limits, open_path
+from mmllm.serving.path_parsing import path_of, split_paths
+from mmllm.serving.plots import strip
+from mmllm.serving.preview import Preview, Previewer
+from mmllm.serving.terminal_image import draw
 from mmllm.types import MediaError, Message, MmllmError, Sample
-from serve.conversation import Inputs, join
-from serve.drawing import strip
-from serve.media import Limits, open_path
-from serve.picture import draw
-from serve.preview import Preview, Previewer
-from serve.senses import MODALITY_OF, SENSES
-from serve.typed_paths import path_of, split_paths
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator

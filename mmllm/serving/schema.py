@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from serve.parts import Content, TextPart
-from serve.senses import SENSES
+from mmllm.modalities import SENSES
+from mmllm.serving.parts import Content, TextPart
 
 LOG = logging.getLogger("serve")
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmllm.modalities import SENSES, listed
+from mmllm.serving.media import Limits, read_files, read_images
+from mmllm.serving.parts import TextPart, modality_of, url_of
+from mmllm.serving.schema import ApiError, ChatMessage, ChatRequest
 from mmllm.types import MediaError, Message, Sample
-from serve.media import Limits, read_files, read_images
-from serve.parts import TextPart, modality_of, url_of
-from serve.schema import ApiError, ChatMessage, ChatRequest
-from serve.senses import SENSES, listed
 
 if TYPE_CHECKING:
     from mmllm.encoders.base import Encoder

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from serve.senses import MODALITY_OF, SENSES
+from mmllm.modalities import MODALITY_OF, SENSES
 
 Modality = Literal["image", "video", "audio", "graph", "points", "document"]
 

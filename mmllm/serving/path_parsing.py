@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from serve.senses import MODALITY_OF
+from mmllm.modalities import MODALITY_OF
 
 
 def split_paths(line: str) -> tuple[str, list[Path]]:
