@@ -110,7 +110,7 @@ def papers(module: str) -> tuple[str, ...]:
 
 def draw_world() -> None:
     """The miniature pictures, where they are not there yet."""
-    from mmllm.mini.data import write_world
+    from mmllm.miniature.tasks.images import write_world
 
     world = Path("data/mini/world")
     if not (world / "complete").is_file():

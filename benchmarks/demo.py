@@ -27,7 +27,7 @@ RECIPES = {name: Path(f"recipes/mini/{name}.yaml") for name in ("demo", "swap_en
 
 def run(recipes: Sequence[str], seeds: Sequence[int], easy_vqa: Path | None) -> None:
     """Train and evaluate every (recipe, seed) that has no results yet; a killed command continues where it was."""
-    from mmllm.mini.data import write_world
+    from mmllm.miniature.tasks.images import write_world
 
     world = Path("data/mini/world")
     if not (world / "complete").is_file():

@@ -84,7 +84,7 @@ def overrides(name: str, arm: str, seed: int, data: Path) -> list[str]:
 def answers(name: str) -> dict[str, str]:
     """Class -> one word of the miniature LM, which knows no others."""
     from mmllm.datasets.planetoid import CLASSES
-    from mmllm.mini.world.words import CITIES, ITEMS, NAMES, TOPICS
+    from mmllm.miniature.world.words import CITIES, ITEMS, NAMES, TOPICS
 
     classes = CLASSES["cora"] if name == "cora" else ARXIV.split()
     return dict(zip(classes, (*TOPICS, *ITEMS, *NAMES, *CITIES), strict=False))

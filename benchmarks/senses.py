@@ -32,7 +32,7 @@ def names() -> list[str]:
 
 def senses_of(name: str) -> list[str]:
     """Folders of miniature data that a recipe's paths name; what is made of others comes last."""
-    from mmllm.mini.__main__ import SENSES
+    from mmllm.miniature.__main__ import SENSES
 
     text = (RECIPES / f"{name}.yaml").read_text()
     return [sense for sense in SENSES if f"{HOME}/{sense}/" in text]
@@ -63,7 +63,7 @@ def run(chosen: Sequence[str], data: Path | None) -> None:
             draw_world()
         for sense in senses_of(name):
             if not (HOME / sense / "complete").is_file():
-                subprocess.run([*command, "mmllm.mini", "sense", sense], check=True)
+                subprocess.run([*command, "mmllm.miniature", "sense", sense], check=True)
         told = overrides(name, data)
         subprocess.run(
             [*command, "mmllm", "train", str(RECIPES / f"{name}.yaml"), "--out", str(out), *told], check=True
@@ -103,7 +103,7 @@ def write(chosen: Sequence[str]) -> None:
     RESULTS.write_text(
         "# What the miniature recipes of the other senses reach\n\n"
         "Written by `python -m benchmarks.senses table` from the runs that `python -m benchmarks.senses run` made: "
-        "`python -m mmllm.mini sense SENSE`, `mmllm train recipes/mini/NAME.yaml`, `mmllm eval`. Short trainings on "
+        "`python -m mmllm.miniature sense SENSE`, `mmllm train recipes/mini/NAME.yaml`, `mmllm eval`. Short trainings on "
         "miniature parts with one seed (0), on held-out questions, to show that each system learns; what differs "
         "between connectors is tried on equal terms in benchmarks/claims/RESULTS.md. *blind*: the same questions "
         f"without the media.\n\nMachine: {machine()}.\n\n{text}\n"

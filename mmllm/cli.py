@@ -188,6 +188,6 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from mmllm.mini.demo import run
+    from mmllm.miniature.demo import run
 
     run()

@@ -20,7 +20,7 @@ from mmllm.encoders.graph.states import write_tiny_model
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
-from mmllm.mini.graph_data import write_graph
+from mmllm.miniature.tasks.graphs import write_graph
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import set_trainable

@@ -21,8 +21,8 @@ from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 from mmllm.datasets.text_attributed_graph import write_tiny as write_tables
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.evaluation.benchmarks.node_classification import NodeClassification
-from mmllm.mini.graph_data import write_graph
-from mmllm.mini.world.graphs import CLASSES, blocks, shuffled
+from mmllm.miniature.tasks.graphs import write_graph
+from mmllm.miniature.world.graphs import CLASSES, blocks, shuffled
 from mmllm.types import MmllmError
 
 # ---- planetoid

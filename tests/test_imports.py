@@ -111,7 +111,7 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
         ("mmllm.encoders.x", "from mmllm import checkpoint", ["checkpoint"]),
         ("mmllm.encoders.x", "from mmllm.encoders.base import Encoder\nfrom mmllm.types import Features", []),
         ("mmllm.types", "from mmllm import registry", ["registry"]),
-        ("mmllm.evaluation.run", "from mmllm.mini import demo", ["mini"]),
+        ("mmllm.evaluation.run", "from mmllm.miniature import demo", ["mini"]),
         ("mmllm.training.run", "import mmllm.cli", ["cli"]),
         ("mmllm.serving.app", "from mmllm.model.model import Assembly", ["assembly"]),
         ("streamlit_app", "from mmllm.types import Message", ["types"]),
@@ -119,7 +119,7 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
         ("streamlit_app", "from serve.client import Answer", []),
         ("serve.client", "from mmllm.types import Message", ["types"]),
         ("serve.client", "from mmllm.modalities import SENSES", ["serve"]),
-        ("mmllm.cli", "from mmllm.mini import demo", []),
+        ("mmllm.cli", "from mmllm.miniature import demo", []),
     ],
 )
 def test_the_reader_of_imports_sees_breaches(module: str, source: str, found: list[str]) -> None:

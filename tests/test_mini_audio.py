@@ -11,12 +11,12 @@ import soundfile
 import torch
 
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
-from mmllm.mini.audio import AudioPlan, train_audio
-from mmllm.mini.audio_lessons import COLUMN, LABELS, TOKENS, lesson
-from mmllm.mini.sound_data import write_sound
-from mmllm.mini.world.sounds import RATE, SLOT, clip, event, fact_held_out
-from mmllm.mini.world.voices import PHONES, render, utter
-from mmllm.mini.world.words import PITCHES, SOUNDS, TIMES
+from mmllm.miniature.parts.audio import AudioPlan, train_audio
+from mmllm.miniature.parts.audio_curriculum import COLUMN, LABELS, TOKENS, lesson
+from mmllm.miniature.tasks.sounds import write_sound
+from mmllm.miniature.world.sounds import RATE, SLOT, clip, event, fact_held_out
+from mmllm.miniature.world.voices import PHONES, render, utter
+from mmllm.miniature.world.words import PITCHES, SOUNDS, TIMES
 
 PART = Path("data/mini/audio")
 
@@ -83,7 +83,7 @@ def test_training_goes_on_where_it_stopped_and_the_folder_opens(tmp_path: Path) 
         raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmllm.mini.audio.save_audio", stop)
+        patch.setattr("mmllm.miniature.parts.audio.save_audio", stop)
         with pytest.raises(Stopped):
             train_audio(half, tmp_path / "two", tmp_path / "resumed")
     train_audio(half, tmp_path / "two", tmp_path / "resumed")
@@ -118,7 +118,7 @@ def test_written_sound_is_the_same_again_and_splits_never_meet(tmp_path: Path) -
 @pytest.mark.skipif(not PART.is_dir(), reason="the miniature audio encoder is not here")
 def test_the_committed_encoder_hears_what_it_was_taught() -> None:
     """Its phones on a few unheard windows, by a linear probe on few tokens; the full numbers are in RESULTS.md."""
-    from mmllm.mini.audio_probe import probe_audio
+    from mmllm.miniature.parts.audio_probe import probe_audio
 
     report = probe_audio(PART, n_train=80, n_test=40, names=["phone"])
     assert report["phone"] > 0.7

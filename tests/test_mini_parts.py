@@ -15,25 +15,25 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-import mmllm.mini.clip
-import mmllm.mini.lm
-import mmllm.mini.pictures
-import mmllm.mini.vit
-from mmllm.mini.clip import ClipPlan, TaughtClip, save_clip, train_clip
-from mmllm.mini.clip_text import CONTEXT, build_clip_tokenizer
-from mmllm.mini.lm import LmPlan, start_of, train_lm
-from mmllm.mini.lm_gate import measure
-from mmllm.mini.lm_rows import RowWriter
-from mmllm.mini.lm_save import save_lm
-from mmllm.mini.pictures import pictures, to_tensors
-from mmllm.mini.probe import probe
-from mmllm.mini.results import encode_clip, encode_vit, measure_part
-from mmllm.mini.snapshot import save_snapshot
-from mmllm.mini.tokenizer import build_tokenizer
-from mmllm.mini.vit import VitPlan, train_vit
-from mmllm.mini.world.described import Ask, Described
-from mmllm.mini.world.text import recall
-from mmllm.mini.world.words import every_word
+import mmllm.miniature.parts.clip
+import mmllm.miniature.parts.lm
+import mmllm.miniature.parts.pictures
+import mmllm.miniature.parts.vit
+from mmllm.miniature.parts.clip import ClipPlan, TaughtClip, save_clip, train_clip
+from mmllm.miniature.parts.clip_text import CONTEXT, build_clip_tokenizer
+from mmllm.miniature.parts.lm import LmPlan, start_of, train_lm
+from mmllm.miniature.parts.lm_acceptance import measure
+from mmllm.miniature.parts.lm_rows import RowWriter
+from mmllm.miniature.parts.lm_save import save_lm
+from mmllm.miniature.parts.pictures import pictures, to_tensors
+from mmllm.miniature.parts.probe import probe
+from mmllm.miniature.parts.results import encode_clip, encode_vit, measure_part
+from mmllm.miniature.parts.snapshot import save_snapshot
+from mmllm.miniature.parts.tokenizer import build_tokenizer
+from mmllm.miniature.parts.vit import VitPlan, train_vit
+from mmllm.miniature.world.described import Ask, Described
+from mmllm.miniature.world.text import recall
+from mmllm.miniature.world.words import every_word
 from mmllm.types import MmllmError
 
 HOME = Path(__file__).parent.parent / "data" / "mini"
@@ -44,7 +44,7 @@ TINY_CLIP = ClipPlan(steps=4, batch=4, width=32, layers=2, save_every=2)
 
 @pytest.fixture
 def few_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmllm.mini.pictures, "CHARTS", 3)
+    monkeypatch.setattr(mmllm.miniature.parts.pictures, "CHARTS", 3)
 
 
 def test_every_word_is_one_token_with_and_without_space() -> None:
@@ -121,9 +121,9 @@ def _cut(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("module", "train", "plan", "weights"),
     [
-        (mmllm.mini.lm, train_lm, TINY_LM, "model.safetensors"),
-        (mmllm.mini.vit, train_vit, TINY_VIT, "model.safetensors"),
-        (mmllm.mini.clip, train_clip, TINY_CLIP, "open_clip_model.safetensors"),
+        (mmllm.miniature.parts.lm, train_lm, TINY_LM, "model.safetensors"),
+        (mmllm.miniature.parts.vit, train_vit, TINY_VIT, "model.safetensors"),
+        (mmllm.miniature.parts.clip, train_clip, TINY_CLIP, "open_clip_model.safetensors"),
     ],
 )
 def test_a_killed_build_goes_on_with_the_same_bits(
@@ -184,7 +184,7 @@ def test_vit_folder_reads_pictures_as_trained() -> None:
 
 
 def test_missing_part_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(MmllmError, match=r"no miniature part at .* run `python -m mmllm.mini build vit` first"):
+    with pytest.raises(MmllmError, match=r"no miniature part at .* run `python -m mmllm.miniature build vit` first"):
         measure_part("vit", tmp_path)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.evaluation.benchmarks.mini_video import MiniVideo
-from mmllm.mini.video_data import write_video
-from mmllm.mini.world.render import INK
-from mmllm.mini.world.scenes import CELL
-from mmllm.mini.world.videos import KINDS, about_video, actors, draw_clip, place, video_held_out
-from mmllm.mini.world.words import SHAPES, TIMES, every_word
+from mmllm.miniature.tasks.videos import write_video
+from mmllm.miniature.world.render import INK
+from mmllm.miniature.world.scenes import CELL
+from mmllm.miniature.world.videos import KINDS, about_video, actors, draw_clip, place, video_held_out
+from mmllm.miniature.world.words import SHAPES, TIMES, every_word
 from mmllm.processors.video import VideoReading
 
 

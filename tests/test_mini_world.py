@@ -9,14 +9,14 @@ from random import Random
 import numpy as np
 import pytest
 
-from mmllm.mini.data import TESTS, write_world
-from mmllm.mini.pictures import COLUMN, LABELS, document_picture, large_picture, scene_picture
-from mmllm.mini.world.documents import about_document, document
-from mmllm.mini.world.questions import about_large, about_scene, scene_ask
-from mmllm.mini.world.render import draw_document, draw_scene, pick_digit
-from mmllm.mini.world.scenes import Thing, large, scene
-from mmllm.mini.world.splits import field_held_out, large_held_out, object_held_out, price_held_out
-from mmllm.mini.world.words import COLOURS, PLACES, SHAPES
+from mmllm.miniature.parts.pictures import COLUMN, LABELS, document_picture, large_picture, scene_picture
+from mmllm.miniature.tasks.images import TESTS, write_world
+from mmllm.miniature.world.documents import about_document, document
+from mmllm.miniature.world.questions import about_large, about_scene, scene_ask
+from mmllm.miniature.world.render import draw_document, draw_scene, pick_digit
+from mmllm.miniature.world.scenes import Thing, large, scene
+from mmllm.miniature.world.splits import field_held_out, large_held_out, object_held_out, price_held_out
+from mmllm.miniature.world.words import COLOURS, PLACES, SHAPES
 
 FIXTURES = Path(__file__).parent.parent / "data" / "mini" / "fixtures"
 

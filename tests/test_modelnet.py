@@ -13,10 +13,10 @@ from mmllm.encoders.points import PointsEncoder
 from mmllm.evaluation.benchmarks.mini_points import MiniPoints
 from mmllm.evaluation.benchmarks.mini_recall import MiniRecall
 from mmllm.evaluation.benchmarks.modelnet import ModelNet as ModelNetBenchmark
-from mmllm.mini.document_data import RESTORE, write_document
-from mmllm.mini.points_data import write_points
-from mmllm.mini.world.points import SOLIDS, solid
-from mmllm.mini.world.words import every_word
+from mmllm.miniature.tasks.documents import RESTORE, write_document
+from mmllm.miniature.tasks.points import write_points
+from mmllm.miniature.world.points import SOLIDS, solid
+from mmllm.miniature.world.words import every_word
 from mmllm.types import MmllmError
 
 

@@ -18,7 +18,7 @@ from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.audio.hf_audio import wav
 from mmllm.encoders.video.frames import tiny_clip
 from mmllm.evaluation.benchmarks.mini_together import MiniTogether
-from mmllm.mini.together_data import write_together
+from mmllm.miniature.tasks.together import write_together
 from mmllm.model.build import build
 from mmllm.model.model import Assembly
 from mmllm.model.trainable import set_trainable

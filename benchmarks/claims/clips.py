@@ -15,7 +15,7 @@ from torch import Tensor
 from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
 from mmllm.connectors.deep_fusion.iva.turns import Turns
 from mmllm.encoders.base import Encoder
-from mmllm.mini.world.words import CITIES, DAYS, ITEMS, NAMES, SOUNDS, TOPICS
+from mmllm.miniature.world.words import CITIES, DAYS, ITEMS, NAMES, SOUNDS, TOPICS
 from mmllm.types import Features
 
 KEYS = (*NAMES, *CITIES, *DAYS, *SOUNDS, *TOPICS)

@@ -8,7 +8,7 @@ from random import Random
 
 from PIL import Image
 
-from mmllm.mini.world.described import Ask
+from mmllm.miniature.world.described import Ask
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from benchmarks.claims.lessons_adapted import ADAPTED
 from benchmarks.claims.lessons_clips import CLIPS
 from benchmarks.claims.lessons_graphs import GRAPHS
 from benchmarks.claims.lessons_points import clouds, facts
-from mmllm.mini.data import DESCRIBE, show
-from mmllm.mini.lm_lessons import matter_of
-from mmllm.mini.world.described import Ask
-from mmllm.mini.world.questions import about_scene
-from mmllm.mini.world.render import draw_scene, ink
-from mmllm.mini.world.scenes import CELL, Thing, scene
-from mmllm.mini.world.text import graph, skill, sounds
-from mmllm.mini.world.words import COLOURS, COLUMNS, ITEMS, NAMES, NUMBERS, TOPICS
+from mmllm.miniature.parts.lm_curriculum import matter_of
+from mmllm.miniature.tasks.images import DESCRIBE, show
+from mmllm.miniature.world.described import Ask
+from mmllm.miniature.world.questions import about_scene
+from mmllm.miniature.world.render import draw_scene, ink
+from mmllm.miniature.world.scenes import CELL, Thing, scene
+from mmllm.miniature.world.text import graph, skill, sounds
+from mmllm.miniature.world.words import COLOURS, COLUMNS, ITEMS, NAMES, NUMBERS, TOPICS
 
 
 def _scene(rng: Random, held_out: bool, most: int, kinds: dict[str, float], negated: float | None = None) -> Lesson:

@@ -9,10 +9,10 @@ import numpy as np
 import soundfile
 
 from benchmarks.claims.lesson import Lesson
-from mmllm.mini.world.described import Ask
-from mmllm.mini.world.render import ink
-from mmllm.mini.world.sounds import RATE, SLOT, event
-from mmllm.mini.world.words import COLOURS, COLUMNS, PITCHES, SOUNDS
+from mmllm.miniature.world.described import Ask
+from mmllm.miniature.world.render import ink
+from mmllm.miniature.world.sounds import RATE, SLOT, event
+from mmllm.miniature.world.words import COLOURS, COLUMNS, PITCHES, SOUNDS
 
 SIDE, CELL = 4, 8
 """Cells along each side of a frame, and pixels along each side of a cell: a patch of the miniature ViT."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.claims.clips import KEYS, NOTHING, VALUES
 from benchmarks.claims.lesson import Lesson
-from mmllm.mini.world.described import Ask
-from mmllm.mini.world.words import COLOURS
+from mmllm.miniature.world.described import Ask
+from mmllm.miniature.world.words import COLOURS
 
 PATCHES, EVENTS = 4, 3
 

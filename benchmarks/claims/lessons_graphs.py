@@ -6,8 +6,8 @@ import json
 from random import Random
 
 from benchmarks.claims.lesson import Lesson, Make
-from mmllm.mini.world.described import Ask
-from mmllm.mini.world.graphs import CLASSES, QUESTION, text_of
+from mmllm.miniature.world.described import Ask
+from mmllm.miniature.world.graphs import CLASSES, QUESTION, text_of
 
 NEIGHBOURS = 8
 HOMOPHILY = 0.85

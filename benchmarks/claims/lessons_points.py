@@ -8,11 +8,11 @@ from random import Random
 import numpy as np
 
 from benchmarks.claims.lesson import Lesson
-from mmllm.mini.document_data import RESTORE
-from mmllm.mini.points_data import QUESTION
-from mmllm.mini.world.described import Ask
-from mmllm.mini.world.points import SOLIDS, solid
-from mmllm.mini.world.words import COLOURS, ITEMS
+from mmllm.miniature.tasks.documents import RESTORE
+from mmllm.miniature.tasks.points import QUESTION
+from mmllm.miniature.world.described import Ask
+from mmllm.miniature.world.points import SOLIDS, solid
+from mmllm.miniature.world.words import COLOURS, ITEMS
 
 POINTS = 128
 FACTS = 4

@@ -18,7 +18,7 @@ class MiniGraph(Mini):
     variant = "vqa_normalised"
     modality: ClassVar[str] = "graph"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.mini sense graph` writes it from a seed; or give a folder that holds it as path."
+        "`python -m mmllm.miniature sense graph` writes it from a seed; or give a folder that holds it as path."
     )
 
     def __init__(self, *, path: str = "data/mini/graph", split: str = "test", prompt: str | None = None) -> None:

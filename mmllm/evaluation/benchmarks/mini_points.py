@@ -17,7 +17,7 @@ class MiniPoints(Mini):
     variant = "vqa_normalised"
     modality: ClassVar[str] = "points"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.mini sense points` draws it from a seed; or give a folder that holds it as path."
+        "`python -m mmllm.miniature sense points` draws it from a seed; or give a folder that holds it as path."
     )
 
     def __init__(self, *, path: str = "data/mini/points", split: str = "test", prompt: str | None = None) -> None:

@@ -17,7 +17,7 @@ class MiniRecall(Mini):
     variant = "vqa_normalised"
     modality: ClassVar[str] = "document"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.mini sense document` writes it from a seed; or give a folder that holds it as path."
+        "`python -m mmllm.miniature sense document` writes it from a seed; or give a folder that holds it as path."
     )
 
     def __init__(self, *, path: str = "data/mini/document", split: str = "test", prompt: str | None = None) -> None:

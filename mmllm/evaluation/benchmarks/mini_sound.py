@@ -20,7 +20,7 @@ class MiniSound(Mini):
     variant = "vqa_normalised"
     modality: ClassVar[str] = "audio"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.mini sense sound` draws it from a seed; or give a folder that holds it as path."
+        "`python -m mmllm.miniature sense sound` draws it from a seed; or give a folder that holds it as path."
     )
 
     def __init__(self, *, path: str = "data/mini/sound", split: str = "test", prompt: str | None = None) -> None:

@@ -22,7 +22,7 @@ class MiniTogether(Mini):
     metric: ClassVar[str] = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.mini sense together` joins the miniature pictures, clips and sounds; or give a folder that "
+        "`python -m mmllm.miniature sense together` joins the miniature pictures, clips and sounds; or give a folder that "
         "holds them as path."
     )
 

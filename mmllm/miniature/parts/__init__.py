@@ -1,0 +1,1 @@
+"""How the miniature parts are trained and measured."""

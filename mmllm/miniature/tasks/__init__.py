@@ -1,0 +1,1 @@
+"""Writers of the miniature training and test data, one a modality."""
