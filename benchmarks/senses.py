@@ -103,8 +103,8 @@ def write(chosen: Sequence[str]) -> None:
     RESULTS.write_text(
         "# What the miniature recipes of the other senses reach\n\n"
         "Written by `python -m benchmarks.senses table` from the runs that `python -m benchmarks.senses run` made: "
-        "`python -m mmllm.miniature sense SENSE`, `mmllm train recipes/mini/NAME.yaml`, `mmllm eval`. Short trainings on "
-        "miniature parts with one seed (0), on held-out questions, to show that each system learns; what differs "
+        "`python -m mmllm.miniature sense SENSE`, `mmllm train recipes/mini/NAME.yaml`, `mmllm eval`. Short trainings "
+        "on miniature parts with one seed (0), on held-out questions, to show that each system learns; what differs "
         "between connectors is tried on equal terms in benchmarks/claims/RESULTS.md. *blind*: the same questions "
         f"without the media.\n\nMachine: {machine()}.\n\n{text}\n"
     )

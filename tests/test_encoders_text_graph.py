@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from mmllm.encoders.graph.states import main, states_file, write_states, write_tiny_model
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
+from mmllm.processors import graph_files
 from mmllm.types import MediaError, MmllmError
 
 
@@ -116,7 +117,7 @@ def test_counts_are_checked_before_anything_is_built(
         encoder.read(json.dumps({"nodes": [0] * 200_000}).encode())
     with pytest.raises(MediaError, match="200000 edges; at most 100000"):
         encoder.read(json.dumps({"nodes": ["a"], "edges": [0] * 200_000}).encode())
-    monkeypatch.setattr(graph_reading, "MAX_BYTES", 10)
+    monkeypatch.setattr(graph_files, "MAX_BYTES", 10)
     with pytest.raises(MediaError, match="bytes; at most 10"):
         encoder.read(graph(2, []))
 

@@ -75,11 +75,11 @@ def test_a_library_that_never_comes_back_is_ended(endless) -> None:
 def test_a_library_that_never_comes_back_ends_even_if_nobody_waits_for_it(endless) -> None:
     """As where whoever asked was killed: an alarm of its own, 5 seconds after the time limit."""
     request = json.dumps({**endless, "bytes": 0, "timeout": -4.5}).encode()
-    with subprocess.Popen([sys.executable, "-m", worker.__name__], stdin=subprocess.PIPE) as worker:
-        assert worker.stdin is not None
-        worker.stdin.write(LENGTH.pack(b"R", len(request)) + request)
-        worker.stdin.flush()
-        assert worker.wait(10) == -signal.SIGALRM
+    with subprocess.Popen([sys.executable, "-m", worker.__name__], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(LENGTH.pack(b"R", len(request)) + request)
+        process.stdin.flush()
+        assert process.wait(10) == -signal.SIGALRM
 
 
 def test_a_crash_is_told_with_its_signal(reading) -> None:

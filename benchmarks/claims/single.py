@@ -1,6 +1,6 @@
 """One run: an arm with a seed and a rate is trained, evaluated and measured; its figures go to ``result.json``.
 
-The real path: ``mmllm.training`` trains into a run folder, ``mmllm.checkpoints`` opens it, ``mmllm.evaluation`` asks it.
+The real path: ``mmllm.training`` trains into a run folder, ``mmllm.checkpoints`` opens it, ``mmllm.evaluation`` asks.
 """
 
 from __future__ import annotations

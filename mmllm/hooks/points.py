@@ -1,4 +1,4 @@
-"""What connectors inside an encoder ask of it: the part of ``encoders/base.py`` and ``encoders/hook_points.py`` they use.
+"""What connectors inside an encoder ask of it: the part of ``encoders/base.py`` and ``encoders/hook_points.py``.
 
 Connectors and encoders do not import each other; the assembly hands one to the other.
 """

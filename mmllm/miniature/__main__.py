@@ -1,4 +1,4 @@
-"""`python -m mmllm.miniature build|gate|data|sense`: makes the miniature parts, measures them, writes miniature data."""
+"""`python -m mmllm.miniature build|gate|data|sense`: makes and measures the miniature parts, writes their data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens what an item of ``text_graph`` names, and keeps folders open; between ``text_graph`` and ``graph_reading``."""
+"""Opens what an item of ``text_graph`` names, and keeps folders open; between ``text_graph`` and ``graph_files``."""
 
 from __future__ import annotations
 

@@ -109,9 +109,9 @@ class StageTraining:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
         if start.manifest.world != distributed.world():
             raise CheckpointError(
-                f"{start.path} was written by {start.manifest.world} ranks and this run has {distributed.world()}: inside "
-                f"a stage the number cannot change; run it with {start.manifest.world}, or remove {self.folder} to "
-                "start this stage again"
+                f"{start.path} was written by {start.manifest.world} ranks and this run has {distributed.world()}: "
+                f"inside a stage the number cannot change; run it with {start.manifest.world}, or remove "
+                f"{self.folder} to start this stage again"
             )
         state = read_json(start.path / f"state-rank{rank()}.json")
         self.engine.restore(read_tensors(start.path / f"optimizer-rank{rank()}.safetensors"))

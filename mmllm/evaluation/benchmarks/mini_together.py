@@ -22,8 +22,8 @@ class MiniTogether(Mini):
     metric: ClassVar[str] = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.miniature sense together` joins the miniature pictures, clips and sounds; or give a folder that "
-        "holds them as path."
+        "`python -m mmllm.miniature sense together` joins the miniature pictures, clips and sounds; or give a folder "
+        "that holds them as path."
     )
 
     def __init__(self, *, path: str = "data/mini/together", split: str = "test", prompt: str = PROMPT) -> None:

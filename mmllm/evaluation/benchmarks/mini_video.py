@@ -17,7 +17,8 @@ class MiniVideo(Mini):
     metric: ClassVar[str] = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
-        "`python -m mmllm.miniature sense video` draws the clips from their seed; or give a folder that holds them as path."
+        "`python -m mmllm.miniature sense video` draws the clips from their seed; or give a folder "
+        "that holds them as path."
     )
 
     def __init__(self, *, path: str = "data/mini/video", split: str = "test", prompt: str | None = None) -> None:

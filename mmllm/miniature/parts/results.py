@@ -111,7 +111,7 @@ def table(known: dict[str, Any]) -> str:
         "# What each miniature part reached alone",
         "",
         "Written by `python -m mmllm.miniature build` and `gate`; do not edit. Everything is measured on held-out",
-        "combinations (see `mmllm/miniature/world/splits.py`). These parts are miniature: they know only this small world.",
+        "combinations (see `mmllm/miniature/world/splits.py`). They are miniature: they know only this small world.",
         "",
         "- LM: share of exact answers, greedy, to one question about one matter described in text; `gate` is over",
         "  scenes, documents and large shapes; `merged` is the same with the words of a fact summed into one position",

@@ -93,7 +93,7 @@ def _only(field: str | list[str]) -> str:
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise MmllmError(
-            f"{path} is missing: write the miniature data first (`python -m mmllm.miniature data`, `python -m mmllm.miniature "
-            "sense video`, `python -m mmllm.miniature sense sound`)."
+            f"{path} is missing: write the miniature data first (`python -m mmllm.miniature data`, "
+            "`python -m mmllm.miniature sense video`, `python -m mmllm.miniature sense sound`)."
         )
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

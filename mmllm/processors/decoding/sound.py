@@ -1,4 +1,4 @@
-"""What ``media_worker.py`` does with a sound that soundfile cannot read (M4A, WebM, a video's): PyAV decodes it."""
+"""What ``worker.py`` does with a sound that soundfile cannot read (M4A, WebM, a video's): PyAV decodes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``media_worker.py`` does with a video file: its packets are listed, its frames decoded by PyAV or decord."""
+"""What ``worker.py`` does with a video file: its packets are listed, its frames decoded by PyAV or decord."""
 
 from __future__ import annotations
 

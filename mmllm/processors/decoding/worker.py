@@ -1,6 +1,6 @@
 """The program in which videos and their sound are decoded, apart from everything else: it alone hangs or crashes.
 
-``media_process.py`` starts it; neither it nor what it imports imports torch. It reads requests from stdin and writes
+``process.py`` starts it; neither it nor what it imports imports torch. It reads requests from stdin and writes
 messages to stdout, each a length and that many bytes: frames or pieces of sound first, then how it went.
 """
 
