@@ -24,7 +24,7 @@ from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
-from mmllm.encoders.points import PointsEncoder
+from mmllm.encoders.points.points import PointsEncoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import Assembly

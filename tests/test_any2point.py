@@ -26,7 +26,7 @@ from mmllm.connectors.encoder_adapters.any2point.views import (
     voxels,
 )
 from mmllm.datasets.modelnet import ModelNet, write_tiny
-from mmllm.encoders.points import PointsEncoder
+from mmllm.encoders.points.points import PointsEncoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import Assembly

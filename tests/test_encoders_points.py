@@ -14,7 +14,7 @@ import transformers
 
 from mmllm.connectors.encoder_adapters.any2point.tokens import nearest
 from mmllm.encoders.document import DocumentEncoder
-from mmllm.encoders.points import PointsEncoder
+from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.points.backbone import load_backbone
 from mmllm.encoders.points.sampling import farthest_first, filled_up, on_faces, on_unit_sphere
 from mmllm.processors.points import read_points

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmllm.datasets.modelnet import ModelNet, write_tiny
-from mmllm.encoders.points import PointsEncoder
+from mmllm.encoders.points.points import PointsEncoder
 from mmllm.evaluation.benchmarks.mini_points import MiniPoints
 from mmllm.evaluation.benchmarks.mini_recall import MiniRecall
 from mmllm.evaluation.benchmarks.modelnet import ModelNet as ModelNetBenchmark

@@ -6,6 +6,6 @@ TABLE: dict[str, str] = {
     "hf_audio": "mmllm.encoders.audio.hf_audio:HfAudioEncoder",
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",
-    "points": "mmllm.encoders.points:PointsEncoder",
+    "points": "mmllm.encoders.points.points:PointsEncoder",
     "document": "mmllm.encoders.document:DocumentEncoder",
 }
