@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mmllm import __version__, registry
+from mmllm.errors import MmllmError
 from mmllm.recipe.files import copy_recipe, find_recipe, shipped
-from mmllm.types import MmllmError
 
 Parsers = Any
 """argparse's object that collects subcommands; it has no public name."""

@@ -12,7 +12,7 @@ Signature = tuple[int, bytes]
 
 
 @dataclass(frozen=True)
-class Sense:
+class Modality:
     """One modality as its users name and send it."""
 
     noun: str
@@ -47,9 +47,11 @@ _MPEG = (((0, b"\0\0\1\xba"),), ((0, b"\0\0\1\xb3"),), ((0, b"G"), (188, b"G")))
 _OTHER_VIDEO = (((0, b"\x1a\x45\xdf\xa3"),), ((0, b"RIFF"), (8, b"AVI ")), ((0, b"FLV"),), ((0, b"OggS"),))
 _MP3 = (((0, b"ID3"),), *(((0, bytes([255, second])),) for second in range(0xE0, 0x100)))
 
-SENSES: dict[str, Sense] = {
-    "image": Sense("image", "images", ("png", "jpg", "jpeg", "webp", "gif", "bmp"), "data:image/png;base64,", "image/"),
-    "video": Sense(
+MODALITIES: dict[str, Modality] = {
+    "image": Modality(
+        "image", "images", ("png", "jpg", "jpeg", "webp", "gif", "bmp"), "data:image/png;base64,", "image/"
+    ),
+    "video": Modality(
         "video",
         "videos",
         ("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "flv", "ogv"),
@@ -57,7 +59,7 @@ SENSES: dict[str, Sense] = {
         "video/",
         (*_MP4, *_MPEG, *_OTHER_VIDEO),
     ),
-    "audio": Sense(
+    "audio": Modality(
         "sound",
         "sounds",
         ("wav", "mp3", "flac", "ogg"),
@@ -65,15 +67,15 @@ SENSES: dict[str, Sense] = {
         "audio/",
         (((0, b"RIFF"), (8, b"WAVE")), ((0, b"fLaC"),), ((0, b"OggS"),), *_MP3),
     ),
-    "graph": Sense("graph", "graphs", ("json",), "data:application/json;base64,"),
-    "points": Sense(
+    "graph": Modality("graph", "graphs", ("json",), "data:application/json;base64,"),
+    "points": Modality(
         "point cloud", "point clouds", ("npy", "npz", "ply", "off", "xyz"), "data:application/octet-stream;base64,"
     ),
-    "document": Sense("document", "documents", ("txt", "md"), "data:text/plain;base64,"),
+    "document": Modality("document", "documents", ("txt", "md"), "data:text/plain;base64,"),
 }
 """Modality of an encoder -> its sense."""
 
-MODALITY_OF = {ending: modality for modality, sense in SENSES.items() for ending in sense.endings}
+MODALITY_OF = {ending: modality for modality, sense in MODALITIES.items() for ending in sense.endings}
 """Ending of a file -> modality."""
 
 

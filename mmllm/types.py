@@ -1,4 +1,4 @@
-"""What the parts of the flow hand each other: messages and samples, features, packed batches, and the one error tree.
+"""What the parts of the flow hand each other: messages and samples, features, packed batches.
 
 Axis letters used in every docstring and annotation comment:
 
@@ -24,39 +24,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """Label of a position that carries no loss (the value torch's cross entropy ignores)."""
-
-
-class MmllmError(Exception):
-    """Anything the user can mend: one sentence that says what, where, what is known and what to do. Exit code 2."""
-
-
-class RecipeError(MmllmError):
-    """A recipe that cannot be run: names file, line, path in the YAML, what was found and what is known."""
-
-
-class SampleError(MmllmError):
-    """One sample that cannot be used (missing file, broken image, no label, too long); counted against ``max_bad``."""
-
-
-class TooLongError(SampleError):
-    """A sample with more tokens than the context, or none left for an answer; the server's clients are told by code."""
-
-
-class UnreadableError(SampleError):
-    """A sample with a media item that cannot be read; ``key`` is its encoder's, for the server's clients."""
-
-    key: str = ""
-    """Set after it is made: an error keeps one argument, so that it travels between processes."""
-
-
-class CheckpointError(MmllmError):
-    """A run folder or checkpoint that is missing, damaged or made for other frozen parts."""
-
-
-class MediaError(MmllmError):
-    """A media item that cannot be read or is over a limit."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +104,7 @@ class Batch:
     input_ids: torch.Tensor
     """int64[S]; placeholder positions hold 0 and are overwritten by connector output."""
     labels: torch.Tensor
-    """int64[S], aligned with ``input_ids`` (not shifted); IGNORE where there is no loss, and at each first position."""
+    """int64[S], aligned with ``input_ids`` (not shifted); IGNORE_INDEX where no loss is, and at each first position."""
     position_ids: torch.Tensor
     """int64[S], 0.. within each conversation."""
     cu_seqlens: torch.Tensor
@@ -163,7 +132,7 @@ class Batch:
     @property
     def n_labels(self) -> int:
         """Number of supervised positions."""
-        return int((self.labels != IGNORE).sum())
+        return int((self.labels != IGNORE_INDEX).sum())
 
     @property
     def n_tokens(self) -> int:

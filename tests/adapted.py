@@ -21,9 +21,10 @@ from mmllm.connectors.encoder_adapters.ted_adapter import TedAdapterConnector
 from mmllm.connectors.encoder_adapters.vl_adapter import VlAdapterConnector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.types import EncoderPass, Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import EncoderPass, Features
 
 LLM = SimpleNamespace(dim=32)
 ADAPTERS = [
@@ -103,7 +104,7 @@ class Clips(Encoder):
         mask = torch.arange(padded.shape[1]) < torch.tensor(rows)[:, None] * size
         return Features({-1: padded}, mask, (max(rows), *grid), tuple((n, *grid) for n in rows))
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """Of the picture encoder."""
         return self.frames.inside()
 
@@ -134,9 +135,9 @@ class Sound(Encoder):
         """A wave as it is."""
         return {"wave": media}
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """Of its blocks."""
-        return Inside(blocks_of(self.model, 3), self.dim)
+        return EncoderHookPoints(blocks_of(self.model, 3), self.dim)
 
     def hidden(self, block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """What leaves the last block."""

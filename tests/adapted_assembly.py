@@ -8,7 +8,7 @@ from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
-from mmllm.model.model import Assembly, seed_for
+from mmllm.model.model import MultimodalLM, seed_for
 from tests.adapted import variant
 from tests.assemblies import Row, tiny_encoder
 from tests.parts import tiny_llm
@@ -19,7 +19,7 @@ PAGE = Row(3, ("page", 6), source="instruct")
 TEXT = Row(4, (9,), source="captions")
 
 
-def adapted_assembly(kind: str | None) -> Assembly:
+def adapted_assembly(kind: str | None) -> MultimodalLM:
     """Encoders ``image`` (DINOv2) and ``page`` (CLIP), connectors to 4 tokens each, and ``inner`` inside both."""
     llm = tiny_llm("llama")
     encoders: dict[str, Encoder] = {"image": deepcopy(tiny_encoder()), "page": OpenClipEncoder.tiny()}
@@ -30,5 +30,5 @@ def adapted_assembly(kind: str | None) -> Assembly:
     if kind is not None:
         connectors["inner"] = variant(kind)
         connectors["inner"].inside = ("image", "page")
-    assembly = Assembly(llm, encoders, connectors, {"image": "image", "page": "page"})
+    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"})
     return assembly.requires_grad_(False).eval()

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.training.engine import Engine
 from tests.adapted import ADAPTERS
 from tests.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly
@@ -32,7 +32,7 @@ STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [
 """Per step the rows of rank 0 and of rank 1: media against none, nothing at all, one encoder's against another's."""
 
 
-def losses(assembly: Assembly, zero: int) -> list[float]:
+def losses(assembly: MultimodalLM, zero: int) -> list[float]:
     """Loss per label over both ranks before each step, and after the last; then each learned buffer's sum."""
     rank = dist.get_rank()
     parameters = [p for p in assembly.parameters() if p.requires_grad]
@@ -51,7 +51,7 @@ def losses(assembly: Assembly, zero: int) -> list[float]:
         n_labels = torch.tensor(float(batch.n_labels))
         dist.all_reduce(n_labels)
         nll, extra = engine(batch)
-        engine.learn(nll * dist.get_world_size() / n_labels + extra)
+        engine.backward_and_step(nll * dist.get_world_size() / n_labels + extra)
         total = nll.detach().clone()
         dist.all_reduce(total)
         found.append(float(total / n_labels))

@@ -15,8 +15,8 @@ from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.model.model import Assembly
-from mmllm.types import IGNORE, Batch
+from mmllm.model.model import MultimodalLM
+from mmllm.types import IGNORE_INDEX, Batch
 from tests.parts import tiny_llm
 
 
@@ -38,7 +38,7 @@ def tiny_encoder() -> HfVisionEncoder:
     return HfVisionEncoder.tiny()
 
 
-def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> Assembly:
+def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> MultimodalLM:
     """Encoders ``image`` and ``page`` (4 x 4 patches each), connectors to 4 and 16 tokens, LoRA with random ``b``."""
     llm = tiny_llm(family)
     encoders = {key: deepcopy(tiny_encoder()) for key in ("image", "page")}
@@ -49,14 +49,14 @@ def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> A
     }
     if lora:
         connectors["lora"] = LoraConnector(llm_dim=llm.dim, rank=2, alpha=4, **words)  # type: ignore[arg-type]
-    assembly = Assembly(llm, encoders, connectors, {"image": "image", "page": "page"})  # type: ignore[arg-type]
+    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"})  # type: ignore[arg-type]
     if lora:
         for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
             nn.init.normal_(layer.b.weight, std=0.1)
     return assembly.requires_grad_(False).eval()
 
 
-def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
+def batch_of(assembly: MultimodalLM, rows: Sequence[Row]) -> Batch:
     """The rows packed in order, with random pictures drawn from each row's seed.
 
     The first two pieces of text are the user's first message, each later one is a message of its own; labelled text is
@@ -94,11 +94,11 @@ def batch_of(assembly: Assembly, rows: Sequence[Row]) -> Batch:
             asked.append(torch.full((size,), -1))
         ids.append(torch.cat(made))
         sizes.append(len(ids[-1]))
-        label = torch.full_like(ids[-1], IGNORE)
+        label = torch.full_like(ids[-1], IGNORE_INDEX)
         if row.n_labels:
             label[-row.n_labels :] = ids[-1][-row.n_labels :]
         labels.append(label)
-        questions.append(torch.cat(asked).masked_fill(label != IGNORE, -1))
+        questions.append(torch.cat(asked).masked_fill(label != IGNORE_INDEX, -1))
     many = torch.tensor(sizes, dtype=torch.int64)
     empty = torch.zeros(0, dtype=torch.int64)
     return Batch(

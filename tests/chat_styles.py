@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from mmllm.messages.tokenize import Prompt
-from mmllm.types import IGNORE, Message, Sample
+from mmllm.types import IGNORE_INDEX, Message, Sample
 
 TEMPLATES = Path(__file__).parent / "templates"
 CORPUS = ["First things first. Second thoughts, please answer? [INST] [/INST] user assistant system\n\nOne Two"] * 3
@@ -108,7 +108,7 @@ def label_spans(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[str]
     """Each run of labels as text."""
     runs: list[list[int]] = [[]]
     for label in prompt.labels:
-        if label != IGNORE:
+        if label != IGNORE_INDEX:
             runs[-1].append(label)
         elif runs[-1]:
             runs.append([])

@@ -13,7 +13,7 @@ from mmllm.batches.sample import encode
 from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
 from mmllm.messages.tokenize import Prompter
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features, Message, Sample
 from tests.parts import tiny_llm
 
@@ -66,19 +66,19 @@ def talk(*messages: str, clips: Sequence[Tensor] = ()) -> Sample:
     return Sample("talk", said, {"video": tuple(clips)} if clips else {})
 
 
-def assembly_of(connector: type[Connector], family: str = "llama", shaken: bool = True, **words: Any) -> Assembly:
+def assembly_of(connector: type[Connector], family: str = "llama", shaken: bool = True, **words: Any) -> MultimodalLM:
     """A tiny LLM that sees clips through this connector, every weight of it random (gates too), or as it starts."""
     llm = tiny_llm(family)
     torch.manual_seed(3)
     made = connector(dim=DIM, llm_dim=llm.dim, **words)
-    assembly = Assembly(llm, {"video": ClipEncoder(layers=(-2,))}, {"video": made}, {"video": "video"})
+    assembly = MultimodalLM(llm, {"video": ClipEncoder(layers=(-2,))}, {"video": made}, {"video": "video"})
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter) * shaken)
     return assembly.requires_grad_(False).eval()
 
 
-def packed(assembly: Assembly, samples: Sequence[Sample], train: bool = True) -> Batch:
+def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
     """The conversations in one row."""
     readers = assembly.readers()
     prompter = Prompter(assembly.llm.tokenizer, ["video"], assembly.reads_questions)

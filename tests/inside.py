@@ -13,7 +13,7 @@ from mmllm import registry
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.model.model import Assembly, seed_for
+from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.types import Batch, Features
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm
@@ -58,7 +58,7 @@ def key_of(variant: str) -> str:
     return "image" if variant.endswith(" from image") else "inner"
 
 
-def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = None) -> Assembly:
+def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = None) -> MultimodalLM:
     """A tiny LLM with the connector's ``tiny()``; weights as they start."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     made = registry.load("connectors", variant.removesuffix(" from image"))
@@ -72,11 +72,11 @@ def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = N
         connectors["image"] = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
         connectors["inner"] = made.tiny(0, llm)
     connectors[key_of(variant)].when = when
-    assembly = Assembly(llm, {"image": encoder}, connectors, {"image": "image"})
+    assembly = MultimodalLM(llm, {"image": encoder}, connectors, {"image": "image"})
     return assembly.requires_grad_(False).eval()
 
 
-def connector_of(assembly: Assembly, variant: str) -> Connector:
+def connector_of(assembly: MultimodalLM, variant: str) -> Connector:
     """The connector under test."""
     connector = assembly.connectors[key_of(variant)]
     assert isinstance(connector, Connector)
@@ -91,19 +91,19 @@ def randomise(module: nn.Module, seed: int = 5) -> None:
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
-def states(assembly: Assembly, batch: Batch) -> torch.Tensor:
+def states(assembly: MultimodalLM, batch: Batch) -> torch.Tensor:
     """float[S, V]: logits of a packed batch."""
     assembly.route(assembly.flow(batch))
     hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
     return assembly.llm.logits(hidden, torch.arange(len(hidden)))
 
 
-def per_row(assembly: Assembly, batch: Batch) -> list[torch.Tensor]:
+def per_row(assembly: MultimodalLM, batch: Batch) -> list[torch.Tensor]:
     """float[S_b, V] of each conversation."""
     return list(states(assembly, batch).split(batch.cu_seqlens.diff().tolist()))
 
 
-def rows_batch(assembly: Assembly, rows: tuple[Row, ...] = ROWS) -> Batch:
+def rows_batch(assembly: MultimodalLM, rows: tuple[Row, ...] = ROWS) -> Batch:
     """The rows, packed."""
     return batch_of(assembly, rows)
 

@@ -27,7 +27,7 @@ from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Message, Sample
 from tests.parts import tiny_llm
 from tests.zero_training import end, learned
@@ -60,7 +60,7 @@ INSIDE = ("points", "document")
 NAMES = (*(f"connectors.{key}" for key in CONNECTORS), "encoders.document")
 
 
-def assembly_of_all(encoders: Mapping[str, Encoder]) -> Assembly:
+def assembly_of_all(encoders: Mapping[str, Encoder]) -> MultimodalLM:
     """A tiny Llama with every sense; the small model that reads documents learns too."""
     llm, own = tiny_llm(), {key: deepcopy(encoder) for key, encoder in encoders.items()}
     torch.manual_seed(3)
@@ -71,10 +71,10 @@ def assembly_of_all(encoders: Mapping[str, Encoder]) -> Assembly:
     )
     for key in INSIDE:
         connectors[key].inside = (key,)
-    return Assembly(llm, own, connectors, {key: key for key in own})
+    return MultimodalLM(llm, own, connectors, {key: key for key in own})
 
 
-def batch_of(assembly: Assembly, shown: tuple[str, ...], number: int) -> Batch:
+def batch_of(assembly: MultimodalLM, shown: tuple[str, ...], number: int) -> Batch:
     """A conversation about each key, with items that change from step to step, and one of text only."""
     prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
     samples = [Sample("text", (Message("user", "the cat?"), Message("assistant", "sat")))]
@@ -85,7 +85,7 @@ def batch_of(assembly: Assembly, shown: tuple[str, ...], number: int) -> Batch:
     return collate([encode(sample, prompter, readers, 100, train=True) for sample in samples], readers)
 
 
-def losses(assembly: Assembly, stage: int) -> list[float]:
+def losses(assembly: MultimodalLM, stage: int) -> list[float]:
     """Loss per label over both ranks before each step, and of the first batches after the last."""
     trainable.set_trainable(assembly, dict.fromkeys(NAMES, 1e-2))
     assembly.train()

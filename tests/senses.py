@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
+from mmllm.errors import MediaError
 from mmllm.generation.generator import Generator
-from mmllm.model.model import Assembly
-from mmllm.types import Features, MediaError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Features
 from tests.parts import tiny_llm
 
 TOKENS = 3
@@ -81,7 +82,7 @@ def assembled(**encoders: Encoder) -> Generator:
     connectors = {
         key: MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim) for key, encoder in encoders.items()
     }
-    return Generator(Assembly(llm, encoders, connectors, {key: key for key in encoders}))
+    return Generator(MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}))
 
 
 def every_sense() -> Generator:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Sample
 from tests.three_senses import TALKS, packed, talk, three_senses
 from tests.zero_training import end, trained
@@ -36,7 +36,7 @@ STEPS: list[tuple[tuple[Sample, ...], tuple[Sample, ...]]] = [
 """Per step the samples of rank 0 and of rank 1."""
 
 
-def batches(assembly: Assembly, rank: int) -> list[Batch]:
+def batches(assembly: MultimodalLM, rank: int) -> list[Batch]:
     """This rank's batch of each step."""
     return [packed(assembly, samples[rank]) for samples in STEPS]
 

@@ -19,7 +19,7 @@ from PIL import Image
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.serving.media import Limits
 from tests.parts import tiny_llm
 
@@ -32,7 +32,7 @@ def tiny_generator() -> Generator:
     llm = tiny_llm("llama")
     encoder = HfVisionEncoder.tiny()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
-    return Generator(Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
+    return Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (40, 30)) -> Image.Image:

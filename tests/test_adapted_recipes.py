@@ -14,7 +14,7 @@ from PIL import Image
 from mmllm.encoders.audio.hf_audio import wav
 from mmllm.encoders.video.frames import tiny_clip
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
@@ -46,7 +46,7 @@ def audio_folder(tmp: Path, name: str) -> Path:
     return tmp
 
 
-def stand_in(name: str, tmp: Path) -> tuple[Recipe, Assembly]:
+def stand_in(name: str, tmp: Path) -> tuple[Recipe, MultimodalLM]:
     """The recipe with nothing changed but its frozen parts, and two frames of a clip."""
     llm = tiny_llm_folder(tmp, "qwen2", max_position_embeddings=8192, num_hidden_layers=4)
     overrides = [f"llm.path={llm}", "llm.dtype=float32"]

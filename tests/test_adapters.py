@@ -14,9 +14,9 @@ from mmllm.connectors.base import Connector
 from mmllm.connectors.layers.bottleneck import Bottleneck
 from mmllm.connectors.llm_adapters.parallel_adapter import ParallelAdapterConnector
 from mmllm.connectors.llm_adapters.series_adapter import SeriesAdapterConnector
+from mmllm.errors import MmllmError
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import MmllmError
+from mmllm.model.model import MultimodalLM
 from tests.assemblies import Row
 from tests.inside import randomise, rows_batch, states
 from tests.parts import tiny_llm, tiny_model
@@ -25,10 +25,10 @@ ROWS = (Row(1, (8,)), Row(2, (12,)))
 Weights = dict[str, Tensor]
 
 
-def assembled(made: type[Connector], family: str = "llama", **words: Any) -> Assembly:
+def assembled(made: type[Connector], family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with one adapter connector under the key ``adapter``, random weights."""
     llm = tiny_llm(family)
-    assembly = Assembly(llm, {}, {"adapter": made(llm_dim=llm.dim, **words)}, {}).eval()
+    assembly = MultimodalLM(llm, {}, {"adapter": made(llm_dim=llm.dim, **words)}, {}).eval()
     randomise(assembly.connectors["adapter"])
     return assembly
 
@@ -122,7 +122,7 @@ def test_equals_blocks_written_from_the_papers(family: str, case: str) -> None:
         expected = theirs(input_ids=batch.input_ids[None, start:end], use_cache=False).logits[0]
         torch.testing.assert_close(ours[start:end], expected, atol=1e-5, rtol=1e-5)
     assert set(layers) <= used  # type: ignore[arg-type]
-    assert not torch.allclose(ours, states(Assembly(tiny_llm(family), {}, {}, {}), batch), atol=1e-2)
+    assert not torch.allclose(ours, states(MultimodalLM(tiny_llm(family), {}, {}, {}), batch), atol=1e-2)
 
 
 def test_exactly_one_factor_starts_at_zero() -> None:
@@ -148,7 +148,7 @@ def test_dropout_follows_the_connectors_mode_and_bfloat16_stays_outside() -> Non
 @pytest.mark.parametrize("made", [SeriesAdapterConnector, ParallelAdapterConnector])
 def test_frozen_zero_adapters_are_skipped_until_they_are_not(made: type[Connector]) -> None:
     llm = tiny_llm()
-    assembly, calls = Assembly(llm, {}, {"adapter": made(llm_dim=32)}, {}).eval(), []
+    assembly, calls = MultimodalLM(llm, {}, {"adapter": made(llm_dim=32)}, {}).eval(), []
     for layer in assembly.connectors["adapter"].layers.values():  # type: ignore[union-attr]
         layer.register_forward_hook(lambda *_: calls.append(1))
     batch = rows_batch(assembly, ROWS)

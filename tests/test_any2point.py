@@ -27,13 +27,14 @@ from mmllm.connectors.encoder_adapters.any2point.views import (
 )
 from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points.points import PointsEncoder
+from mmllm.errors import MmllmError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.types import Batch, Message, MmllmError, Sample
+from mmllm.types import Batch, Message, Sample
 from tests.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer
 from tests.test_encoders_open_clip import folder as open_clip_folder
 
@@ -203,17 +204,17 @@ def test_half_precision_encoders_keep_the_connector_in_float32() -> None:
     assert functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.98
 
 
-def assembly_with_points() -> Assembly:
+def assembly_with_points() -> MultimodalLM:
     """A tiny Llama and the tiny encoder with any2point."""
     llm = tiny_llm()
     encoder = PointsEncoder.tiny()
     connector = Any2PointConnector.tiny(encoder.dim, llm)
     connector.inside = ("points",)
-    assembly = Assembly(llm, {"points": encoder}, {"points": connector}, {"points": "points"})
+    assembly = MultimodalLM(llm, {"points": encoder}, {"points": connector}, {"points": "points"})
     return assembly.requires_grad_(False).eval()
 
 
-def batch_of(assembly: Assembly, tmp_path: Path, n: int = 3) -> Batch:
+def batch_of(assembly: MultimodalLM, tmp_path: Path, n: int = 3) -> Batch:
     """The objects of ModelNet's tiny folder, packed by the ordinary loader's parts."""
     write_tiny(tmp_path, "train")
     source, prompter = ModelNet(str(tmp_path)), Prompter(tiny_tokenizer(), ["points"])

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmllm.connectors.base import Connector
+from mmllm.errors import CheckpointError, MmllmError, RecipeError, SampleError
 from mmllm.model import trainable
 from mmllm.model.build import build
 from mmllm.model.loss import label_nll
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.recipe.load import parse
 from mmllm.recipe.models import Recipe
-from mmllm.types import IGNORE, CheckpointError, MmllmError, RecipeError, SampleError
+from mmllm.types import IGNORE_INDEX
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.parts import tiny_clip_folder, tiny_llm_folder
 
@@ -55,7 +56,7 @@ def test_loss_is_the_sum_over_label_positions() -> None:
     by_hand = torch.zeros(())
     for start, end in zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True):
         by_hand += F.cross_entropy(
-            logits[start : end - 1], batch.labels[start + 1 : end], ignore_index=IGNORE, reduction="sum"
+            logits[start : end - 1], batch.labels[start + 1 : end], ignore_index=IGNORE_INDEX, reduction="sum"
         )
     nll, extra = assembly(batch)
     torch.testing.assert_close(nll, by_hand)
@@ -249,7 +250,7 @@ def test_build_makes_what_the_recipe_says(tmp_path: Path) -> None:
     lora = "  lora: {type: lora, rank: 2, targets: [q_proj]}"
     recipe = recipe_of(tmp_path, lora, instruct="{connectors.image: 1.0e-4, connectors.lora: 1.0e-4}")
     one, two = build(recipe, "cpu"), build(recipe, "cpu")
-    assert isinstance(one, Assembly) and one.recipe is recipe and one.llm.context == 128
+    assert isinstance(one, MultimodalLM) and one.recipe is recipe and one.llm.context == 128
     assert not any(parameter.requires_grad for parameter in one.parameters())
     for name, tensor in trainable.trainable_state(one).items():
         assert torch.equal(tensor, trainable.trainable_state(two)[name])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from mmllm.errors import MediaError
 from mmllm.processors.audio import WORKERS, read_sound, resampled_length, sound_length
-from mmllm.types import MediaError
 
 RATE = 16_000
 

@@ -11,9 +11,10 @@ import torch
 
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.sample import Inputs, encode, finish, plan
+from mmllm.batches.sample import Inputs, encode, load_media, plan
+from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
-from mmllm.types import IGNORE, MediaError, Message, MmllmError, Sample, SampleError
+from mmllm.types import IGNORE_INDEX, Message, Sample
 from tests.parts import tiny_tokenizer
 
 
@@ -63,7 +64,7 @@ def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompt
     readers = {"image": Counting(), "sound": Counting(fixed=3)}
     sample = _sample("a", "<image> is <sound>", "A <image> red", "<image>?", "square.", image=(5, 1, 7), sound=(9,))
     encoded = encode(sample, prompter, readers, 256, train=True)
-    prompt = prompter.train(sample)
+    prompt = prompter.tokenize_for_training(sample)
     assert [(span.length, span.key, span.item) for span in encoded.spans] == [
         (5, "image", 0),
         (3, "sound", 0),
@@ -75,9 +76,9 @@ def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompt
     rest = [i for i in range(len(encoded.ids)) if i not in covered]
     assert [encoded.ids[i] for i in rest] == [token for i, token in enumerate(prompt.ids) if i not in placed]
     assert [encoded.labels[i] for i in rest] == [label for i, label in enumerate(prompt.labels) if i not in placed]
-    assert all(encoded.ids[i] == 0 and encoded.labels[i] == IGNORE for i in covered)
+    assert all(encoded.ids[i] == 0 and encoded.labels[i] == IGNORE_INDEX for i in covered)
     assert [float(inputs["value"]) for inputs in encoded.media["image"]] == [5, 1, 7]
-    assert encoded.n_labels == sum(label != IGNORE for label in encoded.labels) > 0
+    assert encoded.n_labels == sum(label != IGNORE_INDEX for label in encoded.labels) > 0
 
 
 def test_a_question_ends_on_the_generation_prompt(prompter: Prompter) -> None:
@@ -101,9 +102,9 @@ def test_length_is_known_without_reading_where_the_grid_is_fixed(prompter: Promp
     fixed, varying = Counting(16), Counting()
     sample = _sample("a", "<image>?", "Red.", image=(5,))
     planned = plan(sample, prompter, {"image": fixed}, 256, train=True)
-    assert fixed.n_read == 0 and planned.length == len(finish(planned, {"image": fixed}).ids)
+    assert fixed.n_read == 0 and planned.length == len(load_media(planned, {"image": fixed}).ids)
     planned = plan(sample, prompter, {"image": varying}, 256, train=True)
-    assert varying.n_read == 1 and planned.length == len(finish(planned, {"image": varying}).ids)
+    assert varying.n_read == 1 and planned.length == len(load_media(planned, {"image": varying}).ids)
 
 
 def test_unreadable_media_name_sample_and_item(prompter: Prompter) -> None:
@@ -117,7 +118,7 @@ def test_an_assistant_that_opens_has_no_label_at_the_first_position(prompter: Pr
     tokenizer.chat_template = "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
     opening = Sample("a", (Message("assistant", "Red square"),))
     encoded = encode(opening, Prompter(tokenizer, []), {}, 256, train=True)
-    assert encoded.labels[0] == IGNORE and encoded.labels[1:] == encoded.ids[1:]
+    assert encoded.labels[0] == IGNORE_INDEX and encoded.labels[1:] == encoded.ids[1:]
     assert encoded.n_labels == len(encoded.ids) - 1
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.chartqa import ChartQa
 from mmllm.evaluation.benchmarks.docvqa import DocVqa
 from mmllm.evaluation.benchmarks.easy_vqa import EasyVqa
 from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.textvqa import TextVqa
 from mmllm.evaluation.benchmarks.vqav2 import VqaV2
-from mmllm.types import MmllmError
 
 
 def test_vqav2_joins_questions_and_annotations(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from mmllm.datasets.clips import lettered
 from mmllm.datasets.nextqa import MAP, read
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
 from mmllm.evaluation.benchmarks.msrvtt_qa import MsrvttQa
 from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
@@ -21,7 +22,6 @@ from mmllm.evaluation.benchmarks.nextqa import NextQa
 from mmllm.evaluation.metrics.choice import letter
 from mmllm.evaluation.predictions import Prediction
 from mmllm.evaluation.run import _kinds
-from mmllm.types import MmllmError
 
 
 def test_msvd_qa_finds_clips_through_the_mapping(tmp_path: Path) -> None:

@@ -13,8 +13,17 @@ import pytest
 import torch
 
 from mmllm.checkpoints.load import load_run
-from mmllm.checkpoints.store import LEARNED, MANIFEST, Manifest, checkpoints, commit, newest, read_tensors, sweep
-from mmllm.types import CheckpointError
+from mmllm.checkpoints.store import (
+    LEARNED,
+    MANIFEST,
+    Manifest,
+    checkpoints,
+    commit,
+    newest,
+    read_tensors,
+    remove_partial,
+)
+from mmllm.errors import CheckpointError
 from tests.training import finish, start, tiny_recipe, train_here
 
 
@@ -74,7 +83,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_good_checkpoint(tmp_path: Path) 
         assert found is not None and skipped == [] and code in (0, -signal.SIGKILL)
         assert read_tensors(found.path / LEARNED)["weight"][0] == found.manifest.step
         found_steps.append(found.manifest.step)
-        sweep(folder)
+        remove_partial(folder)
         save(folder, 4)
         assert [path.name for path in folder.glob("*tmp*")] == []
         assert newest(folder)[0].manifest.step == 4  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from benchmarks.claims.routed import _bits
 from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import trainable_state
 from tests.assemblies import Row, batch_of
 from tests.parts import tiny_llm
@@ -23,12 +23,12 @@ _MLP = ["gate_proj", "up_proj", "down_proj"]
 _ROWS = (Row(1, (4, 5, 6)), Row(2, (7,)))
 
 
-def _with(make: Callable[[int], Connector]) -> Assembly:
+def _with(make: Callable[[int], Connector]) -> MultimodalLM:
     llm = tiny_llm("llama")
-    return Assembly(llm, {}, {"inner": make(llm.dim)}, {}).requires_grad_(False).eval()
+    return MultimodalLM(llm, {}, {"inner": make(llm.dim)}, {}).requires_grad_(False).eval()
 
 
-def _lora(rank: int, seed: int) -> Assembly:
+def _lora(rank: int, seed: int) -> MultimodalLM:
     """A LoRA on the MLPs with weights that are not zero."""
     assembly = _with(lambda dim: LoraConnector(llm_dim=dim, rank=rank, alpha=2 * rank, targets=_MLP))
     random = torch.Generator().manual_seed(seed)
@@ -41,7 +41,7 @@ def _states(count: int, rank: int = 4) -> dict[str, Mapping[str, Tensor]]:
     return {f"task {seed}": trainable_state(_lora(rank, seed)) for seed in range(count)}
 
 
-def _nll(assembly: Assembly) -> float:
+def _nll(assembly: MultimodalLM) -> float:
     for connector in assembly.connectors.values():
         connector.rest()  # type: ignore[operator]
     return float(assembly(batch_of(assembly, _ROWS))[0])

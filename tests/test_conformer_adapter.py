@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from mmllm.connectors.encoder_adapters.conformer_adapter import ConformerAdapterConnector, ConformerModule
 from mmllm.connectors.layers.batch_norm import RealBatchNorm
-from mmllm.types import EncoderPass, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import EncoderPass
 from tests.adapted import randomise
 
 D = 8

@@ -18,7 +18,8 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 DIM, LLM = 6, 10
 

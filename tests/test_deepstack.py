@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
 from mmllm.connectors.projectors.dense_connector import DenseConnector
+from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding
-from mmllm.model.model import Assembly
-from mmllm.types import Batch, Features, MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch, Features
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm
 
@@ -24,23 +25,23 @@ PLACES = [*range(3, 7), *range(9, 13), *range(23, 27)]
 DIM, LLM = 6, 10
 
 
-def assembly_of(family: str = "llama", **words: Any) -> Assembly:
+def assembly_of(family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with stacks; where they come from the encoder's layers, it gives three of them."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     encoder.layers = (1, 2, -1) if words.get("stacks") == "layers" else (-2,)
     torch.manual_seed(3)
     connector = DeepstackConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim, **words)
-    return Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
+    return MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def logits(assembly: Assembly, batch: Batch) -> Tensor:
+def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
     """float[S, V] of a packed batch."""
     assembly.route(assembly.flow(batch))
     return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
 
 
-def states_of(assembly: Assembly, batch: Batch) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def states_of(assembly: MultimodalLM, batch: Batch) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Block -> what entered it and what left it, float[S, D]."""
     entered: dict[int, Tensor] = {}
     left: dict[int, Tensor] = {}

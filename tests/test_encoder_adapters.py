@@ -15,7 +15,7 @@ from mmllm.connectors.encoder_adapters.mixture_of_adapters import MixtureOfAdapt
 from mmllm.connectors.encoder_adapters.vl_adapter import VlAdapterConnector
 from mmllm.connectors.layers.bottleneck import Bottleneck
 from mmllm.encoders.base import Encoder
-from mmllm.types import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError
 from tests.adapted import Bands, Whispered, encoder, inputs_of, randomise
 
 NAME = "open_clip"

@@ -10,9 +10,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
-from mmllm.types import MmllmError
 from tests.encoder_blocks import MODELS, Model
 
 
@@ -29,7 +29,7 @@ def _zero(x: Tensor, *_: Tensor) -> Tensor:
     return torch.zeros_like(x)
 
 
-def _same(inside: Inside) -> list[Handle]:
+def _same(inside: EncoderHookPoints) -> list[Handle]:
     """Every hook on the middle block, none changing anything."""
     return [
         inside.before_block(1, lambda x: x),
@@ -107,7 +107,7 @@ def test_what_is_added_after_the_mlp_is_scaled_by_nothing(model: Model) -> None:
     assert torch.allclose(_mlp_part(inside, streams[0], push), pushed, atol=1e-5)
 
 
-def _mlp_part(inside: Inside, stream: Tensor, push: Tensor | None = None) -> Tensor:
+def _mlp_part(inside: EncoderHookPoints, stream: Tensor, push: Tensor | None = None) -> Tensor:
     """What block 2 makes of the stream between its attention and its MLP, by its own layers."""
     block, parts = inside.block(2), inside.parts(2)
     inner = dict(block.named_children())
@@ -127,7 +127,7 @@ def _mlp_part(inside: Inside, stream: Tensor, push: Tensor | None = None) -> Ten
     return stream + mlp(parts.norm_mlp(stream))
 
 
-def _post_norm(inside: Inside) -> bool:
+def _post_norm(inside: EncoderHookPoints) -> bool:
     return type(inside.block(2)).__name__ in ("Wav2Vec2EncoderLayer", "HubertEncoderLayer")
 
 
@@ -143,7 +143,7 @@ def test_attention_gets_changed_queries_keys_and_values(model: Model) -> None:
 
 
 def test_blocks_and_indices_that_are_not_there() -> None:
-    inside = Inside([nn.GELU()], 4)
+    inside = EncoderHookPoints([nn.GELU()], 4)
     with pytest.raises(MmllmError, match="block 1: this encoder has 1 blocks"):
         inside.before_block(1, lambda x: x)
     with pytest.raises(MmllmError, match="a GELU holds nothing"):
@@ -155,8 +155,8 @@ def test_blocks_of_another_flow_are_refused_not_misread() -> None:
     beit = transformers.BeitConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     block = next(m for m in transformers.BeitModel(beit).modules() if type(m).__name__ == "BeitLayer")
     with pytest.raises(MmllmError, match="BeitLayer holds lambda_1"):
-        Inside([block], 16).parts(0)
-    post = Inside([timm.models.vision_transformer.ResPostBlock(16, 2)], 16)
+        EncoderHookPoints([block], 16).parts(0)
+    post = EncoderHookPoints([timm.models.vision_transformer.ResPostBlock(16, 2)], 16)
     for handle in (post.add_before_mlp(0, _zero), post.add_after_mlp(0, _zero)):
         with pytest.raises(MmllmError, match="the norms of a ResPostBlock stand after its attention and MLP"):
             post.blocks[0](torch.randn(1, 3, 16))

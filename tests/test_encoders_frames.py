@@ -13,8 +13,9 @@ from PIL import Image
 
 from mmllm import registry
 from mmllm.batches.collate import collate
-from mmllm.batches.sample import finish, plan
+from mmllm.batches.sample import load_media, plan
 from mmllm.encoders.video.frames import FramesEncoder, image_encoder, tiny_clip
+from mmllm.errors import MediaError, MmllmError, RecipeError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
@@ -22,7 +23,7 @@ from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.types import MediaError, Message, MmllmError, RecipeError, Sample
+from mmllm.types import Message, Sample
 from tests.parts import tiny_llm_folder
 
 
@@ -197,7 +198,7 @@ def test_the_full_size_recipe_with_stand_ins(tmp_path) -> None:
         clip = tiny_clip((200, 30, 30), count)
         said = (Message("user", "<video>\nWhat moves?"), Message("assistant", "A bar."))
         sample = Sample(f"clip {number}", said, {"video": (clip,)})
-        samples.append(finish(plan(sample, prompter, readers, recipe.llm.context, train=True), readers))
+        samples.append(load_media(plan(sample, prompter, readers, recipe.llm.context, train=True), readers))
     batch = collate(samples, readers)
     assert batch.media["video"]["counts"].tolist() == [3, 1]  # 2.2 s, one frame a second at most
     assert len(batch.places["video"]) == 4 * 14 * 14

@@ -12,8 +12,8 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder, wav
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.audio import read_sound
-from mmllm.types import MediaError, MmllmError
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 WAVE = {

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 TEXT = {

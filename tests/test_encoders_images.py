@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mmllm.encoders.image.vit_base import centre, square_canvas
+from mmllm.errors import MediaError
 from mmllm.processors.image import FORMATS, open_image
-from mmllm.types import MediaError
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

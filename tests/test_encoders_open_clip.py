@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from mmllm.encoders.image.open_clip import OpenClipEncoder, needs_quick_gelu
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 VISION = {"image_size": 28, "patch_size": 7, "width": 32, "head_width": 8, "layers": 4}
 TEXT = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}

@@ -14,11 +14,11 @@ import transformers
 
 from mmllm.connectors.encoder_adapters.any2point.tokens import nearest
 from mmllm.encoders.document import DocumentEncoder
-from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.points.backbone import load_backbone
+from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.points.sampling import farthest_first, filled_up, on_faces, on_unit_sphere
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.points import read_points
-from mmllm.types import MediaError, MmllmError
 
 SQUARE = "0 0 0\n2 0 0\n2 2 0\n0 2 0\n"
 CORNERS = torch.tensor([[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]], dtype=torch.float64)

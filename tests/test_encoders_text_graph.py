@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from mmllm.encoders.graph.states import main, states_file, write_states, write_tiny_model
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors import graph_files
-from mmllm.types import MediaError, MmllmError
 
 
 @pytest.fixture(scope="module")

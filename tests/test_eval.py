@@ -15,28 +15,29 @@ from mmllm.batches.sample import Encoded
 from mmllm.checkpoints.store import Manifest, commit
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
 from mmllm.evaluation.metrics.text import interval
 from mmllm.evaluation.predictions import blinded
 from mmllm.evaluation.run import evaluate, evaluate_with
-from mmllm.generation.generator import Answer, Generator
+from mmllm.generation.generator import Completion, Generator
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_digests, trainable_state
 from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
-from mmllm.types import Message, MmllmError, Sample
+from mmllm.types import Message, Sample
 from tests.parts import tiny_llm
 from tests.training import tiny_recipe
 
 
-def tiny_assembly() -> Assembly:
+def tiny_assembly() -> MultimodalLM:
     torch.manual_seed(0)
     llm = tiny_llm()
     encoder = HfVisionEncoder.tiny()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
-    return Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"})
+    return MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"})
 
 
 class Scripted(Generator):
@@ -47,9 +48,13 @@ class Scripted(Generator):
         self.said = said
         self.asked: list[str] = []
 
-    def answer(self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+    def generate_encoded(
+        self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[Completion]:
         self.asked += [one.name + ("" if one.spans else " blind") for one in encoded]
-        return [Answer(f" {self.said[one.name]}\n" if one.spans else "red", 3, "stop", len(one.ids)) for one in encoded]
+        return [
+            Completion(f" {self.said[one.name]}\n" if one.spans else "red", 3, "stop", len(one.ids)) for one in encoded
+        ]
 
 
 RIGHT = {"mini_scenes:0": "red", "mini_scenes:1": "one", "mini_scenes:2": "No."}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mmllm import registry
+from mmllm.errors import MmllmError
 from mmllm.evaluation.predictions import blinded
-from mmllm.types import MmllmError
 
 NAMES = sorted(registry.table("benchmarks"))
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmllm import registry
 from mmllm.encoders.base import Encoder
-from mmllm.types import MediaError, MmllmError
+from mmllm.errors import MediaError, MmllmError
 
 NAMES = sorted(registry.table("encoders"))
 

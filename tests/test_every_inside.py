@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from tests.assemblies import Row
 from tests.inside import (
     ROWS,
@@ -37,7 +37,7 @@ MATRIX = [(family, variant) for variant in VARIANTS for family in FAMILIES]
 each = pytest.mark.parametrize(("family", "variant"), MATRIX)
 
 
-def removed(assembly: Assembly, variant: str) -> Assembly:
+def removed(assembly: MultimodalLM, variant: str) -> MultimodalLM:
     """The assembly with the tested connector taken out of the LLM."""
     handle = assembly.handles[key_of(variant)]
     assert handle is not None
@@ -45,7 +45,7 @@ def removed(assembly: Assembly, variant: str) -> Assembly:
     return assembly
 
 
-def train(assembly: Assembly, variant: str) -> dict[str, torch.nn.Parameter]:
+def train(assembly: MultimodalLM, variant: str) -> dict[str, torch.nn.Parameter]:
     """Let the tested connector learn, alone."""
     name = f"connectors.{key_of(variant)}"
     trainable.set_trainable(assembly, {name: 1e-2})
@@ -53,7 +53,7 @@ def train(assembly: Assembly, variant: str) -> dict[str, torch.nn.Parameter]:
     return trainable.learning(assembly, name)
 
 
-def loss_of(assembly: Assembly, rows: tuple[Row, ...] = ROWS) -> torch.Tensor:
+def loss_of(assembly: MultimodalLM, rows: tuple[Row, ...] = ROWS) -> torch.Tensor:
     """Loss and extra loss of the rows."""
     nll, extra = assembly(rows_batch(assembly, rows))
     return nll + extra
@@ -80,7 +80,7 @@ def test_start_removal_and_the_llms_own_tree(family: str, variant: str) -> None:
     again.remove()
     without = states(assembly, batch)
     assert not torch.equal(without, trained)
-    other = Assembly(bare, {}, {}, {})
+    other = MultimodalLM(bare, {}, {}, {})
     text = rows_batch(other, (Row(2, (11,)), Row(7, (8,))))
     assert torch.equal(states(assembly, text), states(other, text))
     assert all(torch.equal(a, b) for a, b in zip(assembly.llm.parameters(), bare.parameters(), strict=True))

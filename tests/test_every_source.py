@@ -10,19 +10,20 @@ import pytest
 from PIL import Image
 
 from mmllm import registry
-from mmllm.datasets.base import Source
-from mmllm.types import MmllmError, Sample
+from mmllm.datasets.base import Dataset
+from mmllm.errors import MmllmError
+from mmllm.types import Sample
 
 
 @pytest.fixture(params=sorted(registry.table("sources")))
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
     """Every source of the table, opened on its own tiny dataset."""
-    opened: Source = registry.load("sources", request.param).tiny(tmp_path)
+    opened: Dataset = registry.load("sources", request.param).tiny(tmp_path)
     return opened
 
 
-def test_samples_are_complete(source: Source) -> None:
-    assert isinstance(source, Source) and len(source) > 0 and source.name
+def test_samples_are_complete(source: Dataset) -> None:
+    assert isinstance(source, Dataset) and len(source) > 0 and source.name
     samples = [source[i] for i in range(len(source))]
     assert len({sample.name for sample in samples}) == len(samples)
     for sample in samples:
@@ -39,14 +40,14 @@ def test_samples_are_complete(source: Source) -> None:
                     image.load()
 
 
-def test_reading_again_gives_the_same(source: Source) -> None:
+def test_reading_again_gives_the_same(source: Dataset) -> None:
     assert [source[i] for i in range(len(source))] == [source[i] for i in range(len(source))]
     for index in (-1, len(source)):
         with pytest.raises(IndexError):
             source[index]
 
 
-def test_threads_and_processes_may_share_it(source: Source) -> None:
+def test_threads_and_processes_may_share_it(source: Dataset) -> None:
     expected = [source[i] for i in range(len(source))]
     found: list[list[Sample]] = []
     threads = [Thread(target=lambda: found.append([source[i] for i in range(len(source))])) for _ in range(4)]

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from mmllm.datasets.fsdd import Fsdd, write_tiny
+from mmllm.errors import MmllmError, SampleError
 from mmllm.evaluation.benchmarks.clotho_aqa import ClothoAqa
 from mmllm.evaluation.benchmarks.fsdd import Fsdd as FsddBenchmark
-from mmllm.types import MmllmError, SampleError
 
 REAL = os.environ.get("MMLLM_TEST_DATA")
 

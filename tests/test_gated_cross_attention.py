@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.deep_fusion.gated_cross_attention import GatedCrossAttentionConnector
-from mmllm.model.model import Assembly
-from mmllm.types import Batch, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import FAMILIES, tiny_llm
 
@@ -20,14 +21,16 @@ LAST = [-1] * 3 + [0] * 2 + [1] * 4 + [-1] * 6 + [2] * 5
 SHOWN = [True] * 9 + [False] * 6 + [True] * 5
 
 
-def assembly_of(family: str = "llama", every: int = 2, shaken: bool = True) -> Assembly:
+def assembly_of(family: str = "llama", every: int = 2, shaken: bool = True) -> MultimodalLM:
     """A tiny LLM with gated layers before blocks 1 and 3; every weight random and the gates open, or as they start."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     torch.manual_seed(3)
     connector = GatedCrossAttentionConnector(
         dim=encoder.dim, llm_dim=llm.dim, every=every, latents=3, depth=1, heads=2, head_dim=4
     )
-    assembly = Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
+    assembly = (
+        MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
+    )
     with torch.no_grad():
         for parameter in connector.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter) * shaken)
@@ -35,7 +38,7 @@ def assembly_of(family: str = "llama", every: int = 2, shaken: bool = True) -> A
 
 
 @torch.no_grad()
-def logits(assembly: Assembly, batch: Batch) -> Tensor:
+def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
     """float[S, V] of a packed batch."""
     assembly.route(assembly.flow(batch))
     return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))

@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from mmllm.batches.collate import collate
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.generation.generator import Generator, Piece
+from mmllm.errors import MmllmError, SampleError
+from mmllm.generation.generator import Delta, Generator
 from mmllm.generation.sampling import AnswerText, Sampling
-from mmllm.model.model import Assembly
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Message, Sample
 from tests.parts import tiny_llm, tiny_model, tiny_tokenizer
 
 FAMILIES = ("llama", "qwen3", "gpt2", "gemma3")
@@ -28,7 +29,7 @@ def tiny_generator(family: str = "llama", seed: int = 0) -> Generator:
     llm = tiny_llm(family, seed)
     encoder = HfVisionEncoder.tiny()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
-    return Generator(Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
+    return Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
 
 
 def picture(colour: str = "red") -> Image.Image:
@@ -57,7 +58,7 @@ SAMPLES = [
 ]
 
 
-def joined(pieces: Sequence[Piece]) -> str:
+def joined(pieces: Sequence[Delta]) -> str:
     assert all(piece.finish is None for piece in pieces[:-1])
     assert pieces[-1].finish is not None
     return "".join(piece.text for piece in pieces)
@@ -66,10 +67,10 @@ def joined(pieces: Sequence[Piece]) -> str:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batched_equals_one_by_one_equals_the_stream(family: str) -> None:
     generator = tiny_generator(family)
-    together = generator.batch(SAMPLES, 12)
-    alone = [generator.batch([sample], 12)[0] for sample in SAMPLES]
+    together = generator.generate(SAMPLES, 12)
+    alone = [generator.generate([sample], 12)[0] for sample in SAMPLES]
     assert together == alone
-    assert generator.batch(SAMPLES[::-1], 12) == together[::-1]
+    assert generator.generate(SAMPLES[::-1], 12) == together[::-1]
     for sample, answer in zip(SAMPLES, together, strict=True):
         pieces = list(generator.stream(sample, 12))
         assert joined(pieces) == answer.text
@@ -85,7 +86,7 @@ def test_text_equals_generate_of_transformers(family: str) -> None:
     reference = tiny_model(family).generate(
         torch.tensor([ids]), max_new_tokens=16, do_sample=False, eos_token_id=sorted(generator.end_ids)
     )[0, len(ids) :]
-    (answer,) = generator.batch([SAMPLES[0]], 16)
+    (answer,) = generator.generate([SAMPLES[0]], 16)
     tokenizer = generator.llm.tokenizer
     assert answer.n_tokens == len(reference)
     assert answer.text == tokenizer.decode(reference, skip_special_tokens=True).rstrip("\ufffd")
@@ -106,25 +107,27 @@ def test_cached_answers_about_pictures_equal_the_uncached_forward(family: str) -
                 chosen.append(int(llm.logits(hidden[-1:]).argmax()))
             if chosen[-1] in generator.end_ids:
                 break
-        (answer,) = generator.batch([sample], 10)
+        (answer,) = generator.generate([sample], 10)
         text = llm.tokenizer.decode(chosen, skip_special_tokens=True).rstrip("\ufffd")
         assert (answer.text, answer.n_tokens) == (text, len(chosen))
 
 
 def test_the_picture_matters() -> None:
     generator = tiny_generator()
-    one, two = (generator.batch([ask("<image> what?", picture(c))], 12)[0].text for c in ("red", "noise"))
+    one, two = (generator.generate([ask("<image> what?", picture(c))], 12)[0].text for c in ("red", "noise"))
     assert one != two
 
 
 def test_rows_that_end_early_leave_the_others_alone() -> None:
     generator = tiny_generator()
-    reference = generator.batch(SAMPLES, 12)
-    (first,) = generator.batch(SAMPLES[1:2], 1)
+    reference = generator.generate(SAMPLES, 12)
+    (first,) = generator.generate(SAMPLES[1:2], 1)
     token = generator.llm.tokenizer(first.text, add_special_tokens=False)["input_ids"][:1]
     generator.end_ids = generator.end_ids | frozenset(token)
-    answers = generator.batch(SAMPLES, 12)
-    assert [answer.n_tokens for answer in answers] == [generator.batch([sample], 12)[0].n_tokens for sample in SAMPLES]
+    answers = generator.generate(SAMPLES, 12)
+    assert [answer.n_tokens for answer in answers] == [
+        generator.generate([sample], 12)[0].n_tokens for sample in SAMPLES
+    ]
     assert any(answer.finish == "stop" for answer in answers)
     for before, after in zip(reference, answers, strict=True):
         assert before.text.startswith(after.text)
@@ -135,7 +138,7 @@ def test_ends_are_the_templates_and_the_generation_configs() -> None:
     llm.model.generation_config.eos_token_id = [7, 9]
     encoder = HfVisionEncoder.tiny()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
-    generator = Generator(Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
+    generator = Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
     assert generator.end_ids == {7, 9, llm.tokenizer.convert_tokens_to_ids("<|im_end|>")}
     llm.model.generation_config.eos_token_id = None
     assert 7 not in Generator(generator.assembly).end_ids
@@ -144,11 +147,11 @@ def test_ends_are_the_templates_and_the_generation_configs() -> None:
 def test_limits_of_tokens_and_context() -> None:
     generator = tiny_generator()
     generator.end_ids = frozenset()
-    (answer,) = generator.batch([SAMPLES[3]], 5)
+    (answer,) = generator.generate([SAMPLES[3]], 5)
     assert (answer.n_tokens, answer.finish) == (5, "length")
     n_prompt = answer.prompt_tokens
     generator.llm.context = n_prompt + 3
-    (answer,) = generator.batch([SAMPLES[3]], 50)
+    (answer,) = generator.generate([SAMPLES[3]], 50)
     assert (answer.n_tokens, answer.finish) == (3, "length")
     for context in (n_prompt, n_prompt - 1):
         generator.llm.context = context
@@ -276,9 +279,9 @@ def test_stop_texts(text: str, stop: list[str], wanted: str, stopped: bool, one_
 
 def test_stop_texts_end_streams_and_batches_alike() -> None:
     generator = tiny_generator()
-    (full,) = generator.batch([SAMPLES[1]], 24)
+    (full,) = generator.generate([SAMPLES[1]], 24)
     stop = full.text[4:6]
-    (answer,) = generator.batch([SAMPLES[1]], 24, stop=[stop])
+    (answer,) = generator.generate([SAMPLES[1]], 24, stop=[stop])
     assert answer.text == full.text[: full.text.index(stop)]
     assert answer.finish == "stop"
     assert answer.n_tokens < full.n_tokens
@@ -287,4 +290,4 @@ def test_stop_texts_end_streams_and_batches_alike() -> None:
 
 
 def test_nothing_asked_nothing_answered() -> None:
-    assert tiny_generator().batch([], 4) == []
+    assert tiny_generator().generate([], 4) == []

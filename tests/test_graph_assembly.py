@@ -22,11 +22,11 @@ from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.miniature.tasks.graphs import write_graph
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.types import IGNORE, Message, Sample
+from mmllm.types import IGNORE_INDEX, Message, Sample
 from tests.inside import randomise
 from tests.parts import tiny_llm, tiny_llm_folder
 
@@ -39,15 +39,15 @@ def sample(name: str, *graphs: bytes) -> Sample:
     return Sample(name, messages, {"graph": graphs} if graphs else {})
 
 
-def model(family: str = "llama", kind: str = "graph_adapter", **words: Any) -> Assembly:
+def model(family: str = "llama", kind: str = "graph_adapter", **words: Any) -> MultimodalLM:
     llm, encoder = tiny_llm(family), TextGraphEncoder.tiny()
     torch.manual_seed(2)
     made = GraphAdapterConnector if kind == "graph_adapter" else GraphTokensConnector
     connector = made(dim=encoder.dim, llm_dim=llm.dim, **words)
-    return Assembly(llm, {"graph": encoder}, {"graph": connector}, {"graph": "graph"}).requires_grad_(False).eval()
+    return MultimodalLM(llm, {"graph": encoder}, {"graph": connector}, {"graph": "graph"}).requires_grad_(False).eval()
 
 
-def batch_of(assembly: Assembly, *samples: Sample) -> Any:
+def batch_of(assembly: MultimodalLM, *samples: Sample) -> Any:
     prompter, readers = Prompter(assembly.llm.tokenizer, ["graph"]), assembly.readers()
     return collate([encode(one, prompter, readers, 256, train=True) for one in samples], readers)
 
@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
     assert connector.memory is not None
     (about,) = connector.memory
     hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-    places = (batch.labels != IGNORE).nonzero().squeeze(-1)
+    places = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
     last = torch.tensor([1, 2])[batch.sequence_ids[places]]  # of two graphs the last one before the position
     fuse = connector.layers["fuse"]
     e = hidden[places - 1]
@@ -74,7 +74,7 @@ def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
     p = sum(assembly.llm.plain_logits(state).softmax(-1) for state in (e, other)) / 2
     expected = -p.gather(1, batch.labels[places][:, None]).log().sum()
     torch.testing.assert_close(nll, expected, atol=1e-4, rtol=1e-5)
-    bare, _ = Assembly(assembly.llm, {}, {}, {})(batch_of(model(family), sample("three")))
+    bare, _ = MultimodalLM(assembly.llm, {}, {}, {})(batch_of(model(family), sample("three")))
     assert not torch.allclose(nll, bare)
 
 
@@ -122,7 +122,7 @@ def test_answers_in_a_batch_are_those_one_by_one(kind: str, words: dict[str, Any
     generator = Generator(assembly)
     asked = [sample("one", CHAIN), sample("two"), sample("three", STAR, CHAIN), sample("four", STAR)]
     asked = [Sample(one.name, one.messages[:1], one.media) for one in asked]
-    together = [answer.text for answer in generator.batch(asked, 6)]
+    together = [answer.text for answer in generator.generate(asked, 6)]
     alone = ["".join(piece.text for piece in generator.stream(one, 6)) for one in asked]
     assert together == alone and len(set(together)) > 1
 

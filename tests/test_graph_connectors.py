@@ -10,7 +10,8 @@ import torch
 from mmllm.connectors.base import Connector
 from mmllm.connectors.layers.graph_disjoint import disjoint
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector, distances, tree_positions, tree_slots
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 from tests.graphs import DIM, GNNS, LLM, PAIRS, adapter, adjacency, features_of, one
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.layers.graph_disjoint import disjoint
 from mmllm.connectors.layers.graph_network import _convolutions
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 from tests.graphs import GNNS, LLM, PAIRS, adapter, adjacency, features_of, one
 
 

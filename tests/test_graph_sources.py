@@ -20,10 +20,10 @@ from mmllm.datasets.planetoid import Planetoid, write_tiny
 from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 from mmllm.datasets.text_attributed_graph import write_tiny as write_tables
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.node_classification import NodeClassification
 from mmllm.miniature.tasks.graphs import write_graph
 from mmllm.miniature.world.graphs import CLASSES, blocks, shuffled
-from mmllm.types import MmllmError
 
 # ---- planetoid
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from mmllm.connectors.llm_adapters.hydra import HydraConnector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
-from mmllm.model.model import Assembly
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
+from mmllm.model.model import MultimodalLM
 from tests.assemblies import Row
 from tests.inside import randomise, rows_batch, states
 from tests.parts import tiny_llm, tiny_model
@@ -19,10 +19,10 @@ from tests.parts import tiny_llm, tiny_model
 ROWS = (Row(1, (8,)), Row(2, (12,)))
 
 
-def with_hydra(family: str = "llama", **words: Any) -> Assembly:
+def with_hydra(family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with Hydra under the key ``hydra``, random weights."""
     llm = tiny_llm(family)
-    assembly = Assembly(llm, {}, {"hydra": HydraConnector(llm_dim=llm.dim, **words)}, {}).eval()
+    assembly = MultimodalLM(llm, {}, {"hydra": HydraConnector(llm_dim=llm.dim, **words)}, {}).eval()
     randomise(assembly.connectors["hydra"])
     return assembly
 

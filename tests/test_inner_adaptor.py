@@ -13,10 +13,11 @@ from torch import Tensor
 from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.inner_adaptor import PRIVATE, InnerAdaptorConnector
 from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding
 from mmllm.model.loss import label_nll
-from mmllm.model.model import Assembly
-from mmllm.types import IGNORE, Batch, MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import IGNORE_INDEX, Batch
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.inside import ROWS, WITH_IMAGE, per_row, randomise, rows_batch, shortened, states
 from tests.parts import FAMILIES, tiny_llm
@@ -25,7 +26,7 @@ from tests.plain_llama import layer, rms, weights_of
 REQUEST = "the red square"
 
 
-def assembly_of(family: str = "llama", when: tuple[str, ...] | None = ("image",), **branches: object) -> Assembly:
+def assembly_of(family: str = "llama", when: tuple[str, ...] | None = ("image",), **branches: object) -> MultimodalLM:
     """A tiny LLM with a projector and an inner adaptor per branch, all weights random."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     torch.manual_seed(4)
@@ -33,7 +34,7 @@ def assembly_of(family: str = "llama", when: tuple[str, ...] | None = ("image",)
     for key, words in branches.items():
         connectors[key] = InnerAdaptorConnector(llm_dim=llm.dim, **words)  # type: ignore[arg-type]
         connectors[key].when = when
-    assembly = Assembly(llm, {"image": encoder}, connectors, {"image": "image"}).requires_grad_(False).eval()
+    assembly = MultimodalLM(llm, {"image": encoder}, connectors, {"image": "image"}).requires_grad_(False).eval()
     for number, key in enumerate(branches):
         randomise(connectors[key], seed=number)
     return assembly
@@ -70,7 +71,7 @@ def test_copies_are_what_the_family_has(family: str) -> None:
     """Each layer starts as the frozen one; embeddings come with the family's scale; head with its soft-cap."""
     llm = tiny_llm(family)
     connector = InnerAdaptorConnector(llm_dim=llm.dim, after=[1, 3], private=PRIVATE)
-    assembly = Assembly(llm, {}, {"inner": connector}, {}).eval()
+    assembly = MultimodalLM(llm, {}, {"inner": connector}, {}).eval()
     for index in (1, 3):
         copied, frozen = connector.layers[str(index)].state_dict(), llm.blocks[index].state_dict()
         assert copied.keys() == frozen.keys()
@@ -98,7 +99,7 @@ def test_all_layers_before_block_0(family: str) -> None:
     decoding.step([int(ids[-1]) for ids in batch.input_ids.split(batch.cu_seqlens.diff().tolist())])
     expected = torch.stack([row[-1] for row in per_row(assembly, batch)])
     torch.testing.assert_close(decoding.logits, expected, atol=2e-5, rtol=1e-4)
-    bare = Assembly(tiny_llm(family), {}, {}, {})
+    bare = MultimodalLM(tiny_llm(family), {}, {}, {})
     zero = InnerAdaptorConnector(llm_dim=bare.llm.dim, init="zero", **words)  # type: ignore[arg-type]
     text = batch_of(bare, (Row(2, (9,)),))
     before = states(bare, text)
@@ -114,7 +115,7 @@ def test_private_head_at_label_positions_of_a_mixed_row() -> None:
     assembly = assembly_of(inner={"after": [1], "private": PRIVATE})
     batch = rows_batch(assembly)
     logits = states(assembly, batch)
-    at = (batch.labels != IGNORE).nonzero().squeeze(-1)
+    at = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
     expected = F.cross_entropy(logits[at - 1], batch.labels[at], reduction="sum")
     torch.testing.assert_close(assembly(batch)[0], expected)
     assembly.route(assembly.flow(batch))
@@ -125,7 +126,7 @@ def test_private_head_at_label_positions_of_a_mixed_row() -> None:
         assert torch.equal(own, plain) == (number not in WITH_IMAGE)
 
 
-def asked(assembly: Assembly) -> Batch:
+def asked(assembly: MultimodalLM) -> Batch:
     """``ROWS`` whose first and second conversation (with a picture and without) hold the words of ``REQUEST``."""
     ids = assembly.llm.tokenizer(REQUEST, add_special_tokens=False)["input_ids"]
     first = Row(1, ("image", len(ids) + 5))
@@ -186,7 +187,7 @@ def test_two_branches_by_placeholder() -> None:
         connectors[key] = PoolConnector(dim=encoders[key].dim, llm_dim=llm.dim, grid=[2, 2])
         connectors[f"inner_{key}"] = InnerAdaptorConnector(llm_dim=llm.dim, after=[0], private=PRIVATE)
         connectors[f"inner_{key}"].when = (key,)
-    assembly = Assembly(llm, encoders, connectors, {key: key for key in encoders}).eval()
+    assembly = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}).eval()
     for key, connector in connectors.items():
         randomise(connector, seed=len(key))
     batch = batch_of(assembly, (Row(1, ("image", 5)), Row(2, ("region", 5)), Row(3, (5,))))
@@ -202,11 +203,11 @@ def test_float32_copies_in_a_bfloat16_llm() -> None:
     for family in ("llama", "gemma3"):
         llm = tiny_llm(family)
         llm.to(torch.bfloat16)
-        bare = Assembly(llm, {}, {}, {})
+        bare = MultimodalLM(llm, {}, {}, {})
         batch = batch_of(bare, (Row(2, (9,)), Row(3, (4,))))
         before = states(bare, batch)
         connector = InnerAdaptorConnector(llm_dim=llm.dim, after=[0, 3], init="zero", private=["embeddings"])
-        assembly = Assembly(llm, {}, {"inner": connector}, {})
+        assembly = MultimodalLM(llm, {}, {"inner": connector}, {})
         assert {p.dtype for p in connector.parameters()} == {torch.float32}
         assert torch.equal(states(assembly, batch), before)
         assert torch.isfinite(Decoding(assembly, batch).logits).all()

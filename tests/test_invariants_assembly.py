@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_assembly
 
@@ -20,12 +20,12 @@ TEXT = (Row(5, (8,)), Row(6, (12,)), Row(7, (8,)))
 EVERYTHING = {"connectors.image": 1e-2, "connectors.page": 1e-2, "connectors.lora": 1e-2}
 
 
-def logits(assembly: Assembly, batch: Batch) -> torch.Tensor:
+def logits(assembly: MultimodalLM, batch: Batch) -> torch.Tensor:
     """float[S, V] of a packed row."""
     return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
 
 
-def gradients(assembly: Assembly, batches: Sequence[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(assembly: MultimodalLM, batches: Sequence[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Summed loss of the batches and the gradients of everything that learns."""
     assembly.zero_grad()
     total = torch.stack([assembly(batch)[0] for batch in batches]).sum()
@@ -62,7 +62,7 @@ def test_1_frozen_is_frozen() -> None:
 def test_2_text_only_logits_are_those_of_the_bare_llm(family: str) -> None:
     """Connectors outside the LLM leave text alone bit for bit, also in train mode and beside samples with media."""
     assembly = tiny_assembly(family, lora=False)
-    bare = Assembly(assembly.llm, {}, {}, {})
+    bare = MultimodalLM(assembly.llm, {}, {}, {})
     text = batch_of(assembly, TEXT)
     expected = logits(bare, text)
     assert torch.equal(logits(assembly, text), expected)

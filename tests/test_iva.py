@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
+from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding, Generator
-from mmllm.model.model import Assembly
-from mmllm.types import IGNORE, Batch, Features, MmllmError, Sample
+from mmllm.model.model import MultimodalLM
+from mmllm.types import IGNORE_INDEX, Batch, Features, Sample
 from tests.clips import DIM, PATCHES, assembly_of, clip, packed, talk
 from tests.parts import tiny_llm
 
@@ -28,12 +29,12 @@ TALKS = (
 )
 
 
-def iva(family: str = "llama", shaken: bool = True, **words: Any) -> Assembly:
+def iva(family: str = "llama", shaken: bool = True, **words: Any) -> MultimodalLM:
     return assembly_of(IvaConnector, family, shaken, **{**SMALL, **words})
 
 
 @torch.no_grad()
-def logits(assembly: Assembly, batch: Batch) -> Tensor:
+def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
     """float[S, V] of a packed batch."""
     assembly.route(assembly.flow(batch))
     hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
@@ -206,8 +207,8 @@ def test_answers_in_a_batch_are_those_one_by_one(select: str) -> None:
     assembly = iva(select=select)
     samples = [asked(sample) for sample in TALKS]
     generator = Generator(assembly)
-    alone = [generator.batch([sample], 8)[0].text for sample in samples]
-    assert [answer.text for answer in generator.batch(samples, 8)] == alone
+    alone = [generator.generate([sample], 8)[0].text for sample in samples]
+    assert [answer.text for answer in generator.generate(samples, 8)] == alone
     first, second = (Decoding(assembly, packed(assembly, [sample], train=False)) for sample in (samples[0], samples[2]))
     seen = []
     for _ in range(3):
@@ -262,7 +263,7 @@ def test_a_batch_without_questions_is_refused() -> None:
     batch.questions = None
     with pytest.raises(MmllmError, match="where the user's messages are"):
         logits(assembly, batch)
-    assert (packed(assembly, TALKS).labels != IGNORE).any()
+    assert (packed(assembly, TALKS).labels != IGNORE_INDEX).any()
 
 
 @pytest.mark.parametrize(

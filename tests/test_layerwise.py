@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from mmllm.connectors.deep_fusion.layerwise import LayerwiseConnector
+from mmllm.errors import MmllmError
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import Batch, MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import FAMILIES, tiny_llm
 
@@ -19,7 +20,7 @@ ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
 LAYERS = (1, 3)
 
 
-def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> Assembly:
+def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> MultimodalLM:
     """A tiny LLM whose blocks 1 and 3 read items of three latents; gates away from zero unless asked otherwise."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     torch.manual_seed(3)
@@ -35,7 +36,9 @@ def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int,
         heads=2,
         head_dim=4,
     )
-    assembly = Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
+    assembly = (
+        MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
+    )
     if open_gates:
         torch.manual_seed(4)
         for name, parameter in connector.named_parameters():
@@ -45,7 +48,7 @@ def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int,
 
 
 @torch.no_grad()
-def logits(assembly: Assembly, batch: Batch) -> Tensor:
+def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
     """float[S, V] of a packed batch."""
     assembly.route(assembly.flow(batch))
     return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))

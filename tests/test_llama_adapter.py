@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from mmllm.connectors.deep_fusion.llama_adapter.llama_adapter import LlamaAdapterConnector
 from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import VisualPrompts, divided
 from mmllm.connectors.layers.prompt_attention import extra_attention
+from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import Batch, Features, MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch, Features
 from tests.assemblies import Row, batch_of, tiny_encoder
 from tests.parts import tiny_llm, tiny_model
 
@@ -28,14 +29,14 @@ TUNED = ["bias", "scale", "norm"]
 
 def adapted(
     features: bool = True, randomised: bool = True, when: tuple[str, ...] | None = None, **words: Any
-) -> Assembly:
+) -> MultimodalLM:
     """A tiny Llama with the connector under ``image``, gates and all else away from their start."""
     llm, encoder = tiny_llm(), deepcopy(tiny_encoder())
     given = {"dim": encoder.dim} if features else {}
     connector = LlamaAdapterConnector(llm_dim=llm.dim, **{"prompts": 3, **given, **words})
     connector.when = when
     sources = {"image": "image"} if features else {}
-    assembly = Assembly(llm, {"image": encoder} if features else {}, {"image": connector}, sources).eval()
+    assembly = MultimodalLM(llm, {"image": encoder} if features else {}, {"image": connector}, sources).eval()
     if randomised:
         torch.manual_seed(1)
         for parameter in connector.parameters():
@@ -43,7 +44,7 @@ def adapted(
     return assembly
 
 
-def logits(assembly: Assembly, batch: Batch) -> Tensor:
+def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
     """float[S, V]."""
     assembly.route(assembly.flow(batch))
     return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
@@ -124,7 +125,7 @@ def rotated(x: Tensor) -> Tensor:
     return x * cos + torch.cat([-x[..., 4:], x[..., :4]], -1) * sin
 
 
-def plain(assembly: Assembly) -> Plain:
+def plain(assembly: MultimodalLM) -> Plain:
     """The reference with the connector's weights mapped; ``visual`` is set by each test."""
     made = Plain({name: p.detach() for name, p in tiny_model().named_parameters()})
     for name, p in assembly.connectors["image"].named_parameters():
@@ -147,7 +148,7 @@ def rows_of(batch: Batch) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def vectors(assembly: Assembly, batch: Batch, cells: int) -> Tensor:
+def vectors(assembly: MultimodalLM, batch: Batch, cells: int) -> Tensor:
     """V float[N, cells, 32]: LN, Linear, GELU, Linear, LN of the means of square regions of 4 x 4 patches."""
     features = assembly.encoders["image"](**batch.media["image"]).concatenated()
     side = int(cells**0.5)
@@ -212,7 +213,7 @@ def test_v2_equals_the_papers_equations() -> None:
 @torch.no_grad()
 def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any]) -> None:
     batch = batch_of(adapted(), ROWS)
-    bare = Assembly(tiny_llm(), {"image": deepcopy(tiny_encoder())}, {}, {})
+    bare = MultimodalLM(tiny_llm(), {"image": deepcopy(tiny_encoder())}, {}, {})
     llm = bare.llm
     expected = llm.logits(llm.hidden(llm.embed(batch.input_ids), batch.position_ids, batch.cu_seqlens))
     assert torch.equal(logits(adapted(randomised=False, **words), batch), expected)

@@ -11,8 +11,8 @@ from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.model.model import Assembly
-from mmllm.types import IGNORE, Batch
+from mmllm.model.model import MultimodalLM
+from mmllm.types import IGNORE_INDEX, Batch
 from tests.parts import tiny_llm, tiny_model, tiny_vision_folder
 
 IMAGE = 383
@@ -21,7 +21,7 @@ PATCHES = 16
 
 
 def llava_of(
-    assembly: Assembly, family: str, folder: Path, kind: str, layers: list[int]
+    assembly: MultimodalLM, family: str, folder: Path, kind: str, layers: list[int]
 ) -> LlavaForConditionalGeneration:
     """A LLaVA with the tensors of ``assembly``; every one of its weights is set."""
     chosen = layers[0] if len(layers) == 1 else layers
@@ -65,7 +65,7 @@ def conversations() -> list[tuple[torch.Tensor, torch.Tensor, int]]:
     samples = []
     for pieces, n_images in rows:
         ids = torch.cat(pieces)
-        labels = torch.full_like(ids, IGNORE)
+        labels = torch.full_like(ids, IGNORE_INDEX)
         labels[-4:] = ids[-4:]
         samples.append((ids, labels, n_images))
     return samples
@@ -102,14 +102,14 @@ def test_logits_loss_and_gradients_equal_llava(family: str, kind: str, layers: l
     encoder = HfVisionEncoder(model=str(folder), layers=layers)
     llm = tiny_llm(family)
     connector = MlpConnector(dim=encoder.dim * len(layers), llm_dim=llm.dim)
-    assembly = Assembly(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).eval()
+    assembly = MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).eval()
     llava = llava_of(assembly, family, folder, kind, layers)
     samples = conversations()
     pixels = torch.randn(sum(s[2] for s in samples), 3, 28, 28, generator=torch.Generator().manual_seed(4))
     longest = max(len(ids) for ids, _, _ in samples)
     theirs = llava(
         input_ids=torch.stack([F.pad(ids, (0, longest - len(ids))) for ids, _, _ in samples]),
-        labels=torch.stack([F.pad(labels, (0, longest - len(labels)), value=IGNORE) for _, labels, _ in samples]),
+        labels=torch.stack([F.pad(labels, (0, longest - len(labels)), value=IGNORE_INDEX) for _, labels, _ in samples]),
         attention_mask=torch.stack([(torch.arange(longest) < len(ids)).long() for ids, _, _ in samples]),
         pixel_values=pixels,
     )

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from transformers import BloomConfig, BloomForCausalLM, GptOssConfig, GptOssForCausalLM, PreTrainedModel
 
+from mmllm.errors import MmllmError
 from mmllm.llms.attention import Packing, attention
 from mmllm.llms.causal_lm import CausalLM, resolve_dtype
-from mmllm.types import MmllmError
 from tests.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_model, tiny_tokenizer
 
 LENGTHS = (9, 17, 1, 9, 30)

@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.errors import MmllmError
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import MmllmError
+from mmllm.model.model import MultimodalLM
 from tests.parts import FAMILIES, tiny_llm, tiny_model
 
 IDS = torch.arange(3, 23)
@@ -18,10 +18,10 @@ POSITIONS = torch.cat([torch.arange(8), torch.arange(12)])
 BOUNDS = torch.tensor([0, 8, 20], dtype=torch.int32)
 
 
-def with_lora(family: str = "llama", **words: object) -> Assembly:
+def with_lora(family: str = "llama", **words: object) -> MultimodalLM:
     """A tiny LLM with a LoRA connector under the key ``lora``."""
     llm = tiny_llm(family)
-    return Assembly(llm, {}, {"lora": LoraConnector(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
+    return MultimodalLM(llm, {}, {"lora": LoraConnector(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
 
 
 def randomise(module: nn.Module) -> None:
@@ -31,7 +31,7 @@ def randomise(module: nn.Module) -> None:
         nn.init.normal_(parameter, std=0.2)
 
 
-def logits(assembly: Assembly) -> torch.Tensor:
+def logits(assembly: MultimodalLM) -> torch.Tensor:
     """float[20, V] of two packed conversations."""
     llm = assembly.llm
     return llm.logits(llm.hidden(llm.embed(IDS), POSITIONS, BOUNDS))
@@ -41,7 +41,7 @@ def logits(assembly: Assembly) -> torch.Tensor:
 @torch.no_grad()
 def test_untrained_and_removed_lora_leave_logits_bit_identical(family: str) -> None:
     """``b`` starts at zero; with weights the logits move; without the hooks they are those of the bare LLM."""
-    bare = Assembly(tiny_llm(family), {}, {}, {})
+    bare = MultimodalLM(tiny_llm(family), {}, {}, {})
     assembly = with_lora(family)
     assert torch.equal(logits(assembly), logits(bare))
     randomise(assembly.connectors["lora"])
@@ -82,7 +82,7 @@ def test_equal_to_pefts_own_model(family: str, rslora: bool) -> None:
 
 def test_learned_tensors_belong_to_the_connector_alone() -> None:
     """Names, counts, digests and the optimizer's view: the LLM's own tree does not know of LoRA."""
-    bare, assembly = Assembly(tiny_llm(), {}, {}, {}), with_lora()
+    bare, assembly = MultimodalLM(tiny_llm(), {}, {}, {}), with_lora()
     rows = {row.name: row for row in trainable.set_trainable(assembly, {"connectors.lora": 1e-3})}
     assert rows["llm"].n_trainable == 0
     assert rows["llm"].n_params == sum(parameter.numel() for parameter in bare.llm.parameters())

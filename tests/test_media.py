@@ -12,8 +12,8 @@ import zlib
 import pytest
 from PIL import Image
 
+from mmllm.errors import MediaError
 from mmllm.serving.media import Limits, decode_url, open_path, read_images
-from mmllm.types import MediaError
 from tests.serving import data_url, file_bytes, picture
 
 LIMITS = Limits(max_images=3, max_pixels=10_000, max_request_pixels=15_000, max_body=1_000_000)

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from mmllm.errors import MediaError
 from mmllm.processors.decoding import worker
 from mmllm.processors.decoding.process import MediaProcess, Workers
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.decoding.worker import LENGTH, MEMORY
 from mmllm.processors.video import VideoReading
-from mmllm.types import MediaError
 from tests.films import LIMITS, grey, shown
 
 

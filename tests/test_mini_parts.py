@@ -19,6 +19,7 @@ import mmllm.miniature.parts.clip
 import mmllm.miniature.parts.lm
 import mmllm.miniature.parts.pictures
 import mmllm.miniature.parts.vit
+from mmllm.errors import MmllmError
 from mmllm.miniature.parts.clip import ClipPlan, TaughtClip, save_clip, train_clip
 from mmllm.miniature.parts.clip_text import CONTEXT, build_clip_tokenizer
 from mmllm.miniature.parts.lm import LmPlan, start_of, train_lm
@@ -34,7 +35,6 @@ from mmllm.miniature.parts.vit import VitPlan, train_vit
 from mmllm.miniature.world.described import Ask, Described
 from mmllm.miniature.world.text import recall
 from mmllm.miniature.world.words import every_word
-from mmllm.types import MmllmError
 
 HOME = Path(__file__).parent.parent / "data" / "mini"
 TINY_LM = LmPlan(steps=4, lessons=4, rows=4, layers=2, save_every=2, gate_every=100, log_every=100)

@@ -10,6 +10,7 @@ import pytest
 
 from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points.points import PointsEncoder
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_points import MiniPoints
 from mmllm.evaluation.benchmarks.mini_recall import MiniRecall
 from mmllm.evaluation.benchmarks.modelnet import ModelNet as ModelNetBenchmark
@@ -17,7 +18,6 @@ from mmllm.miniature.tasks.documents import RESTORE, write_document
 from mmllm.miniature.tasks.points import write_points
 from mmllm.miniature.world.points import SOLIDS, solid
 from mmllm.miniature.world.words import every_word
-from mmllm.types import MmllmError
 
 
 def test_classes_splits_and_words(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.connectors.llm_adapters.moe_lora.routing import ALLOCATIONS, Routing, experts_per_block
 from mmllm.connectors.projectors.pool import PoolConnector
-from mmllm.model.model import Assembly
+from mmllm.errors import MmllmError
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
-from mmllm.types import MmllmError
 from tests.assemblies import tiny_encoder
 from tests.inside import ROWS, per_row, randomise, rows_batch, states
 from tests.parts import tiny_llm
@@ -38,12 +38,12 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_moe(words: dict[str, Any], family: str = "llama") -> tuple[Assembly, MoeLoraConnector]:
+def with_moe(words: dict[str, Any], family: str = "llama") -> tuple[MultimodalLM, MoeLoraConnector]:
     """A tiny assembly whose LLM holds the experts, every weight random."""
     llm, encoder = tiny_llm(family), tiny_encoder()
     moe = MoeLoraConnector(llm_dim=llm.dim, **words)
     pool = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
-    assembly = Assembly(llm, {"image": encoder}, {"image": pool, "moe": moe}, {"image": "image"})
+    assembly = MultimodalLM(llm, {"image": encoder}, {"image": pool, "moe": moe}, {"image": "image"})
     randomise(moe)
     return assembly.requires_grad_(False).eval(), moe
 
@@ -105,8 +105,8 @@ class Plain:
         return hooks
 
 
-def plain_states(words: dict[str, Any]) -> tuple[Assembly, MoeLoraConnector, Tensor, Plain, Tensor]:
-    """Assembly, connector, its logits; the plain statement after the same pass, and its logits."""
+def plain_states(words: dict[str, Any]) -> tuple[MultimodalLM, MoeLoraConnector, Tensor, Plain, Tensor]:
+    """MultimodalLM, connector, its logits; the plain statement after the same pass, and its logits."""
     assembly, moe = with_moe(words)
     batch = rows_batch(assembly)
     ours = states(assembly, batch)

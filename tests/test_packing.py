@@ -14,8 +14,9 @@ from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal, split
 from mmllm.batches.sample import encode
+from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
-from mmllm.types import Batch, Message, MmllmError, Sample, SampleError
+from mmllm.types import Batch, Message, Sample
 from tests.parts import tiny_tokenizer
 from tests.test_batches import Counting
 

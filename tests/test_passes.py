@@ -6,14 +6,14 @@ import torch
 
 from mmllm.generation.generator import Decoding
 from mmllm.model import context
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.inside import inside, randomise
 
 ROWS = (Row(1, (2, "image", 2, "image", 1)), Row(2, (3,)), Row(3, ("image", 2)))
 
 
-def placeless() -> Assembly:
+def placeless() -> MultimodalLM:
     """Pictures take no places: a connector with all its features inside the LLM."""
     return inside("gated_cross_attention from image")
 

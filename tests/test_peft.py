@@ -16,10 +16,10 @@ from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.llm_adapters.peft.export import export
 from mmllm.connectors.llm_adapters.peft.peft import PeftConnector
+from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import MmllmError
+from mmllm.model.model import MultimodalLM
 from tests.assemblies import Row, tiny_assembly
 from tests.inside import per_row, randomise, rows_batch, shortened, states
 from tests.parts import tiny_llm, tiny_model
@@ -32,13 +32,13 @@ pytestmark = [
 ]
 
 
-def tuned(family: str = "llama", **words: Any) -> Assembly:
+def tuned(family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with one peft connector under the key ``tuner``."""
     llm = tiny_llm(family)
-    return Assembly(llm, {}, {"tuner": PeftConnector(llm_dim=llm.dim, **words)}, {}).eval()
+    return MultimodalLM(llm, {}, {"tuner": PeftConnector(llm_dim=llm.dim, **words)}, {}).eval()
 
 
-def hand_over(assembly: Assembly, theirs: nn.Module) -> None:
+def hand_over(assembly: MultimodalLM, theirs: nn.Module) -> None:
     """Copy the connector's weights into peft's model; both must have the same trainable ones."""
     names = set()
     for name, tensor in assembly.connectors["tuner"].named_parameters():
@@ -49,7 +49,7 @@ def hand_over(assembly: Assembly, theirs: nn.Module) -> None:
 
 
 @torch.no_grad()
-def compare(assembly: Assembly, theirs: nn.Module, tasks: bool = False) -> None:
+def compare(assembly: MultimodalLM, theirs: nn.Module, tasks: bool = False) -> None:
     """The packed pass gives what peft's model gives of each conversation, and not what the bare LLM gives."""
     batch = rows_batch(assembly, ROWS)
     ours = states(assembly, batch)
@@ -65,7 +65,7 @@ def compare(assembly: Assembly, theirs: nn.Module, tasks: bool = False) -> None:
     assert not torch.allclose(states(assembly, batch), ours, atol=1e-2)
 
 
-def layers_of(assembly: Assembly) -> list[str]:
+def layers_of(assembly: MultimodalLM) -> list[str]:
     return sorted({name.rsplit(".", 1)[1] for name in assembly.llm.linears()})
 
 
@@ -197,7 +197,7 @@ METHODS = ["ia3", "poly", "mhr", "arrow", "xlora"]
 """Those that the contract of all connectors, with ``tiny()``, does not walk."""
 
 
-def of(method: str, folder: Path, family: str = "llama") -> Assembly:
+def of(method: str, folder: Path, family: str = "llama") -> MultimodalLM:
     words: dict[str, Any] = {"tasks": TASKS, "rank": 2} if method in ("poly", "mhr") else {}
     if method in ("arrow", "xlora"):
         words = {"adapters": adapters(folder, family, task_type="CAUSAL_LM"), "top_k": 2}
@@ -289,7 +289,7 @@ def test_gradients_are_the_same_when_blocks_are_recomputed(method: str, tmp_path
 @torch.no_grad()
 def test_attached_again_and_removed(method: str, tmp_path: Path) -> None:
     """The weights stay, the LLM's own tree never knew, and removed it is what it was, bit for bit."""
-    assembly, bare = of(method, tmp_path), Assembly(tiny_llm(), {}, {}, {})
+    assembly, bare = of(method, tmp_path), MultimodalLM(tiny_llm(), {}, {}, {})
     batch = rows_batch(assembly, ROWS)
     trained = states(assembly, batch)
     assert list(assembly.llm.state_dict()) == list(bare.llm.state_dict())
@@ -319,7 +319,7 @@ def test_exported_lora_is_read_by_peft_and_by_arrow(made: type[Connector], tmp_p
     llm, words = tiny_llm(), {"rank": 3, "alpha": 5.0, "targets": ["q_proj", "down_proj"], "rslora": True}
     if made is PeftConnector:
         words["method"] = "lora"
-    assembly = Assembly(llm, {}, {"tuner": made(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
+    assembly = MultimodalLM(llm, {}, {"tuner": made(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
     randomise(assembly.connectors["tuner"])
     export(assembly.connectors["tuner"], tmp_path / "lora")  # type: ignore[arg-type]
     alone = states(tuned(method="arrow", adapters=[str(tmp_path / "lora")], top_k=1), rows_batch(assembly, ROWS))
@@ -337,7 +337,7 @@ def test_each_method_starts_neutral_and_rests_while_frozen(method: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         llm = tiny_llm()
         llm.model.to(dtype)
-        assembly = Assembly(llm, {}, {"tuner": PeftConnector(llm_dim=32, method=method, **words)}, {}).eval()  # type: ignore[arg-type]
+        assembly = MultimodalLM(llm, {}, {"tuner": PeftConnector(llm_dim=32, method=method, **words)}, {}).eval()  # type: ignore[arg-type]
         connector, batch, calls = assembly.connectors["tuner"], rows_batch(assembly, ROWS), []
         assert all(parameter.dtype == torch.float32 for parameter in connector.parameters())
         for layer in connector.layers.values():  # type: ignore[union-attr]

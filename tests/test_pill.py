@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mmllm.connectors.llm_adapters.pill import PillConnector
-from mmllm.model.model import Assembly
-from mmllm.types import MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Pass
 from tests.inside import ROWS, inside, per_row, randomise, rows_batch, states
 from tests.parts import tiny_llm
 from tests.plain_llama import layer, rms, weights_of
@@ -31,16 +32,16 @@ def flow(media: slice = MEDIA) -> Pass:
     )
 
 
-def attached(**words: object) -> tuple[Assembly, PillConnector]:
+def attached(**words: object) -> tuple[MultimodalLM, PillConnector]:
     """A tiny Llama with PILL, all weights random."""
     llm = tiny_llm()
     connector = PillConnector(llm_dim=llm.dim, width=5, **words)  # type: ignore[arg-type]
-    assembly = Assembly(llm, {}, {"pill": connector}, {})
+    assembly = MultimodalLM(llm, {}, {"pill": connector}, {})
     randomise(connector)
     return assembly, connector
 
 
-def hidden(assembly: Assembly, embeds: Tensor, at: Pass) -> Tensor:
+def hidden(assembly: MultimodalLM, embeds: Tensor, at: Pass) -> Tensor:
     """float[S, D] after the last norm."""
     assembly.route(at)
     return assembly.llm.hidden(embeds, torch.arange(LENGTH), torch.tensor([0, LENGTH], dtype=torch.int32))

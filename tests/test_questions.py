@@ -10,7 +10,7 @@ import torch
 from mmllm.batches.collate import collate
 from mmllm.messages.tokenize import Prompt, Prompter
 from mmllm.model import context
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Message
 from tests.chat_styles import SPANS, TURNS, ids_text, sample_of, style_tokenizer
 from tests.three_senses import TALKS, encoded, packed, three_senses
@@ -52,18 +52,20 @@ def test_a_system_message_is_no_question_and_control_tokens_stay_text(style: str
     tokenizer = style_tokenizer(style)
     typed = tokenizer.eos_token
     turns = (Message("system", "Please answer."), Message("user", f"One {typed} two?"), TURNS[1], TURNS[2])
-    found = Prompter(tokenizer, ["image"], questions=True).ask(sample_of(*turns))
+    found = Prompter(tokenizer, ["image"], questions=True).tokenize_prompt(sample_of(*turns))
     assert words(tokenizer, found) == {0: f"One {typed} two?", 1: "Two, please?"}
 
 
 def test_a_question_of_media_alone_has_no_words() -> None:
     tokenizer = style_tokenizer("chatml")
     sample = sample_of(Message("user", "<image>"), TURNS[1], TURNS[2], image=(1,))
-    assert words(tokenizer, Prompter(tokenizer, ["image"], questions=True).ask(sample)) == {1: "Two, please?"}
+    assert words(tokenizer, Prompter(tokenizer, ["image"], questions=True).tokenize_prompt(sample)) == {
+        1: "Two, please?"
+    }
 
 
 @pytest.fixture
-def asking() -> Assembly:
+def asking() -> MultimodalLM:
     """Three senses, with a connector that asks for questions, and times before the steps of a clip."""
     assembly = three_senses(times="{s:.1f}s ")
     assembly.connectors["lora"].reads_questions = True  # type: ignore[assignment]
@@ -71,7 +73,7 @@ def asking() -> Assembly:
     return assembly
 
 
-def test_marks_and_places_are_nobodys_question(asking: Assembly) -> None:
+def test_marks_and_places_are_nobodys_question(asking: MultimodalLM) -> None:
     """Where the media go a question is interrupted; packed, each conversation keeps its numbers."""
     batch = packed(asking, TALKS)
     assert batch.questions is not None and batch.questions.shape == batch.input_ids.shape
@@ -87,7 +89,7 @@ def test_marks_and_places_are_nobodys_question(asking: Assembly) -> None:
     assert packed(asking, []).questions is not None and asking(packed(asking, []))[0] == 0
 
 
-def test_questions_follow_into_padded_rows_steps_and_rows_that_stay(asking: Assembly) -> None:
+def test_questions_follow_into_padded_rows_steps_and_rows_that_stay(asking: MultimodalLM) -> None:
     samples = encoded(asking, [TALKS[0], TALKS[1], TALKS[3]], train=False)
     batch = collate(samples, asking.readers())
     flow = asking.flow(batch)

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from mmllm.errors import RecipeError
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import digest, dump, load_recipe, parse
-from mmllm.recipe.models import Llm, Part, Recipe, Stage
+from mmllm.recipe.models import ComponentSpec, Llm, Recipe, Stage
 from mmllm.recipe.schema import json_schema
-from mmllm.types import RecipeError
 from tests.recipe_text import RECIPE
 
 SHIPPED = sorted(folder().rglob("*.yaml"))
@@ -106,7 +106,7 @@ def test_dump_loads_to_an_equal_recipe() -> None:
 
 
 def test_dump_of_a_recipe_made_in_python(tmp_path: Path) -> None:
-    part = Part(type="tests.recipe_parts:Source", args={"path": "a.jsonl", "media": None})
+    part = ComponentSpec(type="tests.recipe_parts:Source", args={"path": "a.jsonl", "media": None})
     recipe = parse(RECIPE).model_copy(update={"data": {"captions": part}})
     file = tmp_path / "recipe.yaml"
     file.write_text(dump(recipe))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mmllm import registry
+from mmllm.errors import RecipeError
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe, Stage
-from mmllm.types import RecipeError
 from tests.recipe_text import RECIPE
 
 P = "tests.recipe_parts"

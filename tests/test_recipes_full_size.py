@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
@@ -95,7 +95,7 @@ def vision_folder(tmp: Path, kind: str, side: int) -> Path:
     return tmp
 
 
-def stand_in(name: str, tmp: Path) -> tuple[Recipe, Assembly]:
+def stand_in(name: str, tmp: Path) -> tuple[Recipe, MultimodalLM]:
     """The recipe with nothing changed but where its frozen parts lie, in float32; and its assembly."""
     family, kind, side, _ = RUNS[name]
     llm = tiny_llm_folder(tmp, family, max_position_embeddings=4096, num_hidden_layers=BLOCKS.get(name, 8))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.mlp import MlpConnector
-from mmllm.model.project import said
-from mmllm.types import Features, SampleError
+from mmllm.errors import SampleError
+from mmllm.model.project import project
+from mmllm.types import Features
 from tests.three_senses import Ragged
 
 DIM, WIDE = 6, 10
@@ -45,7 +46,7 @@ def features_of(*lengths: int, ragged: bool = True) -> Features:
 def test_a_connector_is_asked_once_for_each_grid_without_padding() -> None:
     connector, features = Noting(), features_of(3, 1, 3, 2, 1)
     text = torch.zeros(4, WIDE)
-    tokens, counts = said(connector, features, text)
+    tokens, counts = project(connector, features, text)
     assert counts == [6, 2, 6, 4, 2] and tokens.shape == (20, WIDE)
     asked = [(one.grid, one.facts["number"].tolist()) for one, _ in connector.asked]
     assert asked == [((3, 2), [0, 2]), ((1, 2), [1, 4]), ((2, 2), [3])]
@@ -60,7 +61,7 @@ def test_a_connector_is_asked_once_for_each_grid_without_padding() -> None:
 @pytest.mark.parametrize("ragged", [True, False])
 def test_equal_items_are_one_question(ragged: bool) -> None:
     connector = Noting()
-    tokens, counts = said(connector, features_of(2, 2, ragged=ragged), None)
+    tokens, counts = project(connector, features_of(2, 2, ragged=ragged), None)
     assert len(connector.asked) == 1 and counts == [4, 4]
     torch.testing.assert_close(tokens, connector(features_of(2, 2, ragged=False)).flatten(0, 1))
 
@@ -68,13 +69,13 @@ def test_equal_items_are_one_question(ragged: bool) -> None:
 def test_a_ragged_connector_gets_everything_and_its_padding_is_cut() -> None:
     connector = Ragged(dim=DIM, llm_dim=WIDE)
     features = features_of(3, 1, 2)
-    tokens, counts = said(connector, features, None)
+    tokens, counts = project(connector, features, None)
     assert counts == [3, 1, 2] and tokens.shape == (6, WIDE) and tokens.abs().max() < 1e3
     for number, some in enumerate(tokens.split(counts)):
         alone = features.only(torch.tensor([number]), features.item_grids()[number])
         torch.testing.assert_close(some, connector(alone)[0])
     same = features_of(2, 2, ragged=False)
-    tokens, counts = said(connector, same, None)
+    tokens, counts = project(connector, same, None)
     torch.testing.assert_close(tokens, connector(same).flatten(0, 1))
     assert counts == [2, 2]
 
@@ -82,7 +83,7 @@ def test_a_ragged_connector_gets_everything_and_its_padding_is_cut() -> None:
 def test_gradients_reach_every_item_and_no_padding() -> None:
     connector, features = Noting(), features_of(3, 1, 2)
     layer = features.layers[-1].requires_grad_()
-    tokens, _ = said(connector, features, None)
+    tokens, _ = project(connector, features, None)
     tokens.square().sum().backward()
     assert layer.grad is not None
     assert layer.grad[features.mask].abs().sum(dim=-1).min() > 0 and not layer.grad[~features.mask].any()
@@ -91,8 +92,8 @@ def test_gradients_reach_every_item_and_no_padding() -> None:
 def test_what_is_read_inside_the_llm_must_be_of_one_size() -> None:
     sentence = r"connector Noting reads its items inside the LLM .* \(3, 2\), \(1, 2\); give the encoder a fixed length"
     with pytest.raises(SampleError, match=sentence):
-        said(Noting(keeps=True), features_of(3, 1), None)
-    said(Noting(keeps=True), features_of(3, 3), None)
+        project(Noting(keeps=True), features_of(3, 1), None)
+    project(Noting(keeps=True), features_of(3, 3), None)
 
 
 class Silent(Connector):
@@ -108,5 +109,5 @@ class Silent(Connector):
 
 
 def test_a_connector_may_say_nothing() -> None:
-    tokens, counts = said(Silent(dim=DIM, llm_dim=WIDE), features_of(3, 1), None)
+    tokens, counts = project(Silent(dim=DIM, llm_dim=WIDE), features_of(3, 1), None)
     assert tokens.shape == (0, WIDE) and counts == [0, 0]

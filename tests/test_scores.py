@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import box_hit, iou, parse_box
 from mmllm.evaluation.metrics.text import anls, edit_distance, exact_match, interval, relaxed_accuracy
 from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, normalise, vqa_accuracy
-from mmllm.types import MmllmError
 
 OFFICIAL, OLD, LMMS, MMF = VARIANTS
 

@@ -11,8 +11,8 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generation.generator import Generator, Piece
-from mmllm.model.model import Assembly
+from mmllm.generation.generator import Delta, Generator
+from mmllm.model.model import MultimodalLM
 from mmllm.serving.app import create_app
 from mmllm.types import Message, Sample
 from tests.parts import tiny_llm
@@ -56,7 +56,7 @@ def client(address: str) -> Iterator[openai.OpenAI]:
         yield one
 
 
-def expected(generator: Generator, sample: Sample, **sampling: Any) -> tuple[str, list[Piece]]:
+def expected(generator: Generator, sample: Sample, **sampling: Any) -> tuple[str, list[Delta]]:
     pieces = list(generator.stream(sample, **{"max_new_tokens": 6, **sampling}))
     return "".join(piece.text for piece in pieces), pieces
 
@@ -174,7 +174,7 @@ def test_a_placeholder_put_together_from_parts_is_harmless(http: TestClient) -> 
 
 
 def test_a_model_without_encoders_refuses_images() -> None:
-    generator = Generator(Assembly(tiny_llm("llama"), {}, {}, {}))
+    generator = Generator(MultimodalLM(tiny_llm("llama"), {}, {}, {}))
     with TestClient(create_app(generator, MODEL, LIMITS)) as http:
         assert error_of(http, body([image_part()]))["code"] == "no_images"
         assert post(http, body("<image> is only text here"))[0] == 200

@@ -13,11 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from mmllm.errors import MediaError
 from mmllm.serving import plots
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
 from mmllm.serving.preview import NODES, blocks, document, graph, points
-from mmllm.types import MediaError
 from tests.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
 from tests.serving import MODEL, RED, file_part, image_part, tiny_generator
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generation.generator import Encoded, Generator, Piece
+from mmllm.generation.generator import Delta, Encoded, Generator
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
@@ -45,7 +45,7 @@ class Paced(Generator):
         self.started: list[str] = []
         self.closed: list[str] = []
 
-    def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Piece]:
+    def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Delta]:
         """Pieces ``0 1 2 ...`` at the test's pace."""
         self.started.append(encoded.name)
         try:
@@ -54,7 +54,7 @@ class Paced(Generator):
                 if number == self.fail_after:
                     raise RuntimeError("secret at 0xdeadbeef in /root/model.py")
                 last = number == sampling.max_new_tokens - 1
-                yield Piece(f"{number} ", "length" if last else None, len(encoded.ids), number + 1)
+                yield Delta(f"{number} ", "length" if last else None, len(encoded.ids), number + 1)
         finally:
             self.closed.append(encoded.name)
 

@@ -15,9 +15,9 @@ import openai
 import pytest
 from rich.console import Console
 
+from mmllm.errors import MmllmError
 from mmllm.serving.app import serve
 from mmllm.serving.terminal import chat
-from mmllm.types import MmllmError
 from tests.serving import RED, image_part, picture, text_part, user
 from tests.training import start, tiny_recipe, train_here
 

@@ -12,7 +12,8 @@ import pytest
 
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.datasets.easy_vqa import EasyVqa
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message, Sample
 
 ANSWER = {"role": "assistant", "content": "A cat."}
 

@@ -11,8 +11,9 @@ from mmllm.datasets.clips import clip, mapped
 from mmllm.datasets.msrvtt_qa import MsrvttQa
 from mmllm.datasets.msvd_qa import MsvdQa
 from mmllm.datasets.nextqa import NextQa, write_tiny
+from mmllm.errors import MmllmError, SampleError
 from mmllm.evaluation.benchmarks.nextqa import NextQa as NextQaBenchmark
-from mmllm.types import Message, MmllmError, SampleError
+from mmllm.types import Message
 
 
 def test_msvd_qa_rows_become_samples(tmp_path: Path) -> None:

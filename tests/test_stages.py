@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from mmllm.checkpoints.store import LEARNED, read_tensors
+from mmllm.errors import CheckpointError, MmllmError, RecipeError
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Stage
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import optimizer_groups
 from mmllm.training.launch import launch
-from mmllm.training.run_folder import Metrics, locked, settle_recipe
-from mmllm.training.schedule import share_of_peak
-from mmllm.types import CheckpointError, MmllmError, RecipeError
+from mmllm.training.run_folder import Metrics, locked, pin_recipe
+from mmllm.training.schedule import lr_scale
 from tests.training import finish, metrics, start, tiny_recipe, train_here
 
 
@@ -34,13 +34,13 @@ def stage(**words: Any) -> Stage:
 
 
 def test_warm_up_rises_to_the_peak_and_each_schedule_ends_as_it_should() -> None:
-    assert [share_of_peak(step, 100, 0.04, "cosine") for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert share_of_peak(52, 100, 0.04, "cosine") == pytest.approx(0.5)
-    assert share_of_peak(52, 100, 0.04, "linear") == pytest.approx(0.5)
-    assert 0 < share_of_peak(99, 100, 0.04, "cosine") < 1e-3 < share_of_peak(99, 100, 0.04, "linear") < 0.02
-    assert {share_of_peak(step, 100, 0.0, "constant") for step in range(100)} == {1.0}
-    falling = [share_of_peak(step, 100, 0.04, "cosine") for step in range(4, 100)]
-    assert falling == sorted(falling, reverse=True) and share_of_peak(0, 1, 1.0, "cosine") == 1.0
+    assert [lr_scale(step, 100, 0.04, "cosine") for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert lr_scale(52, 100, 0.04, "cosine") == pytest.approx(0.5)
+    assert lr_scale(52, 100, 0.04, "linear") == pytest.approx(0.5)
+    assert 0 < lr_scale(99, 100, 0.04, "cosine") < 1e-3 < lr_scale(99, 100, 0.04, "linear") < 0.02
+    assert {lr_scale(step, 100, 0.0, "constant") for step in range(100)} == {1.0}
+    falling = [lr_scale(step, 100, 0.04, "cosine") for step in range(4, 100)]
+    assert falling == sorted(falling, reverse=True) and lr_scale(0, 1, 1.0, "cosine") == 1.0
 
 
 def test_norms_and_biases_have_no_weight_decay_and_every_part_its_rate() -> None:
@@ -96,9 +96,9 @@ def test_monitors_are_deepspeeds(tmp_path: Path) -> None:
 
 def test_another_recipe_in_the_same_folder_is_an_error_that_names_the_keys(tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe(tmp_path))
-    settle_recipe(recipe, tmp_path / ".")
+    pin_recipe(recipe, tmp_path / ".")
     with pytest.raises(RecipeError, match=r"stages.align.batch was 4, is 8; seed was|seed was 0, is 1") as caught:
-        settle_recipe(load_recipe(tmp_path / "recipe.yaml", ["stages.align.batch=8", "seed=1"]), tmp_path)
+        pin_recipe(load_recipe(tmp_path / "recipe.yaml", ["stages.align.batch=8", "seed=1"]), tmp_path)
     assert "seed was 0, is 1" in str(caught.value) and "another --out" in str(caught.value)
 
 

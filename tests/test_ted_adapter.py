@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmllm.connectors.encoder_adapters.ted_adapter import Branch, TedAdapterConnector, TedLayer, before
-from mmllm.types import EncoderPass, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import EncoderPass
 from tests.adapted import randomise
 
 ROWS, GRID, PREFIX, D = (3, 1, 4), (2, 3), 2, 8

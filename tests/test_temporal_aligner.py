@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.errors import MmllmError
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import Batch, Features, MmllmError, Sample
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch, Features, Sample
 from tests.clips import DIM, assembly_of, clip, packed, talk
 
 SMALL: dict[str, Any] = {"width": 12, "heads": 2, "semantic_width": 8}
@@ -23,11 +24,11 @@ TALKS = (
 )
 
 
-def aligner(shaken: bool = True, **words: Any) -> Assembly:
+def aligner(shaken: bool = True, **words: Any) -> MultimodalLM:
     return assembly_of(TemporalAlignerConnector, "llama", shaken, **{**SMALL, **words})
 
 
-def extra(assembly: Assembly, batch: Batch) -> Tensor:
+def extra(assembly: MultimodalLM, batch: Batch) -> Tensor:
     """The extra loss of a training pass."""
     trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     assembly.train()
@@ -98,7 +99,7 @@ def error_of(frames: Tensor, words: Tensor, c: nn.Module, shifted: bool) -> list
     return [(a - b).square().mean() for a, b in pairs]
 
 
-def words_of(batch: Batch, assembly: Assembly, number: int) -> Tensor:
+def words_of(batch: Batch, assembly: MultimodalLM, number: int) -> Tensor:
     """Embeddings of what user and assistant say in a conversation."""
     text = assembly.llm.embed(batch.input_ids)
     said = (batch.questions >= 0) | (batch.labels >= 0)
@@ -202,7 +203,7 @@ def test_without_clips_every_weight_takes_part_with_zero() -> None:
         assert [name for name, p in learned if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-def assembly_loss(assembly: Assembly, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+def assembly_loss(assembly: MultimodalLM, samples: list[Sample]) -> tuple[Tensor, Tensor]:
     """Loss and extra loss in training."""
     trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     assembly.train()

@@ -14,12 +14,13 @@ from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.encoders.video.frames import tiny_clip
+from mmllm.errors import MmllmError
 from mmllm.model.build import build
-from mmllm.model.project import said
+from mmllm.model.project import project
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.types import Features, Message, MmllmError, Sample
+from mmllm.types import Features, Message, Sample
 from tests.clips import packed
 from tests.parts import tiny_llm_folder
 from tests.test_recipes_full_size import vision_folder
@@ -96,7 +97,7 @@ def test_pool_of_clips_of_different_length() -> None:
     values = torch.zeros(2, 20, DIM)
     values[0], values[1, :8] = long.layers[-2][0], short.layers[-2][0]
     mask = torch.arange(20) < torch.tensor([[20], [8]])
-    rows, counts = said(connector, Features({-2: values}, mask, (5, 2, 2), ((5, 2, 2), (2, 2, 2))), None)
+    rows, counts = project(connector, Features({-2: values}, mask, (5, 2, 2), ((5, 2, 2), (2, 2, 2))), None)
     assert counts == [3, 1]
     torch.testing.assert_close(rows, torch.cat([connector(long)[0], connector(short)[0]]))
 

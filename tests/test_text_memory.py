@@ -16,13 +16,14 @@ from mmllm.batches.sample import encode
 from mmllm.connectors.encoder_adapters.text_memory import TextMemoryConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.document import DocumentEncoder
+from mmllm.errors import MmllmError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.types import Batch, Message, MmllmError, Sample
+from mmllm.types import Batch, Message, Sample
 from tests.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_tokenizer
 
 LLM = SimpleNamespace(dim=24)
@@ -160,16 +161,16 @@ def test_half_precision_encoders_keep_the_connector_in_float32() -> None:
     assert torch.nn.functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.98
 
 
-def assembly_with_documents(**words: Any) -> Assembly:
+def assembly_with_documents(**words: Any) -> MultimodalLM:
     """A tiny Llama that is asked about documents the tiny encoder reads."""
     llm, encoder = tiny_llm(), DocumentEncoder.tiny()
     connector = TextMemoryConnector(dim=encoder.dim, llm_dim=llm.dim, **{"slots": 3, "adapter": 4, **words})
     connector.inside = ("document",)
-    assembly = Assembly(llm, {"document": encoder}, {"document": connector}, {"document": "document"})
+    assembly = MultimodalLM(llm, {"document": encoder}, {"document": connector}, {"document": "document"})
     return assembly.requires_grad_(False).eval()
 
 
-def batch_of(assembly: Assembly, tmp_path: Path, n: int = 3) -> Batch:
+def batch_of(assembly: MultimodalLM, tmp_path: Path, n: int = 3) -> Batch:
     """Text, and ``n`` documents of different lengths from a file of conversations."""
     rows = []
     for number, text in enumerate(("tea 3 milk 7", "w1 w2", "w5 w6 w7 w8 w9 tea 7")):

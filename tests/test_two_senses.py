@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.batches.sample import finish, plan
+from mmllm.batches.sample import load_media, plan
+from mmllm.errors import SampleError
 from mmllm.generation.generator import Decoding, Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
-from mmllm.types import IGNORE, Message, Sample, SampleError
+from mmllm.model.model import MultimodalLM
+from mmllm.types import IGNORE_INDEX, Message, Sample
 from tests.three_senses import TALKS, encoded, packed, talk, three_senses
 from tests.two_ranks import two_ranks
 
@@ -24,7 +25,7 @@ CONNECTORS = {"connectors.image": 1e-2, "connectors.audio": 1e-2, "connectors.vi
 
 
 @contextmanager
-def counted(assembly: Assembly) -> Iterator[dict[str, int]]:
+def counted(assembly: MultimodalLM) -> Iterator[dict[str, int]]:
     """How often each encoder and each connector with features runs meanwhile."""
     calls: dict[str, int] = {}
     hooks = []
@@ -80,7 +81,7 @@ def test_packed_together_as_one_by_one(family: str, video: str) -> None:
         assert value.abs().sum() > 0, name
 
 
-def gradients(assembly: Assembly, samples: list[Sample] | tuple[Sample, ...]) -> dict[str, torch.Tensor]:
+def gradients(assembly: MultimodalLM, samples: list[Sample] | tuple[Sample, ...]) -> dict[str, torch.Tensor]:
     """The summed loss and its gradients by name, in training."""
     assembly.train().zero_grad()
     nll, _ = assembly(packed(assembly, samples))
@@ -144,15 +145,15 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
     generator = Generator(assembly)
     asked = [replace(sample, messages=sample.messages[:-1]) for sample in TALKS]
     samples = [generator.encode(sample) for sample in asked]
-    together = generator.answer(samples, 6)
-    assert together == [generator.answer([one], 6)[0] for one in samples]
+    together = generator.generate_encoded(samples, 6)
+    assert together == [generator.generate_encoded([one], 6)[0] for one in samples]
     decoding, tokens = Decoding(assembly, collate(samples, assembly.readers())), []
     for _ in range(6):
         tokens.append(decoding.logits.argmax(dim=-1))
         decoding.step(tokens[-1].tolist())
     said = torch.stack(tokens, dim=1).tolist()
     longer = [
-        replace(one, ids=[*one.ids, *new], labels=[IGNORE] * (len(one.ids) + len(new)))
+        replace(one, ids=[*one.ids, *new], labels=[IGNORE_INDEX] * (len(one.ids) + len(new)))
         for one, new in zip(samples, said, strict=True)
     ]
     batch = collate(longer, assembly.readers())
@@ -174,9 +175,9 @@ def test_times_stand_before_the_steps_of_a_clip() -> None:
     readers = assembly.readers()
     for sample, plain in zip(TALKS, encoded(without, TALKS), strict=True):
         planned = plan(sample, prompter, readers, 256, train=True)
-        done = finish(planned, readers)
+        done = load_media(planned, readers)
         assert planned.length == len(done.ids) == len(done.labels)
-        assert done.n_labels == plain.n_labels == sum(label != IGNORE for label in done.labels)
+        assert done.n_labels == plain.n_labels == sum(label != IGNORE_INDEX for label in done.labels)
         kept = list(range(len(done.ids)))
         for span in done.spans:
             item = sample.media[span.key][span.item]
@@ -187,7 +188,7 @@ def test_times_stand_before_the_steps_of_a_clip() -> None:
             mark = prompter.plain(f"at {seconds[number]:.1f}s, {number + 1}: ")
             at = list(range(span.start - len(mark), span.start))
             assert [done.ids[i] for i in at] == mark and span.length == 2
-            assert all(done.labels[i] == IGNORE for i in at) and number < length
+            assert all(done.labels[i] == IGNORE_INDEX for i in at) and number < length
             kept = [i for i in kept if i not in at]
         assert [done.ids[i] for i in kept] == plain.ids and [done.labels[i] for i in kept] == plain.labels
     assert sum(span.key == "video" for span in encoded(assembly, TALKS)[0].spans) == 6

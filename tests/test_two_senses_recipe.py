@@ -17,15 +17,15 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.audio.hf_audio import wav
 from mmllm.encoders.video.frames import tiny_clip
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_together import MiniTogether
 from mmllm.miniature.tasks.together import write_together
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
-from mmllm.types import MmllmError
 from tests.parts import tiny_llm_folder, tiny_vision_folder
 from tests.test_adapted_recipes import audio_folder
 from tests.three_senses import packed, talk
@@ -74,7 +74,7 @@ def siglip_folder(tmp: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Assembly]:
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, MultimodalLM]:
     """The full-size recipe with nothing changed but its frozen parts."""
     tmp = tmp_path_factory.mktemp("parts")
     llm = tiny_llm_folder(tmp, "qwen2", max_position_embeddings=8192, num_hidden_layers=2)
@@ -91,7 +91,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Assembly
     return recipe, build(recipe, "cpu")
 
 
-def test_files_of_every_sense_share_a_row(stand_in: tuple[Recipe, Assembly]) -> None:
+def test_files_of_every_sense_share_a_row(stand_in: tuple[Recipe, MultimodalLM]) -> None:
     """What each stage trains learns from its own sense; the row's loss is the sum of its conversations'."""
     recipe, assembly = stand_in
     batch = packed(assembly, TALKS)
@@ -115,7 +115,7 @@ def test_files_of_every_sense_share_a_row(stand_in: tuple[Recipe, Assembly]) -> 
         assembly.zero_grad()
 
 
-def test_a_row_without_a_sense_is_not_slowed_by_it(stand_in: tuple[Recipe, Assembly]) -> None:
+def test_a_row_without_a_sense_is_not_slowed_by_it(stand_in: tuple[Recipe, MultimodalLM]) -> None:
     """No encoder runs where nothing is read; the loss of a row is that of its conversations alone."""
     _, assembly = stand_in
     assembly.requires_grad_(False).eval()

@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
+from mmllm.errors import MediaError
 from mmllm.processors.decoding.video import sampled
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import Clip, VideoReading
-from mmllm.types import MediaError
 from tests.films import FOLDER, LIMITS, by_backend, film, grey, real, shown
 
 CLIPS = {

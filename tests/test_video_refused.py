@@ -13,9 +13,9 @@ import av
 import numpy as np
 import pytest
 
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
-from mmllm.types import MediaError, MmllmError
 from tests.films import BACKENDS, FOLDER, LIMITS, by_backend, film, grey, real
 
 both = pytest.fixture(by_backend, scope="module")

@@ -8,11 +8,11 @@ import numpy
 import pytest
 
 from mmllm.encoders.video.frames import FramesEncoder
+from mmllm.errors import MediaError
 from mmllm.processors.decoding.bad_media import BadMedia
 from mmllm.processors.decoding.video import within
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading, segment
-from mmllm.types import MediaError
 
 SECONDS = [number / 5 for number in range(20)]
 

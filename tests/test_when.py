@@ -7,7 +7,7 @@ import torch
 
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from tests.assemblies import Row, batch_of, tiny_assembly
 from tests.parts import FAMILIES
 
@@ -15,7 +15,7 @@ ROWS = (Row(1, (4, "image", 3)), Row(2, (9,)), Row(3, (2, "page", 6)), Row(4, (7
 WITH_IMAGE, WITH_PAGE = {0}, {2}
 
 
-def routed(family: str, when: tuple[str, ...] | None) -> Assembly:
+def routed(family: str, when: tuple[str, ...] | None) -> MultimodalLM:
     """A tiny assembly whose LoRA has non-zero weights and this ``when``."""
     assembly = tiny_assembly(family)
     assembly.connectors["lora"].when = when  # type: ignore[assignment]
@@ -23,7 +23,7 @@ def routed(family: str, when: tuple[str, ...] | None) -> Assembly:
 
 
 @torch.no_grad()
-def rows_of(assembly: Assembly) -> list[torch.Tensor]:
+def rows_of(assembly: MultimodalLM) -> list[torch.Tensor]:
     """float[S_b, V] of each conversation in the mixed packed row."""
     batch = batch_of(assembly, ROWS)
     assembly.route(assembly.flow(batch))

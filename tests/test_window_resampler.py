@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 DIM = 16
 

@@ -19,7 +19,7 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.messages.tokenize import Prompter
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features, Message, Sample
 from tests.assemblies import tiny_encoder
 from tests.parts import tiny_llm
@@ -113,7 +113,7 @@ def read_seeds(shape: tuple[int, ...]) -> Callable[[int], dict[str, Tensor]]:
     return read
 
 
-def three_senses(family: str = "llama", video: str = "pool", times: str | None = None) -> Assembly:
+def three_senses(family: str = "llama", video: str = "pool", times: str | None = None) -> MultimodalLM:
     """``image`` (4 tokens a picture), ``audio`` (1 a step), ``video`` (2 a step; ``ragged``: 1) and LoRA.
 
     ``times`` stands before each step of a clip.
@@ -132,7 +132,7 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
         "lora": LoraConnector(llm_dim=llm.dim, rank=2, alpha=4),
     }
     connectors["video"].times = times
-    assembly = Assembly(llm, encoders, connectors, {key: key for key in encoders})
+    assembly = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders})
     for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
         nn.init.normal_(layer.b.weight, std=0.1)
     return assembly.requires_grad_(False).eval()
@@ -163,13 +163,13 @@ TALKS = (
 """Conversations that differ in what they hold; sounds and clips differ in length."""
 
 
-def encoded(assembly: Assembly, samples: Sequence[Sample], train: bool = True) -> list[Encoded]:
+def encoded(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> list[Encoded]:
     """The samples as a loader would encode them."""
     prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources), assembly.reads_questions)
     readers = assembly.readers()
     return [encode(sample, prompter, readers, assembly.llm.context, train) for sample in samples]
 
 
-def packed(assembly: Assembly, samples: Sequence[Sample], train: bool = True) -> Batch:
+def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
     """The samples in one packed row."""
     return collate(encoded(assembly, samples, train), assembly.readers())

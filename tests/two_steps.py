@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch
 
 
-def two_steps(assembly: Assembly, batch: Batch) -> tuple[torch.Tensor, list[str]]:
+def two_steps(assembly: MultimodalLM, batch: Batch) -> tuple[torch.Tensor, list[str]]:
     """Extra loss of the second step, and the names of learning weights without a gradient in it.
 
     Two, because some (LoRA's A) get a gradient only once others have moved. Gradients are left in place.

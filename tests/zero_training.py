@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmllm.model import trainable
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.training.engine import Engine
 from mmllm.types import Batch
 
@@ -45,7 +45,7 @@ def losses(
     return found
 
 
-def learned(assembly: Assembly, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
+def learned(assembly: MultimodalLM, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
     """``losses`` with the engine of the stages, the parts of these names being what learns."""
     groups = [
         {"params": list(trainable.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
@@ -57,7 +57,7 @@ def learned(assembly: Assembly, names: Sequence[str], stage: int, batches: Itera
     return found
 
 
-def trained(assembly: Assembly, stage: int, batches: Iterable[Batch]) -> list[float]:
+def trained(assembly: MultimodalLM, stage: int, batches: Iterable[Batch]) -> list[float]:
     """``losses`` with DeepSpeed's engine alone, everything that requires a gradient learning."""
     optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], lr=1e-2)
     engine = deepspeed.initialize(model=assembly, optimizer=optimizer, config=config(stage))[0]

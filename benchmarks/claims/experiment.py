@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.claims.single import Finished
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
     from mmllm.recipe.models import Recipe
 
 TABLE = {
@@ -51,7 +51,7 @@ Metrics = Mapping[str, float]
 """Of one run: ``<task>``, ``<task>.<kind>``, ``<task>.blind`` and what the measures add."""
 BySeed = Mapping[str, Metrics]
 """Arm -> metrics, all of one seed."""
-Load = Callable[["Assembly", Mapping[str, Mapping[str, "Tensor"]]], int]
+Load = Callable[["MultimodalLM", Mapping[str, Mapping[str, "Tensor"]]], int]
 """Puts learned tensors of other arms' runs (arm -> name -> tensor) into an assembly; how many it put."""
 
 

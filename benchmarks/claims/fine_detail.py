@@ -11,14 +11,14 @@ from benchmarks.claims.experiment import Arm, Compare, Experiment, better, not_w
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
 
 _LAYERS = "{type: deepstack, from: image, factor: 2, norm: true, stacks: layers, layers: 3, start: 1}"
 _DCI = "{type: dense_connector, from: image, layers: 6, mode: dci, groups: 2, norm: true}"
 _ALLOWANCE = 0.05
 
 
-def as_pool(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+def as_pool(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
     """Give a connector the projector that ``pool`` learned on captions, so that at first it does nearly what pool does.
 
     The learned LayerNorm before the pooling goes into the first linear layer where the connector's own norm learns

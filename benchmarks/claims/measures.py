@@ -13,7 +13,7 @@ from benchmarks.claims.data import write_task, write_tuning
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
     from mmllm.types import Sample
 
 _STEPS = 3
@@ -107,7 +107,7 @@ def _rows(kept: TextKept, answered: bool) -> list[Sample]:
     return samples
 
 
-def _perplexity(assembly: Assembly, kept: TextKept) -> float:
+def _perplexity(assembly: MultimodalLM, kept: TextKept) -> float:
     import torch
 
     from mmllm.batches.collate import collate
@@ -121,7 +121,7 @@ def _perplexity(assembly: Assembly, kept: TextKept) -> float:
     return math.exp(float(nll) / sum(one.n_labels for one in encoded))
 
 
-def logits_of(assembly: Assembly, asked: Sequence[Sample]) -> list[Any]:
+def logits_of(assembly: MultimodalLM, asked: Sequence[Sample]) -> list[Any]:
     """Logits float[n, V] after n questions and after each of three more tokens."""
     from mmllm.batches.collate import collate
     from mmllm.generation.generator import Decoding, Generator

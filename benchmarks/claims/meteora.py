@@ -13,7 +13,7 @@ from benchmarks.claims.routed import PartsRight, Routed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
 
 _TASKS = tuple(TEXT_TASKS)
 _RANK = 8
@@ -25,11 +25,11 @@ _GATES = (
 )
 
 
-def into_experts(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+def into_experts(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
     """LoRAs become the experts of ``moe_lora`` in the order of the arms they come from; the number of tensors."""
     import torch
 
-    from mmllm.model.trainable import rest, trainable_state
+    from mmllm.model.trainable import skip_noops, trainable_state
 
     own, n_loaded = trainable_state(assembly), 0
     with torch.no_grad():
@@ -38,23 +38,23 @@ def into_experts(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]
                 layer, letter = name.replace(".layers.", ".experts.").removesuffix(".weight").rsplit(".", 1)
                 own[f"{layer}.{letter}"][expert].copy_(value if letter == "a" else value.T)
                 n_loaded += 1
-    rest(assembly)
+    skip_noops(assembly)
     return n_loaded
 
 
 def _merged(share: float) -> Arm:
     """All LoRAs at once, side by side in one of their ranks' sum: the sum of their updates times ``share``."""
 
-    def side_by_side(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    def side_by_side(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
         import torch
 
-        from mmllm.model.trainable import rest, trainable_state
+        from mmllm.model.trainable import skip_noops, trainable_state
 
         with torch.no_grad():
             for name, value in trainable_state(assembly).items():
                 parts = [found[name] for found in tensors.values()]
                 value.copy_(torch.cat(parts, dim=0) if name.endswith(".a.weight") else torch.cat(parts, dim=1) * share)
-        rest(assembly)
+        skip_noops(assembly)
         return len(tensors) * len(trainable_state(assembly))
 
     rank = _RANK * len(_TASKS)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
     from mmllm.batches.sample import Encoded
     from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
 
 _SHUFFLES = 20
 
@@ -73,9 +73,9 @@ class PartsRight:
         return {f"{self.task}.parts": mean(right)}
 
 
-def _encoded(assembly: Assembly, task: str) -> list[Encoded]:
+def _encoded(assembly: MultimodalLM, task: str) -> list[Encoded]:
     """Questions with answers; the source of each is its kind, as if it were training data of that key."""
-    from mmllm.batches.sample import finish, plan
+    from mmllm.batches.sample import load_media, plan
     from mmllm.messages.tokenize import Prompter
     from mmllm.types import Message, Sample
 
@@ -85,12 +85,12 @@ def _encoded(assembly: Assembly, task: str) -> list[Encoded]:
     for row in map(json.loads, lines):
         messages = (Message("user", row["question"]), Message("assistant", row["answers"][0]))
         planned = plan(Sample(row["id"], messages, {}), prompter, readers, assembly.llm.context, train=True)
-        found.append(finish(planned, readers, row["kind"]))
+        found.append(load_media(planned, readers, row["kind"]))
     return found
 
 
 def _decisions(
-    assembly: Assembly, mixture: MoeLoraConnector, encoded: Sequence[Encoded]
+    assembly: MultimodalLM, mixture: MoeLoraConnector, encoded: Sequence[Encoded]
 ) -> tuple[dict[str, list[int]], dict[str, Any]]:
     """Router -> its most probable expert at each of the S positions; and the connector's report of the same pass."""
     import torch
@@ -149,17 +149,17 @@ def _bits(one: Sequence[object], other: Sequence[object]) -> float:
 
 def _answers(encoded: Sequence[Encoded]) -> list[int]:
     """Position of each answer's first token in the packed row."""
-    from mmllm.types import IGNORE
+    from mmllm.types import IGNORE_INDEX
 
     start, found = 0, []
     for one in encoded:
-        found.append(start + next(place for place, label in enumerate(one.labels) if label != IGNORE))
+        found.append(start + next(place for place, label in enumerate(one.labels) if label != IGNORE_INDEX))
         start += len(one.ids)
     return found
 
 
 def _gates_named(
-    assembly: Assembly, mixture: MoeLoraConnector, chosen: dict[str, list[int]], encoded: Sequence[Encoded]
+    assembly: MultimodalLM, mixture: MoeLoraConnector, chosen: dict[str, list[int]], encoded: Sequence[Encoded]
 ) -> float:
     """Share of right decisions from the first token of the task's name on."""
     right = total = start = 0

@@ -22,7 +22,7 @@ from benchmarks.claims.experiment import Arm, Experiment, load, recipe_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
     from mmllm.recipe.models import Recipe
 
 RUNS = Path("runs/claims")
@@ -55,7 +55,7 @@ class Finished:
     recipe: Recipe
     run: Path
     """The run folder of mmllm, with ``metrics.jsonl``."""
-    assembly: Assembly
+    assembly: MultimodalLM
     """In eval mode, with the learned weights."""
     starts: tuple[Path, ...] = ()
     """Folders of the runs it started from, see ``learned``."""
@@ -106,7 +106,7 @@ def run(job: Job) -> dict[str, Any]:
     done = result_of(job)
     if done is not None:
         return done
-    from mmllm.types import MmllmError
+    from mmllm.errors import MmllmError
 
     experiment = load(job.experiment)
     recipe = recipe_of(experiment.arms[job.arm], job.seed, job.rate, job.more)
@@ -166,7 +166,7 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
     }
 
 
-def trainable(assembly: Assembly, recipe: Recipe) -> int:
+def trainable(assembly: MultimodalLM, recipe: Recipe) -> int:
     """Parameters that the last stage trains."""
     from mmllm.model.trainable import set_trainable
 
@@ -184,13 +184,13 @@ def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
         return 0
     from mmllm.training import distributed
     from mmllm.training.log import Log
-    from mmllm.training.run_folder import settle_recipe
+    from mmllm.training.run_folder import pin_recipe
     from mmllm.training.stage import StageTraining
 
     tensors = {name: learned(Path(start)) for name, start in zip(arm.start, starts, strict=True)}
-    device = distributed.join()
+    device = distributed.init_distributed()
     out.mkdir(parents=True)
-    settle_recipe(recipe, out)
+    pin_recipe(recipe, out)
     found, n_loaded = None, 0
     with distributed.StopSignals() as stop:
         for name in recipe.stages:
@@ -215,11 +215,11 @@ def learned(folder: Path) -> dict[str, Tensor]:
     return read_tensors(found.path / LEARNED)
 
 
-def by_name(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+def by_name(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
     """Tensors of the same name are taken over, later runs last. ValueError where no name or a shape fits not."""
     import torch
 
-    from mmllm.model.trainable import rest, trainable_state
+    from mmllm.model.trainable import skip_noops, trainable_state
 
     own, n_loaded = trainable_state(assembly), 0
     with torch.no_grad():
@@ -230,7 +230,7 @@ def by_name(assembly: Assembly, tensors: Mapping[str, Mapping[str, Tensor]]) -> 
             for name in names:
                 own[name].copy_(found[name])
             n_loaded += len(names)
-    rest(assembly)
+    skip_noops(assembly)
     return n_loaded
 
 

@@ -8,7 +8,7 @@ from benchmarks.claims.experiment import Arm, Check, Experiment, better
 
 if TYPE_CHECKING:
     from benchmarks.claims.single import Finished
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
     from mmllm.types import Sample
 
 
@@ -35,7 +35,7 @@ def prefill(finished: Finished) -> dict[str, float]:
     return found
 
 
-def _flops(assembly: Assembly, sample: Sample) -> tuple[int, int]:
+def _flops(assembly: MultimodalLM, sample: Sample) -> tuple[int, int]:
     """Operations of (the LLM, the encoder with its connector) in the first pass over a question."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode

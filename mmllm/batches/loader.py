@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal, split
-from mmllm.batches.sample import Encoded, Plan, Reader, finish, plan
+from mmllm.batches.sample import Encoded, PlannedSample, Reader, load_media, plan
+from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
-from mmllm.types import Batch, MmllmError, Sample, SampleError
+from mmllm.types import Batch, Sample
 
 _JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones
 _LISTED = 20
@@ -113,7 +114,7 @@ class Loader:
         """Steps ``start`` .. the last. MmllmError: over the error budget, or a micro-batch over the token budget."""
         if not self.workers:
             for step in range(start, self.mixture.n_steps):
-                yield self._agree(self._prepare(step, self.mixture.step(step)))
+                yield self._exchange_errors(self._prepare(step, self.mixture.step(step)))
             return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
             waiting: deque[Future[_Prepared]] = deque()
@@ -122,7 +123,7 @@ class Loader:
                     if step < self.mixture.n_steps:
                         waiting.append(pool.submit(self._prepare, step, self.mixture.step(step)))
                     if step >= start + self.workers:
-                        yield self._agree(waiting.popleft().result())
+                        yield self._exchange_errors(waiting.popleft().result())
             finally:
                 for future in waiting:
                     future.cancel()
@@ -135,7 +136,7 @@ class Loader:
 
     def _prepare(self, step: int, drawn: list[tuple[str, int]]) -> _Prepared:
         """Plan the whole step, read and pack this rank's part. Runs in a worker; touches no state of the loader."""
-        plans: list[Plan] = []
+        plans: list[PlannedSample] = []
         keys: list[str] = []
         bad: list[SampleError] = []
         for name, index in drawn:
@@ -151,13 +152,13 @@ class Loader:
             encoded: list[Encoded] = []
             for i in members:
                 try:
-                    encoded.append(finish(plans[i], self.readers, keys[i]))
+                    encoded.append(load_media(plans[i], self.readers, keys[i]))
                 except SampleError as error:
                     prepared.unread.append((str(error), plans[i].n_labels))
             prepared.micro.append(collate(encoded, self.readers))
         return prepared
 
-    def _plan(self, name: str, index: int) -> Plan:
+    def _plan(self, name: str, index: int) -> PlannedSample:
         return plan(self.sources[name][index], self.prompter, self.readers, self.context, train=True)
 
     def _check_budget(self, step: int, loads: list[int]) -> None:
@@ -170,7 +171,7 @@ class Loader:
             f"more over all GPUs; there are {len(loads)})"
         )
 
-    def _agree(self, prepared: _Prepared) -> StepBatches:
+    def _exchange_errors(self, prepared: _Prepared) -> StepBatches:
         """Tell all ranks which media could not be read, keep the books and stop when too much is bad."""
         unread = [item for part in self.all_gather(prepared.unread) for item in part]
         bad = prepared.bad + [SampleError(message) for message, _ in unread]

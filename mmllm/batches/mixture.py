@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 
 class Mixture:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE, MediaError, Sample, SampleError, TooLongError, UnreadableError
+from mmllm.types import IGNORE_INDEX, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Encoded:
     ids: list[int]
     """Token ids; 0 at places."""
     labels: list[int]
-    """As long as ``ids``; IGNORE where there is no loss, so also at the first position and at places."""
+    """As long as ``ids``; IGNORE_INDEX where there is no loss, so also at the first position and at places."""
     media: dict[str, list[Inputs]]
     """Encoder key -> inputs of its items, in order of their placeholders."""
     spans: list[MediaSpan]
@@ -75,7 +76,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedSample:
     """One sample whose text is tokenised and whose length is known, its media not yet read."""
 
     sample: Sample
@@ -86,12 +87,12 @@ class Plan:
     prompter: Prompter
 
 
-def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Plan:
+def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> PlannedSample:
     """Tokenise and measure without reading media, unless an item's number of places depends on what it shows.
 
     Raises SampleError: refused by the template, nothing to learn, placeholders and media differ in number, too long.
     """
-    prompt = prompter.train(sample) if train else prompter.ask(sample)
+    prompt = prompter.tokenize_for_training(sample) if train else prompter.tokenize_prompt(sample)
     fixed = {key: readers[key].tokens(None) for _, key in prompt.places}
     length = len(prompt.ids)
     n_media = 0
@@ -109,13 +110,13 @@ def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], cont
             f"{sample.name}: {length} tokens ({n_media} of them media) "
             f"are over the context of {context}; nothing is cut: shorten it or raise llm.context"
         )
-    n_labels = len(prompt.labels[1:]) - prompt.labels[1:].count(IGNORE)
+    n_labels = len(prompt.labels[1:]) - prompt.labels[1:].count(IGNORE_INDEX)
     if train and not n_labels:
         raise SampleError(f"{sample.name}: the chat template leaves no token to learn")
-    return Plan(sample, prompt, length, n_labels, prompter)
+    return PlannedSample(sample, prompt, length, n_labels, prompter)
 
 
-def finish(planned: Plan, readers: Mapping[str, Reader], source: str = "") -> Encoded:
+def load_media(planned: PlannedSample, readers: Mapping[str, Reader], source: str = "") -> Encoded:
     """Read the media and expand each placeholder into as many places as its item takes. SampleError if unreadable."""
     prompt = planned.prompt
     ids: list[int] = []
@@ -135,14 +136,14 @@ def finish(planned: Plan, readers: Mapping[str, Reader], source: str = "") -> En
             ids += mark
             spans.append(MediaSpan(len(ids), n_places, key, number))
             ids += [0] * n_places
-        labels += [IGNORE] * (len(ids) - len(labels))
+        labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         questions += [-1] * (len(ids) - len(questions)) if prompt.questions else []
         last = position + 1
     ids += prompt.ids[last:]
     labels += prompt.labels[last:]
     questions += prompt.questions[last:]
     if labels:
-        labels[0] = IGNORE  # nothing precedes it, so nothing predicts it
+        labels[0] = IGNORE_INDEX  # nothing precedes it, so nothing predicts it
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
     return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, source, questions)
@@ -153,7 +154,7 @@ def encode(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], co
 
     ``context`` is the most tokens the LLM takes. Raises SampleError, which names the sample and what is wrong with it.
     """
-    return finish(plan(sample, prompter, readers, context, train), readers)
+    return load_media(plan(sample, prompter, readers, context, train), readers)
 
 
 Item = TypeVar("Item")

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from mmllm.checkpoints.store import LEARNED, Found, checkpoints, newest, read_tensors
+from mmllm.checkpoints.store import LEARNED, VerifiedCheckpoint, checkpoints, newest, read_tensors
+from mmllm.errors import CheckpointError
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_digests, load_trainable
 from mmllm.recipe.load import digest, load_recipe
 from mmllm.recipe.models import Recipe
-from mmllm.types import CheckpointError
 
 
-def load_run(run: Path, device: torch.device | str | None = None, stage: str | None = None) -> tuple[Recipe, Assembly]:
+def load_run(
+    run: Path, device: torch.device | str | None = None, stage: str | None = None
+) -> tuple[Recipe, MultimodalLM]:
     """The recipe of a run folder and its assembly in eval mode with the learned weights.
 
     ``stage``: of that stage instead of the last one that has a checkpoint. Logs a warning for every damaged checkpoint
@@ -52,7 +54,7 @@ def run_recipe(run: Path) -> Recipe:
     return load_recipe(path)
 
 
-def last_checkpoint(run: Path, recipe: Recipe, stage: str | None = None) -> tuple[Found | None, list[str]]:
+def last_checkpoint(run: Path, recipe: Recipe, stage: str | None = None) -> tuple[VerifiedCheckpoint | None, list[str]]:
     """The newest verified checkpoint of the last stage that has one (or of ``stage``), and why others were skipped."""
     if stage is not None and stage not in recipe.stages:
         raise CheckpointError(f"{run} has no stage {stage!r}; its stages are {', '.join(recipe.stages)}")
@@ -68,7 +70,7 @@ def last_checkpoint(run: Path, recipe: Recipe, stage: str | None = None) -> tupl
     return None, skipped
 
 
-def check_frozen(found: Found, digests: Mapping[str, str]) -> None:
+def check_frozen(found: VerifiedCheckpoint, digests: Mapping[str, str]) -> None:
     """CheckpointError unless the frozen parts are those the checkpoint was trained on."""
     told = found.manifest.frozen
     other = sorted(name for name in {*told, *digests} if told.get(name) != digests.get(name))

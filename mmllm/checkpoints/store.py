@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
-from mmllm.types import CheckpointError
+from mmllm.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 LEARNED = "learned.safetensors"
@@ -48,7 +48,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Found:
+class VerifiedCheckpoint:
     """A checkpoint folder whose every file was verified."""
 
     path: Path
@@ -60,7 +60,7 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def everyone(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """``value`` of every rank in order; waits for all of them."""
     if not distributed.is_initialized():
         return [value]
@@ -76,7 +76,7 @@ def commit(folder: Path, head: Manifest, files: Mapping[str, Any], keep: int) ->
     JSON. Keeps the newest ``keep`` checkpoints. Raises CheckpointError on every rank if any of them failed; the
     older checkpoints are then untouched.
     """
-    name = everyone(f"step-{head.step}.tmp-{uuid.uuid4().hex[:12]}")[0]
+    name = all_gather(f"step-{head.step}.tmp-{uuid.uuid4().hex[:12]}")[0]
     tmp, final = folder / name, folder / f"step-{head.step}"
     records: dict[str, tuple[int, str]] = {}
     failure: str | None = None
@@ -86,7 +86,7 @@ def commit(folder: Path, head: Manifest, files: Mapping[str, Any], keep: int) ->
         _fsync(tmp)
     except (OSError, SafetensorError) as error:
         failure = f"rank {rank()}: {error}"
-    answers = everyone((failure, records))
+    answers = all_gather((failure, records))
     _abort_if([failed for failed, _ in answers], tmp)
     failure = None
     if rank() == 0:
@@ -95,7 +95,7 @@ def commit(folder: Path, head: Manifest, files: Mapping[str, Any], keep: int) ->
             _publish(tmp, final, Manifest(**{**asdict(head), "files": merged}), keep)
         except OSError as error:
             failure = f"rank 0: {error}"
-    _abort_if(everyone(failure), tmp)
+    _abort_if(all_gather(failure), tmp)
     return final
 
 
@@ -133,7 +133,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial(folder: Path) -> None:
     """Removes what an interrupted save or prune left behind; only the process that holds the run's lock may call it."""
     for path in folder.glob("*.tmp-*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -204,12 +204,12 @@ def verify(path: Path) -> Manifest:
     return manifest
 
 
-def newest(folder: Path) -> tuple[Found | None, list[str]]:
+def newest(folder: Path) -> tuple[VerifiedCheckpoint | None, list[str]]:
     """The newest checkpoint of a stage that verifies (or None), and one sentence for each newer one skipped."""
     skipped: list[str] = []
     for path in checkpoints(folder):
         try:
-            return Found(path, verify(path)), skipped
+            return VerifiedCheckpoint(path, verify(path)), skipped
         except CheckpointError as error:
             skipped.append(f"skipped {path.name}: {error}")
     return None, skipped

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.types import Features, MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Features, Pass
 
 
 class Handle(Protocol):
@@ -139,12 +140,12 @@ class Connector(nn.Module):
         return cls(dim=dim, llm_dim=llm.dim)
 
 
-def key_of(name: str) -> str:
+def module_key(name: str) -> str:
     """Key in a ``ModuleDict`` for a layer of the LLM: a module's name may hold no dot."""
     return name.replace(".", "-")
 
 
-def widths(linear: nn.Module) -> tuple[int, int]:
+def in_out_features(linear: nn.Module) -> tuple[int, int]:
     """(in, out) of a linear layer; GPT-2's Conv1D holds its weight transposed."""
     if isinstance(linear, Conv1D):
         return int(linear.nx), int(linear.nf)
@@ -152,13 +153,13 @@ def widths(linear: nn.Module) -> tuple[int, int]:
     return linear.in_features, linear.out_features
 
 
-def at_rest(*tensors: Any) -> bool:
+def is_noop(*tensors: Any) -> bool:
     """Whether an update that is zero where these are may be skipped: all frozen, and zero, as before its own stage."""
     # under ZeRO-3 (`ds_id`) a rank sees only its shard
     return not any(one.requires_grad or hasattr(one, "ds_id") or bool(one.any()) for one in tensors)
 
 
-def perceptron(
+def mlp(
     dim: int, llm_dim: int, depth: int, activation: type[nn.Module] = nn.GELU, width: int | None = None
 ) -> nn.Sequential:
     """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM)."""
@@ -173,14 +174,14 @@ def perceptron(
     return nn.Sequential(*layers)
 
 
-def plane(grid: Sequence[int], name: str) -> tuple[int, int, int]:
+def as_maps(grid: Sequence[int], name: str) -> tuple[int, int, int]:
     """(maps, rows, cols) of a grid (..., rows, cols): time or tiles in front are maps of their own."""
     if len(grid) < 2:
         raise MmllmError(f"connector {name} needs a grid of rows and columns; this encoder gives {tuple(grid)}.")
     return prod(grid[:-2]), grid[-2], grid[-1]
 
 
-def two(values: Sequence[int], what: str) -> tuple[int, int]:
+def pair(values: Sequence[int], what: str) -> tuple[int, int]:
     """(rows, cols) of a recipe's ``[rows, cols]``, both at least 1."""
     if len(values) != 2 or min(values) < 1:
         raise MmllmError(f"{what}: {list(values)} must be [rows, cols], both at least 1.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmllm.types import Sample
 
 
-class Source(ABC):
+class Dataset(ABC):
     """One dataset. A subclass takes flat keyword arguments from the recipe and raises MmllmError if files are missing.
 
     Reading an item must be safe from several threads and must not decode media (an item is a path, bytes or a PIL
@@ -28,5 +28,5 @@ class Source(ABC):
 
     @classmethod
     @abstractmethod
-    def tiny(cls, folder: Path) -> Source:
+    def tiny(cls, folder: Path) -> Dataset:
         """Write a dataset of a few samples into ``folder`` (media included) and open it; tests go through these."""

@@ -12,8 +12,9 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from mmllm.datasets.base import Source
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.datasets.base import Dataset
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message, Sample
 
 _ROLES = ("system", "user", "assistant")
 _MODALITIES = ("image", "video", "audio", "graph", "points", "document")
@@ -24,7 +25,7 @@ _PIXEL = bytes.fromhex(
 )
 
 
-class ChatJsonl(Source):
+class ChatJsonl(Dataset):
     """Messages and media from ``path``, one JSON object per line; media paths are relative to ``media``.
 
     ``media`` defaults to the file's folder; absolute paths and ``..`` are taken as they are, this is the user's own

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 SHORT_ANSWER = "<video>\n{question}\nAnswer the question using a single word or phrase."
 LETTER_ANSWER = "<video>\n{question}\nAnswer with the option's letter from the given choices directly."

@@ -7,15 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmllm.datasets.base import Source
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.datasets.base import Dataset
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message, Sample
 
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
 
-class EasyVqa(Source):
+class EasyVqa(Dataset):
     """Question and one-word answer about ``<image>``, read from ``path``/``split``/{questions.json,images/<id>.png}.
 
     ``path`` is the repository's data folder (``easy_vqa/data`` in the ``easy-vqa`` package); ``split`` is ``train``

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmllm.datasets.base import Source
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.datasets.base import Dataset
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message, Sample
 
 QUESTION = "what digit is it?"
 TEST_TAKES = range(5)
@@ -29,7 +30,7 @@ class Recording:
     take: int
 
 
-class Fsdd(Source):
+class Fsdd(Dataset):
     """A spoken digit (8 kHz WAV) and a question about it; reads ``path``/recordings/{digit}_{speaker}_{take}.wav.
 
     ``takes``: numbers of the recordings to use, all but the test part 0..4 unless given. ``speakers``: their names, all

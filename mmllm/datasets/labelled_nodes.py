@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy
 
-from mmllm.datasets.base import Source
-from mmllm.types import Message, MmllmError, Sample
+from mmllm.datasets.base import Dataset
+from mmllm.errors import MmllmError
+from mmllm.types import Message, Sample
 
 QUESTION = "What is the topic of this node?"
 SPLITS = ("train", "valid", "test")
@@ -34,7 +35,7 @@ class Labelled:
     """The data set's own: int64[n] nodes of ``train``, ``valid`` and ``test``."""
 
 
-class LabelledNodes(Source):
+class LabelledNodes(Dataset):
     """One question per node of a split: ``<graph>`` and the class of that node in words."""
 
     def __init__(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmllm.datasets.base import Source
-from mmllm.types import Message, MmllmError, Sample
+from mmllm.datasets.base import Dataset
+from mmllm.errors import MmllmError
+from mmllm.types import Message, Sample
 
 ENDINGS = (".off", ".ply", ".xyz", ".txt", ".npy", ".npz")
 
 
-class ModelNet(Source):
+class ModelNet(Dataset):
     """``path``/<class>/<split>/<file>.off (also .ply, .xyz, .txt, .npy, .npz): question and the class's word.
 
     The word is the folder's name with underscores as spaces; ``words`` names others (class -> word), for all of them.

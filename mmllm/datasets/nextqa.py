@@ -7,16 +7,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmllm.datasets.base import Source
+from mmllm.datasets.base import Dataset
 from mmllm.datasets.clips import LETTER_ANSWER, clip, lettered, mapped
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message, Sample
 
 FIELDS = ("video", "question", "answer", "qid", "type", "a0", "a1", "a2", "a3", "a4")
 MAP = "map_vid_vidorID.json"
 _LETTERS = "ABCDE"
 
 
-class NextQa(Source):
+class NextQa(Dataset):
     """Questions about ``<video>`` with lettered options from ``path``/``split``.csv; the answer is the letter.
 
     ``path``/map_vid_vidorID.json says which file each video is (``1164/3238737531``) in ``path``/``videos``.

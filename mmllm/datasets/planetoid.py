@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmllm.datasets.labelled_nodes import QUESTION, Labelled, LabelledNodes
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 PARTS = ("y", "tx", "ty", "allx", "ally", "graph")
 CLASSES = {

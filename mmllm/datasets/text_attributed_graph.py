@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 
 from mmllm.datasets.labelled_nodes import QUESTION, SPLITS, Labelled, LabelledNodes
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 HEADS = {
     "raw/titles": ("titles",),

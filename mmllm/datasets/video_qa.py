@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmllm.datasets.base import Source
+from mmllm.datasets.base import Dataset
 from mmllm.datasets.clips import clip, mapped
-from mmllm.types import Message, MmllmError, Sample, SampleError
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message, Sample
 
 
-class VideoQa(Source):
+class VideoQa(Dataset):
     """Question and one-word answer about ``<video>``; rows are ``{"id", "video_id", "question", "answer"}``.
 
     The clip of video 7 is the file that ``mapping`` (a file in ``path``: lines ``<name> vid7``, or a JSON object) has

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmllm.encoders.hook_points import Inside
-from mmllm.types import EncoderPass, Features, MmllmError
+from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.errors import MmllmError
+from mmllm.types import EncoderPass, Features
 
 
 class Encoder(nn.Module):
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
         """Inputs of N single items -> inputs of ``forward``: every tensor stacked on a new first axis N."""
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """Where connectors take hold of its blocks."""
         raise MmllmError(f"{type(self).__name__} has no blocks that a connector could work inside.")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 ATTENTION = ("attention", "self_attn", "attn")
 NORM_ATTENTION = (
@@ -22,7 +22,7 @@ SCALE_MLP = ("layer_scale2", "ls_2", "ls2")
 
 
 @dataclass(frozen=True)
-class BlockParts:
+class EncoderBlock:
     """The two branches of one encoder block, each added to the residual stream."""
 
     attention: nn.Module
@@ -39,7 +39,7 @@ class BlockParts:
     """Stands before the MLP, or (post-norm) after its residual."""
 
     @classmethod
-    def of(cls, block: nn.Module) -> BlockParts:
+    def of(cls, block: nn.Module) -> EncoderBlock:
         """Read a block of transformers, open_clip or timm.
 
         Raises:
@@ -64,7 +64,7 @@ class BlockParts:
         return cls(attention, attention_end, norms[0], first, mlp_last, norms[1])
 
     @classmethod
-    def _bert(cls, block: nn.Module) -> BlockParts:
+    def _bert(cls, block: nn.Module) -> EncoderBlock:
         """BERT and its kin: each branch ends with a linear layer, the residual and a norm in one module."""
         inside = dict(block.named_modules())
         names = [f"{end}.{part}" for part in ("dense", "LayerNorm") for end in ("attention.output", "output")]
@@ -86,18 +86,18 @@ def blocks_of(model: nn.Module, n_blocks: int) -> list[nn.Module]:
     """The ``n_blocks`` transformer blocks of a model, found by their structure.
 
     Raises:
-        MmllmError: it has no list of that many blocks, or of blocks that :class:`BlockParts` can read.
+        MmllmError: it has no list of that many blocks, or of blocks that :class:`EncoderBlock` can read.
     """
     lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
     if not lists:
         raise MmllmError(f"{type(model).__name__} has no list of {n_blocks} blocks that a connector could work inside.")
     for blocks in lists[:-1]:
         try:
-            BlockParts.of(blocks[0])
+            EncoderBlock.of(blocks[0])
         except MmllmError:
             continue
         return blocks
-    BlockParts.of(lists[-1][0])
+    EncoderBlock.of(lists[-1][0])
     return lists[-1]
 
 

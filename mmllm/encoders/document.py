@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, Llam
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.errors import MediaError, MmllmError
 from mmllm.hooks import Handle
-from mmllm.types import EncoderPass, Features, MediaError, MmllmError
+from mmllm.types import EncoderPass, Features
 
 MAX_BYTES = 16 * 2**20
 
@@ -128,9 +129,9 @@ class DocumentEncoder(Encoder):
 
         return Handle(undo)
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """The blocks that are used."""
-        return Inside(self._blocks, self.dim)
+        return EncoderHookPoints(self._blocks, self.dim)
 
     def forward(self, **inputs: Tensor) -> Features:
         """``ids`` int64[N, L], ``lengths`` int64[N] -> layers of float[N, L, D], each document's own tokens first."""

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from mmllm import hooks
-from mmllm.encoders.blocks import BlockParts
+from mmllm.encoders.blocks import EncoderBlock
+from mmllm.errors import MmllmError
 from mmllm.hooks import Change, ChangeOutput, Handle
-from mmllm.types import MmllmError
 
 Add = Callable[[torch.Tensor], torch.Tensor]
 """What to add to a stream, given it."""
@@ -19,7 +19,7 @@ AddBeside = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """What to add to a stream, given it and what the MLP reads of it."""
 
 
-class Inside:
+class EncoderHookPoints:
     """The blocks of one frozen transformer encoder as connectors see them: float[rows, prefix + T, D], batch first.
 
     A block adds an attention and an MLP to a residual stream. What ``change`` or ``add`` gives is brought to the
@@ -51,9 +51,9 @@ class Inside:
             raise MmllmError(f"block {index}: this encoder has {self.n_blocks} blocks, numbered from 0.")
         return self.blocks[index]
 
-    def parts(self, index: int) -> BlockParts:
+    def parts(self, index: int) -> EncoderBlock:
         """Attention, MLP and norms of block ``index``; MmllmError where it has another structure."""
-        return BlockParts.of(self.block(index))
+        return EncoderBlock.of(self.block(index))
 
     def before_block(self, index: int, change: Change) -> Handle:
         """Replace the input of block ``index`` by ``change(it)``."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm.types import SampleError
+from mmllm.errors import SampleError
 
 if TYPE_CHECKING:
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
@@ -99,7 +99,7 @@ def _answers(
             encoded = pending.pop().result()
             pending += [loader.submit(_encode_all, generator, later) for later in batches[number + 1 : number + 2]]
             fine = [one for one in encoded if not isinstance(one, SampleError)]
-            texts = iter(generator.answer(fine, max_new_tokens))
+            texts = iter(generator.generate_encoded(fine, max_new_tokens))
             yield (
                 some,
                 [

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmllm import registry
+from mmllm.errors import MmllmError
 from mmllm.evaluation import digests
-from mmllm.evaluation.benchmarks.base import PART_OF
+from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR
 from mmllm.evaluation.metrics.text import interval
 from mmllm.evaluation.predictions import Prediction, blinded, predict
 from mmllm.evaluation.usage import Usage
-from mmllm.types import MmllmError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -178,7 +178,7 @@ def _kinds(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
     """Mean score and number of questions of each kind; those of "causal: why" also count under "causal"."""
     groups: dict[str, list[float]] = {}
     for prediction in predictions:
-        for kind in {prediction.kind, prediction.kind.partition(PART_OF)[0]}:
+        for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]}:
             groups.setdefault(kind, []).append(prediction.score)
     return {kind: {"score": sum(v) / len(v), "n": len(v)} for kind, v in sorted(groups.items()) if kind}
 

@@ -13,28 +13,29 @@ import torch
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
+from mmllm.errors import TooLongError
 from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import context
-from mmllm.types import Sample, TooLongError
+from mmllm.types import Sample
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-    from mmllm.model.model import Assembly
+    from mmllm.model.model import MultimodalLM
     from mmllm.types import Batch
 
-Finish = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Delta:
     """What a stream yields: some more text, and where it stands."""
 
     text: str
     """Whole characters, possibly none."""
-    finish: Finish | None
+    finish: FinishReason | None
     """Set on the last piece only."""
     prompt_tokens: int
     """Media tokens included."""
@@ -43,13 +44,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """One complete answer."""
 
     text: str
     n_tokens: int
     """Tokens chosen, the end-of-turn token included."""
-    finish: Finish
+    finish: FinishReason
     prompt_tokens: int
     """Media tokens included."""
 
@@ -57,7 +58,7 @@ class Answer:
 class Generator:
     """Continues conversations with an assembly: the last message is the user's, the answer is the assistant's turn."""
 
-    def __init__(self, assembly: Assembly) -> None:
+    def __init__(self, assembly: MultimodalLM) -> None:
         self.assembly = assembly.eval()
         self.llm = assembly.llm
         self.readers = assembly.readers()
@@ -85,7 +86,7 @@ class Generator:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
-    ) -> Iterator[Piece]:
+    ) -> Iterator[Delta]:
         """The answer piece by piece; the last piece has ``finish`` set. Same seed, same answer.
 
         Checks and reads everything before it returns. Raises MmllmError (values) and SampleError (the sample).
@@ -93,7 +94,7 @@ class Generator:
         sampling = Sampling(max_new_tokens, temperature, top_p, seed, tuple(stop))
         return self.stream_encoded(self.encode(sample), sampling)
 
-    def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Piece]:
+    def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Delta]:
         """Like ``stream`` for a sample already encoded (the server does it before the sample waits its turn)."""
         generator = sampling.generator()
         row = self._row(encoded, sampling)
@@ -102,16 +103,18 @@ class Generator:
             token = int(sampling.choose(decoding.logits, generator))
             text = row.take(token, self.end_ids)
             if text or row.finish:
-                yield Piece(text, row.finish, len(encoded.ids), row.n_tokens)
+                yield Delta(text, row.finish, len(encoded.ids), row.n_tokens)
             if row.finish is None:
                 decoding.step([token])
 
-    def batch(self, samples: Sequence[Sample], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+    def generate(self, samples: Sequence[Sample], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Completion]:
         """Greedy answers in the order of the samples, the same as ``stream`` gives one by one."""
-        return self.answer([self.encode(sample) for sample in samples], max_new_tokens, stop)
+        return self.generate_encoded([self.encode(sample) for sample in samples], max_new_tokens, stop)
 
-    def answer(self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
-        """Like ``batch`` for samples that are already encoded (a loader did it while the last batch was answered)."""
+    def generate_encoded(
+        self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[Completion]:
+        """Like ``generate`` for samples already encoded (a loader did it while the last batch was answered)."""
         sampling = Sampling(max_new_tokens, stop=tuple(stop))
         rows = [self._row(one, sampling) for one in encoded]
         texts = ["" for _ in rows]
@@ -129,7 +132,7 @@ class Generator:
                 alive, tokens = [alive[place] for place in going], [tokens[place] for place in going]
             decoding.step(tokens)
         return [
-            Answer(text, row.n_tokens, row.finish or "length", len(one.ids))
+            Completion(text, row.n_tokens, row.finish or "length", len(one.ids))
             for one, row, text in zip(encoded, rows, texts, strict=True)
         ]
 
@@ -144,7 +147,7 @@ class _Row:
     def __init__(self, text: AnswerText, limit: int) -> None:
         self._text, self._limit = text, limit
         self.n_tokens = 0
-        self.finish: Finish | None = None
+        self.finish: FinishReason | None = None
 
     def take(self, token: int, end_ids: frozenset[int]) -> str:
         """Add the next token; returns the text that may be given out, and sets ``finish`` where this was the last."""
@@ -167,7 +170,7 @@ class Decoding:
     """float[B, V]."""
 
     @torch.inference_mode()
-    def __init__(self, assembly: Assembly, batch: Batch) -> None:
+    def __init__(self, assembly: MultimodalLM, batch: Batch) -> None:
         """Read the conversations of a packed batch: media spliced in, each row padded on the left."""
         self._assembly, self._llm = assembly, assembly.llm
         device = self._llm.device

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

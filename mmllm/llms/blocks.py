@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 LINEAR = (nn.Linear, Conv1D)
 """Linear layers; GPT-2's Conv1D holds its weight transposed."""
 
 
 @dataclass(frozen=True)
-class BlockParts:
+class DecoderBlock:
     """The two sub-layers of one decoder block."""
 
     attention: nn.Module
@@ -25,7 +25,7 @@ class BlockParts:
     """What gives the MLP's output: the MLP itself, or its last linear layer."""
 
     @classmethod
-    def of(cls, block: nn.Module) -> BlockParts:
+    def of(cls, block: nn.Module) -> DecoderBlock:
         """Read a block.
 
         Raises:

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmllm import hooks
+from mmllm.errors import MmllmError
 from mmllm.llms.attention import ATTENTION, Extend, Packing, register
 from mmllm.llms.head import head_of
-from mmllm.llms.hook_points import Inside
+from mmllm.llms.hook_points import LLMHookPoints
 from mmllm.llms.self_check import check_logits, reference_logits
-from mmllm.types import MmllmError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Word of the recipe -> dtype; ``auto`` is resolved by :func:`resolve_dtype`."""
@@ -29,7 +29,7 @@ def resolve_dtype(word: str) -> torch.dtype:
     return DTYPES[word]
 
 
-class CausalLM(Inside):
+class CausalLM(LLMHookPoints):
     """Any ``AutoModelForCausalLM``, frozen and in eval mode for good (dropout off, also while connectors train)."""
 
     model: PreTrainedModel

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from mmllm import hooks
+from mmllm.errors import MmllmError
 from mmllm.hooks import Around, Change, ChangeOutput, Handle
 from mmllm.llms.attention import Extend
-from mmllm.llms.blocks import BlockParts
+from mmllm.llms.blocks import DecoderBlock
 from mmllm.llms.structure import Structure
-from mmllm.types import MmllmError
 
 
-class Inside(Structure):
+class LLMHookPoints(Structure):
     """A causal LM as connectors see it. R rows of S positions: one packed row, or one per conversation in decoding."""
 
     _switch: hooks.Switch
@@ -157,7 +157,7 @@ class Inside(Structure):
     def copy_block(self, index: int) -> nn.Module:
         """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
         plain = hooks.copied(self.blocks[index])
-        attention = BlockParts.of(plain).attention
+        attention = DecoderBlock.of(plain).attention
         attention.__dict__["layer_idx"] = self.n_blocks + self._n_copies
         self._n_copies += 1
         return plain
@@ -176,7 +176,7 @@ class Inside(Structure):
         Raises:
             MmllmError: the block's attention is of another kind (sliding window, positions) than that of the place.
         """
-        place, own = (_kind(part.attention) for part in (self.parts(max(index, 0)), BlockParts.of(block)))
+        place, own = (_kind(part.attention) for part in (self.parts(max(index, 0)), DecoderBlock.of(block)))
         if place != own:
             raise MmllmError(
                 f"a copied block of this LLM cannot stand after block {index}: its attention is {own}, the place is "

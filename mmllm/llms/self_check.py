@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 if TYPE_CHECKING:
     from mmllm.llms.causal_lm import CausalLM

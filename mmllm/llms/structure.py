@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
-from mmllm.llms.blocks import LINEAR, BlockParts, out_features
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
+from mmllm.llms.blocks import LINEAR, DecoderBlock, out_features
 
 
 class Structure(nn.Module):
@@ -45,7 +45,7 @@ class Structure(nn.Module):
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return int(BlockParts.of(self.blocks[0]).attention.head_dim)  # type: ignore[arg-type]
+        return int(DecoderBlock.of(self.blocks[0]).attention.head_dim)  # type: ignore[arg-type]
 
     @property
     def kv_heads(self) -> int:
@@ -66,7 +66,7 @@ class Structure(nn.Module):
             raise MmllmError(f"{type(self.model).__name__} has no norm after its blocks")
         return norms[-1]
 
-    def parts(self, index: int) -> BlockParts:
+    def parts(self, index: int) -> DecoderBlock:
         """Attention and MLP of block ``index``.
 
         Raises:
@@ -74,7 +74,7 @@ class Structure(nn.Module):
         """
         if not 0 <= index < self.n_blocks:
             raise MmllmError(f"layer {index}: this LLM has {self.n_blocks} blocks, numbered from 0")
-        return BlockParts.of(self.blocks[index])
+        return DecoderBlock.of(self.blocks[index])
 
     def block_linears(self, index: int) -> dict[str, dict[str, nn.Module]]:
         """``attention`` and ``mlp`` -> full name (as in :meth:`linears`) -> linear layer of block ``index``."""

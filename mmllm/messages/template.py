@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mmllm.types import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,8 +14,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.template import ChatTemplate, Span
-from mmllm.types import IGNORE, Message, MmllmError, Sample, SampleError
+from mmllm.types import IGNORE_INDEX, Message, Sample
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,7 +35,7 @@ class Prompt:
     ids: list[int]
     """Token ids; at a place the placeholder's id, which never reaches the embedding."""
     labels: list[int]
-    """As long as ``ids``: the id where the assistant speaks, IGNORE elsewhere and at placeholders."""
+    """As long as ``ids``: the id where the assistant speaks, IGNORE_INDEX elsewhere and at placeholders."""
     places: list[tuple[int, str]]
     """(position in ``ids``, encoder key) of every placeholder, in order."""
     questions: list[int]
@@ -70,7 +71,7 @@ class Prompter:
         self.end_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in ends if i is not None))
         """Ids that end the assistant's turn: the template's end-of-turn, then the tokenizer's own end."""
 
-    def train(self, sample: Sample) -> Prompt:
+    def tokenize_for_training(self, sample: Sample) -> Prompt:
         """Ids and labels of a whole conversation.
 
         Raises SampleError where the template refuses it, or placeholders and media differ, or the assistant is silent.
@@ -85,8 +86,8 @@ class Prompter:
         self._verify(sample, text, ask=False)
         return self._prompt(sample, text, spans, self._asked(sample.name, messages, False))
 
-    def ask(self, sample: Sample) -> Prompt:
-        """Ids up to where the assistant has to speak (the generation prompt included); labels are all IGNORE."""
+    def tokenize_prompt(self, sample: Sample) -> Prompt:
+        """Ids up to where the assistant has to speak (the generation prompt included); labels are all IGNORE_INDEX."""
         messages = self._messages(sample)
         text, _ = self._template.render(sample.name, messages, ask=True)
         self._verify(sample, text, ask=True)
@@ -143,7 +144,7 @@ class Prompter:
 
     def _prompt(self, sample: Sample, text: str, spans: list[Span], asked: list[Span]) -> Prompt:
         ids, starts, ends = self._tokens(sample.name, text)
-        labels = [IGNORE] * len(ids)
+        labels = [IGNORE_INDEX] * len(ids)
         for start, end in spans:
             low, high = bisect_right(ends, start), bisect_left(starts, end)
             labels[low:high] = ids[low:high]
@@ -153,7 +154,7 @@ class Prompter:
             low, high = bisect_right(ends, start), bisect_left(starts, end)
             questions[low:high] = [number] * (high - low)
         for position, _ in places:
-            labels[position] = IGNORE
+            labels[position] = IGNORE_INDEX
             questions[position : position + 1] = [-1] * self.questions
         if len(places) != sum(len(items) for items in sample.media.values()):
             raise SampleError(f"{sample.name}: the chat template drops or repeats a placeholder")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 PARTS = ("lm", "clip", "vit", "audio")
 HOME = Path("data/mini")

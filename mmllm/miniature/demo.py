@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm.types import Message, MmllmError, Sample
+from mmllm.errors import MmllmError
+from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +102,7 @@ def _answer(out: Path, console: Console) -> None:
     for path, sample, answers in _questions():
         with Image.open(path) as picture:
             console.print(draw(picture.convert("RGB"), width=48))
-        reply = generator.batch([sample], max_new_tokens=24)[0].text.strip()
+        reply = generator.generate([sample], max_new_tokens=24)[0].text.strip()
         question = sample.messages[-1].text.removeprefix("<image>\n")
         console.print(f"[bold]{question}[/] [green]{reply}[/] [dim](truth: {answers[0]})[/]\n")
 

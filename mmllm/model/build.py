@@ -1,4 +1,4 @@
-"""Recipe -> Assembly: loads the frozen parts, makes the connectors from the recipe's seed, attaches them."""
+"""Recipe -> MultimodalLM: loads the frozen parts, makes the connectors from the recipe's seed, attaches them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from mmllm import registry
 from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
+from mmllm.errors import RecipeError
 from mmllm.llms.causal_lm import CausalLM
-from mmllm.model.model import Assembly, seed_for
+from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.recipe import part_arguments
 from mmllm.recipe.models import Recipe
-from mmllm.types import RecipeError
 
 
-def build(recipe: Recipe, device: torch.device | str | None = None) -> Assembly:
+def build(recipe: Recipe, device: torch.device | str | None = None) -> MultimodalLM:
     """The assembly of ``recipe`` in eval mode, nothing trainable yet, on ``device`` (default: a GPU if there is one).
 
     Frozen parts are in the recipe's dtype, connectors in float32. The same recipe gives the same connectors: each is
@@ -32,7 +32,7 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Assembly:
     sources = {part.source: key for key, part in recipe.connectors.items() if part.source is not None}
     with torch.random.fork_rng(devices=[]):
         connectors = {key: _connector(recipe, key, encoders, llm) for key in recipe.connectors}
-        assembly = Assembly(llm, encoders, connectors, sources, recipe)
+        assembly = MultimodalLM(llm, encoders, connectors, sources, recipe)
     assembly.requires_grad_(False)
     return assembly.to(device).eval()
 

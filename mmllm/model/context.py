@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from mmllm.types import IGNORE, Batch, Pass
+from mmllm.types import IGNORE_INDEX, Batch, Pass
 
 
 def packed(batch: Batch, keys: Iterable[str]) -> Pass:
@@ -24,7 +24,7 @@ def packed(batch: Batch, keys: Iterable[str]) -> Pass:
         owners=owners,
         places={key: batch.places.get(key, none) for key in owners},
         sources=tuple(batch.sources),
-        spoken=(batch.labels != IGNORE)[None],
+        spoken=(batch.labels != IGNORE_INDEX)[None],
         questions=None if batch.questions is None else batch.questions[None],
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mmllm.connectors.base import Connector
-from mmllm.types import MediaError
+from mmllm.errors import MediaError
 
 if TYPE_CHECKING:
     from mmllm.encoders.base import Encoder

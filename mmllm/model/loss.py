@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmllm.llms.causal_lm import CausalLM
-from mmllm.types import IGNORE
+from mmllm.types import IGNORE_INDEX
 
 CHUNK_LOGITS = 2**25
 """Logits in memory at once (128 MiB in float32); with more, chunks are recomputed in the backward pass."""
@@ -20,7 +20,7 @@ def label_nll(llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, chunk: 
     position of a conversation carries no label). ``chunk`` label positions go through the head at once. Without labels
     the sum is 0, still attached to ``hidden`` and the head, so that no rank's backward pass differs from another's.
     """
-    positions = (labels != IGNORE).nonzero().squeeze(-1)
+    positions = (labels != IGNORE_INDEX).nonzero().squeeze(-1)
     if positions.numel() == 0:
         return llm.logits(hidden[:1], positions.new_zeros(1)).float().sum() * 0.0
     places = positions - 1

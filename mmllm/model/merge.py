@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from mmllm.types import Batch, SampleError
+from mmllm.errors import SampleError
+from mmllm.types import Batch
 
 
-def splice(embeds: torch.Tensor, tokens: torch.Tensor, counts: Sequence[int], batch: Batch, key: str) -> torch.Tensor:
+def merge_embeddings(
+    embeds: torch.Tensor, tokens: torch.Tensor, counts: Sequence[int], batch: Batch, key: str
+) -> torch.Tensor:
     """The row with the places of ``key`` filled: float[S, D].
 
     ``embeds`` float[S, D]; ``tokens`` float[M, D], item after item in raster order; ``counts``: how many of the M

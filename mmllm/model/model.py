@@ -1,4 +1,4 @@
-"""The multimodal model of a recipe: encode, connect, splice, run the LLM, take the loss at label positions.
+"""The multimodal model of a recipe: encode, project, merge, run the LLM, take the loss at label positions.
 
 ``build`` makes it, ``stages`` train it through ``forward``, ``generate`` decodes from ``embed``.
 """
@@ -15,19 +15,20 @@ from torch import nn
 
 from mmllm.connectors.base import Connector, Handle
 from mmllm.encoders.base import Encoder
+from mmllm.errors import SampleError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model import context
 from mmllm.model.inputs import Reader
 from mmllm.model.loss import label_nll
-from mmllm.model.merge import splice
-from mmllm.model.project import said
-from mmllm.types import IGNORE, Batch, Features, Pass, SampleError
+from mmllm.model.merge import merge_embeddings
+from mmllm.model.project import project
+from mmllm.types import IGNORE_INDEX, Batch, Features, Pass
 
 if TYPE_CHECKING:
     from mmllm.recipe.models import Recipe
 
 
-class Assembly(nn.Module):
+class MultimodalLM(nn.Module):
     """Frozen encoders, connectors and a frozen LLM. Encoders and LLM stay in eval mode whatever ``train()`` is called.
 
     Learned tensors are named ``connectors.<key>...`` also where they work inside the LLM.
@@ -133,7 +134,7 @@ class Assembly(nn.Module):
         text = embeds = self.llm.embed(batch.input_ids)
         for key in self.sources:  # the same order on every rank: ZeRO-3 gathers weights as parts are called
             if key in batch.media:
-                embeds = splice(embeds, *self.connect(key, batch.media[key], text), batch, key)
+                embeds = merge_embeddings(embeds, *self.connect(key, batch.media[key], text), batch, key)
             elif key in batch.places:
                 raise SampleError(f"{', '.join(batch.names)}: <{key}> has places in the text but no media")
             elif self.training and self._takes_part(key):
@@ -150,7 +151,7 @@ class Assembly(nn.Module):
         encoder, connector = self._encoder(key), self._connector(key)
         with torch.set_grad_enabled(encoder.learns()):
             features = encoder(**_cast(inputs, encoder))
-        return said(connector, _cast_features(features, connector), text if connector.reads_text else None)
+        return project(connector, _cast_features(features, connector), text if connector.reads_text else None)
 
     def _nothing(self, key: str, text: torch.Tensor) -> torch.Tensor:
         """A zero that encoder and connector of ``key`` took part in."""
@@ -194,7 +195,7 @@ def _never_empty(batch: Batch) -> Batch:
         return batch
     one = batch.input_ids.new_zeros(1)
     bounds = torch.tensor([0, 1], dtype=torch.int32, device=one.device)
-    row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE, "position_ids": one, "sequence_ids": one}
+    row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE_INDEX, "position_ids": one, "sequence_ids": one}
     row |= {name: {} for name in ("media", "places", "starts", "owners")}
     row["questions"] = None if batch.questions is None else one - 1
     return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, names=["(no sample)"], sources=[""])

@@ -6,10 +6,11 @@ import torch
 from torch import distributed, nn
 
 from mmllm.connectors.base import Connector
-from mmllm.types import Features, SampleError
+from mmllm.errors import SampleError
+from mmllm.types import Features
 
 
-def said(connector: Connector, features: Features, text: torch.Tensor | None) -> tuple[torch.Tensor, list[int]]:
+def project(connector: Connector, features: Features, text: torch.Tensor | None) -> tuple[torch.Tensor, list[int]]:
     """float[M, D] of all items, item after item, and how many of the M tokens are of each.
 
     A connector that is not ``ragged`` is asked once for each grid that occurs, so it sees no padding.

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mmllm.connectors.base import Connector
-from mmllm.model.model import Assembly
-from mmllm.types import CheckpointError, RecipeError
+from mmllm.errors import CheckpointError, RecipeError
+from mmllm.model.model import MultimodalLM
 
 CHUNK = 2**24
 """Elements hashed at a time: a digest needs no second copy of the weights."""
@@ -32,14 +32,14 @@ class PartRow:
     """Peak learning rate; None where frozen."""
 
 
-def parts(assembly: Assembly) -> dict[str, nn.Module]:
+def parts(assembly: MultimodalLM) -> dict[str, nn.Module]:
     """Name -> module of every part, in the order data flows."""
     named: dict[str, nn.Module] = {f"encoders.{key}": module for key, module in assembly.encoders.items()}
     named |= {f"connectors.{key}": module for key, module in assembly.connectors.items()}
     return named | {"llm": assembly.llm}
 
 
-def set_trainable(assembly: Assembly, train: Mapping[str, float]) -> list[PartRow]:
+def set_trainable(assembly: MultimodalLM, train: Mapping[str, float]) -> list[PartRow]:
     """Let the parts named in ``train`` (name -> peak learning rate) learn, and freeze all else; a row per part.
 
     Raises:
@@ -63,11 +63,11 @@ def set_trainable(assembly: Assembly, train: Mapping[str, float]) -> list[PartRo
         for parameter in module.parameters():
             if not parameter.requires_grad:
                 parameter.grad = None
-    rest(assembly)
+    skip_noops(assembly)
     return rows
 
 
-def learning(assembly: Assembly, name: str) -> dict[str, nn.Parameter]:
+def learning(assembly: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
     """The parameters that ``name`` under ``train:`` means: a part's, or those inside it whose name begins so.
 
     ``connectors.image`` is the whole connector, ``connectors.image.gates`` its parameters below ``gates``.
@@ -92,14 +92,14 @@ def learning(assembly: Assembly, name: str) -> dict[str, nn.Parameter]:
     return found
 
 
-def rest(assembly: Assembly) -> None:
+def skip_noops(assembly: MultimodalLM) -> None:
     """Let updates inside the LLM that are frozen and still zero cost nothing."""
     for connector in assembly.connectors.values():
         assert isinstance(connector, Connector)
         connector.rest()
 
 
-def learned_parts(assembly: Assembly) -> list[str]:
+def learned_parts(assembly: MultimodalLM) -> list[str]:
     """Names of the parts whose tensors a checkpoint holds: all connectors, and whatever else a stage trains."""
     names = [f"connectors.{key}" for key in assembly.connectors]
     stages = assembly.recipe.stages.values() if assembly.recipe is not None else ()
@@ -108,7 +108,7 @@ def learned_parts(assembly: Assembly) -> list[str]:
     return names + [name for name in others if any(wanted.startswith(f"{name}.") for wanted in trained)]
 
 
-def trainable_state(assembly: Assembly) -> dict[str, torch.Tensor]:
+def trainable_state(assembly: MultimodalLM) -> dict[str, torch.Tensor]:
     """Learned tensors by their name in ``assembly.named_parameters()`` / ``named_buffers()``; not copied.
 
     Under ZeRO-3 they are this rank's shards: gather first.
@@ -116,7 +116,7 @@ def trainable_state(assembly: Assembly) -> dict[str, torch.Tensor]:
     return dict(_learned(assembly))
 
 
-def load_trainable(assembly: Assembly, tensors: Mapping[str, torch.Tensor]) -> None:
+def load_trainable(assembly: MultimodalLM, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy learned tensors in place; exactly those of :func:`trainable_state` must be given.
 
     Raises:
@@ -136,10 +136,10 @@ def load_trainable(assembly: Assembly, tensors: Mapping[str, torch.Tensor]) -> N
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-    rest(assembly)
+    skip_noops(assembly)
 
 
-def frozen_digests(assembly: Assembly) -> dict[str, str]:
+def frozen_digests(assembly: MultimodalLM) -> dict[str, str]:
     """Part that no stage trains -> sha256 over names, dtypes, shapes and bytes of its tensors.
 
     Take it while the weights are whole, so before DeepSpeed partitions them.
@@ -148,7 +148,7 @@ def frozen_digests(assembly: Assembly) -> dict[str, str]:
     return {name: _digest(module) for name, module in parts(assembly).items() if name not in learned}
 
 
-def _learned(assembly: Assembly) -> Iterator[tuple[str, torch.Tensor]]:
+def _learned(assembly: MultimodalLM) -> Iterator[tuple[str, torch.Tensor]]:
     known = parts(assembly)
     for part in learned_parts(assembly):
         yield from ((f"{part}.{name}", tensor) for name, tensor in _tensors(known[part]))

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmllm.errors import MediaError
 from mmllm.processors.decoding.process import Workers
 from mmllm.processors.decoding.sound import fault
-from mmllm.types import MediaError
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

@@ -13,8 +13,8 @@ import numpy
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mmllm.errors import MediaError
 from mmllm.processors.graph_links import Links
-from mmllm.types import MediaError
 
 MAX_BYTES = 16 * 2**20
 """Largest JSON graph that is read, known before it is parsed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mmllm.errors import MediaError
 from mmllm.processors.graph_files import (
     EDGES,
     FOLDERS_FILE,
@@ -14,7 +15,6 @@ from mmllm.processors.graph_files import (
     graph_of_json,
     split_node,
 )
-from mmllm.types import MediaError
 
 
 class GraphStore:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 from PIL import Image, ImageOps
 
-from mmllm.types import MediaError
+from mmllm.errors import MediaError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are opened; every other decoder of Pillow stays out of reach of uploaded bytes."""

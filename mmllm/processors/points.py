@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmllm.encoders.points.sampling import on_faces
-from mmllm.types import MediaError, MmllmError
+from mmllm.errors import MediaError, MmllmError
 
 MAX_BYTES = 64 * 2**20
 MAX_POINTS = 1_000_000

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import numpy
 from numpy.typing import NDArray
 
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.decoding.process import Workers
-from mmllm.types import MediaError, MmllmError
 
 Backend = Literal["decord", "pyav"]
 _PART = re.compile(r"#t=(?=[\d,])(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")

@@ -11,7 +11,7 @@ from typing import Any
 from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
-from mmllm.recipe.models import Part, Recipe, Stage
+from mmllm.recipe.models import ComponentSpec, Recipe, Stage
 from mmllm.recipe.yaml_lines import Path
 
 OURS = {
@@ -40,7 +40,7 @@ MONITORS = ("tensorboard", "wandb", "csv", "comet")
 def check(recipe: Recipe, problems: Problems) -> None:
     """Note every problem that lies between sections."""
     for section in GROUPS:
-        parts: dict[str, Part] = getattr(recipe, section)
+        parts: dict[str, ComponentSpec] = getattr(recipe, section)
         for key, part in parts.items():
             _arguments((section, key), REGISTRY[section], part.type, part.args, problems)
     for name, args in recipe.eval.benchmarks.items():
@@ -99,7 +99,7 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
             )
 
 
-def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Problems) -> None:
+def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problems: Problems) -> None:
     """A connector that takes features says from where; one inside the LLM does not."""
     try:
         takes_features = part_arguments.takes_features(part.type)
@@ -126,7 +126,7 @@ def _direction(path: Path, part: Part, encoders: Iterable[str], problems: Proble
         problems.add((*path, "from"), f"{part.type} works inside {where} and takes no encoder's features; remove it")
 
 
-def _times(path: Path, part: Part, problems: Problems) -> None:
+def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n} on a connector that gives tokens."""
     if part.times is None:
         return

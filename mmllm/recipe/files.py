@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from mmllm import registry
-from mmllm.types import MmllmError, RecipeError
+from mmllm.errors import MmllmError, RecipeError
 
 
 def folder() -> Path:

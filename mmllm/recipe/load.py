@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mmllm.errors import RecipeError
 from mmllm.recipe import checks, yaml_lines
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.recipe.models import Recipe, Serve
-from mmllm.types import RecipeError
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

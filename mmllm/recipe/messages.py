@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from mmllm import registry
-from mmllm.recipe.models import Eval, Llm, Part, Recipe, Serve, Stage
+from mmllm.errors import RecipeError
+from mmllm.recipe.models import ComponentSpec, Eval, Llm, Recipe, Serve, Stage
 from mmllm.recipe.part_arguments import shown
 from mmllm.recipe.yaml_lines import Path
-from mmllm.types import RecipeError
 
 GROUPS = ("encoders", "connectors", "data")
 """Sections whose entries are parts."""
@@ -124,12 +124,12 @@ def _model(path: Path) -> type[BaseModel]:
     if not path:
         return Recipe
     single: dict[Any, type[BaseModel]] = {"llm": Llm, "eval": Eval, "serve": Serve, "stages": Stage}
-    return single.get(path[0], Part)
+    return single.get(path[0], ComponentSpec)
 
 
 def _words(model: type[BaseModel]) -> list[str]:
     """The YAML words of a model."""
-    if model is Part:
+    if model is ComponentSpec:
         return ["type", "from", "when"]
     return list(model.model_fields)
 

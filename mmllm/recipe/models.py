@@ -32,7 +32,7 @@ class Llm(Section):
     context: Positive = Field(2048, description="longest conversation in tokens, media included")
 
 
-class Part(Section):
+class ComponentSpec(Section):
     """An encoder, connector or data source: a type and the arguments of its class, written flat in the YAML."""
 
     type: str = Field(min_length=1, description='name from `mmllm ls`, or "module:Class"')
@@ -139,11 +139,11 @@ class Recipe(Section):
     name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
-    encoders: dict[Key, Part] = Field(
+    encoders: dict[Key, ComponentSpec] = Field(
         default_factory=dict, description="the key is the placeholder: image fills <image>"
     )
-    connectors: dict[Key, Part] = Field(default_factory=dict)
-    data: dict[Key, Part] = Field(default_factory=dict)
+    connectors: dict[Key, ComponentSpec] = Field(default_factory=dict)
+    data: dict[Key, ComponentSpec] = Field(default_factory=dict)
     stages: dict[Key, Stage] = Field(default_factory=dict, description="run in order, each from the last one's weights")
     eval: Eval = Field(default_factory=lambda: Eval())
     serve: Serve = Field(default_factory=lambda: Serve())

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastapi import Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from mmllm.errors import SampleError, TooLongError, UnreadableError
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.conversation import Inputs, to_sample
 from mmllm.serving.media import Limits
 from mmllm.serving.preview import Previewer, PreviewRequest
 from mmllm.serving.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
 from mmllm.serving.worker import Job, Worker
-from mmllm.types import SampleError, TooLongError, UnreadableError
 
 if TYPE_CHECKING:
-    from mmllm.generation.generator import Encoded, Generator, Piece
+    from mmllm.generation.generator import Delta, Encoded, Generator
 
 KEEP_ALIVE = 15.0
 """Seconds without a piece after which a stream sends a comment, so that proxies do not close it."""
@@ -166,7 +166,7 @@ class Api:
         finally:
             job.cancel()
 
-    async def _events(self, ident: str, job: Job, first: Piece | None, include_usage: bool) -> AsyncIterator[str]:
+    async def _events(self, ident: str, job: Job, first: Delta | None, include_usage: bool) -> AsyncIterator[str]:
         """Role, deltas, finish, usage when asked for, ``[DONE]``. Closing the stream cancels the job."""
         created = int(time.time())
 

@@ -19,11 +19,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from mmllm.errors import MmllmError
 from mmllm.serving.api import Api
 from mmllm.serving.media import Limits
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
 from mmllm.serving.schema import ApiError, error_response, validation_error
-from mmllm.types import MmllmError
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmllm.modalities import SENSES, listed
+from mmllm.errors import MediaError
+from mmllm.modalities import MODALITIES, listed
 from mmllm.serving.media import Limits, read_files, read_images
 from mmllm.serving.parts import TextPart, modality_of, url_of
 from mmllm.serving.schema import ApiError, ChatMessage, ChatRequest
-from mmllm.types import MediaError, Message, Sample
+from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
     from mmllm.encoders.base import Encoder
@@ -41,9 +42,9 @@ class Inputs:
     def key(self, modality: str) -> str:
         """Key of the encoder for ``modality``; MediaError where the model lacks that sense."""
         if modality not in self.keys:
-            known = [SENSES[name].plural for name in SENSES if name in self.keys]
+            known = [MODALITIES[name].plural for name in MODALITIES if name in self.keys]
             takes = f"it takes {listed(['text', *known])}" if known else "send text only"
-            raise MediaError(f"This model takes no {SENSES[modality].plural}; {takes}.")
+            raise MediaError(f"This model takes no {MODALITIES[modality].plural}; {takes}.")
         return self.keys[modality]
 
     def check_seconds(self, modality: str, items: Sequence[Any], limits: Limits) -> None:
@@ -114,7 +115,7 @@ def _message(message: ChatMessage, number: int, inputs: Inputs) -> Message:
             continue
         modality = modality_of(part)
         if message.role != "user":
-            plural = SENSES[modality].plural
+            plural = MODALITIES[modality].plural
             text = f"Message {number + 1} is the {message.role}'s; only user messages hold {plural}."
             raise ApiError(400, text, param=param)
         pieces.append(f"<{inputs.key(modality)}>")

@@ -17,8 +17,8 @@ from pathlib import Path
 import soundfile
 from PIL import Image
 
-from mmllm.modalities import SENSES
-from mmllm.types import MediaError
+from mmllm.errors import MediaError
+from mmllm.modalities import MODALITIES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What is decoded. Pillow opens far more (JPEG 2000, EPS, TIFF); those decoders never see a client's bytes."""
@@ -72,7 +72,7 @@ def read_images(urls: Sequence[str], limits: Limits) -> tuple[Image.Image, ...]:
 def read_files(modality: str, urls: Sequence[str], limits: Limits) -> tuple[bytes, ...]:
     """The files of one sense (not images) of one request, in order; MediaError names the one at fault by its number."""
     check_count(modality, len(urls), limits)
-    noun = SENSES[modality].noun.capitalize()
+    noun = MODALITIES[modality].noun.capitalize()
     names = [f"{noun} {number}" for number in range(1, len(urls) + 1)]
     files = [decode_url(url, name, limits.max_body, modality) for url, name in zip(urls, names, strict=True)]
     for data, name in zip(files, names, strict=True):
@@ -82,7 +82,7 @@ def read_files(modality: str, urls: Sequence[str], limits: Limits) -> tuple[byte
 
 def check_count(modality: str, count: int, limits: Limits) -> None:
     """MediaError where there are more items of one sense than a request may bring."""
-    most, plural = limits.most(modality), SENSES[modality].plural
+    most, plural = limits.most(modality), MODALITIES[modality].plural
     if count > most:
         raise MediaError(f"{count} {plural} were sent; this server takes at most {most} per request.")
 
@@ -93,7 +93,7 @@ def check_header(modality: str, data: bytes, name: str, limits: Limits) -> None:
     A sound must be one that libsndfile opens and its header must not be over ``max_seconds``: nothing else may get at
     it in the server's own process. A video's length is known to its encoder only (``Inputs.check_seconds``).
     """
-    sense = SENSES[modality]
+    sense = MODALITIES[modality]
     seconds = 0.0
     readable = sense.begins(data)
     if readable and modality == "audio":
@@ -112,7 +112,7 @@ def check_header(modality: str, data: bytes, name: str, limits: Limits) -> None:
 
 def decode_url(url: str, name: str, max_bytes: int, modality: str = "image") -> bytes:
     """Bytes of a ``data:...;base64,`` URL. Nothing is ever fetched: any other address is a MediaError."""
-    sense = SENSES[modality]
+    sense = MODALITIES[modality]
     head, comma, text = url.partition(",")
     if not url[:5].lower() == "data:":
         raise MediaError(
@@ -170,7 +170,7 @@ def open_path(path: Path, limits: Limits, modality: str = "image") -> Image.Imag
     if modality == "graph":
         return path
     if not path.is_file():
-        endings = ", ".join(SENSES[modality].endings)
+        endings = ", ".join(MODALITIES[modality].endings)
         raise MediaError(f"{name} is not a file; give the path of a {endings} file.")
     if path.stat().st_size > limits.max_body:
         raise MediaError(f"{name} is larger than {limits.max_body} bytes.")

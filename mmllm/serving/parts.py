@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mmllm.modalities import MODALITY_OF, SENSES
+from mmllm.modalities import MODALITIES, MODALITY_OF
 
 Modality = Literal["image", "video", "audio", "graph", "points", "document"]
 
@@ -89,7 +89,7 @@ class FileData(Part):
         if self.modality is not None:
             return {self.modality}
         kind = self.file_data[5:40].lower()
-        by_type = {name for name, sense in SENSES.items() if sense.declared and kind.startswith(sense.declared)}
+        by_type = {name for name, sense in MODALITIES.items() if sense.declared and kind.startswith(sense.declared)}
         ending = self.filename.rpartition(".")[2].lower()
         return by_type | ({MODALITY_OF[ending]} if ending in MODALITY_OF else set())
 
@@ -99,7 +99,7 @@ class FileData(Part):
         if len(self.declared) > 1:
             raise ValueError(f"filename and media type disagree ({', '.join(sorted(self.declared))}); send modality")
         if not self.declared:
-            raise ValueError(f"send modality ({', '.join(SENSES)}) or a filename with a known ending")
+            raise ValueError(f"send modality ({', '.join(MODALITIES)}) or a filename with a known ending")
         return self
 
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
+from mmllm.errors import MediaError
 from mmllm.serving import plots
 from mmllm.serving.conversation import Inputs, read_media
 from mmllm.serving.media import Limits
 from mmllm.serving.parts import MediaContent, modality_of, url_of
 from mmllm.serving.schema import ApiError
-from mmllm.types import MediaError
 
 if TYPE_CHECKING:
     from mmllm.processors.graph_files import Graph

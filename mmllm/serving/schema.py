@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from mmllm.modalities import SENSES
+from mmllm.modalities import MODALITIES
 from mmllm.serving.parts import Content, TextPart
 
 LOG = logging.getLogger("serve")
@@ -201,5 +201,5 @@ def model_card(name: str, created: int, context: int, modalities: list[str]) -> 
     """One entry of ``/v1/models``; beside OpenAI's fields the context and what is taken besides text."""
     card: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": "mmllm", "root": name}
     takes = {"input_modalities": ["text", *modalities], "output_modalities": ["text"]}
-    files = {"file_types": {modality: list(SENSES[modality].endings) for modality in modalities}}
+    files = {"file_types": {modality: list(MODALITIES[modality].endings) for modality in modalities}}
     return {**card, "parent": None, "max_model_len": context, **takes, **files}

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from mmllm.modalities import MODALITY_OF, SENSES
+from mmllm.errors import MediaError, MmllmError
+from mmllm.modalities import MODALITIES, MODALITY_OF
 from mmllm.serving.conversation import Inputs, join
 from mmllm.serving.media import Limits, open_path
 from mmllm.serving.path_parsing import path_of, split_paths
 from mmllm.serving.plots import strip
 from mmllm.serving.preview import Preview, Previewer
 from mmllm.serving.terminal_image import draw
-from mmllm.types import MediaError, Message, MmllmError, Sample
+from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
 
-COMMANDS = {f"/{modality}": modality for modality in SENSES}
+COMMANDS = {f"/{modality}": modality for modality in MODALITIES}
 
 
 def chat(run: Path, console: Console | None = None) -> None:
@@ -108,7 +109,7 @@ class Chat:
         """The commands, those for media as far as the model has that sense."""
         words = []
         for modality in self.inputs.keys:
-            sense = SENSES[modality]
+            sense = MODALITIES[modality]
             article = "an" if sense.noun[0] in "aeiou" else "a"
             words.append((f"/{modality} PATH", f"show the model {article} {sense.noun} ({', '.join(sense.endings)})"))
         words += [("/clear", "forget the conversation"), ("/help", "this list"), ("/quit", "leave (also Ctrl-D)")]
@@ -152,7 +153,7 @@ class Chat:
         for modality, path in named:
             self.inputs.key(modality)
             held = [item for item in (*self.items, *self.pending, *found) if item.modality == modality]
-            most, plural = self.limits.most(modality), SENSES[modality].plural
+            most, plural = self.limits.most(modality), MODALITIES[modality].plural
             if len(held) >= most:
                 raise MediaError(f"A conversation holds at most {most} {plural}; /clear begins a new one.")
             media = open_path(path, self.limits, modality)

@@ -13,11 +13,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mmllm.errors import MmllmError
 from mmllm.serving.schema import ApiError
-from mmllm.types import MmllmError
 
 if TYPE_CHECKING:
-    from mmllm.generation.generator import Encoded, Generator, Piece
+    from mmllm.generation.generator import Delta, Encoded, Generator
     from mmllm.generation.sampling import Sampling
 
 LOG = logging.getLogger("serve")
@@ -31,9 +31,9 @@ class Job:
     sampling: Sampling
     loop: asyncio.AbstractEventLoop
     cancelled: threading.Event = field(default_factory=threading.Event)
-    _events: asyncio.Queue[Piece | Exception] = field(default_factory=asyncio.Queue)
+    _events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
 
-    async def next(self, timeout: float | None = None) -> Piece | None:
+    async def next(self, timeout: float | None = None) -> Delta | None:
         """The next piece; None when ``timeout`` seconds passed without one. Raises what went wrong as ApiError."""
         try:
             event = await asyncio.wait_for(self._events.get(), timeout)
@@ -47,7 +47,7 @@ class Job:
         """Nobody waits for this answer any more; the worker stops at the next token."""
         self.cancelled.set()
 
-    def put(self, event: Piece | Exception) -> None:
+    def put(self, event: Delta | Exception) -> None:
         """Hand an event to the event loop (called on the worker's thread); a closed loop cancels the job."""
         try:
             self.loop.call_soon_threadsafe(self._events.put_nowait, event)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from mmllm.errors import RecipeError
 from mmllm.recipe.checks import MONITORS, OURS
 from mmllm.recipe.models import Stage
-from mmllm.types import RecipeError
 
 
 def micro_batches(stage: Stage, world: int, where: str) -> tuple[int, int]:

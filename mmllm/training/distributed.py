@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from mmllm.checkpoints.store import everyone, rank
+from mmllm.checkpoints.store import all_gather, rank
+from mmllm.errors import MmllmError
 from mmllm.recipe.models import Recipe
-from mmllm.types import MmllmError
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def accelerator() -> str:
     return name
 
 
-def join() -> torch.device:
+def init_distributed() -> torch.device:
     """Makes this process a rank (once per process) and returns its device; alone, it needs no port and no launcher."""
     name = accelerator()
     for key, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
@@ -61,7 +61,7 @@ def resolved(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"llm": llm})
 
 
-def leave() -> None:
+def shutdown() -> None:
     """Closes the process group; for processes that end now (DeepSpeed cannot join twice in one process)."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
@@ -72,7 +72,7 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def summed(values: list[float], device: torch.device) -> list[float]:
+def all_reduce_sum(values: list[float], device: torch.device) -> list[float]:
     """Each value added up over the ranks, in float64."""
     total = torch.tensor(values, dtype=torch.float64, device=device)
     if world() > 1:
@@ -80,7 +80,7 @@ def summed(values: list[float], device: torch.device) -> list[float]:
     return total.tolist()
 
 
-def once(action: Callable[[], T]) -> T:
+def on_rank0(action: Callable[[], T]) -> T:
     """Runs ``action`` on rank 0 and gives every rank what it returns; every rank raises the MmllmError it raises."""
     answer: tuple[T | None, MmllmError | None] = (None, None)
     if rank() == 0:
@@ -88,13 +88,13 @@ def once(action: Callable[[], T]) -> T:
             answer = (action(), None)
         except MmllmError as error:
             answer = (None, error)
-    value, problem = everyone(answer)[0]
+    value, problem = all_gather(answer)[0]
     if problem is not None:
         raise problem
     return value
 
 
-def mixed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One seed from several numbers (recipe seed, stage, rank), far from that of neighbouring ones."""
     import numpy
 
@@ -105,7 +105,7 @@ def seed(*numbers: int) -> None:
     """Seeds Python, NumPy and torch from these numbers."""
     import numpy
 
-    value = mixed(*numbers)
+    value = derive_seed(*numbers)
     random.seed(value)
     numpy.random.seed(value)
     torch.manual_seed(value)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmllm.types import CheckpointError, RecipeError
+from mmllm.errors import CheckpointError, RecipeError
 
 
 def optimizer_groups(parts: Mapping[str, tuple[float, Iterable[nn.Parameter]]], decay: float) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class Engine:
         """The model's forward."""
         return self.deepspeed(*inputs)
 
-    def learn(self, loss: Tensor) -> float | None:
+    def backward_and_step(self, loss: Tensor) -> float | None:
         """Backward of one micro-batch; after the last of a step updates the weights and returns the gradient norm.
 
         DeepSpeed averages over the step's micro-batches and the ranks; the norm is the one before clipping.
@@ -83,7 +83,7 @@ class Engine:
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
-    def continue_at(self, step: int) -> None:
+    def set_step(self, step: int) -> None:
         """Tells DeepSpeed's counters (monitor axis, accumulation) that ``step`` optimizer steps are done."""
         self.deepspeed.global_steps = step
         self.deepspeed.micro_steps = step * self.n_micro
@@ -97,7 +97,7 @@ class Engine:
         chosen = [p for name, p in self.model.named_parameters() if name in wanted]
         return deepspeed.zero.GatheredParameters(chosen, enabled=self.zero == 3)
 
-    def _masters(self) -> list[Tensor]:
+    def _fp32_params(self) -> list[Tensor]:
         """The tensors the optimizer updates on this rank: parameters, or DeepSpeed's flat float32 partitions."""
         if self.zero == 3:  # there the groups are empty except during a step
             return list(self.deepspeed.optimizer.fp32_partitioned_groups_flat)
@@ -106,7 +106,7 @@ class Engine:
     def state(self) -> dict[str, Tensor]:
         """This rank's optimizer state: ``<i>.master`` and ``<i>.<moment>`` for its i-th flat tensor."""
         tensors: dict[str, Tensor] = {}
-        for index, master in enumerate(self._masters()):
+        for index, master in enumerate(self._fp32_params()):
             tensors[f"{index}.master"] = master.detach()
             for key, value in self.optimizer.state[master].items():
                 tensors[f"{index}.{key}"] = value
@@ -114,7 +114,7 @@ class Engine:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what ``state`` gave on the same rank of as many ranks; the model must hold the same weights."""
-        masters = self._masters()
+        masters = self._fp32_params()
         shapes = {f"{index}.master": master.shape for index, master in enumerate(masters)}
         found = {key: value.shape for key, value in tensors.items() if key.endswith(".master")}
         if shapes != found:

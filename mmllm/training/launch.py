@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from mmllm.errors import MmllmError
 from mmllm.recipe.load import load_recipe
-from mmllm.types import MmllmError
 
 
 def launch(

@@ -14,14 +14,14 @@ from pathlib import Path
 from rich.console import Console
 
 from mmllm.checkpoints.load import last_checkpoint
-from mmllm.checkpoints.store import Found, rank, sweep
+from mmllm.checkpoints.store import VerifiedCheckpoint, rank, remove_partial
+from mmllm.errors import MmllmError, RecipeError
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.training import distributed
 from mmllm.training.log import Log
-from mmllm.training.run_folder import Metrics, locked, settle_recipe
+from mmllm.training.run_folder import Metrics, locked, pin_recipe
 from mmllm.training.stage import StageTraining
-from mmllm.types import MmllmError, RecipeError
 
 
 def train(recipe: Recipe, out: Path) -> None:
@@ -32,14 +32,14 @@ def train(recipe: Recipe, out: Path) -> None:
     """
     if not recipe.stages:
         raise RecipeError(f"the recipe {recipe.name} has no stages: nothing to train")
-    device = distributed.join()
+    device = distributed.init_distributed()
     recipe = distributed.resolved(recipe)
     with ExitStack() as stack:
         stop = stack.enter_context(distributed.StopSignals())
         # only rank 0 holds the lock, but every rank learns whether it was free
-        distributed.once(lambda: stack.enter_context(locked(out)))
-        distributed.once(lambda: settle_recipe(recipe, out))
-        start = distributed.once(lambda: _resume_point(recipe, out))
+        distributed.on_rank0(lambda: stack.enter_context(locked(out)))
+        distributed.on_rank0(lambda: pin_recipe(recipe, out))
+        start = distributed.on_rank0(lambda: _resume_point(recipe, out))
         names = list(recipe.stages)
         for name in names[_first(names, start) :]:
             start = _train_stage(StageTraining(recipe, name, out, device, start), stop)
@@ -47,10 +47,10 @@ def train(recipe: Recipe, out: Path) -> None:
             Console(highlight=False).print(f"all stages are trained: {out}", markup=False, soft_wrap=True)
 
 
-def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Found:
+def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> VerifiedCheckpoint:
     """The stage's last checkpoint; SystemExit where a signal stopped it before."""
     before = list(training.recipe.stages)[: training.number]
-    distributed.once(lambda: Metrics(training.out).rewind(before, training.name, training.done))
+    distributed.on_rank0(lambda: Metrics(training.out).rewind(before, training.name, training.done))
     with Log(training.name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
         training.announce(log)
         saved = training.train(stop, log)
@@ -60,17 +60,17 @@ def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Foun
     return saved
 
 
-def _resume_point(recipe: Recipe, out: Path) -> Found | None:
+def _resume_point(recipe: Recipe, out: Path) -> VerifiedCheckpoint | None:
     """The newest checkpoint of the latest stage that has one; says what it skipped and removes unfinished saves."""
     for folder in (out, *(out / "stages" / name for name in recipe.stages)):
-        sweep(folder)
+        remove_partial(folder)
     found, skipped = last_checkpoint(out, recipe)
     for sentence in skipped:
         print(sentence, file=sys.stderr)
     return found
 
 
-def _first(names: list[str], start: Found | None) -> int:
+def _first(names: list[str], start: VerifiedCheckpoint | None) -> int:
     """Number of the first stage that is not finished."""
     return 0 if start is None else names.index(start.manifest.stage) + int(start.manifest.final)
 
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
-        distributed.leave()
+        distributed.shutdown()
     return 0
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.checkpoints.store import replace_text
+from mmllm.errors import CheckpointError, RecipeError
 from mmllm.recipe.load import dump, load_recipe
 from mmllm.recipe.models import Recipe
-from mmllm.types import CheckpointError, RecipeError
 
 _SHOWN = 6
 
@@ -41,7 +41,7 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def settle_recipe(recipe: Recipe, out: Path) -> None:
+def pin_recipe(recipe: Recipe, out: Path) -> None:
     """Writes ``recipe.yaml`` the first time; later RecipeError unless it still says the same."""
     path = out / "recipe.yaml"
     if not path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def share_of_peak(step: int, n_steps: int, warmup: float, schedule: str) -> float:
+def lr_scale(step: int, n_steps: int, warmup: float, schedule: str) -> float:
     """What share of its peak the learning rate has in optimizer step ``step`` (0-based) of ``n_steps``.
 
     Rises linearly over the first ``warmup`` share of the steps (the first step is above zero), then falls to zero

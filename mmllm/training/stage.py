@@ -14,10 +14,20 @@ from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.checkpoints.load import check_frozen
-from mmllm.checkpoints.store import LEARNED, Found, Manifest, commit, everyone, rank, read_json, read_tensors
+from mmllm.checkpoints.store import (
+    LEARNED,
+    Manifest,
+    VerifiedCheckpoint,
+    all_gather,
+    commit,
+    rank,
+    read_json,
+    read_tensors,
+)
+from mmllm.errors import CheckpointError, MmllmError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
-from mmllm.model.model import Assembly
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
@@ -26,8 +36,7 @@ from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
 from mmllm.training.log import Log, memory, parts_table
 from mmllm.training.run_folder import Metrics
-from mmllm.training.schedule import share_of_peak
-from mmllm.types import CheckpointError, MmllmError
+from mmllm.training.schedule import lr_scale
 
 _WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take its cores
 
@@ -35,7 +44,9 @@ _WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take
 class StageTraining:
     """One stage of a run, from its start or from a checkpoint of it to its end or a stop signal."""
 
-    def __init__(self, recipe: Recipe, name: str, out: Path, device: torch.device, start: Found | None) -> None:
+    def __init__(
+        self, recipe: Recipe, name: str, out: Path, device: torch.device, start: VerifiedCheckpoint | None
+    ) -> None:
         """Assembles everything. ``start``: a checkpoint of this stage to go on from, or the last stage's end."""
         self.recipe, self.name, self.out, self.device = recipe, name, out, device
         self.settings = recipe.stages[name]
@@ -46,8 +57,8 @@ class StageTraining:
         """Optimizer steps done."""
         self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
         distributed.seed(recipe.seed)
-        self.assembly: Assembly = build(recipe, device)
-        self.frozen: dict[str, str] = distributed.once(lambda: frozen_digests(self.assembly))
+        self.assembly: MultimodalLM = build(recipe, device)
+        self.frozen: dict[str, str] = distributed.on_rank0(lambda: frozen_digests(self.assembly))
         if start is not None:
             check_frozen(start, self.frozen)
             load_trainable(self.assembly, read_tensors(start.path / LEARNED))
@@ -74,7 +85,7 @@ class StageTraining:
         mixture = Mixture(
             sources,
             self.settings.data,
-            distributed.mixed(self.recipe.seed, self.number),
+            distributed.derive_seed(self.recipe.seed, self.number),
             batch=self.settings.batch,
             epochs=self.settings.epochs,
             steps=self.settings.steps,
@@ -91,7 +102,7 @@ class StageTraining:
             budget=self.settings.tokens,
             max_bad=self.settings.max_bad,
             workers=_WORKERS if self.device.type == "cuda" else 0,
-            all_gather=everyone,
+            all_gather=all_gather,
         )
 
     def _engine(self) -> Engine:
@@ -105,7 +116,7 @@ class StageTraining:
         block = config(self.settings, self.where, distributed.world(), dtype, self.out)
         return Engine(self.assembly, groups, self.settings.betas, block)
 
-    def _continue(self, start: Found) -> None:
+    def _continue(self, start: VerifiedCheckpoint) -> None:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
         if start.manifest.world != distributed.world():
             raise CheckpointError(
@@ -115,19 +126,19 @@ class StageTraining:
             )
         state = read_json(start.path / f"state-rank{rank()}.json")
         self.engine.restore(read_tensors(start.path / f"optimizer-rank{rank()}.safetensors"))
-        self.engine.continue_at(start.manifest.step)
+        self.engine.set_step(start.manifest.step)
         self.loader.restore(state["loader"])
         distributed.restore_random(state["random"])
         self.done = start.manifest.step
 
-    def train(self, stop: distributed.StopSignals, log: Log) -> Found:
+    def train(self, stop: distributed.StopSignals, log: Log) -> VerifiedCheckpoint:
         """Runs the remaining steps; the checkpoint of the last one done, after a signal not the stage's last."""
         every = self.settings.save_every or max(1, self.n_steps // 10)
         frozen = self.engine.frozen_digest()
         metrics = Metrics(self.out)
         began, first = time.monotonic(), self.done
         self._ended = began
-        saved: Found | None = None
+        saved: VerifiedCheckpoint | None = None
         for batches in self.loader.steps(self.done):
             for error in batches.bad:
                 log.say(f"skipped {error}")
@@ -154,20 +165,20 @@ class StageTraining:
     def _step(self, batches: StepBatches, stop: distributed.StopSignals) -> tuple[dict[str, Any], bool]:
         """One optimizer step: its line of metrics, the same on every rank, and whether some rank was told to stop."""
         settings = self.settings
-        rates = self.engine.set_rates(share_of_peak(batches.step, self.n_steps, settings.warmup, settings.schedule))
+        rates = self.engine.set_rates(lr_scale(batches.step, self.n_steps, settings.warmup, settings.schedule))
         labels = max(1, batches.n_labels_global)
         scale = distributed.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
         nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
         norm: float | None = None
         for batch in batches.micro:
             summed, added = self.engine(batch.to(self.engine.device))
-            norm = self.engine.learn(summed * (scale / labels) + added)
+            norm = self.engine.backward_and_step(summed * (scale / labels) + added)
             nll += summed.detach()
             extra += added.detach()
         tokens = sum(batch.n_tokens for batch in batches.micro)
         samples = sum(len(batch.names) for batch in batches.micro)
         mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
-        total = distributed.summed(mine, self.engine.device)
+        total = distributed.all_reduce_sum(mine, self.engine.device)
         self._check_finite(total[0] / labels, total[1], batches.step)
         seconds = time.monotonic() - self._ended
         row = {
@@ -192,7 +203,7 @@ class StageTraining:
         if not self.reporting:
             return {}
         reports = {key: connector.report() for key, connector in self.assembly.connectors.items()}  # type: ignore[operator]
-        short = metrics.shortened(everyone({key: report for key, report in reports.items() if report}))
+        short = metrics.shortened(all_gather({key: report for key, report in reports.items() if report}))
         return {"usage": short} if short else {}
 
     def _check_finite(self, loss: float, extra: float, step: int) -> None:
@@ -208,7 +219,7 @@ class StageTraining:
             names = ("loss", "extra_loss", "grad_norm", "tokens_per_second", "memory", "bad")
             monitor.write_events([(f"{self.name}/{name}", row[name], row["step"]) for name in names])
 
-    def _save(self, final: bool) -> Found:
+    def _save(self, final: bool) -> VerifiedCheckpoint:
         with self.engine.gathered(self.learned):
             learned = trainable_state(self.assembly) if rank() == 0 else {}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in learned.items()}
@@ -230,7 +241,7 @@ class StageTraining:
         }
         if rank() == 0:
             files[LEARNED] = learned
-        return Found(commit(self.folder, head, files, self.settings.keep), head)
+        return VerifiedCheckpoint(commit(self.folder, head, files, self.settings.keep), head)
 
     def announce(self, log: Log) -> None:
         """Shows what learns, what is frozen, and where it starts."""

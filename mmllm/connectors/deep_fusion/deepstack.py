@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Attached, Connector, perceptron, plane
+from mmllm.connectors.base import Attached, Connector, as_maps, mlp
 from mmllm.connectors.projectors.dense_connector import listed, normed
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class DeepstackConnector(Connector):
@@ -73,14 +74,14 @@ class DeepstackConnector(Connector):
         self.n_layers, self.norm = layers, norm
         self.n_stacks = factor**2 if stacks == "grid" else layers - 1
         width = dim if stacks == "grid" else dim // layers
-        self.mlp = perceptron(width, llm_dim, depth)
+        self.mlp = mlp(width, llm_dim, depth)
         mergers = 0 if stacks == "grid" else self.n_stacks
-        self.mergers = nn.ModuleList(perceptron(width, llm_dim, depth) for _ in range(mergers))
+        self.mergers = nn.ModuleList(mlp(width, llm_dim, depth) for _ in range(mergers))
         self.bridge: nn.Module = nn.Identity()
 
     def tokens(self, grid: Sequence[int]) -> int:
         """rows / factor * cols / factor (per frame or tile); raises where that does not come out whole."""
-        maps, rows, cols = plane(grid, "deepstack")
+        maps, rows, cols = as_maps(grid, "deepstack")
         if rows % self.factor or cols % self.factor:
             raise MmllmError(
                 f"connector deepstack factor: {self.factor} must divide the encoder's grid of {rows} x {cols} patches."
@@ -104,13 +105,13 @@ class DeepstackConnector(Connector):
 
     def dilated(self, x: Tensor, grid: Sequence[int]) -> list[Tensor]:
         """float[N, T, D] -> its factor**2 samples with holes, float[N, tokens, D] each."""
-        maps = x.reshape(x.shape[0], *plane(grid, "deepstack"), x.shape[-1])
+        maps = x.reshape(x.shape[0], *as_maps(grid, "deepstack"), x.shape[-1])
         steps = range(self.factor)
         return [maps[:, :, i :: self.factor, j :: self.factor].flatten(1, 3) for i in steps for j in steps]
 
     def pooled(self, x: Tensor, grid: Sequence[int]) -> Tensor:
         """float[N, T, D] -> its means over blocks, float[N, tokens, D]."""
-        _, rows, cols = plane(grid, "deepstack")
+        _, rows, cols = as_maps(grid, "deepstack")
         maps = x.reshape(-1, rows, cols, x.shape[-1]).permute(0, 3, 1, 2)
         means = functional.avg_pool2d(maps, self.factor)
         return means.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1])

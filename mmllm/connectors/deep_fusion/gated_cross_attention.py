@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mmllm.connectors.base import Attached, Connector
 from mmllm.connectors.layers.prompt_attention import extra_attention
 from mmllm.connectors.projectors.resampler import ResamplerConnector, feed_forward
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class GatedCrossAttentionConnector(Connector):

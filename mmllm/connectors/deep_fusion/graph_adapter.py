@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector, perceptron, widths
+from mmllm.connectors.base import Attached, Connector, in_out_features, mlp
 from mmllm.connectors.layers.graph_disjoint import disjoint
 from mmllm.connectors.layers.graph_network import GraphNetwork
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class GraphAdapterConnector(Connector):
@@ -84,7 +85,7 @@ class GraphAdapterConnector(Connector):
         self.head, self.input = at != "input", at != "head"
         self.show, self.skip, self.norm, self.hidden, self.dropout = show, skip, norm, hidden, dropout
         self.network = GraphNetwork(dim, hidden, gnn, layers, heads, neighbours_only)
-        self.speak = perceptron(hidden, llm_dim, depth) if self.input else None
+        self.speak = mlp(hidden, llm_dim, depth) if self.input else None
         self.layers = nn.ModuleDict()
         """``fuse``: what works at the head."""
 
@@ -108,7 +109,7 @@ class GraphAdapterConnector(Connector):
         if not self.head:
             return Attached([])
         if "fuse" not in self.layers:
-            width, _ = widths(llm.model.get_output_embeddings())  # some OPT: not that of the blocks
+            width, _ = in_out_features(llm.model.get_output_embeddings())  # some OPT: not that of the blocks
             self.layers["fuse"] = Fuse(self.hidden, width, self.skip)
         return Attached([llm.after_logits(partial(self._mixed, llm))])
 

@@ -17,7 +17,8 @@ from mmllm.connectors.base import Attached, Connector
 from mmllm.connectors.layers.prompt_attention import HeadGate, extra_attention
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class LayerwiseConnector(Connector):

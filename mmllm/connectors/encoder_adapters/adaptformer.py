@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS, Bottleneck
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import MmllmError
 
 
 class AdaptformerConnector(EncoderAdapter):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter, pass_of
 from mmllm.connectors.encoder_adapters.mixture_of_adapters import Gate
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS, Bottleneck
+from mmllm.errors import MmllmError, SampleError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import MmllmError, SampleError
 
 
 class AudioAdapterFusionConnector(EncoderAdapter):

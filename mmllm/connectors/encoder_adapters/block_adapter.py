@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.base import Attached, Connector
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import EncoderPass, MmllmError
+from mmllm.types import EncoderPass
 
 BLOCKS = ("all", "top half")
 """Words for blocks of an encoder; the other form is a list of numbers from 0."""

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import at_rest
+from mmllm.connectors.base import is_noop
 from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter, pass_of
 from mmllm.connectors.layers.batch_norm import RealBatchNorm
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import EncoderPass, MmllmError
+from mmllm.types import EncoderPass
 
 
 class ConformerAdapterConnector(EncoderAdapter):
@@ -83,7 +84,7 @@ class ConformerAdapterConnector(EncoderAdapter):
         """Skip modules that are frozen and still zero."""
         for layer in self.layers.values():
             assert isinstance(layer, ConformerModule)
-            layer.idle = at_rest(layer.last.weight, layer.last.bias)
+            layer.idle = is_noop(layer.last.weight, layer.last.bias)
 
     @classmethod
     def tiny(cls, dim: int, llm: Any) -> ConformerAdapterConnector:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS, Bottleneck
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import MmllmError
 
 
 class MixtureOfAdaptersConnector(EncoderAdapter):
@@ -77,7 +77,7 @@ class MixtureOfAdaptersConnector(EncoderAdapter):
         experts = [self.kept(self.experts, name, make, encoder) for name in names]
 
         def new_gate() -> nn.Module:
-            return Gate(inside.dim, len(experts), self.gate == "token") if len(experts) > 1 else Alone()
+            return Gate(inside.dim, len(experts), self.gate == "token") if len(experts) > 1 else SingleGate()
 
         gate = self.kept(self.gates, f"{key}-{block}", new_gate, encoder)
         return [inside.add_after_mlp(block, _mixed(experts, gate))]
@@ -111,7 +111,7 @@ class Gate(nn.Module):
         return self.logits.softmax(dim=-1).expand(*x.shape[:-1], -1)
 
 
-class Alone(nn.Module):
+class SingleGate(nn.Module):
     """The gate of a single expert."""
 
     def forward(self, x: Tensor) -> Tensor:

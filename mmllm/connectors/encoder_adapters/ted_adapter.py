@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import at_rest
+from mmllm.connectors.base import is_noop
 from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter, clips, pass_of, unclipped
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import EncoderPass, MmllmError
+from mmllm.types import EncoderPass
 
 PLACES = {"both": ("attention", "mlp"), "attention": ("attention",), "mlp": ("mlp",)}
 """Word of the recipe -> before what it stands."""
@@ -154,7 +155,7 @@ class TedLayer(nn.Module):
     def rest(self) -> None:
         """Skip what it adds while it is frozen and zero."""
         branches = [branch for branch in self.branches.values() if isinstance(branch, Branch)]
-        self.idle = at_rest(*(zero for branch in branches for zero in branch.zeros()))
+        self.idle = is_noop(*(zero for branch in branches for zero in branch.zeros()))
 
     def forward(self, x: Tensor, now: EncoderPass) -> Tensor:
         """float[frames, prefix + T, D] -> the same shape; ``now`` says which frames are one clip."""

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm import hooks
-from mmllm.connectors.base import Connector, Handle, perceptron
+from mmllm.connectors.base import Connector, Handle, mlp
 from mmllm.connectors.layers.bottleneck import Bottleneck
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class TextMemoryConnector(Connector):
@@ -50,7 +51,7 @@ class TextMemoryConnector(Connector):
         self.tail: nn.Embedding | None = None
         self.adapters = nn.ModuleList()
         self.norm = nn.LayerNorm(dim)
-        self.mlp = perceptron(dim, llm_dim, depth)
+        self.mlp = mlp(dim, llm_dim, depth)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """``slots``, whatever the length."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS
+from mmllm.errors import MmllmError
 from mmllm.hooks import Handle
 from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import MmllmError
 
 SHARE = ("all", "down", "up", "none")
 

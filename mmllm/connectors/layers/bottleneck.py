@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, at_rest
-from mmllm.types import MmllmError
+from mmllm.connectors.base import Connector, is_noop
+from mmllm.errors import MmllmError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 """Word of the recipe -> module."""
@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        self.idle = at_rest(self.up.weight, self.up.bias)
+        self.idle = is_noop(self.up.weight, self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., D] -> float[..., D], in the dtype of ``x``; computed in float32."""

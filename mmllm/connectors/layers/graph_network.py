@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmllm.connectors.layers.graph_disjoint import Nodes
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 KINDS = ("sage", "gat", "gin", "none")
 
@@ -57,7 +57,7 @@ class GraphNetwork(nn.Module):
         return z
 
 
-class Alone(nn.Module):
+class SelfOnly(nn.Module):
     """No mixing: each node keeps its state."""
 
     def forward(self, z: Tensor, edges: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def _mix(gnn: str, hidden: int, heads: int) -> nn.Module:
     """One round of messages between nodes; the edges it gets hold the self loops."""
     mix: nn.Module
     if gnn == "none":
-        return Alone()
+        return SelfOnly()
     if gnn == "sage":
         mix = mean_of_senders()
     elif gnn == "gat":

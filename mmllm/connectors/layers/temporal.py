@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.connectors.projectors.resampler import feed_forward
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 def frames_of(features: Features, name: str) -> tuple[Tensor, Tensor]:

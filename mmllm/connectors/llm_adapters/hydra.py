@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.base import Attached, Connector, at_rest, key_of, widths
-from mmllm.types import MmllmError
+from mmllm.connectors.base import Attached, Connector, in_out_features, is_noop, module_key
+from mmllm.errors import MmllmError
 
 
 class Branches(nn.Module):
@@ -31,7 +31,7 @@ class Branches(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        self.idle = at_rest(*(pair[1].weight for pair in (self.parallel, self.sequential) if pair is not None))
+        self.idle = is_noop(*(pair[1].weight for pair in (self.parallel, self.sequential) if pair is not None))
 
     def forward(self, x: Tensor, y0: Tensor) -> Tensor:
         """x float[..., in], y0 = W0 x + b0 float[..., out] -> float[..., out], in the dtype of ``y0``."""
@@ -91,9 +91,9 @@ class HydraConnector(Connector):
         """Make the branches of each target layer and add their outputs to the layer's."""
         made = []
         for name, base in self._linears(llm).items():
-            key = key_of(name)
+            key = module_key(name)
             if key not in self.layers:
-                self.layers[key] = Branches(widths(base), *self.ranks, self.scale).to(llm.device)
+                self.layers[key] = Branches(in_out_features(base), *self.ranks, self.scale).to(llm.device)
             made.append(llm.after_linear(name, self._change(self.layers[key])))
         return Attached(made)
 
@@ -120,7 +120,7 @@ class HydraConnector(Connector):
             )
         made = []
         for name, base in self._linears(llm).items():
-            layer = self.layers[key_of(name)]
+            layer = self.layers[module_key(name)]
             assert isinstance(layer, Branches)
             if len(base._forward_hooks) != 1 or base._forward_pre_hooks:
                 raise MmllmError(
@@ -171,7 +171,7 @@ def _plain(base: Any, layer: Branches) -> nn.Module:
     """A frozen layer of the same kind as ``base`` with the branches folded in; GPT-2's keeps its weight transposed."""
     turned = isinstance(base, Conv1D)
     weight, bias = layer.merged(base.weight.T if turned else base.weight, base.bias)
-    plain: Any = Conv1D(base.nf, base.nx) if turned else nn.Linear(*widths(base), bias=bias is not None)
+    plain: Any = Conv1D(base.nf, base.nx) if turned else nn.Linear(*in_out_features(base), bias=bias is not None)
     plain.weight = nn.Parameter((weight.T if turned else weight).to(base.weight).contiguous())
     plain.bias = None if bias is None else nn.Parameter(bias.to(base.weight))
     return plain.requires_grad_(False).eval()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.base import Attached, Connector, Handle
-from mmllm.types import MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 PRIVATE = ("embeddings", "norm", "head")
 """What a branch may have of its own beside its layers."""

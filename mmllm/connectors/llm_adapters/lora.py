@@ -15,8 +15,8 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.base import Attached, Connector, at_rest, key_of
-from mmllm.types import MmllmError
+from mmllm.connectors.base import Attached, Connector, is_noop, module_key
+from mmllm.errors import MmllmError
 
 
 class LowRank(nn.Module):
@@ -35,7 +35,7 @@ class LowRank(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        self.idle = at_rest(self.b.weight)
+        self.idle = is_noop(self.b.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """float[..., in] -> float[..., out], in the dtype of ``x``."""
@@ -79,11 +79,11 @@ class LoraConnector(Connector):
         """Make a pair of weights for each target layer and add its output to the layer's."""
         linears = llm.linears(self.targets)
         for name, base in linears.items():
-            key = key_of(name)
+            key = module_key(name)
             if key not in self.layers:
                 config = self._config_for(base)
                 self.layers[key] = LowRank(base, config)
-        handles = [llm.after_linear(name, _adding(self, self.layers[key_of(name)])) for name in linears]
+        handles = [llm.after_linear(name, _adding(self, self.layers[module_key(name)])) for name in linears]
         return Attached(handles)
 
     def rest(self) -> None:

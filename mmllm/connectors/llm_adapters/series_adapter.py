@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmllm.connectors.base import Attached
 from mmllm.connectors.layers.bottleneck import Bottleneck, BottleneckConnector
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 PLACES = {"houlsby": ("attention", "mlp"), "pfeiffer": ("mlp",)}
 """Style -> sub-layers whose output it changes."""

@@ -10,8 +10,9 @@ from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, perceptron, plane, two
-from mmllm.types import Features, MmllmError
+from mmllm.connectors.base import Connector, as_maps, mlp, pair
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class CAbstractorConnector(Connector):
@@ -36,18 +37,18 @@ class CAbstractorConnector(Connector):
         super().__init__(dim=dim, llm_dim=llm_dim)
         if depth < 1:
             raise MmllmError(f"connector c_abstractor depth: {depth} must be at least 1; without blocks use pool.")
-        self.source_grid = two(source_grid, "connector c_abstractor source_grid")
-        self.grid = two(grid, "connector c_abstractor grid")
+        self.source_grid = pair(source_grid, "connector c_abstractor source_grid")
+        self.grid = pair(grid, "connector c_abstractor grid")
         self.positions = nn.Parameter(torch.empty(self.source_grid[0] * self.source_grid[1], dim))
         nn.init.trunc_normal_(self.positions, std=0.02)
         self.before = regnet_blocks(depth, dim, width)
         self.sample = nn.AdaptiveAvgPool2d(self.grid)
         self.after = regnet_blocks(depth, width, width)
-        self.mlp = perceptron(width, llm_dim, mlp_depth, nn.SiLU)
+        self.mlp = mlp(width, llm_dim, mlp_depth, nn.SiLU)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """rows * cols of the pooled grid (per frame or tile); raises where the encoder's grid is another one."""
-        maps, rows, cols = plane(grid, "c_abstractor")
+        maps, rows, cols = as_maps(grid, "c_abstractor")
         if (rows, cols) != self.source_grid:
             raise MmllmError(
                 f"connector c_abstractor has positions for a grid of {list(self.source_grid)}, but the encoder gives "

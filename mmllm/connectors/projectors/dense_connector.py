@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, perceptron
-from mmllm.types import Features, MmllmError
+from mmllm.connectors.base import Connector, mlp
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class DenseConnector(Connector):
@@ -67,7 +68,7 @@ class DenseConnector(Connector):
         widths = {"dci": 1 + groups, "sci": layers, "sti": 1}
         if mode not in widths:
             raise MmllmError(f"connector dense_connector mode: {mode!r} is unknown; known: {', '.join(widths)}.")
-        self.mlp = perceptron(dim // layers * widths[mode], llm_dim, depth)
+        self.mlp = mlp(dim // layers * widths[mode], llm_dim, depth)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """T of the encoder, and T / pool more for each layer but the last in ``sti``; raises where that is broken."""

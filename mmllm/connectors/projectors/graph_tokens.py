@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, perceptron
+from mmllm.connectors.base import Connector, mlp
 from mmllm.connectors.deep_fusion.graph_adapter import chains
 from mmllm.connectors.layers.graph_disjoint import Nodes, disjoint
 from mmllm.connectors.layers.graph_network import mean_of_senders
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class GraphTokensConnector(Connector):
@@ -74,13 +75,13 @@ class GraphTokensConnector(Connector):
         self.template, self.fanout, self.hops, self.norm = template, tuple(fanout), hops, norm
         if template == "nd":
             self.register_buffer("positions", tree_positions(self.fanout))
-            self.project = perceptron(dim + len(self.get_buffer("positions")), llm_dim, depth)
+            self.project = mlp(dim + len(self.get_buffer("positions")), llm_dim, depth)
         elif template == "ho":
             self.mean = mean_of_senders()
-            self.project = perceptron(dim, llm_dim, depth)
+            self.project = mlp(dim, llm_dim, depth)
         else:
             self.attend = NodeQueries(dim, width, queries, heads, hops)
-            self.project = perceptron(width, llm_dim, depth)
+            self.project = mlp(width, llm_dim, depth)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """The same for every graph."""

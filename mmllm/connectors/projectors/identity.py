@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from mmllm.connectors.base import Connector
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class IdentityConnector(Connector):

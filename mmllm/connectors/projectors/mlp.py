@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, perceptron
+from mmllm.connectors.base import Connector, mlp
 from mmllm.types import Features
 
 
@@ -21,7 +21,7 @@ class MlpConnector(Connector):
     def __init__(self, *, dim: int, llm_dim: int, depth: int = 2, norm: bool = False) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.mlp = perceptron(dim, llm_dim, depth)
+        self.mlp = mlp(dim, llm_dim, depth)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """As many as the encoder's: 576 for 24 x 24 patches."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, plane
-from mmllm.types import Features, MmllmError
+from mmllm.connectors.base import Connector, as_maps
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class PixelShuffleConnector(Connector):
@@ -27,7 +28,7 @@ class PixelShuffleConnector(Connector):
 
     def tokens(self, grid: Sequence[int]) -> int:
         """Patches / factor^2; raises where rows or columns are not whole multiples of the factor."""
-        maps, rows, cols = plane(grid, "pixel_shuffle")
+        maps, rows, cols = as_maps(grid, "pixel_shuffle")
         if rows % self.factor or cols % self.factor:
             raise MmllmError(
                 f"connector pixel_shuffle factor: {self.factor} must divide the encoder's grid of {rows} x {cols}."
@@ -37,7 +38,7 @@ class PixelShuffleConnector(Connector):
     def shuffle(self, features: Features) -> Tensor:
         """float[N, rows * cols, dim] -> float[N, tokens, factor * factor * dim], raster order."""
         tokens = self.tokens(features.grid)
-        _, rows, cols = plane(features.grid, "pixel_shuffle")
+        _, rows, cols = as_maps(features.grid, "pixel_shuffle")
         x = features.concatenated()
         r = self.factor
         blocks = x.reshape(-1, rows // r, r, cols // r, r, x.shape[-1]).transpose(2, 3)

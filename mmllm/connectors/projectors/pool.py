@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, perceptron
-from mmllm.types import Features, MmllmError
+from mmllm.connectors.base import Connector, mlp
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 AXES = {1: "[time]", 2: "[rows, cols]", 3: "[time, rows, cols]"}
 """Number of pooled axes -> how a recipe writes them."""
@@ -55,7 +56,7 @@ class PoolConnector(Connector):
         else:
             self.grid, self.stride = None, _axes(stride, "stride")
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.mlp = perceptron(dim, llm_dim, depth, width=width)
+        self.mlp = mlp(dim, llm_dim, depth, width=width)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """Number of blocks; raises where the grid has other axes, or the blocks of ``grid`` do not come out whole."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.connectors.base import Connector
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class ResamplerConnector(Connector):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.connectors.layers.temporal import Block, in_time
-from mmllm.types import MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, perceptron
+from mmllm.connectors.base import Connector, mlp
 from mmllm.connectors.layers.temporal import Block, earlier, frames_in, frames_of, in_time
 from mmllm.connectors.projectors.semantic_aligner import SemanticAligner, TextVector, words_of
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class TemporalAlignerConnector(Connector):
@@ -83,7 +84,7 @@ class TemporalAlignerConnector(Connector):
         self.input = nn.Linear(dim, width)
         self.encoder = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.mlp = perceptron(width, llm_dim, mlp_depth)
+        self.mlp = mlp(width, llm_dim, mlp_depth)
         learns = foretell != "nothing"
         self.text = TextVector(llm_dim, width) if learns else None
         self.semantic = SemanticAligner(width, semantic_width, heads) if learns and semantic else None

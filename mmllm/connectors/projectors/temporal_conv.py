@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, perceptron
+from mmllm.connectors.base import Connector, mlp
 from mmllm.connectors.projectors.c_abstractor import regnet_blocks
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class TemporalConvConnector(Connector):
@@ -54,7 +55,7 @@ class TemporalConvConnector(Connector):
         self.before = regnet_blocks(depth, dim, channels) if depth else nn.Identity()
         self.sample = nn.Conv3d(channels if depth else dim, channels, self.downsample, self.downsample, padding)
         self.after = regnet_blocks(depth, channels, channels) if depth else nn.Identity()
-        self.mlp = perceptron(channels, llm_dim, mlp_depth)
+        self.mlp = mlp(channels, llm_dim, mlp_depth)
 
     def tokens(self, grid: Sequence[int]) -> int:
         """steps * rows * cols after the convolution; raises where nothing would be left."""

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.resampler import feed_forward
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class WindowResamplerConnector(Connector):

@@ -19,9 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 from mmllm.encoders.audio.loading import load_audio
 from mmllm.encoders.audio.models import recorded
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.audio import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
-from mmllm.types import EncoderPass, Features, MediaError, MmllmError
+from mmllm.types import EncoderPass, Features
 
 Frequencies = Literal["mean", "keep"]
 
@@ -72,9 +73,9 @@ class HfAudioEncoder(Encoder):
         """Transformer blocks of the model."""
         return len(self.audio.blocks)
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """Its blocks; a row is one window."""
-        return Inside(self.audio.blocks, self.dim)
+        return EncoderHookPoints(self.audio.blocks, self.dim)
 
     def read(self, media: str | Path | bytes) -> dict[str, Tensor]:
         """One sound -> ``windows`` float[W, ..., L] for the model, ``samples`` int64[], how many it has."""

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from mmllm.encoders.audio.models import AstModel, AudioModel, WaveModel, WhisperEncoderModel
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from mmllm import hooks
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.graph_files import states_of
-from mmllm.types import MediaError, MmllmError
 
 PAD = -1
 """Stands behind the tokens of a shorter text; no token's number."""

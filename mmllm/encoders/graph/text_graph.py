@@ -17,9 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.graph.states import PAD, TextModel, states_file, states_of_texts, write_tiny_model
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.graph_files import Graph
 from mmllm.processors.graph_store import GraphStore
-from mmllm.types import EncoderPass, Features, MediaError, MmllmError
+from mmllm.types import EncoderPass, Features
 
 LOG = logging.getLogger(__name__)
 

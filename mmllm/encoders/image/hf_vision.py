@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
 from mmllm.encoders.image.vit_base import ImageEncoder, centre, square_canvas
+from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS
-from mmllm.types import MmllmError
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
@@ -100,9 +100,9 @@ class HfVisionEncoder(ImageEncoder):
         output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
         return [output.hidden_states[index] for index in indices]
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """Where connectors take hold of the tower's blocks."""
-        return Inside(blocks_of(self.vision, self.n_blocks), self.dim)
+        return EncoderHookPoints(blocks_of(self.vision, self.n_blocks), self.dim)
 
     @classmethod
     def tiny(cls) -> HfVisionEncoder:

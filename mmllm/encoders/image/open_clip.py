@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS
-from mmllm.types import MmllmError
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
 """Our ``fit`` -> open_clip's ``resize_mode``."""
@@ -92,10 +92,12 @@ class OpenClipEncoder(ImageEncoder):
                 handle.remove()
         return [seen[index] for index in indices]
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """Where connectors take hold of the tower's blocks; they may see the tokens first."""
         own = isinstance(self.visual, VisionTransformer)
-        return Inside(self.blocks, self.dim, batch_first=self.visual.transformer.batch_first if own else True)
+        return EncoderHookPoints(
+            self.blocks, self.dim, batch_first=self.visual.transformer.batch_first if own else True
+        )
 
     @classmethod
     def tiny(cls) -> OpenClipEncoder:

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from mmllm.encoders.base import Encoder
+from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, open_image
-from mmllm.types import EncoderPass, Features, MmllmError
+from mmllm.types import EncoderPass, Features
 
 Fit = Literal["squash", "pad", "crop"]
 """How a picture that is not square meets a model that wants squares.

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.image.hf_vision import load_vision
 from mmllm.encoders.image.open_clip import needs_quick_gelu
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 KINDS = ("language", "image", "audio")
 POSITIONS = (

@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
 from mmllm.encoders.points.backbone import load_backbone
 from mmllm.encoders.points.sampling import farthest_first, filled_up, on_unit_sphere
+from mmllm.errors import MediaError, MmllmError
 from mmllm.hooks import Handle
 from mmllm.processors.points import MAX_BYTES, MAX_POINTS, read_points
-from mmllm.types import EncoderPass, Features, MediaError, MmllmError
+from mmllm.types import EncoderPass, Features
 
 FIXED_POINT = 32767
 """Coordinates of -1..1 travel as int16: a loader's floats would be cast to an encoder's bfloat16, 8 bits of them."""
@@ -136,9 +137,9 @@ class PointsEncoder(Encoder):
 
         return Handle(undo)
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """The blocks of the backbone."""
-        return Inside(self.backbone.blocks, self.dim)
+        return EncoderHookPoints(self.backbone.blocks, self.dim)
 
     def forward(self, **inputs: Tensor) -> Features:
         """``points`` int16[N, P, 3] -> layers of float[N, T, D], token i at the i-th of the farthest points."""

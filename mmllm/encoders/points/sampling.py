@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 
 def on_unit_sphere(points: Tensor) -> Tensor:

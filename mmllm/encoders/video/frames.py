@@ -15,12 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm import registry
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import Inside
+from mmllm.encoders.hook_points import EncoderHookPoints
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.errors import MmllmError
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
 from mmllm.registry import EncoderPart
-from mmllm.types import EncoderPass, Features, MmllmError
+from mmllm.types import EncoderPass, Features
 
 
 class FramesEncoder(Encoder):
@@ -114,7 +115,7 @@ class FramesEncoder(Encoder):
         facts = {"times": inputs["times"].float()}
         return Features(layers, mask, max(grids), grids if len(set(grids)) > 1 else None, facts)
 
-    def inside(self) -> Inside:
+    def inside(self) -> EncoderHookPoints:
         """The image encoder's blocks; their rows are the frames of all clips."""
         return self.image.inside()
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
-from mmllm.types import Message, MmllmError, Sample
+from mmllm.types import Message, Sample
 
 QUESTION_ONLY = "<image>\n{question}"
 SHORT_ANSWER = "<image>\n{question}\nAnswer the question using a single word or phrase."
 
-PART_OF = ": "
+CATEGORY_SEPARATOR = ": "
 """What stands between a kind and a part of it."""
 
 

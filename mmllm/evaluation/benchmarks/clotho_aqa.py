@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
-from mmllm.types import MmllmError
 
 PROMPT = "<audio>\n{question}\nAnswer the question using a single word or phrase."
 VARIANTS = ("majority", "unanimous", "every_answer")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
-from mmllm.types import MmllmError
 
 
 class EasyVqa(Benchmark):

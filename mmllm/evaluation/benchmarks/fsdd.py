@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.datasets.fsdd import QUESTION, TEST_TAKES, chosen, recordings, write_tiny
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
-from mmllm.types import MmllmError
 
 PROMPT = "<audio>\n{question}"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
-from mmllm.types import MmllmError
 
 
 class Mini(Benchmark):

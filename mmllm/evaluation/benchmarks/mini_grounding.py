@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini import Mini
 from mmllm.evaluation.metrics.boxes import Box, box_hit, parse_box
-from mmllm.types import MmllmError
 
 SCALE = 100.0
 

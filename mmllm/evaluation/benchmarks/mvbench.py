@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.datasets.clips import LETTER_ANSWER, clip
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Question
 from mmllm.evaluation.benchmarks.multiple_choice import MultipleChoice
-from mmllm.types import MmllmError
 
 TASKS = {
     "action_sequence": "star/Charades_v1_480",

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from mmllm.datasets.clips import LETTER_ANSWER, clip, mapped
 from mmllm.datasets.nextqa import MAP, number, options, read, write_tiny
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Question
 from mmllm.evaluation.benchmarks.multiple_choice import MultipleChoice
-from mmllm.types import MmllmError
 
 KINDS = {
     "CW": "causal: why",

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 from mmllm.datasets.labelled_nodes import QUESTION, LabelledNodes
 from mmllm.datasets.planetoid import Planetoid
 from mmllm.datasets.text_attributed_graph import TextAttributedGraph, write_tiny
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
-from mmllm.types import MmllmError
 
 PROMPT = "<graph>\n{question}"
 

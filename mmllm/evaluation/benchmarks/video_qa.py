@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.datasets.clips import clip, mapped
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
-from mmllm.types import MmllmError
 
 KINDS = ("what", "who", "how", "when", "where")
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
 from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, vqa_accuracy
-from mmllm.types import MmllmError
 
 
 class VqaV2(Benchmark):

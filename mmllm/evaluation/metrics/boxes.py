@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2: left, top, right, bottom, as fractions of the image's width and height."""

@@ -11,8 +11,8 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
+from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.vqa import normalise
-from mmllm.types import MmllmError
 
 AnlsVariant = Literal["strict", "inclusive"]
 ANLS_VARIANTS: Final[tuple[AnlsVariant, ...]] = get_args(AnlsVariant)

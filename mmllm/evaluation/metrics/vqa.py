@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 Variant = Literal["vqa_official_2021", "vqa_2017", "vqa_lmms", "textvqa_mmf"]
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 LM_SIZE = 100
 FLOORS = {

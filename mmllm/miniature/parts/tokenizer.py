@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from mmllm.errors import MmllmError
 from mmllm.miniature.world.words import every_word
-from mmllm.types import MmllmError
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 CONTEXT = 2048

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmllm.errors import MmllmError
 from mmllm.miniature.tasks.rows import write_rows
-from mmllm.types import MmllmError
 
 WORLDS = {"image": "world", "video": "video", "audio": "sound"}
 """Sense -> folder of its miniature data, beside the one that is written."""

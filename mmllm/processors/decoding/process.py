@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from threading import Semaphore
 from typing import Any
 
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.decoding import worker
 from mmllm.processors.decoding.worker import END, FRAME, LENGTH
-from mmllm.types import MediaError, MmllmError
 
 PIECE = 2**20
 """Most bytes of one read or write."""

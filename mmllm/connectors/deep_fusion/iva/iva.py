@@ -14,7 +14,8 @@ from mmllm.connectors.base import Attached, Connector
 from mmllm.connectors.deep_fusion.iva.layer import IvaLayer
 from mmllm.connectors.deep_fusion.iva.turns import Turns, owners_of, turns_of
 from mmllm.connectors.layers.temporal import Block, earlier, frames_in, frames_of, in_time
-from mmllm.types import Features, MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Features, Pass
 
 
 class IvaConnector(Connector):

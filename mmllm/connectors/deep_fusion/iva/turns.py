@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmllm.types import MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Attached, Connector, key_of
+from mmllm.connectors.base import Attached, Connector, module_key
 from mmllm.connectors.deep_fusion.llama_adapter.tuning import make
 from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import Prompts, VisualPrompts
 from mmllm.connectors.layers.prompt_attention import HeadGate, extra_attention
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class LlamaAdapterConnector(Connector):
@@ -106,13 +107,13 @@ class LlamaAdapterConnector(Connector):
         if not self.prompts:
             self.prompts.update({i: Prompts(self.n_prompts, llm.hidden_dim) for i in late})
             self.gates.update({i: HeadGate(llm.heads, self.start) for i in late})
-            self.tuning.update({key_of(name): layer() for name, layer in tuned.items()})
+            self.tuning.update({module_key(name): layer() for name, layer in tuned.items()})
             if self.dim:
                 gates = {str(i): HeadGate(llm.heads, self.start) for i in range(self.early)}
                 self.visual = VisualPrompts(self.dim, llm.hidden_dim, self.cells, self.depth, gates)
         handles = [llm.extend_attention(int(i), self._reading(llm, i)) for i in late]
         handles += [llm.extend_attention(i, self._seeing(llm, i)) for i in range(self.early)]
-        handles += [llm.after_linear(name, self._tuned(key_of(name))) for name in tuned]
+        handles += [llm.after_linear(name, self._tuned(module_key(name))) for name in tuned]
         return Attached(handles)
 
     def route(self, flow: Any, memory: tuple[Tensor, ...] | None = None) -> None:

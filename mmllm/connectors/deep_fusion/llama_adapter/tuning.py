@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import widths
-from mmllm.types import MmllmError
+from mmllm.connectors.base import in_out_features
+from mmllm.errors import MmllmError
 
 KINDS = ("bias", "scale", "norm")
 """Words of ``tuning:``."""
@@ -56,7 +56,7 @@ def make(llm: Any, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]
     made: dict[str, Callable[[], ScaleAndBias]] = {}
     scale, bias = "scale" in kinds, "bias" in kinds
     if scale or bias:
-        made |= {name: _after(widths(linear)[1], scale, bias) for name, linear in llm.linears().items()}
+        made |= {name: _after(in_out_features(linear)[1], scale, bias) for name, linear in llm.linears().items()}
     if "norm" in kinds:
         for name, norm in norms(llm).items():
             made[name] = _after(len(norm.weight), True, any(key == "bias" for key, _ in norm.named_parameters()))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import perceptron
+from mmllm.connectors.base import mlp
 from mmllm.connectors.layers.prompt_attention import HeadGate
 from mmllm.types import Features
 
@@ -31,7 +31,7 @@ class VisualPrompts(nn.Module):
     def __init__(self, dim: int, width: int, cells: int, depth: int, gates: dict[str, HeadGate]) -> None:
         super().__init__()
         self.cells = cells
-        self.project = nn.Sequential(nn.LayerNorm(dim), perceptron(dim, width, depth), nn.LayerNorm(width))
+        self.project = nn.Sequential(nn.LayerNorm(dim), mlp(dim, width, depth), nn.LayerNorm(width))
         self.gates = nn.ModuleDict(gates)
 
     def forward(self, features: Features) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm import hooks
-from mmllm.connectors.base import Connector, Handle, perceptron
+from mmllm.connectors.base import Connector, Handle, mlp
 from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
 from mmllm.connectors.encoder_adapters.any2point.views import Views, rotations, views_of
-from mmllm.types import Features, MmllmError
+from mmllm.errors import MmllmError
+from mmllm.types import Features
 
 
 class Any2PointConnector(Connector):
@@ -70,9 +71,9 @@ class Any2PointConnector(Connector):
         self.together: _Guide | None = None
         self.norms = nn.ModuleList()
         self.head_norm = nn.LayerNorm(2 * dim)
-        self.head = perceptron(2 * dim, llm_dim, 2)
+        self.head = mlp(2 * dim, llm_dim, 2)
         self.patch_norm = nn.LayerNorm(dim) if patches else None
-        self.patch_head = perceptron(dim, llm_dim, 2) if patches else None
+        self.patch_head = mlp(dim, llm_dim, 2) if patches else None
         self._views: Views | None = None
 
     def tokens(self, grid: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 
 class PointTokenizer(nn.Module):

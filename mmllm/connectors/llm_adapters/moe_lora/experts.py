@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import at_rest
+from mmllm.connectors.base import is_noop
 
 ALIGNMENT = 4
 """Widths that grouped products accept on every device are multiples of 16 bytes: of 4 float32 numbers."""
@@ -38,7 +38,7 @@ class Experts(nn.Module):
 
     def rest(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        self.idle = at_rest(self.b)
+        self.idle = is_noop(self.b)
 
     def forward(
         self,

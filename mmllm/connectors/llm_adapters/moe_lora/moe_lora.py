@@ -12,12 +12,13 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.base import Attached, Connector, key_of, widths
+from mmllm.connectors.base import Attached, Connector, in_out_features, module_key
 from mmllm.connectors.llm_adapters.lora import LowRank
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.routing import Router, Routing, experts_per_block
-from mmllm.connectors.llm_adapters.moe_lora.stats import Tally
-from mmllm.types import MmllmError, Pass
+from mmllm.connectors.llm_adapters.moe_lora.stats import RouterStats
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 
 class MoeLoraConnector(Connector):
@@ -72,7 +73,7 @@ class MoeLoraConnector(Connector):
             top_k: experts per token; 0: all of them, weighted.
             renormalise: the weights of the chosen experts sum to 1.
             temperature: divides the routers' logits (not those of the supervision).
-            balance: how the load balance is normalised, see ``Tally``; the same weight means different things.
+            balance: how the load balance is normalised, see ``RouterStats``; the same weight means different things.
             balance_weight: of the balance in the loss.
             supervised: data key -> expert its tokens should choose (-1: none); all data keys of the stage.
             supervision_weight: of the cross entropy that teaches it.
@@ -104,7 +105,7 @@ class MoeLoraConnector(Connector):
         self.supervised, self.supervision_weight = dict(supervised or {}), supervision_weight
         self.attention_rank = attention
         self.routers, self.experts, self.attention = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        self.tally: Tally | None = None
+        self.tally: RouterStats | None = None
         self._routings: dict[str, Routing] = {}
         self._busy = self._learning = True
 
@@ -112,24 +113,26 @@ class MoeLoraConnector(Connector):
         """Make the weights for each block's layers and put their updates behind them."""
         counts = experts_per_block(self.n_experts, self.experts_mean, llm.n_blocks)
         self._check(counts)
-        self.tally = Tally(counts, self.balance, self.balance_weight, self.supervised, self.supervision_weight)
+        self.tally = RouterStats(counts, self.balance, self.balance_weight, self.supervised, self.supervision_weight)
         handles: list[Any] = []
         for block, count in enumerate(counts):
             linears = llm.block_linears(block)
             if self.per_router == "block":
                 first = next(iter(linears["mlp"].values()))
-                router = self._router(str(block), widths(first)[0], count)
+                router = self._router(str(block), in_out_features(first)[0], count)
                 handles.append(llm.before_mlp(block, self._reading(router, block)))
             for name, base in self._targets(llm, linears).items():
-                key = key_of(name)
-                router = str(block) if self.per_router == "block" else self._router(key, widths(base)[0], count)
+                key = module_key(name)
+                router = (
+                    str(block) if self.per_router == "block" else self._router(key, in_out_features(base)[0], count)
+                )
                 if key not in self.experts:
-                    self.experts[key] = Experts(*widths(base), count, self.rank, self.alpha, self.dropout)
+                    self.experts[key] = Experts(*in_out_features(base), count, self.rank, self.alpha, self.dropout)
                 handles.append(llm.after_linear(name, self._adding(key, router, block)))
             for name, base in linears["attention"].items() if self.attention_rank else ():
-                if key_of(name) not in self.attention:
-                    self.attention[key_of(name)] = LowRank(base, self._plain(base))
-                handles.append(llm.after_linear(name, self._adding_plain(key_of(name))))
+                if module_key(name) not in self.attention:
+                    self.attention[module_key(name)] = LowRank(base, self._plain(base))
+                handles.append(llm.after_linear(name, self._adding_plain(module_key(name))))
         return Attached(handles)
 
     def _check(self, counts: list[int]) -> None:
@@ -243,7 +246,7 @@ class MoeLoraConnector(Connector):
         return self.tally.loss() if self.tally is not None and self._learning else None
 
     def report(self) -> dict[str, Any] | None:
-        """Expert usage since the last call, see ``Tally.report``."""
+        """Expert usage since the last call, see ``RouterStats.report``."""
         return None if self.tally is None else self.tally.report()
 
     @classmethod

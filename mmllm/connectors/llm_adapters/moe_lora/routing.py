@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 ALLOCATIONS = {
     "uniform": (5, 5, 5, 5),

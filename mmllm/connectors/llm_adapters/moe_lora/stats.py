@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmllm.connectors.llm_adapters.moe_lora.routing import Routing
-from mmllm.types import MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 TEXT = "text"
 """Modality of positions that no encoder's tokens fill."""
 
 
-class Tally:
+class RouterStats:
     """Counts of one pass after the other. A recomputation in the backward pass changes nothing.
 
     With J experts, f_j the fraction of tokens sent to expert j (sums to k) and P_j its mean probability, over tokens

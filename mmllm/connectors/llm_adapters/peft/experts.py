@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.llm_adapters.peft.layers import Tuned
-from mmllm.types import MmllmError
+from mmllm.connectors.llm_adapters.peft.layers import Tuner
+from mmllm.errors import MmllmError
 
 PREFIX = "base_model.model."
 """What peft writes before a layer's name in the LLM."""
@@ -46,7 +46,7 @@ class Experts:
     """Name in the LLM -> frozen layer, of every layer they work on."""
 
 
-class TunedExperts(Tuned):
+class TunerExperts(Tuner):
     """peft's LoRA layer with E trained LoRAs. None of their weights learns: they are buffers, whole on every rank."""
 
     def __init__(self, base: nn.Module, experts: Sequence[Expert], name: str) -> None:
@@ -69,7 +69,7 @@ class TunedExperts(Tuned):
         return None
 
 
-class TunedArrow(TunedExperts):
+class TunerArrow(TunerExperts):
     """Arrow (Ostapenko et al. 2024, arXiv:2405.11157), by peft: per token, a softmax over the best of E LoRAs.
 
     ``y + sum_e c_e scaling_e B_e A_e x``, ``c = softmax(top_k |x . v_e| / temperature)``, ``v_e`` the first right
@@ -77,7 +77,7 @@ class TunedArrow(TunedExperts):
     """
 
     def __init__(self, base: nn.Module, experts: Sequence[Expert], name: str, top_k: int, temperature: float) -> None:
-        """As in :class:`TunedExperts`; ``top_k`` experts per token."""
+        """As in :class:`TunerExperts`; ``top_k`` experts per token."""
         super().__init__(base, experts, name)
         arrow = ArrowConfig(top_k=top_k, router_temperature=temperature, rng_seed=0)
         arrow.task_adapter_names, arrow.gks_adapter_names = list(self.names), []
@@ -96,7 +96,7 @@ class TunedArrow(TunedExperts):
         arrow.build_prototypes(self.tuner.lora_A, self.tuner.lora_B)
 
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """As in ``Tuned``."""
+        """As in ``Tuner``."""
         return super().forward(x.contiguous(), output)
 
 

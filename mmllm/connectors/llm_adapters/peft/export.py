@@ -10,9 +10,9 @@ from pathlib import Path
 from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.lora import LoraConnector, LowRank
 from mmllm.connectors.llm_adapters.peft.experts import write_adapter
-from mmllm.connectors.llm_adapters.peft.layers import NAME, TunedLora
+from mmllm.connectors.llm_adapters.peft.layers import NAME, TunerLora
 from mmllm.connectors.llm_adapters.peft.peft import PeftConnector
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 
 def export(connector: Connector, folder: str | Path) -> None:
@@ -32,7 +32,7 @@ def export(connector: Connector, folder: str | Path) -> None:
         found = connector.options
         words = {"r": found["rank"], "lora_alpha": found["alpha"], "use_rslora": found["rslora"]}
         for key, layer in connector.layers.items():
-            assert isinstance(layer, TunedLora)
+            assert isinstance(layer, TunerLora)
             layers[key.replace("-", ".")] = (layer.tuner.lora_A[NAME].weight, layer.tuner.lora_B[NAME].weight)
     else:
         raise MmllmError("export: only lora, and peft with method lora, can be written as a LoRA of peft.")

@@ -17,13 +17,14 @@ from peft.tuners.poly.layer import Linear as PolyLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.types import MmllmError, Pass
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 NAME = "default"
 """peft's name of the one adapter in each layer."""
 
 
-class Given:
+class FrozenLinear:
     """Stands where peft expects the frozen layer: gives the output it is handed, or its input; and the weights."""
 
     def __init__(self, base: nn.Module) -> None:
@@ -44,7 +45,7 @@ class Given:
         return self._base.bias
 
 
-class Tuned(nn.Module):
+class Tuner(nn.Module):
     """One tuner layer of peft beside its frozen layer; weights in float32 whatever the LLM computes in."""
 
     def __init__(self, tuner: Any, base: nn.Module) -> None:
@@ -52,7 +53,7 @@ class Tuned(nn.Module):
         super().__init__()
         self.tuner: Any
         del tuner.base_layer
-        tuner.base_layer = Given(base)
+        tuner.base_layer = FrozenLinear(base)
         self.tuner = tuner.float()
         self.idle = False
 
@@ -73,7 +74,7 @@ class Tuned(nn.Module):
         return changed
 
 
-class TunedLora(Tuned):
+class TunerLora(Tuner):
     """LoRA: ``y + scaling * B A x`` (Hu et al. 2021, arXiv:2106.09685)."""
 
     def __init__(self, base: nn.Module, words: dict[str, Any]) -> None:
@@ -86,7 +87,7 @@ class TunedLora(Tuned):
         return not bool(self.tuner.lora_B[NAME].weight.any())
 
 
-class TunedDora(TunedLora):
+class TunerDora(TunerLora):
     """DoRA: ``m (W0 x + scaling * B A x) / |W0 + scaling * B A|`` + bias (Liu et al. 2024, arXiv:2402.09353).
 
     It reads the frozen weight in every pass. It may: under ZeRO-3 the hook runs before the weight is let go again.
@@ -99,7 +100,7 @@ class TunedDora(TunedLora):
             )
         # the norm at the start in float32, as it is computed later: else a bfloat16 LLM would not start unchanged
         super().__init__(_float32(base), {**words, "use_dora": True})
-        self.tuner.base_layer = Given(base)
+        self.tuner.base_layer = FrozenLinear(base)
 
     def neutral(self) -> bool:
         """B is zero and the magnitudes are the norms of the frozen weight."""
@@ -112,7 +113,7 @@ class TunedDora(TunedLora):
         return torch.equal(magnitude.weight, magnitude.get_weight_norm(weight.float(), 0.0, 0.0))
 
 
-class TunedIA3(Tuned):
+class TunerIA3(Tuner):
     """(IA)^3: learned factors on a layer's output, or on its input where it is feed-forward (Liu et al. 2022,
     arXiv:2205.05638)."""
 
@@ -130,7 +131,7 @@ class TunedIA3(Tuned):
         return changed
 
 
-class TunedPoly(Tuned):
+class TunerPoly(Tuner):
     """Poly (Ponti et al. 2022, arXiv:2202.13914); with ``splits`` > 1 MHR (Caccia et al. 2022, arXiv:2211.03831).
 
     ``y + x A B / rank``, A and B mixed separately of the skills' by the row of the task in a learned table.
@@ -152,8 +153,8 @@ class TunedPoly(Tuned):
         """B is zero."""
         return not bool(self.tuner.poly_lora_B[NAME].any())
 
-    def forward(self, x: Tensor, output: Tensor, rows: Rows | None = None) -> Tensor:
-        """As in :class:`Tuned`; ``rows`` says which positions belong to which conversation, and its task."""
+    def forward(self, x: Tensor, output: Tensor, rows: RowGroups | None = None) -> Tensor:
+        """As in :class:`Tuner`; ``rows`` says which positions belong to which conversation, and its task."""
         assert rows is not None
         apart = rows.apart(x)
         none = apart.new_zeros(*apart.shape[:2], self.width, dtype=torch.float32)
@@ -161,7 +162,7 @@ class TunedPoly(Tuned):
         return output + rows.together(delta, output)
 
 
-class Rows:
+class RowGroups:
     """Conversations of one pass as rows of their own, padded on the right: peft's Poly wants one task per row."""
 
     def __init__(self, flow: Pass, tasks: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmllm.types import MmllmError
+from mmllm.errors import MmllmError
 
 LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "rslora": False, "targets": "all-linear"}
 POLY = {"rank": 8, "tasks": None, "default_task": None, "skills": 4, "targets": "all-linear"}

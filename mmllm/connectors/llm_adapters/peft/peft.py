@@ -16,12 +16,13 @@ from peft.utils.constants import (
 )
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector, Handle, key_of
-from mmllm.connectors.llm_adapters.peft.experts import Experts, TunedArrow, read_adapters
-from mmllm.connectors.llm_adapters.peft.layers import Rows, Tuned, TunedDora, TunedIA3, TunedLora, TunedPoly
+from mmllm.connectors.base import Attached, Connector, Handle, module_key
+from mmllm.connectors.llm_adapters.peft.experts import Experts, TunerArrow, read_adapters
+from mmllm.connectors.llm_adapters.peft.layers import RowGroups, Tuner, TunerDora, TunerIA3, TunerLora, TunerPoly
 from mmllm.connectors.llm_adapters.peft.options import ARGUMENTS, family_layers, options
-from mmllm.connectors.llm_adapters.peft.xlora import Router, TunedXLora
-from mmllm.types import MmllmError, Pass
+from mmllm.connectors.llm_adapters.peft.xlora import Router, TunerXLora
+from mmllm.errors import MmllmError
+from mmllm.types import Pass
 
 EXPERTS = ("arrow", "xlora")
 """Methods that weigh LoRAs which were trained before."""
@@ -94,7 +95,7 @@ class PeftConnector(Connector):
         self.identity_at_start = method not in EXPERTS
         self.layers = nn.ModuleDict()
         self.router: Router | None = None
-        self.rows: Rows | None = None
+        self.rows: RowGroups | None = None
 
     def attach(self, llm: Any) -> Attached:
         """Make peft's layer for each target layer and let it change that layer's output (or input)."""
@@ -106,7 +107,7 @@ class PeftConnector(Connector):
             self.router = self.router or Router(llm, len(linears), self.options)
             made.append(self.router.attach(llm))
         for number, (name, base) in enumerate(linears.items()):
-            key = key_of(name)
+            key = module_key(name)
             if key not in self.layers:
                 layer = self._routed(name, base, number, experts) if experts else self._layer(name, base, feedforward)
                 self.layers[key] = layer.to(llm.device)
@@ -124,12 +125,12 @@ class PeftConnector(Connector):
             return
         # in training one token alone is what a rank without a sample runs on: it has no label, so any task will do
         empty = self.training and flow.sequence_ids.numel() == 1
-        self.rows = Rows(flow, [0] if empty else [self._task(source) for source in flow.sources])
+        self.rows = RowGroups(flow, [0] if empty else [self._task(source) for source in flow.sources])
 
     def rest(self) -> None:
         """Find out which layers may be skipped; to be called whenever weights were loaded or (un)frozen."""
         for layer in self.layers.values():
-            assert isinstance(layer, Tuned)
+            assert isinstance(layer, Tuner)
             layer.rest()
 
     def _linears(self, llm: Any) -> dict[str, nn.Module]:
@@ -157,22 +158,22 @@ class PeftConnector(Connector):
         words = {"r": found["rank"], "lora_alpha": found["alpha"], "lora_dropout": found["dropout"]}
         return {**words, "use_rslora": found["rslora"]}
 
-    def _layer(self, name: str, base: nn.Module, feedforward: set[str]) -> Tuned:
+    def _layer(self, name: str, base: nn.Module, feedforward: set[str]) -> Tuner:
         if self.method == "lora":
-            return TunedLora(base, self._words())
+            return TunerLora(base, self._words())
         if self.method == "dora":
-            return TunedDora(base, self._words())
+            return TunerDora(base, self._words())
         if self.method == "ia3":
-            return TunedIA3(base, name in feedforward)
+            return TunerIA3(base, name in feedforward)
         found = self.options
         splits = found["splits"] if self.method == "mhr" else 1
-        return TunedPoly(base, name, found["rank"], len(found["tasks"]), found["skills"], splits)
+        return TunerPoly(base, name, found["rank"], len(found["tasks"]), found["skills"], splits)
 
-    def _routed(self, name: str, base: nn.Module, number: int, experts: Experts) -> Tuned:
+    def _routed(self, name: str, base: nn.Module, number: int, experts: Experts) -> Tuner:
         if self.method == "arrow":
-            return TunedArrow(base, experts.experts, name, self.options["top_k"], self.options["temperature"])
+            return TunerArrow(base, experts.experts, name, self.options["top_k"], self.options["temperature"])
         assert self.router is not None
-        return TunedXLora(base, experts.experts, name, number, self.router.config)
+        return TunerXLora(base, experts.experts, name, number, self.router.config)
 
     def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> Handle:
         def change_input(x: Tensor) -> Tensor:
@@ -188,9 +189,9 @@ class PeftConnector(Connector):
         def change(x: Tensor, output: Tensor) -> Tensor:
             if layer.idle:
                 return output
-            if isinstance(layer, TunedPoly):
+            if isinstance(layer, TunerPoly):
                 return self.choose(layer(x, output, self.rows), output)
-            if isinstance(layer, TunedXLora) and self.router is not None:
+            if isinstance(layer, TunerXLora) and self.router is not None:
                 return self.choose(layer(x, output, self.router.scalings), output)
             return self.choose(layer(x, output), output)
 

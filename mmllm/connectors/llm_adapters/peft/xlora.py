@@ -18,10 +18,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from mmllm.connectors.base import Attached
-from mmllm.connectors.llm_adapters.peft.experts import Expert, TunedExperts
+from mmllm.connectors.llm_adapters.peft.experts import Expert, TunerExperts
 
 
-class TunedXLora(TunedExperts):
+class TunerXLora(TunerExperts):
     """X-LoRA (Buehler 2024, arXiv:2402.07148): ``y + sum_e c_e scaling_e B_e A_e x``, by a classifier."""
 
     def __init__(self, base: nn.Module, experts: Sequence[Expert], name: str, number: int, config: XLoraConfig) -> None:
@@ -78,7 +78,7 @@ class Router(nn.Module):
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             cache, shadow = kwargs.get("past_key_values"), shadows.pop()
             if cache is not None and shadow is not None and _shadow(cache, self) is None:
-                cache.layers.append(Beside(shadow, self))
+                cache.layers.append(ExtraCache(shadow, self))
 
         made = [
             llm.decoder.register_forward_pre_hook(first, with_kwargs=True),
@@ -87,7 +87,7 @@ class Router(nn.Module):
         return Attached(made)
 
 
-class Beside(DynamicLayer):
+class ExtraCache(DynamicLayer):
     """A last layer of a cache that holds another cache, so that rows which finish leave both."""
 
     def __init__(self, shadow: DynamicCache, owner: Router) -> None:
@@ -101,5 +101,5 @@ class Beside(DynamicLayer):
 
 def _shadow(cache: DynamicCache, owner: Router) -> DynamicCache | None:
     """The cache of the passes without adapters that ``owner`` keeps in ``cache``."""
-    found = [layer.shadow for layer in cache.layers if isinstance(layer, Beside) and layer.owner is owner]
+    found = [layer.shadow for layer in cache.layers if isinstance(layer, ExtraCache) and layer.owner is owner]
     return found[0] if found else None

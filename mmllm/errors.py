@@ -1,0 +1,32 @@
+"""The one error tree: everything the user can mend is an MmllmError with one sentence."""
+
+
+class MmllmError(Exception):
+    """Anything the user can mend: one sentence that says what, where, what is known and what to do. Exit code 2."""
+
+
+class RecipeError(MmllmError):
+    """A recipe that cannot be run: names file, line, path in the YAML, what was found and what is known."""
+
+
+class SampleError(MmllmError):
+    """One sample that cannot be used (missing file, broken image, no label, too long); counted against ``max_bad``."""
+
+
+class TooLongError(SampleError):
+    """A sample with more tokens than the context, or none left for an answer; the server's clients are told by code."""
+
+
+class UnreadableError(SampleError):
+    """A sample with a media item that cannot be read; ``key`` is its encoder's, for the server's clients."""
+
+    key: str = ""
+    """Set after it is made: an error keeps one argument, so that it travels between processes."""
+
+
+class CheckpointError(MmllmError):
+    """A run folder or checkpoint that is missing, damaged or made for other frozen parts."""
+
+
+class MediaError(MmllmError):
+    """A media item that cannot be read or is over a limit."""
