@@ -1,1 +1,1 @@
-"""Tests; shared tiny parts are in ``tests.parts``."""
+"""Tests: a folder for each kind; what they share is in ``tests.support``."""

@@ -1,0 +1,1 @@
+"""The chat page: in Streamlit's AppTest and in a real Chromium."""

@@ -1,0 +1,1 @@
+"""What every part of the registry keeps, walked through its ``tiny()``."""

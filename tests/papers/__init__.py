@@ -1,0 +1,1 @@
+"""Methods against their papers' equations, stated again in plain torch."""

@@ -1,0 +1,317 @@
+"""``any2point``: its equations in plain torch, the three faults it mends, and its contract inside the encoder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmllm.batches.collate import collate
+from mmllm.batches.sample import encode
+from mmllm.connectors.encoder_adapters.any2point.any2point import Any2PointConnector
+from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
+from mmllm.connectors.encoder_adapters.any2point.views import (
+    groups,
+    interpolated,
+    projected,
+    rotations,
+    views_of,
+    voxels,
+)
+from mmllm.datasets.modelnet import ModelNet, write_tiny
+from mmllm.encoders.points.points import PointsEncoder
+from mmllm.errors import MmllmError
+from mmllm.messages.tokenize import Prompter
+from mmllm.model.build import build
+from mmllm.model.model import MultimodalLM
+from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
+from mmllm.types import Batch, Message, Sample
+from tests.support.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer
+from tests.unit.encoders.image.test_open_clip import folder as open_clip_folder
+
+LLM = SimpleNamespace(dim=24)
+
+
+def placed(**words: Any) -> tuple[PointsEncoder, Any2PointConnector]:
+    """The tiny encoder with the connector inside; all weights random, the adapters' zeros too."""
+    encoder = PointsEncoder.tiny()
+    torch.manual_seed(1)
+    connector = Any2PointConnector.tiny(16, LLM) if not words else Any2PointConnector(dim=16, llm_dim=24, **words)
+    connector.adapt({"points": encoder})
+    encoder.guests.append(connector)
+    for parameter in connector.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return encoder, connector
+
+
+def clouds(encoder: PointsEncoder, n: int = 3) -> dict[str, Tensor]:
+    return encoder.collate([encoder.read(media) for media in encoder.tiny_media()[:n]])
+
+
+def test_positions_are_interpolated_between_two_neighbours() -> None:
+    """At whole numbers the table itself (the authors' weights are both 0 there), else a mixture."""
+    table = torch.randn(8, 5)
+    places = torch.tensor([0.0, 3.0, 3.25, 7.0])[:, None]
+    expected = torch.stack([table[0], table[3], 0.75 * table[3] + 0.25 * table[4], table[7]])
+    torch.testing.assert_close(interpolated(table, places), expected)
+    plane = torch.randn(3, 4, 5)
+    found = interpolated(plane, torch.tensor([[2.0, 3.0], [0.5, 1.25]]))
+    mixed = 0.5 * (0.75 * plane[0, 1] + 0.25 * plane[0, 2]) + 0.5 * (0.75 * plane[1, 1] + 0.25 * plane[1, 2])
+    torch.testing.assert_close(found, torch.stack([plane[2, 3], mixed]))
+    assert torch.allclose(interpolated(torch.ones(8, 5), torch.rand(100, 1) * 7), torch.ones(100, 5))
+
+
+def test_every_item_uses_the_whole_table_whatever_its_neighbours() -> None:
+    """The range is the item's own with its minimum subtracted, and the farthest token is last, not first again."""
+    generator = torch.Generator().manual_seed(2)
+    small = torch.randn(1, 6, 3, generator=generator) * 0.1 + 5
+    large = torch.randn(1, 6, 3, generator=generator) * 9
+    for sizes in ((77,), (8, 6)):
+        both = projected(torch.cat([small, large]), rotations(4), sizes)
+        torch.testing.assert_close(both[:1], projected(small, rotations(4), sizes), rtol=1e-4, atol=1e-4)
+        assert both.shape == (2, 4, 6, len(sizes))
+        for axis, size in enumerate(sizes):
+            assert (both[..., axis].amin(dim=2) == 0).all() and torch.allclose(
+                both[..., axis].amax(dim=2), torch.tensor(size - 1.0)
+            )
+    assert (projected(torch.zeros(1, 6, 3), rotations(4), (77,)) == 0).all()
+
+
+def test_views_are_rotations_that_differ() -> None:
+    turns = rotations(6)
+    assert torch.allclose(turns @ turns.transpose(1, 2), torch.eye(3).expand(6, 3, 3), atol=1e-6)
+    assert torch.allclose(torch.linalg.det(turns), torch.ones(6), atol=1e-6) and torch.equal(turns[0], torch.eye(3))
+    axes = turns[:, 0]
+    assert (axes @ axes.T - torch.eye(6)).max() < 0.99
+
+
+def test_groups_and_voxels() -> None:
+    places = torch.tensor([0.0, 1.9, 2.0, 3.0])[None, None, :, None]
+    same = groups(places, 2)[0, 0]
+    assert same.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    centres = torch.tensor([[[-1.0, -1, -1], [-0.1, -0.1, -0.1], [1, 1, 1], [0.9, 0.9, 0.1]]])
+    assert voxels(centres, 2)[0, 0].int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def plain_tokens(tokenizer: PointTokenizer, points: Tensor) -> Tensor:
+    """The tokenizer for one cloud float[P, 3] in loops: halve, gather, weight by waves, MLP, largest plus mean."""
+    x = tokenizer.start(points)
+    for stage in tokenizer.stages:
+        half, rows = len(points) // 2, []
+        order = [(points - points[c]).norm(dim=1).argsort()[: tokenizer.neighbours] for c in range(half)]
+        offsets = torch.stack([points[index] - points[c] for c, index in enumerate(order)])
+        spread = offsets.norm(dim=-1).mean()
+        for c, index in enumerate(order):
+            rates = math.pi / 4 * 8 ** torch.linspace(0, 1, -(-stage.dim // 6))
+            angles = (offsets[c] / spread)[:, :, None] * rates
+            waves = torch.cat([angles.cos(), angles.sin()], dim=-1).transpose(1, 2).flatten(1)[:, : stage.dim]
+            group = (torch.cat([x[c].expand(len(index), -1), x[index]], dim=1) + waves) * waves
+            group = group + stage.mlp(group)
+            rows.append(group.max(dim=0).values + group.mean(dim=0))
+        x, points = torch.stack(rows), points[:half]
+    return tokenizer.out(tokenizer.norm(x))
+
+
+@torch.no_grad()
+def test_equals_the_papers_equations() -> None:
+    """The whole pass in plain torch: tokens, positions, 0.3 Adapter(FFN), guided aggregation, head."""
+    encoder, connector = placed(width=6, neighbours=4, views=2, adapter=4, inner=4, span=2, cells=2, patches=2)
+    generator = torch.Generator().manual_seed(
+        4
+    )  # no two distances equal: which neighbour comes first is then no matter
+    inputs = encoder.collate([encoder.read(torch.randn(50, 3, generator=generator)) for _ in range(3)])
+    found = connector(encoder(**inputs))
+    for n in range(3):
+        cloud = inputs["points"][n].float() / 32767
+        tokens = plain_tokens(connector.tokenizer, cloud)
+        views = views_of(cloud[None, :8], encoder.positions, rotations(2), span=2, cells=2)
+        x = torch.cat([connector.first.weight, tokens])
+        for block, adapter, norm in zip(encoder.backbone.blocks, connector.adapters, connector.norms, strict=True):
+            x = x + torch.cat([torch.zeros(1, 16), views.positions[0]])
+            normed = block.ln_1(x)[None]
+            x = x + block.attn(normed, normed, normed, need_weights=False)[0][0]
+            f = block.mlp(block.ln_2(x))
+            x = x + f + 0.3 * adapter.up(functional.gelu(adapter.down(f)))
+            query, key, value = connector.together.to_heads(x[1:]).chunk(3, dim=1)
+            us = []
+            for same in (*views.together[0], views.near[0, 0]):
+                u = torch.zeros(8, 4)
+                for t in range(8):
+                    members = same[t].nonzero().flatten()
+                    u[t] = (query[t] @ key[members].T / 2).softmax(0) @ value[members]
+                u = torch.stack([u[same[t]].mean(0) for t in range(8)])
+                us.append(functional.gelu(norm(connector.together.out(u))))
+            agree = torch.stack([(1 + functional.cosine_similarity(u, us[-1])) / 2 + 1e-6 for u in us[:-1]])
+            weights = agree / agree.sum(0)
+            guided = sum(w[:, None] * u for w, u in zip(weights, us[:-1], strict=True))
+            x = x + torch.cat([torch.zeros(1, 16), 0.3 * guided])
+        whole = connector.head(connector.head_norm(torch.cat([x[1:].amax(0), x[0]])))
+        spread = connector.patch_head(connector.patch_norm(x[1:3]))
+        torch.testing.assert_close(found[n], torch.cat([whole[None], spread]), rtol=1e-5, atol=1e-5)
+
+
+def test_neighbours_in_the_batch_change_nothing() -> None:
+    encoder, connector = placed()
+    together = connector(encoder(**clouds(encoder)))
+    alone = connector(encoder(**clouds(encoder, 1)))
+    torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_removal_restores_the_encoder_bit_for_bit() -> None:
+    encoder, other = PointsEncoder.tiny(), PointsEncoder.tiny()
+    inputs = clouds(encoder)
+    before = encoder(**inputs).concatenated()
+    connector = Any2PointConnector.tiny(16, LLM)
+    handle = connector.adapt({"points": encoder})
+    encoder.guests.append(connector)
+    assert not torch.equal(encoder(**inputs).concatenated(), before)
+    assert torch.equal(other(**inputs).concatenated(), before)  # works on the instance, not on the class
+    handle.remove()
+    encoder.guests.clear()
+    after = encoder(**inputs)
+    assert torch.equal(after.concatenated(), before) and after.facts["prefix"].shape[1] == 0
+
+
+def test_what_is_left_out_has_no_weights() -> None:
+    """The arms of the comparison: no positions, no adapters, no aggregation; the tokenizer alone is layer 0."""
+    encoder, connector = placed(width=6, positions=False, adapter=0, guided=0.0)
+    names = {name.split(".")[0] for name, _ in connector.named_parameters()}
+    assert names == {"tokenizer", "first", "head_norm", "head"}
+    encoder.layers = (0,)
+    inputs = clouds(encoder, 1)
+    tokens = connector.tokenizer(inputs["points"].float() / 32767)
+    assert torch.equal(encoder(**inputs).layers[0], tokens)
+
+
+def test_half_precision_encoders_keep_the_connector_in_float32() -> None:
+    encoder, connector = placed()
+    full = connector(encoder(**clouds(encoder)))
+    encoder.to(torch.bfloat16)
+    features = encoder(**clouds(encoder))
+    assert features.concatenated().dtype == torch.bfloat16
+    layers = {key: value.float() for key, value in features.layers.items()}  # as the assembly hands them on
+    half = connector(replace(features, layers=layers))
+    assert half.dtype == torch.float32
+    assert functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.98
+
+
+def assembly_with_points() -> MultimodalLM:
+    """A tiny Llama and the tiny encoder with any2point."""
+    llm = tiny_llm()
+    encoder = PointsEncoder.tiny()
+    connector = Any2PointConnector.tiny(encoder.dim, llm)
+    connector.inside = ("points",)
+    assembly = MultimodalLM(llm, {"points": encoder}, {"points": connector}, {"points": "points"})
+    return assembly.requires_grad_(False).eval()
+
+
+def batch_of(assembly: MultimodalLM, tmp_path: Path, n: int = 3) -> Batch:
+    """The objects of ModelNet's tiny folder, packed by the ordinary loader's parts."""
+    write_tiny(tmp_path, "train")
+    source, prompter = ModelNet(str(tmp_path)), Prompter(tiny_tokenizer(), ["points"])
+    text = Sample("text", (Message("user", "the cat?"), Message("assistant", "sat")))
+    samples = [text, *(source[index] for index in range(n))]
+    encoded = [encode(sample, prompter, assembly.readers(), 200, train=True) for sample in samples]
+    return collate(encoded, assembly.readers())
+
+
+def test_learns_through_an_assembly(tmp_path: Path) -> None:
+    """Every weight has a gradient by the second step; the loss falls; a checkpoint gives the same loss again."""
+    assembly = assembly_with_points()
+    batch = batch_of(assembly, tmp_path)
+    assert len(batch.places["points"]) == 9  # three objects, 1 + 2 tokens each
+    set_trainable(assembly, {"connectors.points": 1e-2})
+    learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+    assert all(name.startswith("connectors.points.") for name in learning)
+    optimizer = torch.optim.Adam(learning.values(), lr=1e-2)
+    losses, silent = [], set(learning)
+    for step in range(12):
+        optimizer.zero_grad()
+        nll, _ = assembly(batch)
+        nll.backward()
+        if step < 2:
+            silent -= {name for name, p in learning.items() if p.grad is not None and p.grad.abs().sum() > 0}
+        optimizer.step()
+        losses.append(float(nll.detach()))
+    assert silent == set() and losses[-1] < losses[0] - 5
+    state = {name: tensor.clone() for name, tensor in trainable_state(assembly).items()}
+    again = assembly_with_points()
+    assert not torch.allclose(again(batch)[0], assembly(batch)[0])
+    load_trainable(again, state)
+    assert torch.equal(again(batch)[0], assembly(batch)[0])
+
+
+def test_a_batch_without_points_touches_every_weight(tmp_path: Path) -> None:
+    assembly = assembly_with_points()
+    set_trainable(assembly, {"connectors.points": 1e-2})
+    assembly.train()
+    assembly(batch_of(assembly, tmp_path, 0))[0].backward()
+    missing = [name for name, p in assembly.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+    assert all(p.grad.abs().sum() == 0 for p in assembly.parameters() if p.requires_grad)
+
+
+def test_text_only_conversations_do_not_see_it(tmp_path: Path) -> None:
+    assembly = assembly_with_points()
+    batch = batch_of(assembly, tmp_path, 0)
+    first = assembly(batch)[0]
+    for parameter in assembly.connectors.parameters():
+        torch.nn.init.normal_(parameter)
+    assert torch.equal(assembly(batch)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"views": 0}, "views 0, span 8, cells 4 and inner 12 must be at least 1"),
+        ({"patches": -1}, "patches -1 at least 0"),
+        ({"width": 0}, "width 0 and neighbours 24 must be at least 1"),
+    ],
+)
+def test_bad_words_are_named(words: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(MmllmError, match=sentence):
+        connector = Any2PointConnector(dim=16, llm_dim=24, **words)
+        connector.adapt({"points": PointsEncoder.tiny()})
+
+
+def test_wrong_encoders_are_named() -> None:
+    connector = Any2PointConnector.tiny(16, LLM)
+    with pytest.raises(MmllmError, match="one encoder of points, not in image"):
+        connector.adapt({"image": SimpleNamespace(modality="image")})
+    encoder = PointsEncoder.tiny()
+    connector.adapt({"points": encoder})
+    with pytest.raises(MmllmError, match="two connectors would make the tokens"):
+        Any2PointConnector.tiny(16, LLM).adapt({"points": encoder})
+    with pytest.raises(MmllmError, match="patches 9 is more than the 8 tokens"):
+        Any2PointConnector(dim=16, llm_dim=24, patches=9).tokens((8,))
+
+
+@pytest.mark.parametrize(("backbone", "axes"), [("language", 1), ("image", 2)])
+def test_the_full_size_recipe_with_stand_ins(backbone: str, axes: int, tmp_path: Path) -> None:
+    """The recipe as shipped, its frozen parts small: 1024 points, 128 tokens, 81 neighbours; language and image arm."""
+    (tmp_path / "clip").mkdir()
+    open_clip_folder(tmp_path / "clip", {"image_size": 28, "patch_size": 7})
+    write_tiny(tmp_path / "objects", "train")
+    overrides = [
+        f"llm.path={tiny_llm_folder(tmp_path, 'qwen2')}", "llm.dtype=float32", "encoders.points.pretrained=",
+        f"encoders.points.model={tmp_path / 'clip'}", f"encoders.points.backbone={backbone}",
+        f"data.objects.path={tmp_path / 'objects'}", "llm.context=256",
+    ]  # fmt: skip
+    recipe = load_recipe(folder() / "any2point.yaml", overrides)
+    assembly = build(recipe, "cpu")
+    assert assembly.encoders["points"].positions.dim() == axes + 1
+    batch = batch_of(assembly, tmp_path / "objects", 1)
+    assert len(batch.places["points"]) == 17
+    set_trainable(assembly, recipe.stages["align"].train)
+    nll, _ = assembly(batch)
+    nll.backward()
+    assert torch.isfinite(nll) and assembly.connectors["points"].head[0].weight.grad.abs().sum() > 0

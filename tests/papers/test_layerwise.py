@@ -1,0 +1,235 @@
+"""The layer-wise connector: its equations, which items a position sees, and tasks that are swapped by few tensors."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmllm.connectors.deep_fusion.layerwise import LayerwiseConnector
+from mmllm.errors import MmllmError
+from mmllm.model import trainable
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch
+from tests.support.assemblies import Row, batch_of, tiny_encoder
+from tests.support.parts import FAMILIES, tiny_llm
+
+ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
+LAYERS = (1, 3)
+
+
+def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> MultimodalLM:
+    """A tiny LLM whose blocks 1 and 3 read items of three latents; gates away from zero unless asked otherwise."""
+    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
+    torch.manual_seed(3)
+    connector = LayerwiseConnector(
+        dim=encoder.dim,
+        llm_dim=llm.dim,
+        tokens=None if grid else 3,
+        grid=grid,
+        rank=4,
+        layers=LAYERS,
+        width=8,
+        depth=1,
+        heads=2,
+        head_dim=4,
+    )
+    assembly = (
+        MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
+    )
+    if open_gates:
+        torch.manual_seed(4)
+        for name, parameter in connector.named_parameters():
+            if name.startswith(("tasks.", "norm.")):
+                torch.nn.init.normal_(parameter, std=0.8)
+    return assembly
+
+
+@torch.no_grad()
+def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
+    """float[S, V] of a packed batch."""
+    assembly.route(assembly.flow(batch))
+    return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
+
+
+def rotated(x: Tensor, positions: Tensor, theta: float = 10000.0) -> Tensor:
+    """RoPE as the papers write it, pairs (j, j + d/2): float[S, heads, d]."""
+    half = x.shape[-1] // 2
+    angles = positions[:, None] / theta ** (torch.arange(half) / half)
+    cosine, sine = angles.cos()[:, None], angles.sin()[:, None]
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
+def paper(x: Tensor, weights: dict[str, Tensor], latents: list[Tensor], prompts: dict[str, Tensor]) -> Tensor:
+    """Attention of one conversation alone, float[S, D] -> float[S, D]; ``latents`` are the items every row sees."""
+    size, positions = 8, torch.arange(len(x))
+    q = rotated((x @ weights["q"].T).unflatten(-1, (4, size)), positions)
+    k = rotated((x @ weights["k"].T).unflatten(-1, (2, size)), positions)
+    v = (x @ weights["v"].T).unflatten(-1, (2, size))
+    heads = []
+    for head in range(4):
+        scores = q[:, head] @ k[:, head // 2].T / size**0.5
+        scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), float("-inf"))
+        out = scores.softmax(-1) @ v[:, head // 2]
+        if latents:
+            shown = torch.cat([prompts["p"] + item @ prompts["a"].T @ prompts["b"].T for item in latents])
+            keys = (shown @ weights["k"].T).unflatten(-1, (2, size))[:, head // 2]
+            values = (shown @ weights["v"].T).unflatten(-1, (2, size))[:, head // 2]
+            extra = (q[:, head] @ keys.T / size**0.5).softmax(-1) @ values
+            out = out + torch.tanh(prompts["g"][head]) * extra
+        heads.append(out)
+    return torch.cat(heads, -1) @ weights["o"].T
+
+
+@torch.no_grad()
+def test_the_equations() -> None:
+    """o = Attn + tanh(g) softmax(q K(V)ᵀ / √d) Val(V), V = P + B A LN(F), position by position, in plain torch."""
+    assembly = assembly_of()
+    connector = assembly.connectors["image"]
+    batch = batch_of(assembly, ROWS)
+    given: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
+    for index in LAYERS:
+        block = assembly.llm.blocks[index].self_attn
+        block.register_forward_hook(
+            lambda _, args, kwargs, out, i=index: (
+                given.__setitem__(i, kwargs["hidden_states"][0]), outputs.__setitem__(i, out[0][0]), None,
+            )[-1],
+            with_kwargs=True,
+        )  # fmt: skip
+    logits(assembly, batch)
+    features = assembly.encoders["image"](**batch.media["image"])
+    resampled = connector.resampler(features)
+    mean, spread = resampled.mean(-1, keepdim=True), resampled.var(-1, unbiased=False, keepdim=True)
+    latents = (resampled - mean) / (spread + 1e-5).sqrt() * connector.norm.weight + connector.norm.bias
+    # (conversation's positions, first position that sees what follows, items then seen)
+    spans = [((0, 9), (0, 3, []), (3, 5, [0]), (5, 9, [0, 1])), ((9, 15), (0, 6, [])), ((15, 20), (0, 5, [2]))]
+    for index in LAYERS:
+        attention = assembly.llm.blocks[index].self_attn
+        weights = {name: getattr(attention, f"{name}_proj").weight for name in "qkvo"}
+        task, low = connector.tasks[str(index)], connector.maps[str(index)]
+        prompts = {"p": task.prompts, "g": task.gate.weight, "a": low.a.weight, "b": low.b.weight}
+        for (start, end), *seen in spans:
+            for first, last, items in seen:
+                expected = paper(given[index][start:end], weights, [latents[item] for item in items], prompts)
+                found = outputs[index][start:end][first:last]
+                torch.testing.assert_close(found, expected[first:last], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+def test_only_positions_that_see_an_item_change(family: str) -> None:
+    """Static prompts included: before its first item, and in text, a conversation has the bare LLM's logits."""
+    assembly = assembly_of(family)
+    batch = batch_of(assembly, ROWS)
+    changed = logits(assembly, batch)
+    handle = assembly.handles["image"]
+    assert handle is not None
+    handle.remove()
+    bare = logits(assembly, batch)
+    same = [bool(torch.equal(one, other)) for one, other in zip(changed, bare, strict=True)]
+    assert same == [True] * 3 + [False] * 6 + [True] * 6 + [False] * 5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_untrained_it_is_an_exact_identity(family: str) -> None:
+    """With pictures in the row, closed gates leave the bare LLM's logits bit for bit."""
+    assembly = assembly_of(family, open_gates=False)
+    batch = batch_of(assembly, ROWS)
+    start = logits(assembly, batch)
+    handle = assembly.handles["image"]
+    assert handle is not None
+    handle.remove()
+    assert torch.equal(start, logits(assembly, batch))
+
+
+@torch.no_grad()
+def test_a_pooled_grid_in_the_resamplers_place() -> None:
+    """K is then the grid's cells: LN, mean over blocks, a linear layer; the rest is as before."""
+    assembly = assembly_of(grid=(2, 2))
+    connector = assembly.connectors["image"]
+    assert connector.n_tokens == 4 and connector.tasks["1"].prompts.shape[0] == 4
+    batch = batch_of(assembly, ROWS)
+    logits(assembly, batch)
+    features = assembly.encoders["image"](**batch.media["image"]).concatenated()
+    x = torch.nn.functional.layer_norm(features, features.shape[-1:]).reshape(3, 2, 2, 2, 2, -1).mean((2, 4))
+    (linear,) = connector.resampler.mlp
+    expected = connector.norm(linear(x).flatten(1, 2))
+    torch.testing.assert_close(connector.memory[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_items_take_no_places() -> None:
+    assembly = assembly_of()
+    batch = batch_of(assembly, ROWS)
+    assert batch.n_tokens == 9 + 6 + 5 and assembly.readers()["image"].tokens(None) == 0
+
+
+def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_for_bit() -> None:
+    """``connectors.image.tasks`` learns alone; with task 1's tensors back, the logits are task 1's."""
+    assembly = assembly_of()
+    batch = batch_of(assembly, ROWS)
+    first = logits(assembly, batch)
+    before = {name: tensor.clone() for name, tensor in assembly.connectors["image"].state_dict().items()}
+    trainable.set_trainable(assembly, {"connectors.image.tasks": 0.1})
+    learning = [name for name, parameter in assembly.named_parameters() if parameter.requires_grad]
+    assert learning == [
+        f"connectors.image.tasks.{layer}.{name}" for layer in LAYERS for name in ("prompts", "gate.weight")
+    ]
+    optimizer = torch.optim.SGD([p for p in assembly.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(4):
+        nll, _ = assembly(batch)
+        nll.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(nll.detach()))
+    assert losses[-1] < losses[0]
+    assert not torch.allclose(logits(assembly, batch), first, atol=1e-3)
+    with torch.no_grad():
+        for name, tensor in assembly.connectors["image"].state_dict().items():
+            assert torch.equal(tensor, before[name]) == (not name.startswith("tasks."))
+            if name.startswith("tasks."):
+                tensor.copy_(before[name])
+    assert torch.equal(logits(assembly, batch), first)
+
+
+def test_closed_gates_move_first() -> None:
+    """At g = 0 prompts and maps get no gradient; the gates do (so it learns from step 2 on)."""
+    assembly = assembly_of(open_gates=False)
+    trainable.set_trainable(assembly, {"connectors.image": 0.1})
+    assembly(batch_of(assembly, ROWS))[0].backward()
+    for name, parameter in assembly.connectors["image"].named_parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.any()) == name.endswith("gate.weight")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"tokens": 0}, "tokens: 0 must be at least 1"),
+        ({"rank": -1}, "rank: -1 must be at least 1"),
+        ({"layers": [0, 4]}, r"layers: \[0, 4\] must name blocks of the LLM, none twice; it has 4"),
+        ({"layers": [-1]}, r"so 0\.\.3"),
+        ({"layers": [1, 1]}, "none twice"),
+        ({"layers": []}, "must name blocks"),
+        ({"tokens": 4, "grid": [2, 2]}, r"tokens: 4 beside grid: \[2, 2\]"),
+        ({"grid": [2, 0]}, r"grid: \[2, 0\] must be"),
+    ],
+)
+def test_bad_values_are_one_sentence(words: dict[str, object], sentence: str) -> None:
+    llm = tiny_llm()
+    with pytest.raises(MmllmError, match=sentence):
+        LayerwiseConnector(dim=16, llm_dim=llm.dim, **words).attach(llm)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [((4, 5), "cannot average 4 x 5 patches"), ((3, 4, 4), r"keeps 4 latents of an item; \(3, 4, 4\) gives 12")],
+)
+def test_a_grid_that_does_not_fit_is_known_before_any_forward(grid: tuple[int, ...], sentence: str) -> None:
+    connector = LayerwiseConnector(dim=16, llm_dim=16, grid=(2, 2))
+    assert connector.tokens((4, 4)) == 0
+    with pytest.raises(MmllmError, match=sentence):
+        connector.tokens(grid)

@@ -1,0 +1,158 @@
+"""LoRA inside the LLM: equal to peft's own, removable bit for bit, owned by its connector alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.errors import MmllmError
+from mmllm.model import trainable
+from mmllm.model.model import MultimodalLM
+from tests.support.parts import FAMILIES, tiny_llm, tiny_model
+
+IDS = torch.arange(3, 23)
+POSITIONS = torch.cat([torch.arange(8), torch.arange(12)])
+BOUNDS = torch.tensor([0, 8, 20], dtype=torch.int32)
+
+
+def with_lora(family: str = "llama", **words: object) -> MultimodalLM:
+    """A tiny LLM with a LoRA connector under the key ``lora``."""
+    llm = tiny_llm(family)
+    return MultimodalLM(llm, {}, {"lora": LoraConnector(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
+
+
+def randomise(module: nn.Module) -> None:
+    """Give every learned weight a value, ``b`` included."""
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.2)
+
+
+def logits(assembly: MultimodalLM) -> torch.Tensor:
+    """float[20, V] of two packed conversations."""
+    llm = assembly.llm
+    return llm.logits(llm.hidden(llm.embed(IDS), POSITIONS, BOUNDS))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_untrained_and_removed_lora_leave_logits_bit_identical(family: str) -> None:
+    """``b`` starts at zero; with weights the logits move; without the hooks they are those of the bare LLM."""
+    bare = MultimodalLM(tiny_llm(family), {}, {}, {})
+    assembly = with_lora(family)
+    assert torch.equal(logits(assembly), logits(bare))
+    randomise(assembly.connectors["lora"])
+    assert not torch.allclose(logits(assembly), logits(bare), atol=1e-2)
+    handle = assembly.handles["lora"]
+    assert handle is not None
+    handle.remove()
+    assert torch.equal(logits(assembly), logits(bare))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers for it
+@pytest.mark.parametrize("rslora", [False, True])
+@torch.no_grad()
+def test_equal_to_pefts_own_model(family: str, rslora: bool) -> None:
+    """With the same weights, ``get_peft_model`` gives the same logits."""
+    assembly = with_lora(family, rank=4, alpha=6, rslora=rslora)
+    randomise(assembly.connectors["lora"])
+    targets = sorted({name.rsplit(".", 1)[1] for name in assembly.llm.linears()})
+    config = LoraConfig(
+        r=4, lora_alpha=6, use_rslora=rslora, target_modules=targets, fan_in_fan_out=family == "gpt2",
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    theirs = get_peft_model(tiny_model(family), config).eval()
+    weights = dict(assembly.connectors["lora"].named_parameters())
+    used = set()
+    for name, parameter in theirs.named_parameters():
+        if "lora_" in name:
+            layer, _, which = name.removeprefix("base_model.model.").partition(".lora_")
+            key = f"layers.{layer.replace('.', '-')}.{which[0].lower()}.weight"
+            parameter.copy_(weights[key])
+            used.add(key)
+    assert used == set(weights)
+    for start, end in ((0, 8), (8, 20)):
+        expected = theirs(input_ids=IDS[None, start:end], attention_mask=torch.ones(1, end - start)).logits[0]
+        torch.testing.assert_close(logits(assembly)[start:end], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_learned_tensors_belong_to_the_connector_alone() -> None:
+    """Names, counts, digests and the optimizer's view: the LLM's own tree does not know of LoRA."""
+    bare, assembly = MultimodalLM(tiny_llm(), {}, {}, {}), with_lora()
+    rows = {row.name: row for row in trainable.set_trainable(assembly, {"connectors.lora": 1e-3})}
+    assert rows["llm"].n_trainable == 0
+    assert rows["llm"].n_params == sum(parameter.numel() for parameter in bare.llm.parameters())
+    learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+    assert all(name.startswith("connectors.lora.layers.") for name in learning)
+    assert rows["connectors.lora"].n_trainable == sum(p.numel() for p in learning.values()) > 0
+    assert set(trainable.trainable_state(assembly)) == set(learning)
+    before = trainable.frozen_digests(assembly)
+    randomise(assembly.connectors["lora"])
+    assert trainable.frozen_digests(assembly) == before == trainable.frozen_digests(bare)
+    assert list(bare.llm.state_dict()) == list(assembly.llm.state_dict())
+
+
+def test_gradients_reach_every_weight_also_when_blocks_are_recomputed() -> None:
+    """Equal gradients with and without gradient checkpointing, dropout included, none in the LLM."""
+    gradients = []
+    for recompute in (False, True):
+        assembly = with_lora(dropout=0.2)
+        randomise(assembly.connectors["lora"])
+        trainable.set_trainable(assembly, {"connectors.lora": 1e-3})
+        assembly.train()
+        assembly.llm.gradient_checkpointing(recompute)
+        torch.manual_seed(5)
+        logits(assembly).square().mean().backward()
+        assert all(p.grad is None for p in assembly.llm.parameters())
+        gradients.append({name: p.grad for name, p in assembly.connectors.named_parameters()})
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-7, rtol=1e-5)
+
+
+def test_dropout_follows_the_connectors_mode() -> None:
+    """``train()`` makes LoRA's dropout active and leaves the LLM's off; ``eval()`` ends it."""
+    assembly = with_lora(dropout=0.5)
+    randomise(assembly.connectors["lora"])
+    assembly.train()
+    assert not torch.equal(logits(assembly), logits(assembly))
+    assert not assembly.llm.model.training
+    assembly.eval()
+    assert torch.equal(logits(assembly), logits(assembly))
+
+
+def test_targets_and_errors() -> None:
+    """A list of names picks layers; unknown ones and impossible numbers are errors."""
+    assembly = with_lora(targets=["q_proj", "v_proj"], rank=3)
+    assert len(trainable.trainable_state(assembly)) == 2 * 2 * 4
+    with pytest.raises(MmllmError, match="no linear layer of this LLM is called 'wq'"):
+        with_lora(targets=["wq"])
+    with pytest.raises(MmllmError, match="rank 0 must be >= 1"):
+        with_lora(rank=0)
+
+
+def test_takes_no_places_and_no_features() -> None:
+    """It works inside the LLM."""
+    assert LoraConnector(llm_dim=8).tokens((4, 4)) == 0
+
+
+def test_frozen_zero_updates_are_skipped_until_they_are_not() -> None:
+    """A stage that does not train LoRA yet does not pay for it; loading weights or training ends the rest."""
+    assembly, calls = with_lora(), []
+    for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
+        layer.register_forward_hook(lambda *_: calls.append(1))
+    trainable.set_trainable(assembly, {})
+    before = logits(assembly)
+    assert not calls
+    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(assembly).items()}
+    trainable.load_trainable(assembly, learned)
+    assert not torch.equal(logits(assembly), before)
+    trainable.set_trainable(assembly, {})
+    assert not torch.equal(logits(assembly), before)
+    fresh, calls = with_lora(), calls.clear() or calls
+    trainable.set_trainable(fresh, {"connectors.lora": 1.0})
+    assert torch.equal(logits(fresh), before) and logits(fresh).requires_grad

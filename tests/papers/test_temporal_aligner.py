@@ -1,0 +1,268 @@
+"""Tem-Adapter's aligners: the equations, nothing of the future in what foretells it, answers never in the tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.errors import MmllmError
+from mmllm.model import trainable
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Batch, Features, Sample
+from tests.support.clips import DIM, assembly_of, clip, packed, talk
+
+SMALL: dict[str, Any] = {"width": 12, "heads": 2, "semantic_width": 8}
+TALKS = (
+    talk("Which came first? <video>", "the red square", clips=[clip(5, 1)]),
+    talk("How many shapes?", "two"),
+    talk("<video> Is it red? <video>", "yes it is", clips=[clip(3, 2), clip(1, 3)]),
+)
+
+
+def aligner(shaken: bool = True, **words: Any) -> MultimodalLM:
+    return assembly_of(TemporalAlignerConnector, "llama", shaken, **{**SMALL, **words})
+
+
+def extra(assembly: MultimodalLM, batch: Batch) -> Tensor:
+    """The extra loss of a training pass."""
+    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
+    assembly.train()
+    return assembly(batch)[1]
+
+
+def norm(x: Tensor, layer: nn.Module | None = None) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    found = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return found if layer is None else found * layer.weight + layer.bias
+
+
+def affine(x: Tensor, layer: nn.Linear) -> Tensor:
+    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+
+
+def waves(n: int, width: int) -> Tensor:
+    rows = [
+        [(math.cos if i % 2 else math.sin)(t / 10000 ** ((i - i % 2) / width)) for i in range(width)] for t in range(n)
+    ]
+    return torch.tensor(rows)
+
+
+def attention(x: Tensor, z: Tensor, layer: nn.Module, open_to: list[int]) -> Tensor:
+    """Row q of float[Q, W] reads the first ``open_to[q]`` rows of z, two heads."""
+    q, (k, v) = affine(x, layer.query), affine(z, layer.key_value).chunk(2, -1)
+    rows = []
+    for row, n in zip(q, open_to, strict=True):
+        halves = zip(row.chunk(2), k[:n].chunk(2, -1), v[:n].chunk(2, -1), strict=True)
+        rows.append(torch.cat([(a @ b.T / math.sqrt(len(a))).softmax(-1) @ c for a, b, c in halves]))
+    return affine(torch.stack(rows), layer.output)
+
+
+def block(
+    x: Tensor, layer: nn.Module, own: list[int], z: Tensor | None = None, other: list[int] | None = None
+) -> Tensor:
+    x = x + attention(norm(x, layer.norm), norm(x, layer.norm), layer.attention, own)
+    if z is not None:
+        assert other is not None
+        x = x + attention(norm(x, layer.reading_norm), z, layer.reading, other)
+    y = affine(norm(x, layer.feed[0]), layer.feed[1])
+    return x + affine(y * 0.5 * (1 + torch.erf(y / 2**0.5)), layer.feed[3])
+
+
+def placed(frames: Tensor, c: nn.Module) -> tuple[Tensor, Tensor]:
+    """(v, W v + positions) of one clip float[F, P, D]."""
+    v = norm(frames.mean(1))
+    return v, affine(v, c.input) + waves(len(v), 12)
+
+
+def error_of(frames: Tensor, words: Tensor, c: nn.Module, shifted: bool) -> list[Tensor]:
+    """The squared errors of one clip, frame by frame, in plain torch: past-only memory, or as released."""
+    v, x = placed(frames, c)
+    n = len(v)
+    past = list(range(1, n + 1))
+    seen = past if shifted else [n] * n
+    w = affine(norm(words, c.text.norm), c.text.input)
+    s = c.semantic
+    inner = affine(norm(w, s.word_norm), s.word_input) + waves(len(w), 8)
+    f = affine(norm(x, s.frame_norm), s.frame_input)
+    refined = []
+    for t in seen:
+        read = block(inner, s.block, [len(w)] * len(w), f, [t] * len(w))
+        refined.append(w.mean(0) + s.gate * affine(read.mean(0), s.output))
+    memory = norm(block(x, c.encoder[0], seen), c.norm) + torch.stack(refined)
+    y = affine(norm(block(x, c.decoder[0], past, memory, seen), c.foretold[0]), c.foretold[1])
+    pairs = zip(y[:-1], v[1:], strict=True) if shifted else zip(y, v, strict=True)
+    return [(a - b).square().mean() for a, b in pairs]
+
+
+def words_of(batch: Batch, assembly: MultimodalLM, number: int) -> Tensor:
+    """Embeddings of what user and assistant say in a conversation."""
+    text = assembly.llm.embed(batch.input_ids)
+    said = (batch.questions >= 0) | (batch.labels >= 0)
+    return text[said & (batch.sequence_ids == number)]
+
+
+@pytest.mark.parametrize("foretell", ["next", "same"])
+@torch.no_grad()
+def test_the_equations(foretell: str) -> None:
+    """Tokens, and the mean error over all frames of clips of different lengths, each beside its own words."""
+    assembly = aligner(foretell=foretell, weight=0.5)
+    c = assembly.connectors["video"]
+    batch = packed(assembly, TALKS)
+    clips = [(0, clip(5, 1)), (2, clip(3, 2)), (2, clip(1, 3))]
+    errors = [e for n, f in clips for e in error_of(f, words_of(batch, assembly, n), c, foretell == "next")]
+    assert len(errors) == (6 if foretell == "next" else 9)
+    with torch.enable_grad():
+        found = extra(assembly, batch)
+    torch.testing.assert_close(found.detach(), 0.5 * torch.stack(errors).mean(), atol=1e-5, rtol=1e-5)
+    embeds = assembly.embed(batch)[batch.places["video"]]
+    rows = []
+    for _, frames in clips:
+        _, x = placed(frames, c)
+        y = affine(norm(block(x, c.encoder[0], [len(x)] * len(x)), c.norm), c.mlp[0])
+        rows.append(affine(y * 0.5 * (1 + torch.erf(y / 2**0.5)), c.mlp[2]))
+    torch.testing.assert_close(embeds, torch.cat(rows), atol=1e-5, rtol=1e-5)
+
+
+def foretold(c: nn.Module, frames: Tensor) -> Tensor:
+    """What each frame of one clip foretells."""
+    _, x = placed(frames, c)
+    words = torch.randn(1, 3, c.llm_dim, generator=torch.Generator().manual_seed(1))
+    return c.foretell_frames(x[None], torch.ones(1, len(x)).bool(), words, torch.ones(1, 3).bool())[0]
+
+
+@torch.no_grad()
+def test_nothing_of_the_future_is_in_what_foretells_it() -> None:
+    """Frames from t + 1 on may be anything: what frames 0..t foretell stays; as released it does not."""
+    frames, other = clip(6, 1), clip(6, 1)
+    other[4:] = clip(2, 9)
+    shifted = aligner().connectors["video"]
+    one, two = foretold(shifted, frames), foretold(shifted, other)
+    torch.testing.assert_close(one[:4], two[:4])
+    assert not torch.allclose(one[4:], two[4:], atol=1e-2)
+    released = aligner(foretell="same").connectors["video"]
+    assert not torch.allclose(foretold(released, frames)[:4], foretold(released, other)[:4], atol=1e-2)
+
+
+def test_answers_change_the_extra_loss_and_never_the_tokens() -> None:
+    assembly = aligner()
+    one, two = (
+        packed(assembly, [talk("Which came first? <video>", said, clips=[clip(5, 1)])]) for said in ("red", "two")
+    )
+    assert extra(assembly, one) != extra(assembly, two)
+    tokens = []
+    for batch in (one, two):
+        assembly.route(assembly.flow(batch))
+        tokens.append(assembly.embed(batch)[batch.places["video"]])
+        assert assembly.connectors["video"].extra_loss() is not None
+    assert torch.equal(*tokens)
+    assembly.eval()
+    assembly.route(assembly.flow(one))
+    assert torch.equal(assembly.embed(one)[one.places["video"]], tokens[0])
+    assert assembly.connectors["video"].extra_loss() is None
+
+
+def test_each_text_reads_its_own_clip() -> None:
+    """A pair's share of the loss does not depend on whose clips and words stand beside it."""
+    assembly = aligner()
+    one, other = TALKS[0], talk("<video> How many?", "three shapes", clips=[clip(4, 7)])
+
+    def error(*samples: Sample) -> float:
+        return extra(assembly, packed(assembly, samples)).item()
+
+    both = (4 * error(one) + 3 * error(other)) / 7  # as many errors as each clip has next frames
+    assert error(one, other) == pytest.approx(both, rel=1e-5)
+    assert error(one) != pytest.approx(error(other), rel=1e-3)
+
+
+def test_the_loss_is_given_once_and_only_while_it_learns() -> None:
+    assembly = aligner()
+    batch = packed(assembly, TALKS)
+    assert extra(assembly, batch) > 0
+    connector = assembly.connectors["video"]
+    assert connector.extra_loss() is None
+    trainable.set_trainable(assembly, {})
+    assembly.train()
+    assert assembly(batch)[1] == 0
+    assert extra(assembly, packed(assembly, [TALKS[1]])) == 0
+    assert [name for name, p in connector.named_parameters() if p.requires_grad] != []
+
+
+def test_without_clips_every_weight_takes_part_with_zero() -> None:
+    """A rank whose batch has no clip, and one whose clips have no next frame, wait for nobody."""
+    for sample in (TALKS[1], talk("<video> Is it red?", "yes", clips=[clip(1, 3)])):
+        assembly = aligner()
+        nll, added = assembly_loss(assembly, [sample])
+        (nll + added).backward()
+        learned = assembly.connectors["video"].named_parameters()
+        assert added == 0
+        assert [name for name, p in learned if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+def assembly_loss(assembly: MultimodalLM, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    """Loss and extra loss in training."""
+    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
+    assembly.train()
+    nll, added = assembly(packed(assembly, samples))
+    return nll, added
+
+
+def test_switches() -> None:
+    """Without foretelling there is no decoder and no loss; the semantic part starts as nearly nothing."""
+    bare = aligner(foretell="nothing")
+    assert extra(bare, packed(bare, TALKS)) == 0
+    names = {name.split(".")[0] for name, _ in bare.connectors["video"].named_parameters()}
+    assert names == {"input", "encoder", "norm", "mlp"}
+    refined, plain = aligner(shaken=False), aligner(shaken=False, semantic=False)
+    plain.connectors["video"].load_state_dict(
+        {k: v for k, v in refined.connectors["video"].state_dict().items() if not k.startswith("semantic")}
+    )
+    one, two = (extra(a, packed(a, TALKS)).item() for a in (refined, plain))
+    assert one != two and one == pytest.approx(two, rel=1e-3)
+
+
+def test_learning_to_foretell_works() -> None:
+    """On clips whose frames follow from the last one, the error falls far below that of the mean frame."""
+    torch.manual_seed(0)
+    assembly = aligner(shaken=False, width=32)
+    turn = torch.linalg.qr(torch.randn(DIM, DIM))[0]
+    frames = [torch.randn(1, DIM)]
+    for _ in range(7):
+        frames.append(frames[-1] @ turn)
+    patches = torch.stack(frames).expand(8, 4, DIM).contiguous()
+    batch = packed(assembly, [talk("<video> What?", "red", clips=[patches])])
+    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
+    optimizer = torch.optim.Adam(assembly.connectors.parameters(), lr=1e-2)
+    assembly.train()
+    first = None
+    for _ in range(30):
+        optimizer.zero_grad()
+        error = assembly(batch)[1]
+        first = error.item() if first is None else first
+        error.backward()
+        optimizer.step()
+    assert error.item() < 0.2 * first
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"foretell": "past"}, "known: next, same, nothing"),
+        ({"weight": 0.0}, "weight 0.0 must be above 0"),
+        ({"heads": 5}, "heads: 5 must divide the width of 12"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(words: dict[str, Any], says: str) -> None:
+    with pytest.raises(MmllmError, match=says):
+        TemporalAlignerConnector(dim=DIM, llm_dim=32, **{**SMALL, **words})
+
+
+def test_grids() -> None:
+    connector = TemporalAlignerConnector(dim=DIM, llm_dim=32, **SMALL)
+    for grid, steps in (((5, 2, 3), 5), ((2, 3), 1), ((7,), 7)):
+        given = Features({-2: torch.randn(2, math.prod(grid), DIM)}, torch.ones(2, math.prod(grid)).bool(), grid)
+        assert connector(given).shape == (2, steps, 32) and connector.steps(grid) == connector.tokens(grid) == steps

@@ -1,0 +1,1 @@
+"""The shipped recipes with stand-ins of the same architectures."""

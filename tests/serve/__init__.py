@@ -1,0 +1,1 @@
+"""The server, the terminal chat and what requests may hold."""

@@ -1,0 +1,1 @@
+"""Tiny parts, builders and processes that tests share."""

@@ -1,0 +1,34 @@
+"""Tiny assemblies with one adapter inside two picture encoders, for tests of training, checkpoints and ranks."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from mmllm.connectors.base import Connector
+from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.encoders.base import Encoder
+from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.model.model import MultimodalLM, seed_for
+from tests.support.adapted import variant
+from tests.support.assemblies import Row, tiny_encoder
+from tests.support.parts import tiny_llm
+
+BOTH = Row(1, (4, "image", 5, "page", 2), source="captions")
+PICTURE = Row(2, (4, "image", 5), source="captions")
+PAGE = Row(3, ("page", 6), source="instruct")
+TEXT = Row(4, (9,), source="captions")
+
+
+def adapted_assembly(kind: str | None) -> MultimodalLM:
+    """Encoders ``image`` (DINOv2) and ``page`` (CLIP), connectors to 4 tokens each, and ``inner`` inside both."""
+    llm = tiny_llm("llama")
+    encoders: dict[str, Encoder] = {"image": deepcopy(tiny_encoder()), "page": OpenClipEncoder.tiny()}
+    seed_for(0, "connectors")
+    connectors: dict[str, Connector] = {
+        key: PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2]) for key, encoder in encoders.items()
+    }
+    if kind is not None:
+        connectors["inner"] = variant(kind)
+        connectors["inner"].inside = ("image", "page")
+    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"})
+    return assembly.requires_grad_(False).eval()

@@ -1,0 +1,1 @@
+"""Tests of the package's modules, in folders like its own; `scripts/test unit` runs them."""

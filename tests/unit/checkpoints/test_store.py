@@ -1,0 +1,201 @@
+"""The commit protocol: a kill, a full disk or a damaged file never costs more than the steps since the last commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmllm.checkpoints.load import load_run
+from mmllm.checkpoints.store import (
+    LEARNED,
+    MANIFEST,
+    Manifest,
+    checkpoints,
+    commit,
+    newest,
+    read_tensors,
+    remove_partial,
+)
+from mmllm.errors import CheckpointError
+from tests.support.training import finish, start, tiny_recipe, train_here
+
+
+def save(folder: Path, step: int, keep: int = 2) -> Path:
+    """A checkpoint whose tensor says its step."""
+    head = Manifest("align", step, False, 1, "recipe", {"llm": "digest"})
+    files = {LEARNED: {"weight": torch.full((40,), float(step))}, "state-rank0.json": {"step": step}}
+    return commit(folder, head, files, keep)
+
+
+def save_and_die(folder: Path, step: int, at: int) -> None:
+    """Saves, and is killed just before the ``at``-th call that makes something durable or visible."""
+    calls = 0
+
+    def dying(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        setattr(os, name, call)
+
+    for name in ("fsync", "rename", "replace", "rmdir", "unlink"):
+        dying(name)
+    save(folder, step)
+
+
+def test_what_was_saved_is_found(tmp_path: Path) -> None:
+    path = save(tmp_path, 3)
+    found, skipped = newest(tmp_path)
+    assert found is not None and found.path == path and found.manifest.step == 3 and skipped == []
+    assert found.manifest.frozen == {"llm": "digest"} and sorted(found.manifest.files) == [LEARNED, "state-rank0.json"]
+    assert torch.equal(read_tensors(path / LEARNED)["weight"], torch.full((40,), 3.0))
+    assert (tmp_path / "latest").read_text() == "step-3\n"
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (2, 10, 9, 11, 12):
+        save(tmp_path, step, keep=3)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-12", "step-11", "step-9"]
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_point_of_a_save_leaves_a_good_checkpoint(tmp_path: Path) -> None:
+    """Killed before every system call that matters: what is found is the old or the new one, whole."""
+    found_steps = []
+    for at in range(1, 100):
+        folder = tmp_path / str(at)
+        save(folder, 1)
+        save(folder, 2)
+        code = finish(start(save_and_die, folder, 3, at))[0]
+        found, skipped = newest(folder)
+        assert found is not None and skipped == [] and code in (0, -signal.SIGKILL)
+        assert read_tensors(found.path / LEARNED)["weight"][0] == found.manifest.step
+        found_steps.append(found.manifest.step)
+        remove_partial(folder)
+        save(folder, 4)
+        assert [path.name for path in folder.glob("*tmp*")] == []
+        assert newest(folder)[0].manifest.step == 4  # type: ignore[union-attr]
+        if code == 0:
+            break
+    assert found_steps == sorted(found_steps) and set(found_steps) == {2, 3}  # old until the rename, then new
+    assert len(found_steps) > 12
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: _flip(path / LEARNED), "sha256"),
+        (lambda path: _flip(path / "state-rank0.json"), "sha256"),
+        (lambda path: os.truncate(path / LEARNED, 100), "100 bytes"),
+        (lambda path: (path / "state-rank0.json").unlink(), "incomplete"),
+        (lambda path: (path / MANIFEST).unlink(), "incomplete"),
+        (lambda path: (path / MANIFEST).write_text("{"), "cannot be read"),
+        (lambda path: (path / MANIFEST).write_text('{"files": 3}'), "cannot be read"),
+        (lambda path: shutil.rmtree(path) or path.mkdir(), "incomplete"),
+    ],
+)
+def test_a_damaged_checkpoint_is_skipped_and_named(tmp_path: Path, damage: object, said: str) -> None:
+    save(tmp_path, 1)
+    damage(save(tmp_path, 2))  # type: ignore[operator]
+    found, skipped = newest(tmp_path)
+    assert found is not None and found.manifest.step == 1
+    assert len(skipped) == 1 and "step-2" in skipped[0] and said in skipped[0]
+    save(tmp_path, 2)  # trained again: takes the damaged one's place
+    assert newest(tmp_path)[0].manifest.step == 2 and newest(tmp_path)[1] == []  # type: ignore[union-attr]
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_full_disk_is_an_error_and_the_old_one_stays(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # files of more bytes than this cannot be written
+    try:
+        with pytest.raises(CheckpointError, match=r"step-2 could not be saved .* make room"):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert newest(tmp_path)[0].manifest.step == 1  # type: ignore[union-attr]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-1"]
+
+
+# ---- a whole run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the tiny recipe, trained."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert finish(start(train_here, tiny_recipe(folder), folder / "run")) == [0]
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_load_run_gives_the_last_stage(run: Path) -> None:
+    recipe, assembly = load_run(run)
+    learned = read_tensors(run / "stages" / "instruct" / "step-4" / LEARNED)
+    own = dict(assembly.named_parameters())
+    assert recipe.name == "tiny" and not assembly.training
+    assert learned and all(torch.equal(own[name], tensor) for name, tensor in learned.items())
+    _, aligned = load_run(run, stage="align")
+    before = dict(aligned.named_parameters())
+    assert all(not torch.equal(before[name], tensor) for name, tensor in learned.items() if name.endswith("weight"))
+
+
+def test_a_checkpoint_holds_what_learned_and_nothing_to_unpickle(run: Path) -> None:
+    for path in run.rglob("step-*/*"):
+        assert path.suffix in (".safetensors", ".json")
+    names = list(read_tensors(run / "stages" / "align" / "step-4" / LEARNED))
+    assert names and {".".join(name.split(".")[:2]) for name in names} == {"connectors.image", "connectors.lora"}
+    manifest = json.loads((run / "stages" / "align" / "step-4" / MANIFEST).read_text())
+    assert sorted(manifest["frozen"]) == ["encoders.image", "llm"] and manifest["final"]
+
+
+def test_load_run_falls_back_and_says_why(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _flip(run / "stages" / "instruct" / "step-4" / LEARNED)
+    load_run(run)
+    assert "stage instruct: skipped step-4" in caplog.text and "sha256" in caplog.text
+    shutil.rmtree(run / "stages" / "instruct" / "step-2")
+    shutil.rmtree(run / "stages" / "align")
+    with pytest.raises(CheckpointError, match=r"no checkpoint that can be used \(stage instruct: skipped step-4"):
+        load_run(run)
+
+
+def test_load_run_refuses_other_frozen_weights(run: Path) -> None:
+    path = run / "stages" / "instruct" / "step-4" / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["frozen"]["llm"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"step-4 was trained on other weights of llm than"):
+        load_run(run)
+
+
+def test_load_run_of_nothing(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no run folder: it has no recipe.yaml"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"no stage 'tune'; its stages are align, instruct"):
+        load_run(run, stage="tune")
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(CheckpointError, match=r"trained with another recipe"):
+        load_run(run)

@@ -1,0 +1,212 @@
+"""``frames``: an image encoder on each frame, clips of different lengths in one batch, errors of the part inside it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from mmllm import registry
+from mmllm.batches.collate import collate
+from mmllm.batches.sample import load_media, plan
+from mmllm.encoders.video.frames import FramesEncoder, image_encoder, tiny_clip
+from mmllm.errors import MediaError, MmllmError, RecipeError
+from mmllm.messages.tokenize import Prompter
+from mmllm.model.build import build
+from mmllm.model.trainable import set_trainable
+from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.video import VideoReading
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
+from mmllm.types import Message, Sample
+from tests.support.parts import tiny_llm_folder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> FramesEncoder:
+    return FramesEncoder.tiny()
+
+
+def collated(encoder: FramesEncoder) -> dict[str, torch.Tensor]:
+    return encoder.collate([encoder.read(media) for media in encoder.tiny_media()])
+
+
+def test_each_frame_is_what_the_image_encoder_says_of_it(encoder) -> None:
+    media = encoder.tiny_media()[0]
+    frames = [Image.fromarray(frame) for frame in encoder.reading.read(media).frames]
+    alone = encoder.image(**encoder.image.collate([encoder.image.read(frame) for frame in frames]))
+    features = encoder(**encoder.collate([encoder.read(media)]))
+    assert features.grid == (3, 4, 4) and features.grids is None
+    torch.testing.assert_close(features.concatenated(), alone.concatenated().flatten(0, 1)[None])
+    assert not torch.allclose(alone.concatenated()[0], alone.concatenated()[1], atol=1e-3)
+
+
+def test_clips_of_different_lengths_lie_behind_each_other(encoder) -> None:
+    inputs = collated(encoder)
+    assert inputs["pixels"].shape == (6, 3, 32, 32)
+    assert inputs["counts"].tolist() == [3, 2, 1]
+    expected = torch.tensor([[0.0, 0.2, 0.4], [0.0, 0.2, -1.0], [0.0, -1.0, -1.0]])
+    torch.testing.assert_close(inputs["times"], expected.double())
+    features = encoder(**inputs)
+    assert features.grids == ((3, 4, 4), (2, 4, 4), (1, 4, 4))
+    torch.testing.assert_close(features.facts["times"], expected)
+    assert features.mask.sum(dim=1).tolist() == [48, 32, 16]
+
+
+def test_what_works_inside_it_is_told_of_its_rows(encoder) -> None:
+    seen = []
+    handle = encoder.inside().before_block(0, lambda x: seen.append((encoder.now, x.shape)) or x)
+    inputs = collated(encoder)
+    encoder(**inputs)
+    handle.remove()
+    ((now, shape),) = seen
+    assert now.rows == (3, 2, 1) and now.grid == (4, 4) and now.prefix == encoder.image.prefix == 3
+    assert shape == (6, 3 + 16, encoder.dim)
+
+
+def test_a_guest_that_learns_gets_gradients_through_the_frames() -> None:
+    encoder = FramesEncoder.tiny()
+    guest = torch.nn.Linear(encoder.dim, encoder.dim)
+    encoder.guests.append(guest)
+    handle = encoder.inside().before_block(1, lambda x: x + guest(x))
+    encoder(**collated(encoder)).concatenated().square().sum().backward()
+    handle.remove()
+    assert guest.weight.grad is not None and guest.weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_a_copy_has_guests_of_its_own() -> None:
+    encoder = FramesEncoder.tiny()
+    other = copy.deepcopy(encoder)
+    other.guests.append(torch.nn.Linear(2, 2))
+    assert other.learns() and other.image.learns() and not encoder.image.learns()
+
+
+def test_without_fps_the_grid_is_fixed(tmp_path) -> None:
+    encoder = FramesEncoder.tiny()
+    inner = image_encoder_folder(tmp_path, encoder)
+    fixed = FramesEncoder(image=inner, frames=5)
+    assert fixed.fixed_grid() == (5, 4, 4) == fixed.grid(fixed.dummy())
+    read = fixed.read(tiny_clip((1, 2, 3), 2))
+    assert fixed.seconds(read) == [0.0, 0.0, 0.0, 0.2, 0.2] and torch.equal(read["pixels"][0], read["pixels"][2])
+    assert encoder.fixed_grid() is None and encoder.grid(encoder.dummy()) == (1, 4, 4)
+
+
+def image_encoder_folder(tmp_path: Any, encoder: FramesEncoder) -> dict[str, Any]:
+    encoder.image.vision.save_pretrained(tmp_path / "vit")
+    encoder.image.processor.save_pretrained(tmp_path / "vit")
+    return {"type": "hf_vision", "model": str(tmp_path / "vit"), "layers": [-1, 1]}
+
+
+def test_layers_are_those_of_the_image_encoder(tmp_path) -> None:
+    encoder = FramesEncoder(image=image_encoder_folder(tmp_path, FramesEncoder.tiny()), frames=2, backend="pyav")
+    features = encoder(**encoder.collate([encoder.read(tiny_clip((200, 0, 0), 2))]))
+    assert encoder.layers == (-1, 1) and list(features.layers) == [-1, 1]
+
+
+def test_every_size_of_picture_is_brought_to_the_encoders(encoder) -> None:
+    wide = mp4(numpy.full((2, 32, 96, 3), 90, numpy.uint8), [0.0, 0.2])
+    assert encoder.read(wide)["pixels"].shape == (2, 3, 32, 32)
+
+
+def test_the_weights_and_the_copy_of_an_encoder_have_no_process(encoder) -> None:
+    encoder.read(encoder.tiny_media()[0])
+    other = copy.deepcopy(encoder)
+    assert isinstance(other.reading, VideoReading) and other.reading.worker() is None
+    assert all(name.startswith("image.") for name in encoder.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ({"model": "x"}, 'frames: image needs a "type", such as hf_vision or open_clip.'),
+        ({"type": "hf_visoin", "model": "x"}, 'did you mean "hf_vision"?'),
+        ({"type": "frames", "image": {}}, 'frames: image: "frames" is no encoder of images.'),
+        ({"type": "hf_vision"}, 'frames: image: hf_vision needs the argument "model"; known: model, layers, fit,'),
+        ({"type": "hf_vision", "model": "x", "fps": 1}, 'frames: image: unknown argument "fps" of hf_vision; known: '),
+    ],
+)
+def test_a_part_inside_that_is_none(part, sentence) -> None:
+    with pytest.raises(MmllmError) as caught:
+        image_encoder(part)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+RECIPE = """
+llm: {path: x}
+encoders:
+  video: {type: frames, image: IMAGE}
+connectors:
+  video: {type: mlp, from: video}
+data:
+  d: {type: chat_jsonl, path: x}
+stages:
+  s: {train: {connectors.video: 1.0e-3}, data: {d: 1.0}, steps: 1, batch: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("image", "sentences"),
+    [
+        ("{type: hf_vision, modle: x}", ["encoders.video.image.modle", 'did you mean "model"?', "needs the argument"]),
+        ("{type: hf_visoin, model: x}", ["encoders.video.image.type", 'did you mean "hf_vision"?']),
+        ("{type: hf_vision, model: 7}", ["encoders.video.image.model", "found 7 (a whole number), expected str"]),
+        ("{model: x}", ["encoders.video.image", '"type" is missing; known: ']),
+        ("vit", ["encoders.video.image", 'found "vit" (text)']),
+    ],
+)
+def test_a_recipe_is_checked_into_the_part_inside(tmp_path, image, sentences) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.replace("IMAGE", image))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert all(sentence in str(caught.value) for sentence in sentences), str(caught.value)
+
+
+def test_a_right_part_inside_passes_the_check(tmp_path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE.replace("IMAGE", "{type: hf_vision, model: x, layers: [-1]}"))
+    assert load_recipe(path).encoders["video"].args["image"]["model"] == "x"
+    assert registry.parameters("encoders", "frames")["image"].annotation == "EncoderPart"
+
+
+def test_broken_bytes_name_their_video(encoder) -> None:
+    with pytest.raises(MediaError, match=r"^video of 11 bytes cannot be decoded"):
+        encoder.read(b"hello world")
+
+
+def test_the_full_size_recipe_with_stand_ins(tmp_path) -> None:
+    """Two clips of different lengths in one row, their times in the text; what its stages train gets gradients."""
+    llm = tiny_llm_folder(tmp_path, "qwen2", max_position_embeddings=8192)
+    config = transformers.SiglipVisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, image_size=384, patch_size=14
+    )
+    model = tmp_path / "siglip"
+    transformers.SiglipVisionModel(config).save_pretrained(model)
+    transformers.SiglipImageProcessor(size={"height": 384, "width": 384}).save_pretrained(model)
+    overrides = [f"llm.path={llm}", "llm.dtype=float32", f"encoders.video.image.model={model}"]
+    recipe = load_recipe(folder() / "frames_pool.yaml", overrides)
+    assembly = build(recipe, "cpu")
+    readers, prompter = assembly.readers(), Prompter(assembly.llm.tokenizer, list(assembly.sources))
+    samples = []
+    for number, count in enumerate((12, 1)):
+        clip = tiny_clip((200, 30, 30), count)
+        said = (Message("user", "<video>\nWhat moves?"), Message("assistant", "A bar."))
+        sample = Sample(f"clip {number}", said, {"video": (clip,)})
+        samples.append(load_media(plan(sample, prompter, readers, recipe.llm.context, train=True), readers))
+    batch = collate(samples, readers)
+    assert batch.media["video"]["counts"].tolist() == [3, 1]  # 2.2 s, one frame a second at most
+    assert len(batch.places["video"]) == 4 * 14 * 14
+    text = assembly.llm.tokenizer.decode(batch.input_ids[batch.media_ids < 0])
+    assert [word in text for word in ("0.0s", "1.2s", "2.2s")] == [True] * 3
+    for stage in recipe.stages.values():
+        set_trainable(assembly, stage.train)
+        nll, _ = assembly(batch)
+        nll.backward()
+        learned = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+        assert [name for name, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0] == []

@@ -1,0 +1,190 @@
+"""The `mmllm` command: what it prints, its exit codes, and that light subcommands stay light."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmllm import registry
+from mmllm.cli import main
+from mmllm.recipe.files import folder, shipped
+from mmllm.recipe.load import load_recipe, parse
+from tests.support.places import TESTS
+from tests.support.recipe_text import RECIPE
+
+LIGHT = {
+    "ls": ["ls"],
+    "ls connectors": ["ls", "connectors"],
+    "check": ["check", "image_pool"],
+    "show": ["show", "image_pool"],
+    "schema": ["show", "--schema"],
+    "cp": ["cp", "image_pool", "copied.yaml"],
+}
+HEAVY = ["torch", "transformers", "deepspeed", "open_clip", "numpy", "PIL"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """A recipe file."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return str(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("arguments", LIGHT.values(), ids=LIGHT)
+def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from mmllm.cli import main; code = main(sys.argv[1:]); "
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr == "[]\n"
+    assert done.stdout
+    # CPU seconds: they answer in so much where no other test runs on the same core.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_ls_prints_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls"]) == 0
+    words = capsys.readouterr().out.split()
+    names = [name for group in registry.groups() for name in registry.table(group)]
+    assert set(names) | set(shipped()) <= set(words)
+
+
+def test_ls_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "encoders"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(registry.table("encoders"))
+
+
+def test_check_says_ok(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", recipe, "stages.align.batch=128"]) == 0
+    assert capsys.readouterr().out == f"{recipe}: ok (1 stage: align)\n"
+
+
+def test_check_lists_every_problem(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", recipe, "stages.align.batch=x", "seed=y"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        'mmllm: override "seed=y": seed: found "y" (text), expected a whole number.',
+        'mmllm: override "stages.align.batch=x": stages.align.batch: found "x" (text), expected a whole number.',
+    ]
+
+
+def test_show_prints_the_resolved_recipe(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", recipe, "stages.align.batch=128"]) == 0
+    assert parse(capsys.readouterr().out) == load_recipe(recipe, ["stages.align.batch=128"])
+
+
+def test_show_of_a_run(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(Path(recipe).parent)]) == 0
+    assert parse(capsys.readouterr().out) == load_recipe(recipe)
+
+
+def test_show_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "--schema"]) == 0
+    assert "connectors" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show"]) == 2
+    assert capsys.readouterr().err == "mmllm: show needs a recipe, a run folder or --schema.\n"
+
+
+def test_a_recipe_may_name_parts_beside_the_user(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Mine:\n    def __init__(self, *, path: str) -> None: ...\n")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("tests.support.recipe_parts:Source", "mine:Mine"))
+    (tmp_path / "tests").symlink_to(TESTS)
+    script = Path(sys.executable).parent / "mmllm"
+    done = subprocess.run([script, "check", "recipe.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == ("", "recipe.yaml: ok (1 stage: align)\n")
+
+
+def test_cp_copies_and_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cp", "mini/demo", str(tmp_path)]) == 0
+    assert (tmp_path / "demo.yaml").read_text() == (folder() / "mini" / "demo.yaml").read_text()
+    assert main(["cp", "mini/demo", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"mmllm: {tmp_path}/demo.yaml exists already; name another file.\n"
+    assert main(["cp", "mini/demo", str(tmp_path / "no" / "demo.yaml")]) == 2
+    assert capsys.readouterr().err == f"mmllm: {tmp_path}/no is not a folder; make it first.\n"
+
+
+def test_unknown_recipe_has_a_near_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cp", "image_pol", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('mmllm: there is no recipe file "image_pol"; shipped recipes: ')
+    assert error.endswith('; did you mean "image_pool"?\n')
+
+
+def test_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"mmllm: {tmp_path}: the folder has no recipe.yaml, so it is not a run.\n"
+
+
+def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmllm.training import launch
+
+    seen: list[object] = []
+    monkeypatch.setattr(launch, "launch", lambda *words, **named: seen.append((words, named)) or 143)
+    command = ["train", recipe, "seed=1", "--gpus", "2", "--out", "there", "stages.align.batch=128"]
+    assert main(command) == 143
+    named = {"gpus": 2, "nodes": None, "out": Path("there")}
+    assert seen == [((Path(recipe), ["seed=1", "stages.align.batch=128"]), named)]
+
+
+def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmllm.evaluation import run
+
+    file = Path(recipe)
+    file.write_text(file.read_text().replace("[docvqa]", "{docvqa: {path: here}}"))
+    seen: list[object] = []
+    monkeypatch.setattr(run, "evaluate", lambda folder, **named: seen.append((folder, named)))
+    assert main(["eval", str(file.parent), "--benchmarks", "docvqa", "textvqa", "--limit", "3", "--blind"]) == 0
+    named = {"benchmarks": {"docvqa": {"path": "here"}, "textvqa": {}}, "limit": 3, "blind": True}
+    assert seen == [(file.parent, named)]
+
+
+def test_eval_of_an_unknown_benchmark(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(Path(recipe).parent), "--benchmarks", "docvq"]) == 2
+    assert 'benchmarks has no type "docvq"' in capsys.readouterr().err
+
+
+def test_interrupted(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmllm.recipe.load.load_recipe", interrupt)
+    assert main(["check", recipe]) == 130
+
+
+def test_a_defect_is_not_hidden(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*words: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("mmllm.recipe.load.load_recipe", defect)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", recipe])
+
+
+def test_unknown_arguments(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["check", recipe, "--gpu", "2"])
+    assert caught.value.code == 2
+    assert "unknown arguments: --gpu" in capsys.readouterr().err
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run([sys.executable, "-m", "mmllm", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
+
+
+def test_reader_that_leaves_early() -> None:
+    command = f"{sys.executable} -m mmllm show --schema | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
