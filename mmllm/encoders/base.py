@@ -5,15 +5,18 @@ The loader calls ``read``, ``grid`` and ``collate`` on the CPU; the assembly cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.errors import MmllmError
-from mmllm.types import EncoderPass, Features
+from mmllm.hooks import EncoderContext, Scope, TokenLayout
+from mmllm.types import Features
 
 
 class Encoder(nn.Module):
@@ -30,17 +33,25 @@ class Encoder(nn.Module):
     """D, the width of ONE layer."""
     layers: tuple[int, ...]
     """The layers as asked for; the keys of ``Features.layers``."""
-    now: EncoderPass | None
-    """Facts of the pass that ``forward`` is making, for ``guests``; set before the first block runs."""
 
     def __init__(self, *, layers: Sequence[int] = (-2,)) -> None:
         super().__init__()
         if not layers or len(set(layers)) != len(layers):
             raise MmllmError(f"layers: {list(layers)} must name at least one hidden layer, none of them twice.")
         self.layers = tuple(layers)
-        self.now = None
-        self.guests: list[nn.Module] = []
+        self.scope: Scope[EncoderContext] = Scope()
+        """Hands the context of the running pass to the hooks in its blocks."""
+        self.adapters: list[nn.Module] = []
         """Connectors that work inside this encoder; they are no part of it."""
+
+    @property
+    def processor(self) -> Any:
+        """Reads its media on the CPU."""
+        return self
+
+    def blank(self) -> dict[str, Tensor]:
+        """Inputs of one blank item."""
+        return self.dummy()
 
     def read(self, media: Any) -> dict[str, Tensor]:
         """One item (path, bytes or an opened object) -> tensors without the N axis, on CPU; raises ``MediaError``."""
@@ -65,7 +76,8 @@ class Encoder(nn.Module):
     def forward(self, **inputs: Tensor) -> Features:
         """Collated inputs of N items -> their features, class and register tokens dropped.
 
-        Without gradient unless ``learns()``; sets ``now`` where connectors can work inside (``inside()``).
+        Without gradient unless ``learns()``; its blocks run inside :meth:`laid_out` where connectors can work in them
+        (``hook_points()``).
         """
         raise NotImplementedError
 
@@ -86,13 +98,19 @@ class Encoder(nn.Module):
         """Inputs of N single items -> inputs of ``forward``: every tensor stacked on a new first axis N."""
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
-    def inside(self) -> EncoderHookPoints:
+    @contextmanager
+    def laid_out(self, layout: TokenLayout) -> Iterator[EncoderContext]:
+        """Run the blocks: hooks in them learn what their rows are, and whose items where the model opened a context."""
+        with self.scope.open(replace(self.scope.peek or EncoderContext(), layout=layout)) as context:
+            yield context
+
+    def hook_points(self) -> BlockHooks:
         """Where connectors take hold of its blocks."""
         raise MmllmError(f"{type(self).__name__} has no blocks that a connector could work inside.")
 
     def learns(self) -> bool:
         """Whether its pass needs gradients: a stage trains it, or a connector inside it."""
-        modules = (self, *self.guests)
+        modules = (self, *self.adapters)
         return torch.is_grad_enabled() and any(p.requires_grad for module in modules for p in module.parameters())
 
     def freeze(self) -> None:
@@ -104,12 +122,13 @@ class Encoder(nn.Module):
         """Stay in eval mode whatever is asked: a frozen encoder must give the same features in every phase."""
         return super().train(False)
 
-    def resolve(self, n_blocks: int) -> tuple[int, ...]:
-        """``layers`` counted from the front, 0..n_blocks; raises where one does not exist."""
-        for layer in self.layers:
+    def resolve(self, n_blocks: int, layers: Sequence[int] | None = None) -> tuple[int, ...]:
+        """``layers`` (default: its own) counted from the front, 0..n_blocks; raises where one does not exist."""
+        layers = self.layers if layers is None else layers
+        for layer in layers:
             if not -n_blocks - 1 <= layer <= n_blocks:
                 raise MmllmError(
                     f"layers: {layer} does not exist: this encoder has {n_blocks} blocks, "
                     f"so 0..{n_blocks} or -{n_blocks + 1}..-1 (0 = embeddings, -1 = last block)."
                 )
-        return tuple(layer % (n_blocks + 1) for layer in self.layers)
+        return tuple(layer % (n_blocks + 1) for layer in layers)

@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, Llam
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.errors import MediaError, MmllmError
-from mmllm.hooks import Handle
-from mmllm.types import EncoderPass, Features
+from mmllm.hooks import Handle, TokenLayout
+from mmllm.types import Features
 
 MAX_BYTES = 16 * 2**20
 
@@ -31,7 +31,7 @@ class DocumentEncoder(Encoder):
     behind their end and masked, so that a longer neighbour changes nothing.
 
     A connector that works inside (``text_memory``; ``receive``) may append tokens of its own behind each document; what
-    the blocks make of them is ``Features.facts["memory"]``, float[N, appended, D * layers].
+    the blocks make of them is ``Features.extras["memory"]``, float[N, appended, D * layers].
     """
 
     modality = "document"
@@ -129,9 +129,9 @@ class DocumentEncoder(Encoder):
 
         return Handle(undo)
 
-    def inside(self) -> EncoderHookPoints:
+    def hook_points(self) -> BlockHooks:
         """The blocks that are used."""
-        return EncoderHookPoints(self._blocks, self.dim)
+        return BlockHooks(self._blocks, self.dim, self.scope)
 
     def forward(self, **inputs: Tensor) -> Features:
         """``ids`` int64[N, L], ``lengths`` int64[N] -> layers of float[N, L, D], each document's own tokens first."""
@@ -140,9 +140,9 @@ class DocumentEncoder(Encoder):
         longest, n_more = ids.shape[1], self._appended
         indices = self.resolve(self.n_blocks)
         seen = torch.arange(longest + n_more, device=device) < (lengths + n_more)[:, None]
-        self.now = EncoderPass((1,) * len(ids), (longest + n_more,), 0, seen)
+        layout = TokenLayout((1,) * len(ids), (longest + n_more,), 0, seen)
         places = lengths[:, None] + torch.arange(n_more, device=device)
-        with torch.set_grad_enabled(self.learns()):
+        with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             tokens = self.model.get_input_embeddings()(ids)
             if self._tail is not None:
                 tokens = appended(tokens, self._tail().to(tokens.dtype), places)
@@ -150,9 +150,9 @@ class DocumentEncoder(Encoder):
         mask = torch.arange(longest, device=device) < lengths[:, None]
         layers = {layer: state[:, :longest] for layer, state in zip(self.layers, states, strict=True)}
         rows = torch.arange(len(ids), device=device)[:, None]
-        facts = {"memory": torch.cat([state[rows, places] for state in states], dim=-1)} if n_more else {}
+        extras = {"memory": torch.cat([state[rows, places] for state in states], dim=-1)} if n_more else {}
         sizes = tuple((int(length),) for length in lengths)
-        return Features(layers, mask, (longest,), sizes if len(set(sizes)) > 1 else None, facts)
+        return Features(layers, mask, (longest,), sizes if len(set(sizes)) > 1 else None, extras)
 
     def _states(self, tokens: Tensor, seen: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """What enters the first block and leaves the others, by hooks during the model's own forward."""

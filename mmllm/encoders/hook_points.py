@@ -1,9 +1,9 @@
-"""Where connectors take hold inside an encoder (``Encoder.inside()``): its blocks, their attention and MLP."""
+"""Where connectors take hold inside an encoder (``Encoder.hook_points()``): its blocks, their attention and MLP."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -11,35 +11,39 @@ from torch import nn
 from mmllm import hooks
 from mmllm.encoders.blocks import EncoderBlock
 from mmllm.errors import MmllmError
-from mmllm.hooks import Change, ChangeOutput, Handle
+from mmllm.hooks import Change, ChangeOutput, EncoderContext, Handle, Scope
 
-Add = Callable[[torch.Tensor], torch.Tensor]
-"""What to add to a stream, given it."""
-AddBeside = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""What to add to a stream, given it and what the MLP reads of it."""
+Add = Change
+"""(context, stream) -> what to add to it."""
+AddBeside = ChangeOutput
+"""(context, stream, what the MLP reads of it) -> what to add."""
 
 
-class EncoderHookPoints:
+class BlockHooks:
     """The blocks of one frozen transformer encoder as connectors see them: float[rows, prefix + T, D], batch first.
 
     A block adds an attention and an MLP to a residual stream. What ``change`` or ``add`` gives is brought to the
-    stream's dtype. ``Encoder.now`` says what the rows are. Everything works on this instance of the model and is
+    stream's dtype; both get the :class:`EncoderContext` of the running pass first, whose layout says what the rows are.
+    Everything works on this instance of the model and is
     undone by its handle. Layer 0 of the encoder's hidden states is what ``before_block`` lets enter its first block.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], dim: int, *, batch_first: bool = True) -> None:
+    def __init__(
+        self, blocks: Iterable[nn.Module], dim: int, scope: Scope[EncoderContext], *, batch_first: bool = True
+    ) -> None:
         """Take the blocks of a model.
 
         Args:
             blocks: in order; each of one attention and one MLP with their norms (pre-norm or post-norm).
             dim: D of the residual stream.
+            scope: of the encoder, which opens it in its forward.
             batch_first: whether the blocks see [rows, prefix + T, D]; else [prefix + T, rows, D].
         """
         self.blocks = list(blocks)
         self.n_blocks = len(self.blocks)
         self.dim = dim
         self.batch_first = batch_first
-        self.switch = hooks.Switch()
+        self.scope = scope
 
     def block(self, index: int) -> nn.Module:
         """Block ``index``.
@@ -56,57 +60,57 @@ class EncoderHookPoints:
         return EncoderBlock.of(self.block(index))
 
     def before_block(self, index: int, change: Change) -> Handle:
-        """Replace the input of block ``index`` by ``change(it)``."""
-        return hooks.before(self.block(index), self._one(change), self.switch)
+        """Replace the input of block ``index`` by ``change(ctx, it)``."""
+        return hooks.before(self.block(index), self._one(change), self.scope)
 
     def after_block(self, index: int, change: ChangeOutput) -> Handle:
-        """Replace the output of block ``index`` by ``change(its input, its output)``."""
-        return hooks.after(self.block(index), self._two(change), self.switch, first=True)
+        """Replace the output of block ``index`` by ``change(ctx, its input, its output)``."""
+        return hooks.after(self.block(index), self._two(change), self.scope, first=True)
 
     def before_attention(self, index: int, change: Change) -> Handle:
         """Replace the (already normed, where the norm comes first) input of the attention of block ``index``."""
         parts = self.parts(index)
         one = self._one(change)
         if isinstance(parts.attention, nn.MultiheadAttention):  # called with queries, keys and values
-            return hooks.after(parts.norm_attention, lambda _, output: one(output), self.switch)
-        return hooks.before(parts.attention, one, self.switch)
+            return hooks.after(parts.norm_attention, lambda ctx, _, output: one(ctx, output), self.scope)
+        return hooks.before(parts.attention, one, self.scope)
 
     def after_attention(self, index: int, change: ChangeOutput) -> Handle:
-        """Replace what the attention of block ``index`` adds to the stream: ``change(its input, what it adds)``."""
+        """Replace what the attention of block ``index`` adds to the stream: ``change(ctx, input, what it adds)``."""
         parts = self.parts(index)
         return self._branch(parts.attention, parts.attention_end, change)
 
     def before_mlp(self, index: int, change: Change) -> Handle:
         """Replace the (already normed, where the norm comes first) input of the MLP of block ``index``."""
-        return hooks.before(self.parts(index).mlp_first, self._one(change), self.switch)
+        return hooks.before(self.parts(index).mlp_first, self._one(change), self.scope)
 
     def after_mlp(self, index: int, change: ChangeOutput) -> Handle:
-        """Replace what the MLP of block ``index`` adds to the stream: ``change(its input, what it adds)``."""
+        """Replace what the MLP of block ``index`` adds to the stream: ``change(ctx, its input, what it adds)``."""
         parts = self.parts(index)
         return self._branch(parts.mlp_first, parts.mlp_last, change)
 
     def add_before_block(self, index: int, add: Add) -> Handle:
-        """Add ``add(stream)`` to the stream before block ``index``, so before its attention."""
-        return self.before_block(index, lambda x: x + add(x).to(x.dtype))
+        """Add ``add(ctx, stream)`` to the stream before block ``index``, so before its attention."""
+        return self.before_block(index, lambda ctx, x: x + add(ctx, x).to(x.dtype))
 
     def add_before_mlp(self, index: int, add: Add) -> Handle:
-        """Add ``add(stream)`` to the stream between attention and MLP of block ``index``, for the MLP and all after.
+        """Add ``add(ctx, stream)`` to the stream between attention and MLP of block ``index``, for all after.
 
         Where norms come last, the stream there is what the first norm gives.
         """
         parts = self.parts(index)
         stream = _Stream(self._one(add), self.block(index))
-        return hooks.all_of(
+        return Handle.of(
             [
-                hooks.before(self.block(index), stream.start, self.switch),
-                hooks.before(parts.norm_attention, stream.norm_in, self.switch),
-                hooks.after(parts.attention_end, stream.attention_out, self.switch),
-                hooks.after(parts.norm_attention, stream.norm_out, self.switch),
+                hooks.before(self.block(index), stream.start, self.scope),
+                hooks.before(parts.norm_attention, stream.norm_in, self.scope),
+                hooks.after(parts.attention_end, stream.attention_out, self.scope),
+                hooks.after(parts.norm_attention, stream.norm_out, self.scope),
             ]
         )
 
     def add_after_mlp(self, index: int, add: AddBeside) -> Handle:
-        """Add ``add(stream, normed)`` to what the MLP of block ``index`` adds: an adapter parallel to the MLP.
+        """Add ``add(ctx, stream, normed)`` to what the MLP of block ``index`` adds: an adapter parallel to the MLP.
 
         ``stream`` is the residual before the MLP and its norm, ``normed`` what the MLP reads; where norms come last
         they are the same.
@@ -116,7 +120,10 @@ class EncoderHookPoints:
         seen: dict[str, torch.Tensor] = {}
         given: list[weakref.ref[torch.Tensor]] = []
 
-        def start(x: torch.Tensor) -> torch.Tensor:
+        # The sub-layers of a block are called one after the other, so what one hook leaves the next one finds. A block
+        # that reads a norm's output elsewhere would add twice without a word: that is what `given` is watched for,
+        # weakly, since it must not outlive the pass.
+        def start(_: EncoderContext, x: torch.Tensor) -> torch.Tensor:
             seen.clear()
             given.clear()
             return x
@@ -128,18 +135,18 @@ class EncoderHookPoints:
                 raise _norms_a_branch(self.block(index))
             return x
 
-        def end(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        def end(ctx: EncoderContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
             normed = seen.pop("normed")
-            output = output + two(seen.pop("stream", normed), normed).to(output.dtype)
+            output = output + two(ctx, seen.pop("stream", normed), normed).to(output.dtype)
             given.append(weakref.ref(output))
             return output
 
-        return hooks.all_of(
+        return Handle.of(
             [
-                hooks.before(self.block(index), start, self.switch),
-                hooks.before(parts.norm_mlp, lambda x: keep("stream", x), self.switch),
-                hooks.before(parts.mlp_first, lambda x: keep("normed", x), self.switch),
-                hooks.after(parts.mlp_last, end, self.switch),
+                hooks.before(self.block(index), start, self.scope),
+                hooks.before(parts.norm_mlp, lambda _, x: keep("stream", x), self.scope),
+                hooks.before(parts.mlp_first, lambda _, x: keep("normed", x), self.scope),
+                hooks.after(parts.mlp_last, end, self.scope),
             ]
         )
 
@@ -148,26 +155,26 @@ class EncoderHookPoints:
         two = self._two(change)
         given: list[torch.Tensor] = []
 
-        def keep(x: torch.Tensor) -> torch.Tensor:
+        def keep(_: EncoderContext, x: torch.Tensor) -> torch.Tensor:
             given[:] = [x]
             return x
 
-        def changed(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-            return two(given.pop(), output)
+        def changed(ctx: EncoderContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+            return two(ctx, given.pop(), output)
 
-        return hooks.all_of([hooks.before(first, keep, self.switch), hooks.after(last, changed, self.switch)])
+        return Handle.of([hooks.before(first, keep, self.scope), hooks.after(last, changed, self.scope)])
 
     def _one(self, change: Change) -> Change:
         """``change`` as the model's own layout needs it."""
         if self.batch_first:
-            return lambda x: change(x).to(x.dtype)
-        return lambda x: change(x.transpose(0, 1)).to(x.dtype).transpose(0, 1)
+            return lambda ctx, x: change(ctx, x).to(x.dtype)
+        return lambda ctx, x: change(ctx, x.transpose(0, 1)).to(x.dtype).transpose(0, 1)
 
     def _two(self, change: ChangeOutput) -> ChangeOutput:
         """``change`` of two tensors as the model's own layout needs it."""
         if self.batch_first:
-            return lambda x, y: change(x, y).to(y.dtype)
-        return lambda x, y: change(x.transpose(0, 1), y.transpose(0, 1)).to(y.dtype).transpose(0, 1)
+            return lambda ctx, x, y: change(ctx, x, y).to(y.dtype)
+        return lambda ctx, x, y: change(ctx, x.transpose(0, 1), y.transpose(0, 1)).to(y.dtype).transpose(0, 1)
 
 
 class _Stream:
@@ -180,12 +187,12 @@ class _Stream:
         self.given: weakref.ref[torch.Tensor] | None = None
         """What the attention adds, once it is known; weak: it must not outlive the pass."""
 
-    def start(self, x: torch.Tensor) -> torch.Tensor:
+    def start(self, _: EncoderContext, x: torch.Tensor) -> torch.Tensor:
         """The block begins."""
         self.residual = self.given = None
         return x
 
-    def norm_in(self, x: torch.Tensor) -> torch.Tensor:
+    def norm_in(self, _: EncoderContext, x: torch.Tensor) -> torch.Tensor:
         """A norm before the attention reads the residual."""
         if self.given is None:
             self.residual = x
@@ -193,16 +200,16 @@ class _Stream:
             raise _norms_a_branch(self.block)
         return x
 
-    def attention_out(self, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def attention_out(self, ctx: EncoderContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """What the attention adds; the residual is about to be added to it."""
         residual, self.residual = self.residual, None
-        output = output if residual is None else output + self.add(residual + output)
+        output = output if residual is None else output + self.add(ctx, residual + output)
         self.given = weakref.ref(output)
         return output
 
-    def norm_out(self, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def norm_out(self, ctx: EncoderContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """A norm after the attention's residual gives the stream itself."""
-        return output if self.given is None else output + self.add(output)
+        return output if self.given is None else output + self.add(ctx, output)
 
 
 def _norms_a_branch(block: nn.Module) -> MmllmError:

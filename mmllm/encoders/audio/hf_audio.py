@@ -19,10 +19,11 @@ from torch.nn.utils.rnn import pad_sequence
 from mmllm.encoders.audio.loading import load_audio
 from mmllm.encoders.audio.models import recorded
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.errors import MediaError, MmllmError
+from mmllm.hooks import TokenLayout
 from mmllm.processors.audio import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
-from mmllm.types import EncoderPass, Features
+from mmllm.types import Features
 
 Frequencies = Literal["mean", "keep"]
 
@@ -73,9 +74,9 @@ class HfAudioEncoder(Encoder):
         """Transformer blocks of the model."""
         return len(self.audio.blocks)
 
-    def inside(self) -> EncoderHookPoints:
+    def hook_points(self) -> BlockHooks:
         """Its blocks; a row is one window."""
-        return EncoderHookPoints(self.audio.blocks, self.dim)
+        return BlockHooks(self.audio.blocks, self.dim, self.scope)
 
     def read(self, media: str | Path | bytes) -> dict[str, Tensor]:
         """One sound -> ``windows`` float[W, ..., L] for the model, ``samples`` int64[], how many it has."""
@@ -122,9 +123,9 @@ class HfAudioEncoder(Encoder):
         width = self.audio.width(windows.shape[-1])
         real = torch.tensor([count for item in counts for count in item], device=windows.device)
         mask = (torch.arange(width, device=windows.device) < real[:, None]).repeat(1, prod(self.audio.raster))
-        self.now = EncoderPass(tuple(map(len, counts)), (*self.audio.raster, width), self.audio.prefix, mask)
+        layout = TokenLayout(tuple(map(len, counts)), (*self.audio.raster, width), self.audio.prefix, mask)
         flat = torch.tensor([n for item in lengths for n in item], device=windows.device)
-        with torch.set_grad_enabled(self.learns()):
+        with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             states = recorded(self.audio, self.resolve(self.n_blocks), windows, flat)
             layers = [self._joined(self._timed(state, width), counts) for state in states]
         grids = tuple(self._grid(n) for n in items)

@@ -152,7 +152,7 @@ class WaveModel(AudioModel):
         if config.feat_extract_norm == "group":
             # on this instance, for its whole life: without padding it gives what the model's own gives
             norm = net.feature_extractor.conv_layers[0].layer_norm
-            hooks.around(norm, lambda _, x: self._group_norm(norm, x), hooks.Switch())
+            hooks.wrap_forward(norm, lambda _, __, x: self._group_norm(norm, x), hooks.Scope.without_context())
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -190,25 +190,27 @@ class WaveModel(AudioModel):
         return (values * norm.weight[:, None].float() + norm.bias[:, None].float()).to(x.dtype)
 
 
-def _keep_output(keep: Callable[[int, Tensor], Tensor], index: int, _: Tensor, output: Tensor) -> Tensor:
-    return keep(index, output)
+def _keep_output(
+    keep: Callable[[int, None, Tensor], Tensor], index: int, _: None, __: Tensor, output: Tensor
+) -> Tensor:
+    return keep(index, None, output)
 
 
 def recorded(model: AudioModel, indices: Sequence[int], windows: Tensor, lengths: Tensor) -> list[Tensor]:
     """float[rows, prefix + T, D] of each layer (0: what enters the first block), with all that works inside."""
     wanted = set(indices)
     states: dict[int, Tensor] = {}
-    switch = hooks.Switch()
+    scope = hooks.Scope.without_context()
 
-    def keep(index: int, state: Tensor) -> Tensor:
+    def keep(index: int, _: None, state: Tensor) -> Tensor:
         states[index] = state
         return state
 
     handles = []
     if 0 in wanted:
-        handles.append(hooks.before(model.blocks[0], partial(keep, 0), switch))
+        handles.append(hooks.before(model.blocks[0], partial(keep, 0), scope))
     for index in wanted - {0}:
-        handles.append(hooks.after(model.blocks[index - 1], partial(_keep_output, keep, index), switch))
+        handles.append(hooks.after(model.blocks[index - 1], partial(_keep_output, keep, index), scope))
     try:
         model.run(windows, lengths)
     finally:

@@ -94,25 +94,25 @@ class TextModel(nn.Module):
         """What enters the first block and what leaves each one, before any final norm: float[n, L, D] each."""
         found: dict[int, Tensor] = {}
 
-        def entering(x: Tensor) -> Tensor:
+        def entering(_: None, x: Tensor) -> Tensor:
             found[0] = x
             return x
 
         def leaving(number: int) -> hooks.ChangeOutput:
-            def keep(_: Tensor, output: Tensor) -> Tensor:
+            def keep(_: None, __: Tensor, output: Tensor) -> Tensor:
                 found[number] = output
                 return output
 
             return keep
 
-        switch, blocks = hooks.Switch(), self.model.get_submodule(self.blocks_name)
+        scope, blocks = hooks.Scope.without_context(), self.model.get_submodule(self.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
-        handles = [hooks.before(blocks[0], entering, switch)]
-        handles += [hooks.after(block, leaving(number), switch) for number, block in enumerate(blocks, 1)]
+        handles = [hooks.before(blocks[0], entering, scope)]
+        handles += [hooks.after(block, leaving(number), scope) for number, block in enumerate(blocks, 1)]
         try:
             self.model(input_ids=ids, attention_mask=seen.long())
         finally:
-            hooks.all_of(handles).remove()
+            hooks.Handle.of(handles).remove()
         return [found[layer] for layer in layers]
 
 

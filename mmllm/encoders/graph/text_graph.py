@@ -20,7 +20,7 @@ from mmllm.encoders.graph.states import PAD, TextModel, states_file, states_of_t
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.graph_files import Graph
 from mmllm.processors.graph_store import GraphStore
-from mmllm.types import EncoderPass, Features
+from mmllm.types import Features
 
 LOG = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class TextGraphEncoder(Encoder):
     always the same ones. Without such a node it is the whole graph; more than ``max_nodes`` are an error, or with
     ``sample`` that many drawn nodes, which is logged.
 
-    Features: ``grid`` (nodes,); ``facts``: ``edges`` int64[N, 2, E] (sender, receiver), -1 behind the last; both
+    Features: ``grid`` (nodes,); ``extras``: ``edges`` int64[N, 2, E] (sender, receiver), -1 behind the last; both
     directions where the graph has none, duplicates and self loops left out; ``target`` int64[N], -1 for none;
     ``nodes`` int64[N, T], which nodes of the graph these are, -1 at padding.
     """
@@ -150,7 +150,6 @@ class TextGraphEncoder(Encoder):
         """Collated inputs -> float[N, most nodes, D] for each layer, each item's own nodes first."""
         nodes, given = inputs["nodes"], inputs["given"]
         mask = nodes >= 0
-        self.now = EncoderPass((1,) * len(nodes), (nodes.shape[1],), 0, mask)
         wide = inputs["states"]
         if self.text is not None:
             with torch.set_grad_enabled(self.learns()):
@@ -158,8 +157,8 @@ class TextGraphEncoder(Encoder):
         states = wide.new_zeros(*mask.shape, wide.shape[1]).masked_scatter(mask[..., None], wide)
         layers = dict(zip(self.layers, states.split(self.dim, dim=-1), strict=True))
         sizes = tuple((int(size),) for size in mask.sum(dim=1))
-        facts = {name: inputs[name] for name in ("edges", "target", "nodes")}
-        return Features(layers, mask, (nodes.shape[1],), None if len(set(sizes)) == 1 else sizes, facts)
+        extras = {name: inputs[name] for name in ("edges", "target", "nodes")}
+        return Features(layers, mask, (nodes.shape[1],), None if len(set(sizes)) == 1 else sizes, extras)
 
     def dummy(self) -> dict[str, Tensor]:
         """A graph of one node without text, or of state zero."""

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder, centre, square_canvas
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS
@@ -62,9 +62,9 @@ class HfVisionEncoder(ImageEncoder):
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        self.processor = AutoImageProcessor.from_pretrained(model)
+        self.image_processor = AutoImageProcessor.from_pretrained(model)
         self.own_size = image_size is None
-        self.size = _processed_size(self.processor) if image_size is None else (image_size, image_size)
+        self.size = _processed_size(self.image_processor) if image_size is None else (image_size, image_size)
         # Models with a table of positions refuse other sizes unless told; the others interpolate or rotate anyway.
         resized = "interpolate_pos_encoding" in accepted and self.size != _pair(config.image_size)
         self.options: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
@@ -76,13 +76,13 @@ class HfVisionEncoder(ImageEncoder):
         size = {"height": self.size[0], "width": self.size[1]}
         options: dict[str, Any] = {"size": size, "do_center_crop": False}
         if self.fit == "pad":
-            mean = tuple(round(255 * value) for value in self.processor.image_mean)
+            mean = tuple(round(255 * value) for value in self.image_processor.image_mean)
             image = square_canvas(image, self.size, (mean[0], mean[1], mean[2]))
-        elif self.fit == "crop" and self.own_size and self.processor.do_center_crop:
+        elif self.fit == "crop" and self.own_size and self.image_processor.do_center_crop:
             options = {}
         elif self.fit == "crop":
             image = centre(image, self.size)
-        return self.processor(image, return_tensors="pt", **options)["pixel_values"][0]
+        return self.image_processor(image, return_tensors="pt", **options)["pixel_values"][0]
 
     @property
     def n_blocks(self) -> int:
@@ -100,9 +100,9 @@ class HfVisionEncoder(ImageEncoder):
         output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
         return [output.hidden_states[index] for index in indices]
 
-    def inside(self) -> EncoderHookPoints:
+    def hook_points(self) -> BlockHooks:
         """Where connectors take hold of the tower's blocks."""
-        return EncoderHookPoints(blocks_of(self.vision, self.n_blocks), self.dim)
+        return BlockHooks(blocks_of(self.vision, self.n_blocks), self.dim, self.scope)
 
     @classmethod
     def tiny(cls) -> HfVisionEncoder:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS
@@ -92,11 +92,11 @@ class OpenClipEncoder(ImageEncoder):
                 handle.remove()
         return [seen[index] for index in indices]
 
-    def inside(self) -> EncoderHookPoints:
+    def hook_points(self) -> BlockHooks:
         """Where connectors take hold of the tower's blocks; they may see the tokens first."""
         own = isinstance(self.visual, VisionTransformer)
-        return EncoderHookPoints(
-            self.blocks, self.dim, batch_first=self.visual.transformer.batch_first if own else True
+        return BlockHooks(
+            self.blocks, self.dim, self.scope, batch_first=self.visual.transformer.batch_first if own else True
         )
 
     @classmethod

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError
+from mmllm.hooks import TokenLayout
 from mmllm.processors.image import MAX_PIXELS, open_image
-from mmllm.types import EncoderPass, Features
+from mmllm.types import Features
 
 Fit = Literal["squash", "pad", "crop"]
 """How a picture that is not square meets a model that wants squares.
@@ -88,13 +89,18 @@ class ImageEncoder(Encoder):
 
     def forward(self, **inputs: Tensor) -> Features:
         """``pixels`` float[N, 3, H, W] -> layers of float[N, rows * cols, D] in raster order."""
+        pixels = inputs["pixels"]
+        with self.laid_out(TokenLayout((1,) * len(pixels), self.grid(inputs), self.prefix)):
+            return self.features(pixels, self.layers)
+
+    def features(self, pixels: Tensor, layers: Sequence[int]) -> Features:
+        """What ``forward`` gives, of these layers; whoever calls it says what the rows are (:meth:`laid_out`)."""
         weight = next(self.parameters())
-        pixels = inputs["pixels"].to(device=weight.device, dtype=weight.dtype)
+        pixels = pixels.to(device=weight.device, dtype=weight.dtype)
         grid = self.grid({"pixels": pixels})
-        self.now = EncoderPass((1,) * len(pixels), grid, self.prefix)
         # Frozen weights build no graph; a stage that trains this encoder or what is inside it gets one.
         with torch.set_grad_enabled(self.learns()):
-            states = self.hidden(pixels, self.resolve(self.n_blocks))
+            states = self.hidden(pixels, self.resolve(self.n_blocks, layers))
         tokens = self.prefix + grid[0] * grid[1]
         if any(state.shape[1] != tokens for state in states):
             raise MmllmError(
@@ -102,7 +108,7 @@ class ImageEncoder(Encoder):
                 f"but declares {self.prefix} prefix tokens and {grid[0]} x {grid[1]} patches; it is not supported."
             )
         mask = torch.ones(pixels.shape[0], grid[0] * grid[1], dtype=torch.bool, device=pixels.device)
-        return Features(dict(zip(self.layers, (s[:, self.prefix :] for s in states), strict=True)), mask, grid)
+        return Features(dict(zip(layers, (s[:, self.prefix :] for s in states), strict=True)), mask, grid)
 
 
 def square_canvas(image: Image.Image, size: tuple[int, int], fill: tuple[int, int, int]) -> Image.Image:

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.points.backbone import load_backbone
 from mmllm.encoders.points.sampling import farthest_first, filled_up, on_unit_sphere
 from mmllm.errors import MediaError, MmllmError
-from mmllm.hooks import Handle
+from mmllm.hooks import Handle, TokenLayout
 from mmllm.processors.points import MAX_BYTES, MAX_POINTS, read_points
-from mmllm.types import EncoderPass, Features
+from mmllm.types import Features
 
 FIXED_POINT = 32767
 """Coordinates of -1..1 travel as int16: a loader's floats would be cast to an encoder's bfloat16, 8 bits of them."""
@@ -40,7 +40,7 @@ class PointsEncoder(Encoder):
     The tokens are made by the connector that works inside (``any2point``; ``receive``). Without one they are
     trigonometric features of each centre and of the mean of its nearest points (after Point-NN, Zhang et al. 2023,
     arXiv 2303.08134), which nothing learned. ``weights: random`` draws the blocks anew: a control, not for use.
-    ``Features.facts``: ``centres`` float[N, T, 3], and ``prefix`` float[N, prefix, D * layers], the connector's own
+    ``Features.extras``: ``centres`` float[N, T, 3], and ``prefix`` float[N, prefix, D * layers], the connector's own
     tokens in front.
     """
 
@@ -137,9 +137,9 @@ class PointsEncoder(Encoder):
 
         return Handle(undo)
 
-    def inside(self) -> EncoderHookPoints:
+    def hook_points(self) -> BlockHooks:
         """The blocks of the backbone."""
-        return EncoderHookPoints(self.backbone.blocks, self.dim)
+        return BlockHooks(self.backbone.blocks, self.dim, self.scope)
 
     def forward(self, **inputs: Tensor) -> Features:
         """``points`` int16[N, P, 3] -> layers of float[N, T, D], token i at the i-th of the farthest points."""
@@ -147,10 +147,10 @@ class PointsEncoder(Encoder):
         cloud = inputs["points"].to(weight.device).float() / FIXED_POINT
         n = len(cloud)
         indices = self.resolve(self.n_blocks)
-        self.now = EncoderPass((1,) * n, (self.tokens,), self._prefix)
-        with torch.set_grad_enabled(self.learns()):
-            embed = self._plain if self._embed is None else self._embed
-            states = self.backbone(embed(cloud).to(weight.dtype), indices)
+        layout = TokenLayout((1,) * n, (self.tokens,), self._prefix)
+        with torch.set_grad_enabled(self.learns()), self.laid_out(layout) as ctx:
+            tokens = self._plain(cloud) if self._embed is None else self._embed(ctx, cloud)
+            states = self.backbone(tokens.to(weight.dtype), indices)
         prefix = torch.cat([state[:, : self._prefix] for state in states], dim=-1)
         layers = dict(zip(self.layers, (state[:, self._prefix :] for state in states), strict=True))
         mask = torch.ones(n, self.tokens, dtype=torch.bool, device=cloud.device)

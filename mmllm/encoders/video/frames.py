@@ -15,13 +15,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm import registry
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
+from mmllm.hooks import TokenLayout
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
 from mmllm.registry import EncoderPart
-from mmllm.types import EncoderPass, Features
+from mmllm.types import Features
 
 
 class FramesEncoder(Encoder):
@@ -52,7 +53,8 @@ class FramesEncoder(Encoder):
         inner = image_encoder(image)
         super().__init__(layers=inner.layers)
         self.image = inner
-        inner.guests = self.guests  # connectors inside it hang on this encoder, and its passes need gradients for them
+        # adapters in its blocks hang on this encoder: they are told of clips, and its passes need gradients for them
+        inner.adapters, inner.scope = self.adapters, self.scope
         self.dim = inner.dim
         self.frames, self.fps = frames, fps
         self.reading = VideoReading(
@@ -102,9 +104,8 @@ class FramesEncoder(Encoder):
         """What ``collate`` gives -> layers float[N, most F * rows * cols, D], fact ``times`` float[N, most F]."""
         counts: list[int] = inputs["counts"].tolist()
         rows, cols = self.image.fixed_grid()
-        self.now = EncoderPass(tuple(counts), (rows, cols), self.image.prefix)
-        self.image.layers = self.layers
-        seen = self.image(pixels=inputs["pixels"])
+        with self.laid_out(TokenLayout(tuple(counts), (rows, cols), self.image.prefix)):
+            seen = self.image.features(inputs["pixels"], self.layers)
         sizes = [count * rows * cols for count in counts]
         layers = {
             index: pad_sequence(list(layer.flatten(0, 1).split(sizes)), batch_first=True)
@@ -112,12 +113,12 @@ class FramesEncoder(Encoder):
         }
         mask = torch.arange(max(sizes), device=seen.mask.device) < inputs["counts"][:, None] * (rows * cols)
         grids = tuple((count, rows, cols) for count in counts)
-        facts = {"times": inputs["times"].float()}
-        return Features(layers, mask, max(grids), grids if len(set(grids)) > 1 else None, facts)
+        extras = {"times": inputs["times"].float()}
+        return Features(layers, mask, max(grids), grids if len(set(grids)) > 1 else None, extras)
 
-    def inside(self) -> EncoderHookPoints:
+    def hook_points(self) -> BlockHooks:
         """The image encoder's blocks; their rows are the frames of all clips."""
-        return self.image.inside()
+        return self.image.hook_points()
 
     def dummy(self) -> dict[str, Tensor]:
         """Black frames at time 0: as many as every clip has, or one."""
@@ -131,7 +132,7 @@ class FramesEncoder(Encoder):
         with tempfile.TemporaryDirectory() as folder:
             inner = registry.load("encoders", "hf_vision").tiny()
             inner.vision.save_pretrained(folder)
-            inner.processor.save_pretrained(folder)
+            inner.image_processor.save_pretrained(folder)
             return cls(image={"type": "hf_vision", "model": folder}, frames=3, fps=5.0)
 
     def tiny_media(self) -> list[Any]:

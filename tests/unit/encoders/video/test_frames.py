@@ -8,23 +8,14 @@ from typing import Any
 import numpy
 import pytest
 import torch
-import transformers
 from PIL import Image
 
 from mmllm import registry
-from mmllm.batches.collate import collate
-from mmllm.batches.sample import load_media, plan
 from mmllm.encoders.video.frames import FramesEncoder, image_encoder, tiny_clip
 from mmllm.errors import MediaError, MmllmError, RecipeError
-from mmllm.messages.tokenize import Prompter
-from mmllm.model.build import build
-from mmllm.model.trainable import set_trainable
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
-from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
-from mmllm.types import Message, Sample
-from tests.support.parts import tiny_llm_folder
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +90,7 @@ def test_without_fps_the_grid_is_fixed(tmp_path) -> None:
 
 def image_encoder_folder(tmp_path: Any, encoder: FramesEncoder) -> dict[str, Any]:
     encoder.image.vision.save_pretrained(tmp_path / "vit")
-    encoder.image.processor.save_pretrained(tmp_path / "vit")
+    encoder.image.image_processor.save_pretrained(tmp_path / "vit")
     return {"type": "hf_vision", "model": str(tmp_path / "vit"), "layers": [-1, 1]}
 
 
@@ -178,35 +169,3 @@ def test_a_right_part_inside_passes_the_check(tmp_path) -> None:
 def test_broken_bytes_name_their_video(encoder) -> None:
     with pytest.raises(MediaError, match=r"^video of 11 bytes cannot be decoded"):
         encoder.read(b"hello world")
-
-
-def test_the_full_size_recipe_with_stand_ins(tmp_path) -> None:
-    """Two clips of different lengths in one row, their times in the text; what its stages train gets gradients."""
-    llm = tiny_llm_folder(tmp_path, "qwen2", max_position_embeddings=8192)
-    config = transformers.SiglipVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, image_size=384, patch_size=14
-    )
-    model = tmp_path / "siglip"
-    transformers.SiglipVisionModel(config).save_pretrained(model)
-    transformers.SiglipImageProcessor(size={"height": 384, "width": 384}).save_pretrained(model)
-    overrides = [f"llm.path={llm}", "llm.dtype=float32", f"encoders.video.image.model={model}"]
-    recipe = load_recipe(folder() / "frames_pool.yaml", overrides)
-    assembly = build(recipe, "cpu")
-    readers, prompter = assembly.readers(), Prompter(assembly.llm.tokenizer, list(assembly.sources))
-    samples = []
-    for number, count in enumerate((12, 1)):
-        clip = tiny_clip((200, 30, 30), count)
-        said = (Message("user", "<video>\nWhat moves?"), Message("assistant", "A bar."))
-        sample = Sample(f"clip {number}", said, {"video": (clip,)})
-        samples.append(load_media(plan(sample, prompter, readers, recipe.llm.context, train=True), readers))
-    batch = collate(samples, readers)
-    assert batch.media["video"]["counts"].tolist() == [3, 1]  # 2.2 s, one frame a second at most
-    assert len(batch.places["video"]) == 4 * 14 * 14
-    text = assembly.llm.tokenizer.decode(batch.input_ids[batch.media_ids < 0])
-    assert [word in text for word in ("0.0s", "1.2s", "2.2s")] == [True] * 3
-    for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
-        nll, _ = assembly(batch)
-        nll.backward()
-        learned = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
-        assert [name for name, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
