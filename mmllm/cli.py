@@ -70,7 +70,7 @@ def _recipe_commands(commands: Parsers) -> None:
     show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     _recipe_argument(show, optional=True)
     show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
-    cp = _command(commands, "cp", _cp, "copy a shipped recipe")
+    cp = _command(commands, "cp", _cp, "copy a shipped recipe, and the miniature parts it names")
     cp.add_argument("name", help="as `mmllm ls recipes` prints it")
     cp.add_argument("destination", type=Path, help="file or folder")
 
@@ -145,13 +145,26 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _cp(arguments: argparse.Namespace) -> None:
-    print(copy_recipe(arguments.name, arguments.destination))
+    path = copy_recipe(arguments.name, arguments.destination)
+    print(path)
+    _place_parts(path)
+
+
+def _place_parts(path: Path, overrides: Sequence[str] = ()) -> None:
+    """Copy the miniature parts a recipe names below the current folder where it has none, and say so."""
+    from mmllm.miniature.shipped import place_parts
+    from mmllm.recipe.load import load_recipe
+
+    sentence = place_parts(load_recipe(path, overrides))
+    if sentence:
+        print(f"mmllm: {sentence}.", file=sys.stderr)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from mmllm.training.launch import launch
 
     path = find_recipe(arguments.recipe)
+    _place_parts(path, arguments.overrides)
     return launch(path, arguments.overrides, gpus=arguments.gpus, nodes=arguments.nodes, out=arguments.out)
 
 
@@ -174,17 +187,21 @@ def _chosen(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    importlib.import_module("mmllm.serving.terminal").chat(arguments.folder)
+    _serving("terminal").chat(arguments.folder)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    _serving("app").serve(arguments.folder, host=arguments.host, port=arguments.port)
+
+
+def _serving(module: str) -> Any:
+    """A module of mmllm.serving; MmllmError where a package of the extra `serve` is missing."""
     try:
-        app = importlib.import_module("mmllm.serving.app")
+        return importlib.import_module(f"mmllm.serving.{module}")
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn"):
+        if error.name not in ("fastapi", "starlette", "uvicorn", "networkx"):
             raise
-        raise MmllmError(f'serving needs {error.name}; install it with: pip install "mmllm[serve]".') from error
-    app.serve(arguments.folder, host=arguments.host, port=arguments.port)
+        raise MmllmError(f'this needs {error.name}; install it with: pip install "mmllm[serve]".') from error
 
 
 def _demo(arguments: argparse.Namespace) -> None:

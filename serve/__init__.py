@@ -1,1 +1,1 @@
-"""The chat server: an HTTP API in OpenAI's shapes, the terminal chat and the drawing of pictures in a terminal."""
+"""What is deployed from a checkout: the ASGI entry, the chat page's client, and examples (README.md)."""

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmllm.errors import MmllmError
+from mmllm.miniature.shipped import HOME, PARTS
 
-PARTS = ("lm", "clip", "vit", "audio")
-HOME = Path("data/mini")
 SENSES = {
     "video": "mmllm.miniature.tasks.videos:write_video",
     "sound": "mmllm.miniature.tasks.sounds:write_sound",

@@ -7,29 +7,29 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm.errors import MmllmError
+from mmllm.miniature.shipped import HOME, place_parts
+from mmllm.recipe.files import folder
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RECIPE = Path("recipes/mini/demo.yaml")
-WORLD = Path("data/mini/world")
+RECIPE = "mini/demo.yaml"
+WORLD = HOME / "world"
 SHOWN = ("mini_scenes", "mini_digits", "mini_documents")
 
 
-def run(recipe: Path = RECIPE, out: Path = Path("runs/demo")) -> None:
+def run(out: Path = Path("runs/demo")) -> None:
     """Check, draw the world, train both stages, evaluate with and without the image, answer three questions.
 
-    Rerunning continues where an earlier run stopped; a finished run is only evaluated and shown again.
-    Raises MmllmError when started outside a checkout (the recipe and the parts are files of the repository).
+    Works in any folder: parts, world and run are put below it. Rerunning continues where an earlier run stopped; a
+    finished run is only evaluated and shown again.
     """
     from rich.console import Console
 
     console = Console()
     started = time.time()
-    if not recipe.is_file():
-        raise MmllmError(f"{recipe} is not below the current directory: run `mmllm demo` in a checkout of mmllm")
+    recipe = folder() / RECIPE
     _check(recipe, console)
     _draw_world(console)
     _train(recipe, out, console)
@@ -39,12 +39,15 @@ def run(recipe: Path = RECIPE, out: Path = Path("runs/demo")) -> None:
 
 
 def _check(recipe: Path, console: Console) -> None:
-    """Every check of the recipe that needs no torch."""
+    """Every check of the recipe that needs no torch; then the parts it names are there."""
     from mmllm.recipe.load import load_recipe
 
     console.rule("[bold]1  check")
     loaded = load_recipe(recipe)
     console.print(f"{recipe}: {loaded.name}, stages {', '.join(loaded.stages)}")
+    placed = place_parts(loaded)
+    if placed:
+        console.print(placed)
 
 
 def _draw_world(console: Console) -> None:
@@ -109,6 +112,8 @@ def _answer(out: Path, console: Console) -> None:
 
 def _say_what_next(out: Path, results: dict[str, Any], seconds: float, console: Console) -> None:
     """The scores in one line, and how to go on."""
+    from mmllm.serving.page import page_command
+
     scores = ", ".join(
         f"{name} {row['score']:.3f} (blind {row['blind']:.3f})" for name, row in results["benchmarks"].items()
     )
@@ -116,6 +121,6 @@ def _say_what_next(out: Path, results: dict[str, Any], seconds: float, console: 
     console.print(f"{scores}; {seconds:.0f} s in all")
     console.print(
         f"Chat in the terminal:   mmllm chat {out}\n"
-        f"Chat in the browser:    mmllm serve {out}   and beside it   streamlit run streamlit_app.py\n"
-        f"Swap the encoder:       mmllm train recipes/mini/swap_encoder.yaml && mmllm eval runs/swap_encoder"
+        f"Chat in the browser:    mmllm serve {out}   and beside it   {page_command()}\n"
+        f"Swap the encoder:       mmllm train mini/swap_encoder && mmllm eval runs/swap_encoder"
     )

@@ -1,4 +1,4 @@
-"""Where recipes are: files, run folders, and those shipped in `recipes/` beside the package.
+"""Where recipes are: files, run folders, and those that mmllm ships.
 
 Used by the command line to turn what the user typed into a recipe file.
 """
@@ -12,13 +12,24 @@ from mmllm import registry
 from mmllm.errors import MmllmError, RecipeError
 
 
+def shipped_root() -> Path:
+    """Folder that holds what is shipped beside the code, ``recipes/`` and ``data/mini/``, under these names.
+
+    A wheel holds it inside the package (``setup.py`` copies it there); in a checkout it is the checkout itself.
+    """
+    package = Path(__file__).resolve().parents[1]
+    # the wheel's own first: above an installed package lie other packages' folders, and one may be called recipes
+    within = package / "shipped"
+    return within if within.is_dir() else package.parent
+
+
 def folder() -> Path:
-    """The shipped recipes' folder. They live in the repository, so a package installed away from it has none."""
-    found = Path(__file__).resolve().parents[2] / "recipes"
+    """The shipped recipes' folder."""
+    found = shipped_root() / "recipes"
     if not found.is_dir():
         raise MmllmError(
-            f"shipped recipes are looked for in {found}, which does not exist; "
-            "install from a clone of the repository with: pip install -e ."
+            f"shipped recipes are looked for in {found}, which does not exist; install mmllm again, from a wheel or "
+            "from a clone of the repository with: pip install -e ."
         )
     return found
 

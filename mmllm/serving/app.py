@@ -1,6 +1,7 @@
 """The HTTP server around one trained run: loads it, builds the application, turns every error into one envelope.
 
-``mmllm serve runs/demo`` starts it; ``streamlit_app.py`` and the ``openai`` client (``base_url=.../v1``) talk to it.
+``mmllm serve runs/demo`` starts it, and so does any ASGI server through the repository's ``serve/app.py``;
+``streamlit_app.py`` and the ``openai`` client (``base_url=.../v1``) talk to it.
 """
 
 from __future__ import annotations
@@ -23,22 +24,34 @@ from mmllm.errors import MmllmError
 from mmllm.serving.api import Api
 from mmllm.serving.media import Limits
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
+from mmllm.serving.page import page_command
 from mmllm.serving.schema import ApiError, error_response, validation_error
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
+    from mmllm.recipe.models import Recipe
 
 LOG = logging.getLogger("serve")
 
 
 def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
     """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``."""
+    recipe, app = load_app(run)
+    host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
+    listener = _listen(host, port)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    LOG.info("%s is at %s/v1; chat with it: %s", recipe.name, address, page_command(address))
+    config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def load_app(run: Path) -> tuple[Recipe, FastAPI]:
+    """The recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
     recipe, assembly = load_run(run)
-    host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
-    listener = _listen(host, port)
     words = recipe.serve
     limits = Limits(
         max_images=words.max_images,
@@ -49,14 +62,7 @@ def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
         max_body=words.max_body,
         max_new_tokens=words.max_new_tokens,
     )
-    app = create_app(Generator(assembly), recipe.name, limits)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    address = f"http://{host}:{listener.getsockname()[1]}"
-    LOG.info(
-        "%s is at %s/v1; chat with it: MMLLM_SERVER=%s streamlit run streamlit_app.py", recipe.name, address, address
-    )
-    config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listener])
+    return recipe, create_app(Generator(assembly), recipe.name, limits)
 
 
 def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:
