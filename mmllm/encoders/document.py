@@ -17,10 +17,12 @@ from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.errors import MediaError, MmllmError
-from mmllm.hooks import Handle, TokenLayout
+from mmllm.hooks import EncoderContext, Handle, TokenLayout
 from mmllm.types import Features
 
 MAX_BYTES = 16 * 2**20
+Tail = Callable[[EncoderContext], Tensor]
+"""context -> float[n, embed_dim]."""
 
 
 class DocumentEncoder(Encoder):
@@ -51,7 +53,7 @@ class DocumentEncoder(Encoder):
         found = blocks_of(self.model, self.model.config.num_hidden_layers)
         self._blocks = _first(self.model, found, blocks)
         self.max_tokens, self.max_bytes = max_tokens, max_bytes
-        self._tail: Callable[[], Tensor] | None = None
+        self._tail: Tail | None = None
         self._appended = 0
         self.resolve(self.n_blocks)
         self._fits(0)
@@ -113,8 +115,8 @@ class DocumentEncoder(Encoder):
         """A document of one token."""
         return {"ids": torch.zeros(1, dtype=torch.int64)}
 
-    def receive(self, tail: Callable[[], Tensor], n: int) -> Handle:
-        """Append ``tail()`` float[n, embed_dim] behind each document in every pass from now on.
+    def receive(self, tail: Tail, n: int) -> Handle:
+        """Append ``tail(ctx)`` float[n, embed_dim] behind each document in every pass from now on.
 
         Raises:
             MmllmError: another connector does so already, or the model has too few positions.
@@ -142,10 +144,10 @@ class DocumentEncoder(Encoder):
         seen = torch.arange(longest + n_more, device=device) < (lengths + n_more)[:, None]
         layout = TokenLayout((1,) * len(ids), (longest + n_more,), 0, seen)
         places = lengths[:, None] + torch.arange(n_more, device=device)
-        with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
+        with torch.set_grad_enabled(self.learns()), self.laid_out(layout) as ctx:
             tokens = self.model.get_input_embeddings()(ids)
             if self._tail is not None:
-                tokens = appended(tokens, self._tail().to(tokens.dtype), places)
+                tokens = appended(tokens, self._tail(ctx).to(tokens.dtype), places)
             states = self._states(tokens, seen, indices)
         mask = torch.arange(longest, device=device) < lengths[:, None]
         layers = {layer: state[:, :longest] for layer, state in zip(self.layers, states, strict=True)}

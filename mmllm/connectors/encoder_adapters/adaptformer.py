@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
-from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter
+from mmllm.connectors.encoder_adapters.block_adapter import BlockAdapter
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS, Bottleneck
 from mmllm.errors import MmllmError
-from mmllm.hooks import Handle
-from mmllm.hooks.points import Encoder, Inside
+from mmllm.hooks import ChangeOutput, EncoderContext, Handle
+from mmllm.hooks.points import AdaptableEncoder, EncoderHookPoints
 
 
-class AdaptformerConnector(EncoderAdapter):
+class AdaptformerConnector(BlockAdapter):
     """``x + MLP(LN x) + scale * up(relu(down(x)))`` (AdaptFormer, Chen et al. 2022, arXiv 2205.13535).
 
     ``down`` is drawn and ``up`` zero, so an untrained one changes nothing bit for bit. The branch reads the residual
@@ -34,7 +33,7 @@ class AdaptformerConnector(EncoderAdapter):
         reads: Literal["stream", "normed"] = "stream",
         blocks: str | list[int] = "all",
     ) -> None:
-        """Set up, without weights until ``adapt``; the defaults are the authors'.
+        """Set up, without weights until ``attach``; the defaults are the authors'.
 
         Args:
             llm_dim: width of the LLM.
@@ -54,30 +53,25 @@ class AdaptformerConnector(EncoderAdapter):
         self.width, self.scale, self.activation, self.dropout, self.reads = width, scale, activation, dropout, reads
         self.layers = nn.ModuleDict()
 
-    def put(self, key: str, encoder: Encoder, inside: Inside, block: int) -> list[Handle]:
+    def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
         """A bottleneck beside the MLP."""
 
         def make() -> Bottleneck:
-            return Bottleneck(inside.dim, self.width, self.activation, self.scale, self.dropout)
+            return Bottleneck(points.dim, self.width, self.activation, self.scale, self.dropout)
 
         layer = self.kept(self.layers, f"{key}-{block}", make, encoder)
-        return [inside.add_after_mlp(block, self._add(layer))]
+        return [points.add_after_mlp(block, self._add(layer))]
 
-    def _add(self, layer: Bottleneck) -> Callable[[Tensor, Tensor], Tensor]:
-        def add(stream: Tensor, normed: Tensor) -> Tensor:
+    def _add(self, layer: Bottleneck) -> ChangeOutput:
+        def add(_: EncoderContext, stream: Tensor, normed: Tensor) -> Tensor:
             if layer.idle:
                 return stream.new_zeros(()).expand_as(stream)
             return layer((stream if self.reads == "stream" else normed).float())
 
         return add
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip bottlenecks that are frozen and still zero."""
         for layer in self.layers.values():
             assert isinstance(layer, Bottleneck)
-            layer.rest()
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> AdaptformerConnector:
-        """Width 8 in every block, without dropout."""
-        return cls(llm_dim=llm.dim, width=8, scale=0.5, dropout=0.0)
+            layer.skip_if_zero()

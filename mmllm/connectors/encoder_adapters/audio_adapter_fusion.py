@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter, pass_of
+from mmllm.connectors.encoder_adapters.block_adapter import BlockAdapter, layout_of
 from mmllm.connectors.encoder_adapters.mixture_of_adapters import Gate
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS, Bottleneck
 from mmllm.errors import MmllmError, SampleError
-from mmllm.hooks import Handle
-from mmllm.hooks.points import Encoder, Inside
+from mmllm.hooks import EncoderContext, Handle
+from mmllm.hooks.points import AdaptableEncoder, EncoderHookPoints
 
 
-class AudioAdapterFusionConnector(EncoderAdapter):
+class AudioAdapterFusionConnector(BlockAdapter):
     """``y = h + sum_n alpha_n A_n(h)`` over task adapters A_n (Audio-AdapterFusion, Huang et al. 2023, 2310.13015).
 
     h is what leaves a block; ``A_n(h) = up(relu(down(LN h)))`` with ``up`` zero at the start. ``tasks`` maps each task
@@ -41,7 +41,7 @@ class AudioAdapterFusionConnector(EncoderAdapter):
         only: str | None = None,
         blocks: str | list[int] = "all",
     ) -> None:
-        """Set up, without weights until ``adapt``.
+        """Set up, without weights until ``attach``.
 
         Args:
             llm_dim: width of the LLM.
@@ -69,33 +69,33 @@ class AudioAdapterFusionConnector(EncoderAdapter):
         self.adapters = nn.ModuleDict({task: nn.ModuleDict() for task in tasks})
         self.alpha = nn.ModuleDict()
 
-    def put(self, key: str, encoder: Encoder, inside: Inside, block: int) -> list[Handle]:
+    def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
         """One adapter per task on what leaves the block, and what mixes them."""
 
         def make() -> TaskAdapter:
-            return TaskAdapter(inside.dim, self.width, self.activation)
+            return TaskAdapter(points.dim, self.width, self.activation)
 
         def new_gate() -> Gate:
-            return Gate(inside.dim, len(self.adapters), self.kind == "attention")
+            return Gate(points.dim, len(self.adapters), self.kind == "attention")
 
         name = f"{key}-{block}"
         layers = [self.kept(self._of(task), name, make, encoder) for task in self.adapters]
         gate = None if self.kind == "uniform" else self.kept(self.alpha, name, new_gate, encoder)
 
-        def change(_: Tensor, output: Tensor) -> Tensor:
+        def change(ctx: EncoderContext, _: Tensor, output: Tensor) -> Tensor:
             x = output.float()
-            shares = self._shares(key, encoder, x, gate)
+            shares = self._shares(ctx, x, gate)
             added = [share * layer(x) for share, layer in zip(shares, layers, strict=True) if share is not None]
             return output + torch.stack(added).sum(dim=0).to(output.dtype)
 
-        return [inside.after_block(block, change)]
+        return [points.after_block(block, change)]
 
-    def _shares(self, key: str, encoder: Encoder, x: Tensor, gate: Gate | None) -> list[Tensor | None]:
+    def _shares(self, ctx: EncoderContext, x: Tensor, gate: Gate | None) -> list[Tensor | None]:
         """alpha of each adapter, to be multiplied with float[rows, tokens, D]; None: not used at all."""
         tasks = list(self.adapters)
         learning = self.training and any(p.requires_grad for p in self.adapters.parameters())
         if learning:
-            chosen = self._tasks(key, encoder).to(x.device)[:, None, None]
+            chosen = self._tasks(ctx).to(x.device)[:, None, None]
             return [(chosen == number).to(x.dtype) for number in range(len(tasks))]
         if self.only is not None:
             return [x.new_ones(()) if task == self.only else None for task in tasks]
@@ -103,34 +103,28 @@ class AudioAdapterFusionConnector(EncoderAdapter):
             return [x.new_full((), 1 / len(tasks)) for _ in tasks]
         return list(gate(x).split(1, dim=-1))
 
-    def _tasks(self, key: str, encoder: Encoder) -> Tensor:
+    def _tasks(self, ctx: EncoderContext) -> Tensor:
         """int64[rows]: number of each row's task, by the data entry its conversation is of; -1 for a blank item.
 
         Raises:
             SampleError: a data entry that ``tasks`` does not name.
         """
-        now = pass_of(encoder, self.name)
-        assert self.flow is not None
-        owners = self.flow.owners[key].tolist()[: len(now.rows)]
-        sources = [self.flow.sources[owner] for owner in owners]
-        for source in sources:
-            if source not in self.task_of:
+        rows = layout_of(ctx, self.name).rows
+        assert ctx.dataset_names is not None
+        names = ctx.dataset_names[: len(rows)]
+        for name in names:
+            if name not in self.task_of:
                 raise SampleError(
-                    f'audio_adapter_fusion: no task names the data entry "{source}"; its tasks name '
+                    f'audio_adapter_fusion: no task names the data entry "{name}"; its tasks name '
                     f"{', '.join(self.task_of) or 'none'}"
                 )
-        numbers = [self.task_of[source] for source in sources] + [-1] * (len(now.rows) - len(owners))
-        return torch.repeat_interleave(torch.tensor(numbers), torch.tensor(now.rows))
+        numbers = [self.task_of[name] for name in names] + [-1] * (len(rows) - len(names))
+        return torch.repeat_interleave(torch.tensor(numbers), torch.tensor(rows))
 
     def _of(self, task: str) -> nn.ModuleDict:
         found = self.adapters[task]
         assert isinstance(found, nn.ModuleDict)
         return found
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> AudioAdapterFusionConnector:
-        """Two tasks, width 4."""
-        return cls(llm_dim=llm.dim, tasks={"one": ["captions"], "two": ["instruct"]}, width=4)
 
 
 class TaskAdapter(nn.Module):

@@ -1,34 +1,33 @@
-"""The base of adapters inside encoders: which blocks, layers kept by name, put in through ``encoder.inside()``."""
+"""The base of adapters in the blocks of encoders: which blocks, layers kept by name, hooked in through hook points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector
+from mmllm.connectors.base import EncoderAdapter
 from mmllm.errors import MmllmError
-from mmllm.hooks import Handle
-from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import EncoderPass
+from mmllm.hooks import EncoderContext, Handle, TokenLayout
+from mmllm.hooks.points import AdaptableEncoder, EncoderHookPoints
 
 BLOCKS = ("all", "top half")
 """Words for blocks of an encoder; the other form is a list of numbers from 0."""
 Made = TypeVar("Made", bound=nn.Module)
 
 
-class EncoderAdapter(Connector):
-    """Works inside the blocks of the encoders that ``inside`` names; the encoders themselves stay frozen.
+class BlockAdapter(EncoderAdapter):
+    """Works in the blocks of the encoders that ``adapts`` names; the encoders themselves stay frozen.
 
-    Its weights are made in ``adapt`` (float32) and belong to it. A subclass says in ``put`` what goes into one block.
+    Its weights are made in ``attach`` (float32) and belong to it. A subclass says in ``put`` what goes into one block.
     """
 
-    identity_at_start = True
+    zero_init = True
 
     def __init__(self, *, llm_dim: int, name: str, blocks: str | list[int]) -> None:
-        """Set up, without weights until ``adapt``.
+        """Set up, without weights until ``attach``.
 
         Args:
             llm_dim: width of the LLM, which it does not touch.
@@ -41,17 +40,16 @@ class EncoderAdapter(Connector):
         self.name = name
         self.blocks = blocks
 
-    def adapt(self, encoders: Mapping[str, Encoder]) -> Attached:
-        """Put it into the chosen blocks of each encoder; weights that are there already are used again."""
+    def attach(self, encoder: AdaptableEncoder, key: str) -> Handle:
+        """Put it into the chosen blocks of the encoder ``key``; weights that are there already are used again."""
+        points = encoder.hook_points()
         handles: list[Handle] = []
-        for key, encoder in encoders.items():
-            inside = encoder.inside()
-            for block in self.chosen(key, max(encoder.resolve(inside.n_blocks))):
-                handles += self.put(key, encoder, inside, block)
-        return Attached(handles)
+        for block in self.chosen(key, max(encoder.resolve(points.n_blocks))):
+            handles += self.put(key, encoder, points, block)
+        return Handle.of(handles)
 
-    def put(self, key: str, encoder: Encoder, inside: Inside, block: int) -> list[Handle]:
-        """Make what belongs into one block of the encoder ``key`` and put it there."""
+    def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
+        """Make what belongs into one block of the encoder ``key`` and hook it in there."""
         raise NotImplementedError
 
     def chosen(self, key: str, n_used: int) -> list[int]:
@@ -70,35 +68,31 @@ class EncoderAdapter(Connector):
             )
         return chosen
 
-    def kept(self, layers: nn.ModuleDict, name: str, make: Callable[[], Made], encoder: Encoder) -> Made:
+    def kept(self, layers: nn.ModuleDict, name: str, make: Callable[[], Made], encoder: AdaptableEncoder) -> Made:
         """The layer ``name``, made if it is not there yet, in float32 where the encoder's weights lie."""
         if name not in layers:
             layers[name] = make().to(next(encoder.parameters()).device).train(self.training)
         return layers[name]  # type: ignore[return-value]
 
-    def same_width(self, layers: nn.ModuleDict, inside: Inside, key: str) -> None:
+    def same_width(self, layers: nn.ModuleDict, points: EncoderHookPoints, key: str) -> None:
         """Note the width of an encoder that shares layers with others.
 
         Raises:
             MmllmError: an encoder before it has another one.
         """
-        if layers and self.dim != inside.dim:
+        if layers and self.dim != points.dim:
             raise MmllmError(
-                f'{self.name}: encoder "{key}" is {inside.dim} wide and those before it {self.dim}, so they cannot '
+                f'{self.name}: encoder "{key}" is {points.dim} wide and those before it {self.dim}, so they cannot '
                 "share adapters; use encoders of one width, or a connector for each."
             )
-        self.dim = inside.dim
-
-    def real_items(self, key: str, now: EncoderPass) -> int:
-        """Items of this pass that are not the blank one of a rank without media."""
-        return len(now.rows) if self.flow is None else min(len(now.rows), len(self.flow.owners[key]))
+        self.dim = points.dim
 
 
-def pass_of(encoder: Encoder, name: str) -> EncoderPass:
-    """Facts of the pass that the encoder is making; MmllmError where it gives none."""
-    if encoder.now is None:
-        raise MmllmError(f"{name}: {type(encoder).__name__} does not say what its rows are (`now`); choose another.")
-    return encoder.now
+def layout_of(ctx: EncoderContext, name: str) -> TokenLayout:
+    """Rows and tokens of this pass; MmllmError where the encoder does not say what they are."""
+    if ctx.layout is None:
+        raise MmllmError(f"{name}: its encoder does not say what its rows are (`laid_out`); choose another.")
+    return ctx.layout
 
 
 def clips(x: Tensor, rows: tuple[int, ...]) -> Tensor:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import is_noop
-from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter, pass_of
+from mmllm.connectors.encoder_adapters.block_adapter import BlockAdapter, layout_of
+from mmllm.connectors.layers.basics import is_noop
 from mmllm.connectors.layers.batch_norm import RealBatchNorm
 from mmllm.errors import MmllmError
-from mmllm.hooks import Handle
-from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import EncoderPass
+from mmllm.hooks import ChangeOutput, EncoderContext, Handle, TokenLayout
+from mmllm.hooks.points import AdaptableEncoder, EncoderHookPoints
 
 
-class ConformerAdapterConnector(EncoderAdapter):
+class ConformerAdapterConnector(BlockAdapter):
     """``h + MLP(LN h) + A(LN h)`` with Conformer's convolution module as A (Cappellazzo et al. 2024, arXiv 2312.03694).
 
     A: LN -> linear D -> 2r -> GLU -> depthwise convolution along the last axis of the encoder's grid (time) ->
@@ -40,7 +38,7 @@ class ConformerAdapterConnector(EncoderAdapter):
         dropout: float = 0.0,
         blocks: str | list[int] = "all",
     ) -> None:
-        """Set up, without weights until ``adapt``.
+        """Set up, without weights until ``attach``.
 
         Args:
             llm_dim: width of the LLM.
@@ -61,35 +59,29 @@ class ConformerAdapterConnector(EncoderAdapter):
         self.reduction, self.kernel, self.norm, self.dropout = reduction, kernel, norm, dropout
         self.layers = nn.ModuleDict()
 
-    def put(self, key: str, encoder: Encoder, inside: Inside, block: int) -> list[Handle]:
+    def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
         """One beside the MLP."""
-        width = max(1, round(inside.dim / self.reduction))
+        width = max(1, round(points.dim / self.reduction))
 
         def make() -> ConformerModule:
-            return ConformerModule(inside.dim, width, self.kernel, self.norm, self.dropout)
+            return ConformerModule(points.dim, width, self.kernel, self.norm, self.dropout)
 
         layer = self.kept(self.layers, f"{key}-{block}", make, encoder)
-        return [inside.add_after_mlp(block, self._add(layer, key, encoder))]
+        return [points.add_after_mlp(block, self._add(layer))]
 
-    def _add(self, layer: ConformerModule, key: str, encoder: Encoder) -> Callable[[Tensor, Tensor], Tensor]:
-        def add(stream: Tensor, normed: Tensor) -> Tensor:
+    def _add(self, layer: ConformerModule) -> ChangeOutput:
+        def add(ctx: EncoderContext, stream: Tensor, normed: Tensor) -> Tensor:
             if layer.idle:
                 return stream.new_zeros(()).expand_as(stream)
-            now = pass_of(encoder, self.name)
-            return layer(normed.float(), now, self.real_items(key, now))
+            return layer(normed.float(), layout_of(ctx, self.name), ctx.n_real)
 
         return add
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip modules that are frozen and still zero."""
         for layer in self.layers.values():
             assert isinstance(layer, ConformerModule)
             layer.idle = is_noop(layer.last.weight, layer.last.bias)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> ConformerAdapterConnector:
-        """A quarter of the width, over five tokens."""
-        return cls(llm_dim=llm.dim, reduction=4, kernel=5)
 
 
 class ConformerModule(nn.Module):
@@ -108,33 +100,33 @@ class ConformerModule(nn.Module):
         nn.init.zeros_(self.last.bias)
         self.idle = False
 
-    def forward(self, x: Tensor, now: EncoderPass, real_items: int) -> Tensor:
+    def forward(self, x: Tensor, layout: TokenLayout, real_items: int) -> Tensor:
         """float[rows, prefix + T, D] -> the same shape; items from ``real_items`` on are blank ones."""
         x = functional.glu(self.first(self.before(x)))
-        x = self._convolved(x, now)
+        x = self._convolved(x, layout)
         if isinstance(self.norm, RealBatchNorm):
-            x = self.norm(x, _real(x, now, real_items))
+            x = self.norm(x, _real(x, layout, real_items))
         else:
             x = self.norm(x)
         return self.dropout(self.last(functional.silu(x)))
 
-    def _convolved(self, x: Tensor, now: EncoderPass) -> Tensor:
+    def _convolved(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """Along the last axis of the grid; a token of the prefix alone."""
-        prefix, tokens = x[:, : now.prefix], x[:, now.prefix :]
-        if now.mask is not None:
-            tokens = tokens * now.mask[..., None]
-        lines = tokens.unflatten(1, (-1, now.grid[-1])).flatten(0, 1).transpose(1, 2)  # [rows * bands, r, time]
+        prefix, tokens = x[:, : layout.prefix], x[:, layout.prefix :]
+        if layout.mask is not None:
+            tokens = tokens * layout.mask[..., None]
+        lines = tokens.unflatten(1, (-1, layout.grid[-1])).flatten(0, 1).transpose(1, 2)  # [rows * bands, r, time]
         tokens = self.conv(lines).transpose(1, 2).reshape(tokens.shape)
-        if not now.prefix:
+        if not layout.prefix:
             return tokens
         alone = self.conv(prefix.flatten(0, 1)[..., None])[..., 0].view(prefix.shape)
         return torch.cat([alone, tokens], dim=1)
 
 
-def _real(x: Tensor, now: EncoderPass, real_items: int) -> Tensor:
+def _real(x: Tensor, layout: TokenLayout, real_items: int) -> Tensor:
     """bool[rows, prefix + T]: tokens of items that are not blank, and no padding."""
     real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    if now.mask is not None:
-        real[:, now.prefix :] = now.mask
-    real[sum(now.rows[:real_items]) :] = False
+    if layout.mask is not None:
+        real[:, layout.prefix :] = layout.mask
+    real[sum(layout.rows[:real_items]) :] = False
     return real

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter
+from mmllm.connectors.encoder_adapters.block_adapter import BlockAdapter
 from mmllm.connectors.layers.bottleneck import ACTIVATIONS, Bottleneck
 from mmllm.errors import MmllmError
-from mmllm.hooks import Handle
-from mmllm.hooks.points import Encoder, Inside
+from mmllm.hooks import ChangeOutput, EncoderContext, Handle
+from mmllm.hooks.points import AdaptableEncoder, EncoderHookPoints
 
 
-class MixtureOfAdaptersConnector(EncoderAdapter):
+class MixtureOfAdaptersConnector(BlockAdapter):
     """``h + MLP(LN h) + sum_e p_e A_e(LN h)`` with p = softmax of a gate of the medium (after S4D's MoAE).
 
     S4D (Chen et al. 2024, arXiv 2409.06154) trains one encoder for pictures and for clips; adapters that both use and
     gates per task keep them from disturbing each other. The exact form of its module could not be verified; this one
-    is ours: the encoders that ``inside`` names share ``experts`` bottlenecks beside each MLP and have ``own`` of their
+    is ours: the encoders that ``adapts`` names share ``experts`` bottlenecks beside each MLP and have ``own`` of their
     own; each has a gate of its own over those it may use, soft (all take part). ``gate``: a linear map of each
     token, or one learned number per expert for the whole ``medium``. Every ``up`` starts at zero, so an untrained one
     changes nothing bit for bit. ``experts: 1, own: 0`` is one shared adapter.
@@ -38,7 +38,7 @@ class MixtureOfAdaptersConnector(EncoderAdapter):
         dropout: float = 0.0,
         blocks: str | list[int] = "all",
     ) -> None:
-        """Set up, without weights until ``adapt``.
+        """Set up, without weights until ``attach``.
 
         Args:
             llm_dim: width of the LLM.
@@ -66,32 +66,27 @@ class MixtureOfAdaptersConnector(EncoderAdapter):
         self.experts = nn.ModuleDict()
         self.gates = nn.ModuleDict()
 
-    def put(self, key: str, encoder: Encoder, inside: Inside, block: int) -> list[Handle]:
+    def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
         """The experts this encoder may use and its gate, beside the MLP."""
-        self.same_width(self.gates, inside, key)
+        self.same_width(self.gates, points, key)
 
         def make() -> Bottleneck:
-            return Bottleneck(inside.dim, self.width, self.activation, 1.0, self.dropout)
+            return Bottleneck(points.dim, self.width, self.activation, 1.0, self.dropout)
 
         names = [f"{block}-{n}" for n in range(self.n_shared)] + [f"{key}-{block}-{n}" for n in range(self.n_own)]
         experts = [self.kept(self.experts, name, make, encoder) for name in names]
 
         def new_gate() -> nn.Module:
-            return Gate(inside.dim, len(experts), self.gate == "token") if len(experts) > 1 else SingleGate()
+            return Gate(points.dim, len(experts), self.gate == "token") if len(experts) > 1 else SingleGate()
 
         gate = self.kept(self.gates, f"{key}-{block}", new_gate, encoder)
-        return [inside.add_after_mlp(block, _mixed(experts, gate))]
+        return [points.add_after_mlp(block, _mixed(experts, gate))]
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip experts that are frozen and still zero."""
         for expert in self.experts.values():
             assert isinstance(expert, Bottleneck)
-            expert.rest()
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> MixtureOfAdaptersConnector:
-        """Two shared ones and one own of width 4."""
-        return cls(llm_dim=llm.dim, width=4)
+            expert.skip_if_zero()
 
 
 class Gate(nn.Module):
@@ -119,10 +114,10 @@ class SingleGate(nn.Module):
         return x.new_ones(*x.shape[:-1], 1)
 
 
-def _mixed(experts: Sequence[Bottleneck], gate: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+def _mixed(experts: Sequence[Bottleneck], gate: nn.Module) -> ChangeOutput:
     """What the experts add together."""
 
-    def add(_: Tensor, normed: Tensor) -> Tensor:
+    def add(_: EncoderContext, __: Tensor, normed: Tensor) -> Tensor:
         if all(expert.idle for expert in experts):
             return normed.new_zeros(()).expand_as(normed)
         x = normed.float()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import is_noop
-from mmllm.connectors.encoder_adapters.block_adapter import EncoderAdapter, clips, pass_of, unclipped
+from mmllm.connectors.encoder_adapters.block_adapter import BlockAdapter, clips, layout_of, unclipped
+from mmllm.connectors.layers.basics import is_noop
 from mmllm.errors import MmllmError
-from mmllm.hooks import Handle
-from mmllm.hooks.points import Encoder, Inside
-from mmllm.types import EncoderPass
+from mmllm.hooks import Change, EncoderContext, Handle, TokenLayout
+from mmllm.hooks.points import AdaptableEncoder, EncoderHookPoints
 
 PLACES = {"both": ("attention", "mlp"), "attention": ("attention",), "mlp": ("mlp",)}
 """Word of the recipe -> before what it stands."""
 
 
-class TedAdapterConnector(EncoderAdapter):
+class TedAdapterConnector(BlockAdapter):
     """Temporal enhancement and difference (TED-Adapter of M2-CLIP, Wang et al. 2024, arXiv 2401.11649).
 
     Before the attention and before the MLP of each block, on the residual stream x float[frames, prefix + T, D]::
@@ -44,7 +42,7 @@ class TedAdapterConnector(EncoderAdapter):
         places: Literal["both", "attention", "mlp"] = "both",
         blocks: str | list[int] = "all",
     ) -> None:
-        """Set up, without weights until ``adapt``; the defaults are the authors' for a ViT-B.
+        """Set up, without weights until ``attach``; the defaults are the authors' for a ViT-B.
 
         Args:
             llm_dim: width of the LLM.
@@ -62,34 +60,29 @@ class TedAdapterConnector(EncoderAdapter):
         self.width, self.enhancement, self.difference, self.places = width, enhancement, difference, PLACES[places]
         self.layers = nn.ModuleDict()
 
-    def put(self, key: str, encoder: Encoder, inside: Inside, block: int) -> list[Handle]:
+    def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
         """One before the attention, one before the MLP, or one of the two."""
 
         def make() -> TedLayer:
-            return TedLayer(inside.dim, self.width, self.enhancement, self.difference)
+            return TedLayer(points.dim, self.width, self.enhancement, self.difference)
 
-        before = {"attention": inside.add_before_block, "mlp": inside.add_before_mlp}
+        before = {"attention": points.add_before_block, "mlp": points.add_before_mlp}
         made = {place: self.kept(self.layers, f"{key}-{block}-{place}", make, encoder) for place in self.places}
-        return [before[place](block, self._add(layer, encoder)) for place, layer in made.items()]
+        return [before[place](block, self._add(layer)) for place, layer in made.items()]
 
-    def _add(self, layer: TedLayer, encoder: Encoder) -> Callable[[Tensor], Tensor]:
-        def add(stream: Tensor) -> Tensor:
+    def _add(self, layer: TedLayer) -> Change:
+        def add(ctx: EncoderContext, stream: Tensor) -> Tensor:
             if layer.idle:
                 return stream.new_zeros(()).expand_as(stream)
-            return layer(stream.float(), pass_of(encoder, self.name))
+            return layer(stream.float(), layout_of(ctx, self.name))
 
         return add
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip layers that are frozen and still zero."""
         for layer in self.layers.values():
             assert isinstance(layer, TedLayer)
-            layer.rest()
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> TedAdapterConnector:
-        """Width 4 at both places of every block."""
-        return cls(llm_dim=llm.dim, width=4)
+            layer.skip_if_zero()
 
 
 class Branch(nn.Module):
@@ -116,11 +109,11 @@ class Enhancement(Branch):
     def __init__(self, dim: int, width: int) -> None:
         super().__init__(dim, width, nn.Conv1d(width, width, 3, padding=1, groups=width))
 
-    def forward(self, x: Tensor, now: EncoderPass) -> Tensor:
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """float[frames, prefix + T, D] -> the same shape; zeros stand beyond a clip's ends."""
-        packed = clips(self.down(x), now.rows).permute(0, 2, 3, 1)  # [N, prefix + T, width, time]
+        packed = clips(self.down(x), layout.rows).permute(0, 2, 3, 1)  # [N, prefix + T, width, time]
         mixed = self.conv(packed.flatten(0, 1)).unflatten(0, packed.shape[:2])
-        return self.up(unclipped(mixed.permute(0, 3, 1, 2), now.rows))
+        return self.up(unclipped(mixed.permute(0, 3, 1, 2), layout.rows))
 
 
 class Difference(Branch):
@@ -129,14 +122,14 @@ class Difference(Branch):
     def __init__(self, dim: int, width: int) -> None:
         super().__init__(dim, width, nn.Conv2d(width, width, 3, padding=1, groups=width))
 
-    def forward(self, x: Tensor, now: EncoderPass) -> Tensor:
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """float[frames, prefix + T, D] -> the same shape, zero at the prefix."""
-        if len(now.grid) != 2:
-            raise MmllmError(f"ted_adapter: difference needs frames of rows x cols, this encoder's are {now.grid}.")
-        patches = x[:, now.prefix :]
-        change = self.down(patches - patches[before(now.rows).to(x.device)])
-        moved = self.conv(change.transpose(1, 2).unflatten(2, now.grid)).flatten(2).transpose(1, 2)
-        return functional.pad(self.up(moved), (0, 0, now.prefix, 0))
+        if len(layout.grid) != 2:
+            raise MmllmError(f"ted_adapter: difference needs frames of rows x cols, this encoder's are {layout.grid}.")
+        patches = x[:, layout.prefix :]
+        change = self.down(patches - patches[before(layout.rows).to(x.device)])
+        moved = self.conv(change.transpose(1, 2).unflatten(2, layout.grid)).flatten(2).transpose(1, 2)
+        return functional.pad(self.up(moved), (0, 0, layout.prefix, 0))
 
 
 class TedLayer(nn.Module):
@@ -152,14 +145,14 @@ class TedLayer(nn.Module):
             self.branches["difference"] = Difference(dim, width)
         self.idle = False
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip what it adds while it is frozen and zero."""
         branches = [branch for branch in self.branches.values() if isinstance(branch, Branch)]
         self.idle = is_noop(*(zero for branch in branches for zero in branch.zeros()))
 
-    def forward(self, x: Tensor, now: EncoderPass) -> Tensor:
-        """float[frames, prefix + T, D] -> the same shape; ``now`` says which frames are one clip."""
-        added = [branch(x, now) for branch in self.branches.values()]
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """float[frames, prefix + T, D] -> the same shape; ``layout`` says which frames are one clip."""
+        added = [branch(x, layout) for branch in self.branches.values()]
         return added[0] if len(added) == 1 else added[0] + added[1]
 
 

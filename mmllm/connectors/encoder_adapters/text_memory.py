@@ -5,21 +5,36 @@ Works inside a ``document`` encoder (memory tokens behind the text) and maps wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm import hooks
-from mmllm.connectors.base import Connector, Handle, mlp
+from mmllm.connectors.base import EncoderAdapter, Projector
+from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.bottleneck import Bottleneck
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.hooks import ChangeOutput, EncoderContext, Handle
+from mmllm.hooks.points import AdaptableEncoder
+from mmllm.types import Features, Grid
 
 
-class TextMemoryConnector(Connector):
+class AppendingEncoder(AdaptableEncoder, Protocol):
+    """What it needs of an encoder of documents."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the tokens that enter the model."""
+        ...
+
+    def receive(self, tail: Callable[[EncoderContext], Tensor], n: int) -> Handle:
+        """Append ``tail(ctx)`` float[n, embed_dim] behind each document."""
+        ...
+
+
+class TextMemoryConnector(Projector, EncoderAdapter):
     """``slots`` learned tokens behind the document; their last states pass a norm and an MLP (Chen et al. 2024).
 
     ``adapter`` is the width of bottlenecks beside the small model's MLPs (0: none), which learn to write into the
@@ -28,8 +43,7 @@ class TextMemoryConnector(Connector):
     states over ``slots`` equal parts: the control of equal length.
     """
 
-    ragged = True
-    tiny_grid = (6,)
+    accepts_padding = True
 
     def __init__(
         self,
@@ -48,41 +62,46 @@ class TextMemoryConnector(Connector):
                 "memory or mean."
             )
         self.slots, self.compress, self.adapter = slots, compress, adapter
+        self._place: str | None = None
         self.tail: nn.Embedding | None = None
         self.adapters = nn.ModuleList()
         self.norm = nn.LayerNorm(dim)
         self.mlp = mlp(dim, llm_dim, depth)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """``slots``, whatever the length."""
-        return self.slots
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """(1, ``slots``), whatever the length."""
+        return 1, self.slots
 
-    def adapt(self, encoders: Mapping[str, Any]) -> Handle:
+    def attach(self, encoder: AdaptableEncoder, key: str) -> Handle:
         """Append the memory tokens in one ``document`` encoder, and put bottlenecks beside its MLPs.
 
         Raises:
             MmllmError: another kind of encoder, several, or one without positions for the memory.
         """
-        if len(encoders) != 1 or next(iter(encoders.values())).modality != "document":
-            raise MmllmError(f"text_memory works inside one encoder of documents, not in {', '.join(encoders)}.")
-        encoder = next(iter(encoders.values()))
-        handles: list[hooks.Handle] = []
+        if encoder.modality != "document" or self._place not in (None, key):
+            places = key if self._place is None else f"{self._place}, {key}"
+            raise MmllmError(f"text_memory works inside one encoder of documents, not in {places}.")
+        self._place = key
+        handles: list[Handle] = []
         if self.compress == "memory":
-            self.tail = nn.Embedding(self.slots, encoder.embed_dim)
-            nn.init.normal_(self.tail.weight, std=0.02)
-            handles.append(encoder.receive(self._memory, self.slots))
-        inside = encoder.inside()
-        for block in range(inside.n_blocks if self.adapter else 0):
-            self.adapters.append(Bottleneck(inside.dim, self.adapter, "gelu"))
-            handles.append(inside.after_mlp(block, self._adapted(block)))
-        return hooks.all_of(handles)
+            documents = cast(AppendingEncoder, encoder)
+            if self.tail is None:
+                self.tail = nn.Embedding(self.slots, documents.embed_dim)
+                nn.init.normal_(self.tail.weight, std=0.02)
+            handles.append(documents.receive(self._memory, self.slots))
+        points = encoder.hook_points()
+        for block in range(points.n_blocks if self.adapter else 0):
+            if block == len(self.adapters):
+                self.adapters.append(Bottleneck(points.dim, self.adapter, "gelu"))
+            handles.append(points.after_mlp(block, self._adapted(block)))
+        return Handle.of(handles)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """``facts["memory"]`` float[N, slots, dim], or the document's tokens -> float[N, slots, llm_dim]."""
-        states = self._means(features) if self.compress == "mean" else features.facts["memory"]
+    def forward(self, features: Features) -> Tensor:
+        """``extras["memory"]`` float[N, slots, dim], or the document's tokens -> float[N, slots, llm_dim]."""
+        states = self._means(features) if self.compress == "mean" else features.extras["memory"]
         return self.mlp(self.norm(states.to(self.norm.weight.dtype)))
 
-    def _memory(self) -> Tensor:
+    def _memory(self, _: EncoderContext) -> Tensor:
         """The learned tokens, float[slots, embed_dim]."""
         assert self.tail is not None
         return self.tail(torch.arange(self.slots, device=self.tail.weight.device))
@@ -93,13 +112,8 @@ class TextMemoryConnector(Connector):
         parts = [functional.adaptive_avg_pool1d(row[: grid[0]].T[None], self.slots)[0].T for row, grid in rows]
         return torch.stack(parts)
 
-    def _adapted(self, block: int) -> hooks.ChangeOutput:
-        def change(given: Tensor, output: Tensor) -> Tensor:
+    def _adapted(self, block: int) -> ChangeOutput:
+        def change(_: EncoderContext, given: Tensor, output: Tensor) -> Tensor:
             return output + self.adapters[block](given).to(output.dtype)
 
         return change
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> TextMemoryConnector:
-        """Three slots."""
-        return cls(dim=dim, llm_dim=llm.dim, slots=3, adapter=4)

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, is_noop
+from mmllm.connectors.base import Connector
+from mmllm.connectors.layers.basics import is_noop
 from mmllm.errors import MmllmError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -35,7 +36,7 @@ class Bottleneck(nn.Module):
         self.scale = scale
         self.idle = False
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
         self.idle = is_noop(self.up.weight, self.up.bias)
 
@@ -101,8 +102,8 @@ class BottleneckConnector(Connector):
         assert isinstance(layer, Bottleneck)
         return layer
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Find out which updates may be skipped; to be called whenever weights were loaded or (un)frozen."""
         for layer in self.layers.values():
             assert isinstance(layer, Bottleneck)
-            layer.rest()
+            layer.skip_if_zero()

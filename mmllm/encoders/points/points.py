@@ -19,14 +19,14 @@ from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.points.backbone import load_backbone
 from mmllm.encoders.points.sampling import farthest_first, filled_up, on_unit_sphere
 from mmllm.errors import MediaError, MmllmError
-from mmllm.hooks import Handle, TokenLayout
+from mmllm.hooks import EncoderContext, Handle, TokenLayout
 from mmllm.processors.points import MAX_BYTES, MAX_POINTS, read_points
 from mmllm.types import Features
 
 FIXED_POINT = 32767
 """Coordinates of -1..1 travel as int16: a loader's floats would be cast to an encoder's bfloat16, 8 bits of them."""
-Embed = Callable[[Tensor], Tensor]
-"""float32[N, P, 3] -> float[N, prefix + T, D]."""
+Embed = Callable[[EncoderContext, Tensor], Tensor]
+"""(context, float32[N, P, 3]) -> float[N, prefix + T, D]."""
 
 
 class PointsEncoder(Encoder):

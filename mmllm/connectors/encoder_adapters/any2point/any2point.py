@@ -5,22 +5,40 @@ Works inside a ``points`` encoder (its tokens, positions and adapters) and maps 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm import hooks
-from mmllm.connectors.base import Connector, Handle, mlp
+from mmllm.connectors.base import EncoderAdapter, Projector
 from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
 from mmllm.connectors.encoder_adapters.any2point.views import Views, rotations, views_of
+from mmllm.connectors.layers.basics import mlp
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.hooks import ChangeOutput, EncoderContext, Handle
+from mmllm.hooks.points import AdaptableEncoder
+from mmllm.types import Features, Grid
 
 
-class Any2PointConnector(Connector):
+class PointCloudEncoder(AdaptableEncoder, Protocol):
+    """What it needs of an encoder of points."""
+
+    points: int
+    tokens: int
+
+    @property
+    def positions(self) -> Tensor:
+        """The source's learned positions, float[L, D] or float[rows, cols, D]."""
+        ...
+
+    def receive(self, embed: Callable[[EncoderContext, Tensor], Tensor], prefix: int) -> Handle:
+        """Let ``embed`` make the tokens that enter the first block."""
+        ...
+
+
+class Any2PointConnector(Projector, EncoderAdapter):
     """Tang et al. 2024. In front of the blocks: a learned tokenizer (``width``, ``neighbours``) and a class token.
 
     Each block: the source's own positions at virtual projections of the centres (``views``) are added to its input
@@ -34,8 +52,6 @@ class Any2PointConnector(Connector):
     not influence each other), mean in groups without maximum, the source's norms stay frozen, and the three faults
     named in ``any2point_views``. It trains from random tokens, so it is not the identity at its start.
     """
-
-    tiny_grid = (8,)
 
     def __init__(
         self,
@@ -63,6 +79,7 @@ class Any2PointConnector(Connector):
         self.width, self.neighbours, self.patches = width, neighbours, patches
         self.positions, self.adapter, self.scale = positions, adapter, scale
         self.guided, self.inner, self.span, self.cells = guided, inner, span, cells
+        self._place: str | None = None
         self.turns: Tensor
         self.register_buffer("turns", rotations(views), persistent=False)
         self.tokenizer: PointTokenizer | None = None
@@ -74,88 +91,92 @@ class Any2PointConnector(Connector):
         self.head = mlp(2 * dim, llm_dim, 2)
         self.patch_norm = nn.LayerNorm(dim) if patches else None
         self.patch_head = mlp(dim, llm_dim, 2) if patches else None
-        self._views: Views | None = None
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """1 + ``patches``; MmllmError where the encoder gives fewer tokens than ``patches``."""
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """(1, 1 + ``patches``); MmllmError where the encoder gives fewer tokens than ``patches``."""
         if self.patches > grid[0]:
             raise MmllmError(f"any2point: patches {self.patches} is more than the {grid[0]} tokens of the encoder.")
-        return 1 + self.patches
+        return 1, 1 + self.patches
 
-    def adapt(self, encoders: Mapping[str, Any]) -> Handle:
+    def attach(self, encoder: AdaptableEncoder, key: str) -> Handle:
         """Make the weights for one ``points`` encoder and take hold of its blocks.
 
         Raises:
             MmllmError: another kind of encoder, or several.
         """
-        if len(encoders) != 1 or next(iter(encoders.values())).modality != "points":
-            raise MmllmError(f"any2point works inside one encoder of points, not in {', '.join(encoders)}.")
-        encoder = next(iter(encoders.values()))
-        inside = encoder.inside()
-        dim = int(inside.dim)
+        if encoder.modality != "points" or self._place not in (None, key):
+            places = key if self._place is None else f"{self._place}, {key}"
+            raise MmllmError(f"any2point works inside one encoder of points, not in {places}.")
+        clouds, points = cast(PointCloudEncoder, encoder), encoder.hook_points()
+        if self._place is None:
+            self._make(clouds, points.dim, points.n_blocks)
+        self._place = key
+        handles = [clouds.receive(lambda ctx, cloud: self._embed(ctx, cloud, clouds.positions), 1)]
+        for block in range(points.n_blocks):
+            if self.positions:
+                handles.append(points.before_block(block, self._placed))
+            if self.adapter:
+                handles.append(points.after_mlp(block, self._adapted(block)))
+            if self.guided:
+                handles.append(points.after_block(block, self._guided(block)))
+        return Handle.of(handles)
+
+    def _make(self, encoder: PointCloudEncoder, dim: int, n_blocks: int) -> None:
+        """The weights, once the encoder's width and numbers are known."""
         stages = (encoder.points // encoder.tokens).bit_length() - 1
         self.tokenizer = PointTokenizer(dim, self.width, stages, self.neighbours)
         self.first = nn.Embedding(1, dim)
         nn.init.normal_(self.first.weight, std=0.02)
-        handles = [encoder.receive(lambda points: self._embed(points, encoder.positions), 1)]
         if self.guided:
             self.together = _Guide(dim, self.inner)
-        for block in range(int(inside.n_blocks)):
-            if self.positions:
-                handles.append(inside.before_block(block, self._placed))
+        for _ in range(n_blocks):
             if self.adapter:
                 self.adapters.append(_Adapter(dim, self.adapter))
-                handles.append(inside.after_mlp(block, self._adapted(block)))
             if self.guided:
                 self.norms.append(nn.LayerNorm(dim))
-                handles.append(inside.after_block(block, self._guided(block)))
-        return hooks.all_of(handles)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] and the class token in ``facts["prefix"]`` -> float[N, 1 + patches, llm_dim]."""
+    def forward(self, features: Features) -> Tensor:
+        """float[N, T, dim] and the class token in ``extras["prefix"]`` -> float[N, 1 + patches, llm_dim]."""
         tokens = features.concatenated()
-        first = features.facts["prefix"][:, 0].to(tokens.dtype)
-        self.tokens(features.grid)
+        first = features.extras["prefix"][:, 0].to(tokens.dtype)
+        self.out_grid(features.grid)
         said = [self.head(self.head_norm(torch.cat([tokens.amax(dim=1), first], dim=-1)))[:, None]]
         if self.patch_head is not None and self.patch_norm is not None:
             said.append(self.patch_head(self.patch_norm(tokens[:, : self.patches])))
         return torch.cat(said, dim=1)
 
-    def _embed(self, points: Tensor, table: Tensor) -> Tensor:
+    def _embed(self, ctx: EncoderContext, points: Tensor, table: Tensor) -> Tensor:
         """float[N, P, 3] -> class token and tokens float[N, 1 + T, D]; notes where they lie for the blocks."""
         assert self.tokenizer is not None and self.first is not None
         tokens = self.tokenizer(points)
         centres = points[:, : tokens.shape[1]]
-        self._views = views_of(centres, table.to(points), self.turns.to(points), self.span, self.cells)
+        views = views_of(centres, table.to(points), self.turns.to(points), self.span, self.cells)
+        ctx.notes[self.key, "views"] = views
         first = self.first(torch.zeros(len(points), 1, dtype=torch.int64, device=points.device))
         return torch.cat([first, tokens], dim=1)
 
-    def _seen(self) -> Views:
-        assert self._views is not None
-        return self._views
+    def _views(self, ctx: EncoderContext) -> Views:
+        views = ctx.notes[self.key, "views"]
+        assert isinstance(views, Views)
+        return views
 
-    def _placed(self, x: Tensor) -> Tensor:
+    def _placed(self, ctx: EncoderContext, x: Tensor) -> Tensor:
         """Positions added to the tokens behind the class token."""
-        return x + functional.pad(self._seen().positions, (0, 0, 1, 0)).to(x.dtype)
+        return x + functional.pad(self._views(ctx).positions, (0, 0, 1, 0)).to(x.dtype)
 
-    def _adapted(self, block: int) -> hooks.ChangeOutput:
-        def change(_: Tensor, output: Tensor) -> Tensor:
+    def _adapted(self, block: int) -> ChangeOutput:
+        def change(ctx: EncoderContext, _: Tensor, output: Tensor) -> Tensor:
             return output + (self.scale * self.adapters[block](output)).to(output.dtype)
 
         return change
 
-    def _guided(self, block: int) -> hooks.ChangeOutput:
-        def change(_: Tensor, output: Tensor) -> Tensor:
+    def _guided(self, block: int) -> ChangeOutput:
+        def change(ctx: EncoderContext, _: Tensor, output: Tensor) -> Tensor:
             assert self.together is not None
-            found = self.guided * self.together(output[:, 1:], self._seen(), self.norms[block])
+            found = self.guided * self.together(output[:, 1:], self._views(ctx), self.norms[block])
             return output + functional.pad(found, (0, 0, 1, 0)).to(output.dtype)
 
         return change
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> Any2PointConnector:
-        """Two views, narrow."""
-        return cls(dim=dim, llm_dim=llm.dim, width=6, neighbours=4, views=2, adapter=4, inner=4, span=2, patches=2)
 
 
 class _Adapter(nn.Module):
