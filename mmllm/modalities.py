@@ -1,10 +1,12 @@
-"""What the server knows of each sense besides text: its names, file endings, data URLs and how its files begin.
+"""The modalities besides text: their names, file endings, data URLs and how their files begin.
 
-One table for the API, the terminal chat and (through ``/v1/models``) the chat page; how to read them encoders know.
+One table for training data, the API, the terminal chat, Python and (through ``/v1/models``) the chat page. How to read
+an item is the encoders' knowledge.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 Signature = tuple[int, bytes]
@@ -13,22 +15,23 @@ Signature = tuple[int, bytes]
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality as its users name and send it."""
+    """Names and files of one modality, as its users know them."""
 
     noun: str
     plural: str
     endings: tuple[str, ...]
-    """Of files that are taken, without the dot; no ending belongs to two senses."""
+    """Endings of files that are taken, without the dot; no ending belongs to two modalities."""
     example: str
     """Head of a data URL."""
     declared: str | None = None
-    """What the media type of a data URL begins with; None: any that belongs to no other sense."""
+    """Beginning of the media type of a data URL; None: any that belongs to no other modality."""
     signatures: tuple[tuple[Signature, ...], ...] = ()
-    """How its files begin, one of these; empty: its reader sees for itself. A container that no line names never
-    reaches a decoder: playlists and the like, which ffmpeg would open, name other files and addresses."""
+    """Beginnings of its files, one of which a file must have; empty: its reader sees for itself. A container that no
+    line names never reaches a decoder: playlists and the like, which ffmpeg would open, name other files and
+    addresses."""
 
     def takes(self, kind: str) -> bool:
-        """Whether the media type of a data URL, in lower case, may stand before an item of this sense."""
+        """Return whether a media type of a data URL, in lower case, may stand before an item of this modality."""
         if kind == "application/octet-stream":
             return True
         if self.declared is not None:
@@ -36,7 +39,7 @@ class Modality:
         return "/" in kind and not kind.startswith(("image/", "video/", "audio/"))
 
     def begins(self, data: bytes) -> bool:
-        """Whether a file begins as one of this sense."""
+        """Return whether a file begins as one of this modality."""
         return not self.signatures or any(
             all(data[at : at + len(word)] == word for at, word in signature) for signature in self.signatures
         )
@@ -73,12 +76,24 @@ MODALITIES: dict[str, Modality] = {
     ),
     "document": Modality("document", "documents", ("txt", "md"), "data:text/plain;base64,"),
 }
-"""Modality of an encoder -> its sense."""
+"""``Encoder.modality`` -> its names and files."""
 
-MODALITY_OF = {ending: modality for modality, sense in MODALITIES.items() for ending in sense.endings}
-"""Ending of a file -> modality."""
+MODALITY_OF = {ending: name for name, modality in MODALITIES.items() for ending in modality.endings}
+"""Ending of a file -> key of ``MODALITIES``."""
+
+
+def refusal(modality: str, taken: Collection[str]) -> str:
+    """Return the end of a sentence about a model that lacks a modality: ``takes no videos; it takes text and images``.
+
+    Args:
+        modality: what it lacks.
+        taken: modalities that it reads besides text.
+    """
+    plurals = [MODALITIES[name].plural for name in MODALITIES if name in taken]
+    takes = f"it takes {listed(['text', *plurals])}" if plurals else "send text only"
+    return f"takes no {MODALITIES[modality].plural}; {takes}"
 
 
 def listed(words: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return ``a``, ``a and b`` or ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,18 +1,20 @@
-"""From a checked request to the Sample that is answered: parts become text with placeholders, data URLs media."""
+"""From a checked request to the Sample that is answered: what a request may not hold is refused, its media are read.
+
+Its parts are understood by ``mmllm/messages/openai.py``, as those of training data are.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import MediaError
-from mmllm.modalities import MODALITIES, listed
+from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
+from mmllm.modalities import MODALITIES, refusal
 from mmllm.serving.media import Limits, read_files, read_images
-from mmllm.serving.parts import TextPart, modality_of, url_of
-from mmllm.serving.schema import ApiError, ChatMessage, ChatRequest
-from mmllm.types import Message, Sample
+from mmllm.serving.schema import ApiError, ChatRequest
+from mmllm.types import Sample
 
 if TYPE_CHECKING:
     from mmllm.encoders.base import Encoder
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the served model takes besides text."""
+    """Inputs of the served model besides text."""
 
     placeholders: tuple[str, ...]
     """``<key>`` of every encoder; none of them may be typed."""
@@ -40,11 +42,9 @@ class Inputs:
         return cls(tuple(f"<{key}>" for key in encoders), keys, encoders)
 
     def key(self, modality: str) -> str:
-        """Key of the encoder for ``modality``; MediaError where the model lacks that sense."""
+        """Return the key of the encoder for ``modality``; MediaError where the model lacks it."""
         if modality not in self.keys:
-            known = [MODALITIES[name].plural for name in MODALITIES if name in self.keys]
-            takes = f"it takes {listed(['text', *known])}" if known else "send text only"
-            raise MediaError(f"This model takes no {MODALITIES[modality].plural}; {takes}.")
+            raise MediaError(f"This model {refusal(modality, self.keys)}.")
         return self.keys[modality]
 
     def check_seconds(self, modality: str, items: Sequence[Any], limits: Limits) -> None:
@@ -64,29 +64,27 @@ class Inputs:
 
 
 def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -> Sample:
-    """The request as a Sample named ``name``; ApiError 400 for what cannot be asked. Decodes images."""
-    if request.messages[-1].role != "user":
+    """Return the request as a Sample named ``name``; ApiError 400 for what cannot be asked. Decodes images."""
+    roles = [message.role for message in request.messages]
+    if roles[-1] != "user":
         raise ApiError(400, "The last message must be the user's: it is what gets answered.", param="messages")
-    urls: dict[str, list[str]] = {}
-    for message in request.messages:
-        for part in message.content:
-            if not isinstance(part, TextPart):
-                urls.setdefault(modality_of(part), []).append(url_of(part))
-    for modality in urls:
+    turns = list(read_turns([message.model_dump() for message in request.messages], REQUEST_ROLES))
+    for modality in [piece.modality for turn in turns for piece in turn.pieces if isinstance(piece, MediaPart)]:
         try:
             inputs.key(modality)
         except MediaError as error:
             plural = "images" if modality == "image" else modality
             raise ApiError(400, str(error), code=f"no_{plural}", param="messages") from error
-    messages = tuple(_message(message, number, inputs) for number, message in enumerate(request.messages))
-    media: dict[str, tuple[Any, ...]] = {}
-    for modality, sent in urls.items():
-        media[inputs.key(modality)] = read_media(modality, sent, inputs, limits)
+    for number, (turn, role) in enumerate(zip(turns, roles, strict=True)):
+        _check(turn, role, number, inputs.placeholders)
+    messages, urls = assemble(turns, lambda part: part.item, inputs.key)
+    modality_of = {key: modality for modality, key in inputs.keys.items()}
+    media = {key: read_media(modality_of[key], sent, inputs, limits) for key, sent in urls.items()}
     return Sample(name, messages, media)
 
 
 def read_media(modality: str, urls: Sequence[str], inputs: Inputs, limits: Limits) -> tuple[Any, ...]:
-    """The items of one sense, checked, images decoded; ApiError 400 ``invalid_<modality>`` names the one at fault."""
+    """Read the items of one modality, images decoded; ApiError 400 ``invalid_<modality>`` names the one at fault."""
     try:
         if modality == "image":
             return read_images(urls, limits)
@@ -97,32 +95,17 @@ def read_media(modality: str, urls: Sequence[str], inputs: Inputs, limits: Limit
         raise ApiError(400, str(error), code=f"invalid_{modality}", param="messages") from error
 
 
-def join(pieces: list[str]) -> str:
-    """Texts and placeholders of one message, each on its own line, as training data has them."""
-    text = ""
-    for piece in pieces:
-        text += piece if not text or text.endswith("\n") else "\n" + piece
-    return text
-
-
-def _message(message: ChatMessage, number: int, inputs: Inputs) -> Message:
+def _check(turn: Turn, role: str, number: int, placeholders: Sequence[str]) -> None:
+    """ApiError 400 for media outside the user's messages and for placeholders typed as text; ``number`` from 0."""
     param = f"messages.{number}.content"
-    pieces: list[str] = []
-    places: Counter[str] = Counter()
-    for part in message.content:
-        if isinstance(part, TextPart):
-            pieces.append(part.text)
-            continue
-        modality = modality_of(part)
-        if message.role != "user":
-            plural = MODALITIES[modality].plural
-            text = f"Message {number + 1} is the {message.role}'s; only user messages hold {plural}."
+    for piece in turn.pieces:
+        if isinstance(piece, MediaPart) and role != "user":
+            plural = MODALITIES[piece.modality].plural
+            text = f"Message {number + 1} is the {role}'s; only user messages hold {plural}."
             raise ApiError(400, text, param=param)
-        pieces.append(f"<{inputs.key(modality)}>")
-        places[pieces[-1]] += 1
-    text = join(pieces)
-    for placeholder in inputs.placeholders:
-        if text.count(placeholder) != places[placeholder]:
+    typed = [piece for piece in turn.pieces if isinstance(piece, str)]
+    for placeholder in placeholders:
+        if any(placeholder in text for text in typed):
             raise ApiError(
                 400,
                 f"Message {number + 1} holds the text {placeholder}, which marks the place of media; write it another "
@@ -130,4 +113,3 @@ def _message(message: ChatMessage, number: int, inputs: Inputs) -> Message:
                 code="placeholder_in_text",
                 param=param,
             )
-    return Message("system" if message.role == "developer" else message.role, text)

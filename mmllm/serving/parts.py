@@ -1,6 +1,6 @@
-"""Parts of a message's content in OpenAI's and vLLM's forms: text, and media of every sense; which sense is declared.
+"""Schema of the parts of a message's content in a request: text, and media in OpenAI's and vLLM's forms.
 
-``schema.py`` takes them into a request, ``conversation.py`` turns them into placeholders and media.
+``schema.py`` takes them into a request; ``mmllm/messages/openai.py`` decides what a part means.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mmllm.modalities import MODALITIES, MODALITY_OF
+from mmllm.errors import MediaError
+from mmllm.messages.openai import file_modality
 
-Modality = Literal["image", "video", "audio", "graph", "points", "document"]
+ModalityName = Literal["image", "video", "audio", "graph", "points", "document"]
 
 
 class Part(BaseModel):
@@ -41,14 +42,14 @@ def _as_url(value: Any) -> Any:
 AnyUrl = Annotated[Url, BeforeValidator(_as_url, json_schema_input_type=Url | str)]
 
 
-class ImagePart(Part):
+class ImageUrlPart(Part):
     """``{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}``; the URL may also stand bare."""
 
     type: Literal["image_url"]
     image_url: AnyUrl
 
 
-class VideoPart(Part):
+class VideoUrlPart(Part):
     """``{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,..."}}``, as vLLM takes it."""
 
     type: Literal["video_url"]
@@ -62,6 +63,69 @@ class AudioUrlPart(Part):
     audio_url: AnyUrl
 
 
+class GraphUrlPart(Part):
+    """``{"type": "graph_url", "graph_url": {"url": "data:application/json;base64,..."}}``."""
+
+    type: Literal["graph_url"]
+    graph_url: AnyUrl
+
+
+class PointsUrlPart(Part):
+    """``{"type": "points_url", "points_url": {"url": "data:application/octet-stream;base64,..."}}``."""
+
+    type: Literal["points_url"]
+    points_url: AnyUrl
+
+
+class DocumentUrlPart(Part):
+    """``{"type": "document_url", "document_url": {"url": "data:text/plain;base64,..."}}``."""
+
+    type: Literal["document_url"]
+    document_url: AnyUrl
+
+
+class ImagePart(Part):
+    """``{"type": "image", "image": "data:image/png;base64,..."}``, as training data has it, with its own item."""
+
+    type: Literal["image"]
+    image: AnyUrl
+
+
+class VideoPart(Part):
+    """``{"type": "video", "video": "data:video/mp4;base64,..."}``."""
+
+    type: Literal["video"]
+    video: AnyUrl
+
+
+class AudioPart(Part):
+    """``{"type": "audio", "audio": "data:audio/wav;base64,..."}``."""
+
+    type: Literal["audio"]
+    audio: AnyUrl
+
+
+class GraphPart(Part):
+    """``{"type": "graph", "graph": "data:application/json;base64,..."}``."""
+
+    type: Literal["graph"]
+    graph: AnyUrl
+
+
+class PointsPart(Part):
+    """``{"type": "points", "points": "data:application/octet-stream;base64,..."}``."""
+
+    type: Literal["points"]
+    points: AnyUrl
+
+
+class DocumentPart(Part):
+    """``{"type": "document", "document": "data:text/plain;base64,..."}``."""
+
+    type: Literal["document"]
+    document: AnyUrl
+
+
 class InputAudio(Part):
     """Base64 of a sound file and its format."""
 
@@ -69,7 +133,7 @@ class InputAudio(Part):
     format: Literal["wav", "mp3", "flac", "ogg"]
 
 
-class AudioPart(Part):
+class InputAudioPart(Part):
     """``{"type": "input_audio", "input_audio": {"data": "<base64>", "format": "wav"}}``, as OpenAI takes it."""
 
     type: Literal["input_audio"]
@@ -77,64 +141,37 @@ class AudioPart(Part):
 
 
 class FileData(Part):
-    """A file; its sense is ``modality``, or else what the ending of ``filename`` and the URL's media type say."""
+    """A file; its modality is ``modality``, or else what the ending of ``filename`` and the URL's media type say."""
 
     file_data: str
     filename: Annotated[str, Field(max_length=500)] = ""
-    modality: Modality | None = None
-
-    @property
-    def declared(self) -> set[str]:
-        """The senses that name and media type speak of, where ``modality`` does not decide."""
-        if self.modality is not None:
-            return {self.modality}
-        kind = self.file_data[5:40].lower()
-        by_type = {name for name, sense in MODALITIES.items() if sense.declared and kind.startswith(sense.declared)}
-        ending = self.filename.rpartition(".")[2].lower()
-        return by_type | ({MODALITY_OF[ending]} if ending in MODALITY_OF else set())
+    modality: ModalityName | None = None
 
     @model_validator(mode="after")
-    def _one_sense(self) -> FileData:
-        """Nothing is guessed from the bytes."""
-        if len(self.declared) > 1:
-            raise ValueError(f"filename and media type disagree ({', '.join(sorted(self.declared))}); send modality")
-        if not self.declared:
-            raise ValueError(f"send modality ({', '.join(MODALITIES)}) or a filename with a known ending")
+    def _one_modality(self) -> FileData:
+        """Refuse a file whose modality is not said, or said in two ways."""
+        try:
+            file_modality(self.filename, self.file_data, self.modality)
+        except MediaError as error:
+            raise ValueError(str(error)) from error
         return self
 
 
 class FilePart(Part):
     """``{"type": "file", "file": {"filename": "graph.json", "file_data": "data:application/json;base64,..."}}``.
 
-    OpenAI's form, for every sense; ``"modality": "points"`` inside ``file`` decides where the ending does not.
+    OpenAI's form, for every modality; ``"modality": "points"`` inside ``file`` decides where the ending does not.
     """
 
     type: Literal["file"]
     file: FileData
 
 
-MediaPart = ImagePart | VideoPart | AudioUrlPart | AudioPart | FilePart
+ItemPart = ImagePart | VideoPart | AudioPart | GraphPart | PointsPart | DocumentPart
+UrlPart = ImageUrlPart | VideoUrlPart | AudioUrlPart
+OtherUrlPart = GraphUrlPart | PointsUrlPart | DocumentUrlPart
+MediaPart = UrlPart | InputAudioPart | FilePart | OtherUrlPart | ItemPart
+"""In the order in which an error lists them: those that other servers take come first."""
 
 Content = Annotated[TextPart | MediaPart, Field(discriminator="type")]
 MediaContent = Annotated[MediaPart, Field(discriminator="type")]
-
-
-def modality_of(part: MediaPart) -> str:
-    """The sense a part is for."""
-    if isinstance(part, FilePart):
-        (one,) = part.file.declared
-        return one
-    return "image" if isinstance(part, ImagePart) else "video" if isinstance(part, VideoPart) else "audio"
-
-
-def url_of(part: MediaPart) -> str:
-    """The item as a data URL, or whatever else the client sent in its place."""
-    if isinstance(part, ImagePart):
-        return part.image_url.url
-    if isinstance(part, VideoPart):
-        return part.video_url.url
-    if isinstance(part, AudioUrlPart):
-        return part.audio_url.url
-    if isinstance(part, AudioPart):
-        return f"data:audio/{part.input_audio.format};base64,{part.input_audio.data}"
-    return part.file.file_data

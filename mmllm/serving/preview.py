@@ -20,10 +20,11 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
 from mmllm.errors import MediaError
+from mmllm.messages.openai import MediaPart, read_part
 from mmllm.serving import plots
 from mmllm.serving.conversation import Inputs, read_media
 from mmllm.serving.media import Limits
-from mmllm.serving.parts import MediaContent, modality_of, url_of
+from mmllm.serving.parts import MediaContent
 from mmllm.serving.schema import ApiError
 
 if TYPE_CHECKING:
@@ -88,13 +89,14 @@ class Previewer:
 
     def of_part(self, part: MediaContent) -> dict[str, Any]:
         """The answer to ``POST /preview``; ApiError 400 as for a message with this part."""
-        modality = modality_of(part)
+        found = read_part(part.model_dump())
+        assert isinstance(found, MediaPart)  # the schema lets no text in
         try:
-            self.inputs.key(modality)
-            (item,) = read_media(modality, [url_of(part)], self.inputs, self.limits)
-            return self.of(modality, item).body()
+            self.inputs.key(found.modality)
+            (item,) = read_media(found.modality, [found.item], self.inputs, self.limits)
+            return self.of(found.modality, item).body()
         except MediaError as error:
-            raise ApiError(400, str(error), code=f"invalid_{modality}", param="part") from error
+            raise ApiError(400, str(error), code=f"invalid_{found.modality}", param="part") from error
 
     def of(self, modality: str, item: Any) -> Preview:
         """Preview of a media item that has passed the server's checks; MediaError where it cannot be read."""

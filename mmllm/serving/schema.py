@@ -17,8 +17,9 @@ from mmllm.serving.parts import Content, TextPart
 
 LOG = logging.getLogger("serve")
 
-ECHO = 200
-"""Characters of a request that an error may repeat, so that an error is never much longer than its cause."""
+ECHO = 300
+"""Characters of a request that an error may repeat, so that an error is never much longer than its cause; the list of
+known parts, which the error about an unknown one ends with, has 250."""
 
 KNOWN_AND_IGNORED = frozenset(
     {

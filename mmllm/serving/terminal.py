@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from mmllm.errors import MediaError, MmllmError
+from mmllm.messages.openai import join
 from mmllm.modalities import MODALITIES, MODALITY_OF
-from mmllm.serving.conversation import Inputs, join
+from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits, open_path
 from mmllm.serving.path_parsing import path_of, split_paths
 from mmllm.serving.plots import strip

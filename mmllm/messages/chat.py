@@ -1,0 +1,90 @@
+"""What Python asks as a Sample: ``chat("What is it?", image="a.png")``, or messages in OpenAI's form.
+
+Between the Python face and the Generator; messages are read by ``openai.py``, media by ``media.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.messages.media import read_item
+from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
+from mmllm.modalities import MODALITIES, refusal
+from mmllm.types import Message, Sample
+
+
+def to_sample(
+    messages: str | Sequence[Mapping[str, Any] | Message],
+    *,
+    keys: Mapping[str, str],
+    media: Mapping[str, Any] | None = None,
+    name: str = "chat",
+) -> Sample:
+    """Return what Python asks as a Sample: a text or messages, and media by keyword.
+
+    Args:
+        messages: a question of the user, or dicts in OpenAI's form and ``Message`` objects, the user's last. Media
+            inside parts may be whatever ``media.read_item`` takes.
+        keys: modality -> key of its encoder, for what the model reads.
+        media: keyword (``image``, ``images`` or an encoder's key) -> an item or a list of them. They take the
+            placeholders ``<key>`` of the texts in order; where no text has one, they go in front of the last message.
+        name: of the sample, in front of every error.
+
+    Raises:
+        SampleError: names the message or keyword at fault and what is known; or the model lacks the modality.
+    """
+    asked = [Message("user", messages)] if isinstance(messages, str) else messages
+    try:
+        turns = list(read_turns(asked, REQUEST_ROLES))
+        if not turns or turns[-1].role != "user":
+            found = f"is the {turns[-1].role}'s" if turns else "is missing"
+            raise SampleError(f"the last message {found}; it must be the user's, since it is what gets answered")
+        fields = _fields(media or {}, keys)
+        parts = assemble(_placed(turns, fields, keys), _locate, keys.__getitem__, fields)
+    except MmllmError as error:
+        raise SampleError(f"{name}: {error}") from error
+    return Sample(name, *parts)
+
+
+def _locate(part: MediaPart) -> Any:
+    """Return the item of a part, which in Python may be any object that stands for media."""
+    try:
+        return read_item(part.modality, part.item)
+    except MediaError as error:
+        raise SampleError(f"message {part.message}: {error}") from error
+
+
+def _fields(media: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Return keyword media as items by encoder key; an encoder may have a modality that the project does not know."""
+    modality_of_key = {key: modality for modality, key in keys.items()}
+    fields: dict[str, list[Any]] = {}
+    for word, value in media.items():
+        names = (modality_of_key.get(word), word, word.removesuffix("s"))
+        modality = next((name for name in names if name in MODALITIES or name in keys), None)
+        if modality is None:
+            raise SampleError(f"{word!r} is no media; known: {', '.join(MODALITIES)}, of each one item or a list")
+        if modality not in keys:
+            raise SampleError(f"{word}: the model {refusal(modality, keys)}")
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        try:
+            fields.setdefault(keys[modality], []).extend(read_item(modality, item) for item in items)
+        except MediaError as error:
+            raise SampleError(f"{word}: {error}") from error
+    return fields
+
+
+def _placed(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> list[Turn]:
+    """Put placeholders in front of the last message for the fields that no placeholder of any message names."""
+    named: set[str] = set()
+    for piece in [piece for turn in turns for piece in turn.pieces]:
+        if isinstance(piece, str):
+            named |= {key for key in fields if f"<{key}>" in piece}
+        elif piece.modality not in keys:
+            raise SampleError(f"message {piece.message}: the model {refusal(piece.modality, keys)}")
+        elif piece.item is None:
+            named.add(keys[piece.modality])
+    front = [f"<{key}>" for key, items in fields.items() if key not in named for _ in items]
+    last = turns[-1]
+    return [*turns[:-1], Turn(last.role, (*front, *last.pieces))]
