@@ -1,0 +1,37 @@
+"""How a tiny connector is made and what it is fed; the tables of ``mmllm.testing.tiny`` hold these records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mmllm.connectors.base import Connector
+
+
+class LLM(Protocol):
+    """An LLM, or what stands for one before it is attached to."""
+
+    @property
+    def dim(self) -> int:
+        """Width of its embeddings."""
+        ...
+
+
+def none(n: int) -> dict[str, Tensor]:
+    """``Features.extras`` of n items: nothing."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small connector for tests."""
+
+    make: Callable[[int, LLM], Connector]
+    """(width of the features, LLM) -> connector."""
+    grid: tuple[int, ...] = (4, 4)
+    """Of the features it takes."""
+    extras: Callable[[int], dict[str, Tensor]] = none
+    """n -> ``Features.extras`` of n items."""
