@@ -1,6 +1,14 @@
 """What every test runs under: no network, one thread per process (pytest-xdist gives each core its own process)."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mmllm.generation.generator import Generator
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -11,3 +19,11 @@ OFFLINE = {
 # Set here, before any test module imports torch or transformers: both read them once, at import.
 os.environ.update(OFFLINE)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    """A random LLM that sees pictures; modules that need another one have a fixture of this name."""
+    from tests.support.serving import tiny_generator
+
+    return tiny_generator()

@@ -14,15 +14,10 @@ from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
 from tests.support.places import ROOT
 from tests.support.senses import FILES, every_sense
-from tests.support.serving import MODEL, file_bytes, picture, running, tiny_generator
+from tests.support.serving import MODEL, file_bytes, picture, running
 
 PAGE = ROOT / "streamlit_app.py"
 RED = file_bytes(picture("red"))
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return tiny_generator()
 
 
 @pytest.fixture(scope="module")

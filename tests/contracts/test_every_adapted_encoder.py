@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
-from tests.support.adapted import ADAPTERS, FAKES, SETTINGS, encoder, inputs_of, randomise, registered, variant
+from tests.support.adapted import ADAPTERS, FAKES, SETTINGS, encoder, inputs_of, registered, variant
+from tests.support.parts import randomise
 
 PAIRS = [(name, kind) for name in (*FAKES, *registered()) for kind in ADAPTERS]
 PAIRS += [(name, kind) for name in ("clips", "wav2vec2", "open_clip") for kind in SETTINGS]
@@ -61,7 +62,7 @@ def test_start_opened_and_removed(name: str, kind: str) -> None:
     bare, tensors = look(name), {key: value.clone() for key, value in encoder(name).state_dict().items()}
     with adapted(name, kind) as connector:
         assert torch.equal(look(name), bare) == connector.identity_at_start
-        randomise(connector)
+        randomise(connector, buffers=True)
         opened = look(name)
         assert opened.isfinite().all() and (opened - bare).abs().max() > 1e-3
     assert torch.equal(look(name), bare)
@@ -77,7 +78,7 @@ def test_start_opened_and_removed(name: str, kind: str) -> None:
 @each
 def test_items_do_not_influence_each_other(name: str, kind: str) -> None:
     with adapted(name, kind) as connector:
-        randomise(connector)
+        randomise(connector, buffers=True)
         together = look(name)
         for number in range(3):
             alone = look(name, (number,))[0]
@@ -131,7 +132,7 @@ def test_a_bfloat16_encoder_takes_a_float32_adapter(name: str, kind: str) -> Non
         assert all(p.dtype == torch.float32 for p in connector.parameters())
         start = half(**given).concatenated()
         assert start.dtype == torch.bfloat16 and torch.equal(start, bare) == connector.identity_at_start
-        randomise(connector)
+        randomise(connector, buffers=True)
         opened = half(**given).concatenated()
         assert opened.isfinite().all() and not torch.equal(opened, bare)
     assert torch.equal(half(**given).concatenated(), bare)

@@ -16,21 +16,10 @@ from safetensors.torch import load_file, save_file
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
-from tests.support.assemblies import Row
-from tests.support.inside import (
-    ROWS,
-    VARIANTS,
-    WITH_IMAGE,
-    connector_of,
-    inside,
-    key_of,
-    per_row,
-    randomise,
-    rows_batch,
-    shortened,
-    states,
-)
-from tests.support.parts import FAMILIES, tiny_llm
+from tests.support.assemblies import Row, batch_of, shortened
+from tests.support.forward import logits, per_row
+from tests.support.inside import ROWS, VARIANTS, WITH_IMAGE, connector_of, inside, key_of
+from tests.support.parts import FAMILIES, randomise, tiny_llm
 from tests.support.places import GOLDEN
 
 MATRIX = [(family, variant) for variant in VARIANTS for family in FAMILIES]
@@ -55,7 +44,7 @@ def train(assembly: MultimodalLM, variant: str) -> dict[str, torch.nn.Parameter]
 
 def loss_of(assembly: MultimodalLM, rows: tuple[Row, ...] = ROWS) -> torch.Tensor:
     """Loss and extra loss of the rows."""
-    nll, extra = assembly(rows_batch(assembly, rows))
+    nll, extra = assembly(batch_of(assembly, rows))
     return nll + extra
 
 
@@ -65,24 +54,24 @@ def test_start_removal_and_the_llms_own_tree(family: str, variant: str) -> None:
     """Untrained it changes nothing where it says so; trained it does; removed the LLM is bit for bit what it was."""
     bare = tiny_llm(family)
     assembly = inside(variant, family)
-    connector, batch = connector_of(assembly, variant), rows_batch(assembly)
-    start = states(assembly, batch)
-    if connector.identity_at_start:
-        assert torch.equal(states(removed(assembly, variant), batch), start)
+    connector, batch = connector_of(assembly, variant), batch_of(assembly, ROWS)
+    start = logits(assembly, batch)
+    if connector.zero_init:
+        assert torch.equal(logits(removed(assembly, variant), batch), start)
         assembly.handles[key_of(variant)] = connector.attach(assembly.llm)
     randomise(connector)
-    trained = states(assembly, batch)
+    trained = logits(assembly, batch)
     assert not torch.allclose(trained, start, atol=1e-3)
     assert list(assembly.llm.state_dict()) == list(bare.state_dict())
     again = connector.attach(removed(assembly, variant).llm)
     assert again is not None
-    torch.testing.assert_close(states(assembly, batch), trained, rtol=0, atol=0)
+    torch.testing.assert_close(logits(assembly, batch), trained, rtol=0, atol=0)
     again.remove()
-    without = states(assembly, batch)
+    without = logits(assembly, batch)
     assert not torch.equal(without, trained)
     other = MultimodalLM(bare, {}, {}, {})
-    text = rows_batch(other, (Row(2, (11,)), Row(7, (8,))))
-    assert torch.equal(states(assembly, text), states(other, text))
+    text = batch_of(other, (Row(2, (11,)), Row(7, (8,))))
+    assert torch.equal(logits(assembly, text), logits(other, text))
     assert all(torch.equal(a, b) for a, b in zip(assembly.llm.parameters(), bare.parameters(), strict=True))
 
 
@@ -92,7 +81,7 @@ def test_cached_equals_uncached(family: str, variant: str) -> None:
     """Prefill and two steps, with rows finishing and decodings taking turns, give the packed pass's logits."""
     assembly = inside(variant, family)
     randomise(connector_of(assembly, variant))
-    batch = rows_batch(assembly)
+    batch = batch_of(assembly, ROWS)
     rows = per_row(assembly, batch)
     ids = batch.input_ids.split(batch.cu_seqlens.diff().tolist())
     first, second = (Decoding(assembly, shortened(batch, 2)) for _ in range(2))
@@ -115,11 +104,11 @@ def test_mixed_batches(family: str, variant: str) -> None:
     """A conversation alone equals itself in a pack; with ``when`` the text-only rows are those of the bare LLM."""
     assembly = inside(variant, family, when=("image",))
     randomise(connector_of(assembly, variant))
-    mixed = per_row(assembly, rows_batch(assembly))
+    mixed = per_row(assembly, batch_of(assembly, ROWS))
     for row, together in zip(ROWS, mixed, strict=True):
-        torch.testing.assert_close(states(assembly, rows_batch(assembly, (row,))), together, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(logits(assembly, batch_of(assembly, (row,))), together, atol=2e-5, rtol=1e-4)
     removed(assembly, variant)
-    for number, (changed, bare) in enumerate(zip(mixed, per_row(assembly, rows_batch(assembly)), strict=True)):
+    for number, (changed, bare) in enumerate(zip(mixed, per_row(assembly, batch_of(assembly, ROWS)), strict=True)):
         assert torch.equal(changed, bare) == (number not in WITH_IMAGE), number
 
 
@@ -166,8 +155,8 @@ def test_checkpoint_round_trip(family: str, variant: str, tmp_path: Path) -> Non
     save_file(state, tmp_path / "learned.safetensors")
     fresh = inside(variant, family)
     trainable.load_trainable(fresh, load_file(tmp_path / "learned.safetensors"))
-    batch = rows_batch(assembly)
-    assert torch.equal(states(fresh, batch), states(assembly, batch))
+    batch = batch_of(assembly, ROWS)
+    assert torch.equal(logits(fresh, batch), logits(assembly, batch))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -195,25 +184,25 @@ def test_several_at_once_in_any_order(one: str, two: str) -> None:
 
     assembly = inside(one)
     randomise(connector_of(assembly, one))
-    batch = rows_batch(assembly)
-    alone = states(assembly, batch)
+    batch = batch_of(assembly, ROWS)
+    alone = logits(assembly, batch)
     second = registry.load("connectors", two).tiny(0, assembly.llm)
     handle = second.attach(assembly.llm)
     second.eval()
     randomise(second, seed=6)
     assembly.connectors["second"] = second
-    both = states(assembly, batch)
+    both = logits(assembly, batch)
     assert not torch.allclose(both, alone, atol=1e-3)
     handle.remove()
-    assert torch.equal(states(assembly, batch), alone)
+    assert torch.equal(logits(assembly, batch), alone)
     handle = second.attach(assembly.llm)
-    assert torch.allclose(states(assembly, batch), both, atol=1e-6)
+    assert torch.allclose(logits(assembly, batch), both, atol=1e-6)
     removed(assembly, one)
-    only = states(assembly, batch)
+    only = logits(assembly, batch)
     assert not torch.allclose(only, both, atol=1e-3)
     handle.remove()
     del assembly.connectors["second"]
-    assert torch.equal(states(assembly, batch), states(removed(inside(one), one), batch))
+    assert torch.equal(logits(assembly, batch), logits(removed(inside(one), one), batch))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnecto
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.model import trainable
 from mmllm.types import Sample
-from tests.support.clips import assembly_of, clip, packed, talk
+from tests.support.clips import clip, clip_assembly, clip_talk
+from tests.support.talks import packed
 from tests.support.zero_training import end, learned
 
 STAGES = {"0": (0, False), "3 recomputed": (3, True)}
@@ -30,9 +31,9 @@ CASES: dict[str, tuple[type[Connector], dict[str, Any]]] = {
     "temporal_aligner": (TemporalAlignerConnector, {"width": 12, "heads": 2, "semantic_width": 8}),
     "temporal_conv": (TemporalConvConnector, {"depth": 1, "width": 16}),
 }
-ONE = talk("What is it? <video>", "red square", clips=[clip(4, 1)])
-TWO = talk("<video> Is it <video> too?", "two green", clips=[clip(3, 2), clip(2, 4)])
-TEXT = talk("How many?", "there are 3")
+ONE = clip_talk("What is it? <video>", "red square", clips=[clip(4, 1)])
+TWO = clip_talk("<video> Is it <video> too?", "two green", clips=[clip(3, 2), clip(2, 4)])
+TEXT = clip_talk("How many?", "there are 3")
 STEPS: list[tuple[tuple[Sample, ...], tuple[Sample, ...]]] = [
     ((ONE, TEXT), (TEXT,)),
     ((TEXT,), (TWO,)),
@@ -48,7 +49,7 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     for name, (connector, words) in CASES.items():
         for stage, (number, recompute) in STAGES.items():
-            assembly = assembly_of(connector, "qwen2", shaken=False, **words)
+            assembly = clip_assembly(connector, "qwen2", shaken=False, **words)
             trainable.set_trainable(assembly, {"connectors.video": 1e-2})
             assembly.train()
             assembly.llm.gradient_checkpointing(recompute)

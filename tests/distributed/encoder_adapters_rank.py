@@ -20,8 +20,7 @@ from mmllm.model.model import MultimodalLM
 from mmllm.training.engine import Engine
 from tests.support.adapted import ADAPTERS
 from tests.support.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly
-from tests.support.assemblies import Row
-from tests.support.inside import rows_batch
+from tests.support.assemblies import Row, batch_of
 
 STAGES = {kind: (0, 2, 3) if kind == "conformer_adapter" else (0, 3) for kind in ADAPTERS}
 """ZeRO 2 once: it partitions no weights, so what sits inside an encoder is nothing special to it."""
@@ -48,7 +47,7 @@ def losses(assembly: MultimodalLM, zero: int) -> list[float]:
     engine = Engine(assembly, groups, (0.9, 0.95), config)
     found, frozen = [], engine.frozen_digest()
     for rows in [*STEPS, STEPS[0]]:
-        batch = rows_batch(assembly, rows[rank])
+        batch = batch_of(assembly, rows[rank])
         n_labels = torch.tensor(float(batch.n_labels))
         dist.all_reduce(n_labels)
         nll, extra = engine(batch)

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from mmllm.model import trainable
-from tests.support.assemblies import Row
-from tests.support.inside import VARIANTS, inside, key_of, rows_batch
+from tests.support.assemblies import Row, batch_of
+from tests.support.inside import VARIANTS, inside, key_of
 from tests.support.parts import FAMILIES
 from tests.support.zero_training import end, learned
 
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
             trainable.set_trainable(assembly, {name: 1e-2})
             assembly.train()
             assembly.llm.gradient_checkpointing(recompute)
-            batches = (rows_batch(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
+            batches = (batch_of(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
             rows[stage] = learned(assembly, [name], number, batches)
     end(found)
 

@@ -1,6 +1,6 @@
 """One of two ranks: trains the assembly of three senses under every ZeRO stage on rows that hold different senses.
 
-``test_two_senses`` starts it twice; it prints one JSON line, the losses of each case.
+``test_senses`` starts it twice; it prints one JSON line, the losses of each case.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch.distributed as dist
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Sample
-from tests.support.three_senses import TALKS, packed, talk, three_senses
+from tests.support.talks import packed, talk
+from tests.support.three_senses import TALKS, three_senses
 from tests.support.zero_training import end, trained
 
 EVERYTHING = {f"connectors.{key}": 1e-2 for key in ("image", "audio", "video", "lora")}

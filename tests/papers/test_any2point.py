@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.batches.collate import collate
-from mmllm.batches.sample import encode
 from mmllm.connectors.encoder_adapters.any2point.any2point import Any2PointConnector
 from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
 from mmllm.connectors.encoder_adapters.any2point.views import (
@@ -25,18 +23,12 @@ from mmllm.connectors.encoder_adapters.any2point.views import (
     views_of,
     voxels,
 )
-from mmllm.datasets.modelnet import ModelNet, write_tiny
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.errors import MmllmError
-from mmllm.messages.tokenize import Prompter
-from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
-from mmllm.recipe.files import folder
-from mmllm.recipe.load import load_recipe
-from mmllm.types import Batch, Message, Sample
-from tests.support.parts import tiny_llm, tiny_llm_folder, tiny_tokenizer
-from tests.unit.encoders.image.test_open_clip import folder as open_clip_folder
+from tests.support.parts import tiny_llm
+from tests.support.talks import object_talks, packed
 
 LLM = SimpleNamespace(dim=24)
 
@@ -214,20 +206,10 @@ def assembly_with_points() -> MultimodalLM:
     return assembly.requires_grad_(False).eval()
 
 
-def batch_of(assembly: MultimodalLM, tmp_path: Path, n: int = 3) -> Batch:
-    """The objects of ModelNet's tiny folder, packed by the ordinary loader's parts."""
-    write_tiny(tmp_path, "train")
-    source, prompter = ModelNet(str(tmp_path)), Prompter(tiny_tokenizer(), ["points"])
-    text = Sample("text", (Message("user", "the cat?"), Message("assistant", "sat")))
-    samples = [text, *(source[index] for index in range(n))]
-    encoded = [encode(sample, prompter, assembly.readers(), 200, train=True) for sample in samples]
-    return collate(encoded, assembly.readers())
-
-
 def test_learns_through_an_assembly(tmp_path: Path) -> None:
     """Every weight has a gradient by the second step; the loss falls; a checkpoint gives the same loss again."""
     assembly = assembly_with_points()
-    batch = batch_of(assembly, tmp_path)
+    batch = packed(assembly, object_talks(tmp_path))
     assert len(batch.places["points"]) == 9  # three objects, 1 + 2 tokens each
     set_trainable(assembly, {"connectors.points": 1e-2})
     learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
@@ -254,7 +236,7 @@ def test_a_batch_without_points_touches_every_weight(tmp_path: Path) -> None:
     assembly = assembly_with_points()
     set_trainable(assembly, {"connectors.points": 1e-2})
     assembly.train()
-    assembly(batch_of(assembly, tmp_path, 0))[0].backward()
+    assembly(packed(assembly, object_talks(tmp_path, 0)))[0].backward()
     missing = [name for name, p in assembly.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []
     assert all(p.grad.abs().sum() == 0 for p in assembly.parameters() if p.requires_grad)
@@ -262,7 +244,7 @@ def test_a_batch_without_points_touches_every_weight(tmp_path: Path) -> None:
 
 def test_text_only_conversations_do_not_see_it(tmp_path: Path) -> None:
     assembly = assembly_with_points()
-    batch = batch_of(assembly, tmp_path, 0)
+    batch = packed(assembly, object_talks(tmp_path, 0))
     first = assembly(batch)[0]
     for parameter in assembly.connectors.parameters():
         torch.nn.init.normal_(parameter)
@@ -293,25 +275,3 @@ def test_wrong_encoders_are_named() -> None:
         Any2PointConnector.tiny(16, LLM).adapt({"points": encoder})
     with pytest.raises(MmllmError, match="patches 9 is more than the 8 tokens"):
         Any2PointConnector(dim=16, llm_dim=24, patches=9).tokens((8,))
-
-
-@pytest.mark.parametrize(("backbone", "axes"), [("language", 1), ("image", 2)])
-def test_the_full_size_recipe_with_stand_ins(backbone: str, axes: int, tmp_path: Path) -> None:
-    """The recipe as shipped, its frozen parts small: 1024 points, 128 tokens, 81 neighbours; language and image arm."""
-    (tmp_path / "clip").mkdir()
-    open_clip_folder(tmp_path / "clip", {"image_size": 28, "patch_size": 7})
-    write_tiny(tmp_path / "objects", "train")
-    overrides = [
-        f"llm.path={tiny_llm_folder(tmp_path, 'qwen2')}", "llm.dtype=float32", "encoders.points.pretrained=",
-        f"encoders.points.model={tmp_path / 'clip'}", f"encoders.points.backbone={backbone}",
-        f"data.objects.path={tmp_path / 'objects'}", "llm.context=256",
-    ]  # fmt: skip
-    recipe = load_recipe(folder() / "any2point.yaml", overrides)
-    assembly = build(recipe, "cpu")
-    assert assembly.encoders["points"].positions.dim() == axes + 1
-    batch = batch_of(assembly, tmp_path / "objects", 1)
-    assert len(batch.places["points"]) == 17
-    set_trainable(assembly, recipe.stages["align"].train)
-    nll, _ = assembly(batch)
-    nll.backward()
-    assert torch.isfinite(nll) and assembly.connectors["points"].head[0].weight.grad.abs().sum() > 0

@@ -10,7 +10,7 @@ from mmllm.connectors.encoder_adapters.conformer_adapter import ConformerAdapter
 from mmllm.connectors.layers.batch_norm import RealBatchNorm
 from mmllm.errors import MmllmError
 from mmllm.types import EncoderPass
-from tests.support.adapted import randomise
+from tests.support.parts import randomise
 
 D = 8
 
@@ -19,7 +19,7 @@ def module(norm: str = "batch") -> ConformerModule:
     """All weights drawn."""
     torch.manual_seed(0)
     made = ConformerModule(D, 3, 5, norm, 0.0).eval()
-    randomise(made)
+    randomise(made, buffers=True)
     return made
 
 

@@ -16,8 +16,8 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features
-from tests.support.assemblies import Row, batch_of, tiny_encoder
-from tests.support.parts import tiny_llm
+from tests.support.assemblies import Row, assembly_of, batch_of, tiny_encoder
+from tests.support.forward import logits
 
 ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
 PLACES = [*range(3, 7), *range(9, 13), *range(23, 27)]
@@ -25,20 +25,11 @@ PLACES = [*range(3, 7), *range(9, 13), *range(23, 27)]
 DIM, LLM = 6, 10
 
 
-def assembly_of(family: str = "llama", **words: Any) -> MultimodalLM:
+def stacked(family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with stacks; where they come from the encoder's layers, it gives three of them."""
-    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
+    encoder = deepcopy(tiny_encoder())
     encoder.layers = (1, 2, -1) if words.get("stacks") == "layers" else (-2,)
-    torch.manual_seed(3)
-    connector = DeepstackConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim, **words)
-    return MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
-    """float[S, V] of a packed batch."""
-    assembly.route(assembly.flow(batch))
-    return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
+    return assembly_of(DeepstackConnector, family, encoder, **words)
 
 
 def states_of(assembly: MultimodalLM, batch: Batch) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
@@ -72,7 +63,7 @@ def averaged(maps: Tensor, factor: int) -> Tensor:
 @torch.no_grad()
 def test_dilated_stacks_are_added_before_their_blocks() -> None:
     """Stack i * 2 + j is patches (2r + i, 2c + j) through the input's MLP; nothing else changes."""
-    assembly = assembly_of(start=0)
+    assembly = stacked(start=0)
     batch = batch_of(assembly, ROWS)
     maps = assembly.encoders["image"](**batch.media["image"]).concatenated().reshape(3, 4, 4, -1)
     entered, left = states_of(assembly, batch)
@@ -94,7 +85,7 @@ def test_dilated_stacks_are_added_before_their_blocks() -> None:
 @torch.no_grad()
 def test_stacks_of_encoder_layers_have_mlps_of_their_own() -> None:
     """The last layer listed is the input; the others are added before blocks 1 and 3 here."""
-    assembly = assembly_of(stacks="layers", layers=3, interval=2)
+    assembly = stacked(stacks="layers", layers=3, interval=2)
     batch = batch_of(assembly, ROWS)
     features = assembly.encoders["image"](**batch.media["image"])
     maps = {index: layer.reshape(3, 4, 4, -1) for index, layer in features.layers.items()}
@@ -112,7 +103,7 @@ def test_stacks_of_encoder_layers_have_mlps_of_their_own() -> None:
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_text_only_conversations_stay_bit_identical(family: str) -> None:
     """OPT's hidden states are wider than its embeddings: a learned map brings the stacks to them."""
-    assembly = assembly_of(family, start=0)
+    assembly = stacked(family, start=0)
     assert isinstance(assembly.connectors["image"].bridge, nn.Linear) == (family == "opt")
     batch = batch_of(assembly, ROWS)
     changed = logits(assembly, batch)
@@ -127,7 +118,7 @@ def test_text_only_conversations_stay_bit_identical(family: str) -> None:
 @torch.no_grad()
 def test_stacks_are_added_in_the_prompts_pass_only() -> None:
     """Decoding steps find no places: what enters a block there is what left the one before."""
-    assembly = assembly_of(start=0)
+    assembly = stacked(start=0)
     decoding = Decoding(assembly, batch_of(assembly, ROWS))
     entered: dict[int, Tensor] = {}
     left: dict[int, Tensor] = {}

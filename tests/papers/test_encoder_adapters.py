@@ -16,7 +16,8 @@ from mmllm.connectors.encoder_adapters.vl_adapter import VlAdapterConnector
 from mmllm.connectors.layers.bottleneck import Bottleneck
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, SampleError
-from tests.support.adapted import Bands, Whispered, encoder, inputs_of, randomise
+from tests.support.adapted import Bands, Whispered, encoder, inputs_of
+from tests.support.parts import randomise
 
 NAME = "open_clip"
 TASKS = {"digits": ["fsdd"], "sounds": ["clips", "more"]}
@@ -35,7 +36,7 @@ def in_block(connector: Connector) -> tuple[Tensor, Tensor, Tensor]:
     bare = look()
     handle = connector.adapt({"e0": frozen})
     assert handle is not None
-    randomise(connector)
+    randomise(connector, buffers=True)
     more = look() - bare
     handle.remove()
     look_in.remove()
@@ -99,7 +100,7 @@ def mixed_of(made: AudioAdapterFusionConnector, flow: object = None) -> tuple[li
     frozen = encoder(NAME)
     bare = look()
     handle = made.adapt({"e0": frozen})
-    randomise(made)
+    randomise(made, buffers=True)
     frozen.guests[:] = [made]
     made.flow = flow  # type: ignore[assignment]
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +9,9 @@ from torch import Tensor, nn
 from mmllm.connectors.deep_fusion.gated_cross_attention import GatedCrossAttentionConnector
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
-from mmllm.types import Batch
-from tests.support.assemblies import Row, batch_of, tiny_encoder
+from tests.support.assemblies import Row, assembly_of, batch_of
+from tests.support.equations import gelu, norm
+from tests.support.forward import logits
 from tests.support.parts import FAMILIES, tiny_llm
 
 ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
@@ -21,38 +20,10 @@ LAST = [-1] * 3 + [0] * 2 + [1] * 4 + [-1] * 6 + [2] * 5
 SHOWN = [True] * 9 + [False] * 6 + [True] * 5
 
 
-def assembly_of(family: str = "llama", every: int = 2, shaken: bool = True) -> MultimodalLM:
+def with_gates(family: str = "llama", every: int = 2, shaken: bool = True) -> MultimodalLM:
     """A tiny LLM with gated layers before blocks 1 and 3; every weight random and the gates open, or as they start."""
-    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
-    torch.manual_seed(3)
-    connector = GatedCrossAttentionConnector(
-        dim=encoder.dim, llm_dim=llm.dim, every=every, latents=3, depth=1, heads=2, head_dim=4
-    )
-    assembly = (
-        MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
-    )
-    with torch.no_grad():
-        for parameter in connector.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter) * shaken)
-    return assembly
-
-
-@torch.no_grad()
-def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
-    """float[S, V] of a packed batch."""
-    assembly.route(assembly.flow(batch))
-    return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
-
-
-def norm(x: Tensor, layer: nn.Module) -> Tensor:
-    """LayerNorm as the papers write it."""
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * layer.weight + layer.bias
-
-
-def gelu(x: Tensor) -> Tensor:
-    """x times the normal distribution's cumulative."""
-    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    words = {"every": every, "latents": 3, "depth": 1, "heads": 2, "head_dim": 4}
+    return assembly_of(GatedCrossAttentionConnector, family, shaken=shaken, **words)
 
 
 def feed(x: Tensor, layers: nn.Sequential) -> Tensor:
@@ -89,7 +60,7 @@ def gated(x: Tensor, z: Tensor | None, layer: nn.Module) -> Tensor:
 @torch.no_grad()
 def test_the_equations() -> None:
     """What enters blocks 1 and 3, from what left the blocks before, position by position in plain torch."""
-    assembly = assembly_of()
+    assembly = with_gates()
     batch = batch_of(assembly, ROWS)
     left: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
@@ -112,7 +83,7 @@ def test_the_equations() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_text_only_conversations_stay_bit_identical(family: str) -> None:
     """In a mixed row the FF too leaves them alone; in the others it also works before the first item."""
-    assembly = assembly_of(family)
+    assembly = with_gates(family)
     batch = batch_of(assembly, ROWS)
     changed = logits(assembly, batch)
     handle = assembly.handles["image"]
@@ -124,7 +95,7 @@ def test_text_only_conversations_stay_bit_identical(family: str) -> None:
 
 def test_only_the_last_item_is_read() -> None:
     """With closed FF gates, another first picture moves its own two positions and what attends to them, no earlier."""
-    assembly = assembly_of(every=4)  # one gated layer, before the last block
+    assembly = with_gates(every=4)  # one gated layer, before the last block
     batch = batch_of(assembly, ROWS)
     seen: list[Tensor] = []
     assembly.llm.blocks[3].register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
@@ -138,7 +109,7 @@ def test_only_the_last_item_is_read() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_untrained_it_is_an_exact_identity(family: str) -> None:
     """With pictures in the row, closed gates leave the bare LLM's logits bit for bit."""
-    assembly = assembly_of(family, shaken=False)
+    assembly = with_gates(family, shaken=False)
     batch = batch_of(assembly, ROWS)
     start = logits(assembly, batch)
     handle = assembly.handles["image"]
@@ -148,14 +119,14 @@ def test_untrained_it_is_an_exact_identity(family: str) -> None:
 
 
 def test_items_take_no_places() -> None:
-    assembly = assembly_of()
+    assembly = with_gates()
     assert assembly.readers()["image"].tokens(None) == 0
     assert batch_of(assembly, ROWS).n_tokens == len(LAST)
 
 
 @pytest.mark.parametrize(("every", "blocks"), [(1, "0123"), (2, "13"), (3, "2"), (4, "3")])
 def test_layers_stand_before_every_nth_block_in_openflamingos_order(every: int, blocks: str) -> None:
-    assert "".join(assembly_of(every=every).connectors["image"].layers) == blocks
+    assert "".join(with_gates(every=every).connectors["image"].layers) == blocks
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from mmllm.connectors.llm_adapters.hydra import HydraConnector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
-from tests.support.assemblies import Row
-from tests.support.inside import randomise, rows_batch, states
-from tests.support.parts import tiny_llm, tiny_model
+from tests.support.assemblies import Row, batch_of
+from tests.support.forward import logits
+from tests.support.parts import randomise, tiny_llm, tiny_model
 
 ROWS = (Row(1, (8,)), Row(2, (12,)))
 
@@ -54,9 +54,9 @@ def test_equals_the_papers_equation_and_merges(family: str, layers: list[str], r
     """Without bias (Llama), with (OPT, Qwen's q_proj), transposed (GPT-2); the MLP's last linear unless named."""
     words = {"targets": layers} if len(layers) > 1 else {}
     assembly = with_hydra(family, parallel_rank=ranks[0], sequential_rank=ranks[1], scale=0.7, **words)
-    hydra, batch = assembly.connectors["hydra"], rows_batch(assembly, ROWS)
+    hydra, batch = assembly.connectors["hydra"], batch_of(assembly, ROWS)
     assert isinstance(hydra, HydraConnector)
-    ours = states(assembly, batch)
+    ours = logits(assembly, batch)
     theirs = tiny_model(family)
     targets = [name for name in assembly.llm.linears() if name.endswith(tuple(f".{layer}" for layer in layers))]
     assert {name.replace(".", "-") for name in targets} == set(hydra.layers)
@@ -71,10 +71,10 @@ def test_equals_the_papers_equation_and_merges(family: str, layers: list[str], r
     merged = hydra.merge(assembly.llm)
     assert all(not layer._forward_hooks for name, layer in assembly.llm.linears().items() if name in targets)
     assert list(assembly.llm.state_dict()) == names
-    assert (states(assembly, batch) - ours).abs().max() <= 1e-5
+    assert (logits(assembly, batch) - ours).abs().max() <= 1e-5
     merged.remove()
     assert all(layer is before[name] for name, layer in assembly.llm.linears().items())
-    assert torch.equal(states(assembly, batch), ours)
+    assert torch.equal(logits(assembly, batch), ours)
 
 
 @torch.no_grad()

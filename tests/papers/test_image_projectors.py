@@ -20,6 +20,7 @@ from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.errors import MmllmError
 from mmllm.types import Features
+from tests.support.equations import affine, gelu, norm
 
 DIM, LLM = 6, 10
 
@@ -35,19 +36,6 @@ def indexed(rows: int, cols: int, dim: int = DIM) -> Features:
     """Every patch holds its own raster index in all channels."""
     values = torch.arange(rows * cols, dtype=torch.float32)[None, :, None].expand(1, -1, dim)
     return Features({-2: values}, torch.ones(1, rows * cols, dtype=torch.bool), (rows, cols))
-
-
-def gelu(x: Tensor) -> Tensor:
-    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
-
-
-def norm(x: Tensor, layer: torch.nn.LayerNorm) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * layer.weight + layer.bias
-
-
-def affine(x: Tensor, layer: torch.nn.Linear) -> Tensor:
-    return torch.einsum("...i,oi->...o", x, layer.weight) + (0 if layer.bias is None else layer.bias)
 
 
 def shake(connector: Connector) -> Connector:

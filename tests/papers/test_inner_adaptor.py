@@ -18,15 +18,16 @@ from mmllm.generation.generator import Decoding
 from mmllm.model.loss import label_nll
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Batch
-from tests.support.assemblies import Row, batch_of, tiny_encoder
-from tests.support.inside import ROWS, WITH_IMAGE, per_row, randomise, rows_batch, shortened, states
-from tests.support.parts import FAMILIES, tiny_llm
+from tests.support.assemblies import Row, batch_of, shortened, tiny_encoder
+from tests.support.forward import hidden, logits, per_row
+from tests.support.inside import ROWS, WITH_IMAGE
+from tests.support.parts import FAMILIES, randomise, tiny_llm
 from tests.support.plain_llama import layer, rms, weights_of
 
 REQUEST = "the red square"
 
 
-def assembly_of(family: str = "llama", when: tuple[str, ...] | None = ("image",), **branches: object) -> MultimodalLM:
+def branched(family: str = "llama", when: tuple[str, ...] | None = ("image",), **branches: object) -> MultimodalLM:
     """A tiny LLM with a projector and an inner adaptor per branch, all weights random."""
     llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
     torch.manual_seed(4)
@@ -44,9 +45,9 @@ def assembly_of(family: str = "llama", when: tuple[str, ...] | None = ("image",)
 @pytest.mark.parametrize("position", ["inside", "input"])
 @torch.no_grad()
 def test_equals_the_papers_equations(position: str, private: tuple[str, ...]) -> None:
-    assembly = assembly_of(inner={"after": [0, 2], "position": position, "private": private})
-    batch = rows_batch(assembly, (ROWS[2],))
-    found = states(assembly, batch)
+    assembly = branched(inner={"after": [0, 2], "position": position, "private": private})
+    batch = batch_of(assembly, (ROWS[2],))
+    found = logits(assembly, batch)
     state, learned = assembly.llm.model.state_dict(), assembly.connectors["inner"].state_dict()
     table = learned["private.embeddings.weight"] if private else state["model.embed_tokens.weight"]
     shown = batch.media_ids >= 0
@@ -77,15 +78,15 @@ def test_copies_are_what_the_family_has(family: str) -> None:
         assert copied.keys() == frozen.keys()
         assert all(torch.equal(copied[name], frozen[name]) for name in frozen)
     batch = batch_of(assembly, (Row(2, (9,)),))
-    start, plain = states(assembly, batch), llm.model.get_input_embeddings().forward(batch.input_ids)
+    start, plain = logits(assembly, batch), llm.model.get_input_embeddings().forward(batch.input_ids)
     assert torch.equal(assembly.embed(batch), plain)
     connector.private["embeddings"].weight.mul_(2)  # type: ignore[operator,union-attr]
     torch.testing.assert_close(assembly.embed(batch), 2 * plain)
     connector.private["embeddings"].weight.div_(2)  # type: ignore[operator,union-attr]
     connector.private["head"].weight.mul_(100)  # type: ignore[operator,union-attr]
-    assert not torch.allclose(states(assembly, batch), start, atol=1e-2)
+    assert not torch.allclose(logits(assembly, batch), start, atol=1e-2)
     if family == "gemma2":
-        assert states(assembly, batch).abs().max() <= 3
+        assert logits(assembly, batch).abs().max() <= 3
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "opt", "smollm3"])
@@ -93,8 +94,8 @@ def test_copies_are_what_the_family_has(family: str) -> None:
 def test_all_layers_before_block_0(family: str) -> None:
     """They attend as block 0 does, also where they come from one with another window; zeroed they change nothing."""
     words = {"after": [0, 1, 3], "position": "input"}
-    assembly = assembly_of(family, inner=words)
-    batch = rows_batch(assembly)
+    assembly = branched(family, inner=words)
+    batch = batch_of(assembly, ROWS)
     decoding = Decoding(assembly, shortened(batch, 1))
     decoding.step([int(ids[-1]) for ids in batch.input_ids.split(batch.cu_seqlens.diff().tolist())])
     expected = torch.stack([row[-1] for row in per_row(assembly, batch)])
@@ -102,26 +103,24 @@ def test_all_layers_before_block_0(family: str) -> None:
     bare = MultimodalLM(tiny_llm(family), {}, {}, {})
     zero = InnerAdaptorConnector(llm_dim=bare.llm.dim, init="zero", **words)  # type: ignore[arg-type]
     text = batch_of(bare, (Row(2, (9,)),))
-    before = states(bare, text)
+    before = logits(bare, text)
     zero.attach(bare.llm)
-    assert torch.equal(states(bare, text), before)
+    assert torch.equal(logits(bare, text), before)
     randomise(zero)
-    assert not torch.allclose(states(bare, text), before, atol=1e-2)
+    assert not torch.allclose(logits(bare, text), before, atol=1e-2)
 
 
 @torch.no_grad()
 def test_private_head_at_label_positions_of_a_mixed_row() -> None:
     """The loss takes each conversation's own head, in one piece or in chunks; text-only rows have the LLM's."""
-    assembly = assembly_of(inner={"after": [1], "private": PRIVATE})
-    batch = rows_batch(assembly)
-    logits = states(assembly, batch)
+    assembly = branched(inner={"after": [1], "private": PRIVATE})
+    batch = batch_of(assembly, ROWS)
+    found = logits(assembly, batch)
     at = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
-    expected = F.cross_entropy(logits[at - 1], batch.labels[at], reduction="sum")
+    expected = F.cross_entropy(found[at - 1], batch.labels[at], reduction="sum")
     torch.testing.assert_close(assembly(batch)[0], expected)
-    assembly.route(assembly.flow(batch))
-    hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-    torch.testing.assert_close(label_nll(assembly.llm, hidden, batch.labels, chunk=2), expected)
-    bare = assembly_of()
+    torch.testing.assert_close(label_nll(assembly.llm, hidden(assembly, batch), batch.labels, chunk=2), expected)
+    bare = branched()
     for number, (own, plain) in enumerate(zip(per_row(assembly, batch), per_row(bare, batch), strict=True)):
         assert torch.equal(own, plain) == (number not in WITH_IMAGE)
 
@@ -143,14 +142,14 @@ def test_two_branches_by_what_the_text_says() -> None:
     """The request with a picture goes through one branch, other pictures through the other, text through none."""
     words = {"after": [0, 2], "private": PRIVATE}
     branches = {"general": {**words, "without_text": REQUEST}, "grounding": {**words, "with_text": REQUEST}}
-    assembly = assembly_of(**branches)
+    assembly = branched(**branches)
     batch = asked(assembly)
     both = per_row(assembly, batch)
     for removed, untouched in (("grounding", {1, 2, 3}), ("general", {1})):
         assembly.handles[removed].remove()  # type: ignore[union-attr]
         rows = per_row(assembly, batch)
         assert {n for n in range(4) if torch.equal(rows[n], both[n])} == untouched, removed
-    bare = assembly_of()
+    bare = branched()
     for row, plain in zip(rows, per_row(bare, batch), strict=True):
         assert torch.equal(row, plain)
 
@@ -160,7 +159,7 @@ def test_branches_in_generation() -> None:
     """Cached decoding keeps each conversation in its branch, when rows finish too; nothing but the text says which."""
     words = {"after": [0, 2], "private": PRIVATE}
     branches = {"general": {**words, "without_text": REQUEST}, "grounding": {**words, "with_text": REQUEST}}
-    assembly = assembly_of(**branches)
+    assembly = branched(**branches)
     batch = replace(asked(assembly), sources=[""] * 4)
     rows, ids = per_row(assembly, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
     decoding, other = (Decoding(assembly, shortened(batch, 2)) for _ in range(2))
@@ -205,11 +204,11 @@ def test_float32_copies_in_a_bfloat16_llm() -> None:
         llm.to(torch.bfloat16)
         bare = MultimodalLM(llm, {}, {}, {})
         batch = batch_of(bare, (Row(2, (9,)), Row(3, (4,))))
-        before = states(bare, batch)
+        before = logits(bare, batch)
         connector = InnerAdaptorConnector(llm_dim=llm.dim, after=[0, 3], init="zero", private=["embeddings"])
         assembly = MultimodalLM(llm, {}, {"inner": connector}, {})
         assert {p.dtype for p in connector.parameters()} == {torch.float32}
-        assert torch.equal(states(assembly, batch), before)
+        assert torch.equal(logits(assembly, batch), before)
         assert torch.isfinite(Decoding(assembly, batch).logits).all()
 
 
@@ -228,9 +227,9 @@ def test_float32_copies_in_a_bfloat16_llm() -> None:
 )
 def test_wrong_words_are_one_sentence(words: dict[str, object], said: str) -> None:
     with pytest.raises(MmllmError, match=said):
-        assembly_of(inner=words)
+        branched(inner=words)
 
 
 def test_a_branch_by_text_needs_when() -> None:
     with pytest.raises(MmllmError, match="add when"):
-        assembly_of(when=None, inner={"after": [0], "with_text": "box"})
+        branched(when=None, inner={"after": [0], "with_text": "box"})

@@ -14,36 +14,26 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding, Generator
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Batch, Features, Sample
-from tests.support.clips import DIM, PATCHES, assembly_of, clip, packed, talk
+from tests.support.clips import DIM, PATCHES, clip, clip_assembly, clip_talk
+from tests.support.equations import norm
+from tests.support.forward import logits
 from tests.support.parts import tiny_llm
+from tests.support.talks import packed
 
 SMALL: dict[str, Any] = {
     "heads": 2, "head_dim": 4, "width": 12, "every": 2, "top_k": 2, "selector_width": 8,
 }  # fmt: skip
 TALKS = (
-    talk("What is on the sign? <video>", "A red square", clips=[clip(5, 1)]),
-    talk("How many shapes?", "two"),
-    talk(
+    clip_talk("What is on the sign? <video>", "A red square", clips=[clip(5, 1)]),
+    clip_talk("How many shapes?", "two"),
+    clip_talk(
         "<video> Is it red?", "yes", "and here <video> now?", "green", "so what", "both", clips=[clip(3, 2), clip(2, 3)]
     ),
 )
 
 
 def iva(family: str = "llama", shaken: bool = True, **words: Any) -> MultimodalLM:
-    return assembly_of(IvaConnector, family, shaken, **{**SMALL, **words})
-
-
-@torch.no_grad()
-def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
-    """float[S, V] of a packed batch."""
-    assembly.route(assembly.flow(batch))
-    hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-    return assembly.llm.logits(hidden, torch.arange(len(hidden)))
-
-
-def norm(x: Tensor, layer: nn.Module) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * layer.weight + layer.bias
+    return clip_assembly(IvaConnector, family, shaken, **{**SMALL, **words})
 
 
 def heads(x: Tensor, n: int = 2) -> list[Tensor]:
@@ -151,13 +141,14 @@ def test_gates_start_closed() -> None:
     assert torch.equal(logits(assembly, batch), start)
 
 
+@torch.no_grad()
 def test_only_the_message_of_its_turn_decides() -> None:
     """Another answer leaves the choice alone; another question changes it, and what follows that question alone."""
     assembly = iva()
     clips = [clip(6, 4)]
 
     def chosen(*messages: str) -> Tensor:
-        logits(assembly, packed(assembly, [talk(*messages, clips=clips)]))
+        logits(assembly, packed(assembly, [clip_talk(*messages, clips=clips)]))
         found = assembly.connectors["video"].chosen()
         assert found is not None
         return found.clone()
@@ -172,8 +163,8 @@ def test_only_the_message_of_its_turn_decides() -> None:
 def test_nothing_later_than_its_message_reaches_a_position() -> None:
     """A later turn with a clip of its own changes no earlier logit, nor do a clip's later frames its earlier tokens."""
     assembly = iva()
-    one = talk("<video> Is it red?", "yes", clips=[clip(3, 2)])
-    more = talk("<video> Is it red?", "yes", "<video> And now?", "no", clips=[clip(3, 2), clip(4, 5)])
+    one = clip_talk("<video> Is it red?", "yes", clips=[clip(3, 2)])
+    more = clip_talk("<video> Is it red?", "yes", "<video> And now?", "no", clips=[clip(3, 2), clip(4, 5)])
     alone, longer = (packed(assembly, [sample]) for sample in (one, more))
     n = alone.n_tokens - 2  # the template's last newline differs in nothing, but stay clear of the end
     torch.testing.assert_close(logits(assembly, longer)[:n], logits(assembly, alone)[:n], atol=2e-5, rtol=1e-4)
@@ -248,9 +239,10 @@ def test_the_selector_learns_from_the_answer() -> None:
     assert [name for name, grad in grads.items() if grad is None or not grad.abs().sum() > 0] == []
 
 
+@torch.no_grad()
 def test_uniform_frames_are_spread_and_weigh_the_same() -> None:
     assembly = iva(select="uniform", top_k=3)
-    logits(assembly, packed(assembly, [talk("<video> Is it red?", "yes", clips=[clip(9, 1)])]))
+    logits(assembly, packed(assembly, [clip_talk("<video> Is it red?", "yes", clips=[clip(9, 1)])]))
     chosen = assembly.connectors["video"].chosen()
     assert chosen is not None and chosen[0, 0].nonzero()[:, 0].tolist() == [1, 4, 7]
     assert torch.allclose(chosen[0, 0, [1, 4, 7]], torch.tensor(1 / 3))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,55 +10,25 @@ from mmllm.connectors.deep_fusion.layerwise import LayerwiseConnector
 from mmllm.errors import MmllmError
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
-from mmllm.types import Batch
-from tests.support.assemblies import Row, batch_of, tiny_encoder
+from tests.support.assemblies import Row, assembly_of, batch_of
+from tests.support.equations import rotated
+from tests.support.forward import logits
 from tests.support.parts import FAMILIES, tiny_llm
 
 ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
 LAYERS = (1, 3)
 
 
-def assembly_of(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> MultimodalLM:
+def layerwise(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> MultimodalLM:
     """A tiny LLM whose blocks 1 and 3 read items of three latents; gates away from zero unless asked otherwise."""
-    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
-    torch.manual_seed(3)
-    connector = LayerwiseConnector(
-        dim=encoder.dim,
-        llm_dim=llm.dim,
-        tokens=None if grid else 3,
-        grid=grid,
-        rank=4,
-        layers=LAYERS,
-        width=8,
-        depth=1,
-        heads=2,
-        head_dim=4,
-    )
-    assembly = (
-        MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).requires_grad_(False).eval()
-    )
+    words = {"rank": 4, "layers": LAYERS, "width": 8, "depth": 1, "heads": 2, "head_dim": 4}
+    assembly = assembly_of(LayerwiseConnector, family, tokens=None if grid else 3, grid=grid, **words)
     if open_gates:
         torch.manual_seed(4)
-        for name, parameter in connector.named_parameters():
+        for name, parameter in assembly.connectors["image"].named_parameters():
             if name.startswith(("tasks.", "norm.")):
                 torch.nn.init.normal_(parameter, std=0.8)
     return assembly
-
-
-@torch.no_grad()
-def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
-    """float[S, V] of a packed batch."""
-    assembly.route(assembly.flow(batch))
-    return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
-
-
-def rotated(x: Tensor, positions: Tensor, theta: float = 10000.0) -> Tensor:
-    """RoPE as the papers write it, pairs (j, j + d/2): float[S, heads, d]."""
-    half = x.shape[-1] // 2
-    angles = positions[:, None] / theta ** (torch.arange(half) / half)
-    cosine, sine = angles.cos()[:, None], angles.sin()[:, None]
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
 def paper(x: Tensor, weights: dict[str, Tensor], latents: list[Tensor], prompts: dict[str, Tensor]) -> Tensor:
@@ -87,7 +55,7 @@ def paper(x: Tensor, weights: dict[str, Tensor], latents: list[Tensor], prompts:
 @torch.no_grad()
 def test_the_equations() -> None:
     """o = Attn + tanh(g) softmax(q K(V)ᵀ / √d) Val(V), V = P + B A LN(F), position by position, in plain torch."""
-    assembly = assembly_of()
+    assembly = layerwise()
     connector = assembly.connectors["image"]
     batch = batch_of(assembly, ROWS)
     given: dict[int, Tensor] = {}
@@ -122,7 +90,7 @@ def test_the_equations() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 def test_only_positions_that_see_an_item_change(family: str) -> None:
     """Static prompts included: before its first item, and in text, a conversation has the bare LLM's logits."""
-    assembly = assembly_of(family)
+    assembly = layerwise(family)
     batch = batch_of(assembly, ROWS)
     changed = logits(assembly, batch)
     handle = assembly.handles["image"]
@@ -136,7 +104,7 @@ def test_only_positions_that_see_an_item_change(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_untrained_it_is_an_exact_identity(family: str) -> None:
     """With pictures in the row, closed gates leave the bare LLM's logits bit for bit."""
-    assembly = assembly_of(family, open_gates=False)
+    assembly = layerwise(family, open_gates=False)
     batch = batch_of(assembly, ROWS)
     start = logits(assembly, batch)
     handle = assembly.handles["image"]
@@ -148,7 +116,7 @@ def test_untrained_it_is_an_exact_identity(family: str) -> None:
 @torch.no_grad()
 def test_a_pooled_grid_in_the_resamplers_place() -> None:
     """K is then the grid's cells: LN, mean over blocks, a linear layer; the rest is as before."""
-    assembly = assembly_of(grid=(2, 2))
+    assembly = layerwise(grid=(2, 2))
     connector = assembly.connectors["image"]
     assert connector.n_tokens == 4 and connector.tasks["1"].prompts.shape[0] == 4
     batch = batch_of(assembly, ROWS)
@@ -161,14 +129,14 @@ def test_a_pooled_grid_in_the_resamplers_place() -> None:
 
 
 def test_items_take_no_places() -> None:
-    assembly = assembly_of()
+    assembly = layerwise()
     batch = batch_of(assembly, ROWS)
     assert batch.n_tokens == 9 + 6 + 5 and assembly.readers()["image"].tokens(None) == 0
 
 
 def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_for_bit() -> None:
     """``connectors.image.tasks`` learns alone; with task 1's tensors back, the logits are task 1's."""
-    assembly = assembly_of()
+    assembly = layerwise()
     batch = batch_of(assembly, ROWS)
     first = logits(assembly, batch)
     before = {name: tensor.clone() for name, tensor in assembly.connectors["image"].state_dict().items()}
@@ -197,7 +165,7 @@ def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_
 
 def test_closed_gates_move_first() -> None:
     """At g = 0 prompts and maps get no gradient; the gates do (so it learns from step 2 on)."""
-    assembly = assembly_of(open_gates=False)
+    assembly = layerwise(open_gates=False)
     trainable.set_trainable(assembly, {"connectors.image": 0.1})
     assembly(batch_of(assembly, ROWS))[0].backward()
     for name, parameter in assembly.connectors["image"].named_parameters():

@@ -21,6 +21,8 @@ from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features
 from tests.support.assemblies import Row, batch_of, tiny_encoder
+from tests.support.equations import rotated
+from tests.support.forward import logits, text_logits
 from tests.support.parts import tiny_llm, tiny_model
 
 ROWS = [Row(1, (5, "image", 4)), Row(2, (7,)), Row(3, ("image", 3, "image", 6)), Row(4, (3, "image", 2))]
@@ -42,12 +44,6 @@ def adapted(
         for parameter in connector.parameters():
             parameter.data += torch.randn_like(parameter) * 0.3
     return assembly
-
-
-def logits(assembly: MultimodalLM, batch: Batch) -> Tensor:
-    """float[S, V]."""
-    assembly.route(assembly.flow(batch))
-    return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
 
 
 # ---- the equations, in plain torch
@@ -116,13 +112,6 @@ class Plain:
             inner = F.silu(self.linear(f"{block}.mlp.gate_proj", x)) * self.linear(f"{block}.mlp.up_proj", x)
             h = h + self.linear(f"{block}.mlp.down_proj", inner)
         return self.norm("model.norm", h) @ self.weights["lm_head.weight"].T
-
-
-def rotated(x: Tensor) -> Tensor:
-    """RoPE of float[S, heads, 8], base 10000, halves rotated."""
-    angles = torch.arange(len(x))[:, None] * 10000.0 ** (-torch.arange(0, 8, 2) / 8)
-    cos, sin = (f(torch.cat([angles, angles], -1))[:, None] for f in (torch.cos, torch.sin))
-    return x * cos + torch.cat([-x[..., 4:], x[..., :4]], -1) * sin
 
 
 def plain(assembly: MultimodalLM) -> Plain:
@@ -215,7 +204,7 @@ def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any])
     batch = batch_of(adapted(), ROWS)
     bare = MultimodalLM(tiny_llm(), {"image": deepcopy(tiny_encoder())}, {}, {})
     llm = bare.llm
-    expected = llm.logits(llm.hidden(llm.embed(batch.input_ids), batch.position_ids, batch.cu_seqlens))
+    expected = text_logits(llm, batch.input_ids, batch.position_ids, batch.cu_seqlens)
     assert torch.equal(logits(adapted(randomised=False, **words), batch), expected)
     random = adapted(randomised=False, init="random", **words)
     assert (logits(random, batch) - expected).abs().max() > 1e-2

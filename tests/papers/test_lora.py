@@ -5,17 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
 
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.errors import MmllmError
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
-from tests.support.parts import FAMILIES, tiny_llm, tiny_model
+from tests.support.forward import text_logits
+from tests.support.parts import FAMILIES, randomise, tiny_llm, tiny_model
 
 IDS = torch.arange(3, 23)
 POSITIONS = torch.cat([torch.arange(8), torch.arange(12)])
 BOUNDS = torch.tensor([0, 8, 20], dtype=torch.int32)
+
+
+def of_text(assembly: MultimodalLM) -> torch.Tensor:
+    """float[20, V] of two packed conversations."""
+    return text_logits(assembly.llm, IDS, POSITIONS, BOUNDS)
 
 
 def with_lora(family: str = "llama", **words: object) -> MultimodalLM:
@@ -24,32 +29,19 @@ def with_lora(family: str = "llama", **words: object) -> MultimodalLM:
     return MultimodalLM(llm, {}, {"lora": LoraConnector(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
 
 
-def randomise(module: nn.Module) -> None:
-    """Give every learned weight a value, ``b`` included."""
-    torch.manual_seed(1)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.2)
-
-
-def logits(assembly: MultimodalLM) -> torch.Tensor:
-    """float[20, V] of two packed conversations."""
-    llm = assembly.llm
-    return llm.logits(llm.hidden(llm.embed(IDS), POSITIONS, BOUNDS))
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_untrained_and_removed_lora_leave_logits_bit_identical(family: str) -> None:
     """``b`` starts at zero; with weights the logits move; without the hooks they are those of the bare LLM."""
     bare = MultimodalLM(tiny_llm(family), {}, {}, {})
     assembly = with_lora(family)
-    assert torch.equal(logits(assembly), logits(bare))
+    assert torch.equal(of_text(assembly), of_text(bare))
     randomise(assembly.connectors["lora"])
-    assert not torch.allclose(logits(assembly), logits(bare), atol=1e-2)
+    assert not torch.allclose(of_text(assembly), of_text(bare), atol=1e-2)
     handle = assembly.handles["lora"]
     assert handle is not None
     handle.remove()
-    assert torch.equal(logits(assembly), logits(bare))
+    assert torch.equal(of_text(assembly), of_text(bare))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
@@ -77,7 +69,7 @@ def test_equal_to_pefts_own_model(family: str, rslora: bool) -> None:
     assert used == set(weights)
     for start, end in ((0, 8), (8, 20)):
         expected = theirs(input_ids=IDS[None, start:end], attention_mask=torch.ones(1, end - start)).logits[0]
-        torch.testing.assert_close(logits(assembly)[start:end], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(of_text(assembly)[start:end], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_learned_tensors_belong_to_the_connector_alone() -> None:
@@ -106,7 +98,7 @@ def test_gradients_reach_every_weight_also_when_blocks_are_recomputed() -> None:
         assembly.train()
         assembly.llm.gradient_checkpointing(recompute)
         torch.manual_seed(5)
-        logits(assembly).square().mean().backward()
+        of_text(assembly).square().mean().backward()
         assert all(p.grad is None for p in assembly.llm.parameters())
         gradients.append({name: p.grad for name, p in assembly.connectors.named_parameters()})
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients[0].values())
@@ -119,10 +111,10 @@ def test_dropout_follows_the_connectors_mode() -> None:
     assembly = with_lora(dropout=0.5)
     randomise(assembly.connectors["lora"])
     assembly.train()
-    assert not torch.equal(logits(assembly), logits(assembly))
+    assert not torch.equal(of_text(assembly), of_text(assembly))
     assert not assembly.llm.model.training
     assembly.eval()
-    assert torch.equal(logits(assembly), logits(assembly))
+    assert torch.equal(of_text(assembly), of_text(assembly))
 
 
 def test_targets_and_errors() -> None:
@@ -146,13 +138,13 @@ def test_frozen_zero_updates_are_skipped_until_they_are_not() -> None:
     for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
         layer.register_forward_hook(lambda *_: calls.append(1))
     trainable.set_trainable(assembly, {})
-    before = logits(assembly)
+    before = of_text(assembly)
     assert not calls
     learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(assembly).items()}
     trainable.load_trainable(assembly, learned)
-    assert not torch.equal(logits(assembly), before)
+    assert not torch.equal(of_text(assembly), before)
     trainable.set_trainable(assembly, {})
-    assert not torch.equal(logits(assembly), before)
+    assert not torch.equal(of_text(assembly), before)
     fresh, calls = with_lora(), calls.clear() or calls
     trainable.set_trainable(fresh, {"connectors.lora": 1.0})
-    assert torch.equal(logits(fresh), before) and logits(fresh).requires_grad
+    assert torch.equal(of_text(fresh), before) and of_text(fresh).requires_grad

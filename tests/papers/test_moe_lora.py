@@ -12,22 +12,16 @@ from torch import Tensor
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.connectors.llm_adapters.moe_lora.routing import ALLOCATIONS, Routing, experts_per_block
-from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
-from tests.support.assemblies import tiny_encoder
-from tests.support.inside import ROWS, per_row, randomise, rows_batch, states
+from tests.support.assemblies import batch_of
+from tests.support.experts import LINEAR, LLAVA_MOLE, METEORA, MOLA, with_moe
+from tests.support.forward import logits, per_row
+from tests.support.inside import ROWS
 from tests.support.parts import tiny_llm
 
-LLAVA_MOLE = {"rank": 4, "alpha": 6, "experts": 3, "router_bias": True, "balance_weight": 0.5, "attention": 2}
-LINEAR = {"rank": 4, "alpha": 8, "targets": "all-linear", "router": "linear"}
-MOLA = {**LINEAR, "experts": "inverted_triangle", "experts_mean": 5, "top_k": 2, "renormalise": True}
 MOLA_BALANCED = {**MOLA, "balance": "switch", "balance_weight": 0.5}
-METEORA = {
-    **LINEAR, "experts": 3, "top_k": 2, "renormalise": True, "temperature": 3.0,
-    "supervised": {"captions": 0, "text": 2, "instruct": -1}, "supervision_weight": 0.7,
-}  # fmt: skip
 LORAMOE = {**LINEAR, "experts": 3, "top_k": 0}
 FORMS: dict[str, dict[str, Any]] = {
     "llava_mole": LLAVA_MOLE,
@@ -36,16 +30,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "meteora": METEORA,
     "loramoe": LORAMOE,
 }
-
-
-def with_moe(words: dict[str, Any], family: str = "llama") -> tuple[MultimodalLM, MoeLoraConnector]:
-    """A tiny assembly whose LLM holds the experts, every weight random."""
-    llm, encoder = tiny_llm(family), tiny_encoder()
-    moe = MoeLoraConnector(llm_dim=llm.dim, **words)
-    pool = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
-    assembly = MultimodalLM(llm, {"image": encoder}, {"image": pool, "moe": moe}, {"image": "image"})
-    randomise(moe)
-    return assembly.requires_grad_(False).eval(), moe
 
 
 class Plain:
@@ -108,17 +92,17 @@ class Plain:
 def plain_states(words: dict[str, Any]) -> tuple[MultimodalLM, MoeLoraConnector, Tensor, Plain, Tensor]:
     """MultimodalLM, connector, its logits; the plain statement after the same pass, and its logits."""
     assembly, moe = with_moe(words)
-    batch = rows_batch(assembly)
-    ours = states(assembly, batch)
+    batch = batch_of(assembly, ROWS)
+    ours = logits(assembly, batch)
     handle = assembly.handles["moe"]
     assert handle is not None
     handle.remove()
     plain = Plain(moe, words)
     hooks = plain.attach(assembly.llm)
-    theirs = states(assembly, batch)
+    theirs = logits(assembly, batch)
     for hook in hooks:
         hook.remove()
-    assert not torch.allclose(states(assembly, batch), ours, atol=1e-2)
+    assert not torch.allclose(logits(assembly, batch), ours, atol=1e-2)
     return assembly, moe, ours, plain, theirs
 
 
@@ -133,7 +117,7 @@ def losses_of(words: dict[str, Any]) -> tuple[Tensor, Plain, Tensor, list[str]]:
     """Our extra loss of the rows; the plain statement; conversation of each position, sources of conversations."""
     assembly, moe = with_moe(words)
     set_trainable(assembly, {"connectors.moe": 1e-3})
-    batch = rows_batch(assembly)
+    batch = batch_of(assembly, ROWS)
     _, extra = assembly.train()(batch)
     with torch.no_grad():
         plain = plain_states(words)[3]
@@ -182,7 +166,7 @@ def test_the_task_teaches_the_router_and_recomputation_counts_once(form: str) ->
     assembly, moe = with_moe(FORMS[form])
     learning = dict(moe.named_parameters())
     set_trainable(assembly, {"connectors.moe": 1e-3})
-    batch, found, reports = rows_batch(assembly), [], []
+    batch, found, reports = batch_of(assembly, ROWS), [], []
     for recompute in (False, True):
         assembly.llm.gradient_checkpointing(recompute)
         moe.report()
@@ -218,8 +202,8 @@ def test_an_expert_without_tokens_has_zero_gradients() -> None:
 def test_usage_by_source_and_modality() -> None:
     """Every token of every block once, none twice, pads never; after the report the counts start anew."""
     assembly, moe = with_moe(LLAVA_MOLE)
-    batch = rows_batch(assembly)
-    states(assembly, batch)
+    batch = batch_of(assembly, ROWS)
+    logits(assembly, batch)
     report = moe.report()
     assert report is not None and report["experts"].keys() == {"captions", "text", "instruct"}
     for source, modality, tokens in (("captions", "text", 20), ("captions", "image", 12), ("instruct", "image", 4)):
@@ -234,7 +218,7 @@ def test_only_active_positions_count() -> None:
     assembly, moe = with_moe(LLAVA_MOLE)
     moe.when = ("image",)
     with torch.no_grad():
-        states(assembly, rows_batch(assembly))
+        logits(assembly, batch_of(assembly, ROWS))
     report = moe.report()
     assert report is not None and report["experts"].keys() == {"captions", "instruct"}
 
@@ -273,4 +257,4 @@ def test_refusals(words: dict[str, Any], said: str) -> None:
 def test_data_without_a_task_is_refused_in_training() -> None:
     assembly, _ = with_moe({**METEORA, "supervised": {"captions": 0}})
     with pytest.raises(MmllmError, match="no expert for the data 'text'"):
-        assembly.train()(rows_batch(assembly))
+        assembly.train()(batch_of(assembly, ROWS))

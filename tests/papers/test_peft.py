@@ -20,9 +20,9 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
-from tests.support.assemblies import Row, tiny_assembly
-from tests.support.inside import per_row, randomise, rows_batch, shortened, states
-from tests.support.parts import tiny_llm, tiny_model
+from tests.support.assemblies import Row, batch_of, shortened, tiny_assembly
+from tests.support.forward import embedded, hidden, logits, per_row
+from tests.support.parts import randomise, tiny_llm, tiny_model
 
 ROWS = (Row(1, (8,), source="captions"), Row(2, (12,), source="text"), Row(3, (5,), source="captions"))
 TASKS = ["captions", "text"]
@@ -51,8 +51,8 @@ def hand_over(assembly: MultimodalLM, theirs: nn.Module) -> None:
 @torch.no_grad()
 def compare(assembly: MultimodalLM, theirs: nn.Module, tasks: bool = False) -> None:
     """The packed pass gives what peft's model gives of each conversation, and not what the bare LLM gives."""
-    batch = rows_batch(assembly, ROWS)
-    ours = states(assembly, batch)
+    batch = batch_of(assembly, ROWS)
+    ours = logits(assembly, batch)
     for number, row in enumerate(ROWS):
         at = slice(int(batch.cu_seqlens[number]), int(batch.cu_seqlens[number + 1]))
         ids = batch.input_ids[None, at]
@@ -62,7 +62,7 @@ def compare(assembly: MultimodalLM, theirs: nn.Module, tasks: bool = False) -> N
     handle = assembly.handles["tuner"]
     assert handle is not None
     handle.remove()
-    assert not torch.allclose(states(assembly, batch), ours, atol=1e-2)
+    assert not torch.allclose(logits(assembly, batch), ours, atol=1e-2)
 
 
 def layers_of(assembly: MultimodalLM) -> list[str]:
@@ -115,7 +115,7 @@ def test_poly_draws_for_each_conversation_while_it_trains() -> None:
         randomise(assembly.connectors["tuner"])
         trainable.set_trainable(assembly, {"connectors.tuner": 1e-2})
         assembly.train().llm.gradient_checkpointing(recompute)
-        batch = rows_batch(assembly, ROWS)
+        batch = batch_of(assembly, ROWS)
         torch.manual_seed(4)
         assembly(batch)[0].backward()
         found.append([p.grad for p in assembly.connectors["tuner"].parameters()])
@@ -130,12 +130,12 @@ def test_conversations_without_a_task_are_an_error_or_the_default() -> None:
     strangers = (Row(1, (8,), source=""), Row(2, (4,), source="text"))
     assembly = tuned(method="poly", tasks=TASKS, default_task="text")
     randomise(assembly.connectors["tuner"])
-    named = rows_batch(assembly, (Row(1, (8,), source="text"), strangers[1]))
-    assert torch.equal(states(assembly, rows_batch(assembly, strangers)), states(assembly, named))
+    named = batch_of(assembly, (Row(1, (8,), source="text"), strangers[1]))
+    assert torch.equal(logits(assembly, batch_of(assembly, strangers)), logits(assembly, named))
     with pytest.raises(MmllmError, match="a conversation of no data key has no task; tasks are captions, text"):
-        states(tuned(method="poly", tasks=TASKS), rows_batch(assembly, strangers))
+        logits(tuned(method="poly", tasks=TASKS), batch_of(assembly, strangers))
     with pytest.raises(MmllmError, match=r"data\.other has no task.*add it to tasks"):
-        states(assembly, rows_batch(assembly, (Row(1, (3,), source="other"),)))
+        logits(assembly, batch_of(assembly, (Row(1, (3,), source="other"),)))
 
 
 LAYERS = {"gpt2": ["c_attn", "mlp.c_proj"], "opt": ["q_proj", "fc2"]}
@@ -215,7 +215,7 @@ FAMILIES = {"llama": METHODS, "gemma2": METHODS, "opt": METHODS, "gpt2": ["ia3",
 def test_cached_equals_uncached(method: str, family: str, tmp_path: Path) -> None:
     """Two decodings take turns, and rows finish: X-LoRA's second cache follows, Poly's tasks too."""
     assembly = of(method, tmp_path, family)
-    batch = rows_batch(assembly, ROWS)
+    batch = batch_of(assembly, ROWS)
     rows, ids = per_row(assembly, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
     first, second = Decoding(assembly, shortened(batch, 2)), Decoding(assembly, shortened(batch, 2))
     first.step([int(row[-2]) for row in ids])
@@ -242,7 +242,7 @@ def test_when_leaves_the_other_conversations_alone(method: str, tmp_path: Path) 
         Row(2, (9,), source="text"),
         Row(3, ("image", 2), source="text"),
     )
-    batch = rows_batch(assembly, rows)
+    batch = batch_of(assembly, rows)
     bare = per_row(assembly, batch)
     assembly.connectors["tuner"] = tuner
     tuner.attach(assembly.llm)
@@ -254,19 +254,18 @@ def test_a_rank_without_a_sample_needs_no_task() -> None:
     """Every rank takes part in a step, also without a conversation; elsewhere one token without task is an error."""
     assembly = tuned(method="poly", tasks=TASKS)
     trainable.set_trainable(assembly, {"connectors.tuner": 1e-2})
-    assembly.train()(rows_batch(assembly, ()))[0].backward()
+    assembly.train()(batch_of(assembly, ()))[0].backward()
     assert all(p.grad is not None and not p.grad.any() for p in assembly.connectors["tuner"].parameters())
     with pytest.raises(MmllmError, match="no data key has no task"):
-        assembly.eval()(rows_batch(assembly, ()))
+        assembly.eval()(batch_of(assembly, ()))
 
 
 def test_arrow_trains_what_is_before_it_also_after_a_decoding(tmp_path: Path) -> None:
     assembly = of("arrow", tmp_path)
-    batch = rows_batch(assembly, ROWS)
+    batch = batch_of(assembly, ROWS)
     Decoding(assembly, batch)
-    embeds = assembly.embed(batch).requires_grad_()
-    assembly.route(assembly.flow(batch))
-    assembly.llm.hidden(embeds, batch.position_ids, batch.cu_seqlens).square().sum().backward()
+    embeds = embedded(assembly, batch).requires_grad_()
+    hidden(assembly, batch, embeds).square().sum().backward()
     assert embeds.grad is not None and embeds.grad.abs().sum() > 0
 
 
@@ -277,7 +276,7 @@ def test_gradients_are_the_same_when_blocks_are_recomputed(method: str, tmp_path
         assembly = of(method, tmp_path)
         trainable.set_trainable(assembly, {"connectors.tuner": 1e-2})
         assembly.train().llm.gradient_checkpointing(recompute)
-        assembly(rows_batch(assembly, ROWS))[0].backward()
+        assembly(batch_of(assembly, ROWS))[0].backward()
         assert all(p.grad is None for p in assembly.llm.parameters())
         found.append([p.grad for p in assembly.connectors["tuner"].parameters()])
     for plain, again in zip(*found, strict=True):
@@ -290,15 +289,15 @@ def test_gradients_are_the_same_when_blocks_are_recomputed(method: str, tmp_path
 def test_attached_again_and_removed(method: str, tmp_path: Path) -> None:
     """The weights stay, the LLM's own tree never knew, and removed it is what it was, bit for bit."""
     assembly, bare = of(method, tmp_path), MultimodalLM(tiny_llm(), {}, {}, {})
-    batch = rows_batch(assembly, ROWS)
-    trained = states(assembly, batch)
+    batch = batch_of(assembly, ROWS)
+    trained = logits(assembly, batch)
     assert list(assembly.llm.state_dict()) == list(bare.llm.state_dict())
     assembly.handles["tuner"].remove()  # type: ignore[union-attr]
-    assert torch.equal(states(assembly, batch), states(bare, batch))
+    assert torch.equal(logits(assembly, batch), logits(bare, batch))
     again = assembly.connectors["tuner"].attach(assembly.llm)  # type: ignore[operator]
-    assert torch.equal(states(assembly, batch), trained)
+    assert torch.equal(logits(assembly, batch), trained)
     again.remove()
-    assert torch.equal(states(assembly, batch), states(bare, batch))
+    assert torch.equal(logits(assembly, batch), logits(bare, batch))
 
 
 def test_arrow_says_what_is_wrong_with_its_adapters(tmp_path: Path) -> None:
@@ -322,8 +321,8 @@ def test_exported_lora_is_read_by_peft_and_by_arrow(made: type[Connector], tmp_p
     assembly = MultimodalLM(llm, {}, {"tuner": made(llm_dim=llm.dim, **words)}, {}).eval()  # type: ignore[arg-type]
     randomise(assembly.connectors["tuner"])
     export(assembly.connectors["tuner"], tmp_path / "lora")  # type: ignore[arg-type]
-    alone = states(tuned(method="arrow", adapters=[str(tmp_path / "lora")], top_k=1), rows_batch(assembly, ROWS))
-    torch.testing.assert_close(alone, states(assembly, rows_batch(assembly, ROWS)), atol=1e-5, rtol=1e-5)
+    alone = logits(tuned(method="arrow", adapters=[str(tmp_path / "lora")], top_k=1), batch_of(assembly, ROWS))
+    torch.testing.assert_close(alone, logits(assembly, batch_of(assembly, ROWS)), atol=1e-5, rtol=1e-5)
     compare(assembly, PeftModel.from_pretrained(tiny_model(), str(tmp_path / "lora")).eval())
     with pytest.raises(MmllmError, match="only lora, and peft with method lora"):
         export(tuned(method="ia3").connectors["tuner"], tmp_path)  # type: ignore[arg-type]
@@ -338,17 +337,17 @@ def test_each_method_starts_neutral_and_rests_while_frozen(method: str) -> None:
         llm = tiny_llm()
         llm.model.to(dtype)
         assembly = MultimodalLM(llm, {}, {"tuner": PeftConnector(llm_dim=32, method=method, **words)}, {}).eval()  # type: ignore[arg-type]
-        connector, batch, calls = assembly.connectors["tuner"], rows_batch(assembly, ROWS), []
+        connector, batch, calls = assembly.connectors["tuner"], batch_of(assembly, ROWS), []
         assert all(parameter.dtype == torch.float32 for parameter in connector.parameters())
         for layer in connector.layers.values():  # type: ignore[union-attr]
             layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        start = states(assembly, batch)
+        start = logits(assembly, batch)
         assert calls
         calls.clear()
         trainable.set_trainable(assembly, {})
-        assert torch.equal(states(assembly, batch), start) and not calls
+        assert torch.equal(logits(assembly, batch), start) and not calls
         assembly.handles["tuner"].remove()  # type: ignore[union-attr]
-        assert torch.equal(states(assembly, batch), start)
+        assert torch.equal(logits(assembly, batch), start)
         randomise(connector)
         connector.rest()  # type: ignore[operator]
         assert not any(layer.idle for layer in connector.layers.values())  # type: ignore[union-attr]
@@ -377,9 +376,9 @@ def test_bad_values(words: dict[str, Any], sentence: str) -> None:
 def test_what_a_family_can_and_cannot_do() -> None:
     opt = tuned("opt", method="poly", tasks=TASKS)
     randomise(opt.connectors["tuner"])
-    batch = rows_batch(opt, ROWS)
-    alone = [states(opt, rows_batch(opt, (row,))) for row in ROWS]
-    torch.testing.assert_close(states(opt, batch), torch.cat(alone), atol=1e-5, rtol=1e-5)
+    batch = batch_of(opt, ROWS)
+    alone = [logits(opt, batch_of(opt, (row,))) for row in ROWS]
+    torch.testing.assert_close(logits(opt, batch), torch.cat(alone), atol=1e-5, rtol=1e-5)
     with pytest.raises(MmllmError, match="names no ia3 layers for phi3; give targets"):
         tuned("phi3", method="ia3")
     with pytest.raises(MmllmError, match=r"on nn.Linear only; transformer.h.0.attn.c_attn is a Conv1D"):

@@ -10,8 +10,10 @@ from mmllm.connectors.llm_adapters.pill import PillConnector
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Pass
-from tests.support.inside import ROWS, inside, per_row, randomise, rows_batch, states
-from tests.support.parts import tiny_llm
+from tests.support.assemblies import batch_of
+from tests.support.forward import logits, per_row
+from tests.support.inside import ROWS, inside
+from tests.support.parts import randomise, tiny_llm
 from tests.support.plain_llama import layer, rms, weights_of
 
 LENGTH, MEDIA = 11, slice(3, 8)
@@ -41,7 +43,7 @@ def attached(**words: object) -> tuple[MultimodalLM, PillConnector]:
     return assembly, connector
 
 
-def hidden(assembly: MultimodalLM, embeds: Tensor, at: Pass) -> Tensor:
+def states(assembly: MultimodalLM, embeds: Tensor, at: Pass) -> Tensor:
     """float[S, D] after the last norm."""
     assembly.route(at)
     return assembly.llm.hidden(embeds, torch.arange(LENGTH), torch.tensor([0, LENGTH], dtype=torch.int32))
@@ -79,9 +81,9 @@ def test_equals_the_papers_equations(value_gate: bool, shared: bool) -> None:
             before_mlp=lambda n, t=text, v=visual: n + torch.where(media[:, None], g(n, v), g(n, t)),
         )  # fmt: skip
     expected = rms(h, state["model.norm.weight"])
-    torch.testing.assert_close(hidden(assembly, embeds, flow()), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(states(assembly, embeds, flow()), expected, atol=1e-5, rtol=1e-5)
     everywhere_alike = shared and not value_gate
-    assert torch.allclose(hidden(assembly, embeds, flow(slice(0, 0))), expected, atol=1e-2) == everywhere_alike
+    assert torch.allclose(states(assembly, embeds, flow(slice(0, 0))), expected, atol=1e-2) == everywhere_alike
 
 
 @torch.no_grad()
@@ -98,9 +100,9 @@ def test_a_zero_value_gate_changes_conversations_with_media_only() -> None:
     connector = assembly.connectors["inner"]
     assert not connector.identity_at_start
     assert PillConnector(llm_dim=32, value_gate=False).identity_at_start
-    start = per_row(assembly, rows_batch(assembly))
+    start = per_row(assembly, batch_of(assembly, ROWS))
     assembly.handles["inner"].remove()  # type: ignore[union-attr]
-    for row, with_pill, bare in zip(ROWS, start, per_row(assembly, rows_batch(assembly)), strict=True):
+    for row, with_pill, bare in zip(ROWS, start, per_row(assembly, batch_of(assembly, ROWS)), strict=True):
         assert torch.equal(with_pill, bare) == ("image" not in row.pieces)
 
 
@@ -110,13 +112,13 @@ def test_each_adapter_sees_its_modality_only() -> None:
     assembly = inside("pill")
     connector = assembly.connectors["inner"]
     randomise(connector)
-    batch = rows_batch(assembly, (ROWS[1],))
-    before = states(assembly, batch)
+    batch = batch_of(assembly, (ROWS[1],))
+    before = logits(assembly, batch)
     randomise(connector.visual, seed=8)  # type: ignore[arg-type]
     randomise(connector.gates, seed=8)  # type: ignore[arg-type]
-    assert torch.equal(states(assembly, batch), before)
+    assert torch.equal(logits(assembly, batch), before)
     randomise(connector.text, seed=8)  # type: ignore[arg-type]
-    assert not torch.allclose(states(assembly, batch), before, atol=1e-3)
+    assert not torch.allclose(logits(assembly, batch), before, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "olmo2", "llama"])
@@ -127,7 +129,7 @@ def test_a_picture_at_the_very_start_gives_ordinary_gradients(family: str) -> No
     norms = []
     for row in (ROWS[3], ROWS[0]):
         assembly.zero_grad()
-        nll, _ = assembly(rows_batch(assembly, (row,)))
+        nll, _ = assembly(batch_of(assembly, (row,)))
         nll.backward()
         norms.append(torch.stack([p.grad.norm() for p in gates.parameters() if p.grad is not None]).max())
     assert 0 < norms[0] < 5 * norms[1]

@@ -17,9 +17,9 @@ from mmllm.connectors.llm_adapters.series_adapter import SeriesAdapterConnector
 from mmllm.errors import MmllmError
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
-from tests.support.assemblies import Row
-from tests.support.inside import randomise, rows_batch, states
-from tests.support.parts import tiny_llm, tiny_model
+from tests.support.assemblies import Row, batch_of
+from tests.support.forward import logits
+from tests.support.parts import randomise, tiny_llm, tiny_model
 
 ROWS = (Row(1, (8,)), Row(2, (12,)))
 Weights = dict[str, Tensor]
@@ -113,8 +113,8 @@ def test_equals_blocks_written_from_the_papers(family: str, case: str) -> None:
 
         return at
 
-    batch = rows_batch(assembly, ROWS)
-    ours, theirs = states(assembly, batch), tiny_model(family)
+    batch = batch_of(assembly, ROWS)
+    ours, theirs = logits(assembly, batch), tiny_model(family)
     blocks = next(m for m in theirs.modules() if isinstance(m, nn.ModuleList) and len(m) == 4)
     for number, block in enumerate(blocks):
         block.forward = WRITTEN[family](block, weights(number), 0.3)
@@ -122,7 +122,7 @@ def test_equals_blocks_written_from_the_papers(family: str, case: str) -> None:
         expected = theirs(input_ids=batch.input_ids[None, start:end], use_cache=False).logits[0]
         torch.testing.assert_close(ours[start:end], expected, atol=1e-5, rtol=1e-5)
     assert set(layers) <= used  # type: ignore[arg-type]
-    assert not torch.allclose(ours, states(MultimodalLM(tiny_llm(family), {}, {}, {}), batch), atol=1e-2)
+    assert not torch.allclose(ours, logits(MultimodalLM(tiny_llm(family), {}, {}, {}), batch), atol=1e-2)
 
 
 def test_exactly_one_factor_starts_at_zero() -> None:
@@ -151,13 +151,13 @@ def test_frozen_zero_adapters_are_skipped_until_they_are_not(made: type[Connecto
     assembly, calls = MultimodalLM(llm, {}, {"adapter": made(llm_dim=32)}, {}).eval(), []
     for layer in assembly.connectors["adapter"].layers.values():  # type: ignore[union-attr]
         layer.register_forward_hook(lambda *_: calls.append(1))
-    batch = rows_batch(assembly, ROWS)
+    batch = batch_of(assembly, ROWS)
     trainable.set_trainable(assembly, {})
-    before = states(assembly, batch)
+    before = logits(assembly, batch)
     assert not calls
     learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(assembly).items()}
     trainable.load_trainable(assembly, learned)
-    assert not torch.equal(states(assembly, batch), before) and calls
+    assert not torch.equal(logits(assembly, batch), before) and calls
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn import functional
 from mmllm.connectors.encoder_adapters.ted_adapter import Branch, TedAdapterConnector, TedLayer, before
 from mmllm.errors import MmllmError
 from mmllm.types import EncoderPass
-from tests.support.adapted import randomise
+from tests.support.parts import randomise
 
 ROWS, GRID, PREFIX, D = (3, 1, 4), (2, 3), 2, 8
 NOW = EncoderPass(ROWS, GRID, PREFIX)
@@ -20,7 +20,7 @@ def layer(enhancement: bool = True, difference: bool = True) -> TedLayer:
     """One place, all weights drawn."""
     torch.manual_seed(0)
     made = TedLayer(D, 4, enhancement, difference)
-    randomise(made)
+    randomise(made, buffers=True)
     return made
 
 

@@ -14,18 +14,21 @@ from mmllm.errors import MmllmError
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features, Sample
-from tests.support.clips import DIM, assembly_of, clip, packed, talk
+from tests.support.clips import DIM, clip, clip_assembly, clip_talk
+from tests.support.equations import affine, norm
+from tests.support.forward import embedded
+from tests.support.talks import packed
 
 SMALL: dict[str, Any] = {"width": 12, "heads": 2, "semantic_width": 8}
 TALKS = (
-    talk("Which came first? <video>", "the red square", clips=[clip(5, 1)]),
-    talk("How many shapes?", "two"),
-    talk("<video> Is it red? <video>", "yes it is", clips=[clip(3, 2), clip(1, 3)]),
+    clip_talk("Which came first? <video>", "the red square", clips=[clip(5, 1)]),
+    clip_talk("How many shapes?", "two"),
+    clip_talk("<video> Is it red? <video>", "yes it is", clips=[clip(3, 2), clip(1, 3)]),
 )
 
 
 def aligner(shaken: bool = True, **words: Any) -> MultimodalLM:
-    return assembly_of(TemporalAlignerConnector, "llama", shaken, **{**SMALL, **words})
+    return clip_assembly(TemporalAlignerConnector, "llama", shaken, **{**SMALL, **words})
 
 
 def extra(assembly: MultimodalLM, batch: Batch) -> Tensor:
@@ -33,16 +36,6 @@ def extra(assembly: MultimodalLM, batch: Batch) -> Tensor:
     trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     assembly.train()
     return assembly(batch)[1]
-
-
-def norm(x: Tensor, layer: nn.Module | None = None) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    found = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    return found if layer is None else found * layer.weight + layer.bias
-
-
-def affine(x: Tensor, layer: nn.Linear) -> Tensor:
-    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
 
 
 def waves(n: int, width: int) -> Tensor:
@@ -151,25 +144,23 @@ def test_nothing_of_the_future_is_in_what_foretells_it() -> None:
 def test_answers_change_the_extra_loss_and_never_the_tokens() -> None:
     assembly = aligner()
     one, two = (
-        packed(assembly, [talk("Which came first? <video>", said, clips=[clip(5, 1)])]) for said in ("red", "two")
+        packed(assembly, [clip_talk("Which came first? <video>", said, clips=[clip(5, 1)])]) for said in ("red", "two")
     )
     assert extra(assembly, one) != extra(assembly, two)
     tokens = []
     for batch in (one, two):
-        assembly.route(assembly.flow(batch))
-        tokens.append(assembly.embed(batch)[batch.places["video"]])
+        tokens.append(embedded(assembly, batch)[batch.places["video"]])
         assert assembly.connectors["video"].extra_loss() is not None
     assert torch.equal(*tokens)
     assembly.eval()
-    assembly.route(assembly.flow(one))
-    assert torch.equal(assembly.embed(one)[one.places["video"]], tokens[0])
+    assert torch.equal(embedded(assembly, one)[one.places["video"]], tokens[0])
     assert assembly.connectors["video"].extra_loss() is None
 
 
 def test_each_text_reads_its_own_clip() -> None:
     """A pair's share of the loss does not depend on whose clips and words stand beside it."""
     assembly = aligner()
-    one, other = TALKS[0], talk("<video> How many?", "three shapes", clips=[clip(4, 7)])
+    one, other = TALKS[0], clip_talk("<video> How many?", "three shapes", clips=[clip(4, 7)])
 
     def error(*samples: Sample) -> float:
         return extra(assembly, packed(assembly, samples)).item()
@@ -194,7 +185,7 @@ def test_the_loss_is_given_once_and_only_while_it_learns() -> None:
 
 def test_without_clips_every_weight_takes_part_with_zero() -> None:
     """A rank whose batch has no clip, and one whose clips have no next frame, wait for nobody."""
-    for sample in (TALKS[1], talk("<video> Is it red?", "yes", clips=[clip(1, 3)])):
+    for sample in (TALKS[1], clip_talk("<video> Is it red?", "yes", clips=[clip(1, 3)])):
         assembly = aligner()
         nll, added = assembly_loss(assembly, [sample])
         (nll + added).backward()
@@ -234,7 +225,7 @@ def test_learning_to_foretell_works() -> None:
     for _ in range(7):
         frames.append(frames[-1] @ turn)
     patches = torch.stack(frames).expand(8, 4, DIM).contiguous()
-    batch = packed(assembly, [talk("<video> What?", "red", clips=[patches])])
+    batch = packed(assembly, [clip_talk("<video> What?", "red", clips=[patches])])
     trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     optimizer = torch.optim.Adam(assembly.connectors.parameters(), lr=1e-2)
     assembly.train()

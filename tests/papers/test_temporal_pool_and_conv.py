@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,18 +12,9 @@ from torch import Tensor, nn
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
-from mmllm.encoders.video.frames import tiny_clip
 from mmllm.errors import MmllmError
-from mmllm.model.build import build
 from mmllm.model.project import project
-from mmllm.model.trainable import set_trainable
-from mmllm.recipe.files import folder
-from mmllm.recipe.load import load_recipe
-from mmllm.types import Features, Message, Sample
-from tests.recipes.test_full_size import vision_folder
-from tests.support.clips import packed
-from tests.support.parts import tiny_llm_folder
-from tests.support.two_steps import two_steps
+from mmllm.types import Features
 
 DIM, LLM = 6, 10
 
@@ -199,44 +189,3 @@ def test_temporal_conv_refuses(words: dict[str, object], grid: tuple[int, ...] |
         connector = TemporalConvConnector(dim=DIM, llm_dim=LLM, **words)  # type: ignore[arg-type]
         assert grid is not None
         connector.tokens(grid)
-
-
-RECIPES = {
-    "temporal_conv": ("siglip", 384, 2 * 13 * 13, 2 * 13 * 13),
-    "iva": ("clip", 336, 3, 2),
-    "temporal_aligner": ("clip", 224, 3, 2),
-}
-"""Recipe -> (its encoder's kind, side of its pictures, tokens of a clip of three frames and of one of two)."""
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
-    """Nothing changed but its frozen parts and how many frames they see: every weight learns."""
-    kind, side, longer, shorter = RECIPES[name]
-    llm = tiny_llm_folder(tmp_path, "qwen2", max_position_embeddings=4096, num_hidden_layers=8)
-    (tmp_path / "vision").mkdir()
-    image = f"encoders.video.image.model={vision_folder(tmp_path / 'vision', kind, side)}"
-    fewer = "encoders.video.frames=4" if name == "temporal_conv" else "encoders.video.fps=5.0"
-    recipe = load_recipe(folder() / f"{name}.yaml", [f"llm.path={llm}", "llm.dtype=float32", image, fewer])
-    assembly = build(recipe, "cpu")
-    clips = [tiny_clip((200, 30, 30), 3), tiny_clip((30, 30, 200), 2)]
-    samples = [
-        Sample(
-            "clip", (Message("user", "<video> What is on the sign?"), Message("assistant", "red")), {"video": (one,)}
-        )
-        for one in clips
-    ]
-    batch = packed(assembly, samples)
-    assert len(batch.places["video"]) == longer + shorter
-    for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
-        assembly.train()
-        extra, silent = two_steps(assembly, batch)
-        assert silent == []
-        assert bool(extra > 0) == (name == "temporal_aligner")
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_miniature_recipe_is_one(name: str) -> None:
-    recipe = load_recipe(folder() / "mini" / f"{name}.yaml")
-    assert recipe.connectors["video"].type == name and recipe.encoders["video"].type == "frames"

@@ -11,20 +11,13 @@ import torch
 import transformers
 from torch import Tensor
 
-from mmllm.batches.collate import collate
-from mmllm.batches.sample import encode
 from mmllm.connectors.encoder_adapters.text_memory import TextMemoryConnector
-from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.errors import MmllmError
-from mmllm.messages.tokenize import Prompter
-from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
-from mmllm.recipe.files import folder
-from mmllm.recipe.load import load_recipe
-from mmllm.types import Batch, Message, Sample
 from tests.support.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_tokenizer
+from tests.support.talks import document_talks, packed
 
 LLM = SimpleNamespace(dim=24)
 
@@ -170,28 +163,11 @@ def assembly_with_documents(**words: Any) -> MultimodalLM:
     return assembly.requires_grad_(False).eval()
 
 
-def batch_of(assembly: MultimodalLM, tmp_path: Path, n: int = 3) -> Batch:
-    """Text, and ``n`` documents of different lengths from a file of conversations."""
-    rows = []
-    for number, text in enumerate(("tea 3 milk 7", "w1 w2", "w5 w6 w7 w8 w9 tea 7")):
-        (tmp_path / f"{number}.txt").write_text(text)
-        rows.append(
-            f'{{"messages": [{{"role": "user", "content": "<document> tea?"}}, '
-            f'{{"role": "assistant", "content": "{number}"}}], "document": "{number}.txt"}}\n'
-        )
-    (tmp_path / "chat.jsonl").write_text("".join(rows))
-    source, prompter = ChatJsonl(str(tmp_path / "chat.jsonl")), Prompter(tiny_tokenizer(), ["document"])
-    samples = [Sample("text", (Message("user", "the cat?"), Message("assistant", "sat")))]
-    samples += [source[index] for index in range(n)]
-    encoded = [encode(sample, prompter, assembly.readers(), 200, train=True) for sample in samples]
-    return collate(encoded, assembly.readers())
-
-
 @pytest.mark.parametrize("compress", ["memory", "mean"])
 def test_learns_through_an_assembly(compress: str, tmp_path: Path) -> None:
     """Every weight has a gradient by the second step; the loss falls; a checkpoint gives the same loss again."""
     assembly = assembly_with_documents(compress=compress)
-    batch = batch_of(assembly, tmp_path)
+    batch = packed(assembly, document_talks(tmp_path))
     assert len(batch.places["document"]) == 9
     set_trainable(assembly, {"connectors.document": 1e-2})
     learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
@@ -216,7 +192,7 @@ def test_the_small_model_may_learn_too(tmp_path: Path) -> None:
     """As in the paper: ``train: {encoders.document: ...}`` gives its blocks gradients through the memory."""
     assembly = assembly_with_documents()
     set_trainable(assembly, {"connectors.document": 1e-2, "encoders.document": 1e-2})
-    assembly(batch_of(assembly, tmp_path))[0].backward()
+    assembly(packed(assembly, document_talks(tmp_path)))[0].backward()
     encoder = assembly.encoders["document"]
     without = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == ["model.norm.weight"]  # stands behind the last layer that is asked for
@@ -226,7 +202,7 @@ def test_a_batch_without_documents_touches_every_weight(tmp_path: Path) -> None:
     assembly = assembly_with_documents()
     set_trainable(assembly, {"connectors.document": 1e-2})
     assembly.train()
-    assembly(batch_of(assembly, tmp_path, 0))[0].backward()
+    assembly(packed(assembly, document_talks(tmp_path, 0)))[0].backward()
     assert [name for name, p in assembly.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
@@ -252,22 +228,3 @@ def test_wrong_encoders_and_too_few_positions_are_named() -> None:
     TextMemoryConnector.tiny(16, LLM).adapt({"document": encoder})
     with pytest.raises(MmllmError, match="two connectors would append tokens"):
         TextMemoryConnector.tiny(16, LLM).adapt({"document": encoder})
-
-
-def test_the_full_size_recipe_with_stand_ins(tmp_path: Path) -> None:
-    """Every stage of the recipe as shipped learns on small parts of the same families."""
-    llm, small = tiny_llm_folder(tmp_path, "qwen2"), tiny_llm_folder(tmp_path / "small", "qwen2", seed=1)
-    overrides = [f"llm.path={llm}", "llm.dtype=float32", "llm.context=256", f"encoders.document.model={small}"]
-    overrides += ["encoders.document.max_tokens=128"]
-    recipe = load_recipe(folder() / "text_memory.yaml", overrides)
-    assembly = build(recipe, "cpu")
-    batch = batch_of(assembly, tmp_path, 1)
-    assert len(batch.places["document"]) == 64
-    for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
-        nll, _ = assembly(batch)
-        nll.backward()
-        learning = [p for p in assembly.parameters() if p.requires_grad]
-        assert torch.isfinite(nll) and sum(p.grad is not None and bool(p.grad.any()) for p in learning) > 0.7 * len(
-            learning
-        )

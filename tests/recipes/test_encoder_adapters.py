@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy
 import pytest
-import torch
-import transformers
 from PIL import Image
 
 from mmllm.encoders.audio.hf_audio import wav
@@ -20,30 +18,11 @@ from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, Sample
-from tests.recipes.test_full_size import vision_folder
 from tests.support.adapted import ADAPTERS
 from tests.support.parts import tiny_llm_folder
-from tests.support.three_senses import packed
+from tests.support.stand_ins import audio_folder, vision_folder
+from tests.support.talks import packed
 from tests.support.two_steps import two_steps
-
-WIDTH = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
-
-
-def audio_folder(tmp: Path, name: str) -> Path:
-    """A random AST or Whisper with the windows and mel bands of the real ones."""
-    torch.manual_seed(0)
-    if name == "conformer_adapter":
-        transformers.ASTModel(transformers.ASTConfig(**WIDTH)).save_pretrained(tmp)
-        transformers.ASTFeatureExtractor().save_pretrained(tmp)
-        return tmp
-    config = transformers.WhisperConfig(
-        d_model=32, encoder_layers=4, encoder_attention_heads=4, encoder_ffn_dim=48, decoder_layers=0,
-        decoder_attention_heads=4, decoder_ffn_dim=4, vocab_size=2, max_target_positions=1, pad_token_id=0,
-        bos_token_id=0, eos_token_id=1, decoder_start_token_id=0, suppress_tokens=[], begin_suppress_tokens=[],
-    )  # fmt: skip
-    transformers.WhisperModel(config).save_pretrained(tmp)
-    transformers.WhisperFeatureExtractor().save_pretrained(tmp)
-    return tmp
 
 
 def stand_in(name: str, tmp: Path) -> tuple[Recipe, MultimodalLM]:
@@ -53,7 +32,8 @@ def stand_in(name: str, tmp: Path) -> tuple[Recipe, MultimodalLM]:
     shipped = load_recipe(folder() / f"{name}.yaml")
     (tmp / "encoder").mkdir()
     if "audio" in shipped.encoders:
-        overrides.append(f"encoders.audio.model={audio_folder(tmp / 'encoder', name)}")
+        kind = "ast" if name == "conformer_adapter" else "whisper"
+        overrides.append(f"encoders.audio.model={audio_folder(tmp / 'encoder', kind)}")
     else:
         seen = vision_folder(tmp / "encoder", "clip", 224)
         overrides += [f"encoders.video.image.model={seen}", "encoders.video.frames=2"]
@@ -80,7 +60,7 @@ def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     for stage in recipe.stages.values():
         samples = [sample(key, data) for key, data in zip(_keys(recipe, stage.data), stage.data, strict=True)]
         batch = packed(assembly, samples)
-        batch.sources = list(stage.data)
+        batch.dataset_names = list(stage.data)
         set_trainable(assembly, stage.train)
         assembly.train()
         _, silent = two_steps(assembly, batch)

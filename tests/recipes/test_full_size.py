@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
@@ -17,16 +14,9 @@ from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
 from tests.support.assemblies import Row, batch_of
 from tests.support.parts import tiny_llm_folder
+from tests.support.stand_ins import vision_folder
 from tests.support.two_steps import two_steps
-from tests.unit.encoders.image.test_open_clip import folder as open_clip_folder
 
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 4,
-    "patch_size": 14,
-}
 # Recipe -> (family of its LLM, its encoder's kind, side of the pictures that encoder gets, tokens of one picture)
 RUNS = {
     "image_mlp": ("qwen2", "clip", 336, 576),
@@ -75,26 +65,6 @@ BLOCKS = {"inner_adaptor": 32}
 """Recipe -> blocks of its LLM, where it names more than 8."""
 
 
-def vision_folder(tmp: Path, kind: str, side: int) -> Path:
-    """A random encoder with the picture and patch size of the real one."""
-    if kind == "open_clip":
-        open_clip_folder(tmp, {"image_size": side, "patch_size": 14})
-        return tmp
-    trained = 518 if kind == "dinov2" else side  # DINOv2 was trained at 518 px; its processor gives 224
-    made: dict[str, tuple[Any, Any, Any]] = {
-        "clip": (transformers.CLIPVisionConfig, transformers.CLIPVisionModel, transformers.CLIPImageProcessor),
-        "siglip": (transformers.SiglipVisionConfig, transformers.SiglipVisionModel, transformers.SiglipImageProcessor),
-        "dinov2": (transformers.Dinov2Config, transformers.Dinov2Model, transformers.BitImageProcessor),
-    }
-    config, model, processor = made[kind]
-    torch.manual_seed(0)
-    model(config(**SMALL, image_size=trained)).save_pretrained(tmp)
-    square = {"height": side, "width": side}
-    words = {"size": square} if kind == "siglip" else {"size": {"shortest_edge": side}, "crop_size": square}
-    processor(**words).save_pretrained(tmp)
-    return tmp
-
-
 def stand_in(name: str, tmp: Path) -> tuple[Recipe, MultimodalLM]:
     """The recipe with nothing changed but where its frozen parts lie, in float32; and its assembly."""
     family, kind, side, _ = RUNS[name]
@@ -119,7 +89,7 @@ def test_every_full_size_recipe_is_here() -> None:
 def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     recipe, assembly = stand_in(name, tmp_path)
     tokens = RUNS[name][3]
-    assert assembly.readers()["image"].tokens(None) == tokens
+    assert assembly.inputs["image"].tokens(None) == tokens
     batch = batch_of(assembly, [Row(1, (5, "image", 9), 4), Row(2, (7,), 3)])
     assert batch.n_tokens == 5 + tokens + 9 + 7
     for stage in recipe.stages.values():

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from PIL import Image
 
 from mmllm.connectors.projectors.mlp import MlpConnector
@@ -26,9 +25,9 @@ from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
-from tests.recipes.test_encoder_adapters import audio_folder
 from tests.support.parts import tiny_llm_folder, tiny_vision_folder
-from tests.support.three_senses import packed, talk
+from tests.support.stand_ins import audio_folder, vision_folder
+from tests.support.talks import packed, talk
 
 RED = Image.new("RGB", (40, 30), "red")
 
@@ -63,23 +62,13 @@ TALKS = (
 )
 
 
-def siglip_folder(tmp: Path) -> Path:
-    """Two blocks with the picture and patch size of the real one."""
-    config = transformers.SiglipVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=384, patch_size=14
-    )
-    transformers.SiglipVisionModel(config).save_pretrained(tmp)
-    transformers.SiglipImageProcessor(size={"height": 384, "width": 384}).save_pretrained(tmp)
-    return tmp
-
-
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, MultimodalLM]:
     """The full-size recipe with nothing changed but its frozen parts."""
     tmp = tmp_path_factory.mktemp("parts")
     llm = tiny_llm_folder(tmp, "qwen2", max_position_embeddings=8192, num_hidden_layers=2)
     (tmp / "audio").mkdir()
-    seen = siglip_folder(tmp / "vision")
+    seen = vision_folder(tmp / "vision", "siglip", 384, blocks=2)
     overrides = [
         f"llm.path={llm}",
         "llm.dtype=float32",
@@ -95,9 +84,9 @@ def test_files_of_every_sense_share_a_row(stand_in: tuple[Recipe, MultimodalLM])
     """What each stage trains learns from its own sense; the row's loss is the sum of its conversations'."""
     recipe, assembly = stand_in
     batch = packed(assembly, TALKS)
-    assert {key: len(owners) for key, owners in batch.owners.items()} == {"image": 1, "audio": 3, "video": 2}
-    assert len(batch.places["image"]) == 27 * 27 and len(batch.places["video"]) == (3 + 1) * 9 * 9
-    assert len(batch.places["audio"]) == 3 + 2 + 6  # 50 tokens of Whisper's a second, 17 make one
+    assert {key: len(owners) for key, owners in batch.item_sequence.items()} == {"image": 1, "audio": 3, "video": 2}
+    assert len(batch.media_positions["image"]) == 27 * 27 and len(batch.media_positions["video"]) == (3 + 1) * 9 * 9
+    assert len(batch.media_positions["audio"]) == 3 + 2 + 6  # 50 tokens of Whisper's a second, 17 make one
     text = assembly.llm.tokenizer.decode(batch.input_ids[batch.media_ids < 0])
     assert [word in text for word in ("0.0s", "1.2s", "2.2s")] == [True] * 3
     for stage in recipe.stages.values():
@@ -143,14 +132,14 @@ def test_a_connector_with_from_works_inside_its_own_encoder(tmp_path: Path) -> N
         "connectors:\n"
         '  one: {type: "tests.recipes.test_two_senses:Inside", from: one}\n'
         "  two: {type: mlp, from: two}\n"
-        "  both: {type: adaptformer, inside: [two, one]}\n"
+        "  both: {type: adaptformer, adapts: [two, one]}\n"
         "data: {x: {type: chat_jsonl, path: x.jsonl}}\n"
         "stages: {a: {train: {connectors.one: 1.0e-3}, data: {x: 1.0}, steps: 1, batch: 1}}\n",
     )
     assembly = build(load_recipe(recipe), "cpu")
     found = {key: connector.inside for key, connector in assembly.connectors.items()}
     assert found == {"one": ("one",), "two": (), "both": ("two", "one")}
-    assert assembly.connectors["one"].adapted == ["one"] and set(assembly.inner_handles) == {"one", "both"}
+    assert assembly.connectors["one"].adapted == ["one"] and set(assembly.handles) == {"one", "both"}
     guests = {key: [type(guest).__name__ for guest in one.guests] for key, one in assembly.encoders.items()}
     assert guests == {"one": ["Inside", "AdaptformerConnector"], "two": ["AdaptformerConnector"]}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -26,34 +25,9 @@ from tests.support.serving import (
     image_part,
     picture,
     post,
-    running,
     text_part,
-    tiny_generator,
     user,
 )
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return tiny_generator()
-
-
-@pytest.fixture(scope="module")
-def http(generator: Generator) -> Iterator[TestClient]:
-    with TestClient(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def address(generator: Generator) -> Iterator[str]:
-    with running(create_app(generator, MODEL, LIMITS)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client(address: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=60) as one:
-        yield one
 
 
 def expected(generator: Generator, sample: Sample, **sampling: Any) -> tuple[str, list[Delta]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy
@@ -14,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from mmllm.errors import MediaError
+from mmllm.generation.generator import Generator
 from mmllm.serving import plots
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
@@ -23,10 +23,13 @@ from tests.support.serving import MODEL, RED, file_part, image_part, tiny_genera
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[TestClient]:
-    app = create_app(every_sense(), MODEL, Limits(max_seconds=30, max_body=300_000))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
+def generator() -> Generator:
+    return every_sense()
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    return Limits(max_seconds=30, max_body=300_000)
 
 
 def ask(http: TestClient, part: dict[str, Any], status: int = 200) -> dict[str, Any]:

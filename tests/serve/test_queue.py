@@ -29,11 +29,6 @@ from tests.support.serving import (
 )
 
 
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return tiny_generator()
-
-
 class Paced(Generator):
     """The tiny generator, giving one piece each time ``go`` is released; fails after ``fail_after`` pieces."""
 

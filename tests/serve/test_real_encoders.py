@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,12 +12,10 @@ from fastapi.testclient import TestClient
 
 from mmllm import registry
 from mmllm.generation.generator import Generator
-from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, assembled, sound_file, video_file
 from tests.support.serving import (
-    MODEL,
     body,
     error_of,
     file_part,
@@ -47,10 +44,8 @@ def generator() -> Generator:
 
 
 @pytest.fixture(scope="module")
-def http(generator: Generator) -> Iterator[TestClient]:
-    app = create_app(generator, MODEL, Limits(max_seconds=60, max_waiting=20, max_new_tokens=4))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
+def limits() -> Limits:
+    return Limits(max_seconds=60, max_waiting=20, max_new_tokens=4)
 
 
 def test_all_senses_in_one_message(http: TestClient, generator: Generator) -> None:

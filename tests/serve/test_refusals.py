@@ -10,30 +10,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generation.generator import Generator
-from mmllm.serving.app import create_app
 from tests.support.serving import (
-    LIMITS,
-    MODEL,
     body,
     error_of,
     image_part,
     post,
     text_part,
-    tiny_generator,
     user,
 )
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return tiny_generator()
-
-
-@pytest.fixture(scope="module")
-def http(generator: Generator) -> Iterator[TestClient]:
-    with TestClient(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -14,17 +13,26 @@ from mmllm.generation.generator import Encoded, Generator
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
-from tests.support.senses import DOCUMENT, FILES, AnyEncoder, assembled, every_sense, sound_file, video_file
+from tests.support.senses import (
+    DOCUMENT,
+    FILES,
+    SENSES_LIMITS,
+    AnyEncoder,
+    assembled,
+    every_sense,
+    sound_file,
+    video_file,
+)
 from tests.support.serving import (
     BLUE,
     MODEL,
     RED,
+    answer,
     body,
     data_url,
     file_part,
     image_part,
     post,
-    running,
     sound_part,
     text_part,
     tiny_generator,
@@ -32,7 +40,6 @@ from tests.support.serving import (
     video_part,
 )
 
-LIMITS = Limits(max_images=3, max_files=2, max_seconds=30, max_body=300_000, max_new_tokens=12)
 VIDEO, SOUND, GRAPH = FILES["video"][1], FILES["audio"][1], FILES["graph"][1]
 
 
@@ -55,29 +62,13 @@ def generator() -> Recording:
 
 
 @pytest.fixture(scope="module")
-def http(generator: Recording) -> Iterator[TestClient]:
-    with TestClient(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def client(generator: Recording) -> Iterator[openai.OpenAI]:
-    with (
-        running(create_app(generator, MODEL, LIMITS)) as url,
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as one,
-    ):
-        yield one
+def limits() -> Limits:
+    return SENSES_LIMITS
 
 
 def said(generator: Generator, text: str, /, **media: tuple[Any, ...]) -> str:
     sample = Sample("x", (Message("user", text),), media)
     return "".join(piece.text for piece in generator.stream(sample, 6))
-
-
-def answer(http: TestClient, *content: dict[str, Any]) -> str:
-    status, got = post(http, body(list(content)))
-    assert status == 200, got
-    return got["choices"][0]["message"]["content"]
 
 
 def shown(generator: Recording, http: TestClient, *content: dict[str, Any]) -> tuple[str, dict[str, tuple[Any, ...]]]:
@@ -176,7 +167,7 @@ def test_a_file_may_be_an_image(http: TestClient, generator: Recording) -> None:
 def test_a_part_goes_to_the_first_encoder_of_its_sense() -> None:
     first, second = AnyEncoder("video", 1), AnyEncoder("video", 2)
     generator = assembled(clip=first, other=second)
-    with TestClient(create_app(generator, MODEL, LIMITS)) as http:
+    with TestClient(create_app(generator, MODEL, SENSES_LIMITS)) as http:
         assert answer(http, video_part(VIDEO), text_part("?")) == said(generator, "<clip>\n?", clip=(VIDEO,))
     assert first.read_count > 0 and second.read_count == 0
 
@@ -186,6 +177,6 @@ def test_the_card_of_the_model_says_what_it_takes(http: TestClient) -> None:
     assert card["input_modalities"] == ["text", "image", "video", "audio", "graph", "points", "document"]
     assert card["output_modalities"] == ["text"] and card["file_types"]["graph"] == ["json"]
     assert "mp4" in card["file_types"]["video"] and "wav" in card["file_types"]["audio"]
-    with TestClient(create_app(tiny_generator(), MODEL, LIMITS)) as other:
+    with TestClient(create_app(tiny_generator(), MODEL, SENSES_LIMITS)) as other:
         (card,) = other.get("/v1/models").json()["data"]
     assert card["input_modalities"] == ["text", "image"] and list(card["file_types"]) == ["image"]

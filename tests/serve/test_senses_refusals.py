@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,9 +12,10 @@ from fastapi.testclient import TestClient
 from mmllm.generation.generator import Generator
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
-from tests.support.senses import DOCUMENT, FILES, AnyEncoder, assembled, every_sense, sound_file
+from tests.support.senses import DOCUMENT, FILES, SENSES_LIMITS, AnyEncoder, assembled, every_sense, sound_file
 from tests.support.serving import (
     MODEL,
+    answer,
     body,
     error_of,
     file_part,
@@ -28,7 +28,6 @@ from tests.support.serving import (
     video_part,
 )
 
-LIMITS = Limits(max_images=3, max_files=2, max_seconds=30, max_body=300_000, max_new_tokens=12)
 VIDEO, SOUND, GRAPH = FILES["video"][1], FILES["audio"][1], FILES["graph"][1]
 
 
@@ -38,19 +37,12 @@ def generator() -> Generator:
 
 
 @pytest.fixture(scope="module")
-def http(generator: Generator) -> Iterator[TestClient]:
-    with TestClient(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as client:
-        yield client
-
-
-def answer(http: TestClient, *content: dict[str, Any]) -> str:
-    status, got = post(http, body(list(content)))
-    assert status == 200, got
-    return got["choices"][0]["message"]["content"]
+def limits() -> Limits:
+    return SENSES_LIMITS
 
 
 def test_a_sense_that_the_model_lacks_is_one_sentence() -> None:
-    with TestClient(create_app(tiny_generator(), MODEL, LIMITS), raise_server_exceptions=False) as http:
+    with TestClient(create_app(tiny_generator(), MODEL, SENSES_LIMITS), raise_server_exceptions=False) as http:
         for part, code, words in (
             (video_part(VIDEO), "no_video", "takes no videos"),
             (sound_part(SOUND), "no_audio", "takes no sounds"),
@@ -61,7 +53,7 @@ def test_a_sense_that_the_model_lacks_is_one_sentence() -> None:
             error = error_of(http, body([image_part(), part]))
             assert error["code"] == code and words in error["message"] and "text and images" in error["message"]
             assert post(http, body([image_part()]))[0] == 200
-    with TestClient(create_app(assembled(clip=AnyEncoder("video")), MODEL, LIMITS)) as http:
+    with TestClient(create_app(assembled(clip=AnyEncoder("video")), MODEL, SENSES_LIMITS)) as http:
         error = error_of(http, body([image_part()]))
         assert error["code"] == "no_images" and "it takes text and videos" in error["message"]
 

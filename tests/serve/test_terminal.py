@@ -17,12 +17,7 @@ from mmllm.serving.terminal import Chat
 from mmllm.serving.terminal_image import SHADES, draw
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, assembled, every_sense, video_file
-from tests.support.serving import picture, tiny_generator
-
-
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    return tiny_generator()
+from tests.support.serving import picture
 
 
 @pytest.fixture

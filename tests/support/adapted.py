@@ -59,15 +59,6 @@ def variant(name: str) -> Connector:
     return SETTINGS[name]() if name in SETTINGS else registry.load("connectors", name).tiny(0, LLM)
 
 
-@torch.no_grad()
-def randomise(module: nn.Module, seed: int = 5) -> None:
-    """Every weight gets a value, also what starts at zero; running statistics too."""
-    generator = torch.Generator().manual_seed(seed)
-    for tensor in (*module.parameters(), *module.buffers()):
-        drawn = torch.randn(tensor.shape, generator=generator) * 0.2
-        tensor.copy_(drawn if isinstance(tensor, nn.Parameter) else drawn.abs() + 0.5)
-
-
 class Clips(Encoder):
     """Frames of clips of different lengths through a picture encoder, frame after frame: each frame a row."""
 

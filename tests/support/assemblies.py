@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Batch
@@ -56,13 +59,31 @@ def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> M
     return assembly.requires_grad_(False).eval()
 
 
+def assembly_of(
+    made: type[Connector], family: str = "llama", encoder: Encoder | None = None, shaken: bool = False, **words: Any
+) -> MultimodalLM:
+    """A tiny LLM that sees ``encoder``'s items (pictures if None) through this connector, as it starts or ``shaken``.
+
+    Shaken, every weight is random, gates too.
+    """
+    llm, seen = tiny_llm(family), deepcopy(tiny_encoder()) if encoder is None else encoder
+    torch.manual_seed(3)
+    connector = made(dim=seen.dim * len(seen.layers), llm_dim=llm.dim, **words)
+    key = seen.modality
+    assembly = MultimodalLM(llm, {key: seen}, {key: connector}, {key: key}).requires_grad_(False).eval()
+    with torch.no_grad():
+        for parameter in connector.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter) * shaken)
+    return assembly
+
+
 def batch_of(assembly: MultimodalLM, rows: Sequence[Row]) -> Batch:
     """The rows packed in order, with random pictures drawn from each row's seed.
 
     The first two pieces of text are the user's first message, each later one is a message of its own; labelled text is
     the assistant's.
     """
-    lengths = {key: reader.tokens(None) for key, reader in assembly.readers().items()}
+    lengths = {key: entry.n_tokens(None) for key, entry in assembly.inputs.items()}
     ids: list[torch.Tensor] = []
     filled: dict[str, list[int]] = {key: [] for key in lengths}
     starts: dict[str, list[int]] = {key: [] for key in lengths}
@@ -88,7 +109,7 @@ def batch_of(assembly: MultimodalLM, rows: Sequence[Row]) -> Batch:
             owners[piece].append(number)
             media_ids.append(torch.full((size,), len(pixels[piece])))
             encoder = assembly.encoders[piece]
-            shape = encoder.dummy()["pixels"].shape  # type: ignore[operator]
+            shape = encoder.processor.blank()["pixels"].shape  # type: ignore[union-attr]
             pixels[piece].append(torch.randn(shape, generator=generator))
             made.append(torch.zeros(size, dtype=torch.int64))
             asked.append(torch.full((size,), -1))
@@ -104,15 +125,27 @@ def batch_of(assembly: MultimodalLM, rows: Sequence[Row]) -> Batch:
     return Batch(
         input_ids=torch.cat([*ids, empty]),
         labels=torch.cat([*labels, empty]),
-        position_ids=torch.cat([*(torch.arange(n) for n in sizes), empty]),
+        position_ids=torch.cat([*(torch.arange(n) for n in sizes), empty])[None],
         cu_seqlens=F.pad(many.cumsum(0), (1, 0)).to(torch.int32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(sizes)), many),
         media_ids=torch.cat([*media_ids, empty]),
-        media={key: {"pixels": torch.stack(items)} for key, items in pixels.items() if items},
-        places={key: torch.tensor(filled[key], dtype=torch.int64) for key, items in pixels.items() if items},
-        starts={key: torch.tensor(starts[key]) for key, items in pixels.items() if items},
-        owners={key: torch.tensor(owners[key]) for key, items in pixels.items() if items},
+        media={key: {key: {"pixels": torch.stack(items)}} for key, items in pixels.items() if items},
+        media_positions={key: torch.tensor(filled[key], dtype=torch.int64) for key, items in pixels.items() if items},
+        item_starts={key: torch.tensor(starts[key]) for key, items in pixels.items() if items},
+        item_sequence={key: torch.tensor(owners[key]) for key, items in pixels.items() if items},
         names=[row.name or f"row {row.seed}" for row in rows],
-        sources=[row.source for row in rows],
-        questions=torch.cat([*questions, empty]),
+        dataset_names=[row.source for row in rows],
+        user_turn=torch.cat([*questions, empty]),
     )
+
+
+def shortened(batch: Batch, n: int) -> Batch:
+    """The batch without the last ``n`` (text) tokens of each conversation."""
+    lengths = batch.cu_seqlens.diff()
+    kept = batch.position_ids[0] < (lengths - n)[batch.sequence_ids]
+    new = kept.long().cumsum(0) - 1
+    names = ("input_ids", "labels", "position_ids", "sequence_ids", "user_turn")
+    row = {name: getattr(batch, name)[..., kept] for name in names}
+    bounds = nn.functional.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
+    moved = {name: {k: new[v] for k, v in getattr(batch, name).items()} for name in ("media_positions", "item_starts")}
+    return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds, **moved)

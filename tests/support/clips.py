@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmllm.batches.collate import collate
-from mmllm.batches.sample import encode
 from mmllm.connectors.base import Connector
 from mmllm.encoders.base import Encoder
-from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.types import Batch, Features, Message, Sample
-from tests.support.parts import tiny_llm
+from mmllm.types import Features, Sample
+from tests.support.assemblies import assembly_of
+from tests.support.talks import talk
 
 PATCHES, DIM = 4, 16
 
@@ -59,27 +57,11 @@ def clip(n_frames: int, seed: int) -> Tensor:
     return torch.randn(n_frames, PATCHES, DIM, generator=torch.Generator().manual_seed(seed))
 
 
-def talk(*messages: str, clips: Sequence[Tensor] = ()) -> Sample:
-    """User and assistant in turns."""
-    roles = ["user", "assistant"] * len(messages)
-    said = tuple(Message(role, text) for role, text in zip(roles, messages, strict=False))
-    return Sample("talk", said, {"video": tuple(clips)} if clips else {})
+def clip_talk(*texts: str, clips: Sequence[Tensor] = ()) -> Sample:
+    """User and assistant in turns, about these clips."""
+    return talk("talk", *texts, **({"video": tuple(clips)} if clips else {}))
 
 
-def assembly_of(connector: type[Connector], family: str = "llama", shaken: bool = True, **words: Any) -> MultimodalLM:
+def clip_assembly(connector: type[Connector], family: str = "llama", shaken: bool = True, **words: Any) -> MultimodalLM:
     """A tiny LLM that sees clips through this connector, every weight of it random (gates too), or as it starts."""
-    llm = tiny_llm(family)
-    torch.manual_seed(3)
-    made = connector(dim=DIM, llm_dim=llm.dim, **words)
-    assembly = MultimodalLM(llm, {"video": ClipEncoder(layers=(-2,))}, {"video": made}, {"video": "video"})
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter) * shaken)
-    return assembly.requires_grad_(False).eval()
-
-
-def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
-    """The conversations in one row."""
-    readers = assembly.readers()
-    prompter = Prompter(assembly.llm.tokenizer, ["video"], assembly.reads_questions)
-    return collate([encode(sample, prompter, readers, 4096, train) for sample in samples], readers)
+    return assembly_of(connector, family, ClipEncoder(layers=(-2,)), shaken, **words)

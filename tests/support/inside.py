@@ -7,15 +7,14 @@ from copy import deepcopy
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from mmllm import registry
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import MultimodalLM, seed_for
-from mmllm.types import Batch, Features
-from tests.support.assemblies import Row, batch_of, tiny_encoder
+from mmllm.types import Features
+from tests.support.assemblies import Row, tiny_encoder
 from tests.support.parts import tiny_llm
 
 INSIDE = [name for name in registry.table("connectors") if "attach" in registry.methods("connectors", name)]
@@ -81,40 +80,3 @@ def connector_of(assembly: MultimodalLM, variant: str) -> Connector:
     connector = assembly.connectors[key_of(variant)]
     assert isinstance(connector, Connector)
     return connector
-
-
-@torch.no_grad()
-def randomise(module: nn.Module, seed: int = 5) -> None:
-    """Every weight gets a value, gates included; also what starts at zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-
-
-def states(assembly: MultimodalLM, batch: Batch) -> torch.Tensor:
-    """float[S, V]: logits of a packed batch."""
-    assembly.route(assembly.flow(batch))
-    hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-    return assembly.llm.logits(hidden, torch.arange(len(hidden)))
-
-
-def per_row(assembly: MultimodalLM, batch: Batch) -> list[torch.Tensor]:
-    """float[S_b, V] of each conversation."""
-    return list(states(assembly, batch).split(batch.cu_seqlens.diff().tolist()))
-
-
-def rows_batch(assembly: MultimodalLM, rows: tuple[Row, ...] = ROWS) -> Batch:
-    """The rows, packed."""
-    return batch_of(assembly, rows)
-
-
-def shortened(batch: Batch, n: int) -> Batch:
-    """The batch without the last ``n`` (text) tokens of each conversation."""
-    lengths = batch.cu_seqlens.diff()
-    kept = batch.position_ids < (lengths - n)[batch.sequence_ids]
-    new = kept.long().cumsum(0) - 1
-    names = ("input_ids", "labels", "position_ids", "sequence_ids", "questions")
-    row = {name: getattr(batch, name)[kept] for name in names}
-    bounds = nn.functional.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
-    moved = {name: {k: new[v] for k, v in getattr(batch, name).items()} for name in ("places", "starts")}
-    return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds, **moved)

@@ -8,6 +8,7 @@ random, offline and takes milliseconds; folders are in ``save_pretrained`` forma
 - ``tiny_llm_folder(tmp, family)`` -> folder that ``llm: {path: ...}`` accepts (model + tokenizer)
 - ``tiny_tokenizer()`` -> fast tokenizer with a ChatML template that has ``{% generation %}`` marks
 - ``tiny_clip_folder(tmp)`` / ``tiny_vision_folder(tmp, kind)`` -> folder for ``hf_vision`` (28 px, 16 patches)
+- ``randomise(module)`` gives every weight a value
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
@@ -141,3 +143,13 @@ def tiny_vision_folder(tmp: Path, kind: str = "clip", seed: int = 0) -> Path:
 def tiny_clip_folder(tmp: Path, seed: int = 0) -> Path:
     """``tiny_vision_folder`` of a CLIP: 16 patches of width 32 and a class token."""
     return tiny_vision_folder(tmp, "clip", seed)
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, seed: int = 5, buffers: bool = False) -> None:
+    """Every weight gets a value, gates and what else starts at zero included; with ``buffers`` statistics too."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    for buffer in module.buffers() if buffers else ():
+        buffer.copy_(torch.randn(buffer.shape, generator=generator).abs() * 0.2 + 0.5)

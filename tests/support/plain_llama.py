@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from tests.support.equations import rotated
+
 HEADS, KV_HEADS, WIDTH = 4, 2, 8
 """Of ``tests.support.parts``' tiny Llama."""
 Weights = Mapping[str, Tensor]
@@ -29,15 +31,6 @@ def weights_of(state: Weights, prefix: str) -> dict[str, Tensor]:
 def rms(x: Tensor, weight: Tensor) -> Tensor:
     """x / root mean square * weight."""
     return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
-
-
-def rotated(x: Tensor) -> Tensor:
-    """RoPE of float[S, heads, d]: pairs (i, i + d / 2) turned by position * 10000^(-2 i / d)."""
-    half = x.shape[-1] // 2
-    angles = torch.arange(len(x))[:, None] * 10000.0 ** (-torch.arange(half) / half)
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def attention(a: Tensor, w: Weights, values: Change = same) -> Tensor:

@@ -19,10 +19,12 @@ from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MediaError
 from mmllm.generation.generator import Generator
 from mmllm.model.model import MultimodalLM
+from mmllm.serving.media import Limits
 from mmllm.types import Features
 from tests.support.parts import tiny_llm
 
 TOKENS = 3
+SENSES_LIMITS = Limits(max_images=3, max_files=2, max_seconds=30, max_body=300_000, max_new_tokens=12)
 
 
 class AnyEncoder(Encoder):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -27,9 +28,10 @@ MODEL = "tiny"
 LIMITS = Limits(max_images=3, max_pixels=10_000, max_request_pixels=15_000, max_body=300_000, max_new_tokens=12)
 
 
-def tiny_generator() -> Generator:
+def tiny_generator(family: str = "llama", seed: int = 0) -> Generator:
     """A random LLM of 4 blocks with a context of 256 and a random encoder of images behind an mlp."""
-    llm = tiny_llm("llama")
+    torch.manual_seed(seed)
+    llm = tiny_llm(family, seed)
     encoder = HfVisionEncoder.tiny()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
     return Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
@@ -124,3 +126,10 @@ def running(app: FastAPI) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+def answer(http: TestClient, *content: dict[str, Any]) -> str:
+    """What is answered to one message of these parts."""
+    status, got = post(http, body(list(content)))
+    assert status == 200, got
+    return got["choices"][0]["message"]["content"]

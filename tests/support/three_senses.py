@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmllm.batches.collate import collate
-from mmllm.batches.sample import Encoded, encode
 from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
-from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.types import Batch, Features, Message, Sample
+from mmllm.types import Features
 from tests.support.assemblies import tiny_encoder
 from tests.support.parts import tiny_llm
+from tests.support.talks import talk
 
 
 class Stretched(Encoder):
@@ -138,12 +135,6 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
     return assembly.requires_grad_(False).eval()
 
 
-def talk(name: str, *texts: str, **media: tuple[Any, ...]) -> Sample:
-    """A conversation of user and assistant in turn."""
-    roles = ("user", "assistant")
-    return Sample(name, tuple(Message(roles[i % 2], text) for i, text in enumerate(texts)), media)
-
-
 TALKS = (
     talk(
         "all three",
@@ -161,15 +152,3 @@ TALKS = (
     talk("picture", "<image>", "A sign.", image=(10,)),
 )
 """Conversations that differ in what they hold; sounds and clips differ in length."""
-
-
-def encoded(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> list[Encoded]:
-    """The samples as a loader would encode them."""
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources), assembly.reads_questions)
-    readers = assembly.readers()
-    return [encode(sample, prompter, readers, assembly.llm.context, train) for sample in samples]
-
-
-def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
-    """The samples in one packed row."""
-    return collate(encoded(assembly, samples, train), assembly.readers())

@@ -11,47 +11,13 @@ import torch
 
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.sample import Inputs, encode, load_media, plan
-from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.batches.sample import encode, load_media, plan
+from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.types import IGNORE_INDEX, Message, Sample
 from tests.support.parts import tiny_tokenizer
-
-
-class Counting:
-    """A reader whose items are numbers: item n takes ``fixed`` places, or n of them where ``fixed`` is None."""
-
-    def __init__(self, fixed: int | None = None) -> None:
-        self.fixed = fixed
-        self.n_read = 0
-
-    def read(self, item: Any) -> Inputs:
-        """Item n -> {"value": n}; a negative one is broken."""
-        self.n_read += 1
-        if item < 0:
-            raise MediaError(f"item {item} is no picture")
-        return {"value": torch.tensor(float(item))}
-
-    def tokens(self, inputs: Inputs | None) -> int | None:
-        """Places of one item."""
-        return self.fixed if inputs is None or self.fixed is not None else int(inputs["value"])
-
-    def measure(self, item: Any) -> Inputs:
-        """The same as reading it."""
-        return self.read(item)
-
-    def marks(self, inputs: Inputs) -> list[str]:
-        """None."""
-        return []
-
-    def collate(self, items: list[Inputs]) -> Inputs:
-        """float[N]."""
-        return {"value": torch.stack([item["value"] for item in items])}
-
-
-def _sample(name: str, *texts: str, **media: tuple[int, ...]) -> Sample:
-    roles = ("user", "assistant")
-    return Sample(name, tuple(Message(roles[i % 2], text) for i, text in enumerate(texts)), media)
+from tests.support.readers import Counting
+from tests.support.talks import talk
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +28,7 @@ def prompter() -> Prompter:
 
 def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompter) -> None:
     readers = {"image": Counting(), "sound": Counting(fixed=3)}
-    sample = _sample("a", "<image> is <sound>", "A <image> red", "<image>?", "square.", image=(5, 1, 7), sound=(9,))
+    sample = talk("a", "<image> is <sound>", "A <image> red", "<image>?", "square.", image=(5, 1, 7), sound=(9,))
     encoded = encode(sample, prompter, readers, 256, train=True)
     prompt = prompter.tokenize_for_training(sample)
     assert [(span.length, span.key, span.item) for span in encoded.spans] == [
@@ -82,25 +48,25 @@ def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompt
 
 
 def test_a_question_ends_on_the_generation_prompt(prompter: Prompter) -> None:
-    encoded = encode(_sample("a", "<image>?", image=(4,)), prompter, {"image": Counting(4)}, 256, train=False)
+    encoded = encode(talk("a", "<image>?", image=(4,)), prompter, {"image": Counting(4)}, 256, train=False)
     text = tiny_tokenizer().decode(encoded.ids)
     assert text.endswith("<|im_start|>assistant\n") and encoded.n_labels == 0
 
 
 def test_too_long_is_said_and_nothing_is_cut(prompter: Prompter) -> None:
     readers = {"image": Counting(16), "sound": Counting()}
-    sample = _sample("a", "<image><image>What?", "Red.", image=(1, 2))
+    sample = talk("a", "<image><image>What?", "Red.", image=(1, 2))
     length = len(encode(sample, prompter, readers, 4096, train=True).ids)
     assert len(encode(sample, prompter, readers, length, train=True).ids) == length
     with pytest.raises(SampleError, match=f"a: {length} tokens \\(32 of them media\\) are over the context of"):
         encode(sample, prompter, readers, length - 1, train=True)
     with pytest.raises(SampleError, match=r"of them media\) are over the context"):
-        encode(_sample("a", "<sound>", "Red.", sound=(9999,)), prompter, readers, 4096, train=True)
+        encode(talk("a", "<sound>", "Red.", sound=(9999,)), prompter, readers, 4096, train=True)
 
 
 def test_length_is_known_without_reading_where_the_grid_is_fixed(prompter: Prompter) -> None:
     fixed, varying = Counting(16), Counting()
-    sample = _sample("a", "<image>?", "Red.", image=(5,))
+    sample = talk("a", "<image>?", "Red.", image=(5,))
     planned = plan(sample, prompter, {"image": fixed}, 256, train=True)
     assert fixed.n_read == 0 and planned.length == len(load_media(planned, {"image": fixed}).ids)
     planned = plan(sample, prompter, {"image": varying}, 256, train=True)
@@ -109,7 +75,7 @@ def test_length_is_known_without_reading_where_the_grid_is_fixed(prompter: Promp
 
 def test_unreadable_media_name_sample_and_item(prompter: Prompter) -> None:
     with pytest.raises(SampleError, match="shop:3: image 2: item -1 is no picture"):
-        sample = _sample("shop:3", "<image><image>", "Red.", image=(1, -1))
+        sample = talk("shop:3", "<image><image>", "Red.", image=(1, -1))
         encode(sample, prompter, {"image": Counting(2)}, 256, train=True)
 
 
@@ -125,9 +91,9 @@ def test_an_assistant_that_opens_has_no_label_at_the_first_position(prompter: Pr
 def test_collate_packs_end_to_end_and_keeps_books(prompter: Prompter) -> None:
     readers = {"image": Counting(), "sound": Counting(fixed=2)}
     samples = [
-        _sample("a", "<image>?", "Red.", image=(3,)),
-        _sample("b", "How many?", "Two."),
-        _sample("c", "<image> or <sound> <image>", "No.", image=(2, 4), sound=(8,)),
+        talk("a", "<image>?", "Red.", image=(3,)),
+        talk("b", "How many?", "Two."),
+        talk("c", "<image> or <sound> <image>", "No.", image=(2, 4), sound=(8,)),
     ]
     encoded = [encode(sample, prompter, readers, 256, train=True) for sample in samples]
     batch = collate(encoded, readers)
@@ -139,12 +105,12 @@ def test_collate_packs_end_to_end_and_keeps_books(prompter: Prompter) -> None:
     assert batch.input_ids.tolist() == [token for one in encoded for token in one.ids]
     assert batch.labels.tolist() == [label for one in encoded for label in one.labels]
     assert batch.media["image"]["value"].tolist() == [3, 2, 4] and batch.media["sound"]["value"].tolist() == [8]
-    shown = Counter(batch.media_ids[batch.places["image"]].tolist())
+    shown = Counter(batch.media_ids[batch.media_positions["image"]].tolist())
     assert shown == {0: 3, 1: 2, 2: 4}, "an item's places differ from its size"
     assert (batch.media_ids >= 0).sum() == 3 + 2 + 4 + 2
     for key in ("image", "sound"):
-        assert batch.input_ids[batch.places[key]].eq(0).all()
-        assert batch.places[key].tolist() == sorted(batch.places[key].tolist())
+        assert batch.input_ids[batch.media_positions[key]].eq(0).all()
+        assert batch.media_positions[key].tolist() == sorted(batch.media_positions[key].tolist())
     assert batch.names == ["a", "b", "c"]
 
 
@@ -153,7 +119,7 @@ def test_empty_and_text_only_batches(prompter: Prompter) -> None:
     assert (empty.n_tokens, empty.n_labels, empty.cu_seqlens.tolist(), empty.names) == (0, 0, [0], [])
     assert empty.input_ids.dtype == torch.int64 and empty.sequence_ids.dtype == torch.int64
     readers = {"image": Counting(2)}
-    text = collate([encode(_sample("a", "Hi", "Ho"), prompter, readers, 256, train=True)], readers)
+    text = collate([encode(talk("a", "Hi", "Ho"), prompter, readers, 256, train=True)], readers)
     assert text.media == {} and text.places == {} and bool((text.media_ids == -1).all())
 
 

@@ -18,7 +18,7 @@ from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Message, Sample
 from tests.support.parts import tiny_tokenizer
-from tests.unit.batches.test_collate_and_mixture import Counting
+from tests.support.readers import Counting
 
 WORDS = "one two three red green blue square circle shapes there is a digit left of the sign".split()
 

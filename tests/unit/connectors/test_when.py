@@ -9,6 +9,7 @@ from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, tiny_assembly
+from tests.support.forward import per_row
 from tests.support.parts import FAMILIES
 
 ROWS = (Row(1, (4, "image", 3)), Row(2, (9,)), Row(3, (2, "page", 6)), Row(4, (7,)))
@@ -26,9 +27,7 @@ def routed(family: str, when: tuple[str, ...] | None) -> MultimodalLM:
 def rows_of(assembly: MultimodalLM) -> list[torch.Tensor]:
     """float[S_b, V] of each conversation in the mixed packed row."""
     batch = batch_of(assembly, ROWS)
-    assembly.route(assembly.flow(batch))
-    states = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-    return list(assembly.llm.logits(states).split(batch.cu_seqlens.diff().tolist()))
+    return per_row(assembly, batch)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,8 +13,6 @@ import torch
 from mmllm import cli
 from mmllm.batches.sample import Encoded
 from mmllm.checkpoints.store import Manifest, commit
-from mmllm.connectors.projectors.mlp import MlpConnector
-from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
@@ -23,28 +21,19 @@ from mmllm.evaluation.predictions import blinded
 from mmllm.evaluation.run import evaluate, evaluate_with
 from mmllm.generation.generator import Completion, Generator
 from mmllm.model.build import build
-from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_digests, trainable_state
 from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, Sample
-from tests.support.parts import tiny_llm
+from tests.support.serving import tiny_generator
 from tests.support.training import tiny_recipe
-
-
-def tiny_assembly() -> MultimodalLM:
-    torch.manual_seed(0)
-    llm = tiny_llm()
-    encoder = HfVisionEncoder.tiny()
-    connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
-    return MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"})
 
 
 class Scripted(Generator):
     """A model that says what the test wants it to, and remembers what it was asked; reads and measures like any."""
 
     def __init__(self, said: dict[str, str]) -> None:
-        super().__init__(tiny_assembly())
+        super().__init__(tiny_generator().assembly)
         self.said = said
         self.asked: list[str] = []
 
@@ -244,7 +233,7 @@ def test_benchmarks_add_up_in_one_file_for_the_same_weights(world: Path, tmp_pat
 
 
 def test_a_real_model_answers_alike_alone_and_in_batches(world: Path, tmp_path: Path) -> None:
-    generator = Generator(tiny_assembly())
+    generator = tiny_generator()
     chosen = {"mini_scenes": {"path": str(world)}}
     said = []
     for batch in (1, 3):

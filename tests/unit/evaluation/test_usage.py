@@ -16,7 +16,7 @@ from mmllm.evaluation.usage import Usage
 from mmllm.generation.generator import Decoding, Generator
 from mmllm.training.metrics import added, line, shortened
 from mmllm.types import Message, Sample
-from tests.papers.test_moe_lora import LLAVA_MOLE, METEORA, MOLA, with_moe
+from tests.support.experts import LLAVA_MOLE, METEORA, MOLA, with_moe
 from tests.support.training import metrics, tiny_recipe, train_here
 
 

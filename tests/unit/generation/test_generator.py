@@ -20,16 +20,9 @@ from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Message, Sample
 from tests.support.parts import tiny_llm, tiny_model, tiny_tokenizer
+from tests.support.serving import tiny_generator
 
 FAMILIES = ("llama", "qwen3", "gpt2", "gemma3")
-
-
-def tiny_generator(family: str = "llama", seed: int = 0) -> Generator:
-    torch.manual_seed(seed)
-    llm = tiny_llm(family, seed)
-    encoder = HfVisionEncoder.tiny()
-    connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
-    return Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
 
 
 def picture(colour: str = "red") -> Image.Image:
@@ -101,10 +94,10 @@ def test_cached_answers_about_pictures_equal_the_uncached_forward(family: str) -
         chosen: list[int] = []
         for _ in range(10):
             grown = replace(encoded, ids=encoded.ids + chosen, labels=encoded.labels + [-100] * len(chosen))
-            batch = collate([grown], generator.readers)
+            batch = collate([grown], generator.inputs)
             with torch.no_grad():
-                hidden = llm.hidden(generator.assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-                chosen.append(int(llm.logits(hidden[-1:]).argmax()))
+                ctx, hidden = generator.assembly.hidden(batch)
+                chosen.append(int(llm.logits(hidden[-1:], ctx, torch.tensor([len(hidden) - 1])).argmax()))
             if chosen[-1] in generator.end_ids:
                 break
         (answer,) = generator.generate([sample], 10)

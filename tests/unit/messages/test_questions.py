@@ -13,7 +13,8 @@ from mmllm.model import context
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Message
 from tests.support.chat_styles import SPANS, TURNS, ids_text, sample_of, style_tokenizer
-from tests.support.three_senses import TALKS, encoded, packed, three_senses
+from tests.support.talks import encoded, packed
+from tests.support.three_senses import TALKS, three_senses
 
 
 def words(tokenizer: Any, prompt: Prompt) -> dict[int, str]:
@@ -25,13 +26,13 @@ def words(tokenizer: Any, prompt: Prompt) -> dict[int, str]:
 
 def same(one: Prompt, other: Prompt) -> bool:
     """Equal but for the questions."""
-    return (one.ids, one.labels, one.places) == (other.ids, other.labels, other.places)
+    return (one.ids, one.labels, one.media_positions) == (other.ids, other.labels, other.media_positions)
 
 
 @pytest.mark.parametrize("style", SPANS)
 def test_each_template_says_where_the_user_speaks(style: str) -> None:
     tokenizer = style_tokenizer(style)
-    marked, plain = Prompter(tokenizer, ["image"], questions=True), Prompter(tokenizer, ["image"])
+    marked, plain = Prompter(tokenizer, ["image"], user_turn=True), Prompter(tokenizer, ["image"])
     turns = (Message("user", "One <image> more?"), *TURNS[1:])
     sample = sample_of(*turns, image=(1,))
     asked = sample_of(*turns[:3], image=(1,))
@@ -52,14 +53,14 @@ def test_a_system_message_is_no_question_and_control_tokens_stay_text(style: str
     tokenizer = style_tokenizer(style)
     typed = tokenizer.eos_token
     turns = (Message("system", "Please answer."), Message("user", f"One {typed} two?"), TURNS[1], TURNS[2])
-    found = Prompter(tokenizer, ["image"], questions=True).tokenize_prompt(sample_of(*turns))
+    found = Prompter(tokenizer, ["image"], user_turn=True).tokenize_prompt(sample_of(*turns))
     assert words(tokenizer, found) == {0: f"One {typed} two?", 1: "Two, please?"}
 
 
 def test_a_question_of_media_alone_has_no_words() -> None:
     tokenizer = style_tokenizer("chatml")
     sample = sample_of(Message("user", "<image>"), TURNS[1], TURNS[2], image=(1,))
-    assert words(tokenizer, Prompter(tokenizer, ["image"], questions=True).tokenize_prompt(sample)) == {
+    assert words(tokenizer, Prompter(tokenizer, ["image"], user_turn=True).tokenize_prompt(sample)) == {
         1: "Two, please?"
     }
 
@@ -68,22 +69,22 @@ def test_a_question_of_media_alone_has_no_words() -> None:
 def asking() -> MultimodalLM:
     """Three senses, with a connector that asks for questions, and times before the steps of a clip."""
     assembly = three_senses(times="{s:.1f}s ")
-    assembly.connectors["lora"].reads_questions = True  # type: ignore[assignment]
-    assert assembly.reads_questions
+    assembly.connectors["lora"].reads_user_turn = True  # type: ignore[assignment]
+    assert assembly.reads_user_turn
     return assembly
 
 
 def test_marks_and_places_are_nobodys_question(asking: MultimodalLM) -> None:
     """Where the media go a question is interrupted; packed, each conversation keeps its numbers."""
     batch = packed(asking, TALKS)
-    assert batch.questions is not None and batch.questions.shape == batch.input_ids.shape
-    assert (batch.questions[torch.cat(list(batch.places.values()))] == -1).all()
-    assert (batch.questions[batch.labels != -100] == -1).all()
+    assert batch.user_turn is not None and batch.user_turn.shape == batch.input_ids.shape
+    assert (batch.user_turn[torch.cat(list(batch.media_positions.values()))] == -1).all()
+    assert (batch.user_turn[batch.labels != -100] == -1).all()
     tokenizer = asking.llm.tokenizer
     first = batch.sequence_ids == 0
-    heard = [tokenizer.decode(batch.input_ids[first & (batch.questions == n)].tolist()) for n in (0, 1)]
+    heard = [tokenizer.decode(batch.input_ids[first & (batch.user_turn == n)].tolist()) for n in (0, 1)]
     assert heard == [" then  then ?", " and : more?"]
-    assert [batch.questions[batch.sequence_ids == n].max().item() for n in range(5)] == [1, 0, -1, 0, -1]
+    assert [batch.user_turn[batch.sequence_ids == n].max().item() for n in range(5)] == [1, 0, -1, 0, -1]
     plain = packed(three_senses(times="{s:.1f}s "), TALKS)
     assert plain.questions is None and torch.equal(plain.input_ids, batch.input_ids)
     assert packed(asking, []).questions is not None and asking(packed(asking, []))[0] == 0
@@ -93,8 +94,8 @@ def test_questions_follow_into_padded_rows_steps_and_rows_that_stay(asking: Mult
     samples = encoded(asking, [TALKS[0], TALKS[1], TALKS[3]], train=False)
     batch = collate(samples, asking.readers())
     flow = asking.flow(batch)
-    assert batch.questions is not None and flow.questions is not None
-    assert torch.equal(flow.questions, batch.questions[None])
+    assert batch.user_turn is not None and flow.questions is not None
+    assert torch.equal(flow.questions, batch.user_turn[None])
     lengths = [len(one.ids) for one in samples]
     rows = context.padded(flow, lengths)
     assert rows.questions is not None

@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from mmllm.connectors.layers.batch_norm import RealBatchNorm
 from mmllm.model import trainable
-from tests.support.adapted import ADAPTERS, randomise
+from tests.support.adapted import ADAPTERS
 from tests.support.adapted_assembly import BOTH, PAGE, PICTURE, TEXT, adapted_assembly
-from tests.support.inside import rows_batch, states
+from tests.support.assemblies import batch_of
+from tests.support.forward import logits
+from tests.support.parts import randomise
 
 ROWS = (BOTH, TEXT, PICTURE, PAGE)
 each = pytest.mark.parametrize("kind", ADAPTERS)
@@ -23,15 +25,15 @@ each = pytest.mark.parametrize("kind", ADAPTERS)
 def test_start_and_removal(kind: str) -> None:
     """Untrained the logits are those of the assembly without it; trained not; removed again."""
     bare, assembly = adapted_assembly(None), adapted_assembly(kind)
-    batch = rows_batch(bare, ROWS)
-    expected = states(bare, batch)
-    assert torch.equal(states(assembly, batch), expected)
-    randomise(assembly.connectors["inner"])
-    assert not torch.allclose(states(assembly, batch), expected, atol=1e-3)
-    handle = assembly.inner_handles["inner"]
+    batch = batch_of(bare, ROWS)
+    expected = logits(bare, batch)
+    assert torch.equal(logits(assembly, batch), expected)
+    randomise(assembly.connectors["inner"], buffers=True)
+    assert not torch.allclose(logits(assembly, batch), expected, atol=1e-3)
+    handle = assembly.handles["inner"]
     assert handle is not None
     handle.remove()
-    assert torch.equal(states(assembly, batch), expected)
+    assert torch.equal(logits(assembly, batch), expected)
 
 
 @each
@@ -40,13 +42,13 @@ def test_checkpoint_round_trip_and_digests(kind: str, tmp_path: Path) -> None:
     """Running statistics are in it; the frozen parts' digests know nothing of the adapter."""
     assembly, fresh = adapted_assembly(kind), adapted_assembly(kind)
     assert trainable.frozen_digests(assembly) == trainable.frozen_digests(adapted_assembly(None))
-    randomise(assembly.connectors["inner"])
+    randomise(assembly.connectors["inner"], buffers=True)
     state = {name: tensor.clone() for name, tensor in trainable.trainable_state(assembly).items()}
     assert any(name.endswith("norm.var") for name in state) == (kind == "conformer_adapter")
     save_file(state, tmp_path / "learned.safetensors")
     trainable.load_trainable(fresh, load_file(tmp_path / "learned.safetensors"))
-    batch = rows_batch(assembly, ROWS)
-    assert torch.equal(states(fresh, batch), states(assembly, batch))
+    batch = batch_of(assembly, ROWS)
+    assert torch.equal(logits(fresh, batch), logits(assembly, batch))
 
 
 @each
@@ -55,7 +57,7 @@ def test_it_alone_learns_and_a_batch_without_media_moves_nothing(kind: str) -> N
     trainable.set_trainable(assembly, {"connectors.inner": 1e-2})
     assembly.train()
     learning = trainable.learning(assembly, "connectors.inner")
-    batch = rows_batch(assembly, ROWS)
+    batch = batch_of(assembly, ROWS)
     optimizer = torch.optim.SGD(learning.values(), lr=0.1)
     found = []
     for _ in range(3):
@@ -69,7 +71,7 @@ def test_it_alone_learns_and_a_batch_without_media_moves_nothing(kind: str) -> N
     assert others == []
     optimizer.zero_grad()
     state = {name: tensor.clone() for name, tensor in assembly.connectors["inner"].state_dict().items()}
-    nll, _ = assembly(rows_batch(assembly, (TEXT,)))
+    nll, _ = assembly(batch_of(assembly, (TEXT,)))
     nll.backward()
     assert all(p.grad is not None and not p.grad.any() for p in learning.values() if p.grad is not None)
     assert all(torch.equal(value, state[name]) for name, value in assembly.connectors["inner"].state_dict().items())
@@ -82,15 +84,15 @@ def test_fusion_in_two_stages() -> None:
     assembly.train()
     for row, task, other in ((PICTURE, "one", "two"), (PAGE, "two", "one")):
         assembly.zero_grad()
-        assembly(rows_batch(assembly, (row,)))[0].backward()
+        assembly(batch_of(assembly, (row,)))[0].backward()
         moved = [name for name, p in assembly.named_parameters() if p.grad is not None and p.grad.any()]
         assert moved and all(f".inner.adapters.{task}." in name for name in moved)
         assert not any(f".{other}." in name for name in moved)
-    randomise(assembly.connectors["inner"])
+    randomise(assembly.connectors["inner"], buffers=True)
     rows = trainable.set_trainable(assembly, {"connectors.inner.alpha": 1e-2})
     assert [row.name for row in rows if row.lr is not None] == ["connectors.inner.alpha"]
     assembly.zero_grad()
-    assembly(rows_batch(assembly, ROWS))[0].backward()
+    assembly(batch_of(assembly, ROWS))[0].backward()
     moved = [name for name, p in assembly.named_parameters() if p.grad is not None and p.grad.any()]
     assert moved and all(".inner.alpha." in name for name in moved)
 
@@ -100,7 +102,7 @@ def test_one_task_at_a_time_needs_no_other_data() -> None:
     assembly = adapted_assembly("audio_adapter_fusion")
     trainable.set_trainable(assembly, {"connectors.inner.adapters.one": 1e-2})
     assembly.train()
-    assembly(rows_batch(assembly, (PICTURE,)))[0].backward()
+    assembly(batch_of(assembly, (PICTURE,)))[0].backward()
     moved = [name for name, p in assembly.named_parameters() if p.grad is not None and p.grad.any()]
     assert moved and all(".inner.adapters.one." in name for name in moved)
 
@@ -108,10 +110,10 @@ def test_one_task_at_a_time_needs_no_other_data() -> None:
 def test_a_stage_that_freezes_the_conformer_leaves_its_statistics() -> None:
     assembly = adapted_assembly("conformer_adapter")
     norms = [module for module in assembly.modules() if isinstance(module, RealBatchNorm)]
-    randomise(assembly.connectors["inner"])
+    randomise(assembly.connectors["inner"], buffers=True)
     before = [norm.mean.clone() for norm in norms]
     for trained, moves in (("connectors.image", False), ("connectors.inner", True)):
         trainable.set_trainable(assembly, {trained: 1e-2})
         assembly.train()
-        assembly(rows_batch(assembly, ROWS))
+        assembly(batch_of(assembly, ROWS))
         assert all(torch.equal(norm.mean, old) != moves for norm, old in zip(norms, before, strict=True))

@@ -1,16 +1,22 @@
-"""Facts of a pass: the last item of each position, in a packed row, in padded rows and in the steps of a decoding."""
+"""The context of a pass: the last item of each position, in a packed row, in padded rows and in the steps of a decoding."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
-from mmllm.generation.generator import Decoding
-from mmllm.model import context
+from mmllm.hooks import ForwardContext
+from mmllm.hooks.context import context_of, left_padded, next_token, select_rows
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, tiny_assembly
-from tests.support.inside import inside, randomise
+from tests.support.inside import VARIANTS, connector_of, inside
+from tests.support.parts import randomise
 
 ROWS = (Row(1, (2, "image", 2, "image", 1)), Row(2, (3,)), Row(3, ("image", 2)))
+ROWS_A = (Row(4, (4, "image", 6), source="captions"), Row(5, (9,), source="instruct"))
+ROWS_B = (Row(6, (7,), source="captions"), Row(7, ("image", 3, "image", 8), source="instruct"), Row(8, (5, "image", 4)))
 
 
 def placeless() -> MultimodalLM:
@@ -21,41 +27,44 @@ def placeless() -> MultimodalLM:
 def test_items_of_a_packed_row() -> None:
     """Counted over the batch, from each item's start to the end of its conversation."""
     assembly = placeless()
-    flow = assembly.flow(batch_of(assembly, ROWS))
-    assert flow.items["image"].tolist() == [[-1, -1, 0, 0, 1, -1, -1, -1, 2, 2]]
-    assert flow.owners["image"].tolist() == [0, 0, 2]
-    assert flow.present["image"].tolist() == [True, False, True]
-    assert not flow.shows().any()
+    ctx = context_of(batch_of(assembly, ROWS), assembly.inputs)
+    assert ctx.last_item["image"].tolist() == [[-1, -1, 0, 0, 1, -1, -1, -1, 2, 2]]
+    assert ctx.item_sequence["image"].tolist() == [0, 0, 2]
+    assert ctx.has_media["image"].tolist() == [True, False, True]
+    assert not ctx.media_mask().any()
 
 
 def test_places_and_items_with_tokens() -> None:
     """A picture of four tokens owns them; the text after it still sees it; other keys are there without items."""
     assembly = tiny_assembly(lora=False)
-    flow = assembly.flow(batch_of(assembly, (Row(1, (1, "image", 1)),)))
-    assert flow.items["image"].tolist() == [[-1, 0, 0, 0, 0, 0]]
-    assert flow.shows().tolist() == [[False, True, True, True, True, False]]
-    assert flow.items["page"].tolist() == [[-1] * 6] and not flow.shows(["page"]).any()
+    ctx = context_of(batch_of(assembly, (Row(1, (1, "image", 1)),)), assembly.inputs)
+    assert ctx.last_item["image"].tolist() == [[-1, 0, 0, 0, 0, 0]]
+    assert ctx.media_mask().tolist() == [[False, True, True, True, True, False]]
+    assert ctx.last_item["page"].tolist() == [[-1] * 6] and not ctx.media_mask(["page"]).any()
 
 
 def test_padded_rows_steps_and_rows_that_stay() -> None:
     """The same facts row by row; a step sees the last item and fills nothing; items keep their numbers."""
     assembly = placeless()
-    flow = context.padded(assembly.flow(batch_of(assembly, ROWS)), [5, 3, 2])
-    assert flow.items["image"].tolist() == [[-1, -1, 0, 0, 1], [-1] * 5, [-1, -1, -1, 2, 2]]
-    assert flow.real.sum(1).tolist() == [5, 3, 2] and flow.sequence_ids[:, 0].tolist() == [0, 1, 2]
-    step = context.step(flow)
-    assert step.items["image"].tolist() == [[1], [-1], [2]]
-    kept = context.kept(step, torch.tensor([2, 1]))
-    assert kept.items["image"].tolist() == [[2], [-1]] and kept.owners["image"].tolist() == [-1, -1, 0]
-    assert kept.sequence_ids.tolist() == [[0], [1]] and context.step(kept).items["image"].tolist() == [[2], [-1]]
+    ctx = left_padded(context_of(batch_of(assembly, ROWS), assembly.inputs), [5, 3, 2])
+    assert ctx.last_item["image"].tolist() == [[-1, -1, 0, 0, 1], [-1] * 5, [-1, -1, -1, 2, 2]]
+    assert ctx.attention_mask.sum(1).tolist() == [5, 3, 2] and ctx.sequence_ids[:, 0].tolist() == [0, 1, 2]
+    step = next_token(ctx, torch.tensor([7, 8, 9]))
+    assert step.input_ids.tolist() == [[7], [8], [9]] and step.position_ids.tolist() == [[[5], [3], [2]]]
+    assert step.last_item["image"].tolist() == [[1], [-1], [2]]
+    kept = select_rows(step, torch.tensor([2, 1]))
+    assert kept.last_item["image"].tolist() == [[2], [-1]] and kept.item_sequence["image"].tolist() == [-1, -1, 0]
+    assert kept.sequence_ids.tolist() == [[0], [1]] and next_token(kept, torch.tensor([1, 1])).last_item[
+        "image"
+    ].tolist() == [[2], [-1]]
 
 
 def test_places_are_found_again_in_padded_rows() -> None:
     """A place of the packed row is the same token in its own, left-padded row."""
     assembly = tiny_assembly(lora=False)
     batch = batch_of(assembly, (Row(1, (1, "image")), Row(2, (7,)), Row(3, (2, "image", 1))))
-    flow = context.padded(assembly.flow(batch), batch.cu_seqlens.diff().tolist())
-    assert flow.shows().nonzero().tolist() == [[0, s] for s in (3, 4, 5, 6)] + [[2, s] for s in (2, 3, 4, 5)]
+    ctx = left_padded(context_of(batch, assembly.inputs), batch.cu_seqlens.diff().tolist())
+    assert ctx.media_mask().nonzero().tolist() == [[0, s] for s in (3, 4, 5, 6)] + [[2, s] for s in (2, 3, 4, 5)]
 
 
 @torch.no_grad()
@@ -65,11 +74,85 @@ def test_an_item_at_the_very_end_is_seen_by_what_is_decoded() -> None:
     randomise(assembly.connectors["image"])
     rows = (Row(1, (3, "image")), Row(2, (4,)), Row(3, (2, "image")))
     batch = batch_of(assembly, rows)
-    step = context.step(context.padded(assembly.flow(batch), [3, 4, 2]))
-    assert step.items["image"].tolist() == [[0], [-1], [1]]
-    batch.media["image"]["pixels"][0] += 1.0
-    other, first = Decoding(assembly, batch), Decoding(assembly, batch_of(assembly, rows))
+    step = next_token(left_padded(context_of(batch, assembly.inputs), [3, 4, 2]), torch.tensor([5, 5, 5]))
+    assert step.last_item["image"].tolist() == [[0], [-1], [1]]
+    batch.media["image"]["image"]["pixels"][0] += 1.0
+    other, first = assembly.prefill(batch), assembly.prefill(batch_of(assembly, rows))
     assert torch.equal(other.logits, first.logits)
-    for decoding in (other, first):
-        decoding.step([5, 5, 5])
+    other, first = (assembly.decode(state, torch.tensor([5, 5, 5])) for state in (other, first))
     assert (other.logits != first.logits).any(dim=1).tolist() == [True, False, False]
+
+
+# ---- the context is an argument
+
+
+def test_a_hook_without_a_context_raises() -> None:
+    """Whoever runs the LLM past the model gets an error instead of another pass's media."""
+    model = inside("layerwise from image")
+    randomise(model.connectors["image"])
+    batch = batch_of(model, ROWS)
+    model.hidden(batch)
+    with pytest.raises(RuntimeError, match="a connector's hook ran without a forward context"):
+        model.llm.model(input_ids=batch.input_ids[None])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_two_passes_may_be_open_at_once(variant: str, recompute: bool) -> None:
+    """Backward passes in the order of the forward passes or the other way round, blocks recomputed or not: the same
+    gradients as one after the other."""
+    model = inside(variant)
+    randomise(connector_of(model, variant))
+    learning = [p.requires_grad_() for p in connector_of(model, variant).parameters()]
+    model.llm.gradient_checkpointing(recompute)
+    batches = [batch_of(model, rows) for rows in (ROWS_A, ROWS_B)]
+
+    def gradients(order: list[int], together: bool) -> list[list[torch.Tensor | None]]:
+        found: dict[int, list[torch.Tensor | None]] = {}
+        losses = [model(batch)[0] for batch in batches] if together else []
+        for number in order:
+            loss = losses[number] if together else model(batches[number])[0]
+            grads = torch.autograd.grad(loss, learning, allow_unused=True)
+            found[number] = list(grads)
+        return [found[number] for number in range(len(batches))]
+
+    expected = gradients([0, 1], together=False)
+    for order in ([0, 1], [1, 0]):
+        for one, other in zip(expected, gradients(order, together=True), strict=True):
+            for a, b in zip(one, other, strict=True):
+                assert (a is None) == (b is None)
+                assert a is None or b is None or torch.equal(a, b)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
+def test_decodings_take_turns(variant: str) -> None:
+    """Two decodings in one model, step by step in turn, give what each gives alone; one loses a row on the way."""
+    model = inside(variant)
+    randomise(connector_of(model, variant))
+    batches = [batch_of(model, rows) for rows in (ROWS_A, ROWS_B)]
+
+    def steps(number: int) -> Iterator[torch.Tensor]:
+        state = model.prefill(batches[number])
+        for step in range(4):
+            yield state.logits
+            if step == 1:
+                state = model.select(state, torch.arange(1, len(state.logits)))
+            state = model.decode(state, state.logits.argmax(-1))
+
+    alone = [list(steps(number)) for number in range(2)]
+    in_turn = list(zip(steps(0), steps(1), strict=True))
+    for number in range(2):
+        for one, other in zip(alone[number], in_turn, strict=True):
+            assert torch.equal(one, other[number])
+
+
+def test_what_a_pass_leaves_is_not_found_by_the_next() -> None:
+    """``notes`` are one pass's own; ``media`` are those of the conversations and go on with them."""
+    model = tiny_assembly(lora=False)
+    ctx = context_of(batch_of(model, ROWS), model.inputs)
+    assert ctx.once("x", lambda: 1) == ctx.once("x", lambda: 2) == 1
+    ctx.media["image"] = "kept"
+    step = next_token(left_padded(ctx, [9, 3, 6]), torch.tensor([1, 2, 3]))
+    assert step.notes == {} and step.media is ctx.media
+    assert isinstance(step, ForwardContext) and step.at_head(None).notes is step.notes

@@ -14,15 +14,11 @@ from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch
 from tests.support.assemblies import Row, batch_of, tiny_assembly
+from tests.support.forward import logits
 
 MIXED = (Row(1, (4, "image", 3, "page", 5)), Row(2, (9,)), Row(3, ("image", "image", 6)), Row(4, (2, "page", 4)))
 TEXT = (Row(5, (8,)), Row(6, (12,)), Row(7, (8,)))
 EVERYTHING = {"connectors.image": 1e-2, "connectors.page": 1e-2, "connectors.lora": 1e-2}
-
-
-def logits(assembly: MultimodalLM, batch: Batch) -> torch.Tensor:
-    """float[S, V] of a packed row."""
-    return assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
 
 
 def gradients(assembly: MultimodalLM, batches: Sequence[Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -92,7 +88,7 @@ def test_4_cached_left_padded_decoding_equals_the_full_forward(family: str) -> N
     """With media in the prompt and LoRA's weights non-zero, for each row of a padded batch, whatever the padding."""
     assembly = tiny_assembly(family)
     llm, batch = assembly.llm, batch_of(assembly, MIXED)
-    expected, embeds = logits(assembly, batch), assembly.embed(batch)
+    expected, embeds = logits(assembly, batch), assembly.embed(batch)[1]
     bounds = batch.cu_seqlens.tolist()
     rows = [embeds[start:end] for start, end in pairwise(bounds)]
     longest, steps = max(map(len, rows)) + 2, 4

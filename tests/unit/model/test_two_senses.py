@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +17,9 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Message, Sample
-from tests.support.three_senses import TALKS, encoded, packed, talk, three_senses
-from tests.support.two_ranks import two_ranks
+from tests.support.forward import embedded, logits
+from tests.support.talks import encoded, packed, talk
+from tests.support.three_senses import TALKS, three_senses
 
 CONNECTORS = {"connectors.image": 1e-2, "connectors.audio": 1e-2, "connectors.video": 1e-2, "connectors.lora": 1e-2}
 
@@ -48,21 +48,22 @@ def test_each_place_shows_its_own_item(video: str) -> None:
     """Items of all keys in one conversation: every run of places holds what its item alone would say."""
     assembly = three_senses(video=video)
     samples = encoded(assembly, TALKS)
-    batch = collate(samples, assembly.readers())
-    assembly.route(assembly.flow(batch))
-    row = assembly.embed(batch)
-    text = assembly.llm.embed(batch.input_ids)
+    batch = collate(samples, assembly.inputs)
+    row = embedded(assembly, batch)
+    ctx, row = assembly.embed(batch)
+    text = assembly.llm.embed(batch.input_ids, ctx)
     filled = torch.zeros(batch.n_tokens, dtype=torch.bool)
-    readers = assembly.readers()
+    readers = assembly.inputs
     for sample, offset in zip(samples, batch.cu_seqlens.tolist(), strict=False):
         for span in sample.spans:
             alone = readers[span.key].collate([sample.media[span.key][span.item]])
-            tokens, counts = assembly.connect(span.key, alone, text)
+            tokens, counts = assembly.project(span.key, alone, ctx)
             assert counts == [span.length]
             places = slice(offset + span.start, offset + span.start + span.length)
             torch.testing.assert_close(row[places], tokens)
             filled[places] = True
-    assert torch.equal(row[~filled], text[~filled]) and int(filled.sum()) == sum(map(len, batch.places.values()))
+    n_places = sum(map(len, batch.media_positions.values()))
+    assert torch.equal(row[~filled], text[~filled]) and int(filled.sum()) == n_places
     order = [(span.key, span.item) for span in samples[0].spans]
     assert order == [("image", 0), ("audio", 0), ("video", 0), ("video", 1), ("image", 1), ("audio", 1)]
 
@@ -93,7 +94,7 @@ def gradients(assembly: MultimodalLM, samples: list[Sample] | tuple[Sample, ...]
 def test_neighbours_in_a_batch_change_nothing_bit_for_bit() -> None:
     """A longer sound beside it pads an item, and what it says stays the same."""
     assembly = three_senses(video="ragged")
-    readers, text = assembly.readers(), torch.zeros(1, assembly.llm.dim)
+    readers, text = assembly.inputs, torch.zeros(1, assembly.llm.dim)
     for key in ("audio", "video"):
         items = [readers[key].read((seed, length)) for seed, length in ((1, 2), (2, 6), (3, 2))]
         tokens, counts = assembly.connect(key, readers[key].collate(items), text)
@@ -147,7 +148,7 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
     samples = [generator.encode(sample) for sample in asked]
     together = generator.generate_encoded(samples, 6)
     assert together == [generator.generate_encoded([one], 6)[0] for one in samples]
-    decoding, tokens = Decoding(assembly, collate(samples, assembly.readers())), []
+    decoding, tokens = Decoding(assembly, collate(samples, assembly.inputs)), []
     for _ in range(6):
         tokens.append(decoding.logits.argmax(dim=-1))
         decoding.step(tokens[-1].tolist())
@@ -156,11 +157,9 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
         replace(one, ids=[*one.ids, *new], labels=[IGNORE_INDEX] * (len(one.ids) + len(new)))
         for one, new in zip(samples, said, strict=True)
     ]
-    batch = collate(longer, assembly.readers())
+    batch = collate(longer, assembly.inputs)
     with torch.no_grad():
-        assembly.route(assembly.flow(batch))
-        hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-        best = assembly.llm.logits(hidden).argmax(dim=-1)
+        best = logits(assembly, batch).argmax(dim=-1)
     for end, new in zip(batch.cu_seqlens[1:].tolist(), said, strict=True):
         assert best[end - 7 : end - 1].tolist() == new
 
@@ -172,7 +171,7 @@ def test_times_stand_before_the_steps_of_a_clip() -> None:
     """Token ids are those of the plain text, without label; places keep their order; what is planned comes out."""
     assembly, without = three_senses(times="at {s:.1f}s, {n}: "), three_senses()
     prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources))
-    readers = assembly.readers()
+    readers = assembly.inputs
     for sample, plain in zip(TALKS, encoded(without, TALKS), strict=True):
         planned = plan(sample, prompter, readers, 256, train=True)
         done = load_media(planned, readers)
@@ -212,9 +211,7 @@ def test_times_change_no_place_of_the_media() -> None:
     """With marks between them the tokens of a clip are the same, in the same order; packing keeps the law."""
     assembly, without = three_senses(times="{s:.1f}s "), three_senses()
     marked, plain = packed(assembly, TALKS), packed(without, TALKS)
-    for one, other in ((assembly, marked), (without, plain)):
-        one.route(one.flow(other))
-    rows = [assembly.embed(marked), without.embed(plain)]
+    rows = [embedded(assembly, marked), embedded(without, plain)]
     for key in plain.places:
         torch.testing.assert_close(rows[0][marked.places[key]], rows[1][plain.places[key]])
         assert marked.media_ids[marked.places[key]].tolist() == plain.media_ids[plain.places[key]].tolist()
@@ -240,10 +237,10 @@ def test_too_long_counts_the_marks() -> None:
     assembly = three_senses(times="{s:.1f}s ")
     prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources))
     sample = talk("long", "<video>", "Yes.", video=((1, 5),))
-    length = plan(sample, prompter, assembly.readers(), 256, train=True).length
-    assert plan(sample, prompter, assembly.readers(), length, train=True).length == length
+    length = plan(sample, prompter, assembly.inputs, 256, train=True).length
+    assert plan(sample, prompter, assembly.inputs, length, train=True).length == length
     with pytest.raises(SampleError, match=f"long: {length} tokens"):
-        plan(sample, prompter, assembly.readers(), length - 1, train=True)
+        plan(sample, prompter, assembly.inputs, length - 1, train=True)
 
 
 def test_media_of_a_sense_the_recipe_has_not() -> None:
@@ -252,16 +249,3 @@ def test_media_of_a_sense_the_recipe_has_not() -> None:
     sample = Sample("odd", (Message("user", "<graph>?"),), {"graph": (1,)})
     with pytest.raises(SampleError, match="odd: holds 'graph' media, but the encoders are: image, audio, video"):
         Generator(assembly).encode(sample)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(500)
-def test_ranks_with_different_senses_finish_with_equal_losses(tmp_path: Path) -> None:
-    """Two ranks, ZeRO 0 to 3: pictures against sounds, clips of many lengths against one, media against nothing."""
-    losses = two_ranks("tests.distributed.senses_rank", tmp_path, 300)
-    assert list(losses) == ["zero 0", "zero 1", "zero 2", "zero 3", "zero 3, all frozen but one"]
-    first = losses["zero 0"]
-    assert first[-1] < first[0]
-    for name in ("zero 1", "zero 2", "zero 3"):
-        assert losses[name] == pytest.approx(first, rel=1e-5), name
-    assert losses["zero 3, all frozen but one"][0] == pytest.approx(first[0], rel=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +9,11 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from mmllm.encoders.image.open_clip import OpenClipEncoder, needs_quick_gelu
 from mmllm.errors import MmllmError
-
-VISION = {"image_size": 28, "patch_size": 7, "width": 32, "head_width": 8, "layers": 4}
-TEXT = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
-
-
-def folder(
-    tmp: Path, vision: dict[str, Any] | None = None, preprocess: dict[str, Any] | None = None, **extra: Any
-) -> Any:
-    """A random CLIP in open_clip's local folder format; returns the whole model."""
-    config = {"embed_dim": 16, "vision_cfg": VISION | (vision or {}), "text_cfg": TEXT, **extra}
-    torch.manual_seed(0)
-    custom = config.pop("custom_text", False)
-    model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config).eval()
-    with torch.no_grad():
-        for parameter in model.visual.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    save_file(model.state_dict(), tmp / "open_clip_model.safetensors")
-    saved = {"model_cfg": config | {"custom_text": custom}, "preprocess_cfg": preprocess or {}}
-    (tmp / "open_clip_config.json").write_text(json.dumps(saved))
-    return model
+from tests.support.stand_ins import open_clip_folder
 
 
 def as_transformers(visual: Any, activation: str) -> CLIPVisionModel:
@@ -66,7 +45,7 @@ def as_transformers(visual: Any, activation: str) -> CLIPVisionModel:
 
 @pytest.mark.parametrize(("quick", "activation"), [(False, "gelu"), (True, "quick_gelu")])
 def test_every_layer_equals_transformers_clip(quick: bool, activation: str, tmp_path: Path) -> None:
-    original = folder(tmp_path, quick_gelu=quick)
+    original = open_clip_folder(tmp_path, quick_gelu=quick)
     encoder = OpenClipEncoder(model=str(tmp_path), layers=[0, 1, 2, 3, 4, -1, -2])
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -79,7 +58,7 @@ def test_every_layer_equals_transformers_clip(quick: bool, activation: str, tmp_
 
 def test_a_timm_tower_gives_the_same_kind_of_layers(tmp_path: Path) -> None:
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "avg", "timm_proj": "linear", "image_size": 224}
-    original = folder(tmp_path, vision, custom_text=True)
+    original = open_clip_folder(tmp_path, vision, custom_text=True)
     encoder = OpenClipEncoder(model=str(tmp_path), layers=[0, 3, -1])
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     features = encoder(pixels=pixels)
@@ -93,7 +72,7 @@ def test_a_timm_tower_gives_the_same_kind_of_layers(tmp_path: Path) -> None:
 
 
 def test_only_the_visual_tower_is_kept(tmp_path: Path) -> None:
-    original = folder(tmp_path)
+    original = open_clip_folder(tmp_path)
     encoder = OpenClipEncoder(model=str(tmp_path))
     saved = {f"visual.{name}": value for name, value in original.visual.state_dict().items()}
     found = encoder.state_dict()
@@ -102,14 +81,16 @@ def test_only_the_visual_tower_is_kept(tmp_path: Path) -> None:
 
 
 def test_pixels_are_prepared_as_the_folder_says(tmp_path: Path) -> None:
-    folder(tmp_path, preprocess={"mean": [0.5, 0.25, 0.0], "std": [0.5, 0.25, 1.0], "interpolation": "bilinear"})
+    open_clip_folder(
+        tmp_path, preprocess={"mean": [0.5, 0.25, 0.0], "std": [0.5, 0.25, 1.0], "interpolation": "bilinear"}
+    )
     pixels = OpenClipEncoder(model=str(tmp_path)).read(Image.new("RGB", (28, 28), (255, 0, 51)))["pixels"]
     expected = torch.tensor([1.0, -1.0, 0.2])[:, None, None].expand(3, 28, 28)
     torch.testing.assert_close(pixels, expected)
 
 
 def test_fit_decides_what_happens_to_a_wide_picture(tmp_path: Path) -> None:
-    folder(tmp_path, preprocess={"mean": [0.5] * 3, "std": [0.5] * 3})
+    open_clip_folder(tmp_path, preprocess={"mean": [0.5] * 3, "std": [0.5] * 3})
     picture = Image.new("RGB", (280, 140), (128, 128, 128))
     picture.paste((255, 255, 255), (0, 0, 35, 140))
     red = {
@@ -122,7 +103,7 @@ def test_fit_decides_what_happens_to_a_wide_picture(tmp_path: Path) -> None:
 
 
 def test_a_path_that_needs_no_pad_is_the_librarys_own_transform(tmp_path: Path) -> None:
-    folder(tmp_path)
+    open_clip_folder(tmp_path)
     picture = Image.radial_gradient("L").convert("RGB")
     _, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     for fit in ("squash", "pad", "crop"):
@@ -148,7 +129,7 @@ def test_quick_gelu_follows_the_weights_not_the_model_name() -> None:
     ],
 )
 def test_what_cannot_be_loaded_is_named(arguments: dict[str, Any], sentence: str, tmp_path: Path) -> None:
-    folder(tmp_path)
+    open_clip_folder(tmp_path)
     (tmp_path / "empty").mkdir()
     arguments["model"] = arguments["model"].format(folder=tmp_path, empty=tmp_path / "empty")
     with pytest.raises(MmllmError, match=sentence):
@@ -156,11 +137,11 @@ def test_what_cannot_be_loaded_is_named(arguments: dict[str, Any], sentence: str
 
 
 def test_damaged_weights_and_towers_without_patches_are_errors(tmp_path: Path) -> None:
-    folder(tmp_path)
+    open_clip_folder(tmp_path)
     weights = (tmp_path / "open_clip_model.safetensors").read_bytes()
     (tmp_path / "open_clip_model.safetensors").write_bytes(weights[:-100])
     with pytest.raises(MmllmError, match="open_clip cannot load"):
         OpenClipEncoder(model=str(tmp_path))
-    folder(tmp_path, {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32})
+    open_clip_folder(tmp_path, {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8, "image_size": 32})
     with pytest.raises(MmllmError, match="ModifiedResNet tower without transformer blocks"):
         OpenClipEncoder(model=str(tmp_path))
