@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import signal
 import socket
@@ -22,7 +23,6 @@ from tests.support.places import ROOT
 from tests.support.serving import RED, image_part, picture, text_part, user
 from tests.support.training import start, tiny_recipe, train_here
 
-MMLLM = [sys.executable, "-m", "mmllm"]
 pytestmark = pytest.mark.slow
 
 
@@ -36,16 +36,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_serve_answers_the_official_client_and_ends_on_a_signal(run: Path, tmp_path: Path) -> None:
-    log = tmp_path / "serve.log"
+def ask(command: list[str], announced: str, log: Path, **environment: str) -> None:
+    """Start a server, put a question to it through the official client, end it by a signal; no traceback in its log."""
     with log.open("wb") as out:
-        process = subprocess.Popen([*MMLLM, "serve", str(run), "--port", "0"], cwd=ROOT, stdout=out, stderr=out)
+        words = {**os.environ, **environment}
+        process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=words, stdout=out, stderr=out)
         try:
             deadline = time.monotonic() + 120
-            while not (found := re.search(r"tiny is at (http://127\.0\.0\.1:\d+/v1)", log.read_text())):
+            while not (found := re.search(rf"{announced} (http://127\.0\.0\.1:\d+)", log.read_text())):
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
-            with openai.OpenAI(base_url=found[1], api_key="none", max_retries=5) as client:
+            with openai.OpenAI(base_url=f"{found[1]}/v1", api_key="none", max_retries=5) as client:
                 assert [model.id for model in client.models.list()] == ["tiny"]
                 asked = [user([image_part(RED), text_part("What is on the sign?")])]
                 answer = client.chat.completions.create(model="tiny", messages=asked, max_tokens=4)
@@ -54,6 +55,15 @@ def test_serve_answers_the_official_client_and_ends_on_a_signal(run: Path, tmp_p
             process.send_signal(signal.SIGTERM)
             process.wait(30)
     assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def test_serve_answers_the_official_client_and_ends_on_a_signal(run: Path, tmp_path: Path) -> None:
+    ask(["mmllm", "serve", str(run), "--port", "0"], "tiny is at", tmp_path / "log")
+
+
+def test_so_does_the_asgi_entry_under_uvicorn(run: Path, tmp_path: Path) -> None:
+    command = ["uvicorn", "--factory", "serve.app:app", "--port", "0"]
+    ask(command, "Uvicorn running on", tmp_path / "log", MMLLM_RUN=str(run))
 
 
 def test_a_taken_port_is_one_sentence(run: Path) -> None:
