@@ -87,7 +87,7 @@ def line(name: str) -> Line:
     subject = name if name in kinds else (beside or kinds)[0]
     inside = "inside" if part_arguments.works_inside(subject) else "input"
     place = "encoder" if part_arguments.adapts_encoders(subject) else inside
-    tokens = [reader.tokens(None) for reader in assembly.readers().values()]
+    tokens = [entry.n_tokens(None) for entry in assembly.inputs.values()]
     return Line(
         recipe=name,
         kinds=kinds,

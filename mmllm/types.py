@@ -16,7 +16,7 @@ Axis letters used in every docstring and annotation comment:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (the value torch's cross entropy ignores)."""
+
+Grid = tuple[int, ...]
+"""(rows, cols) | (time, rows, cols) | (time,) | (nodes,)."""
+
+
+def time_steps(grid: Grid) -> int:
+    """Parts of equal size, one after the other in time, that the tokens of a grid fall into; 1 for a picture."""
+    return 1 if len(grid) == 2 else max(1, grid[0])
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,13 @@ class Sample:
     """Unique and readable: ``<source>:<line or id>``; errors and logs name it."""
     messages: tuple[Message, ...]
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Encoder key -> items in order of their placeholders; an item is a path (a graph's may end in ``#17``, the node
-    it is about), ``bytes`` or what the encoder takes besides (a ``PIL.Image``)."""
+    """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
+    node it is about), ``bytes`` or what the encoder takes besides (a ``PIL.Image``)."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says of N items, which may differ in size along the first axis of their grid."""
+    """Encoder output for a batch of N items, which may differ in size along the first axis of their grid."""
 
     layers: Mapping[int, torch.Tensor]
     """Layer index as asked for in the recipe (-2, -1, 3) -> float[N, T, D]; the CLS token is already dropped."""
@@ -61,7 +69,7 @@ class Features:
     """(rows, cols) | (time, rows, cols) | (time,) | (nodes,); T is its product; raster order. Of the largest item."""
     grids: tuple[tuple[int, ...], ...] | None = None
     """Grid of each item where they differ: its tokens come first, the rest of its T is padding. None: all ``grid``."""
-    facts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What else there is to know, first axis N: ``edges`` int64[N, 2, E] (-1: none), ``centres`` float[N, T, 3]."""
 
     def concatenated(self) -> torch.Tensor:
@@ -79,22 +87,8 @@ class Features:
         """Those items, int64[n], which all have this grid, without padding."""
         tokens = prod(grid)
         layers = {index: layer[items, :tokens] for index, layer in self.layers.items()}
-        facts = {name: value[items] for name, value in self.facts.items()}
-        return Features(layers, self.mask[items, :tokens], grid, None, facts)
-
-
-@dataclass(frozen=True)
-class EncoderPass:
-    """What connectors inside an encoder know of its current pass: its blocks see float[rows, prefix + T, D]."""
-
-    rows: tuple[int, ...]
-    """Rows of the blocks that each of the N items makes, item after item: frames of a clip, 1 for a picture."""
-    grid: tuple[int, ...]
-    """(rows, cols) | (time,) of the T tokens of one row, behind its prefix."""
-    prefix: int
-    """Class and register tokens in front of each row."""
-    mask: torch.Tensor | None = None
-    """bool[rows, T], True where a token is real; None: all are."""
+        extras = {name: value[items] for name, value in self.extras.items()}
+        return Features(layers, self.mask[items, :tokens], grid, None, extras)
 
 
 @dataclass
@@ -106,28 +100,29 @@ class Batch:
     labels: torch.Tensor
     """int64[S], aligned with ``input_ids`` (not shifted); IGNORE_INDEX where no loss is, and at each first position."""
     position_ids: torch.Tensor
-    """int64[S], 0.. within each conversation."""
+    """int64[P, S], 0.. within each conversation on each of the P axes of the position scheme."""
     cu_seqlens: torch.Tensor
     """int32[B + 1], boundaries of the conversations in S; starts at 0, ends at S."""
     sequence_ids: torch.Tensor
     """int64[S], which conversation a position belongs to."""
     media_ids: torch.Tensor
-    """int64[S], which item of ``media[key]`` a placeholder position shows (counted per key); -1 at text positions."""
-    media: dict[str, dict[str, torch.Tensor]]
-    """Encoder key -> inputs of ``encoder.forward``, collated over the N items of this batch (absent when N = 0)."""
-    places: dict[str, torch.Tensor]
-    """Encoder key -> int64[M], positions in S its tokens fill, item after item, in raster order."""
-    starts: dict[str, torch.Tensor]
-    """Encoder key -> int64[N], position in S of each item's first place, or of what follows an item without places."""
-    owners: dict[str, torch.Tensor]
-    """Encoder key -> int64[N], conversation of each item."""
+    """int64[S], which item of ``media[placeholder]`` a position shows (counted per placeholder); -1 at text."""
+    media: dict[str, dict[str, dict[str, torch.Tensor]]]
+    """Placeholder -> encoder key -> inputs of ``encoder.forward``, collated over the N items of this batch (a
+    placeholder without items is absent)."""
+    media_positions: dict[str, torch.Tensor]
+    """Placeholder -> int64[M], positions in S its tokens fill, item after item, in raster order."""
+    item_starts: dict[str, torch.Tensor]
+    """Placeholder -> int64[N], position in S of each item's first place, or of what follows an item without places."""
+    item_sequence: dict[str, torch.Tensor]
+    """Placeholder -> int64[N], conversation of each item."""
     names: list[str]
     """B sample names."""
-    sources: list[str]
+    dataset_names: list[str]
     """B data keys of the recipe; empty text where a conversation is of none (an evaluation, a request)."""
-    questions: torch.Tensor | None = None
+    user_turn: torch.Tensor | None = None
     """int64[S], number of the user's message a position's text belongs to, in its conversation; -1 elsewhere and at
-    places. None where no part asked for it (``Connector.reads_questions``)."""
+    places. None where no part asked for it (``Connector.reads_user_turn``)."""
 
     @property
     def n_labels(self) -> int:
@@ -148,39 +143,3 @@ class Batch:
             return value.to(device) if hasattr(value, "to") else value
 
         return Batch(**{name: move(value) for name, value in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What connectors inside the LLM know of its next pass over R rows of S positions.
-
-    A packed row is R = 1; in decoding each of the B conversations is a row of its own, padded on the left. The
-    mappings have every encoder key, also those without media here.
-    """
-
-    sequence_ids: torch.Tensor
-    """int64[R, S], conversation 0 .. B - 1 of each position (pads too)."""
-    real: torch.Tensor
-    """bool[R, S], False at left pads."""
-    present: Mapping[str, torch.Tensor]
-    """bool[B], whether a conversation has media of this key."""
-    items: Mapping[str, torch.Tensor]
-    """int64[R, S], number of the last item that starts at or before a position, in its conversation; -1: none yet."""
-    owners: Mapping[str, torch.Tensor]
-    """int64[N], conversation of each item; -1: it is no longer there."""
-    places: Mapping[str, torch.Tensor]
-    """int64[M], positions in the flattened R * S that this key's tokens fill, item after item in raster order; empty
-    in the steps of a cached decoding after its first pass."""
-    sources: tuple[str, ...]
-    """B data keys; empty text where unknown."""
-    spoken: torch.Tensor
-    """bool[R, S], positions that are supervised: what the assistant says, in training; none while it answers."""
-    questions: torch.Tensor | None = None
-    """int64[R, S], see ``Batch.questions``; all -1 in the steps of a cached decoding after its first pass."""
-
-    def shows(self, keys: Iterable[str] | None = None) -> torch.Tensor:
-        """bool[R, S]: positions filled by media, of these keys or of any."""
-        flat = self.real.new_zeros(self.real.numel())
-        for key in self.places if keys is None else keys:
-            flat[self.places[key]] = True
-        return flat.view(self.real.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.claims.experiment import Arm, Experiment, better, not_worse
 
 BOTTLENECK = (
-    "connectors.adapter={type: adaptformer, inside: [audio], width: 25, scale: 1.0, reads: normed, activation: gelu, "
+    "connectors.adapter={type: adaptformer, adapts: [audio], width: 25, scale: 1.0, reads: normed, activation: gelu, "
     "dropout: 0.0}"
 )
 

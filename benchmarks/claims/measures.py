@@ -56,14 +56,14 @@ class AnswerLoss:
         write_tuning(self.task)
         assembly = finished.assembly
         asked = registry.load("benchmarks", benchmark_of(self.task))(task=self.task, split=finished.split)
-        prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
+        prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
         encoded = []
         for question in (asked[index] for index in range(len(asked))):
             said = Message("assistant", question.reference[0])
             sample = replace(question.sample, messages=(*question.sample.messages, said))
             encoded.append(encode(sample, prompter, readers, assembly.llm.context, train=True))
         with torch.no_grad():
-            nll, _ = assembly(collate(encoded, readers))
+            nll, _, _ = assembly(collate(encoded, readers))
         return {f"{self.task}.loss": float(nll) / sum(one.n_labels for one in encoded)}
 
 
@@ -114,23 +114,23 @@ def _perplexity(assembly: MultimodalLM, kept: TextKept) -> float:
     from mmllm.batches.sample import encode
     from mmllm.messages.tokenize import Prompter
 
-    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
+    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
     encoded = [encode(row, prompter, readers, assembly.llm.context, train=True) for row in _rows(kept, answered=True)]
     with torch.no_grad():
-        nll, _ = assembly(collate(encoded, readers))
+        nll, _, _ = assembly(collate(encoded, readers))
     return math.exp(float(nll) / sum(one.n_labels for one in encoded))
 
 
 def logits_of(assembly: MultimodalLM, asked: Sequence[Sample]) -> list[Any]:
     """Logits float[n, V] after n questions and after each of three more tokens."""
     from mmllm.batches.collate import collate
-    from mmllm.generation.generator import Decoding, Generator
+    from mmllm.generation.generator import Generator
 
     generator = Generator(assembly)
     encoded = [generator.encode(sample) for sample in asked]
-    decoding = Decoding(assembly, collate(encoded, generator.readers))
-    found = [decoding.logits.clone()]
+    state = assembly.prefill(collate(encoded, generator.inputs))
+    found = [state.logits]
     for _ in range(_STEPS):
-        decoding.step(decoding.logits.argmax(dim=-1).tolist())
-        found.append(decoding.logits.clone())
+        state = assembly.decode(state, state.logits.argmax(dim=-1))
+        found.append(state.logits)
     return found

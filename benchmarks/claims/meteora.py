@@ -29,7 +29,7 @@ def into_experts(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tens
     """LoRAs become the experts of ``moe_lora`` in the order of the arms they come from; the number of tensors."""
     import torch
 
-    from mmllm.model.trainable import skip_noops, trainable_state
+    from mmllm.model.trainable import skip_if_zero, trainable_state
 
     own, n_loaded = trainable_state(assembly), 0
     with torch.no_grad():
@@ -38,7 +38,7 @@ def into_experts(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tens
                 layer, letter = name.replace(".layers.", ".experts.").removesuffix(".weight").rsplit(".", 1)
                 own[f"{layer}.{letter}"][expert].copy_(value if letter == "a" else value.T)
                 n_loaded += 1
-    skip_noops(assembly)
+    skip_if_zero(assembly)
     return n_loaded
 
 
@@ -48,13 +48,13 @@ def _merged(share: float) -> Arm:
     def side_by_side(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
         import torch
 
-        from mmllm.model.trainable import skip_noops, trainable_state
+        from mmllm.model.trainable import skip_if_zero, trainable_state
 
         with torch.no_grad():
             for name, value in trainable_state(assembly).items():
                 parts = [found[name] for found in tensors.values()]
                 value.copy_(torch.cat(parts, dim=0) if name.endswith(".a.weight") else torch.cat(parts, dim=1) * share)
-        skip_noops(assembly)
+        skip_if_zero(assembly)
         return len(tensors) * len(trainable_state(assembly))
 
     rank = _RANK * len(_TASKS)

@@ -79,7 +79,7 @@ def _encoded(assembly: MultimodalLM, task: str) -> list[Encoded]:
     from mmllm.messages.tokenize import Prompter
     from mmllm.types import Message, Sample
 
-    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
+    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
     found = []
     lines = (write_task(task) / "test" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
     for row in map(json.loads, lines):
@@ -96,6 +96,7 @@ def _decisions(
     import torch
 
     from mmllm.batches.collate import collate
+    from mmllm.model.metrics import plain
 
     chosen: dict[str, list[int]] = {}
 
@@ -106,14 +107,11 @@ def _decisions(
         return note
 
     handles = [router.register_forward_hook(noting(name)) for name, router in mixture.routers.items()]
-    mixture.report()  # forget what evaluation counted
     with torch.no_grad():
-        assembly(collate(encoded, assembly.readers()))
+        _, _, counted = assembly(collate(encoded, assembly.inputs))
     for handle in handles:
         handle.remove()
-    report = mixture.report()
-    assert report is not None
-    return chosen, report
+    return chosen, plain(counted[mixture.key])
 
 
 def _loads(experts: dict[str, dict[str, list[list[float]]]]) -> dict[str, float]:
@@ -130,7 +128,7 @@ def _loads(experts: dict[str, dict[str, list[list[float]]]]) -> dict[str, float]
 def _kind_bits(chosen: dict[str, list[int]], encoded: Sequence[Encoded], window: int) -> float:
     """See ``Routed``."""
     ends = _answers(encoded)
-    kinds = [one.source for one in encoded]
+    kinds = [one.dataset for one in encoded]
     rng, found = Random(0), []
     for experts in chosen.values():
         for back in range(1, window + 1):
@@ -164,8 +162,8 @@ def _gates_named(
     """Share of right decisions from the first token of the task's name on."""
     right = total = start = 0
     for one in encoded:
-        name = assembly.llm.tokenizer.encode(one.source, add_special_tokens=False)[0]
-        expert = mixture.supervised[one.source]
+        name = assembly.llm.tokenizer.encode(one.dataset, add_special_tokens=False)[0]
+        expert = mixture.supervised[one.dataset]
         for place in range(start + one.ids.index(name), start + len(one.ids)):
             right += sum(experts[place] == expert for experts in chosen.values())
             total += len(chosen)

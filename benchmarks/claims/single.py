@@ -159,7 +159,7 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
         "metrics": metrics,
         "trainable": trainable(assembly, recipe),
         "steps": {name: stage.steps for name, stage in recipe.stages.items()},
-        "tokens": {key: reader.tokens(None) for key, reader in assembly.readers().items()},
+        "tokens": {key: entry.n_tokens(None) for key, entry in assembly.inputs.items()},
         "loaded": n_loaded,
         "seconds": {word: round(b - a, 1) for word, a, b in zip(words, clock, clock[1:], strict=False)},
         "machine": machine(),
@@ -219,7 +219,7 @@ def by_name(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]])
     """Tensors of the same name are taken over, later runs last. ValueError where no name or a shape fits not."""
     import torch
 
-    from mmllm.model.trainable import skip_noops, trainable_state
+    from mmllm.model.trainable import skip_if_zero, trainable_state
 
     own, n_loaded = trainable_state(assembly), 0
     with torch.no_grad():
@@ -230,7 +230,7 @@ def by_name(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]])
             for name in names:
                 own[name].copy_(found[name])
             n_loaded += len(names)
-    skip_noops(assembly)
+    skip_if_zero(assembly)
     return n_loaded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.claims.experiment import Arm, Experiment, better
 
 ENHANCEMENT = ("connectors.adapter.difference=false", "connectors.adapter.width=64")
-SPATIAL = "connectors.adapter={type: adaptformer, inside: [video], width: 64, scale: 1.0, reads: normed, dropout: 0.0}"
+SPATIAL = "connectors.adapter={type: adaptformer, adapts: [video], width: 64, scale: 1.0, reads: normed, dropout: 0.0}"
 LONGER = "stages.learn.steps=400"
 
 EXPERIMENT = Experiment(

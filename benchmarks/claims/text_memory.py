@@ -44,15 +44,14 @@ def _flops(assembly: MultimodalLM, sample: Sample) -> tuple[int, int]:
     from mmllm.batches.sample import encode
     from mmllm.messages.tokenize import Prompter
 
-    readers = assembly.readers()
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources))
+    readers = assembly.inputs
+    prompter = Prompter(assembly.llm.tokenizer, list(assembly.inputs))
     batch = collate([encode(sample, prompter, readers, assembly.llm.context, train=False)], readers)
     with torch.no_grad():
-        assembly.route(assembly.flow(batch))
         with FlopCounterMode(display=False) as before:
-            embeds = assembly.embed(batch)
+            ctx, embeds = assembly.embed(batch)
         with FlopCounterMode(display=False) as reading:
-            assembly.llm.hidden(embeds, batch.position_ids, batch.cu_seqlens)
+            assembly.llm(embeds, ctx)
     return reading.get_total_flops(), before.get_total_flops()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal, split
-from mmllm.batches.sample import Encoded, PlannedSample, Reader, load_media, plan
+from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, load_media, plan
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Sample
@@ -82,7 +82,7 @@ class Loader:
         mixture: Mixture,
         sources: Mapping[str, Source],
         prompter: Prompter,
-        readers: Mapping[str, Reader],
+        inputs: Mapping[str, MediaInput],
         context: int,
         *,
         rank: int = 0,
@@ -93,7 +93,7 @@ class Loader:
         workers: int = 0,
         all_gather: Callable[[Any], list[Any]] = alone,
     ) -> None:
-        self.mixture, self.sources, self.prompter, self.readers = mixture, sources, prompter, readers
+        self.mixture, self.sources, self.prompter, self.inputs = mixture, sources, prompter, inputs
         self.context, self.rank, self.world, self.n_micro = context, rank, world, n_micro
         self.budget, self.max_bad, self.workers, self.all_gather = budget, max_bad, workers, all_gather
         self.seen = 0
@@ -152,14 +152,14 @@ class Loader:
             encoded: list[Encoded] = []
             for i in members:
                 try:
-                    encoded.append(load_media(plans[i], self.readers, keys[i]))
+                    encoded.append(load_media(plans[i], self.inputs, keys[i]))
                 except SampleError as error:
                     prepared.unread.append((str(error), plans[i].n_labels))
-            prepared.micro.append(collate(encoded, self.readers))
+            prepared.micro.append(collate(encoded, self.inputs))
         return prepared
 
     def _plan(self, name: str, index: int) -> PlannedSample:
-        return plan(self.sources[name][index], self.prompter, self.readers, self.context, train=True)
+        return plan(self.sources[name][index], self.prompter, self.inputs, self.context, train=True)
 
     def _check_budget(self, step: int, loads: list[int]) -> None:
         if self.budget is None or max(loads, default=0) <= self.budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,43 +13,46 @@ from mmllm.types import IGNORE_INDEX, Sample
 if TYPE_CHECKING:
     import torch
 
-Inputs = dict[str, "torch.Tensor"]
-"""What ``encoder.read`` makes of one item: tensors without batch axis, on the CPU."""
+Item = dict[str, dict[str, "torch.Tensor"]]
+"""Encoder key -> what its processor makes of one item: tensors without batch axis, on the CPU."""
 
 
-class Reader(Protocol):
-    """How one encoder key's media become inputs and places; ``Assembly.readers()`` gives one per key."""
+class MediaInput(Protocol):
+    """How the media of one placeholder become inputs and places; ``MultimodalLM.inputs`` has one per placeholder."""
 
-    def read(self, item: Any) -> Inputs:
+    def read(self, media: Any) -> Item:
         """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
         ...
 
-    def measure(self, item: Any) -> Mapping[str, torch.Tensor]:
-        """What ``tokens`` and ``marks`` need of one item, without decoding it where that is possible."""
+    def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        """What ``n_tokens`` and ``marks`` need of one item, without decoding it where that is possible."""
         ...
 
-    def tokens(self, inputs: Mapping[str, torch.Tensor] | None) -> int | None:
+    def n_tokens(self, item: Mapping[str, Mapping[str, torch.Tensor]] | None) -> int | None:
         """Places the item takes in the LLM's sequence. ``None`` asks for the number that holds for every item
         whatever it shows; the answer is None where there is no such number."""
         ...
 
-    def marks(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
+    def marks(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
         """Texts that stand before each of the equal parts of an item's places; none: the places follow each other."""
         ...
 
-    def collate(self, items: list[Inputs]) -> Inputs:
+    def collate(self, items: Sequence[Item]) -> Item:
         """Inputs of N items with the batch axis N, as ``encoder.forward`` takes them."""
         ...
 
 
 @dataclass(frozen=True)
 class MediaSpan:
-    """Where one item shows, or one part of it between marks: ``length`` places from ``start`` on."""
+    """One span of an item's layout: ``length`` places from ``start`` on.
+
+    An item has one span, or several with separators between them: time marks now, newlines and tiles later.
+    """
 
     start: int
     length: int
     key: str
-    """Encoder key."""
+    """Placeholder."""
     item: int
     """Index into the sample's media of that key."""
 
@@ -62,17 +65,17 @@ class Encoded:
     """Token ids; 0 at places."""
     labels: list[int]
     """As long as ``ids``; IGNORE_INDEX where there is no loss, so also at the first position and at places."""
-    media: dict[str, list[Inputs]]
-    """Encoder key -> inputs of its items, in order of their placeholders."""
+    media: dict[str, list[Item]]
+    """Placeholder -> inputs of its items, in order of their placeholders."""
     spans: list[MediaSpan]
     """One per item or part of it, in order of position."""
     name: str
     n_labels: int
     """Supervised positions."""
-    source: str = ""
+    dataset: str = ""
     """Data key of the recipe it was drawn from, if any."""
-    questions: list[int] = field(default_factory=list)
-    """As long as ``ids``, see ``Batch.questions``; empty where nothing reads it."""
+    user_turn: list[int] = field(default_factory=list)
+    """As long as ``ids``, see ``Batch.user_turn``; empty where nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +90,23 @@ class PlannedSample:
     prompter: Prompter
 
 
-def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> PlannedSample:
+def plan(
+    sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput], context: int, train: bool
+) -> PlannedSample:
     """Tokenise and measure without reading media, unless an item's number of places depends on what it shows.
 
     Raises SampleError: refused by the template, nothing to learn, placeholders and media differ in number, too long.
     """
     prompt = prompter.tokenize_for_training(sample) if train else prompter.tokenize_prompt(sample)
-    fixed = {key: readers[key].tokens(None) for _, key in prompt.places}
+    fixed = {key: inputs[key].n_tokens(None) for _, key in prompt.places}
     length = len(prompt.ids)
     n_media = 0
     count = dict.fromkeys(fixed, 0)
     for _, key in prompt.places:
         places = fixed[key]
         if places is None:
-            inputs = _of_item(sample, key, count[key], readers[key].measure)
-            places = sum(len(ids) + n for ids, n in _pieces(sample, key, count[key], readers[key], inputs, prompter))
+            item = _of_item(sample, key, count[key], inputs[key].measure)
+            places = sum(len(ids) + n for ids, n in _pieces(sample, key, count[key], inputs[key], item, prompter))
         count[key] += 1
         length += places - 1
         n_media += places
@@ -116,51 +121,51 @@ def plan(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], cont
     return PlannedSample(sample, prompt, length, n_labels, prompter)
 
 
-def load_media(planned: PlannedSample, readers: Mapping[str, Reader], source: str = "") -> Encoded:
+def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset: str = "") -> Encoded:
     """Read the media and expand each placeholder into as many places as its item takes. SampleError if unreadable."""
     prompt = planned.prompt
     ids: list[int] = []
     labels: list[int] = []
-    questions: list[int] = []
-    media: dict[str, list[Inputs]] = {}
+    user_turn: list[int] = []
+    media: dict[str, list[Item]] = {}
     spans = []
     last = 0
     for position, key in prompt.places:
         items = media.setdefault(key, [])
-        items.append(_of_item(planned.sample, key, len(items), readers[key].read))
+        items.append(_of_item(planned.sample, key, len(items), inputs[key].read))
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]
-        questions += prompt.questions[last:position]
+        user_turn += prompt.user_turn[last:position]
         number = len(items) - 1
-        for mark, n_places in _pieces(planned.sample, key, number, readers[key], items[-1], planned.prompter):
+        for mark, n_places in _pieces(planned.sample, key, number, inputs[key], items[-1], planned.prompter):
             ids += mark
             spans.append(MediaSpan(len(ids), n_places, key, number))
             ids += [0] * n_places
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
-        questions += [-1] * (len(ids) - len(questions)) if prompt.questions else []
+        user_turn += [-1] * (len(ids) - len(user_turn)) if prompt.user_turn else []
         last = position + 1
     ids += prompt.ids[last:]
     labels += prompt.labels[last:]
-    questions += prompt.questions[last:]
+    user_turn += prompt.user_turn[last:]
     if labels:
         labels[0] = IGNORE_INDEX  # nothing precedes it, so nothing predicts it
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
-    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, source, questions)
+    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, dataset, user_turn)
 
 
-def encode(sample: Sample, prompter: Prompter, readers: Mapping[str, Reader], context: int, train: bool) -> Encoded:
+def encode(sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput], context: int, train: bool) -> Encoded:
     """Sample -> ids, labels and media inputs in one go; ``train=False`` ends on the generation prompt.
 
     ``context`` is the most tokens the LLM takes. Raises SampleError, which names the sample and what is wrong with it.
     """
-    return load_media(plan(sample, prompter, readers, context, train), readers)
+    return load_media(plan(sample, prompter, inputs, context, train), inputs)
 
 
-Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
-def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Item]) -> Item:
+def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found]) -> Found:
     try:
         return ask(sample.media[key][index])
     except MediaError as error:
@@ -170,13 +175,18 @@ def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Item]) -
 
 
 def _pieces(
-    sample: Sample, key: str, index: int, reader: Reader, inputs: Mapping[str, torch.Tensor], prompter: Prompter
+    sample: Sample,
+    key: str,
+    index: int,
+    entry: MediaInput,
+    item: Mapping[str, Mapping[str, torch.Tensor]],
+    prompter: Prompter,
 ) -> list[tuple[list[int], int]]:
     """(ids of a mark, places after it) of each part of an item; one part without mark where it has no marks."""
-    places = reader.tokens(inputs)
-    marks = _of_item(sample, key, index, lambda _: reader.marks(inputs))
+    places = entry.n_tokens(item)
+    marks = _of_item(sample, key, index, lambda _: entry.marks(item))
     if places is None:
-        raise TypeError("Reader.tokens(inputs) must give a number")
+        raise TypeError("MediaInput.n_tokens(item) must give a number")
     if not marks:
         return [([], places)]
     return [(prompter.plain(mark), places // len(marks)) for mark in marks]

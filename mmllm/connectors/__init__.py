@@ -1,23 +1,37 @@
-"""Connectors, one file each: what learns between the frozen encoders and the frozen LLM, or inside the LLM."""
+"""Connectors: what learns between the frozen encoders and the frozen LLM, or inside them; a folder for each kind.
 
-TABLE: dict[str, str] = {
+``from mmllm.connectors import LoraConnector`` and the like give any class of the tables and the base classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+PROJECTORS: dict[str, str] = {
     "mlp": "mmllm.connectors.projectors.mlp:MlpConnector",
     "pool": "mmllm.connectors.projectors.pool:PoolConnector",
     "temporal_conv": "mmllm.connectors.projectors.temporal_conv:TemporalConvConnector",
-    "temporal_aligner": "mmllm.connectors.projectors.temporal_aligner:TemporalAlignerConnector",
+    "temporal_aligner": "mmllm.connectors.projectors.temporal_aligner.temporal_aligner:TemporalAlignerConnector",
     "pixel_shuffle": "mmllm.connectors.projectors.pixel_shuffle:PixelShuffleConnector",
     "resampler": "mmllm.connectors.projectors.resampler:ResamplerConnector",
     "window_resampler": "mmllm.connectors.projectors.window_resampler:WindowResamplerConnector",
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",
+    "graph_tokens": "mmllm.connectors.projectors.graph_tokens:GraphTokensConnector",
+}
+"""Encoder features -> tokens of the LLM."""
+DEEP_FUSION: dict[str, str] = {
     "deepstack": "mmllm.connectors.deep_fusion.deepstack:DeepstackConnector",
     "layerwise": "mmllm.connectors.deep_fusion.layerwise:LayerwiseConnector",
     "gated_cross_attention": "mmllm.connectors.deep_fusion.gated_cross_attention:GatedCrossAttentionConnector",
     "iva": "mmllm.connectors.deep_fusion.iva.iva:IvaConnector",
     "graph_adapter": "mmllm.connectors.deep_fusion.graph_adapter:GraphAdapterConnector",
-    "graph_tokens": "mmllm.connectors.projectors.graph_tokens:GraphTokensConnector",
     "llama_adapter": "mmllm.connectors.deep_fusion.llama_adapter.llama_adapter:LlamaAdapterConnector",
+}
+"""Layers inside the LLM that read encoder features."""
+LLM_ADAPTERS: dict[str, str] = {
     "inner_adaptor": "mmllm.connectors.llm_adapters.inner_adaptor:InnerAdaptorConnector",
     "pill": "mmllm.connectors.llm_adapters.pill:PillConnector",
     "lora": "mmllm.connectors.llm_adapters.lora:LoraConnector",
@@ -26,6 +40,9 @@ TABLE: dict[str, str] = {
     "series_adapter": "mmllm.connectors.llm_adapters.series_adapter:SeriesAdapterConnector",
     "parallel_adapter": "mmllm.connectors.llm_adapters.parallel_adapter:ParallelAdapterConnector",
     "peft": "mmllm.connectors.llm_adapters.peft.peft:PeftConnector",
+}
+"""Inside the LLM."""
+ENCODER_ADAPTERS: dict[str, str] = {
     "any2point": "mmllm.connectors.encoder_adapters.any2point.any2point:Any2PointConnector",
     "text_memory": "mmllm.connectors.encoder_adapters.text_memory:TextMemoryConnector",
     "ted_adapter": "mmllm.connectors.encoder_adapters.ted_adapter:TedAdapterConnector",
@@ -35,3 +52,18 @@ TABLE: dict[str, str] = {
     "mixture_of_adapters": "mmllm.connectors.encoder_adapters.mixture_of_adapters:MixtureOfAdaptersConnector",
     "audio_adapter_fusion": "mmllm.connectors.encoder_adapters.audio_adapter_fusion:AudioAdapterFusionConnector",
 }
+"""Inside an encoder."""
+TABLE: dict[str, str] = {**PROJECTORS, **DEEP_FUSION, **LLM_ADAPTERS, **ENCODER_ADAPTERS}
+BASES = ("Connector", "Projector", "SeveralEncoders", "LLMAdapter", "DeepFusion", "EncoderAdapter")
+"""Base classes, in ``mmllm.connectors.base``."""
+
+
+def __getattr__(name: str) -> Any:
+    """A class by its name, imported when it is first asked for: naming parts must not import torch."""
+    if name in BASES:
+        return getattr(importlib.import_module("mmllm.connectors.base"), name)
+    for where in TABLE.values():
+        module, _, found = where.partition(":")
+        if found == name:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

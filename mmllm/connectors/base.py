@@ -1,188 +1,162 @@
-"""The base of every connector: what learns. Between an encoder and the LLM's input, or (``attach``) inside the LLM."""
+"""The bases of every connector: what learns, one idea per class; a part's kind is the base it derives from.
+
+:class:`Projector` between an encoder and the LLM's input, :class:`LLMAdapter` inside the LLM, :class:`DeepFusion`
+inside the LLM with an encoder's features, :class:`EncoderAdapter` inside an encoder. A class that is two things derives
+from two.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from mmllm.errors import MmllmError
-from mmllm.types import Features, Pass
-
-
-class Handle(Protocol):
-    """What ``attach`` returns: takes the connector out of the LLM again, bit for bit."""
-
-    def remove(self) -> None:
-        """Restore the LLM as it was before ``attach``."""
-        ...
-
-
-class Attached:
-    """The hooks of one connector in one LLM."""
-
-    def __init__(self, handles: Sequence[Any]) -> None:
-        self.handles = handles
-
-    def remove(self) -> None:
-        """Take all hooks out of the LLM; its logits are what they were."""
-        for handle in self.handles:
-            handle.remove()
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import AdaptableEncoder, LLMHookPoints
+from mmllm.types import Grid
 
 
 class Connector(nn.Module):
-    """Maps features to tokens of the LLM, all in raster order.
+    """What learns: all that the trainer and checkpoints need to know of it."""
 
-    ``dim`` is the width it receives (encoder width x number of layers), ``llm_dim`` the LLM's. A connector that works
-    inside the LLM takes no ``dim``, gives no tokens and overrides ``attach``.
-    """
-
-    dim: int
-    llm_dim: int
-    identity_at_start: bool = False
+    zero_init: bool = False
     """Inside the LLM or an encoder: whether untrained weights leave what it gives bit-identical."""
-    ragged: bool = False
-    """Whether ``forward`` takes items of different grids at once: float[N, most tokens, llm_dim], each item's own
-    tokens first. Else it is asked once for each grid, without padding."""
-    reads_text: bool = False
-    """Whether ``forward`` gets the text; ``flow`` says whose it is (``sequence_ids``, ``spoken``, ``owners``)."""
-    tiny_grid: tuple[int, ...] = (4, 4)
-    """Grid of the features that the one made by ``tiny`` takes."""
-    reads_questions: bool = False
-    """Whether it needs ``flow.questions``."""
+    reads_user_turn: bool = False
+    """Whether it needs ``ctx.user_turn``."""
+    has_metrics: bool = False
+    """Whether :meth:`metrics` gives something; known beforehand, so that ranks agree on exchanging it."""
 
     def __init__(self, *, llm_dim: int, dim: int = 0) -> None:
+        """``dim``: width of the features it receives (encoder width x layers), 0 for none; ``llm_dim``: the LLM's."""
         super().__init__()
         self.dim = dim
         self.llm_dim = llm_dim
+        self.key = ""
+        """Its key in the recipe; also the placeholder whose items it reads, where it reads some."""
         self.when: tuple[str, ...] | None = None
-        """Encoder keys: inside the LLM, work only in conversations with media of one of them. None: always."""
-        self.source: str | None = None
-        """Encoder key whose features ``forward`` gets; None for those that get none."""
-        self.flow: Pass | None = None
-        """Facts of the LLM's next pass, the same until its backward pass is over."""
-        self.active: Tensor | None = None
-        """bool[R, S, 1] where the next pass of the LLM is to be changed. None: everywhere."""
-        self.memory: tuple[Tensor, ...] | None = None
-        """What ``forward`` keeps of the items of this batch for its layers inside the LLM; None: there are none."""
-        self.times: str | None = None
-        """Text before the tokens of each of the ``steps``: ``{s:.1f}`` is its time in seconds, ``{n}`` its number."""
-        self.inside: tuple[str, ...] = ()
-        """Encoder keys: the encoders in whose blocks it works, see ``adapt``."""
+        """Placeholders: inside the LLM, work only in conversations with media of one of them. None: always."""
 
-    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
-        """Take the facts of the next pass of the LLM, and of its recomputation in the backward pass.
+    def bind(self, key: str, when: tuple[str, ...] | None = None) -> Self:
+        """Tell it where the recipe puts it, before it is attached."""
+        self.key, self.when = key, when
+        return self
 
-        ``memory``: what an earlier pass over the same conversations kept of their items (cached decoding).
-        """
-        self.flow, self.memory = flow, memory
-        if self.when is None:
-            return
-        chosen = torch.stack([flow.present[key] for key in self.when]).any(dim=0)
-        self.active = chosen[flow.sequence_ids][..., None]
+    def active(self, ctx: ForwardContext) -> Tensor | None:
+        """bool[R, S, 1], where this pass of the LLM is to be changed; None: everywhere."""
+        return ctx.active(self.when)
 
-    def choose(self, changed: Tensor, output: Tensor) -> Tensor:
+    def select(self, ctx: ForwardContext, changed: Tensor, output: Tensor) -> Tensor:
         """``changed`` where active, else ``output`` bit for bit: float[R, S, D] or float[R * S, D]."""
-        if self.active is None:
+        active = self.active(ctx)
+        if active is None:
             return changed
         # GPT-2's Conv1D and some MLPs see rows [R * S, D] instead of [R, S, D]
-        active = self.active if output.dim() == 3 else self.active.flatten(0, 1)
-        return torch.where(active, changed, output)
+        return torch.where(active if output.dim() == 3 else active.flatten(0, 1), changed, output)
 
-    def rest(self) -> None:
-        """Hook for what may be skipped while it is frozen; called when weights were loaded or (un)frozen."""
-        return None
+    def skip_if_zero(self) -> None:
+        """Mark updates that are frozen and zero, so that the forward pass skips them.
 
-    def report(self) -> dict[str, Any] | None:
-        """What log and evaluation should show of the passes since the last call (JSON values); default: none."""
-        return None
-
-    def tokens(self, grid: Sequence[int]) -> int:
-        """Places that one item of this grid takes in the LLM's sequence, known before any forward; 0 inside the LLM."""
-        return 0
-
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """Features of N items -> float[N, tokens(grid), llm_dim]; ``text`` float[S, llm_dim] where ``reads_text``.
-
-        ``text`` are the embeddings of the packed row before any media are spliced in.
+        To be called after loading weights or changing ``requires_grad``, else an update that moved would be skipped.
         """
-        raise NotImplementedError(f"{type(self).__name__} works inside the LLM")
-
-    def attach(self, llm: Any) -> Handle | None:
-        """Put what works inside the LLM into this instance (never its class); default: nothing."""
         return None
 
-    def adapt(self, encoders: Mapping[str, Any]) -> Handle | None:
-        """Put what works inside these encoders (key -> encoder) into their blocks, through ``encoder.inside()``."""
-        raise MmllmError(f"{type(self).__name__} does not work inside an encoder; remove `inside`.")
-
-    def steps(self, grid: Sequence[int]) -> int:
-        """Parts of equal size, one after the other in time, that the tokens of one item fall into."""
-        return 1
-
-    def extra_loss(self) -> Tensor | None:
-        """A scalar added to the loss of the last forward (load balance and the like); default: none."""
+    def extra_loss(self, ctx: ForwardContext) -> Tensor | None:
+        """Scalar that is added to the loss of the pass ``ctx`` (load balance and the like); default: none."""
         return None
 
-    @classmethod
-    def tiny_facts(cls, n: int) -> dict[str, Tensor]:
-        """``Features.facts`` of n items of ``tiny_grid`` for tests; default: none."""
-        return {}
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> Connector:
-        """A small one for tests: features of width ``dim`` on ``tiny_grid``, an LLM of width ``llm.dim``."""
-        return cls(dim=dim, llm_dim=llm.dim)
+    def metrics(self, ctx: ForwardContext) -> Mapping[str, Any] | None:
+        """What log and evaluation show of the pass ``ctx``: nested mappings and lists whose leaves add up over passes
+        and ranks (numbers, or tensors on the LLM's device); default: none."""
+        return None
 
 
-def module_key(name: str) -> str:
-    """Key in a ``ModuleDict`` for a layer of the LLM: a module's name may hold no dot."""
-    return name.replace(".", "-")
+class Projector(Connector):
+    """Encoder features -> tokens of the LLM, in raster order of ``out_grid``.
+
+    One that takes a single encoder has it in its signatures: ``out_grid(self, grid)``, ``forward(self, features)``.
+    """
+
+    accepts_padding: bool = False
+    """Whether ``forward`` takes items of different grids at once: float[N, most tokens, llm_dim], each item's own
+    tokens first. Else it is called once for each grid, without padding."""
+    reads_text: bool = False
+    """Whether ``forward`` also gets ``ctx``, for its ``text_embeds``."""
+
+    # with `*Any, **Any` mypy lets subclasses narrow the arguments
+    def out_grid(self, *grids: Any, **words: Any) -> Grid:
+        """Grid of the tokens that one item gets, given its grid in each encoder; known before any forward.
+
+        Their number is its product. (rows, cols) | (time, rows, cols) | (time,) | (nodes,).
+        """
+        raise NotImplementedError
+
+    def n_tokens(self, *grids: Sequence[int]) -> int:
+        """Places that one item takes in the LLM's sequence."""
+        return prod(self.out_grid(*grids))
+
+    def forward(self, *features: Any, **words: Any) -> Tensor:
+        """:class:`Features` of N items, from each of its encoders -> float[N, prod(out_grid), llm_dim]."""
+        raise NotImplementedError
 
 
-def in_out_features(linear: nn.Module) -> tuple[int, int]:
-    """(in, out) of a linear layer; GPT-2's Conv1D holds its weight transposed."""
-    if isinstance(linear, Conv1D):
-        return int(linear.nx), int(linear.nf)
-    assert isinstance(linear, nn.Linear)
-    return linear.in_features, linear.out_features
+class SeveralEncoders:
+    """Mark of a connector whose ``forward`` takes the features of several encoders (``from: [a, b]``)."""
 
 
-def is_noop(*tensors: Any) -> bool:
-    """Whether an update that is zero where these are may be skipped: all frozen, and zero, as before its own stage."""
-    # under ZeRO-3 (`ds_id`) a rank sees only its shard
-    return not any(one.requires_grad or hasattr(one, "ds_id") or bool(one.any()) for one in tensors)
+class LLMAdapter(Connector):
+    """Works inside the LLM, in every pass or where ``when`` says."""
+
+    def attach(self, llm: LLMHookPoints) -> Handle:
+        """Make the weights, once, and hook them into this instance of the LLM (never its class).
+
+        Every hook gets the :class:`ForwardContext` of its pass. The handle takes it out again, bit for bit.
+        """
+        raise NotImplementedError
 
 
-def mlp(
-    dim: int, llm_dim: int, depth: int, activation: type[nn.Module] = nn.GELU, width: int | None = None
-) -> nn.Sequential:
-    """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM)."""
-    if depth < 1:
-        raise MmllmError(f"depth: {depth} must be at least 1 (number of linear layers).")
-    if width is not None and width < 1:
-        raise MmllmError(f"width: {width} must be at least 1 (channels between the linear layers).")
-    sizes = [dim, *[llm_dim if width is None else width] * (depth - 1), llm_dim]
-    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
-    for one, other in pairwise(sizes[1:]):
-        layers += [activation(), nn.Linear(one, other)]
-    return nn.Sequential(*layers)
+class DeepFusion(LLMAdapter):
+    """Layers inside the LLM that read an encoder's features.
+
+    Where it gives tokens at the LLM's input as well, it overrides ``out_grid`` and ``forward``.
+    """
+
+    accepts_padding: bool = False
+    reads_text: bool = False
+
+    def out_grid(self, *grids: Any, **words: Any) -> Grid:
+        """Grid of the tokens that one item gets at the LLM's input; default: none."""
+        return (0,)
+
+    def n_tokens(self, *grids: Sequence[int]) -> int:
+        """Places that one item takes in the LLM's sequence."""
+        return prod(self.out_grid(*grids))
+
+    def remember(self, *features: Any, **words: Any) -> Any:
+        """What its layers read of N items: it goes into ``ctx.media`` and comes back in each step of a decoding."""
+        raise NotImplementedError
+
+    def forward(self, *features: Any, **words: Any) -> tuple[Tensor, Any]:
+        """(tokens float[N, prod(out_grid), llm_dim], what :meth:`remember` gives) of N items.
+
+        One call for both: it is the module's call by which DeepSpeed's ZeRO-3 gathers its weights.
+        """
+        weight = next(self.parameters())
+        return weight.new_zeros(len(features[0].mask), 0, self.llm_dim), self.remember(*features)
+
+    def remembered(self, ctx: ForwardContext) -> Any:
+        """What ``remember`` gave of the items of these conversations; None: there are none."""
+        return ctx.media.get(self.key)
 
 
-def as_maps(grid: Sequence[int], name: str) -> tuple[int, int, int]:
-    """(maps, rows, cols) of a grid (..., rows, cols): time or tiles in front are maps of their own."""
-    if len(grid) < 2:
-        raise MmllmError(f"connector {name} needs a grid of rows and columns; this encoder gives {tuple(grid)}.")
-    return prod(grid[:-2]), grid[-2], grid[-1]
+class EncoderAdapter(Connector):
+    """Works inside the blocks of frozen encoders, which stay as they are."""
 
+    def attach(self, encoder: AdaptableEncoder, key: str) -> Handle:
+        """Make the weights, once, and hook them into the blocks of the encoder ``key``.
 
-def pair(values: Sequence[int], what: str) -> tuple[int, int]:
-    """(rows, cols) of a recipe's ``[rows, cols]``, both at least 1."""
-    if len(values) != 2 or min(values) < 1:
-        raise MmllmError(f"{what}: {list(values)} must be [rows, cols], both at least 1.")
-    return values[0], values[1]
+        Every hook gets the :class:`EncoderContext` of its pass. Called once for each encoder that ``adapts`` names.
+        """
+        raise NotImplementedError

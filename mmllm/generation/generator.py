@@ -1,13 +1,13 @@
 """Answers: a sample goes in, text comes out, with a KV cache; streamed one by one or greedily in left-padded batches.
 
-Between a loaded assembly (``checkpoint.load_run``) and everything that asks it: evaluation, the terminal, the server.
+Between a loaded model (``checkpoints.load_run``) and everything that asks it: evaluation, the terminal, the server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -16,14 +16,13 @@ from mmllm.batches.sample import Encoded, encode
 from mmllm.errors import TooLongError
 from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.messages.tokenize import Prompter
-from mmllm.model import context
+from mmllm.model.metrics import added, plain
 from mmllm.types import Sample
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-    from mmllm.model.model import MultimodalLM
-    from mmllm.types import Batch
+    from mmllm.model.model import DecodingState, MultimodalLM
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
@@ -56,13 +55,15 @@ class Completion:
 
 
 class Generator:
-    """Continues conversations with an assembly: the last message is the user's, the answer is the assistant's turn."""
+    """Continues conversations with a model: the last message is the user's, the answer is the assistant's turn."""
 
     def __init__(self, assembly: MultimodalLM) -> None:
         self.assembly = assembly.eval()
         self.llm = assembly.llm
-        self.readers = assembly.readers()
-        self.prompter = Prompter(self.llm.tokenizer, list(assembly.sources), assembly.reads_questions)
+        self.inputs = assembly.inputs
+        self.prompter = Prompter(self.llm.tokenizer, list(assembly.inputs), assembly.reads_user_turn)
+        self.metrics: dict[str, Any] = {}
+        """Connector key -> metrics of the passes since the last ``take_metrics``."""
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
     def encode(self, sample: Sample) -> Encoded:
@@ -70,7 +71,7 @@ class Generator:
 
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
-        encoded = encode(sample, self.prompter, self.readers, self.llm.context, train=False)
+        encoded = encode(sample, self.prompter, self.inputs, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "
@@ -98,14 +99,14 @@ class Generator:
         """Like ``stream`` for a sample already encoded (the server does it before the sample waits its turn)."""
         generator = sampling.generator()
         row = self._row(encoded, sampling)
-        decoding = Decoding(self.assembly, collate([encoded], self.readers))
+        state = self._prefill([encoded])
         while row.finish is None:
-            token = int(sampling.choose(decoding.logits, generator))
+            token = int(sampling.choose(state.logits, generator))
             text = row.take(token, self.end_ids)
             if text or row.finish:
                 yield Delta(text, row.finish, len(encoded.ids), row.n_tokens)
             if row.finish is None:
-                decoding.step([token])
+                state = self._decode(state, [token])
 
     def generate(self, samples: Sequence[Sample], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Completion]:
         """Greedy answers in the order of the samples, the same as ``stream`` gives one by one."""
@@ -119,22 +120,40 @@ class Generator:
         rows = [self._row(one, sampling) for one in encoded]
         texts = ["" for _ in rows]
         alive = list(range(len(rows)))
-        decoding = Decoding(self.assembly, collate(encoded, self.readers)) if rows else None
-        while decoding is not None:
-            tokens = decoding.logits.argmax(dim=-1).tolist()
+        state = self._prefill(encoded) if rows else None
+        while state is not None:
+            tokens = state.logits.argmax(dim=-1).tolist()
             for i, token in zip(alive, tokens, strict=True):
                 texts[i] += rows[i].take(token, self.end_ids)
             going = [place for place, i in enumerate(alive) if rows[i].finish is None]
             if not going:
                 break
             if len(going) < len(alive):
-                decoding.keep(going)
+                state = self.assembly.select(state, torch.tensor(going, device=state.logits.device))
                 alive, tokens = [alive[place] for place in going], [tokens[place] for place in going]
-            decoding.step(tokens)
+            state = self._decode(state, tokens)
         return [
             Completion(text, row.n_tokens, row.finish or "length", len(one.ids))
             for one, row, text in zip(encoded, rows, texts, strict=True)
         ]
+
+    def _prefill(self, encoded: Sequence[Encoded]) -> DecodingState:
+        state = self.assembly.prefill(collate(encoded, self.inputs).to(self.llm.device))
+        self._count(state)
+        return state
+
+    def _decode(self, state: DecodingState, tokens: Sequence[int]) -> DecodingState:
+        state = self.assembly.decode(state, torch.tensor(tokens, device=state.logits.device))
+        self._count(state)
+        return state
+
+    def _count(self, state: DecodingState) -> None:
+        self.metrics = added(self.metrics, self.assembly.metrics(state.ctx))
+
+    def take_metrics(self) -> dict[str, Any]:
+        """Connector key -> its metrics summed over all passes since the last call, as plain numbers."""
+        found, self.metrics = self.metrics, {}
+        return plain(found)
 
     def _row(self, encoded: Encoded, sampling: Sampling) -> _Row:
         room = self.llm.context - len(encoded.ids)
@@ -161,56 +180,6 @@ class _Row:
             text += self._text.close()
             self.finish = "stop" if self._text.stopped else self.finish
         return text
-
-
-class Decoding:
-    """B conversations being continued at once: their cache, and the logits of what each says next."""
-
-    logits: torch.Tensor
-    """float[B, V]."""
-
-    @torch.inference_mode()
-    def __init__(self, assembly: MultimodalLM, batch: Batch) -> None:
-        """Read the conversations of a packed batch: media spliced in, each row padded on the left."""
-        self._assembly, self._llm = assembly, assembly.llm
-        device = self._llm.device
-        batch = batch.to(device)
-        flow = assembly.flow(batch)
-        assembly.route(flow)
-        packed = assembly.embed(batch)
-        self._memories = assembly.memories()
-        lengths = batch.cu_seqlens.diff().tolist()
-        longest = max(lengths)
-        embeds = packed.new_zeros(len(lengths), longest, packed.shape[-1])
-        self._mask = torch.zeros(len(lengths), longest, dtype=torch.bool, device=device)
-        for row, piece in enumerate(packed.split(lengths)):
-            embeds[row, longest - len(piece) :] = piece
-            self._mask[row, longest - len(piece) :] = True
-        positions = self._mask.long().cumsum(dim=-1) - 1
-        self._next = positions[:, -1:] + 1
-        self._cache = self._llm.new_cache()
-        self._flow = context.padded(flow, lengths)
-        assembly.route(self._flow, self._memories)
-        self.logits = self._llm.decode(embeds, self._mask, positions, self._cache)
-        self._flow = context.step(self._flow)
-
-    @torch.inference_mode()
-    def step(self, tokens: Sequence[int]) -> None:
-        """Feed one token to each row; ``logits`` are then those of the token after it."""
-        ids = torch.tensor(tokens, dtype=torch.int64, device=self._mask.device).unsqueeze(-1)
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=-1)
-        # several decodings may take turns, so each says anew what connectors need to know
-        self._assembly.route(self._flow, self._memories)
-        self.logits = self._llm.decode(self._llm.embed(ids), self._mask, self._next, self._cache)
-        self._next = self._next + 1
-
-    @torch.inference_mode()
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only; the others are finished."""
-        chosen = torch.tensor(rows, dtype=torch.int64, device=self._mask.device)
-        self._cache.batch_select_indices(chosen)
-        self._mask, self._next = self._mask[chosen], self._next[chosen]
-        self._flow = context.kept(self._flow, chosen)
 
 
 def _configured_ends(config: GenerationConfig | None) -> frozenset[int]:

@@ -1,14 +1,12 @@
-"""How connectors work inside frozen models: changes on instances, each undone by its handle."""
+"""How connectors work inside frozen models: changes on instances, each undone by its handle, each told of its pass."""
 
+from mmllm.hooks.context import EncoderContext, ForwardContext, Scope, TokenLayout
 from mmllm.hooks.handles import (
     Around,
     Change,
     ChangeOutput,
     Handle,
-    Switch,
     after,
-    all_of,
-    around,
     before,
     checkpointed,
     copied,
@@ -16,17 +14,19 @@ from mmllm.hooks.handles import (
     recomputed,
     replace,
     with_first_input,
+    wrap_forward,
 )
 
 __all__ = [
     "Around",
     "Change",
     "ChangeOutput",
+    "EncoderContext",
+    "ForwardContext",
     "Handle",
-    "Switch",
+    "Scope",
+    "TokenLayout",
     "after",
-    "all_of",
-    "around",
     "before",
     "checkpointed",
     "copied",
@@ -34,4 +34,5 @@ __all__ = [
     "recomputed",
     "replace",
     "with_first_input",
+    "wrap_forward",
 ]

@@ -6,8 +6,7 @@ Used by `llms/hook_points.py` and `encoders/hook_points.py`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -15,13 +14,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-Change = Callable[[torch.Tensor], torch.Tensor]
-"""Of an input."""
-ChangeOutput = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Of an output, given the input too."""
+from mmllm.hooks.context import Scope
 
-Around = Callable[[Callable[..., Any], torch.Tensor], torch.Tensor]
-"""Of a whole layer, given its own forward and its input."""
+Change = Callable[[Any, torch.Tensor], torch.Tensor]
+"""(context, hidden states entering a module) -> those that enter it instead."""
+ChangeOutput = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(context, input, output of a module) -> another output."""
+Around = Callable[[Any, Callable[..., Any], torch.Tensor], torch.Tensor]
+"""(context, a layer's own forward, its input) -> its output."""
 
 
 class Handle:
@@ -30,6 +30,17 @@ class Handle:
     def __init__(self, undo: Callable[[], None]) -> None:
         self._undo: Callable[[], None] | None = undo
 
+    @classmethod
+    def of(cls, handles: Iterable[Handle]) -> Handle:
+        """One handle that removes all of these, last first: a later hook may stand on what an earlier one made."""
+        made = list(handles)
+
+        def undo() -> None:
+            for handle in reversed(made):
+                handle.remove()
+
+        return cls(undo)
+
     def remove(self) -> None:
         """Put things back as they were."""
         undo, self._undo = self._undo, None
@@ -37,64 +48,40 @@ class Handle:
             undo()
 
 
-class Switch:
-    """Whether the hooks of one LLM work; off while its frozen layers are asked for something outside of a pass."""
-
-    def __init__(self) -> None:
-        self.on = True
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """No hook works inside."""
-        before, self.on = self.on, False
-        try:
-            yield
-        finally:
-            self.on = before
-
-
-def all_of(handles: list[Handle]) -> Handle:
-    """One handle that removes all, last first."""
-
-    def undo() -> None:
-        for handle in reversed(handles):
-            handle.remove()
-
-    return Handle(undo)
-
-
-def after(module: nn.Module, change: ChangeOutput, switch: Switch, first: bool = False) -> Handle:
-    """Replace what ``module`` returns by ``change(its first input, what it returned)``.
+def after(module: nn.Module, change: ChangeOutput, scope: Scope[Any], first: bool = False) -> Handle:
+    """Replace what ``module`` returns by ``change(context, its first input, what it returned)``.
 
     ``first``: before the hooks that already stand there, such as those by which transformers records hidden states.
     """
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if not switch.on:
+        if not scope.enabled:
             return output
         given = first_input(args, kwargs)
         if isinstance(output, tuple):
-            return (change(given, output[0]), *output[1:])
-        return change(given, output)
+            return (change(scope.current, given, output[0]), *output[1:])
+        return change(scope.current, given, output)
 
     return Handle(module.register_forward_hook(hook, with_kwargs=True, prepend=first).remove)
 
 
-def before(module: nn.Module, change: Change, switch: Switch) -> Handle:
-    """Replace the first input of ``module`` by ``change(it)``."""
+def before(module: nn.Module, change: Change, scope: Scope[Any]) -> Handle:
+    """Replace the first input of ``module`` by ``change(context, it)``."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return with_first_input(args, kwargs, change(first_input(args, kwargs))) if switch.on else (args, kwargs)
+        if not scope.enabled:
+            return args, kwargs
+        return with_first_input(args, kwargs, change(scope.current, first_input(args, kwargs)))
 
     return Handle(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
 
-def around(module: nn.Module, run: Around, switch: Switch) -> Handle:
-    """Let ``run(the module's own forward, input)`` compute what this instance of ``module`` returns."""
+def wrap_forward(module: nn.Module, run: Around, scope: Scope[Any]) -> Handle:
+    """Let ``run(context, the module's own forward, input)`` compute what this instance of ``module`` returns."""
     plain = module.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        return run(plain, x) if switch.on else plain(x)
+        return run(scope.current, plain, x) if scope.enabled else plain(x)
 
     return _with_forward(module, forward)
 
@@ -125,7 +112,11 @@ def replace(root: nn.Module, name: str, module: nn.Module) -> Handle:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A float32 copy that may learn, without the hooks that stand in ``module``."""
+    """A float32 copy that may learn, without the hooks that stand in ``module``.
+
+    Hooks of other connectors would act on the copy too, and those of DeepSpeed's ZeRO-3 would gather weights it has
+    not got.
+    """
     plain = copy.deepcopy(module)
     for inner in plain.modules():
         inner._forward_hooks.clear()
@@ -136,12 +127,21 @@ def copied(module: nn.Module) -> nn.Module:
     return plain.float().requires_grad_(True)
 
 
-def checkpointed(module: nn.Module) -> Handle:
-    """Recompute ``module`` in the backward pass instead of keeping its activations (non-reentrant, same gradients)."""
+def checkpointed(module: nn.Module, scope: Scope[Any]) -> Handle:
+    """Recompute ``module`` in the backward pass instead of keeping its activations (non-reentrant, same gradients).
+
+    The recomputation sees the context of its own forward, whatever passes were opened in between.
+    """
     plain = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return recomputed(plain, args, kwargs)
+        context = scope.current
+
+        def run(*inner: Any, **words: Any) -> Any:
+            with scope.open(context):
+                return plain(*inner, **words)
+
+        return recomputed(run, args, kwargs)
 
     return _with_forward(module, forward)
 

@@ -7,7 +7,7 @@ the whole row. Without a :class:`Packing` (cached decoding) the padded path of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,10 +18,11 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from mmllm.hooks import Scope
+from mmllm.hooks.points import Extend
+
 ATTENTION = "mmllm_packed"
 """Name under which the attention below is known to transformers."""
-Extend = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""(query float[R, heads, S, d], output float[R, S, heads, d], scaling of query x key) -> another output."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,15 @@ def attention(
     sliding_window: int | None = None,
     packing: Packing | None = None,
     extensions: Mapping[int, Sequence[Extend]] | None = None,
+    scope: Scope[Any] | None = None,
     capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer.
 
     ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
-    the row is packed (``attention_mask`` is then not looked at). ``extensions``: layer -> what changes its output.
+    the row is packed (``attention_mask`` is then not looked at). ``extensions``: layer -> what changes its output, told
+    of its pass by ``scope``.
     ``capture`` takes key and value and nothing is attended. Returns float[1 or B, S, heads, d].
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -83,7 +86,8 @@ def attention(
     out = _attended(module, query, key, value, attention_mask, scale, packing, **words)
     if extensions is not None:
         for extend in extensions.get(module.layer_idx, ()):  # type: ignore[call-overload]
-            out = extend(query, out, scale)
+            assert scope is not None
+            out = extend(scope.current, query, out, scale)
     return out, None
 
 

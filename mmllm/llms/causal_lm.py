@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 
 from mmllm import hooks
 from mmllm.errors import MmllmError
+from mmllm.hooks import ForwardContext, Scope
 from mmllm.llms.attention import ATTENTION, Extend, Packing, register
 from mmllm.llms.head import head_of
-from mmllm.llms.hook_points import LLMHookPoints
+from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.self_check import check_logits, reference_logits
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,7 +30,7 @@ def resolve_dtype(word: str) -> torch.dtype:
     return DTYPES[word]
 
 
-class CausalLM(LLMHookPoints):
+class CausalLM(HookedLM):
     """Any ``AutoModelForCausalLM``, frozen and in eval mode for good (dropout off, also while connectors train)."""
 
     model: PreTrainedModel
@@ -57,13 +58,10 @@ class CausalLM(LLMHookPoints):
                 "embeddings; use the tokenizer that belongs to the model"
             )
         self._checkpointing: list[hooks.Handle] = []
-        self._switch = hooks.Switch()
+        self.scope: Scope[ForwardContext] = Scope()
         self._extensions: dict[int, list[Extend]] = {}
-        self._rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None] = {}
         self._n_copies = 0
         self._logit_changes: list[hooks.ChangeOutput] = []
-        self.head_places: torch.Tensor | None = None
-        """int64[M] while ``logits`` runs: where in the packed row its hidden states are; None: one of each row."""
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         reference = reference_logits(model)
@@ -126,41 +124,43 @@ class CausalLM(LLMHookPoints):
         """What the blocks compute in."""
         return self.model.get_input_embeddings().weight.dtype
 
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, ids: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """float[..., D]: what the model feeds its first block for ``ids`` int64[...] (Gemma's scale included)."""
-        return self.model.get_input_embeddings()(ids)
+        with self.scope.open(ctx):
+            return self.model.get_input_embeddings()(ids)
 
-    def hidden(self, embeds: torch.Tensor, position_ids: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    def forward(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """Final hidden states of one packed row, after the last norm, before the LM head.
 
-        ``embeds`` float[S, D], ``position_ids`` int64[S] (0.. in each conversation), ``cu_seqlens`` int32[B + 1];
-        returns float[S, D_hidden]. Each conversation attends to itself only.
+        ``embeds`` float[S, D]; returns float[S, D_hidden]. Each conversation attends to itself only.
         """
-        output = self.decoder(
-            inputs_embeds=embeds.unsqueeze(0),
-            position_ids=position_ids.unsqueeze(0),
-            # transformers takes a 4-D mask as ready and builds none; the attention reads `packing` instead of it
-            attention_mask=embeds.new_ones(1, 1, 1, 1),
-            use_cache=False,
-            packing=Packing.of(cu_seqlens),
-            extensions=self._extensions,
-        )
+        assert ctx.cu_seqlens is not None
+        self._check_attention()
+        with self.scope.open(ctx):
+            output = self.decoder(
+                inputs_embeds=embeds.unsqueeze(0),
+                position_ids=_positions(ctx),
+                # transformers takes a 4-D mask as ready and builds none; the attention reads `packing` instead of it
+                attention_mask=embeds.new_ones(1, 1, 1, 1),
+                use_cache=False,
+                packing=Packing.of(ctx.cu_seqlens),
+                extensions=self._extensions,
+                scope=self.scope,
+            )
         return output.last_hidden_state.squeeze(0)
 
-    def logits(self, hidden: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor, ctx: ForwardContext, positions: torch.Tensor | None = None) -> torch.Tensor:
         """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks.
 
-        ``places`` int64[M]: where in the packed row these states are, for connectors that work at the head; None in
+        ``positions`` int64[M]: where in the packed row these states are, for connectors that work at the head; None in
         decoding, where they are the last of each row.
         """
-        self.head_places = places
-        try:
+        ctx = ctx.at_head(positions)
+        with self.scope.open(ctx):
             logits = self.plain_logits(hidden)
             for change in self._logit_changes:
-                logits = change(hidden, logits)
-            return logits
-        finally:
-            self.head_places = None
+                logits = change(ctx, hidden, logits)
+        return logits
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """As ``logits``, without what connectors change after them (``after_logits``)."""
@@ -171,25 +171,45 @@ class CausalLM(LLMHookPoints):
         return DynamicCache()
 
     def decode(
-        self, embeds: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: DynamicCache
+        self, embeds: torch.Tensor, ctx: ForwardContext, mask: torch.Tensor, cache: DynamicCache
     ) -> torch.Tensor:
         """Logits float[B, V] of the last position of a left-padded batch; ``cache`` grows by S.
 
         ``embeds`` float[B, S, D] new tokens, ``mask`` bool[B, S_total] True at real tokens of all that was fed so far
-        and now, ``position_ids`` int64[B, S] counted over real tokens (anything at pads).
+        and now.
         """
-        output = self.decoder(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position_ids.clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            extensions=self._extensions,
-        )
-        return self.logits(output.last_hidden_state[:, -1])
+        self._check_attention()
+        with self.scope.open(ctx):
+            output = self.decoder(
+                inputs_embeds=embeds,
+                attention_mask=mask,
+                position_ids=_positions(ctx).clamp(min=0),
+                past_key_values=cache,
+                use_cache=True,
+                extensions=self._extensions,
+                scope=self.scope,
+            )
+        return self.logits(output.last_hidden_state[:, -1], ctx)
+
+    def _check_attention(self) -> None:
+        """Refuse to run where somebody gave the shared config another attention.
+
+        ``LlavaConfig(text_config=llm.model.config)`` resets it, and packed conversations would then see each other.
+        """
+        found = self.model.config.get_text_config()._attn_implementation
+        if found != ATTENTION:
+            raise MmllmError(
+                f"the LLM's config was changed after loading: its attention is {found!r} instead of {ATTENTION!r}, so "
+                "packed conversations would see each other; build other models from a copy of llm.model.config"
+            )
 
     def gradient_checkpointing(self, enable: bool) -> None:
         """Recompute each block in the backward pass (non-reentrant), or stop doing so."""
         for handle in self._checkpointing:
             handle.remove()
-        self._checkpointing = [hooks.checkpointed(block) for block in self.blocks] if enable else []
+        self._checkpointing = [hooks.checkpointed(block, self.scope) for block in self.blocks] if enable else []
+
+
+def _positions(ctx: ForwardContext) -> torch.Tensor:
+    """int64[R, S], or int64[P, R, S] for a model with several position axes."""
+    return ctx.position_ids[0] if len(ctx.position_ids) == 1 else ctx.position_ids

@@ -1,6 +1,6 @@
 """Where connectors take hold inside an LLM: blocks, their attention and MLP, linear layers, embeddings, norm and head.
 
-The base of ``hf.CausalLM``. Everything works on instances, is the same for every family, and is undone by its handle.
+The base of ``causal_lm.CausalLM``. Everything works on instances, alike in every family, and is undone by its handle.
 """
 
 from __future__ import annotations
@@ -12,96 +12,100 @@ from torch import nn
 
 from mmllm import hooks
 from mmllm.errors import MmllmError
-from mmllm.hooks import Around, Change, ChangeOutput, Handle
+from mmllm.hooks import Around, Change, ChangeOutput, ForwardContext, Handle, Scope
 from mmllm.llms.attention import Extend
 from mmllm.llms.blocks import DecoderBlock
 from mmllm.llms.structure import Structure
 
 
-class LLMHookPoints(Structure):
-    """A causal LM as connectors see it. R rows of S positions: one packed row, or one per conversation in decoding."""
+class HookedLM(Structure):
+    """A causal LM as connectors see it. R rows of S positions: one packed row, or one per conversation in decoding.
 
-    _switch: hooks.Switch
+    Every ``change`` gets the :class:`ForwardContext` of the running pass first.
+    """
+
+    scope: Scope[ForwardContext]
+    """Hands the context of the running pass to the hooks."""
     _extensions: dict[int, list[Extend]]
     _checkpointing: list[Handle]
-    _rotary: dict[int, tuple[torch.Tensor, torch.Tensor] | None]
     _n_copies: int
     _logit_changes: list[ChangeOutput]
 
     # ---- hooks
 
     def after_block(self, index: int, change: ChangeOutput) -> Handle:
-        """Replace the output of block ``index`` by ``change(its input, its output)``, float[R, S, hidden_dim]."""
-        return hooks.after(self.blocks[index], change, self._switch)
+        """Replace the output of block ``index`` by ``change(ctx, its input, its output)``, float[R, S, hidden_dim]."""
+        return hooks.after(self.blocks[index], change, self.scope)
 
     def before_block(self, index: int, change: Change) -> Handle:
-        """Replace the input of block ``index`` by ``change(it)``, float[R, S, hidden_dim]."""
-        return hooks.before(self.blocks[index], change, self._switch)
+        """Replace the input of block ``index`` by ``change(ctx, it)``, float[R, S, hidden_dim]."""
+        return hooks.before(self.blocks[index], change, self.scope)
 
     def before_attention(self, index: int, change: Change) -> Handle:
         """Replace the (already normed, where the family norms first) input of the attention of block ``index``."""
-        return hooks.before(self.parts(index).attention, change, self._switch)
+        return hooks.before(self.parts(index).attention, change, self.scope)
 
     def after_attention(self, index: int, change: ChangeOutput) -> Handle:
         """Replace the output of the attention of block ``index``, before the residual is added."""
-        return hooks.after(self.parts(index).attention, change, self._switch)
+        return hooks.after(self.parts(index).attention, change, self.scope)
 
     def before_mlp(self, index: int, change: Change) -> Handle:
         """Replace the (already normed) input of the MLP of block ``index``: float[R, S, D], OPT: float[R * S, D]."""
-        return hooks.before(self.parts(index).mlp_first, change, self._switch)
+        return hooks.before(self.parts(index).mlp_first, change, self.scope)
 
     def after_mlp(self, index: int, change: ChangeOutput) -> Handle:
-        """Replace the output of the MLP of block ``index``; ``change`` gets the MLP's input and its output."""
+        """Replace the output of the MLP of block ``index``; ``change(ctx, the MLP's input, its output)``."""
         parts = self.parts(index)
         if parts.mlp_first is parts.mlp_last:
-            return hooks.after(parts.mlp_last, change, self._switch)
+            return hooks.after(parts.mlp_last, change, self.scope)
         given: list[torch.Tensor] = []
 
-        def keep(x: torch.Tensor) -> torch.Tensor:
+        def keep(_: ForwardContext, x: torch.Tensor) -> torch.Tensor:
             given[:] = [x]
             return x
 
-        def changed(_: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-            return change(given.pop(), output)
+        def changed(ctx: ForwardContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+            return change(ctx, given.pop(), output)
 
-        first = hooks.before(parts.mlp_first, keep, self._switch)
-        return hooks.all_of([first, hooks.after(parts.mlp_last, changed, self._switch)])
+        first = hooks.before(parts.mlp_first, keep, self.scope)
+        return Handle.of([first, hooks.after(parts.mlp_last, changed, self.scope)])
 
     def after_linear(self, name: str, change: ChangeOutput) -> Handle:
-        """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(its input, its output)``."""
-        return hooks.after(self.model.get_submodule(name), change, self._switch)
+        """Replace the output of the layer ``name`` (see :meth:`linears`) by ``change(ctx, its input, its output)``."""
+        return hooks.after(self.model.get_submodule(name), change, self.scope)
 
     def before_linear(self, name: str, change: Change) -> Handle:
-        """Replace the input of the linear layer ``name`` (see :meth:`linears`) by ``change(it)``."""
-        return hooks.before(self.model.get_submodule(name), change, self._switch)
+        """Replace the input of the linear layer ``name`` (see :meth:`linears`) by ``change(ctx, it)``."""
+        return hooks.before(self.model.get_submodule(name), change, self.scope)
 
     def around_linear(self, name: str, run: Around) -> Handle:
-        """Let ``run(the layer's own forward, input)`` compute the output of the linear layer ``name``."""
-        return hooks.around(self.model.get_submodule(name), run, self._switch)
+        """Let ``run(ctx, the layer's own forward, input)`` compute the output of the linear layer ``name``."""
+        return hooks.wrap_forward(self.model.get_submodule(name), run, self.scope)
 
     def replace_linear(self, name: str, module: nn.Module) -> Handle:
         """Put ``module`` where the linear layer ``name`` is, until the handle is removed."""
         return hooks.replace(self.model, name, module)
 
     def after_embed(self, change: ChangeOutput) -> Handle:
-        """Replace the embeddings of text: ``change(ids int64[S] or [B, S], float[S, D] or [B, S, D])``."""
-        return hooks.after(self.model.get_input_embeddings(), change, self._switch)
+        """Replace the embeddings of text: ``change(ctx, ids int64[S] or [B, S], float[S, D] or [B, S, D])``."""
+        return hooks.after(self.model.get_input_embeddings(), change, self.scope)
 
     def after_final_norm(self, change: ChangeOutput) -> Handle:
         """Replace the output of the norm after the last block, float[R, S, hidden_dim]."""
-        return hooks.after(self.final_norm, change, self._switch)
+        return hooks.after(self.final_norm, change, self.scope)
 
     def after_head(self, change: ChangeOutput) -> Handle:
-        """Replace what the LM head's linear layer gives: ``change(float[1, M, D], float[1, M, V])``.
+        """Replace what the LM head's linear layer gives: ``change(ctx, float[1, M, D], float[1, M, V])``.
 
-        ``head_places`` says which positions these are. What the model does after its head (scale, soft-cap) follows.
+        ``ctx.head_positions`` says which positions these are. What the model does after
+        its head (scale, soft-cap) follows.
         """
-        return hooks.after(self.model.get_output_embeddings(), change, self._switch)
+        return hooks.after(self.model.get_output_embeddings(), change, self.scope)
 
     def after_logits(self, change: ChangeOutput) -> Handle:
-        """Replace what ``logits`` gives, scale and soft-cap included: ``change(float[M, D], float[M, V])``.
+        """Replace what ``logits`` gives, scale and soft-cap included: ``change(ctx, float[M, D], float[M, V])``.
 
-        ``head_places`` says which positions these are; ``plain_logits`` are those of other states.
+        ``ctx.head_positions`` says which positions these are; ``plain_logits`` are those of other states.
         """
         self._logit_changes.append(change)
         return Handle(lambda: self._logit_changes.remove(change))
@@ -109,7 +113,7 @@ class LLMHookPoints(Structure):
     # ---- attention
 
     def extend_attention(self, index: int, extend: Extend) -> Handle:
-        """Change what the heads of block ``index`` read: ``extend(query, output, scaling)`` -> another output.
+        """Change what the heads of block ``index`` read: ``extend(ctx, query, output, scaling)`` -> another output.
 
         ``query`` float[R, heads, S, d] after positions and norms, ``output`` float[R, S, heads, d] before the output
         projection, ``scaling`` of the product of query and key.
@@ -119,7 +123,8 @@ class LLMHookPoints(Structure):
         self._extensions.setdefault(layer, []).append(extend)
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._rotary[layer] = kwargs["position_embeddings"] if "position_embeddings" in kwargs else None
+            positions = kwargs["position_embeddings"] if "position_embeddings" in kwargs else None
+            self.scope.current.notes["rotary", layer] = positions  # for keys_values, which has to give some
 
         hook = attention.register_forward_pre_hook(keep, with_kwargs=True)
 
@@ -136,12 +141,12 @@ class LLMHookPoints(Structure):
         ``extend`` of :meth:`extend_attention` for the same block.
         """
         attention = self.parts(index).attention
-        rotary = self._rotary[int(attention.layer_idx)]  # type: ignore[arg-type]
+        rotary = self.scope.current.notes["rotary", int(attention.layer_idx)]  # type: ignore[arg-type]
         if rotary is not None:  # no rotation: cosine 1 and sine 0 for each of the K states
             cosine, sine = (part[:1, :1].expand(1, len(states), -1) for part in rotary)
             rotary = (torch.ones_like(cosine), torch.zeros_like(sine))
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
-        with self._switch.off():
+        with self.scope.off():
             attention.forward(  # not called: hooks of the attention itself are for its ordinary pass
                 hidden_states=states[None],
                 position_embeddings=rotary,
@@ -169,7 +174,7 @@ class LLMHookPoints(Structure):
     def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput) -> Handle:
         """Run ``block`` (see :meth:`copy_block`) on the output of block ``index``, called as that block was called.
 
-        ``choose(what it gives, its input)``, both float[R, S, hidden_dim], is what goes on. ``index`` -1: on the
+        ``choose(ctx, what it gives, its input)``, both float[R, S, hidden_dim], is what goes on. ``index`` -1: on the
         embeddings, before block 0. It keeps its own keys and values, and is computed again in the backward pass where
         the LLM's blocks are.
 
@@ -189,17 +194,17 @@ class LLMHookPoints(Structure):
             kwargs = {name: _float(value) for name, value in kwargs.items()}
             output = hooks.recomputed(block, args, kwargs) if self._checkpointing else block(*args, **kwargs)
             inner = output[0] if isinstance(output, tuple) else output
-            return choose(inner.to(hidden.dtype), hidden)
+            return choose(self.scope.current, inner.to(hidden.dtype), hidden)
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            if not self._switch.on:
+            if not self.scope.enabled:
                 return output
             if isinstance(output, tuple):
                 return (run(args, kwargs, output[0]), *output[1:])
             return run(args, kwargs, output)
 
         def first(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not self._switch.on:
+            if not self.scope.enabled:
                 return args, kwargs
             return hooks.with_first_input(args, kwargs, run(args, kwargs, hooks.first_input(args, kwargs)))
 

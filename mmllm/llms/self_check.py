@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mmllm.errors import MmllmError
+from mmllm.hooks.context import ForwardContext, left_padded, next_token, text_context
 
 if TYPE_CHECKING:
     from mmllm.llms.causal_lm import CausalLM
@@ -45,23 +46,27 @@ def check_logits(llm: CausalLM, reference: torch.Tensor) -> None:
         MmllmError: they differ.
     """
     conversations = _conversations(llm.model)
-    positions = torch.cat([torch.arange(n, device=llm.device) for n in LENGTHS])
-    bounds = torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device)
-    packed = llm.logits(llm.hidden(llm.embed(torch.cat(conversations)), positions, bounds))
-    _compare(llm, packed, reference, "packed")
+    ids = torch.cat(conversations)
+    ctx = text_context(ids, torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device))
+    embeds = llm.embed(ids, ctx)
+    _compare(llm, llm.logits(llm(embeds, ctx), ctx), reference, "packed")
     last = torch.stack([reference[LENGTHS[0] - 1], reference[-1]])
-    _compare(llm, _cached(llm, conversations), last, "cached")
+    # without their last tokens first: the cache is what the step then reads
+    before = text_context(
+        torch.cat([one[:-1] for one in conversations]),
+        torch.tensor([0, LENGTHS[0] - 1, sum(LENGTHS) - 2], dtype=torch.int32, device=llm.device),
+    )
+    _compare(llm, _cached(llm, before, torch.stack([one[-1] for one in conversations])), last, "cached")
 
 
-def _cached(llm: CausalLM, conversations: list[torch.Tensor]) -> torch.Tensor:
-    """float[2, V]: logits of the last tokens, fed left-padded, all but the last token first."""
-    longest = max(LENGTHS)
-    ids = torch.stack([torch.nn.functional.pad(row, (longest - len(row), 0)) for row in conversations])
-    mask = torch.stack([torch.arange(longest, device=llm.device) >= longest - n for n in LENGTHS])
-    positions = mask.cumsum(-1) - 1
-    cache, embeds = llm.new_cache(), llm.embed(ids)
-    llm.decode(embeds[:, :-1], mask[:, :-1], positions[:, :-1], cache)
-    return llm.decode(embeds[:, -1:], mask, positions[:, -1:], cache)
+def _cached(llm: CausalLM, packed: ForwardContext, ids: torch.Tensor) -> torch.Tensor:
+    """float[2, V]: logits of the last tokens ``ids`` int64[2], after the rest was fed left-padded."""
+    ctx = left_padded(packed, [length - 1 for length in LENGTHS])
+    cache = llm.new_cache()
+    llm.decode(llm.embed(ctx.input_ids, ctx), ctx, ctx.attention_mask, cache)
+    mask = torch.nn.functional.pad(ctx.attention_mask, (0, 1), value=True)
+    ctx = next_token(ctx, ids)
+    return llm.decode(llm.embed(ctx.input_ids, ctx), ctx, mask, cache)
 
 
 def _compare(llm: CausalLM, ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:

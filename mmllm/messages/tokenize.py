@@ -38,7 +38,7 @@ class Prompt:
     """As long as ``ids``: the id where the assistant speaks, IGNORE_INDEX elsewhere and at placeholders."""
     places: list[tuple[int, str]]
     """(position in ``ids``, encoder key) of every placeholder, in order."""
-    questions: list[int]
+    user_turn: list[int]
     """As long as ``ids``: number of the user's message whose text a position is, -1 elsewhere; empty if not wanted."""
 
 
@@ -53,10 +53,10 @@ class Prompter:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, placeholders: Sequence[str], questions: bool = False
+        self, tokenizer: PreTrainedTokenizerBase, placeholders: Sequence[str], user_turn: bool = False
     ) -> None:
         self.placeholders = tuple(placeholders)
-        self.questions = questions
+        self.user_turn = user_turn
         self._backend, self._plain = _backends(tokenizer, [f"<{key}>" for key in self.placeholders])
         self._keys = {self._backend.token_to_id(f"<{key}>"): key for key in self.placeholders}
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
@@ -137,7 +137,7 @@ class Prompter:
 
     def _asked(self, name: str, messages: list[dict[str, str]], ask: bool) -> list[Span]:
         """Characters of the rendered text that the user's messages are, where somebody reads them."""
-        if not self.questions:
+        if not self.user_turn:
             return []
         bounds = self._template.bounds(name, messages, ask)
         return [bounds[i] for i, message in enumerate(messages) if message["role"] == "user"]
@@ -149,17 +149,17 @@ class Prompter:
             low, high = bisect_right(ends, start), bisect_left(starts, end)
             labels[low:high] = ids[low:high]
         places = [(i, self._keys[token]) for i, token in enumerate(ids) if token in self._keys]
-        questions = [-1] * len(ids) if self.questions else []
+        user_turn = [-1] * len(ids) if self.user_turn else []
         for number, (start, end) in enumerate(asked):
             low, high = bisect_right(ends, start), bisect_left(starts, end)
-            questions[low:high] = [number] * (high - low)
+            user_turn[low:high] = [number] * (high - low)
         for position, _ in places:
             labels[position] = IGNORE_INDEX
-            questions[position : position + 1] = [-1] * self.questions
+            user_turn[position : position + 1] = [-1] * self.user_turn
         if len(places) != sum(len(items) for items in sample.media.values()):
             raise SampleError(f"{sample.name}: the chat template drops or repeats a placeholder")
         self._check_order(sample, places)
-        return Prompt(ids, labels, places, questions)
+        return Prompt(ids, labels, places, user_turn)
 
     def _check_order(self, sample: Sample, places: list[tuple[int, str]]) -> None:
         """Media are handed out in rendered order, so a template that moves a message with media would swap them."""

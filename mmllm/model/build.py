@@ -7,13 +7,12 @@ from typing import Any
 import torch
 
 from mmllm import registry
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import Connector, EncoderAdapter
 from mmllm.encoders.base import Encoder
 from mmllm.errors import RecipeError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import MultimodalLM, seed_for
-from mmllm.recipe import part_arguments
-from mmllm.recipe.models import Recipe
+from mmllm.recipe.models import ComponentSpec, Recipe
 
 
 def build(recipe: Recipe, device: torch.device | str | None = None) -> MultimodalLM:
@@ -29,10 +28,18 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
         device = "cuda" if torch.cuda.is_available() else "cpu"
     llm = CausalLM.load(recipe.llm.path, recipe.llm.dtype, recipe.llm.context)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
-    sources = {part.source: key for key, part in recipe.connectors.items() if part.source is not None}
+    inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     with torch.random.fork_rng(devices=[]):
         connectors = {key: _connector(recipe, key, encoders, llm) for key in recipe.connectors}
-        assembly = MultimodalLM(llm, encoders, connectors, sources, recipe)
+        assembly = MultimodalLM(
+            llm,
+            encoders,
+            connectors,
+            inputs,
+            recipe,
+            adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
+            timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
+        )
     assembly.requires_grad_(False)
     return assembly.to(device).eval()
 
@@ -45,15 +52,18 @@ def _encoder(recipe: Recipe, key: str) -> Encoder:
 def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: CausalLM) -> Connector:
     part = recipe.connectors[key]
     widths = {"llm_dim": llm.dim}
-    if part.source is not None:
-        encoder = encoders[part.source]
-        widths["dim"] = encoder.dim * len(encoder.layers)
+    if part.encoders:
+        widths["dim"] = sum(encoders[name].dim * len(encoders[name].layers) for name in part.encoders)
     seed_for(recipe.seed, key)
     made: Connector = _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
-    made.when, made.times = part.when, part.times
-    adapts = part.source is not None and part_arguments.adapts_encoders(part.type)
-    made.inside = part.inside or ((part.source,) if adapts and part.source is not None else ())
-    return made
+    return made.bind(key, part.when)
+
+
+def adapted(part: ComponentSpec, connector: Connector) -> tuple[str, ...]:
+    """Keys of the encoders in whose blocks a connector works: those the recipe names, or the one it reads."""
+    if not isinstance(connector, EncoderAdapter):
+        return ()
+    return part.adapts or part.encoders
 
 
 def _made(where: str, kind: Any, arguments: dict[str, Any]) -> Any:

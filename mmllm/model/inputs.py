@@ -1,58 +1,94 @@
-"""What a loader worker needs of an encoder and its connector: read an item, count its places, collate items."""
+"""One placeholder's way from media to tokens: the processors of its encoders, and how many tokens its connector gives.
+
+The loader and the server read media with it on the CPU; nothing here runs an encoder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import DeepFusion, Projector
+from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError
+from mmllm.types import Grid, time_steps
 
-if TYPE_CHECKING:
-    from mmllm.encoders.base import Encoder
+Item = dict[str, dict[str, torch.Tensor]]
+"""Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
 
 
-class Reader:
-    """One encoder key's way from media to inputs and places; runs on the CPU and needs no weights."""
+class Input:
+    """Source of the places of ``<key>``: an item goes through its encoders, their features to its connector."""
 
-    def __init__(self, encoder: Encoder, connector: Connector) -> None:
-        """``connector`` is the one whose ``from`` is this encoder."""
-        self.encoder = encoder
+    def __init__(
+        self,
+        key: str,
+        encoders: Mapping[str, Encoder],
+        connector: Projector | DeepFusion,
+        timestamps: str | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            key: of the connector: the placeholder is ``<key>``.
+            encoders: key -> encoder, in the order in which the connector takes their features.
+            connector: which takes them.
+            timestamps: text before the tokens of each step in time; ``{s:.1f}`` is its time in seconds, ``{n}`` its
+                number.
+        """
+        self.key = key
+        self.encoders = dict(encoders)
+        self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
-        self.times = connector.times
+        self.timestamps = timestamps
 
-    def read(self, media: Any) -> dict[str, torch.Tensor]:
-        """One item (path, bytes, PIL image) -> inputs without batch axis; MediaError where it cannot be read."""
-        return self.encoder.read(media)
+    @property
+    def modality(self) -> str:
+        """Kind of media it takes; all its encoders read the same kind."""
+        return next(iter(self.processors.values())).modality
 
-    def measure(self, media: Any) -> Mapping[str, torch.Tensor]:
-        """What ``tokens`` and ``marks`` need of an item, as cheap as its kind allows; MediaError as in ``read``."""
-        return self.encoder.measure(media)
+    def read(self, media: Any) -> Item:
+        """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
+        return {name: processor.read(media) for name, processor in self.processors.items()}
 
-    def tokens(self, inputs: Mapping[str, torch.Tensor] | None) -> int | None:
+    def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
+        """Find what ``n_tokens`` and ``marks`` need of an item, as cheaply as its kind allows; MediaError as
+        ``read``."""
+        return {name: processor.measure(media) for name, processor in self.processors.items()}
+
+    def n_tokens(self, item: Mapping[str, Mapping[str, torch.Tensor]] | None) -> int | None:
         """Places the item takes; for ``None`` the number that holds for every item, if there is one."""
-        if inputs is None:
-            grid = self.encoder.fixed_grid()
-            return None if grid is None or self.times is not None else self.connector.tokens(grid)
-        return self.connector.tokens(self.encoder.grid(inputs))
+        if item is not None:
+            return self.connector.n_tokens(*self._grids(item))
+        grids = [processor.fixed_grid() for processor in self.processors.values()]
+        fixed = [grid for grid in grids if grid is not None]
+        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.timestamps is None else None
 
-    def marks(self, inputs: Mapping[str, torch.Tensor]) -> list[str]:
+    def marks(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
         """Texts that stand before each of the equal parts in time of an item's places; none: they follow each other.
 
         Raises:
             MediaError: the item has no times.
         """
-        if self.times is None:
+        if self.timestamps is None:
             return []
-        seconds = self.encoder.seconds(inputs)
+        known = [processor.seconds(item[name]) for name, processor in self.processors.items()]
+        seconds = next((one for one in known if one is not None), None)
         if seconds is None:
             raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
-        steps = self.connector.steps(self.encoder.grid(inputs))
+        steps = time_steps(self.connector.out_grid(*self._grids(item)))
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
-        return [self.times.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
+        return [self.timestamps.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
 
-    def collate(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Inputs of N items with the batch axis."""
-        return self.encoder.collate(items)
+    def collate(self, items: Sequence[Item]) -> Item:
+        """Encoder key -> inputs of N items with the batch axis, as ``encoder.forward`` takes them."""
+        return {name: one.collate([item[name] for item in items]) for name, one in self.processors.items()}
+
+    def blank(self) -> Item:
+        """Inputs of one blank item with the batch axis: what a rank without media runs."""
+        return self.collate([{name: processor.blank() for name, processor in self.processors.items()}])
+
+    def _grids(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Grid]:
+        return [processor.grid(item[name]) for name, processor in self.processors.items()]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmllm.hooks import ForwardContext
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.types import IGNORE_INDEX
 
@@ -13,7 +14,9 @@ CHUNK_LOGITS = 2**25
 """Logits in memory at once (128 MiB in float32); with more, chunks are recomputed in the backward pass."""
 
 
-def label_nll(llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
+def label_nll(
+    llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, ctx: ForwardContext, chunk: int | None = None
+) -> torch.Tensor:
     """Sum of the negative log likelihoods over label positions: float32 scalar.
 
     ``hidden`` float[S, D], ``labels`` int64[S] aligned with the row (position s is predicted from s - 1; the first
@@ -22,18 +25,20 @@ def label_nll(llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, chunk: 
     """
     positions = (labels != IGNORE_INDEX).nonzero().squeeze(-1)
     if positions.numel() == 0:
-        return llm.logits(hidden[:1], positions.new_zeros(1)).float().sum() * 0.0
+        return llm.logits(hidden[:1], ctx, positions.new_zeros(1)).float().sum() * 0.0
     places = positions - 1
     states, targets = hidden[places], labels[positions]
     size = chunk or max(1, CHUNK_LOGITS // llm.vocab_size)
     if len(targets) <= size:
-        return _nll(llm, states, targets, places)
+        return _nll(llm, ctx, states, targets, places)
     sums = [
-        checkpoint(_nll, llm, *some, use_reentrant=False)
+        checkpoint(_nll, llm, ctx, *some, use_reentrant=False)
         for some in zip(states.split(size), targets.split(size), places.split(size), strict=True)
     ]
     return torch.stack(sums).sum()
 
 
-def _nll(llm: CausalLM, states: torch.Tensor, targets: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(llm.logits(states, places).float(), targets, reduction="sum")
+def _nll(
+    llm: CausalLM, ctx: ForwardContext, states: torch.Tensor, targets: torch.Tensor, places: torch.Tensor
+) -> torch.Tensor:
+    return F.cross_entropy(llm.logits(states, ctx, places).float(), targets, reduction="sum")

@@ -1,4 +1,4 @@
-"""Puts what connectors say into the row of text embeddings, after comparing the counts."""
+"""Puts projected tokens into the row of text embeddings, after comparing the counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def merge_embeddings(
     Raises:
         SampleError: an item has another number of places than the connector gives tokens; it names the sample.
     """
-    places = batch.places.get(key)
+    places = batch.media_positions.get(key)
     if places is None:
         places = batch.media_ids.new_empty(0)
     _compare_counts(places, counts, batch, key)
@@ -40,6 +40,6 @@ def _compare_counts(places: torch.Tensor, counts: Sequence[int], batch: Batch, k
     name = batch.names[int(batch.sequence_ids[shown[0]])] if len(shown) else f"one of {', '.join(batch.names)}"
     raise SampleError(
         f"{name}: item {item} of {key!r} in this batch has {found[item]} places in the text but its connector gives "
-        f"{counts[item]} tokens for it, item {item + 1} of {len(counts)}; expand <{key}> by the assembly's own "
-        "media_tokens"
+        f"{counts[item]} tokens for it, item {item + 1} of {len(counts)}; expand <{key}> by the model's own "
+        "inputs[key].n_tokens"
     )

@@ -1,31 +1,46 @@
 """The multimodal model of a recipe: encode, project, merge, run the LLM, take the loss at label positions.
 
-``build`` makes it, ``stages`` train it through ``forward``, ``generate`` decodes from ``embed``.
+``build`` makes it, ``training`` calls ``forward``, ``generation`` calls ``prefill`` and ``decode``.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 
-from mmllm.connectors.base import Connector, Handle
+from mmllm.connectors.base import Connector, DeepFusion, EncoderAdapter, LLMAdapter, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import SampleError
+from mmllm.hooks import EncoderContext, ForwardContext, Handle
+from mmllm.hooks.context import context_of, left_padded, next_token, select_rows
 from mmllm.llms.causal_lm import CausalLM
-from mmllm.model import context
-from mmllm.model.inputs import Reader
+from mmllm.model.inputs import Input, Item
 from mmllm.model.loss import label_nll
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
-from mmllm.types import IGNORE_INDEX, Batch, Features, Pass
+from mmllm.types import IGNORE_INDEX, Batch, Features
 
 if TYPE_CHECKING:
     from mmllm.recipe.models import Recipe
+
+
+@dataclass(frozen=True)
+class DecodingState:
+    """B conversations being continued at once, each in a row of its own, padded on the left."""
+
+    ctx: ForwardContext
+    """Context of the last pass."""
+    attention_mask: torch.Tensor
+    """bool[B, S_total], True at real tokens of all that was fed so far."""
+    cache: Any
+    """Keys and values of what was fed; grows in place, so a state is decoded from once."""
+    logits: torch.Tensor
+    """float[B, V], of what each row says next."""
 
 
 class MultimodalLM(nn.Module):
@@ -39,34 +54,51 @@ class MultimodalLM(nn.Module):
         llm: CausalLM,
         encoders: Mapping[str, Encoder],
         connectors: Mapping[str, Connector],
-        sources: Mapping[str, str],
+        inputs: Mapping[str, str | Sequence[str]],
         recipe: Recipe | None = None,
+        *,
+        adapts: Mapping[str, Sequence[str]] | None = None,
+        timestamps: Mapping[str, str] | None = None,
     ) -> None:
-        """Put parts together and attach the connectors to the LLM.
+        """Put parts together and attach the connectors to the LLM and the encoders.
 
-        ``sources`` says which connector (value) takes each encoder's (key) features. ``recipe`` is kept for those who
-        need to know what this was made from.
+        Args:
+            llm: the frozen LLM.
+            encoders: key -> frozen encoder.
+            connectors: key -> connector.
+            inputs: key of each connector that takes features -> key of its encoder, or keys of several.
+            recipe: kept for those who need to know what this was made from.
+            adapts: connector key -> keys of the encoders in whose blocks it works.
+            timestamps: connector key -> text before the tokens of each step in time, see :class:`Input`.
         """
         super().__init__()
         self.recipe = recipe
-        self.sources = dict(sources)
         self.llm = llm
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
-        self.handles: dict[str, Handle | None] = {}
-        """Connector key -> takes it out of the LLM."""
-        self.inner_handles: dict[str, Handle | None] = {}
-        """Connector key -> takes it out of the encoders."""
-        for key, name in self.sources.items():
-            connectors[name].source = key
+        self.inputs: dict[str, Input] = {}
+        """Placeholder, which is its connector's key -> how its items become tokens."""
+        for key, names in inputs.items():
+            chosen = [names] if isinstance(names, str) else list(names)
+            connector = connectors[key]
+            assert isinstance(connector, Projector | DeepFusion)
+            self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (timestamps or {}).get(key))
+        self.handles: dict[str, Handle] = {}
+        """Connector key -> takes it out of the LLM and the encoders."""
         with torch.random.fork_rng(devices=[]):
             for key, connector in connectors.items():
-                seed_for(recipe.seed if recipe is not None else 0, key)  # those inside the LLM make their weights now
-                self.handles[key] = connector.attach(llm)
-                for name in connector.inside:
-                    encoders[name].guests.append(connector)
-                if connector.inside:
-                    self.inner_handles[key] = connector.adapt({name: encoders[name] for name in connector.inside})
+                seed_for(recipe.seed if recipe is not None else 0, key)  # those inside make their weights now
+                self.handles[key] = Handle.of(self._attached(connector.bind(key, connector.when), adapts or {}))
+
+    def _attached(self, connector: Connector, adapts: Mapping[str, Sequence[str]]) -> list[Handle]:
+        """Hook a connector in where its base class says."""
+        handles = [connector.attach(self.llm)] if isinstance(connector, LLMAdapter) else []
+        if isinstance(connector, EncoderAdapter):
+            for name in adapts.get(connector.key, ()):
+                encoder = self._encoder(name)
+                encoder.adapters.append(connector)
+                handles.append(connector.attach(encoder, name))
+        return handles
 
     def train(self, mode: bool = True) -> Self:
         """Connectors follow ``mode``; encoders and the LLM stay in eval mode."""
@@ -80,107 +112,136 @@ class MultimodalLM(nn.Module):
         return self.llm.device
 
     @property
-    def reads_questions(self) -> bool:
+    def reads_user_turn(self) -> bool:
         """Whether a connector needs to know where the user's messages are."""
-        return any(connector.reads_questions for connector in self.connectors.values())
+        return any(connector.reads_user_turn for connector in self.connectors.values())
 
-    def readers(self) -> dict[str, Reader]:
-        """Encoder key -> what a loader worker needs of it."""
-        return {key: Reader(self._encoder(key), self._connector(key)) for key in self.sources}
-
-    def media_tokens(self, key: str, inputs: Mapping[str, torch.Tensor]) -> int:
-        """Places one item takes; ``inputs`` of one item as ``encoder.read`` gave them."""
-        return self._connector(key).tokens(self._encoder(key).grid(dict(inputs)))
-
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of the negative log likelihood over label positions, and the connectors' extra loss: float32 scalars.
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Sum of the negative log likelihood over label positions and the connectors' extra loss: float32 scalars;
+        and their metrics.
 
         A batch without media, labels or even tokens gives a 0 to which every trainable parameter is attached, so that
         no rank waits for another.
         """
         batch = _never_empty(batch)
-        self.route(self.flow(batch))
-        hidden = self.llm.hidden(self.embed(batch), batch.position_ids, batch.cu_seqlens)
-        nll = label_nll(self.llm, hidden, batch.labels)
-        return nll, self._extra_loss(nll)
+        ctx, hidden = self.hidden(batch)
+        nll = label_nll(self.llm, hidden, batch.labels, ctx)
+        return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
 
-    def flow(self, batch: Batch) -> Pass:
-        """Facts of the pass over a packed batch."""
-        return context.packed(batch, self.sources)
+    def hidden(self, batch: Batch) -> tuple[ForwardContext, torch.Tensor]:
+        """Context of the pass over a packed batch, and the LLM's final hidden states, float[S, D_hidden]."""
+        ctx, embeds = self.embed(batch)
+        return ctx, self.llm(embeds, ctx)
 
-    def route(self, flow: Pass, memories: Mapping[str, Any] | None = None) -> None:
-        """Tell the connectors about the next pass of the LLM, before ``embed``; see ``Connector.route``.
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """float[S, V] at every position of a packed batch; for looking at, training asks at label positions only."""
+        ctx, hidden = self.hidden(batch)
+        return self.llm.logits(hidden, ctx, torch.arange(len(hidden), device=hidden.device))
 
-        ``memories``: what ``memories()`` gave after ``embed``, in later passes over the same conversations.
-        """
-        for key, connector in self.connectors.items():
-            assert isinstance(connector, Connector)
-            connector.route(flow, None if memories is None else memories[key])
-
-    def memories(self) -> dict[str, Any]:
-        """Connector key -> what it keeps of the media of the last ``embed``."""
-        return {key: connector.memory for key, connector in self.connectors.items()}
-
-    def embed(self, batch: Batch) -> torch.Tensor:
-        """Text embeddings with the media spliced in: float[S, D]; ``route`` comes before it.
+    def embed(self, batch: Batch) -> tuple[ForwardContext, torch.Tensor]:
+        """Context of the pass over a packed batch, and its embeddings with the media merged in, float[S, D].
 
         Raises:
             SampleError: an item's places and its connector's tokens differ in number, or media of an unknown key.
         """
-        unknown = sorted({*batch.media, *batch.places} - self.sources.keys())
+        unknown = sorted({*batch.media, *batch.media_positions} - self.inputs.keys())
         if unknown:
-            known = ", ".join(self.sources) or "none"
-            raise SampleError(f"{', '.join(batch.names)}: media of {unknown[0]!r}, but the encoders are {known}")
-        text = embeds = self.llm.embed(batch.input_ids)
-        for key in self.sources:  # the same order on every rank: ZeRO-3 gathers weights as parts are called
+            known = ", ".join(self.inputs) or "none"
+            raise SampleError(f"{', '.join(batch.names)}: media of {unknown[0]!r}, but the placeholders are {known}")
+        ctx = context_of(batch, self.inputs)
+        text = embeds = self.llm.embed(batch.input_ids, ctx)
+        ctx = replace(ctx, text_embeds=text)
+        for key in self.inputs:  # the same order on every rank: ZeRO-3 gathers weights as parts are called
             if key in batch.media:
-                embeds = merge_embeddings(embeds, *self.connect(key, batch.media[key], text), batch, key)
-            elif key in batch.places:
+                tokens, counts = self.project(key, batch.media[key], ctx)
+                embeds = merge_embeddings(embeds, tokens, counts, batch, key)
+            elif key in batch.media_positions:
                 raise SampleError(f"{', '.join(batch.names)}: <{key}> has places in the text but no media")
             elif self.training and self._takes_part(key):
-                embeds = embeds + self._nothing(key, text).to(embeds.dtype)
-        return embeds
+                embeds = embeds + self._nothing(key, ctx).to(embeds.dtype)
+        return ctx, embeds
 
-    def connect(
-        self, key: str, inputs: Mapping[str, torch.Tensor], text: torch.Tensor
-    ) -> tuple[torch.Tensor, list[int]]:
-        """What the N items of ``inputs`` (collated) say in the LLM's width: float[M, D], and how many of the M each.
+    def encode(self, key: str, inputs: Item, ctx: ForwardContext) -> list[Features]:
+        """Features of the N items of ``inputs`` (collated) from each encoder of the placeholder ``key``."""
+        found = []
+        for name, encoder in self.inputs[key].encoders.items():
+            context = EncoderContext()
+            if encoder.adapters:
+                owners = ctx.item_sequence[key].tolist()
+                context = EncoderContext(dataset_names=tuple(ctx.dataset_names[owner] for owner in owners))
+            with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
+                found.append(encoder(**_cast(inputs[name], encoder)))
+        return found
 
-        ``text`` float[S, D] are the embeddings of the row, for connectors that read it.
-        """
-        encoder, connector = self._encoder(key), self._connector(key)
-        with torch.set_grad_enabled(encoder.learns()):
-            features = encoder(**_cast(inputs, encoder))
-        return project(connector, _cast_features(features, connector), text if connector.reads_text else None)
+    def project(self, key: str, inputs: Item, ctx: ForwardContext) -> tuple[torch.Tensor, list[int]]:
+        """Tokens of the N items of ``inputs`` (collated) in the LLM's width, float[M, D], and how many of each."""
+        return project(self.inputs[key].connector, self.encode(key, inputs, ctx), ctx)
 
-    def _nothing(self, key: str, text: torch.Tensor) -> torch.Tensor:
-        """A zero that encoder and connector of ``key`` took part in."""
-        encoder = self._encoder(key)
+    def _nothing(self, key: str, ctx: ForwardContext) -> torch.Tensor:
+        """A zero that the encoders and the connector of ``key`` took part in."""
         # not self.device: with ZeRO-3 looking at a weight gathers it, which the other ranks would not do here
-        inputs = {name: value.to(text.device) for name, value in encoder.collate([encoder.dummy()]).items()}
-        return self.connect(key, inputs, text)[0].sum() * 0.0
+        device = ctx.input_ids.device
+        blank = {
+            name: {word: value.to(device) for word, value in one.items()}
+            for name, one in self.inputs[key].blank().items()
+        }
+        return self.project(key, blank, ctx)[0].sum() * 0.0
 
     def _takes_part(self, key: str) -> bool:
-        """Whether a batch without this media must still run its encoder and connector."""
-        encoder = self._encoder(key)
-        modules = [self._connector(key), encoder, *encoder.guests]
+        """Whether a batch without this media must still run its encoders and connector."""
+        entry = self.inputs[key]
+        modules: list[nn.Module] = [entry.connector, *entry.encoders.values()]
+        modules += [adapter for encoder in entry.encoders.values() for adapter in encoder.adapters]
         tensors = [tensor for module in modules for tensor in module.parameters()]
         # ZeRO-3 marks what it partitions with `ds_id`: then even frozen weights are gathered by all ranks together
         return any(tensor.requires_grad or hasattr(tensor, "ds_id") for tensor in tensors)
 
-    def _extra_loss(self, like: torch.Tensor) -> torch.Tensor:
-        losses = [connector.extra_loss() for connector in self.connectors.values()]  # type: ignore[operator]
+    def _extra_loss(self, ctx: ForwardContext, like: torch.Tensor) -> torch.Tensor:
+        losses = [connector.extra_loss(ctx) for connector in self._connectors().values()]
         given = [loss.float() for loss in losses if loss is not None]
         return torch.stack(given).sum() if given else torch.zeros_like(like)
+
+    def metrics(self, ctx: ForwardContext) -> dict[str, Any]:
+        """Connector key -> its metrics of the pass ``ctx``, see ``Connector.metrics``."""
+        found = {key: one.metrics(ctx) for key, one in self._connectors().items() if one.has_metrics}
+        return {key: values for key, values in found.items() if values}
+
+    # ---- decoding
+
+    @torch.inference_mode()
+    def prefill(self, batch: Batch) -> DecodingState:
+        """Read the conversations of a packed batch, each into a row of its own."""
+        packed, embeds = self.embed(batch)
+        lengths = batch.cu_seqlens.diff().tolist()
+        ctx = left_padded(packed, lengths)
+        # on the left, unlike in training: every row then ends at the same position, where its next token goes
+        rows = embeds.new_zeros(*ctx.attention_mask.shape, embeds.shape[-1])
+        rows[ctx.attention_mask] = embeds
+        cache = self.llm.new_cache()
+        logits = self.llm.decode(rows, ctx, ctx.attention_mask, cache)
+        return DecodingState(ctx, ctx.attention_mask, cache, logits)
+
+    @torch.inference_mode()
+    def decode(self, state: DecodingState, ids: torch.Tensor) -> DecodingState:
+        """Feed one token ``ids`` int64[B] to each row; the new state's ``logits`` are those of the token after it."""
+        ctx = next_token(state.ctx, ids)
+        mask = torch.cat([state.attention_mask, state.attention_mask.new_ones(len(ids), 1)], dim=-1)
+        logits = self.llm.decode(self.llm.embed(ctx.input_ids, ctx), ctx, mask, state.cache)
+        return DecodingState(ctx, mask, state.cache, logits)
+
+    @torch.inference_mode()
+    def select(self, state: DecodingState, rows: torch.Tensor) -> DecodingState:
+        """Go on with these rows only, int64[n]; the others are finished."""
+        state.cache.batch_select_indices(rows)
+        ctx = select_rows(state.ctx, rows)
+        return DecodingState(ctx, state.attention_mask[rows], state.cache, state.logits[rows])
+
+    def _connectors(self) -> dict[str, Connector]:
+        return dict(self.connectors.items())  # type: ignore[arg-type]
 
     def _encoder(self, key: str) -> Encoder:
         module = self.encoders[key]
         assert isinstance(module, Encoder)
-        return module
-
-    def _connector(self, key: str) -> Connector:
-        module = self.connectors[self.sources[key]]
-        assert isinstance(module, Connector)
         return module
 
 
@@ -195,10 +256,11 @@ def _never_empty(batch: Batch) -> Batch:
         return batch
     one = batch.input_ids.new_zeros(1)
     bounds = torch.tensor([0, 1], dtype=torch.int32, device=one.device)
-    row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE_INDEX, "position_ids": one, "sequence_ids": one}
-    row |= {name: {} for name in ("media", "places", "starts", "owners")}
-    row["questions"] = None if batch.questions is None else one - 1
-    return replace(batch, **row, media_ids=one - 1, cu_seqlens=bounds, names=["(no sample)"], sources=[""])
+    row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE_INDEX, "sequence_ids": one}
+    row |= {"position_ids": one.expand(len(batch.position_ids), 1), "media_ids": one - 1, "cu_seqlens": bounds}
+    row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
+    row["user_turn"] = None if batch.user_turn is None else one - 1
+    return replace(batch, **row, names=["(no sample)"], dataset_names=[""])
 
 
 def _cast(inputs: Mapping[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:
@@ -207,11 +269,3 @@ def _cast(inputs: Mapping[str, torch.Tensor], encoder: nn.Module) -> dict[str, t
     if weight is None:
         return dict(inputs)
     return {name: value.to(weight.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-
-
-def _cast_features(features: Features, connector: nn.Module) -> Features:
-    """Features in the connector's dtype."""
-    weight = next(connector.parameters(), None)
-    if weight is None:
-        return features
-    return replace(features, layers={index: layer.to(weight.dtype) for index, layer in features.layers.items()})

@@ -1,32 +1,42 @@
-"""Asks a connector for the tokens of N items that may differ in size; between an encoder's features and the splice."""
+"""Projects N items that may differ in size into the LLM's width; between encoders' features and the merge."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import distributed, nn
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.errors import SampleError
-from mmllm.types import Features
+from mmllm.hooks import ForwardContext
+from mmllm.types import Features, Grid
 
 
-def project(connector: Connector, features: Features, text: torch.Tensor | None) -> tuple[torch.Tensor, list[int]]:
+def project(
+    connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext
+) -> tuple[torch.Tensor, list[int]]:
     """float[M, D] of all items, item after item, and how many of the M tokens are of each.
 
-    A connector that is not ``ragged`` is asked once for each grid that occurs, so it sees no padding.
+    ``features``: of the same N items, from each of the connector's encoders. A connector that does not
+    ``accepts_padding`` is called once for each grid that occurs, so it sees no padding. What it remembers of the items
+    goes into ``ctx.media``.
     """
-    if connector.ragged:
-        return _ragged(connector, features, text)
+    features = [_cast(one, connector) for one in features]
+    if connector.accepts_padding:
+        return _padded(connector, features, ctx)
     groups = _groups(features)
     more = _calls(len(groups), connector) - len(groups)  # before the first call: a rank that calls waits for the others
-    answers = [connector(group, text) for _, group in groups]
-    for _ in range(more):
-        answers[-1] = answers[-1] + connector(groups[-1][1], text) * 0.0
-    if connector.memory is not None and len(groups) > 1:
+    if isinstance(connector, DeepFusion) and len(groups) > 1:
         raise SampleError(
             f"connector {type(connector).__name__} reads its items inside the LLM and needs all of one size, but this "
-            f"batch holds {', '.join(str(group.grid) for _, group in groups)}; give the encoder a fixed length"
+            f"batch holds {', '.join(str(group[0].grid) for _, group in groups)}; give the encoder a fixed length"
         )
+    answers = [_call(connector, group, ctx) for _, group in groups]
+    for _ in range(more):
+        answers[-1] = answers[-1] + _call(connector, groups[-1][1], ctx) * 0.0
     if len(groups) == 1:
         return answers[0].flatten(0, 1), [answers[0].shape[1]] * len(answers[0])
     rows: dict[int, torch.Tensor] = {}
@@ -36,27 +46,51 @@ def project(connector: Connector, features: Features, text: torch.Tensor | None)
     return torch.cat(ordered), [len(row) for row in ordered]
 
 
-def _ragged(connector: Connector, features: Features, text: torch.Tensor | None) -> tuple[torch.Tensor, list[int]]:
-    tokens = connector(features, text)
-    if features.grids is None:
+def _call(connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext) -> torch.Tensor:
+    """Tokens float[N, T, D]; what a connector remembers is kept."""
+    words: dict[str, Any] = {"ctx": ctx} if connector.reads_text else {}
+    answer = connector(*features, **words)
+    if not isinstance(connector, DeepFusion):
+        return answer
+    tokens, remembered = answer
+    if remembered is not None:
+        ctx.media[connector.key] = remembered
+    return tokens
+
+
+def _padded(
+    connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext
+) -> tuple[torch.Tensor, list[int]]:
+    tokens = _call(connector, features, ctx)
+    if all(one.grids is None for one in features):
         return tokens.flatten(0, 1), [tokens.shape[1]] * len(tokens)
-    counts = [connector.tokens(grid) for grid in features.grids]
+    counts = [connector.n_tokens(*grids) for grids in _item_grids(features)]
     return torch.cat([row[:count] for row, count in zip(tokens, counts, strict=True)]), counts
 
 
-def _groups(features: Features) -> list[tuple[list[int], Features]]:
-    """(numbers of the items, their features without padding) for each grid that occurs."""
-    if features.grids is None:
-        return [(list(range(len(features.mask))), features)]
+def _item_grids(features: Sequence[Features]) -> list[tuple[Grid, ...]]:
+    """Of each of the N items its grid in each encoder."""
+    return list(zip(*(one.item_grids() for one in features), strict=True))
+
+
+def _groups(features: Sequence[Features]) -> list[tuple[list[int], list[Features]]]:
+    """(numbers of the items, their features without padding) for each combination of grids that occurs."""
+    if all(one.grids is None for one in features):
+        return [(list(range(len(features[0].mask))), list(features))]
+    every = _item_grids(features)
     found = []
-    for grid in dict.fromkeys(features.grids):
-        items = [number for number, one in enumerate(features.grids) if one == grid]
-        found.append((items, features.only(torch.tensor(items, device=features.mask.device), grid)))
+    for grids in dict.fromkeys(every):
+        items = [number for number, one in enumerate(every) if one == grids]
+        chosen = torch.tensor(items, device=features[0].mask.device)
+        found.append((items, [one.only(chosen, grid) for one, grid in zip(features, grids, strict=True)]))
     return found
 
 
 def _calls(n: int, module: nn.Module) -> int:
-    """How often every rank calls the module: ZeRO-3 gathers its weights in each call, which all ranks do together."""
+    """How often every rank calls the module: ZeRO-3 gathers its weights in each call, which all ranks do together.
+
+    Without this, a rank whose items have two sizes waits forever for another whose items have one.
+    """
     weight = next(module.parameters(), None)
     # ZeRO-3 marks what it partitions with `ds_id`
     if weight is None or not hasattr(weight, "ds_id") or not distributed.is_initialized():
@@ -64,3 +98,11 @@ def _calls(n: int, module: nn.Module) -> int:
     most = torch.tensor(n, device=weight.device)
     distributed.all_reduce(most, distributed.ReduceOp.MAX)
     return int(most)
+
+
+def _cast(features: Features, connector: nn.Module) -> Features:
+    """Features in the connector's dtype."""
+    weight = next(connector.parameters(), None)
+    if weight is None:
+        return features
+    return replace(features, layers={index: layer.to(weight.dtype) for index, layer in features.layers.items()})

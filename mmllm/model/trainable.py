@@ -63,7 +63,7 @@ def set_trainable(assembly: MultimodalLM, train: Mapping[str, float]) -> list[Pa
         for parameter in module.parameters():
             if not parameter.requires_grad:
                 parameter.grad = None
-    skip_noops(assembly)
+    skip_if_zero(assembly)
     return rows
 
 
@@ -92,11 +92,11 @@ def learning(assembly: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
     return found
 
 
-def skip_noops(assembly: MultimodalLM) -> None:
+def skip_if_zero(assembly: MultimodalLM) -> None:
     """Let updates inside the LLM that are frozen and still zero cost nothing."""
     for connector in assembly.connectors.values():
         assert isinstance(connector, Connector)
-        connector.rest()
+        connector.skip_if_zero()
 
 
 def learned_parts(assembly: MultimodalLM) -> list[str]:
@@ -136,7 +136,7 @@ def load_trainable(assembly: MultimodalLM, tensors: Mapping[str, torch.Tensor]) 
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-    skip_noops(assembly)
+    skip_if_zero(assembly)
 
 
 def frozen_digests(assembly: MultimodalLM) -> dict[str, str]:

@@ -72,18 +72,22 @@ def _arguments(path: Path, group: str, type: str, args: dict[str, Any], problems
 
 
 def _wiring(recipe: Recipe, problems: Problems) -> None:
-    """Each encoder's features enter the LLM through exactly one connector; ``from`` and ``when`` name encoders."""
+    """``from`` and ``adapts`` name encoders, ``when`` placeholders; every encoder's features go somewhere."""
+    placeholders = [key for key, part in recipe.connectors.items() if part.encoders]
     readers: dict[str, list[str]] = {key: [] for key in recipe.encoders}
     for key, part in recipe.connectors.items():
         path: Path = ("connectors", key)
-        if part.source in readers:
-            readers[part.source].append(key)
-        elif part.source is not None:
-            problems.add((*path, "from"), f'found "{part.source}"; {unknown("encoder", part.source, recipe.encoders)}')
-        for word, names in (("when", part.when), ("inside", part.inside)):
+        for name in dict.fromkeys(part.encoders):
+            readers.get(name, []).append(key)
+        for word, names, kind, known in (
+            ("from", part.encoders, "encoder", list(recipe.encoders)),
+            ("when", part.when, "placeholder", placeholders),
+            ("adapts", part.adapts, "encoder", list(recipe.encoders)),
+        ):
             for name in names or ():
-                if name not in recipe.encoders:
-                    problems.add((*path, word), f'found "{name}"; {unknown("encoder", name, recipe.encoders)}')
+                if name not in known:
+                    problems.add((*path, word), f'found "{name}"; {unknown(kind, name, known)}')
+        _several(path, part, recipe, problems)
         _direction(path, part, recipe.encoders, problems)
         _times(path, part, problems)
     for encoder, found in readers.items():
@@ -91,12 +95,33 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
             problems.add(
                 ("connectors", found[1], "from"),
                 f'found "{encoder}", which already enters through connectors.{found[0]}; '
-                f"one connector fills the places of <{encoder}>",
+                f"one connector fills the places of <{found[0]}>",
             )
         elif not found:
             problems.add(
                 ("encoders", encoder), f"no connector has `from: {encoder}`, so its features go nowhere; add one"
             )
+
+
+def _several(path: Path, part: ComponentSpec, recipe: Recipe, problems: Problems) -> None:
+    """A list of encoders names each once, and the connector takes as many."""
+    twice = sorted({name for name in part.encoders if part.encoders.count(name) > 1})
+    if twice:
+        problems.add((*path, "from"), f'found "{twice[0]}" twice; name each encoder once')
+    if part.source == ():
+        problems.add((*path, "from"), "found an empty list; name at least one encoder")
+    if len(part.encoders) < 2:
+        return
+    try:
+        several = part_arguments.takes_several(part.type)
+    except registry.UnknownName:
+        return  # already noted with the arguments
+    if not several:
+        problems.add(
+            (*path, "from"),
+            f"found {len(part.encoders)} encoders, but {part.type} takes the features of one; name one, or put a "
+            "connector that takes several (concat) there",
+        )
 
 
 def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problems: Problems) -> None:
@@ -108,13 +133,13 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
     except registry.UnknownName:
         return  # already noted with the arguments
     where = "encoders" if adapts and not inside else "the LLM"
-    if adapts and not takes_features and not part.inside:
+    if adapts and not takes_features and not part.adapts:
         known = ", ".join(encoders) or "none"
         problems.add(
-            path, f'"inside" is missing; {part.type} works inside encoders, name them; known encoders: {known}'
+            path, f'"adapts" is missing; {part.type} works inside encoders, name them; known encoders: {known}'
         )
-    if part.inside is not None and not adapts:
-        problems.add((*path, "inside"), f"{part.type} does not work inside encoders; remove it")
+    if part.adapts is not None and not adapts:
+        problems.add((*path, "adapts"), f"{part.type} does not work inside encoders; remove it")
     if part.when is not None and adapts and not inside and not takes_features:
         problems.add((*path, "when"), "a connector inside encoders works on all they read; leave it out")
     if takes_features and part.when is not None and not inside:

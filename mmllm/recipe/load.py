@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,15 @@ def digest(recipe: Recipe) -> str:
     Words that came later count only where they are used: runs made before keep their digest.
     """
     unused: dict[str, Any] = {
-        section: {key: {word for word in ("inside", "times") if getattr(part, word) is None} for key, part in parts}
+        section: {key: {word for word in ("adapts", "times") if getattr(part, word) is None} for key, part in parts}
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
     plain = Serve()
     unused["serve"] = {
         word for word in ("max_files", "max_seconds") if getattr(recipe.serve, word) == getattr(plain, word)
     }
-    return hashlib.sha256(recipe.model_dump_json(exclude=unused).encode()).hexdigest()
+    # by alias: a word that was renamed counts under its first name, for the same reason
+    return hashlib.sha256(recipe.model_dump_json(exclude=unused, by_alias=True).encode()).hexdigest()
 
 
 class _Dumper(yaml.SafeDumper):
@@ -105,7 +107,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _flat(part: dict[str, Any]) -> dict[str, Any]:
     """A part as the YAML writes it."""
-    own = ("when", "inside", "times")
+    own = ("when", "adapts", "times")
     words = {"type": part["type"], "from": part["source"], **{word: part[word] for word in own}}
     return {word: value for word, value in words.items() if value is not None} | part["args"]
 
@@ -123,9 +125,12 @@ def _part(section: str, part: Any) -> Any:
     """One flat part; what is not a mapping is left for the models to refuse."""
     if not isinstance(part, dict):
         return part
-    words = {"type": "type"} | (
-        {"from": "source", "when": "when", "inside": "inside", "times": "times"} if section == "connectors" else {}
-    )
+    words = {"type": "type"}
+    if section == "connectors":
+        words |= {"from": "source", "when": "when", "adapts": "adapts", "times": "times"}
+        if "inside" in part and "adapts" not in part:
+            warnings.warn("recipe: `inside:` is called `adapts:` now; it is still read", FutureWarning, stacklevel=2)
+            words["inside"] = "adapts"
     own = {words[word]: value for word, value in part.items() if word in words}
     return own | {"args": {word: value for word, value in part.items() if word not in words}}
 

@@ -19,7 +19,7 @@ from mmllm.recipe.yaml_lines import Path
 
 GROUPS = ("encoders", "connectors", "data")
 """Sections whose entries are parts."""
-REGISTRY = {"encoders": "encoders", "connectors": "connectors", "data": "sources"}
+REGISTRY = {"encoders": "encoders", "connectors": "connectors", "data": "datasets"}
 """Section -> group of the registry."""
 EXPECTED = {
     "int_type": "a whole number",

@@ -36,16 +36,27 @@ class ComponentSpec(Section):
     """An encoder, connector or data source: a type and the arguments of its class, written flat in the YAML."""
 
     type: str = Field(min_length=1, description='name from `mmllm ls`, or "module:Class"')
-    source: str | None = Field(None, description="connectors only, `from` in YAML: the encoder whose features enter")
-    when: tuple[str, ...] | None = Field(
-        None, description="connectors only: works where one of these encoders' media is"
+    source: str | tuple[str, ...] | None = Field(
+        None, description="connectors only, `from` in YAML: the encoder whose features enter, or a list of several"
     )
-    inside: tuple[str, ...] | None = Field(None, description="connectors only: the encoders in whose blocks it works")
+    when: tuple[str, ...] | None = Field(
+        None, description="connectors only: works where media of one of these placeholders is"
+    )
+    adapts: tuple[str, ...] | None = Field(
+        None, serialization_alias="inside", description="connectors only: the encoders in whose blocks it works"
+    )
     times: str | None = Field(
         None,
         description="connectors only: text before the tokens of each step in time; {s:.1f}: seconds, {n}: its number",
     )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Keys of the encoders whose features it takes, in order; none for a connector without `from`."""
+        if self.source is None:
+            return ()
+        return (self.source,) if isinstance(self.source, str) else self.source
 
 
 class Stage(Section):

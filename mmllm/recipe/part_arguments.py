@@ -1,4 +1,4 @@
-"""Flat arguments of a part against its class's signature, by source text alone: unknown, missing, of a wrong type.
+"""Flat arguments of a part against its class's signature, unknown, missing, of a wrong type.
 
 Used by the recipe's checks and by its JSON schema; sits between ``registry`` (which reads signatures) and ``recipe``.
 """
@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Optional, Union
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,6 +30,8 @@ NAMES: dict[str, Any] = {
     "dict": dict,
     "Any": Any,
     "Literal": Literal,
+    "Optional": Optional,
+    "Union": Union,
     "Sequence": Sequence,
     "Mapping": Mapping,
     "Path": Path,
@@ -49,22 +51,47 @@ def inner_encoders(group: str, type: str) -> list[str]:
     return [name for name, parameter in accepted(group, type).items() if parameter.annotation == "EncoderPart"]
 
 
+KINDS = ("Projector", "DeepFusion", "LLMAdapter", "EncoderAdapter")
+"""Base classes of ``mmllm.connectors`` that say what a connector is; a class may derive from two."""
+
+
+def kinds(type: str) -> frozenset[str]:
+    """Which of :data:`KINDS` a connector derives from; a DeepFusion is no further LLMAdapter.
+
+    Raises:
+        UnknownName: it derives from none, so nobody could tell where it works.
+    """
+    found = registry.bases("connectors", type)
+    chosen = frozenset(kind for kind in KINDS if kind in found)
+    if not chosen:
+        raise registry.UnknownName(
+            f'"{type}" is no connector: its class must derive from {", ".join(KINDS[:-1])} or {KINDS[-1]} of '
+            "mmllm.connectors.base."
+        )
+    return chosen - {"LLMAdapter"} if "DeepFusion" in chosen else chosen
+
+
 def takes_features(type: str) -> bool | None:
-    """Whether a connector gets an encoder's features: it needs ``dim``, has none, or (None) works with and without."""
+    """Whether a connector gets encoders' features: always, never, or (None) works with and without."""
+    if not kinds(type) & {"Projector", "DeepFusion"}:
+        return False
     parameters = registry.parameters("connectors", type)
-    if "dim" in parameters:
-        return True if parameters["dim"].required else None
-    return None if any(parameter.variadic for parameter in parameters.values()) else False
+    return True if "dim" not in parameters or parameters["dim"].required else None
+
+
+def takes_several(type: str) -> bool:
+    """Whether a connector takes the features of several encoders at once: it derives from ``SeveralEncoders``."""
+    return "SeveralEncoders" in registry.bases("connectors", type)
 
 
 def works_inside(type: str) -> bool:
-    """Whether a connector works inside the LLM: it has an ``attach`` of its own."""
-    return "attach" in registry.methods("connectors", type)
+    """Whether a connector works inside the LLM."""
+    return bool(kinds(type) & {"LLMAdapter", "DeepFusion"})
 
 
 def adapts_encoders(type: str) -> bool:
-    """Whether a connector works inside encoders: it has an ``adapt`` of its own."""
-    return "adapt" in registry.methods("connectors", type)
+    """Whether a connector works inside encoders."""
+    return "EncoderAdapter" in kinds(type)
 
 
 def problems(group: str, type: str, args: Mapping[str, Any]) -> list[tuple[str | None, str]]:
@@ -123,7 +150,7 @@ def shown(value: Any) -> str:
 
 def _wrong_type(parameter: Parameter, value: Any) -> str | None:
     """The sentence for a value that does not fit the annotation; None when it fits or the annotation says nothing."""
-    adapter = TypeAdapter(_type(parameter.annotation))
+    adapter = TypeAdapter(parameter.hint or _type(parameter.annotation))
     try:
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError:

@@ -33,14 +33,14 @@ def json_schema() -> dict[str, Any]:
         "description": benchmarks["description"],
         "anyOf": [listed, mapped],
     }
-    del schema["$defs"]["Part"]
+    del schema["$defs"]["ComponentSpec"]
     exactly_one = [{"required": ["epochs"]}, {"required": ["steps"]}]
     schema["$defs"]["Stage"]["oneOf"] = exactly_one
     return schema
 
 
 def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) -> None:
-    """Put the alternatives where pydantic's schema refers to ``Part``."""
+    """Put the alternatives where pydantic's schema refers to ``ComponentSpec``."""
     if "patternProperties" in entries:  # how pydantic writes a dict whose keys have a pattern
         entries["patternProperties"] = dict.fromkeys(entries["patternProperties"], alternatives)
         entries["additionalProperties"] = False
@@ -53,9 +53,12 @@ def _words(section: str) -> dict[str, Any]:
     if section != "connectors":
         return {}
     return {
-        "from": {"type": "string", "description": "the encoder whose features enter"},
+        "from": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "description": "the encoder whose features enter, or a list of several",
+        },
         "when": {"type": "array", "items": {"type": "string"}},
-        "inside": {
+        "adapts": {
             "type": "array",
             "items": {"type": "string"},
             "description": "the encoders in whose blocks it works",

@@ -1,27 +1,16 @@
-"""Names of parts -> their classes, and what a part's source says of its arguments; read without importing any part."""
+"""Names of parts -> their classes, and what a part says of its arguments and bases; built-in parts are not imported."""
 
-from mmllm.registry.tables import (
-    EncoderPart,
-    Parameter,
-    UnknownName,
-    groups,
-    load,
-    locate,
-    methods,
-    nearest,
-    parameters,
-    summary,
-    table,
-)
+from mmllm.registry.signatures import Parameter, bases, load, parameters, summary
+from mmllm.registry.tables import EncoderPart, UnknownName, groups, locate, nearest, table
 
 __all__ = [
     "EncoderPart",
     "Parameter",
     "UnknownName",
+    "bases",
     "groups",
     "load",
     "locate",
-    "methods",
     "nearest",
     "parameters",
     "summary",

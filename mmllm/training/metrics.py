@@ -6,26 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-
-def added(one: Any, other: Any) -> Any:
-    """Two ranks' reports as one: numbers add up, lists item by item, mappings key by key."""
-    if isinstance(one, Mapping):
-        keys = dict.fromkeys([*one, *other])
-        return {
-            key: added(one[key], other[key]) if key in one and key in other else _either(one, other, key)
-            for key in keys
-        }
-    if isinstance(one, list):
-        return [added(a, b) for a, b in zip(one, other, strict=True)]
-    return one + other
-
-
-def _either(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> Any:
-    return one[key] if key in one else other[key]
+from mmllm.model.metrics import added
 
 
 def shortened(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Every rank's reports (connector key -> ``report()``) summed; connector key -> what a line of metrics holds.
+    """Every rank's metrics (connector key -> ``Connector.metrics``) summed; connector key -> a line's metrics.
 
     ``least`` and ``most``: smallest and largest share that an expert has of the tokens of its block; ``shares``: source
     -> modality -> share of each expert over all blocks; ``gates``: share of the routers' decisions that were as taught.

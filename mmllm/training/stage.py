@@ -27,6 +27,7 @@ from mmllm.checkpoints.store import (
 from mmllm.errors import CheckpointError, MmllmError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
+from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
@@ -63,8 +64,7 @@ class StageTraining:
             check_frozen(start, self.frozen)
             load_trainable(self.assembly, read_tensors(start.path / LEARNED))
         # known without a look at the data, so that ranks agree on whether to exchange reports
-        types = [connector.type for connector in recipe.connectors.values()]
-        self.reporting = any("report" in registry.methods("connectors", type) for type in types)
+        self.counting = any(connector.has_metrics for connector in self.assembly.connectors.values())
         self.learned = list(trainable_state(self.assembly))
         self.rows = set_trainable(self.assembly, self.settings.train)
         if self.settings.gradient_checkpointing:
@@ -78,12 +78,12 @@ class StageTraining:
             self._continue(start)
 
     def _loader(self) -> Loader:
-        sources = {
-            key: registry.load("sources", self.recipe.data[key].type)(**self.recipe.data[key].args)
+        datasets = {
+            key: registry.load("datasets", self.recipe.data[key].type)(**self.recipe.data[key].args)
             for key in self.settings.data
         }
         mixture = Mixture(
-            sources,
+            datasets,
             self.settings.data,
             distributed.derive_seed(self.recipe.seed, self.number),
             batch=self.settings.batch,
@@ -92,9 +92,9 @@ class StageTraining:
         )
         return Loader(
             mixture,
-            sources,
-            Prompter(self.assembly.llm.tokenizer, list(self.recipe.encoders), self.assembly.reads_questions),
-            self.assembly.readers(),
+            datasets,
+            Prompter(self.assembly.llm.tokenizer, list(self.assembly.inputs), self.assembly.reads_user_turn),
+            self.assembly.inputs,
             self.recipe.llm.context,
             rank=rank(),
             world=distributed.world(),
@@ -170,11 +170,13 @@ class StageTraining:
         scale = distributed.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
         nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
         norm: float | None = None
+        usage: dict[str, Any] = {}
         for batch in batches.micro:
-            summed, added = self.engine(batch.to(self.engine.device))
-            norm = self.engine.backward_and_step(summed * (scale / labels) + added)
+            summed, extra_loss, counted = self.engine(batch.to(self.engine.device))
+            norm = self.engine.backward_and_step(summed * (scale / labels) + extra_loss)
             nll += summed.detach()
-            extra += added.detach()
+            extra += extra_loss.detach()
+            usage = added(usage, counted)
         tokens = sum(batch.n_tokens for batch in batches.micro)
         samples = sum(len(batch.names) for batch in batches.micro)
         mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
@@ -196,14 +198,13 @@ class StageTraining:
             "seconds": seconds,
             "memory": memory(self.device),
         }
-        return row | self._usage(), total[4] > 0
+        return row | self._usage(usage), total[4] > 0
 
-    def _usage(self) -> dict[str, Any]:
-        """What connectors report of this step, over all ranks; nothing where none has something to report."""
-        if not self.reporting:
+    def _usage(self, mine: Mapping[str, Any]) -> dict[str, Any]:
+        """What connectors count in this step, over all ranks; nothing where none has something to count."""
+        if not self.counting:
             return {}
-        reports = {key: connector.report() for key, connector in self.assembly.connectors.items()}  # type: ignore[operator]
-        short = metrics.shortened(all_gather({key: report for key, report in reports.items() if report}))
+        short = metrics.shortened(all_gather(plain(mine)))
         return {"usage": short} if short else {}
 
     def _check_finite(self, loss: float, extra: float, step: int) -> None:

@@ -52,8 +52,18 @@ def text_logits(llm: CausalLM, ids: Tensor, position_ids: Tensor, cu_seqlens: Te
     return llm.logits(llm(llm.embed(ids, ctx), ctx), ctx)
 
 
-def decoded(llm: CausalLM, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-    """float[B, V] after left-padded rows of text, int64[B, S], were fed to ``cache``; ``mask`` bool[B, S_total]."""
+def decoded(
+    llm: CausalLM,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: DynamicCache,
+    embeds: Tensor | None = None,
+) -> Tensor:
+    """float[B, V] after left-padded rows of text, int64[B, S], were fed to ``cache``; ``mask`` bool[B, S_total].
+
+    ``embeds`` float[B, S, D]: instead of those of the text.
+    """
     whole = text_context(ids.flatten(), positions.flatten(), torch.tensor([0, ids.numel()], dtype=torch.int32))
     rows = torch.arange(len(ids))[:, None].expand(ids.shape)
     ctx = replace(
@@ -66,4 +76,4 @@ def decoded(llm: CausalLM, ids: Tensor, mask: Tensor, positions: Tensor, cache: 
         loss_mask=torch.zeros_like(ids, dtype=torch.bool),
         dataset_names=("",) * len(ids),
     )
-    return llm.decode(llm.embed(ids, ctx), ctx, mask, cache)
+    return llm.decode(llm.embed(ids, ctx) if embeds is None else embeds, ctx, mask, cache)

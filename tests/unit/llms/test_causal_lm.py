@@ -12,6 +12,7 @@ from transformers import BloomConfig, BloomForCausalLM, GptOssConfig, GptOssForC
 from mmllm.errors import MmllmError
 from mmllm.llms.attention import Packing, attention
 from mmllm.llms.causal_lm import CausalLM, resolve_dtype
+from tests.support.forward import decoded, text_context, text_hidden, text_logits
 from tests.support.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_model, tiny_tokenizer
 
 LENGTHS = (9, 17, 1, 9, 30)
@@ -45,12 +46,12 @@ def test_packed_row_equals_each_conversation_alone(family: str) -> None:
     """Hidden states and logits of a packed row are those transformers gives each conversation by itself."""
     model, llm, rows = tiny_model(family), tiny_llm(family), conversations()
     ids, positions, bounds = packed(rows)
-    hidden = llm.hidden(llm.embed(ids), positions, bounds)
+    hidden = text_hidden(llm, ids, positions, bounds)
     torch.testing.assert_close(hidden, torch.cat([own_hidden(model, row) for row in rows]), atol=1e-5, rtol=1e-5)
     expected = torch.cat([own(model, row) for row in rows])
-    torch.testing.assert_close(llm.logits(hidden), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(llm.plain_logits(hidden), expected, atol=1e-5, rtol=1e-5)
     chosen = torch.tensor([3, 8, 40])
-    torch.testing.assert_close(llm.logits(hidden[chosen]), expected[chosen], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(llm.plain_logits(hidden[chosen]), expected[chosen], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,7 +67,7 @@ def test_cached_left_padded_decoding_equals_the_full_forward(family: str) -> Non
     positions = mask.cumsum(-1) - 1
     cache, first = llm.new_cache(), longest - steps
     for start, end in [(0, first), *((step, step + 1) for step in range(first, longest))]:
-        logits = llm.decode(llm.embed(ids[:, start:end]), mask[:, :end], positions[:, start:end], cache)
+        logits = decoded(llm, ids[:, start:end], mask[:, :end], positions[:, start:end], cache)
         for row, theirs in enumerate(expected):
             position = int(positions[row, end - 1])
             if position >= 0:
@@ -87,8 +88,9 @@ def test_packed_gradients_equal_those_alone_and_checkpointing_changes_none(famil
     gradients = []
     for recompute in (False, True, False):
         llm.gradient_checkpointing(recompute)
-        embeds = llm.embed(ids).detach().requires_grad_()
-        out = llm.logits(llm.hidden(embeds, positions, bounds))
+        ctx = text_context(ids, positions, bounds)
+        embeds = llm.embed(ids, ctx).detach().requires_grad_()
+        out = llm.logits(llm(embeds, ctx), ctx)
         gradients.append(torch.autograd.grad((out * weights).sum(), embeds)[0])
     scale = gradients[0].abs().max()
     torch.testing.assert_close(gradients[0] / scale, torch.cat(alone) / scale, atol=1e-5, rtol=0)
@@ -105,7 +107,8 @@ def test_gradient_checkpointing_recomputes_the_blocks() -> None:
     for recompute, expected in ((True, 2), (False, 1)):
         llm.gradient_checkpointing(recompute)
         calls.clear()
-        llm.hidden(llm.embed(ids).requires_grad_(), positions, bounds).sum().backward()
+        ctx = text_context(ids, positions, bounds)
+        llm(llm.embed(ids, ctx).requires_grad_(), ctx).sum().backward()
         assert len(calls) == expected
     handle.remove()
 
@@ -115,7 +118,7 @@ def test_dropout_stays_off_in_train_mode() -> None:
     llm, rows = tiny_llm("opt").train(), conversations()
     ids, positions, bounds = packed(rows)
     assert not any(module.training for module in llm.modules())
-    assert torch.equal(llm.hidden(llm.embed(ids), positions, bounds), llm.hidden(llm.embed(ids), positions, bounds))
+    assert torch.equal(text_hidden(llm, ids, positions, bounds), text_hidden(llm, ids, positions, bounds))
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 8, 64])
@@ -147,9 +150,7 @@ def test_load_reads_what_save_pretrained_wrote(family: str, tmp_path) -> None:
     llm, rows = CausalLM.load(str(tiny_llm_folder(tmp_path, family)), dtype="float32"), conversations()
     ids, positions, bounds = packed(rows)
     expected = torch.cat([own(tiny_model(family), row) for row in rows])
-    torch.testing.assert_close(
-        llm.logits(llm.hidden(llm.embed(ids), positions, bounds)), expected, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(text_logits(llm, ids, positions, bounds), expected, atol=1e-5, rtol=1e-5)
     assert llm.context == 256 and llm.n_blocks == 4
     assert llm.tokenizer.decode(llm.tokenizer("a cat").input_ids) == "a cat"
     assert not any(parameter.requires_grad for parameter in llm.parameters())
@@ -162,9 +163,9 @@ def test_bfloat16_loads_and_stays_close(tmp_path) -> None:
     llm = CausalLM.load(folder, dtype="bfloat16")
     assert llm.dtype == torch.bfloat16
     ids, positions, bounds = packed(conversations())
-    logits = llm.logits(llm.hidden(llm.embed(ids), positions, bounds)).float()
+    logits = text_logits(llm, ids, positions, bounds).float()
     exact = CausalLM.load(folder, dtype="float32")
-    expected = exact.logits(exact.hidden(exact.embed(ids), positions, bounds))
+    expected = text_logits(exact, ids, positions, bounds)
     assert F.cosine_similarity(logits.flatten(), expected.flatten(), dim=0) > 0.99
 
 
@@ -189,26 +190,26 @@ def test_hooks_and_replacements_are_undone_bit_for_bit() -> None:
     """``after_block``, ``after_linear`` and ``replace_linear`` change the output, and their handles restore it."""
     llm = tiny_llm("qwen3")
     ids, positions, bounds = packed(conversations())
-    before = llm.hidden(llm.embed(ids), positions, bounds)
+    before = text_hidden(llm, ids, positions, bounds)
     name = next(iter(llm.linears(["up_proj"])))
     handles = [
-        llm.after_block(1, lambda x, out: out + x),
-        llm.after_linear(name, lambda x, out: out * 2),
+        llm.after_block(1, lambda ctx, x, out: out + x),
+        llm.after_linear(name, lambda ctx, x, out: out * 2),
         llm.replace_linear(name, torch.nn.Linear(32, 48)),
     ]
     for handle in handles:
         handle.remove()
         handle.remove()
-    assert torch.equal(llm.hidden(llm.embed(ids), positions, bounds), before)
+    assert torch.equal(text_hidden(llm, ids, positions, bounds), before)
     for change in (
-        lambda: llm.after_block(1, lambda x, out: out + x),
-        lambda: llm.after_linear(name, lambda x, out: out * 2),
+        lambda: llm.after_block(1, lambda ctx, x, out: out + x),
+        lambda: llm.after_linear(name, lambda ctx, x, out: out * 2),
         lambda: llm.replace_linear(name, torch.nn.Linear(32, 48)),
     ):
         handle = change()
-        assert not torch.equal(llm.hidden(llm.embed(ids), positions, bounds), before)
+        assert not torch.equal(text_hidden(llm, ids, positions, bounds), before)
         handle.remove()
-        assert torch.equal(llm.hidden(llm.embed(ids), positions, bounds), before)
+        assert torch.equal(text_hidden(llm, ids, positions, bounds), before)
 
 
 def test_families_that_cannot_be_packed_are_refused() -> None:

@@ -14,7 +14,7 @@ from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch
 from tests.support.assemblies import Row, batch_of, tiny_assembly
-from tests.support.forward import logits
+from tests.support.forward import decoded, logits
 
 MIXED = (Row(1, (4, "image", 3, "page", 5)), Row(2, (9,)), Row(3, ("image", "image", 6)), Row(4, (2, "page", 4)))
 TEXT = (Row(5, (8,)), Row(6, (12,)), Row(7, (8,)))
@@ -97,7 +97,9 @@ def test_4_cached_left_padded_decoding_equals_the_full_forward(family: str) -> N
     positions, cache = mask.cumsum(-1) - 1, llm.new_cache()
     spans = [(0, longest - steps), *((n, n + 1) for n in range(longest - steps, longest))]
     for start, end in spans:
-        out = llm.decode(padded[:, start:end], mask[:, :end], positions[:, start:end], cache)
+        ids = torch.zeros(len(rows), end - start, dtype=torch.int64)
+        new = padded[:, start:end]
+        out = decoded(llm, ids, mask[:, :end], positions[:, start:end], cache, new)
         for row, last in enumerate(bounds[1:]):
             torch.testing.assert_close(out[row], expected[last - longest + end - 1], atol=1e-5, rtol=1e-5)
 
@@ -129,7 +131,7 @@ def test_5_a_neighbour_in_the_pack_changes_nothing(family: str) -> None:
     start, end = batch.cu_seqlens[1:3].tolist()
     ids = batch.input_ids.clone()
     ids[:start], ids[end:] = 11, 12
-    pixels = {key: {"pixels": -inputs["pixels"]} for key, inputs in batch.media.items()}
+    pixels = {key: {key: {"pixels": -inputs[key]["pixels"]}} for key, inputs in batch.media.items()}
     after = logits(assembly, replace(batch, input_ids=ids, media=pixels))
     assert torch.equal(after[start:end], before[start:end])
     assert not torch.allclose(after[:start], before[:start])

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmllm.connectors.base import Connector
 from mmllm.errors import CheckpointError, MmllmError, RecipeError, SampleError
+from mmllm.hooks import ForwardContext
 from mmllm.model import trainable
 from mmllm.model.build import build
 from mmllm.model.loss import label_nll
@@ -52,13 +53,13 @@ def test_loss_is_the_sum_over_label_positions() -> None:
     """Taken by hand from the full logits of each conversation, shifted by one."""
     assembly = tiny_assembly()
     batch = batch_of(assembly, MIXED)
-    logits = assembly.llm.logits(assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens))
+    logits = assembly.logits(batch)
     by_hand = torch.zeros(())
     for start, end in zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True):
         by_hand += F.cross_entropy(
             logits[start : end - 1], batch.labels[start + 1 : end], ignore_index=IGNORE_INDEX, reduction="sum"
         )
-    nll, extra = assembly(batch)
+    nll, extra, _ = assembly(batch)
     torch.testing.assert_close(nll, by_hand)
     assert nll.dtype == torch.float32 and extra == 0
 
@@ -67,14 +68,15 @@ def test_the_head_runs_at_label_positions_only_and_chunks_change_nothing() -> No
     """Rows through the LM head equal the labels; chunked sums and gradients equal those of one piece."""
     assembly = tiny_assembly("gemma2")
     batch = batch_of(assembly, MIXED)
-    hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens).requires_grad_()
+    ctx, states = assembly.hidden(batch)
+    hidden = states.requires_grad_()
     rows: list[int] = []
     head = assembly.llm.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, out: rows.append(out.shape[-2]))
-    whole = label_nll(assembly.llm, hidden, batch.labels)
+    whole = label_nll(assembly.llm, hidden, batch.labels, ctx)
     assert rows == [batch.n_labels] == [12]
     rows.clear()
-    pieces = label_nll(assembly.llm, hidden, batch.labels, chunk=5)
+    pieces = label_nll(assembly.llm, hidden, batch.labels, ctx, chunk=5)
     assert rows == [5, 5, 2]
     handle.remove()
     torch.testing.assert_close(pieces, whole)
@@ -87,15 +89,16 @@ def test_media_land_at_their_places_in_order() -> None:
     """Each place holds its item's token; text positions hold the text's embeddings."""
     assembly = tiny_assembly()
     batch = batch_of(assembly, MIXED)
-    embeds = assembly.embed(batch)
+    ctx, embeds = assembly.embed(batch)
     for key in ("image", "page"):
-        flat, counts = assembly.connect(key, batch.media[key], assembly.llm.embed(batch.input_ids))
+        flat, counts = assembly.project(key, batch.media[key], ctx)
         tokens = flat.unflatten(0, (len(counts), -1))
-        at_places = [embeds[batch.places[key]][batch.media_ids[batch.places[key]] == n] for n in range(len(tokens))]
+        places = batch.media_positions[key]
+        at_places = [embeds[places][batch.media_ids[places] == n] for n in range(len(tokens))]
         assert torch.equal(torch.stack(at_places), tokens)
     text = batch.media_ids < 0
-    assert torch.equal(embeds[text], assembly.llm.embed(batch.input_ids[text]))
-    alone = assembly.embed(batch_of(assembly, MIXED[2:3]))
+    assert torch.equal(embeds[text], assembly.llm.embed(batch.input_ids[text], ctx))
+    alone = assembly.embed(batch_of(assembly, MIXED[2:3]))[1]
     start, end = batch.cu_seqlens[2:4].tolist()
     torch.testing.assert_close(embeds[start:end], alone)
 
@@ -105,13 +108,13 @@ def test_counts_are_compared_first_and_the_sample_is_named(wrong: str) -> None:
     """A mismatch is a SampleError that names the sample; nothing is filled."""
     assembly = tiny_assembly()
     batch = batch_of(assembly, MIXED)
-    places = batch.places["image"]
+    places = batch.media_positions["image"]
     if wrong == "too few places":
-        batch = replace(batch, places={**batch.places, "image": places[:-1]})
+        batch = replace(batch, media_positions={**batch.media_positions, "image": places[:-1]})
         sentence = "row 3: item 2 of 'image' in this batch has 3 places in the text but its connector gives 4 tokens"
     elif wrong == "too many places":
         batch.media_ids[places[-1] + 1] = 2
-        batch = replace(batch, places={**batch.places, "image": torch.cat([places, places[-1:] + 1])})
+        batch = replace(batch, media_positions={**batch.media_positions, "image": torch.cat([places, places[-1:] + 1])})
         sentence = "row 3: item 2 of 'image' in this batch has 5 places"
     elif wrong == "wrong owner":
         batch.media_ids[places[3]] = 1
@@ -121,7 +124,7 @@ def test_counts_are_compared_first_and_the_sample_is_named(wrong: str) -> None:
         sentence = "row 1, row 2, row 3, row 4: <image> has places in the text but no media"
     else:
         batch = replace(batch, media={**batch.media, "sound": {}})
-        sentence = "media of 'sound', but the encoders are image, page"
+        sentence = "media of 'sound', but the placeholders are image, page"
     with pytest.raises(SampleError, match=sentence):
         assembly(batch)
 
@@ -135,8 +138,7 @@ def test_frozen_encoders_build_no_graph_and_connectors_see_features_only() -> No
     for train, expected in (({"connectors.page": 1.0}, False), ({"encoders.page": 1.0}, True)):
         trainable.set_trainable(assembly, train)
         assembly(batch)[0].backward()
-        features, text = seen.pop()
-        assert text is None
+        (features,) = seen.pop()
         assert features.grid == (4, 4) and features.concatenated().requires_grad is expected
     gradients = [parameter.grad for parameter in assembly.encoders["page"].parameters()]
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
@@ -173,7 +175,7 @@ def test_extra_losses_are_added_up() -> None:
             super().__init__(llm_dim=2)
             self.weight = nn.Parameter(torch.ones(2))
 
-        def extra_loss(self) -> torch.Tensor:
+        def extra_loss(self, ctx: ForwardContext) -> torch.Tensor:
             return self.weight.sum() * 0 + 2.5
 
     assembly = tiny_assembly()
@@ -255,7 +257,8 @@ def test_build_makes_what_the_recipe_says(tmp_path: Path) -> None:
     for name, tensor in trainable.trainable_state(one).items():
         assert torch.equal(tensor, trainable.trainable_state(two)[name])
     assert one.connectors["image"].dim == 64
-    assert one.media_tokens("image", one.encoders["image"].dummy()) == one.readers()["image"].tokens(None) == 16  # type: ignore[operator]
+    entry = one.inputs["image"]
+    assert entry.n_tokens({"image": entry.processors["image"].blank()}) == entry.n_tokens(None) == 16
     without = build(recipe_of(tmp_path), "cpu")
     for name, tensor in trainable.trainable_state(without).items():
         assert torch.equal(tensor, trainable.trainable_state(one)[name])

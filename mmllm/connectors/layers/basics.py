@@ -1,0 +1,68 @@
+"""Small pieces that many connectors share: MLPs, widths of layers, grids as maps, updates that may be skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from mmllm.errors import MmllmError
+
+
+def module_key(name: str) -> str:
+    """Key in a ``ModuleDict`` for a layer of the LLM: a module's name may hold no dot."""
+    return name.replace(".", "-")
+
+
+def in_out_features(linear: nn.Module) -> tuple[int, int]:
+    """(in, out) of a linear layer; GPT-2's Conv1D holds its weight transposed."""
+    if isinstance(linear, Conv1D):
+        return int(linear.nx), int(linear.nf)
+    assert isinstance(linear, nn.Linear)
+    return linear.in_features, linear.out_features
+
+
+def is_noop(*tensors: Any) -> bool:
+    """Whether an update that is zero where these are may be skipped: all frozen, and zero, as before its own stage."""
+    # under ZeRO-3 (`ds_id`) a rank sees only its shard
+    return not any(one.requires_grad or hasattr(one, "ds_id") or bool(one.any()) for one in tensors)
+
+
+def mlp(
+    dim: int, llm_dim: int, depth: int, activation: type[nn.Module] = nn.GELU, width: int | None = None
+) -> nn.Sequential:
+    """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM)."""
+    if depth < 1:
+        raise MmllmError(f"depth: {depth} must be at least 1 (number of linear layers).")
+    if width is not None and width < 1:
+        raise MmllmError(f"width: {width} must be at least 1 (channels between the linear layers).")
+    sizes = [dim, *[llm_dim if width is None else width] * (depth - 1), llm_dim]
+    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
+    for one, other in pairwise(sizes[1:]):
+        layers += [activation(), nn.Linear(one, other)]
+    return nn.Sequential(*layers)
+
+
+def feed_forward(width: int) -> nn.Sequential:
+    """LN, four times wider and back with GELU, no biases: as the perceiver resampler has it."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+    )
+
+
+def as_maps(grid: Sequence[int], name: str) -> tuple[int, int, int]:
+    """(maps, rows, cols) of a grid (..., rows, cols): time or tiles in front are maps of their own."""
+    if len(grid) < 2:
+        raise MmllmError(f"connector {name} needs a grid of rows and columns; this encoder gives {tuple(grid)}.")
+    return prod(grid[:-2]), grid[-2], grid[-1]
+
+
+def pair(values: Sequence[int], what: str) -> tuple[int, int]:
+    """(rows, cols) of a recipe's ``[rows, cols]``, both at least 1."""
+    if len(values) != 2 or min(values) < 1:
+        raise MmllmError(f"{what}: {list(values)} must be [rows, cols], both at least 1.")
+    return values[0], values[1]
