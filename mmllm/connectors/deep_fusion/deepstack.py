@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Attached, Connector, as_maps, mlp
-from mmllm.connectors.projectors.dense_connector import listed, normed
+from mmllm.connectors.base import DeepFusion
+from mmllm.connectors.layers.basics import as_maps, mlp
+from mmllm.connectors.layers.encoder_layers import listed, normed
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
+from mmllm.types import Features, Grid
 
 
-class DeepstackConnector(Connector):
+class DeepstackConnector(DeepFusion):
     """Stacks of visual tokens for successive blocks at the places of one (Meng et al. 2024, arXiv 2406.04334).
 
     The input tokens are the encoder's map averaged over blocks of ``factor`` x ``factor`` patches, through an MLP.
@@ -79,18 +82,22 @@ class DeepstackConnector(Connector):
         self.mergers = nn.ModuleList(mlp(width, llm_dim, depth) for _ in range(mergers))
         self.bridge: nn.Module = nn.Identity()
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """rows / factor * cols / factor (per frame or tile); raises where that does not come out whole."""
-        maps, rows, cols = as_maps(grid, "deepstack")
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Grid of the input tokens, (rows / factor, cols / factor), of each frame or tile in front.
+
+        Raises:
+            MmllmError: that does not come out whole, or there are no rows and columns.
+        """
+        _, rows, cols = as_maps(grid, "deepstack")
         if rows % self.factor or cols % self.factor:
             raise MmllmError(
                 f"connector deepstack factor: {self.factor} must divide the encoder's grid of {rows} x {cols} patches."
             )
-        return maps * (rows // self.factor) * (cols // self.factor)
+        return (*grid[:-2], rows // self.factor, cols // self.factor)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, tokens, llm_dim], and keeps as many stacks of that shape for the layers."""
-        self.tokens(features.grid)
+    def forward(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Features float[N, T, dim] -> (tokens float[N, n_tokens, llm_dim], stacks float[N, n_tokens, hidden])."""
+        self.out_grid(features.grid)
         if self.norm:
             features = normed(features)
         if self.stacks == "grid":
@@ -100,24 +107,28 @@ class DeepstackConnector(Connector):
             *others, x = listed(features, self.n_layers, "deepstack")
             pairs = zip(self.mergers, others, strict=True)
             stacks = [merger(self.pooled(layer, features.grid)) for merger, layer in pairs]
-        self.memory = tuple(self.bridge(stack) for stack in stacks)
-        return self.mlp(self.pooled(x, features.grid))
+        stacks = [self.bridge(stack) for stack in stacks]
+        return self.mlp(self.pooled(x, features.grid)), tuple(stacks)
 
     def dilated(self, x: Tensor, grid: Sequence[int]) -> list[Tensor]:
-        """float[N, T, D] -> its factor**2 samples with holes, float[N, tokens, D] each."""
+        """Sample float[N, T, D] with holes: factor**2 of float[N, n_tokens, D]."""
         maps = x.reshape(x.shape[0], *as_maps(grid, "deepstack"), x.shape[-1])
         steps = range(self.factor)
         return [maps[:, :, i :: self.factor, j :: self.factor].flatten(1, 3) for i in steps for j in steps]
 
     def pooled(self, x: Tensor, grid: Sequence[int]) -> Tensor:
-        """float[N, T, D] -> its means over blocks, float[N, tokens, D]."""
+        """Average float[N, T, D] over blocks: float[N, n_tokens, D]."""
         _, rows, cols = as_maps(grid, "deepstack")
         maps = x.reshape(-1, rows, cols, x.shape[-1]).permute(0, 3, 1, 2)
         means = functional.avg_pool2d(maps, self.factor)
         return means.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1])
 
-    def attach(self, llm: Any) -> Attached:
-        """Add each stack before its block."""
+    def attach(self, llm: LLMHookPoints) -> Handle:
+        """Add each stack before its block.
+
+        Raises:
+            MmllmError: the LLM has too few blocks.
+        """
         blocks = [self.start + s * self.interval for s in range(self.n_stacks)]
         if blocks[-1] >= llm.n_blocks:
             raise MmllmError(
@@ -126,22 +137,17 @@ class DeepstackConnector(Connector):
             )
         if llm.hidden_dim != llm.dim and isinstance(self.bridge, nn.Identity):
             self.bridge = nn.Linear(llm.dim, llm.hidden_dim, bias=False)
-        return Attached([llm.before_block(block, partial(self._add, s)) for s, block in enumerate(blocks)])
+        return Handle.of([llm.before_block(block, partial(self._add, s)) for s, block in enumerate(blocks)])
 
-    def _add(self, s: int, x: Tensor) -> Tensor:
-        """What enters the block: float[R, S, D] with stack ``s`` at the items' places."""
-        if self.memory is None:
+    def _add(self, s: int, ctx: ForwardContext, x: Tensor) -> Tensor:
+        """Input of the block, float[R, S, D], with stack ``s`` added at the items' places."""
+        stacks = self.remembered(ctx)
+        if stacks is None:
             return x
-        assert self.flow is not None and self.source is not None
-        places, stack = self.flow.places[self.source], self.memory[s].flatten(0, 1)
+        places, stack = ctx.media_positions[self.key], stacks[s].flatten(0, 1)
         if not len(places):
-            # after the prompt's pass, or beside a dummy item: nothing is added, yet its weights take part
+            # after the prompt's pass, or beside a blank item: nothing is added, yet its weights take part
             return x + (stack.sum() * 0.0).to(x.dtype) if torch.is_grad_enabled() else x
         if len(places) != len(stack):
-            raise MmllmError(f"connector deepstack has {len(stack)} tokens for {len(places)} places of {self.source}.")
-        return self.choose(x.flatten(0, 1).index_add(0, places, stack.to(x.dtype)).view_as(x), x)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> DeepstackConnector:
-        """4 x 4 patches to 2 x 2 tokens, four stacks before blocks 0 to 3."""
-        return cls(dim=dim, llm_dim=llm.dim, start=0)
+            raise MmllmError(f"connector deepstack has {len(stack)} tokens for {len(places)} places of {self.key}.")
+        return self.select(ctx, x.flatten(0, 1).index_add(0, places, stack.to(x.dtype)).view_as(x), x)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector
+from mmllm.connectors.base import DeepFusion
+from mmllm.connectors.layers.basics import feed_forward
 from mmllm.connectors.layers.prompt_attention import extra_attention
-from mmllm.connectors.projectors.resampler import ResamplerConnector, feed_forward
+from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.errors import MmllmError
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 from mmllm.types import Features
 
 
-class GatedCrossAttentionConnector(Connector):
+class GatedCrossAttentionConnector(DeepFusion):
     """Gated cross-attention of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), as in OpenFlamingo's code.
 
     A perceiver resampler gives z float[N, K, W] (:class:`ResamplerConnector` up to its final LN). Before every n-th
@@ -30,7 +32,7 @@ class GatedCrossAttentionConnector(Connector):
     bit-identical.
     """
 
-    identity_at_start = True
+    zero_init = True
 
     def __init__(
         self,
@@ -68,14 +70,17 @@ class GatedCrossAttentionConnector(Connector):
         self.resampler.register_module("output", nn.Identity())
         self.layers = nn.ModuleDict()
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """Keeps z float[N, K, W] for the layers; gives no tokens: float[N, 0, llm_dim]."""
-        latents = self.resampler(features)
-        self.memory = (latents,)
-        return latents.new_zeros(latents.shape[0], 0, self.llm_dim)
+    def remember(self, features: Features) -> Tensor:
+        """Resample features float[N, T, dim]: z float[N, K, W]."""
+        latents: Tensor = self.resampler(features)
+        return latents
 
-    def attach(self, llm: Any) -> Attached:
-        """Make the gated layers and put them before every n-th block."""
+    def attach(self, llm: LLMHookPoints) -> Handle:
+        """Make the gated layers and put them before every n-th block.
+
+        Raises:
+            MmllmError: the LLM has fewer than n blocks.
+        """
         blocks = range(self.every - 1, llm.n_blocks, self.every)
         if not blocks:
             raise MmllmError(
@@ -85,29 +90,23 @@ class GatedCrossAttentionConnector(Connector):
         for key in map(str, blocks):
             if key not in self.layers:
                 self.layers[key] = GatedLayer(llm.hidden_dim, self.width, self.heads, self.head_dim)
-        return Attached([llm.before_block(index, partial(self._change, str(index))) for index in blocks])
+        return Handle.of([llm.before_block(index, partial(self._change, str(index))) for index in blocks])
 
-    def _change(self, key: str, x: Tensor) -> Tensor:
-        """What enters the block: float[R, S, D]."""
-        if self.memory is None:
+    def _change(self, key: str, ctx: ForwardContext, x: Tensor) -> Tensor:
+        """Input of the block, float[R, S, D], after its gated layer."""
+        latents = self.remembered(ctx)
+        if latents is None:
             return x
-        assert self.flow is not None and self.source is not None
-        (latents,) = self.memory
-        last = self.flow.items[self.source]
-        # no position names the dummy item of a training batch without media: all its numbers are -1
+        last = ctx.last_item[self.key]
+        # no position names the blank item of a training batch without media: all its numbers are -1
         seen = last[..., None] == torch.arange(len(latents), device=last.device)
         changed = self.layers[key](x, latents, seen)
-        shown = self.flow.present[self.source][self.flow.sequence_ids]
-        return self.choose(torch.where(shown[..., None], changed, x), x)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> GatedCrossAttentionConnector:
-        """Three latents, before blocks 1 and 3 of four."""
-        return cls(dim=dim, llm_dim=llm.dim, every=2, latents=3, depth=1, heads=2, head_dim=4)
+        shown = ctx.has_media[self.key][ctx.sequence_ids]
+        return self.select(ctx, torch.where(shown[..., None], changed, x), x)
 
 
 class GatedLayer(nn.Module):
-    """x += tanh(a) XAttn(LN x, z), then x += tanh(b) FF(x); no biases but the norms'."""
+    """Layer x += tanh(a) XAttn(LN x, z), then x += tanh(b) FF(x); no biases but the norms'."""
 
     def __init__(self, dim: int, width: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -121,7 +120,8 @@ class GatedLayer(nn.Module):
         self.feed_gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, z: Tensor, seen: Tensor) -> Tensor:
-        """float[R, S, D] with the latents float[N, K, W] of the items in ``seen`` bool[R, S, N]; dtype of ``x``."""
+        """Read latents float[N, K, W] of the items in ``seen`` bool[R, S, N]: float[R, S, D] in the dtype of ``x``."""
+        # in the weights' own dtype: in that of x, perhaps bfloat16, the first small updates would be rounded away
         wide = x.to(self.norm.weight.dtype)
         query = self.query(self.norm(wide)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(z.flatten(0, 1)).unflatten(-1, (2 * self.heads, -1)).transpose(0, 1).chunk(2)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector, in_out_features, mlp
+from mmllm.connectors.base import DeepFusion
+from mmllm.connectors.layers.basics import in_out_features, mlp
 from mmllm.connectors.layers.graph_disjoint import disjoint
 from mmllm.connectors.layers.graph_network import GraphNetwork
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
+from mmllm.types import Features, Grid
 
 
-class GraphAdapterConnector(Connector):
+class GraphAdapterConnector(DeepFusion):
     """GraphAdapter (Huang et al. 2024, arXiv 2402.12984), its residual learning or tokens at the LLM's input.
 
     ``at: head``: with z of the node that the last graph before a position is about (:class:`GraphNetwork`) and e, the
@@ -39,8 +41,7 @@ class GraphAdapterConnector(Connector):
     predicted. ``gnn: none`` is the arm without a graph.
     """
 
-    ragged = True
-    tiny_grid = (4,)
+    accepts_padding = True
 
     def __init__(
         self,
@@ -89,37 +90,41 @@ class GraphAdapterConnector(Connector):
         self.layers = nn.ModuleDict()
         """``fuse``: what works at the head."""
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """None at the head; else one, or one per node."""
-        return 0 if not self.input else prod(grid) if self.show == "nodes" else 1
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """No token at the head; else the grid of the nodes, or one."""
+        if not self.input:
+            return (0,)
+        return tuple(grid) if self.show == "nodes" else (1, 1)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, most tokens, llm_dim]; keeps z float[N, h] of the nodes they are about for the head."""
+    def forward(self, features: Features) -> tuple[Tensor, Tensor | None]:
+        """Node states float[N, T, dim] -> (tokens float[N, most n_tokens, llm_dim], what the head reads).
+
+        The head reads z float[N, h] of the nodes that the items are about.
+        """
         nodes = disjoint(features)
         x = F.layer_norm(nodes.x, nodes.x.shape[-1:]) if self.norm else nodes.x
         z = self.network(nodes.with_states(F.dropout(x, self.dropout, self.training)))
         about = nodes.about(z)
-        self.memory = (about,) if self.head else None
+        remembered = about if self.head else None
         if self.speak is None:
-            return z.new_zeros(len(about), 0, self.llm_dim)
-        return nodes.padded(self.speak(z)) if self.show == "nodes" else self.speak(about)[:, None]
+            return z.new_zeros(len(about), 0, self.llm_dim), remembered
+        return nodes.padded(self.speak(z)) if self.show == "nodes" else self.speak(about)[:, None], remembered
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make what fuses z and e, and mix its predictions into the LLM's."""
         if not self.head:
-            return Attached([])
+            return Handle.of([])
         if "fuse" not in self.layers:
             width, _ = in_out_features(llm.model.get_output_embeddings())  # some OPT: not that of the blocks
             self.layers["fuse"] = Fuse(self.hidden, width, self.skip)
-        return Attached([llm.after_logits(partial(self._mixed, llm))])
+        return Handle.of([llm.after_logits(partial(self._mixed, llm))])
 
-    def _mixed(self, llm: Any, hidden: Tensor, logits: Tensor) -> Tensor:
-        """log p float[M, V] where a graph was seen, the LLM's own logits elsewhere."""
-        if self.memory is None:
+    def _mixed(self, llm: LLMHookPoints, ctx: ForwardContext, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Mixture log p float[M, V] where a graph was seen, the LLM's own logits elsewhere."""
+        about = self.remembered(ctx)
+        if about is None:
             return logits
-        assert self.flow is not None and self.source is not None
-        (about,) = self.memory
-        items, active, places = self.flow.items[self.source], self.active, llm.head_places
+        items, active, places = ctx.last_item[self.key], self.active(ctx), ctx.head_positions
         item = items[:, -1] if places is None else items.flatten()[places]
         seen = item >= 0
         if active is not None:
@@ -128,19 +133,9 @@ class GraphAdapterConnector(Connector):
         pair = [F.log_softmax(one.float(), dim=-1) for one in (logits, llm.plain_logits(other))]
         return torch.where(seen[:, None], torch.logaddexp(*pair) - math.log(2), logits.float())
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> GraphAdapterConnector:
-        """A network of width 8, at both places."""
-        return cls(dim=dim, llm_dim=llm.dim, hidden=8, at="both")
-
-    @classmethod
-    def tiny_facts(cls, n: int) -> dict[str, Tensor]:
-        """Chains of four nodes about the first."""
-        return chains(n)
-
 
 class Fuse(nn.Module):
-    """e' = Wext Wb SiLU(Wa [Wg z ; Wp e]), plus e with ``skip``; no biases."""
+    """Fusion e' = Wext Wb SiLU(Wa [Wg z ; Wp e]), plus e with ``skip``; no biases."""
 
     def __init__(self, hidden: int, llm_hidden: int, skip: bool) -> None:
         super().__init__()
@@ -154,14 +149,7 @@ class Fuse(nn.Module):
             nn.init.zeros_(self.output.weight)
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        """``z`` float[M, h] and ``e`` float[M, D] -> float[M, D] in the dtype of ``e``."""
+        """Fuse ``z`` float[M, h] and ``e`` float[M, D]: float[M, D] in the dtype of ``e``."""
         both = torch.cat([self.of_graph(z), self.of_text(e.to(z.dtype))], dim=-1)
         made = self.output(self.back(F.silu(self.wide(both)))).to(e.dtype)
         return made + e if self.skip else made
-
-
-def chains(n: int) -> dict[str, Tensor]:
-    """``Features.facts`` of n graphs 2 - 0 - 1 - 3 about node 0."""
-    senders, receivers = torch.tensor([[0, 1, 0, 2, 1, 3], [1, 0, 2, 0, 3, 1]])
-    edges = torch.stack([senders, receivers]).expand(n, 2, 6)
-    return {"edges": edges, "target": torch.zeros(n, dtype=torch.int64)}

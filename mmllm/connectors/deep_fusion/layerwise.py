@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector
+from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.connectors.layers.prompt_attention import HeadGate, extra_attention
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
+from mmllm.types import Features, Grid
 
 
-class LayerwiseConnector(Connector):
+class LayerwiseConnector(DeepFusion):
     """Per-layer visual keys and values through zero-gated attention; a reconstruction of arXiv 2308.09568 v1 (PUMGPT).
 
     With K latents of width d_a from one resampler that all layers share, in each of ``layers``::
@@ -41,7 +42,7 @@ class LayerwiseConnector(Connector):
     tensors of an earlier task brings that task back bit for bit. The resampler and the maps B_l A_l are shared.
     """
 
-    identity_at_start = True
+    zero_init = True
 
     def __init__(
         self,
@@ -76,48 +77,55 @@ class LayerwiseConnector(Connector):
             raise MmllmError(
                 f"connector layerwise tokens: {tokens} beside grid: {list(grid)}, which gives their number."
             )
-        self.n_tokens = 8 if tokens is None else tokens
-        for name, value in {"tokens": self.n_tokens, "rank": rank, "width": width}.items():
+        self.n_latents = 8 if tokens is None else tokens
+        for name, value in {"tokens": self.n_latents, "rank": rank, "width": width}.items():
             if value < 1:
                 raise MmllmError(f"connector layerwise {name}: {value} must be at least 1.")
         self.rank, self.width = rank, width
         self.layers = None if layers is None else tuple(layers)
-        self.resampler: Connector
+        self.resampler: Projector
         if grid is None:
             self.resampler = ResamplerConnector(
-                dim=dim, llm_dim=width, latents=self.n_tokens, depth=depth, heads=heads, head_dim=head_dim, width=width
+                dim=dim, llm_dim=width, latents=self.n_latents, depth=depth, heads=heads, head_dim=head_dim, width=width
             )
         else:
             self.resampler = PoolConnector(dim=dim, llm_dim=width, grid=grid, depth=1, norm=True)
-            self.n_tokens = prod(grid)
+            self.n_latents = prod(grid)
         self.norm = nn.LayerNorm(width)
         self.maps = nn.ModuleDict()
         self.tasks = nn.ModuleDict()
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """None in the sequence; raises where an item of this grid would not give K latents."""
-        found = self.resampler.tokens(grid)
-        if found != self.n_tokens:
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """No token in the sequence.
+
+        Raises:
+            MmllmError: an item of this grid would not give K latents.
+        """
+        found = self.resampler.n_tokens(grid)
+        if found != self.n_latents:
             raise MmllmError(
-                f"connector layerwise keeps {self.n_tokens} latents of an item; {tuple(grid)} gives {found}."
+                f"connector layerwise keeps {self.n_latents} latents of an item; {tuple(grid)} gives {found}."
             )
-        return 0
+        return (0,)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """Keeps LN(F) float[N, K, d_a] for the layers; gives no tokens: float[N, 0, llm_dim]."""
-        self.tokens(features.grid)
-        latents = self.norm(self.resampler(features))
-        self.memory = (latents,)
-        return latents.new_zeros(latents.shape[0], 0, self.llm_dim)
+    def remember(self, features: Features) -> Tensor:
+        """Resample features float[N, T, dim]: LN(F) float[N, K, d_a]."""
+        self.out_grid(features.grid)
+        latents: Tensor = self.norm(self.resampler(features))
+        return latents
 
-    def attach(self, llm: Any) -> Attached:
-        """Make prompts, gates and maps of each layer and extend its attention."""
+    def attach(self, llm: LLMHookPoints) -> Handle:
+        """Make prompts, gates and maps of each layer and extend its attention.
+
+        Raises:
+            MmllmError: ``layers`` names blocks that the LLM has not got, or one twice.
+        """
         layers = self._layers(llm.n_blocks)
         for key in map(str, layers):
             if key not in self.tasks:
                 self.maps[key] = LowRankMap(self.width, self.rank, llm.hidden_dim)
-                self.tasks[key] = Task(self.n_tokens, llm.hidden_dim, llm.heads)
-        return Attached([llm.extend_attention(index, partial(self._extend, llm, index)) for index in layers])
+                self.tasks[key] = Task(self.n_latents, llm.hidden_dim, llm.heads)
+        return Handle.of([llm.extend_attention(index, partial(self._extend, llm, index)) for index in layers])
 
     def _layers(self, n_blocks: int) -> tuple[int, ...]:
         layers = tuple(range(n_blocks)) if self.layers is None else self.layers
@@ -128,39 +136,35 @@ class LayerwiseConnector(Connector):
             )
         return layers
 
-    def _extend(self, llm: Any, index: int, query: Tensor, output: Tensor, scaling: float) -> Tensor:
+    def _extend(
+        self, llm: LLMHookPoints, index: int, ctx: ForwardContext, query: Tensor, output: Tensor, scaling: float
+    ) -> Tensor:
         """Attention of block ``index`` with the items it sees: float[R, S, heads, d]."""
-        if self.memory is None:
+        latents = self.remembered(ctx)
+        if latents is None:
             return output
-        (latents,) = self.memory
         task = self.tasks[str(index)]
         assert isinstance(task, Task)
         states = task(self.maps[str(index)](latents))
         key, value = llm.keys_values(index, states.flatten(0, 1).to(query.dtype))
-        seen = self._seen(len(latents))
+        seen = self._seen(ctx, len(latents))
         extra = extra_attention(query, key, value, scaling, seen)
         changed = output + task.gate(extra).to(output.dtype)
         changed = torch.where(seen.any(dim=-1)[..., None, None], changed, output)
-        return self.choose(changed.flatten(2), output.flatten(2)).view_as(output)
+        return self.select(ctx, changed.flatten(2), output.flatten(2)).view_as(output)
 
-    def _seen(self, n_items: int) -> Tensor:
-        """bool[R, S, n_items * K]: the latents of the items of its own conversation that have started."""
-        assert self.flow is not None and self.source is not None
-        owners, last = self.flow.owners[self.source], self.flow.items[self.source]
-        if not len(owners):  # the dummy item of a training batch without media
-            return torch.zeros(*last.shape, n_items * self.n_tokens, dtype=torch.bool, device=last.device)
+    def _seen(self, ctx: ForwardContext, n_items: int) -> Tensor:
+        """Mask bool[R, S, n_items * K]: the latents of the items of its own conversation that have started."""
+        owners, last = ctx.item_sequence[self.key], ctx.last_item[self.key]
+        if not len(owners):  # the blank item of a training batch without media
+            return torch.zeros(*last.shape, n_items * self.n_latents, dtype=torch.bool, device=last.device)
         started = torch.arange(n_items, device=last.device) <= last[..., None]
-        own = owners == self.flow.sequence_ids[..., None]
-        return (started & own).repeat_interleave(self.n_tokens, dim=-1)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> LayerwiseConnector:
-        """Three latents of width 8 in every block."""
-        return cls(dim=dim, llm_dim=llm.dim, tokens=3, rank=4, width=8, depth=1, heads=2, head_dim=4)
+        own = owners == ctx.sequence_ids[..., None]
+        return (started & own).repeat_interleave(self.n_latents, dim=-1)
 
 
 class LowRankMap(nn.Module):
-    """B A x from the latents to one layer's input; at the start of about the size of a normed hidden state."""
+    """Map B A x from the latents to one layer's input; at the start of about the size of a normed hidden state."""
 
     def __init__(self, width: int, rank: int, out: int) -> None:
         super().__init__()
@@ -171,12 +175,12 @@ class LowRankMap(nn.Module):
         nn.init.normal_(self.b.weight, std=rank**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float[N, K, d_a] -> float[N, K, D]."""
+        """Map float[N, K, d_a] to float[N, K, D]."""
         return self.b(self.a(x))
 
 
 class Task(nn.Module):
-    """What one task learns in one layer: the static prompts P_l and the gates g_l of the heads (at zero)."""
+    """Weights of one task in one layer: the static prompts P_l and the gates g_l of the heads (at zero)."""
 
     def __init__(self, tokens: int, dim: int, heads: int) -> None:
         super().__init__()
@@ -184,5 +188,5 @@ class Task(nn.Module):
         self.gate = HeadGate(heads)
 
     def forward(self, visual: Tensor) -> Tensor:
-        """P_l + visual: float[N, K, D]."""
+        """Add the prompts: P_l + visual, float[N, K, D]."""
         return self.prompts + visual

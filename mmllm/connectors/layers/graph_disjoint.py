@@ -31,29 +31,29 @@ class Nodes:
         return replace(self, x=x)
 
     def padded(self, values: Tensor) -> Tensor:
-        """float[nodes, W] back at their places: float[N, T, W], zero at padding."""
+        """Put float[nodes, W] back at their places: float[N, T, W], zero at padding."""
         return values.new_zeros(*self.mask.shape, values.shape[1]).masked_scatter(self.mask[..., None], values)
 
     def about(self, values: Tensor) -> Tensor:
-        """Of float[nodes, W] the row of each item's own node, the mean of its nodes where it has none: float[N, W]."""
+        """Row of float[nodes, W] of each item's own node, the mean of its nodes where it has none: float[N, W]."""
         padded = self.padded(values)
         mean = padded.sum(dim=1) / self.mask.sum(dim=1, keepdim=True).to(values.dtype)
         return torch.where(self.targets[:, None] >= 0, values[self.targets.clamp(min=0)], mean)
 
     def centred(self, name: str) -> Tensor:
-        """int64[N], the node each item is about; MmllmError where one has none."""
+        """Node that each item is about, int64[N]; MmllmError where one has none."""
         if bool((self.targets < 0).any()):
             raise MmllmError(f"{name} needs to know the node each graph is about: write its number behind it, `g#17`.")
         return self.targets
 
 
 def disjoint(features: Features) -> Nodes:
-    """The batch of an encoder of graphs; items of another encoder are nodes without edges."""
+    """Lay the items of a batch side by side; items of an encoder without edges are nodes alone."""
     mask = features.mask
     sizes = mask.sum(dim=1)
     starts = sizes.cumsum(0) - sizes
-    edges = features.facts["edges"] if "edges" in features.facts else starts.new_zeros(len(starts), 2, 0)
-    targets = features.facts["target"] if "target" in features.facts else starts - starts - 1
+    edges = features.extras["edges"] if "edges" in features.extras else starts.new_zeros(len(starts), 2, 0)
+    targets = features.extras["target"] if "target" in features.extras else torch.full_like(starts, -1)
     real = edges[:, 0] >= 0
     return Nodes(
         x=features.concatenated()[mask],

@@ -1,4 +1,4 @@
-"""What learns on a graph: states of nodes, mixed with their neighbours' by layers of torch_geometric."""
+"""Graph networks: states of nodes, mixed with their neighbours' by layers of torch_geometric."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("sage", "gat", "gin", "none")
 
 
 class GraphNetwork(nn.Module):
-    """z0 = RMSNorm(W2 SiLU(W1 x)), z1 = mix(z0), z2 = mix(SiLU(W3 z1)) and so on; no biases.
+    """Rounds of messages: z0 = RMSNorm(W2 SiLU(W1 x)), z1 = mix(z0), z2 = mix(SiLU(W3 z1)) and so on; no biases.
 
     ``mix`` of a node and its senders, itself among them: their mean (``sage``, as in GraphAdapter's code), attention
     (``gat``), an MLP of their sum (``gin``), or the node alone (``none``: the same weights as ``sage`` without edges).
@@ -42,7 +42,7 @@ class GraphNetwork(nn.Module):
         self.between = nn.ModuleList([nn.Linear(hidden, hidden, bias=False) for _ in range(layers - 1)])
 
     def forward(self, nodes: Nodes) -> Tensor:
-        """Nodes of N items -> float[nodes, hidden]."""
+        """States float[nodes, hidden] of the nodes of N items."""
         z = self.norm(self.enter(nodes.x))
         loops = torch.arange(len(z), device=z.device)
         edges = nodes.edges
@@ -51,6 +51,7 @@ class GraphNetwork(nn.Module):
             hidden[nodes.targets[nodes.targets >= 0]] = True
             z = z.masked_fill(hidden[:, None], 0.0)
             edges, loops = edges[:, ~hidden[edges[0]]], loops[~hidden]
+        # here and not by the layers (`add_self_loops`): a hidden node must not send to itself either
         edges = torch.cat([edges, loops.expand(2, -1)], dim=1)
         for number, mix in enumerate(self.mixes):
             z = mix(z if number == 0 else F.silu(self.between[number - 1](z)), edges)
@@ -61,17 +62,17 @@ class SelfOnly(nn.Module):
     """No mixing: each node keeps its state."""
 
     def forward(self, z: Tensor, edges: Tensor) -> Tensor:
-        """float[nodes, W] as it is."""
+        """States float[nodes, W] as they are."""
         return z
 
 
 def mean_of_senders() -> Any:
-    """torch_geometric's ``SimpleConv``: (float[nodes, W], int64[2, E]) -> means, zero for a node nobody sends to."""
+    """Layer ``SimpleConv`` of torch_geometric: (float[nodes, W], int64[2, E]) -> means, 0 where nobody sends."""
     return _convolutions().SimpleConv(aggr="mean")
 
 
 def _mix(gnn: str, hidden: int, heads: int) -> nn.Module:
-    """One round of messages between nodes; the edges it gets hold the self loops."""
+    """Layer of one round of messages between nodes; the edges it gets hold the self loops."""
     mix: nn.Module
     if gnn == "none":
         return SelfOnly()

@@ -1,6 +1,7 @@
-"""Attention over extra keys with a softmax of its own, and its per-head gate: what prompts inside the LLM are read by.
+"""Attention over extra keys with a softmax of its own, and its gate per head.
 
-Used by connectors that add prompts to frozen attention (``llama_adapter``, ``layerwise``) through ``extend_attention``.
+Used by connectors that let frozen attention read more (``llama_adapter``, ``layerwise``) through ``extend_attention``,
+and by the cross attention of ``gated_cross_attention``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 
 def extra_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, seen: Tensor | None) -> Tensor:
-    """softmax(scaling q k'ᵀ) v' over K extra keys alone, so that a zero gate after it is an exact identity.
+    """Read K extra keys alone, softmax(scaling q k'ᵀ) v', so that a zero gate after it is an exact identity.
 
     Args:
         query: float[R, heads, S, d], as the block's own attention uses it (position encoding included).
@@ -38,14 +39,14 @@ def extra_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, s
 
 
 class HeadGate(nn.Module):
-    """tanh(g) per attention head; at g = 0 what it gates is exactly 0."""
+    """Gate tanh(g) per attention head; at g = 0 what it gates is exactly 0."""
 
     def __init__(self, heads: int, start: float = 0.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((heads,), start))
 
     def forward(self, x: Tensor, still: Tensor | None = None) -> Tensor:
-        """float[R, S, heads, d] -> the same in float32; positions in ``still`` bool[R, S] give g no gradient."""
+        """Gate float[R, S, heads, d], in float32; positions in ``still`` bool[R, S] give g no gradient."""
         gate: Tensor = self.weight
         if still is not None:
             gate = torch.where(still[..., None], gate.detach(), gate)  # R, S, heads

@@ -1,4 +1,4 @@
-"""Frames of clips, positions in time and transformer blocks: what ``iva`` and ``temporal_aligner`` are made of."""
+"""Frames of clips, positions in time and transformer blocks; used by ``iva`` and ``temporal_aligner``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.projectors.resampler import feed_forward
+from mmllm.connectors.layers.basics import feed_forward
 from mmllm.errors import MmllmError
 from mmllm.types import Features
 
 
 def frames_of(features: Features, name: str) -> tuple[Tensor, Tensor]:
-    """Features of N clips -> their patches float[N, F, P, D] and which are real, bool[N, F, P].
+    """Split features of N clips into frames: patches float[N, F, P, D] and which are real, bool[N, F, P].
 
     F frames of P patches: of (time, rows, cols); a picture (rows, cols) is one frame, sound (time,) has one patch each.
     """
@@ -25,7 +25,11 @@ def frames_of(features: Features, name: str) -> tuple[Tensor, Tensor]:
 
 
 def frames_in(grid: Sequence[int], name: str) -> int:
-    """F of one item's grid."""
+    """Number of frames F in one item's grid.
+
+    Raises:
+        MmllmError: the grid has more axes than time, rows and columns.
+    """
     if len(grid) not in (1, 2, 3):
         raise MmllmError(f"connector {name} needs a grid of time, rows and columns; this encoder gives {list(grid)}.")
     return 1 if len(grid) == 2 else grid[0]
@@ -35,12 +39,13 @@ def in_time(length: int, width: int, like: Tensor) -> Tensor:
     """Sinusoids of positions 0.. (Vaswani et al. 2017): float[length, width] as ``like``; no weights, any length."""
     steps = torch.arange(length, device=like.device, dtype=torch.float32)[:, None]
     rates = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=torch.float32) * (-log(1e4) / width))
+    # sine and cosine of a rate side by side, as in the paper; an odd width drops the last cosine
     waves = torch.stack([torch.sin(steps * rates), torch.cos(steps * rates)], dim=-1).flatten(1)
     return waves[:, :width].to(like.dtype)
 
 
 def earlier(length: int, like: Tensor) -> Tensor:
-    """bool[length, length]: step q (first axis) sees step k (second axis) where k <= q."""
+    """Mask bool[length, length] of causal attention: step q (first axis) sees step k (second axis) where k <= q."""
     return torch.ones(length, length, dtype=torch.bool, device=like.device).tril()
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, as_maps, mlp, pair
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import as_maps, mlp, pair
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class CAbstractorConnector(Connector):
+class CAbstractorConnector(Projector):
     """The C-Abstractor of Honeybee (Cha et al. 2023, arXiv 2312.06742).
 
     Features + positions (trunc-normal .02) -> ``depth`` RegNet blocks with squeeze-excitation, ``width`` channels ->
@@ -46,31 +46,30 @@ class CAbstractorConnector(Connector):
         self.after = regnet_blocks(depth, width, width)
         self.mlp = mlp(width, llm_dim, mlp_depth, nn.SiLU)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """rows * cols of the pooled grid (per frame or tile); raises where the encoder's grid is another one."""
-        maps, rows, cols = as_maps(grid, "c_abstractor")
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Pooled grid, of each frame or tile in front.
+
+        Raises:
+            MmllmError: the encoder's rows and columns are not those that there are positions for.
+        """
+        _, rows, cols = as_maps(grid, "c_abstractor")
         if (rows, cols) != self.source_grid:
             raise MmllmError(
                 f"connector c_abstractor has positions for a grid of {list(self.source_grid)}, but the encoder gives "
                 f"{rows} x {cols} patches; set source_grid: [{rows}, {cols}]."
             )
-        return maps * self.grid[0] * self.grid[1]
+        return (*grid[:-2], *self.grid)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, rows * cols, dim] -> float[N, pooled rows * cols, llm_dim]."""
-        tokens = self.tokens(features.grid)
+    def forward(self, features: Features) -> Tensor:
+        """Convolve, pool and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
+        tokens = self.n_tokens(features.grid)
         x = features.concatenated()
         placed = x.reshape(-1, self.source_grid[0] * self.source_grid[1], x.shape[-1]) + self.positions.to(x.dtype)
         maps = placed.transpose(1, 2).unflatten(2, self.source_grid)
         maps = self.after(self.sample(self.before(maps)))
         return self.mlp(maps.flatten(2).transpose(1, 2)).reshape(x.shape[0], tokens, self.llm_dim)
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> CAbstractorConnector:
-        """4 x 4 patches to 2 x 2 tokens, one block on each side, 16 channels."""
-        return cls(dim=dim, llm_dim=llm.dim, source_grid=(4, 4), grid=(2, 2), depth=1, width=16)
-
 
 def regnet_blocks(depth: int, dim: int, width: int) -> nn.Module:
-    """RegNet blocks as Honeybee sets them: depthwise 3 x 3, squeeze-excitation, SiLU, layer norm over channels."""
+    """Make RegNet blocks as Honeybee sets them: depthwise 3 x 3, squeeze-excitation, SiLU, layer norm over channels."""
     return RegStage(depth, dim, width, stride=1, dilation=1, act_layer=nn.SiLU, norm_layer=LayerNorm2d)

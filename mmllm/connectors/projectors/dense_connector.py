@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, mlp
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import mlp
+from mmllm.connectors.layers.encoder_layers import listed, normed
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class DenseConnector(Connector):
+class DenseConnector(Projector):
     """Multi-layer features before the projector (Yao et al. 2024, arXiv 2405.13800).
 
     X is the last layer listed under the encoder's ``layers``, L their number, D the encoder's width. ``mode``:
@@ -70,24 +71,28 @@ class DenseConnector(Connector):
             raise MmllmError(f"connector dense_connector mode: {mode!r} is unknown; known: {', '.join(widths)}.")
         self.mlp = mlp(dim // layers * widths[mode], llm_dim, depth)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """T of the encoder, and T / pool more for each layer but the last in ``sti``; raises where that is broken."""
-        tokens = prod(grid)
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Grid of the encoder; in ``sti`` one row: T tokens, and T / pool more for each layer but the last.
+
+        Raises:
+            MmllmError: ``sti`` with a ``pool`` that does not divide T.
+        """
         if self.mode != "sti":
-            return tokens
+            return tuple(grid)
+        tokens = prod(grid)
         if tokens % self.pool:
             raise MmllmError(
                 f"connector dense_connector pool: {self.pool} must divide the encoder's {tokens} tokens, or the last "
                 "ones would be lost."
             )
-        return tokens + (self.n_layers - 1) * (tokens // self.pool)
+        return (1, tokens + (self.n_layers - 1) * (tokens // self.pool))
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, L * D] -> float[N, tokens, llm_dim]."""
+    def forward(self, features: Features) -> Tensor:
+        """Project features float[N, T, L * D]: float[N, n_tokens, llm_dim]."""
         return self.mlp(self.dense(features))
 
     def dense(self, features: Features) -> Tensor:
-        """What enters the MLP: float[N, tokens, width]."""
+        """Input of the MLP: float[N, n_tokens, width]."""
         layers = listed(normed(features) if self.norm else features, self.n_layers, "dense_connector")
         *others, last = layers
         if self.mode == "dci":
@@ -95,28 +100,6 @@ class DenseConnector(Connector):
             return torch.cat([last, *runs], dim=-1)
         if self.mode == "sci":
             return torch.cat([last, *others], dim=-1)
-        self.tokens(features.grid)
+        self.out_grid(features.grid)  # refuses a pool that does not divide T, as torch would drop the rest
         pooled = [functional.avg_pool1d(layer.transpose(1, 2), self.pool).transpose(1, 2) for layer in others]
         return torch.cat([last, *pooled], dim=1)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> DenseConnector:
-        """One layer, which is then a group of its own."""
-        return cls(dim=dim, llm_dim=llm.dim, layers=1, groups=1)
-
-
-def normed(features: Features) -> Features:
-    """The same with mean 0 and variance 1 over the width of each layer, per token; nothing learned."""
-    layers = {index: functional.layer_norm(layer, layer.shape[-1:]) for index, layer in features.layers.items()}
-    return replace(features, layers=layers)
-
-
-def listed(features: Features, n_layers: int, name: str) -> list[Tensor]:
-    """float[N, T, D] of each of the encoder's layers, in the order listed; raises where there is another number."""
-    layers = list(features.layers.values())
-    if len(layers) != n_layers:
-        raise MmllmError(
-            f"connector {name} layers: {n_layers}, but the encoder gives {len(layers)} ({list(features.layers)}); "
-            "write as many as its own `layers` lists."
-        )
-    return layers

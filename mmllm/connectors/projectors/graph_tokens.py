@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, mlp
-from mmllm.connectors.deep_fusion.graph_adapter import chains
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.graph_disjoint import Nodes, disjoint
 from mmllm.connectors.layers.graph_network import mean_of_senders
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class GraphTokensConnector(Connector):
+class GraphTokensConnector(Projector):
     """Node sequences of LLaGA (Chen et al. 2024, arXiv 2402.08170), or queries; an MLP is what learns.
 
     ``template``:
@@ -33,8 +33,7 @@ class GraphTokensConnector(Connector):
     Without self loops; edges as the encoder gives them.
     """
 
-    ragged = True
-    tiny_grid = (4,)
+    accepts_padding = True
 
     def __init__(
         self,
@@ -83,14 +82,18 @@ class GraphTokensConnector(Connector):
             self.attend = NodeQueries(dim, width, queries, heads, hops)
             self.project = mlp(width, llm_dim, depth)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """The same for every graph."""
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """One row of slots, hops or queries, the same for every graph."""
         if self.template == "nd":
-            return len(self.get_buffer("positions"))
-        return self.hops + 1 if self.template == "ho" else self.attend.n_queries
+            return (1, len(self.get_buffer("positions")))
+        return (1, self.hops + 1 if self.template == "ho" else self.attend.n_queries)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, tokens, llm_dim]."""
+    def forward(self, features: Features) -> Tensor:
+        """Read node states float[N, T, dim] and their edges: float[N, n_tokens, llm_dim].
+
+        Raises:
+            MmllmError: a template but ``queries``, and an item does not say which node it is about.
+        """
         nodes = disjoint(features)
         if self.norm:
             nodes = nodes.with_states(F.layer_norm(nodes.x, nodes.x.shape[-1:]))
@@ -99,29 +102,19 @@ class GraphTokensConnector(Connector):
         return self.project(self._hops(nodes) if self.template == "ho" else self.attend(nodes))
 
     def _tree(self, nodes: Nodes) -> Tensor:
-        """float[N, slots, llm_dim]; zero where a slot has no node."""
+        """Tokens of the slots of each tree, float[N, slots, llm_dim]; zero where a slot has no node."""
         slots = tree_slots(nodes, nodes.centred("graph_tokens template: nd"), self.fanout)
         positions = self.get_buffer("positions").to(nodes.x.dtype)
         states = torch.cat([nodes.x[slots.clamp(min=0)], positions.expand(len(slots), -1, -1)], dim=-1)
         return self.project(states) * (slots >= 0)[..., None]
 
     def _hops(self, nodes: Nodes) -> Tensor:
-        """float[N, hops + 1, D]."""
+        """States of each item's node, hop after hop, float[N, hops + 1, D]."""
         targets = nodes.centred("graph_tokens template: ho")
         states = [nodes.x]
         for _ in range(self.hops):
             states.append(self.mean(states[-1], nodes.edges))
         return torch.stack([state[targets] for state in states], dim=1)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> GraphTokensConnector:
-        """Trees of seven slots."""
-        return cls(dim=dim, llm_dim=llm.dim, fanout=(2, 2))
-
-    @classmethod
-    def tiny_facts(cls, n: int) -> dict[str, Tensor]:
-        """Chains of four nodes about the first."""
-        return chains(n)
 
 
 class NodeQueries(nn.Module):
@@ -139,7 +132,7 @@ class NodeQueries(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, nodes: Nodes) -> Tensor:
-        """float[N, queries, width]."""
+        """Read all nodes of each item: float[N, queries, width]."""
         states = self.norm(self.enter(nodes.x) + self.distance(distances(nodes, self.hops)))
         key, value = nodes.padded(self.key_value(states)).unflatten(-1, (2, self.heads, -1)).unbind(2)
         asked = self.queries(torch.arange(self.n_queries, device=nodes.x.device)).expand(len(key), -1, -1)
@@ -151,7 +144,7 @@ class NodeQueries(nn.Module):
 
 
 def tree_positions(fanout: Sequence[int]) -> Tensor:
-    """float[slots, slots]: eigenvectors, by rising eigenvalue, of I - D^-1/2 A D^-1/2 of the tree; level by level."""
+    """Eigenvectors float[slots, slots] of I - D^-1/2 A D^-1/2 of the tree, by rising eigenvalue; level by level."""
     sizes = [prod(fanout[:hop]) for hop in range(len(fanout) + 1)]
     parents = [-1]
     for hop, size in enumerate(sizes[1:]):
@@ -163,11 +156,12 @@ def tree_positions(fanout: Sequence[int]) -> Tensor:
     scale = links.sum(dim=0).rsqrt()
     vectors = torch.linalg.eigh(torch.eye(len(parents)) - scale[:, None] * links * scale).eigenvectors
     largest = vectors.abs().argmax(dim=0)
+    # a solver may give any sign: the largest entry of each is made positive, so that every machine has the same
     return (vectors * vectors[largest, torch.arange(len(parents))].sign()).float()
 
 
 def tree_slots(nodes: Nodes, roots: Tensor, fanout: Sequence[int]) -> Tensor:
-    """int64[N, slots]: node of each slot of the trees from ``roots`` int64[N], level by level; -1: no node.
+    """Node of each slot of the trees from ``roots`` int64[N]: int64[N, slots], level by level; -1: no node.
 
     A node's children are its first senders, in the order of the encoder.
     """
@@ -186,7 +180,7 @@ def tree_slots(nodes: Nodes, roots: Tensor, fanout: Sequence[int]) -> Tensor:
 
 
 def distances(nodes: Nodes, hops: int) -> Tensor:
-    """int64[nodes]: edges to the node its graph is about, 0..hops; hops + 1 where further, or there is no such node."""
+    """Number of edges to the node its graph is about, int64[nodes]: 0..hops; hops + 1: further, or no such node."""
     found = torch.full_like(nodes.owners, hops + 1)
     found[nodes.targets[nodes.targets >= 0]] = 0
     senders, receivers = nodes.edges

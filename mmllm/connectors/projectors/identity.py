@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any
 
 from torch import Tensor
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import Projector
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class IdentityConnector(Connector):
+class IdentityConnector(Projector):
     """Features unchanged: only for an encoder (all its layers side by side) exactly as wide as the LLM."""
 
     def __init__(self, *, dim: int, llm_dim: int) -> None:
@@ -24,15 +22,10 @@ class IdentityConnector(Connector):
                 "use mlp with depth: 1 for a linear map."
             )
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """As many as the encoder's."""
-        return prod(grid)
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Grid of the encoder."""
+        return tuple(grid)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, llm_dim], the features themselves."""
+    def forward(self, features: Features) -> Tensor:
+        """Hand on the features themselves, float[N, T, llm_dim]."""
         return features.concatenated()
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> IdentityConnector:
-        """Of the LLM's width, whatever ``dim`` is."""
-        return cls(dim=llm.dim, llm_dim=llm.dim)

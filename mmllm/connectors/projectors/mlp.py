@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, mlp
-from mmllm.types import Features
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import mlp
+from mmllm.types import Features, Grid
 
 
-class MlpConnector(Connector):
-    """Every patch through W2 GELU(W1 X + b1) + b2 (LLaVA-1.5, Liu et al. 2023, arXiv 2310.03744).
+class MlpConnector(Projector):
+    """Each patch through W2 GELU(W1 X + b1) + b2 (LLaVA-1.5, Liu et al. 2023, arXiv 2310.03744).
 
     ``depth`` counts the linear layers; 1 is LLaVA's first, linear projector. PyTorch's default init. ``norm`` puts a
     LayerNorm before them, as in ``pool``: for encoders with large hidden states; LLaVA has none.
@@ -23,10 +23,10 @@ class MlpConnector(Connector):
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.mlp = mlp(dim, llm_dim, depth)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """As many as the encoder's: 576 for 24 x 24 patches."""
-        return prod(grid)
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Grid of the encoder: 24 x 24 patches give 576 tokens."""
+        return tuple(grid)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, T, llm_dim]."""
+    def forward(self, features: Features) -> Tensor:
+        """Project features float[N, T, dim] of any grid: float[N, T, llm_dim]."""
         return self.mlp(self.norm(features.concatenated()))

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector, as_maps
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import as_maps
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class PixelShuffleConnector(Connector):
-    """factor x factor patches side by side on the width, LN, Linear, GELU, Linear (InternVL, arXiv 2404.16821).
+class PixelShuffleConnector(Projector):
+    """Blocks of factor x factor patches side by side, LN, Linear, GELU, Linear (InternVL, arXiv 2404.16821).
 
     The order inside a block is row, column, width: InternVL's ``ps_version v2`` and nanoVLM's (v1 transposes the grid).
     The mean over the blocks of one token is what ``pool`` computes, so this one keeps what pooling averages away.
@@ -26,24 +27,28 @@ class PixelShuffleConnector(Connector):
         wide = dim * factor**2
         self.mlp = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, llm_dim), nn.GELU(), nn.Linear(llm_dim, llm_dim))
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """Patches / factor^2; raises where rows or columns are not whole multiples of the factor."""
-        maps, rows, cols = as_maps(grid, "pixel_shuffle")
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Grid of the blocks: rows and columns over the factor, frames or tiles in front as they are.
+
+        Raises:
+            MmllmError: rows or columns are not whole multiples of the factor, or there are none.
+        """
+        _, rows, cols = as_maps(grid, "pixel_shuffle")
         if rows % self.factor or cols % self.factor:
             raise MmllmError(
                 f"connector pixel_shuffle factor: {self.factor} must divide the encoder's grid of {rows} x {cols}."
             )
-        return maps * (rows // self.factor) * (cols // self.factor)
+        return (*grid[:-2], rows // self.factor, cols // self.factor)
 
     def shuffle(self, features: Features) -> Tensor:
-        """float[N, rows * cols, dim] -> float[N, tokens, factor * factor * dim], raster order."""
-        tokens = self.tokens(features.grid)
+        """Lay the patches of each block side by side: float[N, n_tokens, factor * factor * dim], raster order."""
+        tokens = self.n_tokens(features.grid)
         _, rows, cols = as_maps(features.grid, "pixel_shuffle")
         x = features.concatenated()
         r = self.factor
         blocks = x.reshape(-1, rows // r, r, cols // r, r, x.shape[-1]).transpose(2, 3)
         return blocks.reshape(x.shape[0], tokens, r * r * x.shape[-1])
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, rows * cols, dim] -> float[N, tokens, llm_dim]."""
+    def forward(self, features: Features) -> Tensor:
+        """Shuffle and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
         return self.mlp(self.shuffle(features))

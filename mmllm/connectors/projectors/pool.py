@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, mlp
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import mlp
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 AXES = {1: "[time]", 2: "[rows, cols]", 3: "[time, rows, cols]"}
 """Number of pooled axes -> how a recipe writes them."""
 MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
-class PoolConnector(Connector):
-    """Mean over blocks of patches, then W2 GELU(W1 Y + b1) + b2 (InfMLLM, Zhou et al. 2023, arXiv 2311.06791).
+class PoolConnector(Projector):
+    """Mean over blocks of patches, then an MLP W2 GELU(W1 Y + b1) + b2 (InfMLLM, Zhou et al. 2023, arXiv 2311.06791).
 
     Over the last axes of the encoder's grid, as many as are given: [rows, cols] pools each frame or tile by itself,
     [time, rows, cols] a clip in time too, [time] what has no space (sound). One of two says how far:
@@ -58,32 +57,28 @@ class PoolConnector(Connector):
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.mlp = mlp(dim, llm_dim, depth, width=width)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """Number of blocks; raises where the grid has other axes, or the blocks of ``grid`` do not come out whole."""
-        return prod(self.pooled(grid))
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """Grid of the encoder with its last axes pooled.
 
-    def steps(self, grid: Sequence[int]) -> int:
-        """Pooled length in time; 1 for a picture."""
-        pooled = self.pooled(grid)
-        return 1 if len(pooled) == 2 else pooled[0]
-
-    def pooled(self, grid: Sequence[int]) -> tuple[int, ...]:
-        """The encoder's grid with its last axes pooled."""
+        Raises:
+            MmllmError: the grid has other axes, or the blocks of ``grid`` do not come out whole.
+        """
         front, last = self._split(grid)
         block = self._block(last)
         return (*front, *(-(-n // size) for n, size in zip(last, block, strict=True)))
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, tokens, llm_dim]."""
-        tokens = self.tokens(features.grid)
+    def forward(self, features: Features) -> Tensor:
+        """Average and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
+        tokens = self.n_tokens(features.grid)
         _, last = self._split(features.grid)
         x = self.norm(features.concatenated())
         maps = x.reshape(-1, *last, x.shape[-1]).movedim(-1, 1)
+        # the last block of an axis may be smaller (`stride`): with ceil_mode torch averages what is there
         means = MEANS[len(last)](maps, self._block(last), ceil_mode=True)
         return self.mlp(means.flatten(2).transpose(1, 2).reshape(x.shape[0], tokens, x.shape[-1]))
 
     def _split(self, grid: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(axes left as they are, axes that are pooled); only rows and cols may have others in front."""
+        """Split into (axes left as they are, axes that are pooled); only rows and cols may have others in front."""
         n_axes = len(self.grid or self.stride or ())
         if len(grid) < n_axes or (n_axes != 2 and len(grid) > n_axes):
             word = "grid" if self.stride is None else "stride"
@@ -105,11 +100,6 @@ class PoolConnector(Connector):
                 f"{sizes} must be whole numbers; choose divisors of them, or a stride."
             )
         return tuple(n // parts for n, parts in zip(last, self.grid, strict=True))
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> PoolConnector:
-        """4 x 4 patches to 2 x 2 tokens."""
-        return cls(dim=dim, llm_dim=llm.dim, grid=(2, 2))
 
 
 def _axes(values: Sequence[int], word: str) -> tuple[int, ...]:

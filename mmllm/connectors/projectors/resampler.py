@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import feed_forward
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class ResamplerConnector(Connector):
+class ResamplerConnector(Projector):
     """The perceiver resampler of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), then a linear map to the LLM.
 
     ``latents`` learned vectors from N(0, 1); each of ``depth`` blocks does z += Attn(LN z, [LN x; LN z]), z += FF(z);
@@ -46,12 +46,12 @@ class ResamplerConnector(Connector):
         self.norm = nn.LayerNorm(inner)
         self.output = nn.Linear(inner, llm_dim)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """The number of latents, whatever the grid."""
-        return self.n_latents
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """One row of latents, whatever the grid: they are in no order of space or time."""
+        return (1, self.n_latents)
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, latents, llm_dim]; tokens that the mask excludes are not read."""
+    def forward(self, features: Features) -> Tensor:
+        """Read features float[N, T, dim]: float[N, latents, llm_dim]; tokens that the mask excludes are not read."""
         x = self.input(features.concatenated())
         z = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
         for attention, feed in zip(self.attention, self.feed, strict=True):
@@ -59,14 +59,9 @@ class ResamplerConnector(Connector):
             z = z + feed(z)
         return self.output(self.norm(z))
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> ResamplerConnector:
-        """Four latents, two blocks."""
-        return cls(dim=dim, llm_dim=llm.dim, latents=4, depth=2, heads=2, head_dim=8)
-
 
 class LatentAttention(nn.Module):
-    """Attn(LN z, [LN x; LN z]) of the perceiver resampler: latents read features and each other; no biases."""
+    """Attention Attn(LN z, [LN x; LN z]): latents read features and each other; no biases."""
 
     def __init__(self, width: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -85,10 +80,3 @@ class LatentAttention(nn.Module):
         seen = torch.cat([mask, mask.new_ones(z.shape[:2])], dim=1)[:, None, None]
         out = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self.output(out.transpose(1, 2).flatten(2))
-
-
-def feed_forward(width: int) -> nn.Sequential:
-    """LN, four times wider and back with GELU, no biases."""
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
-    )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, mlp
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.projectors.c_abstractor import regnet_blocks
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class TemporalConvConnector(Connector):
+class TemporalConvConnector(Projector):
     """The spatial-temporal convolution connector of VideoLLaMA 2 (Cheng et al. 2024, arXiv 2406.07476).
 
     ``depth`` RegNet blocks within each frame -> Conv3d whose kernel and stride are both ``downsample`` [time, rows,
@@ -27,8 +26,6 @@ class TemporalConvConnector(Connector):
     So 16 frames of 27 x 27 give 8 * 13 * 13 = 1352 tokens, and a picture (a clip of one frame) one step. ``padding`` 1
     is VideoLLaMA 2: zeros around the clip on every side, in time too, and nothing is repeated.
     """
-
-    tiny_grid = (3, 4, 4)
 
     def __init__(
         self,
@@ -57,16 +54,12 @@ class TemporalConvConnector(Connector):
         self.after = regnet_blocks(depth, channels, channels) if depth else nn.Identity()
         self.mlp = mlp(channels, llm_dim, mlp_depth)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """steps * rows * cols after the convolution; raises where nothing would be left."""
-        return prod(self.sampled(grid))
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """(time, rows, cols) after the convolution; a picture has one step.
 
-    def steps(self, grid: Sequence[int]) -> int:
-        """Frames after the convolution; 1 for a picture."""
-        return self.sampled(grid)[0]
-
-    def sampled(self, grid: Sequence[int]) -> tuple[int, ...]:
-        """(time, rows, cols) after the convolution."""
+        Raises:
+            MmllmError: nothing would be left, or the grid has other axes.
+        """
         clip = self._clip(grid)
         sizes = (clip[0] + self._repeats(clip[0]), *clip[1:])
         pairs = zip(sizes, self.downsample, strict=True)
@@ -78,9 +71,9 @@ class TemporalConvConnector(Connector):
             )
         return found
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, time * rows * cols, dim] -> float[N, tokens, llm_dim]."""
-        tokens = self.tokens(features.grid)
+    def forward(self, features: Features) -> Tensor:
+        """Convolve and project features float[N, time * rows * cols, dim]: float[N, n_tokens, llm_dim]."""
+        tokens = self.n_tokens(features.grid)
         time, rows, cols = self._clip(features.grid)
         x = features.concatenated()
         frames = x.reshape(-1, rows, cols, x.shape[-1]).permute(0, 3, 1, 2)
@@ -93,7 +86,7 @@ class TemporalConvConnector(Connector):
         return self.mlp(steps.flatten(2).transpose(1, 2)).reshape(len(x), tokens, self.llm_dim)
 
     def _clip(self, grid: Sequence[int]) -> tuple[int, int, int]:
-        """(time, rows, cols); a picture is a clip of one frame."""
+        """Read a grid as (time, rows, cols); a picture is a clip of one frame."""
         if len(grid) not in (2, 3):
             raise MmllmError(
                 f"connector temporal_conv needs a grid of time, rows and columns; this encoder gives {list(grid)}."
@@ -102,10 +95,5 @@ class TemporalConvConnector(Connector):
         return time, rows, cols
 
     def _repeats(self, time: int) -> int:
-        """How often the last frame is repeated so that the last step is full."""
+        """Number of times the last frame is repeated so that the last step is full."""
         return 0 if self.padding else -time % self.downsample[0]
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> TemporalConvConnector:
-        """3 frames of 4 x 4 to 2 x 2 x 2 tokens, one block on each side, 16 channels."""
-        return cls(dim=dim, llm_dim=llm.dim, depth=1, width=16)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector
-from mmllm.connectors.projectors.resampler import feed_forward
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import feed_forward
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 
 
-class WindowResamplerConnector(Connector):
+class WindowResamplerConnector(Projector):
     """The window-level Q-Former of SALMONN (Tang et al. 2024, arXiv 2310.13289), then a linear map to the LLM.
 
     The first axis of the grid is cut into windows of ``window`` indices (SALMONN: 17 of Whisper's, a third of a
@@ -26,8 +25,7 @@ class WindowResamplerConnector(Connector):
     features' own unless given; ``heads`` divide it. Positions are in the features, none are added.
     """
 
-    ragged = True
-    tiny_grid = (7,)
+    accepts_padding = True
 
     def __init__(
         self,
@@ -58,16 +56,15 @@ class WindowResamplerConnector(Connector):
         self.norm = nn.LayerNorm(inner)
         self.output = nn.Linear(inner, llm_dim)
 
-    def steps(self, grid: Sequence[int]) -> int:
-        """Number of windows."""
-        return -(-grid[0] // self.window)
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """(windows, 1, queries): as many queries for a last window that is not full."""
+        return (-(-grid[0] // self.window), 1, self.n_queries)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """``queries`` for each window, also for a last one that is not full."""
-        return self.steps(grid) * self.n_queries
+    def forward(self, features: Features) -> Tensor:
+        """Read features float[N, T, dim] window by window: float[N, most n_tokens, llm_dim].
 
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, most tokens, llm_dim], each item's own tokens first, zeros behind them."""
+        Each item's own tokens come first, zeros behind them.
+        """
         x = self.input(self.norm_input(features.concatenated()))
         size = self.window * prod(features.grid[1:])
         beyond = -x.shape[1] % size
@@ -86,14 +83,9 @@ class WindowResamplerConnector(Connector):
         out[some] = z
         return out.flatten(1, 2)
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> WindowResamplerConnector:
-        """Windows of 3 of 7 indices, two queries each."""
-        return cls(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2)
-
 
 class Attention(nn.Module):
-    """Attn(LN z, x): queries read what ``mask`` allows; biases as in BERT."""
+    """Attention Attn(LN z, x): queries read what ``mask`` allows; biases as in BERT."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

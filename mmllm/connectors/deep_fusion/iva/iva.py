@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -10,15 +11,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Attached, Connector
+from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.deep_fusion.iva.layer import IvaLayer
 from mmllm.connectors.deep_fusion.iva.turns import Turns, owners_of, turns_of
 from mmllm.connectors.layers.temporal import Block, earlier, frames_in, frames_of, in_time
 from mmllm.errors import MmllmError
-from mmllm.types import Features, Pass
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
+from mmllm.types import Features, Grid
 
 
-class IvaConnector(Connector):
+@dataclass(frozen=True)
+class Remembered:
+    """Clips that the layers inside the LLM look at again."""
+
+    patches: Tensor
+    """float[N, F, P, D], after the norm."""
+    real: Tensor
+    """bool[N, F, P]."""
+    chosen: Tensor
+    """float[layers, N, F], weight of each frame for the last message of its conversation; written by the pass over the
+    prompt and read in the steps after it, without gradients only."""
+
+
+class IvaConnector(DeepFusion):
     """The Interactive Visual Adapter (arXiv 2402.13546) for long videos; without official code, details are ours.
 
     Frame t has patches f_t (after a LayerNorm). The LLM's sequence gets one token for each frame::
@@ -36,10 +52,9 @@ class IvaConnector(Connector):
     those of all clips of the conversation shown up to the position. Conversations without clips stay bit-identical.
     """
 
-    identity_at_start = True
-    ragged = True
-    reads_questions = True
-    tiny_grid = (4, 2, 2)
+    zero_init = True
+    accepts_padding = True
+    reads_user_turn = True
 
     def __init__(
         self,
@@ -81,7 +96,7 @@ class IvaConnector(Connector):
             if word not in known:
                 raise MmllmError(f"connector iva {name}: {word!r} is unknown; known: {', '.join(known)}.")
         self.heads, self.head_dim, self.top_k, self.every = heads, head_dim, top_k, every
-        self.selector_width, self.score, self.select = selector_width, score, select
+        self.selector_width, self.score, self.selects_by = selector_width, score, select
         self.blocks = None if blocks is None else tuple(blocks)
         inner = llm_dim if width is None else width
         self.width = inner
@@ -93,16 +108,12 @@ class IvaConnector(Connector):
         self.output = nn.Linear(inner, llm_dim)
         self.layers = nn.ModuleDict()
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """One for each frame; 1 for a picture."""
-        return frames_in(grid, "iva")
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """(frames, 1, 1): one token for each frame; a picture is one."""
+        return (frames_in(grid, "iva"), 1, 1)
 
-    def steps(self, grid: Sequence[int]) -> int:
-        """Each frame is one step."""
-        return frames_in(grid, "iva")
-
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, F, llm_dim]; keeps the patches, and room for what each layer chooses."""
+    def forward(self, features: Features) -> tuple[Tensor, Remembered]:
+        """Features float[N, T, dim] -> (tokens float[N, F, llm_dim], what the layers read)."""
         patches, real = frames_of(features, "iva")
         patches = self.norm(patches)
         scores = self.weigh(patches).squeeze(-1).masked_fill(~real, torch.finfo(patches.dtype).min)
@@ -114,13 +125,16 @@ class IvaConnector(Connector):
         for block in self.time:
             x = block(x, seen)
         chosen = patches.new_zeros(len(self.layers), *real.shape[:2])
-        self.memory = (patches, real, chosen)
-        return self.output(self.output_norm(x))
+        return self.output(self.output_norm(x)), Remembered(patches, real, chosen)
 
     # ---- in the LLM
 
-    def attach(self, llm: Any) -> Attached:
-        """Make the layers and put them before their blocks."""
+    def attach(self, llm: LLMHookPoints) -> Handle:
+        """Make the layers and put them before their blocks.
+
+        Raises:
+            MmllmError: they would stand before no block, before one that the LLM has not got, or twice before one.
+        """
         blocks = tuple(range(self.every - 1, llm.n_blocks, self.every)) if self.blocks is None else self.blocks
         if not blocks or not all(0 <= block < llm.n_blocks for block in blocks) or len(set(blocks)) < len(blocks):
             given = f"every: {self.every}" if self.blocks is None else f"blocks: {list(blocks)}"
@@ -130,69 +144,62 @@ class IvaConnector(Connector):
         for key in map(str, blocks):
             if key not in self.layers:
                 layer = IvaLayer(llm.hidden_dim, self.dim, self.heads, self.head_dim, self.selector_width, self.score)
-                if self.select == "uniform":
+                if self.selects_by == "uniform":
                     layer.register_module("selector", None)
                 self.layers[key] = layer
-        return Attached([llm.before_block(block, partial(self._change, n)) for n, block in enumerate(blocks)])
+        return Handle.of([llm.before_block(block, partial(self._change, n)) for n, block in enumerate(blocks)])
 
-    def _change(self, number: int, x: Tensor) -> Tensor:
-        """What enters the block: float[R, S, D]; ``number`` counts the layers."""
-        if self.memory is None:
+    def _change(self, number: int, ctx: ForwardContext, x: Tensor) -> Tensor:
+        """Input of the block, float[R, S, D], with what its layer read; ``number`` counts the layers."""
+        seen: Remembered | None = self.remembered(ctx)
+        if seen is None:
             return x
-        assert self.flow is not None and self.source is not None
-        patches, real, kept = self.memory
+        kept = seen.chosen[number]
         layer: Any = list(self.layers.values())[number]
         states = x.flatten(0, 1)
-        # ranks must do the same while they learn, so only without gradients may a choice be taken from memory
-        if torch.is_grad_enabled() or _asks(self.flow):
-            turns = turns_of(self.flow, self.source, len(patches))
-            frames, weights = self._choose_frames(layer, states, turns, patches, real)
+        # ranks must do the same while they learn, so only without gradients may an earlier choice be taken
+        if torch.is_grad_enabled() or _asks(ctx):
+            turns = turns_of(ctx, self.key, len(seen.patches))
+            frames, weights = self._choose_frames(layer, states, turns, seen)
             if not torch.is_grad_enabled():
-                _keep(kept[number], turns, frames, weights)
+                _keep(kept, turns, frames, weights)
             positions, of = turns.positions, turns.of
         else:
-            positions, of, frames, weights = self._recalled(self.flow, kept[number])
-        delta = layer.interactor(states[positions], of, frames, weights, patches, real)
-        return self.choose(states.index_add(0, positions, delta.to(x.dtype)).view_as(x), x)
+            positions, of, frames, weights = self._recalled(ctx, kept)
+        delta = layer.interactor(states[positions], of, frames, weights, seen.patches, seen.real)
+        return self.select(ctx, states.index_add(0, positions, delta.to(x.dtype)).view_as(x), x)
 
-    def _choose_frames(
-        self, layer: Any, states: Tensor, turns: Turns, patches: Tensor, real: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _choose_frames(self, layer: Any, states: Tensor, turns: Turns, seen: Remembered) -> tuple[Tensor, Tensor]:
         """Frames int64[G, k] into N * F that each message asks for, and their weights float[G, k]."""
         if layer.selector is None:
-            return _uniform(turns.candidates, real.any(dim=-1), self.top_k)
-        u = self.asked(turns, states, patches)
-        return layer.selector(u, patches, real, turns.candidates, self.top_k)
+            return _uniform(turns.candidates, seen.real.any(dim=-1), self.top_k)
+        u = self.asked(turns, states, seen.patches)
+        return layer.selector(u, seen.patches, seen.real, turns.candidates, self.top_k)
 
     def asked(self, turns: Turns, states: Tensor, patches: Tensor) -> Tensor:
-        """u float[G, D] in the dtype of ``patches``: the mean of states float[R * S, D] over each message's text."""
+        """Questions u float[G, D] in the dtype of ``patches``: means of states float[R * S, D] over messages' texts."""
         shares = functional.normalize(turns.asked.to(patches.dtype), p=1.0, dim=1)
         return shares @ states.to(patches.dtype)
 
-    def _recalled(self, flow: Pass, kept: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(positions, group of each, frames, weights) in a step: what the last message of each conversation chose."""
-        assert self.source is not None
-        n_rows = len(flow.sources)
-        owned = owners_of(flow, self.source, len(kept)) == torch.arange(n_rows, device=kept.device)[:, None]
+    def _recalled(self, ctx: ForwardContext, kept: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Choice of the last message of each conversation, in a step: (positions, group of each, frames, weights)."""
+        n_rows = len(ctx.dataset_names)
+        owned = owners_of(ctx, self.key, len(kept)) == torch.arange(n_rows, device=kept.device)[:, None]
         weights, frames = (kept * owned[..., None]).flatten(1).topk(min(self.top_k, kept.numel()), dim=1)
         frames = torch.where(weights > 0, frames, frames[:, :1])
-        ids = flow.sequence_ids.flatten()
-        positions = (flow.real.flatten() & (weights[:, 0] > 0)[ids]).nonzero().squeeze(-1)
+        ids = ctx.sequence_ids.flatten()
+        positions = (ctx.attention_mask.flatten() & (weights[:, 0] > 0)[ids]).nonzero().squeeze(-1)
         return positions, ids[positions], frames, weights
 
-    def chosen(self) -> Tensor | None:
-        """float[layers, N, F]: weight of each frame for the last message, in the last pass without gradients."""
-        return None if self.memory is None else self.memory[2]
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> IvaConnector:
-        """Two frames of four, before blocks 1 and 3 of four."""
-        return cls(dim=dim, llm_dim=llm.dim, heads=2, head_dim=4, width=16, every=2, top_k=2, selector_width=8)
+    def chosen(self, ctx: ForwardContext) -> Tensor | None:
+        """Weight of each frame for the last message, float[layers, N, F]; None: no clips. Without gradients only."""
+        seen: Remembered | None = self.remembered(ctx)
+        return None if seen is None else seen.chosen
 
 
-def _asks(flow: Pass) -> bool:
+def _asks(ctx: ForwardContext) -> bool:
     """Whether some position of this pass is text of the user."""
-    return flow.questions is None or bool((flow.questions >= 0).any())
+    return ctx.user_turn is None or bool((ctx.user_turn >= 0).any())
 
 
 def _keep(kept: Tensor, turns: Turns, frames: Tensor, weights: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Frame selector and spatial interactor: what ``iva`` puts before a block of the LLM."""
+"""Frame selector and spatial interactor, which ``iva`` puts before a block of the LLM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmllm.connectors.deep_fusion.iva.turns import padded_table
 
 
 class FrameSelector(nn.Module):
-    """r_t = <W_q u, W_k f_t> / √d, the k highest, and their softmax among all frames renormalised among the k.
+    """Scores r_t = <W_q u, W_k f_t> / √d, the k highest, and their softmax over all frames renormalised among the k.
 
     ``score`` best: f_t is the frame's best patch; mean: the mean of its patches. No biases: they would cancel out.
     """
@@ -24,10 +24,10 @@ class FrameSelector(nn.Module):
         self.key = nn.Linear(dim, width, bias=False)
 
     def forward(self, u: Tensor, patches: Tensor, real: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Questions float[G, hidden], patches float[N, F, P, D] -> frames int64[G, k] into N * F, weights float[G, k].
+        """Choose frames int64[G, k] into N * F, with weights float[G, k], for questions float[G, hidden].
 
-        Candidates are the frames with ``real`` bool[N, F, P] patches of the clips in ``candidates`` bool[G, N]. Where
-        there are fewer than k, the rest repeats the best with weight 0.
+        Candidates are the frames of ``patches`` float[N, F, P, D] with ``real`` bool[N, F, P] ones, in the clips that
+        ``candidates`` bool[G, N] opens. Where there are fewer than k, the rest repeats the best with weight 0.
         """
         lowest = torch.finfo(patches.dtype).min
         if self.score == "mean":
@@ -46,7 +46,7 @@ class FrameSelector(nn.Module):
 
 
 class SpatialInteractor(nn.Module):
-    """tanh(gamma) W_o sum_t w_t CrossAttn(Q = W_h LN(h), K = V = W_v f_t), a softmax over the patches of each frame."""
+    """Update tanh(gamma) W_o sum_t w_t CrossAttn(Q = W_h LN(h), K = V = W_v f_t), each over one frame's patches."""
 
     def __init__(self, hidden: int, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SpatialInteractor(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, h: Tensor, of: Tensor, frames: Tensor, weights: Tensor, patches: Tensor, real: Tensor) -> Tensor:
-        """States float[M, hidden] of the groups ``of`` int64[M] -> what is added to them.
+        """Read for states float[M, hidden] of the groups ``of`` int64[M]: what is added to them.
 
         A group reads the ``frames`` int64[G, k] of ``patches`` float[N, F, P, D], weighted by float[G, k].
         """
@@ -68,7 +68,7 @@ class SpatialInteractor(nn.Module):
         return torch.tanh(self.gate) * self.output(read)
 
     def _read(self, query: Tensor, of: Tensor, value: Tensor, weights: Tensor, real: Tensor) -> Tensor:
-        """float[M, width]: what each state reads in its group's frames."""
+        """Reading of each state in its group's frames: float[M, width]."""
         if not len(of):
             return query + (value.sum() + weights.sum()) * 0.0  # every weight takes part on every rank
         n_groups, k = weights.shape
@@ -86,7 +86,7 @@ class SpatialInteractor(nn.Module):
 
 
 class IvaLayer(nn.Module):
-    """Both, before one block."""
+    """Selector and interactor before one block."""
 
     def __init__(
         self, hidden: int, dim: int, heads: int, head_dim: int, width: int, score: Literal["best", "mean"]

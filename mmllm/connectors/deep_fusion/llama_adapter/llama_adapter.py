@@ -7,23 +7,27 @@ visual prompts, bias, scale and norm tuning, parameter groups by kind of convers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Attached, Connector, module_key
+from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.deep_fusion.llama_adapter.tuning import make
 from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import Prompts, VisualPrompts
+from mmllm.connectors.layers.basics import module_key
 from mmllm.connectors.layers.prompt_attention import HeadGate, extra_attention
 from mmllm.errors import MmllmError
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import Extend, LLMHookPoints
 from mmllm.types import Features
 
 
-class LlamaAdapterConnector(Connector):
-    """Per layer l: ``out = Wo[ softmax(q kᵀ) v + tanh(g_l) * softmax(q k'ᵀ) v' ]``, ``k' = Wk P_l``, ``v' = Wv P_l``.
+class LlamaAdapterConnector(DeepFusion):
+    """Prompts of each layer l, as more keys and values of its frozen attention.
 
+    ``out = Wo[ softmax(q kᵀ) v + tanh(g_l) * softmax(q k'ᵀ) v' ]``, ``k' = Wk P_l``, ``v' = Wv P_l``.
     P_l float[K, D] from N(0, 1), neither normed nor rotated; Wk, Wv, Wo frozen; g_l one gate per head, 0 at the start,
     so the LLM is bit for bit what it was. With features (``from:``) there are two ways for them to enter:
 
@@ -38,9 +42,7 @@ class LlamaAdapterConnector(Connector):
     give a gradient to ``visual`` alone, the others to all but ``visual``; outputs do not depend on it.
     """
 
-    identity_at_start = True
-    still: Tensor | None
-    """bool[R, S], positions whose conversation trains ``visual`` alone; None: no groups."""
+    zero_init = True
 
     def __init__(
         self,
@@ -86,11 +88,11 @@ class LlamaAdapterConnector(Connector):
         self.start = 0.0 if init == "zero" else 1.0
         self.early = early_layers if fusion == "early" else 0
         self.cells = visual_prompts if fusion == "early" else 1
-        self.kinds, self.disjoint, self.still = list(tuning), disjoint, None
+        self.kinds, self.disjoint = list(tuning), disjoint
         self.prompts, self.gates, self.tuning = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.visual: VisualPrompts | None = None
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the weights and let attention read the prompts.
 
         Raises:
@@ -114,95 +116,91 @@ class LlamaAdapterConnector(Connector):
         handles = [llm.extend_attention(int(i), self._reading(llm, i)) for i in late]
         handles += [llm.extend_attention(i, self._seeing(llm, i)) for i in range(self.early)]
         handles += [llm.after_linear(name, self._tuned(module_key(name))) for name in tuned]
-        return Attached(handles)
+        return Handle.of(handles)
 
-    def route(self, flow: Any, memory: tuple[Tensor, ...] | None = None) -> None:
-        """Also find the positions that train ``visual`` alone."""
-        super().route(flow, memory)
-        self.still = flow.present[self.source][flow.sequence_ids] if self.disjoint else None
-
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """Keeps the visual prompts of N items for the layers inside; gives no tokens: float[N, 0, llm_dim]."""
+    def remember(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Make the visual prompts of N items: float[N, cells, D], and which are of real features, bool[N, cells]."""
         assert self.visual is not None
-        self.memory = self.visual(features)
-        return self.memory[0].new_zeros(len(self.memory[0]), 0, self.llm_dim)
+        prompts: tuple[Tensor, Tensor] = self.visual(features)
+        return prompts
 
-    def _reading(self, llm: Any, layer: str) -> Any:
-        """Block ``layer`` reads its prompts."""
+    def still(self, ctx: ForwardContext) -> Tensor | None:
+        """Mask bool[R, S] of positions whose conversation trains ``visual`` alone; None: no groups."""
+        if not self.disjoint:
+            return None
+        return ctx.once((self.key, "still"), lambda: ctx.has_media[self.key][ctx.sequence_ids])
 
-        def extend(query: Tensor, output: Tensor, scaling: float) -> Tensor:
+    def _reading(self, llm: LLMHookPoints, layer: str) -> Extend:
+        """Let block ``layer`` read its prompts."""
+
+        def extend(ctx: ForwardContext, query: Tensor, output: Tensor, scaling: float) -> Tensor:
             states = self.prompts[layer]()
-            still = self.still if torch.is_grad_enabled() else None
-            read = self._read(llm, int(layer), states, query, scaling)
+            still = self.still(ctx) if torch.is_grad_enabled() else None
+            read = self._read(llm, int(layer), ctx, states, query, scaling)
             if still is not None:  # the same values, computed so that they give the prompts no gradient
-                held = self._read(llm, int(layer), states.detach(), query, scaling)
+                held = self._read(llm, int(layer), ctx, states.detach(), query, scaling)
                 read = torch.where(still[..., None, None], held, read)
-            return self._add(output, self.gates[layer](read, still))
+            return self._add(ctx, output, self.gates[layer](read, still))
 
         return extend
 
-    def _read(self, llm: Any, layer: int, states: Tensor, query: Tensor, scaling: float) -> Tensor:
-        """float[R, S, heads, d] of the prompts float[K, D], with the global vectors of the conversations added."""
-        if self.early or self.memory is None:
+    def _read(
+        self, llm: LLMHookPoints, layer: int, ctx: ForwardContext, states: Tensor, query: Tensor, scaling: float
+    ) -> Tensor:
+        """Read the prompts float[K, D], the conversations' global vectors added: float[R, S, heads, d]."""
+        remembered = self.remembered(ctx)
+        if self.early or remembered is None:
             key, value = llm.keys_values(layer, states.to(query.dtype))
             return extra_attention(query, key, value, scaling, None)
-        assert self.flow is not None
-        owners, conversations = self._owners(), len(self.flow.present[str(self.source)])
+        visual, _ = remembered
+        owners, conversations = self._owners(ctx, len(visual)), len(ctx.has_media[self.key])
         share = (owners == torch.arange(conversations, device=owners.device)[:, None]).float()  # B, N
         share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
-        added = states + (share @ self.memory[0].flatten(1))[:, None]  # B, K, D
+        added = states + (share @ visual.flatten(1))[:, None]  # B, K, D
         key, value = llm.keys_values(layer, added.flatten(0, 1).to(query.dtype))
         if len(query) == conversations:  # rows are conversations
             key, value = (kept.unflatten(1, added.shape[:2]).transpose(0, 1) for kept in (key, value))
             return extra_attention(query, key, value, scaling, None)
         of = torch.arange(conversations, device=owners.device).repeat_interleave(len(states))
-        return extra_attention(query, key, value, scaling, self.flow.sequence_ids[..., None] == of)
+        return extra_attention(query, key, value, scaling, ctx.sequence_ids[..., None] == of)
 
-    def _seeing(self, llm: Any, layer: int) -> Any:
-        """Block ``layer`` reads the visual prompts; nothing changes in a batch without media."""
+    def _seeing(self, llm: LLMHookPoints, layer: int) -> Extend:
+        """Let block ``layer`` read the visual prompts; nothing changes in a batch without media."""
 
-        def extend(query: Tensor, output: Tensor, scaling: float) -> Tensor:
-            if self.memory is None:
+        def extend(ctx: ForwardContext, query: Tensor, output: Tensor, scaling: float) -> Tensor:
+            remembered = self.remembered(ctx)
+            if remembered is None:
                 return output
-            assert self.flow is not None and self.visual is not None
-            states, real = self.memory
+            assert self.visual is not None
+            states, real = remembered
             key, value = llm.keys_values(layer, states.flatten(0, 1).to(query.dtype))
-            owners = self._owners()
+            owners = self._owners(ctx, len(states))
             numbers = torch.arange(len(owners), device=owners.device)
-            here = owners == self.flow.sequence_ids[..., None]
-            started = numbers <= self.flow.items[str(self.source)][..., None]
+            here = owners == ctx.sequence_ids[..., None]
+            started = numbers <= ctx.last_item[self.key][..., None]
             seen = (here & started)[..., None] & real  # R, S, N, V
             read = extra_attention(query, key, value, scaling, seen.flatten(2))
-            return self._add(output, self.visual.gates[str(layer)](read))
+            return self._add(ctx, output, self.visual.gates[str(layer)](read))
 
         return extend
 
-    def _tuned(self, name: str) -> Any:
-        """What comes after a tuned layer."""
+    def _tuned(self, name: str) -> ChangeOutput:
+        """Scale and shift what a tuned layer gives."""
 
-        def change(x: Tensor, output: Tensor) -> Tensor:
-            still = self.still
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+            still = self.still(ctx)
             if still is not None:  # rows [R * S, D] where the layer sees those
                 still = (still if output.dim() == 3 else still.flatten())[..., None]
-            return self.choose(self.tuning[name](output, still), output)
+            return self.select(ctx, self.tuning[name](output, still), output)
 
         return change
 
-    def _add(self, output: Tensor, gated: Tensor) -> Tensor:
+    def _add(self, ctx: ForwardContext, output: Tensor, gated: Tensor) -> Tensor:
         """Attention's output float[R, S, heads, d] with the gated one added where the connector is active."""
         changed = (output.float() + gated).to(output.dtype)
-        return self.choose(changed.flatten(2), output.flatten(2)).view_as(output)
+        return self.select(ctx, changed.flatten(2), output.flatten(2)).view_as(output)
 
-    def _owners(self) -> Tensor:
-        """int64[N], conversation of each item in memory; -1 for the stand-in item of a batch without media."""
-        assert self.flow is not None and self.memory is not None
-        owners = self.flow.owners[str(self.source)]
-        missing = len(self.memory[0]) - len(owners)
-        return functional.pad(owners, (0, missing), value=-1)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> LlamaAdapterConnector:
-        """V2 with everything it has, two prompts."""
-        kinds: Sequence[Any] = ("bias", "scale", "norm")
-        words: dict[str, Any] = {"fusion": "early", "visual_prompts": 4} if dim else {}
-        return cls(dim=dim, llm_dim=llm.dim, prompts=2, layers=3, tuning=kinds, **words)
+    def _owners(self, ctx: ForwardContext, n_items: int) -> Tensor:
+        """Conversation of each item, int64[N]; -1 for the blank item of a batch without media."""
+        owners = ctx.item_sequence[self.key]
+        return functional.pad(owners, (0, n_items - len(owners)), value=-1)

@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import in_out_features
+from mmllm.connectors.layers.basics import in_out_features
 from mmllm.errors import MmllmError
+from mmllm.hooks.points import LLMHookPoints
 
 KINDS = ("bias", "scale", "norm")
 """Words of ``tuning:``."""
 
 
 class ScaleAndBias(nn.Module):
-    """y -> s * (y + b) after one frozen layer, s = 1 and b = 0 at the start; each is there only if asked for."""
+    """Map y -> s * (y + b) after one frozen layer, s = 1 and b = 0 at the start; each is there only if asked for."""
 
     def __init__(self, width: int, scale: bool, bias: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ScaleAndBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, y: Tensor, still: Tensor | None = None) -> Tensor:
-        """float[..., width] in the dtype of ``y``; rows in ``still`` bool[..., 1] give s and b no gradient."""
+        """Tune y float[..., width], in its dtype; rows in ``still`` bool[..., 1] give s and b no gradient."""
         x = y.float()
         if self.bias is not None:
             x = x + held(self.bias, still)
@@ -37,12 +37,12 @@ class ScaleAndBias(nn.Module):
 
 
 def held(weight: Tensor, still: Tensor | None) -> Tensor:
-    """The weight, where ``still`` is True without a gradient to it; the same values."""
+    """Hold the weight where ``still`` is True: the same values, no gradient to it."""
     return weight if still is None else torch.where(still, weight.detach(), weight)
 
 
-def make(llm: Any, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]]:
-    """Name of a layer in ``llm.model`` -> how to make what comes after it.
+def make(llm: LLMHookPoints, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]]:
+    """Prepare, for each layer that is tuned: its name in ``llm.model`` -> how to make what comes after it.
 
     ``scale`` and ``bias``: every linear layer of the blocks. ``norm``: every norm of the residual stream: the frozen
     weight w times s (and plus b where the norm has a bias) spans what unfreezing w would, and w stays what it was.
@@ -59,12 +59,13 @@ def make(llm: Any, kinds: Sequence[str]) -> dict[str, Callable[[], ScaleAndBias]
         made |= {name: _after(in_out_features(linear)[1], scale, bias) for name, linear in llm.linears().items()}
     if "norm" in kinds:
         for name, norm in norms(llm).items():
-            made[name] = _after(len(norm.weight), True, any(key == "bias" for key, _ in norm.named_parameters()))
+            has_bias = any(key == "bias" for key, _ in norm.named_parameters())
+            made[name] = _after(len(norm.get_parameter("weight")), True, has_bias)
     return made
 
 
-def norms(llm: Any) -> dict[str, Any]:
-    """Name in ``llm.model`` -> norm of the residual stream: those of the blocks, and the last one.
+def norms(llm: LLMHookPoints) -> dict[str, nn.Module]:
+    """Find the norms of the residual stream, those of the blocks and the last one, by their names in ``llm.model``.
 
     A norm is a layer without parts whose weights are all vectors. Norms of queries and keys (LLaMA has none) stay as
     they are, as the keys of the prompts pass them too.

@@ -1,4 +1,4 @@
-"""Prompts of one layer, and prompts made from the features of an item: what ``llama_adapter`` gives to attention."""
+"""Prompts of one layer, and prompts made from the features of an item, both for ``llama_adapter``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import mlp
+from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.prompt_attention import HeadGate
 from mmllm.types import Features
 
 
 class Prompts(nn.Module):
-    """P float[K, D] of one layer, from N(0, 1): with zero gates *and* zero prompts nothing would ever learn."""
+    """Prompts P float[K, D] of one layer, from N(0, 1): with zero gates *and* zero prompts nothing would ever learn."""
 
     def __init__(self, prompts: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(prompts, width))
 
     def forward(self) -> Tensor:
-        """A copy: under ZeRO-3 the weight itself is whole in here only."""
+        """Copy the prompts: under ZeRO-3 the weight itself is whole in here only."""
         return self.weight.clone()
 
 
 class VisualPrompts(nn.Module):
-    """Features of an item -> ``cells`` vectors of the LLM's width; and the early gates, which learn with them."""
+    """Map from an item's features to ``cells`` vectors of the LLM's width; and the early gates, which learn with it."""
 
     def __init__(self, dim: int, width: int, cells: int, depth: int, gates: dict[str, HeadGate]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class VisualPrompts(nn.Module):
         self.gates = nn.ModuleDict(gates)
 
     def forward(self, features: Features) -> tuple[Tensor, Tensor]:
-        """float[N, cells, width] in raster order, and bool[N, cells]: cells with at least one real feature."""
+        """Make prompts float[N, cells, width] in raster order; bool[N, cells]: cells with at least one real feature."""
         rows, cols = (prod(features.grid[:-1]), features.grid[-1])
         shape = divided(self.cells, rows, cols)
         x, mask = features.concatenated(), features.mask[..., None].to(features.concatenated().dtype)
@@ -45,7 +45,7 @@ class VisualPrompts(nn.Module):
 
 
 def divided(cells: int, rows: int, cols: int) -> tuple[int, int]:
-    """(rows, cols) of the grid of ``cells`` cells whose shape is nearest to that of rows x cols."""
+    """Divide into ``cells`` cells: the (rows, cols) whose shape is nearest to that of rows x cols."""
     factors = [(r, cells // r) for r in range(1, cells + 1) if cells % r == 0]
     # a ratio and its inverse are equally far
     return min(factors, key=lambda pair: max(pair[0] * cols / (pair[1] * rows), pair[1] * rows / (pair[0] * cols)))

@@ -1,4 +1,4 @@
-"""What is said about a clip, refined by the clip itself: what steers the prediction of ``temporal_aligner``."""
+"""Words said about a clip, refined by the clip itself: they steer the prediction of ``temporal_aligner``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmllm.connectors.layers.temporal import Block, in_time
 from mmllm.errors import MmllmError
-from mmllm.types import Pass
+from mmllm.hooks import ForwardContext
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,23 @@ class Words:
     """bool[N, L]."""
 
 
-def words_of(flow: Pass, key: str, text: Tensor, n_items: int) -> Words:
-    """Text of the user and the assistant in each clip's own conversation, from the row ``text`` float[S, llm_dim].
+def words_of(ctx: ForwardContext, key: str, n_items: int, dtype: torch.dtype) -> Words:
+    """Text of the user and the assistant in the own conversation of each of ``n_items`` clips of ``key``, in ``dtype``.
+
+    The embeddings it holds give no gradient: the words steer a prediction, they are not to learn from it.
 
     Raises:
         MmllmError: the batch does not say where the user's messages are.
     """
-    if flow.questions is None:
+    if ctx.user_turn is None:
         raise MmllmError("connector temporal_aligner needs batches that say where the user's messages are.")
-    owners = flow.owners[key]
+    assert ctx.text_embeds is not None
+    text = ctx.text_embeds.detach().to(dtype)
+    owners = ctx.item_sequence[key]
+    # a blank item stands in for clips that a rank lacks: it is in no conversation
     owners = torch.cat([owners, owners.new_full((n_items - len(owners),), -1)])
-    said = (flow.questions[0] >= 0) | flow.spoken[0]
-    mine = said & (flow.sequence_ids[0] == owners[:, None])
+    said = (ctx.user_turn[0] >= 0) | ctx.loss_mask[0]
+    mine = said & (ctx.sequence_ids[0] == owners[:, None])
     counts = mine.sum(dim=1)
     longest = max(1, int(counts.max()))
     order = (~mine).long().argsort(dim=1, stable=True)[:, :longest]  # positions of its words first, in their order
@@ -42,7 +47,7 @@ def words_of(flow: Pass, key: str, text: Tensor, n_items: int) -> Words:
 
 
 class TextVector(nn.Module):
-    """a: the mean of the words, each brought to the width of the frames."""
+    """Mean a of the words, each brought to the width of the frames."""
 
     def __init__(self, llm_dim: int, width: int) -> None:
         super().__init__()
@@ -50,13 +55,13 @@ class TextVector(nn.Module):
         self.input = nn.Linear(llm_dim, width)
 
     def forward(self, states: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Words float[N, L, llm_dim], bool[N, L] -> (a float[N, W], the words float[N, L, W])."""
+        """Average words float[N, L, llm_dim], bool[N, L]: (a float[N, W], the words float[N, L, W])."""
         words = self.input(self.norm(states))
         return averaged(words, real), words
 
 
 class SemanticAligner(nn.Module):
-    """a' = a + gamma * Dec(words; v), gamma float[W] = 1e-4 at the start.
+    """Refinement a' = a + gamma * Dec(words; v), gamma float[W] = 1e-4 at the start.
 
     Dec: LN and a linear map to ``inner`` channels, one decoder block (the words read each other, then the frames), the
     mean of the words, a linear map back. The vector for frame t reads frames up to t only: what it steers is to predict
@@ -72,7 +77,7 @@ class SemanticAligner(nn.Module):
         self.gate = nn.Parameter(torch.full((width,), 1e-4))
 
     def forward(self, a: Tensor, words: Tensor, real: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-        """Vector float[N, W], words float[N, L, W], bool[N, L], frames float[N, F, W] -> a' float[N, Q, W].
+        """Refine a float[N, W] by words float[N, L, W], bool[N, L], and frames float[N, F, W]: a' float[N, Q, W].
 
         One a' for each of the Q sets of frames that ``seen`` bool[N or 1, Q, F] opens.
         """
@@ -93,6 +98,6 @@ def averaged(states: Tensor, real: Tensor) -> Tensor:
 
 
 def reachable(real: Tensor) -> Tensor:
-    """The mask with its first entry always open, so that attention without any word is a number."""
+    """Open the first entry of the mask bool[N, L] always, so that attention without any word is a number."""
     first = torch.arange(real.shape[1], device=real.device) == 0
     return real | first

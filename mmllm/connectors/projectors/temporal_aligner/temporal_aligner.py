@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector, mlp
+from mmllm.connectors.base import Projector
+from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.temporal import Block, earlier, frames_in, frames_of, in_time
-from mmllm.connectors.projectors.semantic_aligner import SemanticAligner, TextVector, words_of
+from mmllm.connectors.projectors.temporal_aligner.semantic_aligner import SemanticAligner, TextVector, words_of
 from mmllm.errors import MmllmError
-from mmllm.types import Features
+from mmllm.hooks import ForwardContext
+from mmllm.types import Features, Grid
 
 
-class TemporalAlignerConnector(Connector):
+class TemporalAlignerConnector(Projector):
     """Tem-Adapter's temporal and semantic aligners (Chen et al. 2023, arXiv 2308.08414) before an LLM.
 
     v_t is the mean of frame t's patches, brought to mean 0 and variance 1. One token per frame::
@@ -36,10 +38,9 @@ class TemporalAlignerConnector(Connector):
     LLM's own loss takes its place. Dropout is left out.
     """
 
-    ragged = True
+    accepts_padding = True
     reads_text = True
-    reads_questions = True
-    tiny_grid = (3, 2, 2)
+    reads_user_turn = True
 
     def __init__(
         self,
@@ -90,18 +91,13 @@ class TemporalAlignerConnector(Connector):
         self.semantic = SemanticAligner(width, semantic_width, heads) if learns and semantic else None
         self.decoder = nn.ModuleList(Block(width, heads, reads=True) for _ in range(depth if learns else 0))
         self.foretold = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim)) if learns else None
-        self._error: Tensor | None = None
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """One for each frame; 1 for a picture."""
-        return frames_in(grid, "temporal_aligner")
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """(frames, 1, 1): one token for each frame; a picture is one."""
+        return (frames_in(grid, "temporal_aligner"), 1, 1)
 
-    def steps(self, grid: Sequence[int]) -> int:
-        """Each frame is one step."""
-        return frames_in(grid, "temporal_aligner")
-
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
-        """float[N, T, dim] -> float[N, F, llm_dim]; ``text`` float[S, llm_dim] is for the extra loss alone."""
+    def forward(self, features: Features, ctx: ForwardContext | None = None) -> Tensor:
+        """Align features float[N, T, dim]: float[N, F, llm_dim]; ``ctx`` is for the extra loss alone."""
         patches, real = frames_of(features, "temporal_aligner")
         counts = real.sum(dim=-1, keepdim=True)
         means = (patches * real[..., None]).sum(dim=-2) / counts.clamp(min=1)
@@ -109,37 +105,38 @@ class TemporalAlignerConnector(Connector):
         shown = counts.squeeze(-1) > 0
         x = self.input(v)
         x = x + in_time(x.shape[1], self.width, x)
-        self._error = None
-        if self.training and text is not None and self.foretell != "nothing" and self._learns():
-            self._error = self._foretelling_error(x, v.detach(), shown, text.detach().to(x.dtype))
+        if self.training and ctx is not None and ctx.text_embeds is not None and self._learns():
+            ctx.notes[self.key, "error"] = self._foretelling_error(ctx, x, v.detach(), shown)
         return self.mlp(self._encoded(x, shown[:, None]))
 
-    def extra_loss(self) -> Tensor | None:
-        """``weight`` times the mean error of the last forward, once; None while nothing of it learns."""
-        error, self._error = self._error, None
+    def extra_loss(self, ctx: ForwardContext) -> Tensor | None:
+        """``weight`` times the mean error of the clips of this pass; None while nothing of it learns."""
+        error: Tensor | None = ctx.notes.get((self.key, "error"))
         return None if error is None else self.weight * error
 
     def _learns(self) -> bool:
-        return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
+        """Whether there is an extra loss now."""
+        learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
+        return learns and self.foretell != "nothing"
 
     def _encoded(self, x: Tensor, seen: Tensor) -> Tensor:
-        """E float[N, F, W]."""
+        """Encode frames that see those in ``seen``: E float[N, F, W]."""
         for block in self.encoder:
             x = block(x, seen)
         return self.norm(x)
 
-    def _foretelling_error(self, x: Tensor, v: Tensor, shown: Tensor, text: Tensor) -> Tensor:
+    def _foretelling_error(self, ctx: ForwardContext, x: Tensor, v: Tensor, shown: Tensor) -> Tensor:
         """Mean over frames that have a next one, in conversations with words; 0 with all weights in it if none has."""
-        assert self.flow is not None and self.source is not None
-        words = words_of(self.flow, self.source, text, len(v))
+        words = words_of(ctx, self.key, len(v), x.dtype)
         guess = self.foretell_frames(x, shown, words.states, words.real)
         shift = int(self.foretell == "next")
         counted = shown[:, shift:] & words.real.any(dim=1, keepdim=True)
         errors = (guess[:, : guess.shape[1] - shift] - v[:, shift:]).square().mean(dim=-1)
+        # the 0 keeps every weight in the graph also without words, so that no rank's backward pass differs
         return (errors * counted).sum() / counted.sum().clamp(min=1) + guess.sum() * 0.0
 
     def foretell_frames(self, x: Tensor, shown: Tensor, states: Tensor, real: Tensor) -> Tensor:
-        """What each frame foretells, float[N, F, dim].
+        """Predict from each frame, float[N, F, dim].
 
         Args:
             x: float[N, F, W], the frames with their positions.
@@ -160,8 +157,3 @@ class TemporalAlignerConnector(Connector):
         for block in self.decoder:
             y = block(y, order, memory, seen)
         return self.foretold(y)
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> TemporalAlignerConnector:
-        """One block each, 8 channels."""
-        return cls(dim=dim, llm_dim=llm.dim, width=8, heads=2, semantic_width=4)

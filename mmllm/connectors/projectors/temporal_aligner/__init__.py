@@ -1,0 +1,1 @@
+"""Tem-Adapter: temporal and semantic aligners."""

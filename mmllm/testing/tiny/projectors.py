@@ -1,0 +1,97 @@
+"""Tiny projectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmllm.connectors.projectors.c_abstractor import CAbstractorConnector
+from mmllm.connectors.projectors.dense_connector import DenseConnector
+from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
+from mmllm.connectors.projectors.identity import IdentityConnector
+from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
+from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.connectors.projectors.resampler import ResamplerConnector
+from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
+from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
+from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
+from mmllm.testing.tiny.record import LLM, Tiny
+
+
+def c_abstractor(dim: int, llm: LLM) -> CAbstractorConnector:
+    """4 x 4 patches to 2 x 2 tokens, one block on each side, 16 channels."""
+    return CAbstractorConnector(dim=dim, llm_dim=llm.dim, source_grid=(4, 4), grid=(2, 2), depth=1, width=16)
+
+
+def dense_connector(dim: int, llm: LLM) -> DenseConnector:
+    """One layer, which is then a group of its own."""
+    return DenseConnector(dim=dim, llm_dim=llm.dim, layers=1, groups=1)
+
+
+def graph_tokens(dim: int, llm: LLM) -> GraphTokensConnector:
+    """Trees of seven slots."""
+    return GraphTokensConnector(dim=dim, llm_dim=llm.dim, fanout=(2, 2))
+
+
+def identity(dim: int, llm: LLM) -> IdentityConnector:
+    """As wide as the LLM, whatever ``dim`` is."""
+    return IdentityConnector(dim=llm.dim, llm_dim=llm.dim)
+
+
+def mlp(dim: int, llm: LLM) -> MlpConnector:
+    """As a recipe makes it that says nothing more."""
+    return MlpConnector(dim=dim, llm_dim=llm.dim)
+
+
+def pixel_shuffle(dim: int, llm: LLM) -> PixelShuffleConnector:
+    """4 x 4 patches to 2 x 2 tokens."""
+    return PixelShuffleConnector(dim=dim, llm_dim=llm.dim)
+
+
+def pool(dim: int, llm: LLM) -> PoolConnector:
+    """4 x 4 patches to 2 x 2 tokens."""
+    return PoolConnector(dim=dim, llm_dim=llm.dim, grid=(2, 2))
+
+
+def resampler(dim: int, llm: LLM) -> ResamplerConnector:
+    """Four latents, two blocks."""
+    return ResamplerConnector(dim=dim, llm_dim=llm.dim, latents=4, depth=2, heads=2, head_dim=8)
+
+
+def temporal_aligner(dim: int, llm: LLM) -> TemporalAlignerConnector:
+    """One block each, 8 channels."""
+    return TemporalAlignerConnector(dim=dim, llm_dim=llm.dim, width=8, heads=2, semantic_width=4)
+
+
+def temporal_conv(dim: int, llm: LLM) -> TemporalConvConnector:
+    """3 frames of 4 x 4 to 2 x 2 x 2 tokens, one block on each side, 16 channels."""
+    return TemporalConvConnector(dim=dim, llm_dim=llm.dim, depth=1, width=16)
+
+
+def window_resampler(dim: int, llm: LLM) -> WindowResamplerConnector:
+    """Windows of 3 of 7 indices, two queries each."""
+    return WindowResamplerConnector(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2)
+
+
+def chains(n: int) -> dict[str, Tensor]:
+    """``Features.extras`` of n graphs 2 - 0 - 1 - 3 about node 0."""
+    senders, receivers = torch.tensor([[0, 1, 0, 2, 1, 3], [1, 0, 2, 0, 3, 1]])
+    edges = torch.stack([senders, receivers]).expand(n, 2, 6)
+    return {"edges": edges, "target": torch.zeros(n, dtype=torch.int64)}
+
+
+TINY: dict[str, Tiny] = {
+    "c_abstractor": Tiny(c_abstractor),
+    "dense_connector": Tiny(dense_connector),
+    "graph_tokens": Tiny(graph_tokens, grid=(4,), extras=chains),
+    "identity": Tiny(identity),
+    "mlp": Tiny(mlp),
+    "pixel_shuffle": Tiny(pixel_shuffle),
+    "pool": Tiny(pool),
+    "resampler": Tiny(resampler),
+    "temporal_aligner": Tiny(temporal_aligner, grid=(3, 2, 2)),
+    "temporal_conv": Tiny(temporal_conv, grid=(3, 4, 4)),
+    "window_resampler": Tiny(window_resampler, grid=(7,)),
+}
+"""Registry name -> how it is made."""
