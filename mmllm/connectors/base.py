@@ -72,6 +72,15 @@ class Connector(nn.Module):
         and ranks (numbers, or tensors on the LLM's device); default: none."""
         return None
 
+    def summary(self, total: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Short form of :meth:`metrics`, summed over passes and ranks, for a line of ``metrics.jsonl``; empty: nothing
+        to show. Default: all of it."""
+        return total
+
+    def headline(self, summary: Mapping[str, Any]) -> str:
+        """A few words of a :meth:`summary` for the log; default: none."""
+        return ""
+
 
 class Projector(Connector):
     """Encoder features -> tokens of the LLM, in raster order of ``out_grid``.

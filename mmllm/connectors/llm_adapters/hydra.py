@@ -6,15 +6,18 @@ Both are linear, so :meth:`HydraConnector.merge` folds them into plain layers. W
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.base import Attached, Connector, in_out_features, is_noop, module_key
+from mmllm.connectors.base import LLMAdapter
+from mmllm.connectors.layers.basics import in_out_features, is_noop, module_key
 from mmllm.errors import MmllmError
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 
 class Branches(nn.Module):
@@ -29,7 +32,7 @@ class Branches(nn.Module):
         self.scale = scale
         self.idle = False
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
         self.idle = is_noop(*(pair[1].weight for pair in (self.parallel, self.sequential) if pair is not None))
 
@@ -50,13 +53,13 @@ class Branches(nn.Module):
         return merged_weight, merged_bias
 
 
-class HydraConnector(Connector):
+class HydraConnector(LLMAdapter):
     """Parallel and sequential low-rank branches: ``h = y0 + s U_p D_p x + s U_s D_s y0``, ``y0 = W0 x + b0``.
 
     D is Xavier-uniform and U zero at the start, without biases, so the LLM is then unchanged bit for bit.
     """
 
-    identity_at_start = True
+    zero_init = True
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class HydraConnector(Connector):
         self.targets = targets if targets is None or isinstance(targets, str) else list(targets)
         self.layers = nn.ModuleDict()
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the branches of each target layer and add their outputs to the layer's."""
         made = []
         for name, base in self._linears(llm).items():
@@ -95,16 +98,16 @@ class HydraConnector(Connector):
             if key not in self.layers:
                 self.layers[key] = Branches(in_out_features(base), *self.ranks, self.scale).to(llm.device)
             made.append(llm.after_linear(name, self._change(self.layers[key])))
-        return Attached(made)
+        return Handle.of(made)
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Find out which updates may be skipped; to be called whenever weights were loaded or (un)frozen."""
         for layer in self.layers.values():
             assert isinstance(layer, Branches)
-            layer.rest()
+            layer.skip_if_zero()
 
     @torch.no_grad()
-    def merge(self, llm: Any) -> Attached:
+    def merge(self, llm: LLMHookPoints) -> Handle:
         """Put plain layers with the branches folded in where the target layers are; for inference.
 
         The hooks stay with the layers that were taken out, so nothing is added twice. Removing the handle puts those
@@ -130,26 +133,20 @@ class HydraConnector(Connector):
             if hasattr(base.weight, "ds_id"):
                 raise MmllmError("hydra: the LLM's weights are spread over ranks (ZeRO-3); merge in a run without it.")
             made.append((name, _plain(base, layer)))
-        return Attached([llm.replace_linear(name, plain) for name, plain in made])
+        return Handle.of([llm.replace_linear(name, plain) for name, plain in made])
 
-    def _linears(self, llm: Any) -> dict[str, nn.Module]:
+    def _linears(self, llm: LLMHookPoints) -> dict[str, nn.Module]:
         """Name in the LLM -> frozen layer of each target."""
         if self.targets is not None:
-            found: dict[str, nn.Module] = llm.linears(self.targets)
-            return found
+            return llm.linears(self.targets)
         last = [list(llm.block_linears(block)["mlp"].items())[-1] for block in range(llm.n_blocks)]
         return dict(last)
 
-    def _change(self, layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
-            return output if layer.idle else self.choose(output + layer(x, output), output)
+    def _change(self, layer: Any) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+            return output if layer.idle else self.select(ctx, output + layer(x, output), output)
 
         return change
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> HydraConnector:
-        """Ranks 2 and 3 on the last linear of each MLP."""
-        return cls(llm_dim=llm.dim, parallel_rank=2, sequential_rank=3)
 
 
 def _pair(width_in: int, rank: int, width_out: int) -> nn.Sequential:

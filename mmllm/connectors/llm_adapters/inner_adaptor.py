@@ -5,21 +5,22 @@ Wang et al. 2024, arXiv:2408.12902, after the authors' code (360CVGroup/Inner-Ad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector, Handle
+from mmllm.connectors.base import LLMAdapter
 from mmllm.errors import MmllmError
-from mmllm.types import Pass
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 PRIVATE = ("embeddings", "norm", "head")
 """What a branch may have of its own beside its layers."""
 
 
-class InnerAdaptorConnector(Connector):
+class InnerAdaptorConnector(LLMAdapter):
     """Learned copies I_j of decoder layers, each behind the frozen layer F_l it was copied from.
 
     With S the layers of ``after`` and j the index of l in S, where the connector is active (``when:``)::
@@ -77,52 +78,55 @@ class InnerAdaptorConnector(Connector):
         self.after, self.init, self.position = sorted(after), init, position
         self.private_parts = [part for part in PRIVATE if part in private]
         self.with_text, self.without_text = with_text, without_text
-        self.identity_at_start = init == "zero"
+        self.zero_init = init == "zero"
         self.layers = nn.ModuleDict()
         self.private = nn.ModuleDict()
+        self._tokenizer: Any = None  # of the LLM, once attached
 
     # ---- where it works
 
-    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
-        """With a text to look for: ``memory`` holds what was found, for each item of the keys of ``when``."""
-        super().route(flow, memory)
-        if self._reads_text and memory is not None:
-            self._narrow(memory)
+    def active(self, ctx: ForwardContext) -> Tensor | None:
+        """As every connector's; with a text to look for, only in the conversations that it chooses."""
+        active = super().active(ctx)
+        if active is None or not self._reads_text:
+            return active
+        return ctx.once((self, "active"), lambda: active & self._suiting(ctx)[ctx.sequence_ids][..., None])
 
     @property
     def _reads_text(self) -> bool:
         return self.with_text is not None or self.without_text is not None
 
-    def _read(self, ids: Tensor, tokenizer: Any) -> None:
-        """Look into each conversation of a packed row, before the pass of the LLM; ``ids`` int64[S]."""
-        if self.flow is None or self.memory is not None:
-            return  # decoding goes on: it was read with the first pass
+    def _suiting(self, ctx: ForwardContext) -> Tensor:
+        """bool[B], conversations whose text suits, among those with media."""
         assert self.when is not None
-        text = ~self.flow.shows()[0]  # ids at media positions mean nothing
-        said: list[list[int]] = [[] for _ in self.flow.present[self.when[0]]]
-        for number, token in zip(self.flow.sequence_ids[0][text].tolist(), ids[text].tolist(), strict=True):
+        # kept by item: decoding drops finished rows and goes on with ids of single tokens, so what the first pass over
+        # these conversations found must be told of those that are left
+        if self.key not in ctx.media:
+            ctx.media[self.key] = self._read(ctx)
+        suits = torch.zeros_like(ctx.has_media[self.when[0]])
+        for key, found in zip(self.when, ctx.media[self.key], strict=True):
+            owners = ctx.item_sequence[key]
+            suits[owners[found & (owners >= 0)]] = True
+        return suits
+
+    def _read(self, ctx: ForwardContext) -> tuple[Tensor, ...]:
+        """For each placeholder of ``when`` bool[N]: whether the text of the conversation of an item suits."""
+        assert self.when is not None
+        text = ctx.attention_mask & ~ctx.media_mask()  # ids at pads and at media positions mean nothing
+        said: list[list[int]] = [[] for _ in ctx.dataset_names]
+        for number, token in zip(ctx.sequence_ids[text].tolist(), ctx.input_ids[text].tolist(), strict=True):
             said[number].append(token)
-        found = [self._suits(tokenizer.decode(tokens, clean_up_tokenization_spaces=False)) for tokens in said]
-        suits = torch.tensor(found, dtype=torch.bool, device=ids.device)
-        self.memory = tuple(suits[self.flow.owners[key]] for key in self.when)
-        self._narrow(self.memory)
+        found = [self._suits(self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)) for tokens in said]
+        suits = torch.tensor(found, dtype=torch.bool, device=text.device)
+        return tuple(suits[ctx.item_sequence[key]] for key in self.when)
 
     def _suits(self, text: str) -> bool:
         wanted = self.with_text is None or self.with_text in text
         return wanted and (self.without_text is None or self.without_text not in text)
 
-    def _narrow(self, memory: tuple[Tensor, ...]) -> None:
-        """Be active only in conversations of the items that suit; by items, because decoding drops finished rows."""
-        assert self.flow is not None and self.when is not None and self.active is not None
-        suits = torch.zeros_like(self.flow.present[self.when[0]])
-        for key, found in zip(self.when, memory, strict=True):
-            owners = self.flow.owners[key]
-            suits[owners[found & (owners >= 0)]] = True
-        self.active = self.active & suits[self.flow.sequence_ids][..., None]
-
     # ---- inside the LLM
 
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the weights, once, and insert them.
 
         Raises:
@@ -134,19 +138,20 @@ class InnerAdaptorConnector(Connector):
             raise MmllmError("inner_adaptor: with_text and without_text choose multimodal conversations; add when.")
         if not self.layers:
             self._make(llm)
+        self._tokenizer = llm.tokenizer
         handles: list[Handle] = []
-        if self._reads_text or "embeddings" in self.private:
-            handles.append(llm.after_embed(self._after_embed(llm.tokenizer)))
+        if "embeddings" in self.private:
+            handles.append(llm.after_embed(self._after_embed()))
         if "norm" in self.private:
             handles.append(llm.after_final_norm(self._after_norm()))
         if "head" in self.private:
-            handles.append(llm.after_head(self._after_head(llm)))
+            handles.append(llm.after_head(self._after_head()))
         for index in self.after:
             place = index if self.position == "inside" else -1
-            handles.append(llm.insert_block(place, self.layers[str(index)], self.choose))
-        return Attached(handles[::-1])
+            handles.append(llm.insert_block(place, self.layers[str(index)], self.select))
+        return Handle.of(handles)
 
-    def _make(self, llm: Any) -> None:
+    def _make(self, llm: LLMHookPoints) -> None:
         """Copy what will learn; the LLM is whole at this moment."""
         for index in self.after:
             frozen = llm.blocks[index]
@@ -164,41 +169,33 @@ class InnerAdaptorConnector(Connector):
         for part in self.private_parts:
             self.private[part] = _learning(sources[part](), llm)
 
-    def _after_embed(self, tokenizer: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(ids: Tensor, embeds: Tensor) -> Tensor:
-            if self._reads_text:
-                self._read(ids, tokenizer)
-            if "embeddings" not in self.private:
-                return embeds
-            return self.choose(self.private["embeddings"](ids).to(embeds.dtype), embeds)
+    def _after_embed(self) -> ChangeOutput:
+        def change(ctx: ForwardContext, ids: Tensor, embeds: Tensor) -> Tensor:
+            return self.select(ctx, self.private["embeddings"](ids).to(embeds.dtype), embeds)
 
         return change
 
-    def _after_norm(self) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
-            return self.choose(self.private["norm"](x.float()).to(output.dtype), output)
+    def _after_norm(self) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+            return self.select(ctx, self.private["norm"](x.float()).to(output.dtype), output)
 
         return change
 
-    def _after_head(self, llm: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
+    def _after_head(self) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
             own = self.private["head"](x.float()).to(output.dtype)
-            if self.active is None:
+            active = self.active(ctx)
+            if active is None:
                 return own
             # float[1, M, V]: chosen positions of the packed row, or in decoding the last position of each of M rows
-            places = llm.head_places
-            active = self.active[:, -1] if places is None else self.active.flatten()[places]
+            places = ctx.head_positions
+            active = active[:, -1] if places is None else active.flatten()[places]
             return torch.where(active.view(1, output.shape[1], 1), own, output)
 
         return change
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> InnerAdaptorConnector:
-        """Copies after layers 0 and 2, zeroed, with everything private."""
-        return cls(llm_dim=llm.dim, after=[0, 2], init="zero", private=PRIVATE)
 
-
-def _output_projections(llm: Any, index: int) -> list[str]:
+def _output_projections(llm: LLMHookPoints, index: int) -> list[str]:
     """Names in block ``index`` of the linear layers whose outputs are added to the residual stream.
 
     The last layer of the MLP; of the attention the last that is not the values' (Phi-3 lists its fused one last).
@@ -210,8 +207,8 @@ def _output_projections(llm: Any, index: int) -> list[str]:
     return [name for name, module in llm.blocks[index].named_modules() if any(module is one for one in chosen)]
 
 
-def _learning(module: nn.Module, llm: Any) -> nn.Module:
+def _learning(module: nn.Module, llm: LLMHookPoints) -> nn.Module:
     """A float32 copy without hooks that may learn."""
-    copied: nn.Module = llm.copied(module)
+    copied = llm.copied(module)
     # through the LLM's dtype: a scale of the embeddings (Gemma) is rounded to it in the LLM's own forward
     return copied.to(llm.dtype).float()

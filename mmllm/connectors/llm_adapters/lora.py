@@ -6,17 +6,19 @@ tree, names and digests are the same with and without it, and removing the hooks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.base import Attached, Connector, is_noop, module_key
+from mmllm.connectors.base import Connector, LLMAdapter
+from mmllm.connectors.layers.basics import is_noop, module_key
 from mmllm.errors import MmllmError
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 
 class LowRank(nn.Module):
@@ -33,7 +35,7 @@ class LowRank(nn.Module):
         self.scaling = float(made.scaling["default"])
         self.idle = False
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
         self.idle = is_noop(self.b.weight)
 
@@ -43,10 +45,10 @@ class LowRank(nn.Module):
         return (delta * self.scaling).to(x.dtype)
 
 
-class LoraConnector(Connector):
+class LoraConnector(LLMAdapter):
     """Low-rank updates of the LLM's linear layers; works inside the LLM, takes no places in its sequence."""
 
-    identity_at_start = True
+    zero_init = True
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class LoraConnector(Connector):
         self.config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora)
         self.layers = nn.ModuleDict()
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make a pair of weights for each target layer and add its output to the layer's."""
         linears = llm.linears(self.targets)
         for name, base in linears.items():
@@ -83,32 +85,25 @@ class LoraConnector(Connector):
             if key not in self.layers:
                 config = self._config_for(base)
                 self.layers[key] = LowRank(base, config)
-        handles = [llm.after_linear(name, _adding(self, self.layers[module_key(name)])) for name in linears]
-        return Attached(handles)
+        handles = [llm.after_linear(name, adding(self, self.layers[module_key(name)])) for name in linears]
+        return Handle.of(handles)
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Find out which updates may be skipped; to be called whenever weights were loaded or (un)frozen."""
         for layer in self.layers.values():
             assert isinstance(layer, LowRank)
-            layer.rest()
+            layer.skip_if_zero()
 
     def _config_for(self, base: nn.Module) -> LoraConfig:
         """GPT-2 keeps its weights transposed."""
         values = self.config.to_dict() | {"fan_in_fan_out": isinstance(base, Conv1D)}
         return LoraConfig(**values)
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> LoraConnector:
-        """Rank 2 on every linear layer."""
-        return cls(llm_dim=llm.dim, rank=2, alpha=4)
 
-
-def _adding(connector: Connector, update: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def adding(connector: Connector, update: Any) -> ChangeOutput:
     """The hook: output + update(input) where the connector is active, ``update`` a :class:`LowRank`."""
 
-    def change(x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        if update.idle:
-            return output
-        return connector.choose(output + update(x), output)
+    def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+        return output if update.idle else connector.select(ctx, output + update(x), output)
 
     return change

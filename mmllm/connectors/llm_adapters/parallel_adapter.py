@@ -5,13 +5,15 @@ The same as the scaled parallel adapter of He et al. 2022 (arXiv:2110.04366) on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
-from mmllm.connectors.base import Attached
-from mmllm.connectors.layers.bottleneck import Bottleneck, BottleneckConnector
+from mmllm.connectors.layers.bottleneck import Bottleneck
+from mmllm.connectors.llm_adapters.bottleneck_adapter import BottleneckConnector
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 
 class ParallelAdapterConnector(BottleneckConnector):
@@ -54,18 +56,13 @@ class ParallelAdapterConnector(BottleneckConnector):
             blocks=blocks,
         )
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make a bottleneck for each block and add it to what the MLP gives."""
         made = [llm.after_mlp(block, self._change(self.bottleneck(llm, block, "mlp"))) for block in self.blocks_of(llm)]
-        return Attached(made)
+        return Handle.of(made)
 
-    def _change(self, layer: Bottleneck) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
-            return output if layer.idle else self.choose(output + layer(x), output)
+    def _change(self, layer: Bottleneck) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+            return output if layer.idle else self.select(ctx, output + layer(x), output)
 
         return change
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> ParallelAdapterConnector:
-        """Width 4 in every block, without dropout."""
-        return cls(llm_dim=llm.dim, width=4, scale=0.5, dropout=0.0)

@@ -5,16 +5,14 @@ Zhang et al. 2023, arXiv:2311.02126, after the authors' code (DsaltYfish/PILL): 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector, Handle
+from mmllm.connectors.base import LLMAdapter
 from mmllm.errors import MmllmError
-from mmllm.types import Pass
+from mmllm.hooks import Change, ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 
 class GluAdapter(nn.Module):
@@ -48,7 +46,7 @@ class ValueGate(nn.Module):
         return (values.unflatten(-1, (self.heads, -1)) * gate.unsqueeze(-1)).flatten(-2)
 
 
-class PillConnector(Connector):
+class PillConnector(LLMAdapter):
     """Adapters on the inputs of every block's attention and MLP, those of the MLP one per modality; value gates.
 
     With m_t true where position t is filled by media, a and n2 what attention and MLP of a block receive::
@@ -80,26 +78,14 @@ class PillConnector(Connector):
         if width < 1:
             raise MmllmError(f"pill: width {width} must be at least 1.")
         self.width, self.value_gate, self.shared = width, value_gate, shared
-        self.identity_at_start = not value_gate
+        self.zero_init = not value_gate
         self.attention = nn.ModuleDict()
         self.visual = nn.ModuleDict()
         self.text = nn.ModuleDict()
         self.both = nn.ModuleDict()
         self.gates = nn.ModuleDict()
-        self.media: Tensor | None = None
-        """bool[R, S, 1], positions filled by media in the next pass; None before the first."""
-        self.gated: Tensor | None = None
-        """bool[R, S, 1], those whose values are gated."""
 
-    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
-        """Also remember which positions media fill: once per pass, not once per block."""
-        super().route(flow, memory)
-        media, ids = flow.shows(), flow.sequence_ids
-        starts = torch.ones_like(media)
-        starts[:, 1:] = (ids[:, 1:] != ids[:, :-1]) | ~flow.real[:, :-1]
-        self.media, self.gated = media[..., None], (media & ~starts)[..., None]
-
-    def attach(self, llm: Any) -> Handle:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the weights of every block, once, and hook them into it."""
         if not self.attention:
             for index in range(llm.n_blocks):
@@ -113,9 +99,9 @@ class PillConnector(Connector):
             if self.value_gate:
                 name, columns = llm.value_projection(index)
                 handles.append(llm.after_linear(name, self._after_values(str(index), columns)))
-        return Attached(handles)
+        return Handle.of(handles)
 
-    def _make(self, llm: Any, key: str, last: bool) -> None:
+    def _make(self, llm: LLMHookPoints, key: str, last: bool) -> None:
         self.attention[key] = GluAdapter(llm.hidden_dim, self.width)
         if self.shared:
             self.both[key] = GluAdapter(llm.hidden_dim, self.width if last else 2 * self.width)
@@ -126,38 +112,48 @@ class PillConnector(Connector):
         if self.value_gate:
             self.gates[key] = ValueGate(llm.hidden_dim, llm.kv_heads)
 
-    def _before_attention(self, key: str) -> Callable[[Tensor], Tensor]:
-        def change(x: Tensor) -> Tensor:
-            return self.choose(self.attention[key](x), x)
+    def _before_attention(self, key: str) -> Change:
+        def change(ctx: ForwardContext, x: Tensor) -> Tensor:
+            return self.select(ctx, self.attention[key](x), x)
 
         return change
 
-    def _before_mlp(self, key: str) -> Callable[[Tensor], Tensor]:
-        def change(x: Tensor) -> Tensor:
+    def _before_mlp(self, key: str) -> Change:
+        def change(ctx: ForwardContext, x: Tensor) -> Tensor:
             changed = (self.both if self.shared else self.text)[key](x)
             if key in self.visual:
                 # both for every position: they are small, and every rank then runs the same layers
-                changed = torch.where(_like(self.media, x), self.visual[key](x), changed)
-            return self.choose(changed, x)
+                changed = torch.where(_like(_media(ctx), x), self.visual[key](x), changed)
+            return self.select(ctx, changed, x)
 
         return change
 
-    def _after_values(self, key: str, columns: slice) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
+    def _after_values(self, key: str, columns: slice) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
             gated = output.clone()
             gated[..., columns] = self.gates[key](x, output[..., columns])
-            return self.choose(torch.where(_like(self.gated, output), gated, output), output)
+            return self.select(ctx, torch.where(_like(_gated(ctx), output), gated, output), output)
 
         return change
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> PillConnector:
-        """Bottlenecks of 4, with value gates."""
-        return cls(llm_dim=llm.dim, width=4)
+
+def _media(ctx: ForwardContext) -> Tensor:
+    """bool[R, S, 1], positions filled by media."""
+    return ctx.once(("pill", "media"), lambda: ctx.media_mask()[..., None])
 
 
-def _like(chosen: Tensor | None, x: Tensor) -> Tensor:
+def _gated(ctx: ForwardContext) -> Tensor:
+    """bool[R, S, 1], positions whose values are gated: those of media, but for the first of each conversation."""
+
+    def make() -> Tensor:
+        ids = ctx.sequence_ids
+        starts = torch.ones_like(ctx.attention_mask)
+        starts[:, 1:] = (ids[:, 1:] != ids[:, :-1]) | ~ctx.attention_mask[:, :-1]
+        return _media(ctx) & ~starts[..., None]
+
+    return ctx.once(("pill", "gated"), make)
+
+
+def _like(chosen: Tensor, x: Tensor) -> Tensor:
     """Positions in as many axes as ``x`` has: some layers see rows float[R * S, D] instead of float[R, S, D]."""
-    if chosen is None:
-        return torch.zeros(1, dtype=torch.bool, device=x.device)
     return chosen if x.dim() == 3 else chosen.flatten(0, 1)

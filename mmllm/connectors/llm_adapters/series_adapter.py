@@ -6,14 +6,16 @@ output before the residual connection; Pfeiffer et al. 2020 (arXiv:2005.00247) k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
-from mmllm.connectors.base import Attached
-from mmllm.connectors.layers.bottleneck import Bottleneck, BottleneckConnector
+from mmllm.connectors.layers.bottleneck import Bottleneck
+from mmllm.connectors.llm_adapters.bottleneck_adapter import BottleneckConnector
 from mmllm.errors import MmllmError
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 PLACES = {"houlsby": ("attention", "mlp"), "pfeiffer": ("mlp",)}
 """Style -> sub-layers whose output it changes."""
@@ -59,7 +61,7 @@ class SeriesAdapterConnector(BottleneckConnector):
             raise MmllmError(f"series_adapter: style {style!r} is unknown; known: {', '.join(PLACES)}.")
         self.places = PLACES[style]
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make a bottleneck for each place and put it after its sub-layer."""
         after = {"attention": llm.after_attention, "mlp": llm.after_mlp}
         made = [
@@ -67,15 +69,10 @@ class SeriesAdapterConnector(BottleneckConnector):
             for block in self.blocks_of(llm)
             for place in self.places
         ]
-        return Attached(made)
+        return Handle.of(made)
 
-    def _change(self, layer: Bottleneck) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
-            return output if layer.idle else self.choose(output + layer(output), output)
+    def _change(self, layer: Bottleneck) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+            return output if layer.idle else self.select(ctx, output + layer(output), output)
 
         return change
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> SeriesAdapterConnector:
-        """Width 4 in every block."""
-        return cls(llm_dim=llm.dim, width=4)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmllm.connectors.base import is_noop
+from mmllm.connectors.layers.basics import is_noop
 
 ALIGNMENT = 4
 """Widths that grouped products accept on every device are multiples of 16 bytes: of 4 float32 numbers."""
@@ -36,7 +36,7 @@ class Experts(nn.Module):
         self.sortable = all(width % ALIGNMENT == 0 for width in (dim, out, rank))
         self.idle = False
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
         self.idle = is_noop(self.b)
 

@@ -5,23 +5,29 @@ The experts belong to this connector and are added to the frozen layers' outputs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mmllm.connectors.base import Attached, Connector, in_out_features, module_key
-from mmllm.connectors.llm_adapters.lora import LowRank
+from mmllm.connectors.base import LLMAdapter
+from mmllm.connectors.layers.basics import in_out_features, module_key
+from mmllm.connectors.llm_adapters.lora import LowRank, adding
+from mmllm.connectors.llm_adapters.moe_lora import usage
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.routing import Router, Routing, experts_per_block
-from mmllm.connectors.llm_adapters.moe_lora.stats import RouterStats
+from mmllm.connectors.llm_adapters.moe_lora.stats import Goals, RouterStats
 from mmllm.errors import MmllmError
-from mmllm.types import Pass
+from mmllm.hooks import Change, ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
+
+GROUPS = ("mlp", "attention", "all-linear")
+"""Words for layers; any other word is the name of one."""
 
 
-class MoeLoraConnector(Connector):
+class MoeLoraConnector(LLMAdapter):
     """``h = W0 x + sum_{e in S} w_e (alpha / rank) B_e A_e x`` with experts chosen per token by a learned router.
 
     ``p = softmax(router(x) / temperature)``; S = the ``top_k`` most probable (0: all). ``w_e = p_e``, so that the
@@ -34,7 +40,8 @@ class MoeLoraConnector(Connector):
     - LoRAMoE as in UnifiedMLLM (2408.02503): a router per layer, all experts by their probability.
     """
 
-    identity_at_start = True
+    zero_init = True
+    has_metrics = True
 
     def __init__(
         self,
@@ -98,23 +105,28 @@ class MoeLoraConnector(Connector):
         if bool(supervised) != bool(supervision_weight):
             raise MmllmError("moe_lora: supervised and supervision_weight belong together; give both or neither.")
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
-        self.targets, self.per_router = targets, router
+        self.targets = [targets] if isinstance(targets, str) and targets not in GROUPS else targets
+        self.per_router = router
         self.n_experts, self.experts_mean, self.router_bias = experts, experts_mean, router_bias
         self.top_k, self.renormalise, self.temperature = top_k, renormalise, temperature
         self.balance, self.balance_weight = balance, balance_weight
         self.supervised, self.supervision_weight = dict(supervised or {}), supervision_weight
         self.attention_rank = attention
         self.routers, self.experts, self.attention = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        self.tally: RouterStats | None = None
-        self._routings: dict[str, Routing] = {}
+        self.goals: Goals | None = None
         self._busy = self._learning = True
 
-    def attach(self, llm: Any) -> Attached:
-        """Make the weights for each block's layers and put their updates behind them."""
+    def attach(self, llm: LLMHookPoints) -> Handle:
+        """Make the weights for each block's layers and put their updates behind them.
+
+        Raises:
+            MmllmError: numbers of experts, targets and the other settings do not go together.
+        """
         counts = experts_per_block(self.n_experts, self.experts_mean, llm.n_blocks)
-        self._check(counts)
-        self.tally = RouterStats(counts, self.balance, self.balance_weight, self.supervised, self.supervision_weight)
-        handles: list[Any] = []
+        if not 0 <= self.top_k <= min(counts):
+            raise MmllmError(f"moe_lora: top_k {self.top_k} must be 0 (all) to {min(counts)}, the fewest of {counts}.")
+        self.goals = Goals(counts, self.balance, self.balance_weight, self.supervised, self.supervision_weight)
+        handles: list[Handle] = []
         for block, count in enumerate(counts):
             linears = llm.block_linears(block)
             if self.per_router == "block":
@@ -123,36 +135,24 @@ class MoeLoraConnector(Connector):
                 handles.append(llm.before_mlp(block, self._reading(router, block)))
             for name, base in self._targets(llm, linears).items():
                 key = module_key(name)
-                router = (
-                    str(block) if self.per_router == "block" else self._router(key, in_out_features(base)[0], count)
-                )
+                widths = in_out_features(base)
+                router = str(block) if self.per_router == "block" else self._router(key, widths[0], count)
                 if key not in self.experts:
-                    self.experts[key] = Experts(*in_out_features(base), count, self.rank, self.alpha, self.dropout)
+                    self.experts[key] = Experts(*widths, count, self.rank, self.alpha, self.dropout)
                 handles.append(llm.after_linear(name, self._adding(key, router, block)))
             for name, base in linears["attention"].items() if self.attention_rank else ():
                 if module_key(name) not in self.attention:
                     self.attention[module_key(name)] = LowRank(base, self._plain(base))
-                handles.append(llm.after_linear(name, self._adding_plain(module_key(name))))
-        return Attached(handles)
+                handles.append(llm.after_linear(name, adding(self, self.attention[module_key(name)])))
+        return Handle.of(handles)
 
-    def _check(self, counts: list[int]) -> None:
-        """Raises MmllmError where numbers of experts and the other settings do not go together."""
-        if not 0 <= self.top_k <= min(counts):
-            raise MmllmError(f"moe_lora: top_k {self.top_k} must be 0 (all) to {min(counts)}, the fewest of {counts}.")
-        if self.balance_weight and self.balance == "llava_mole" and len(set(counts)) > 1:
-            raise MmllmError(
-                f"moe_lora: balance llava_mole pools all blocks, but they have {counts} experts; use switch."
-            )
-        if any(not -1 <= expert < min(counts) for expert in self.supervised.values()):
-            raise MmllmError(f"moe_lora: supervised {self.supervised} must name experts 0 to {min(counts) - 1}, or -1.")
-
-    def _targets(self, llm: Any, linears: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, nn.Module]:
+    def _targets(self, llm: LLMHookPoints, linears: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, nn.Module]:
         """Full name -> layer of one block that gets experts."""
         both = {**linears["attention"], **linears["mlp"]}
         if isinstance(self.targets, str) and self.targets in ("mlp", "attention"):
             chosen = dict(linears[self.targets])
         else:
-            wanted = llm.linears(self.targets if self.targets == "all-linear" else _listed(self.targets))
+            wanted = llm.linears(self.targets)
             chosen = {name: base for name, base in both.items() if name in wanted}
         outside = [name for name in chosen if name not in linears["mlp"]]
         if self.per_router == "block" and outside:
@@ -180,80 +180,70 @@ class MoeLoraConnector(Connector):
 
     # ---- in the LLM
 
-    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
-        """Take the facts of the next pass; what the last one counted is added up."""
-        super().route(flow, memory)
-        if self.tally is not None:
-            self.tally.begin(flow, self.active, self.training and self._learning)
-
-    def _route(self, router: str, block: int, x: Tensor) -> Routing:
+    def _route(self, ctx: ForwardContext, router: str, block: int, x: Tensor) -> Routing:
         rows = x.flatten(0, -2)
         if router in self.routers:
             logits = self.routers[router](rows)
         else:
             logits = rows.new_zeros(len(rows), 1).float()
         routing = Routing.of(logits, self.top_k, self.renormalise, self.temperature)
-        assert self.tally is not None
-        self.tally.add(router, block, logits, routing)
+        ctx.once((self, "stats"), lambda: self._stats(ctx)).add(router, block, logits, routing)
         return routing
 
-    def _reading(self, router: str, block: int) -> Callable[[Tensor], Tensor]:
+    def _stats(self, ctx: ForwardContext) -> RouterStats:
+        assert self.goals is not None  # attached
+        return RouterStats(self.goals, ctx, self.active(ctx), self.training and self._learning)
+
+    def _reading(self, router: str, block: int) -> Change:
         """The hook before a block's MLP: decides for all of its layers."""
 
-        def change(x: Tensor) -> Tensor:
+        def change(ctx: ForwardContext, x: Tensor) -> Tensor:
             if self._busy:
-                self._routings[router] = self._route(router, block, x)
+                # anew in a recomputation, not once a pass: gradients must flow through the tensors made in it
+                ctx.notes[self, "routing", router] = self._route(ctx, router, block, x)
             return x
 
         return change
 
-    def _adding(self, key: str, router: str, block: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def _adding(self, key: str, router: str, block: int) -> ChangeOutput:
         """The hook behind a layer: output + the experts' update."""
         experts: Any = self.experts[key]
+        decided = self.per_router == "block"
 
-        def change(x: Tensor, output: Tensor) -> Tensor:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
             if experts.idle:
                 return output
-            routing = self._routings[router] if self.per_router == "block" else self._route(router, block, x)
-            delta = experts(
-                x.flatten(0, -2), routing.weights, routing.chosen, routing.order, routing.inverse, routing.ends
-            )
-            return self.choose(output + delta.view(output.shape), output)
-
-        return change
-
-    def _adding_plain(self, key: str) -> Callable[[Tensor, Tensor], Tensor]:
-        """The hook behind a layer of the attention: output + the LoRA's update."""
-        update: Any = self.attention[key]
-
-        def change(x: Tensor, output: Tensor) -> Tensor:
-            return output if update.idle else self.choose(output + update(x), output)
+            routing = ctx.notes[self, "routing", router] if decided else self._route(ctx, router, block, x)
+            sent = (routing.weights, routing.chosen, routing.order, routing.inverse, routing.ends)
+            delta = experts(x.flatten(0, -2), *sent)
+            return self.select(ctx, output + delta.view(output.shape), output)
 
         return change
 
     # ---- around a pass
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Find out which updates may be skipped and whether the routers learn; called when that may have changed."""
         for layer in (*self.experts.values(), *self.attention.values()):
             assert isinstance(layer, Experts | LowRank)
-            layer.rest()
+            layer.skip_if_zero()
         self._busy = any(not layer.idle for layer in self.experts.values())
         self._learning = any(parameter.requires_grad for parameter in self.routers.parameters())
 
-    def extra_loss(self) -> Tensor | None:
-        """Balance and supervision of the last forward; None while the routers are frozen."""
-        return self.tally.loss() if self.tally is not None and self._learning else None
+    def extra_loss(self, ctx: ForwardContext) -> Tensor | None:
+        """Balance and supervision of the pass; None while the routers are frozen."""
+        stats: RouterStats | None = ctx.notes.get((self, "stats"))
+        return stats.loss() if stats is not None and self._learning else None
 
-    def report(self) -> dict[str, Any] | None:
-        """Expert usage since the last call, see ``RouterStats.report``."""
-        return None if self.tally is None else self.tally.report()
+    def metrics(self, ctx: ForwardContext) -> dict[str, Any] | None:
+        """Expert usage of the pass, see ``RouterStats.metrics``; None while the experts are skipped."""
+        stats: RouterStats | None = ctx.notes.get((self, "stats"))
+        return None if stats is None else stats.metrics()
 
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> MoeLoraConnector:
-        """Three experts of rank 4 per MLP, top-1, a balance, and LoRA on the attention."""
-        return cls(llm_dim=llm.dim, rank=4, alpha=8, experts=3, router_bias=True, balance_weight=0.1, attention=2)
+    def summary(self, total: Mapping[str, Any]) -> dict[str, Any]:
+        """Shares of the experts, see ``moe_lora.usage.shortened``."""
+        return usage.shortened(total)
 
-
-def _listed(names: str | list[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+    def headline(self, summary: Mapping[str, Any]) -> str:
+        """The range of shares, and how often routers decided as taught."""
+        return usage.line(summary)

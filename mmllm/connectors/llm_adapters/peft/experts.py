@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mmllm.connectors.llm_adapters.peft.layers import Tuner
 from mmllm.errors import MmllmError
+from mmllm.hooks.points import LLMHookPoints
 
 PREFIX = "base_model.model."
 """What peft writes before a layer's name in the LLM."""
@@ -64,7 +65,7 @@ class TunerExperts(Tuner):
             for linear, weight in zip((tuner.lora_A, tuner.lora_B), expert.weights[name], strict=True):
                 _freeze(linear[own], weight.float(), persistent=True)
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Never skipped: trained LoRAs change something."""
         return None
 
@@ -86,9 +87,9 @@ class TunerArrow(TunerExperts):
         self.tuner.set_adapter(ROUTER)
         for linear in (self.tuner.lora_A[ROUTER], self.tuner.lora_B[ROUTER]):  # peft makes them, and never uses them
             _freeze(linear, linear.weight.detach().float(), persistent=False)
-        self.rest()
+        self.skip_if_zero()
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Other experts may have been loaded: find their directions anew, here and not in some decoding, whose
         tensors could not be trained through."""
         arrow = self.tuner.lora_arrow[ROUTER]
@@ -100,7 +101,7 @@ class TunerArrow(TunerExperts):
         return super().forward(x.contiguous(), output)
 
 
-def read_adapters(folders: Sequence[str], llm: Any) -> Experts:
+def read_adapters(folders: Sequence[str], llm: LLMHookPoints) -> Experts:
     """LoRAs that peft saved, for the layers of ``llm``.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
-from mmllm.types import Pass
+from mmllm.hooks import ForwardContext
 
 NAME = "default"
 """peft's name of the one adapter in each layer."""
@@ -57,7 +57,7 @@ class Tuner(nn.Module):
         self.tuner = tuner.float()
         self.idle = False
 
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Skip the layer while it is frozen and changes nothing, as in a stage before the one that trains it."""
         tensors = list(self.tuner.parameters())
         # under ZeRO-3 (`ds_id`) a rank sees only its shard
@@ -165,9 +165,9 @@ class TunerPoly(Tuner):
 class RowGroups:
     """Conversations of one pass as rows of their own, padded on the right: peft's Poly wants one task per row."""
 
-    def __init__(self, flow: Pass, tasks: Sequence[int]) -> None:
+    def __init__(self, ctx: ForwardContext, tasks: Sequence[int]) -> None:
         """``tasks``: number of the task of each of the B conversations."""
-        ids = flow.sequence_ids.flatten()
+        ids = ctx.sequence_ids.flatten()
         order = torch.argsort(ids, stable=True)
         counts = torch.bincount(ids, minlength=len(tasks))
         within = torch.empty_like(ids)

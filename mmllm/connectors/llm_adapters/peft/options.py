@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmllm.errors import MmllmError
+from mmllm.hooks.points import LLMHookPoints
 
 LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "rslora": False, "targets": "all-linear"}
 POLY = {"rank": 8, "tasks": None, "default_task": None, "skills": 4, "targets": "all-linear"}
@@ -53,7 +54,7 @@ def options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def family_layers(llm: Any, table: Mapping[str, list[str]]) -> list[str]:
+def family_layers(llm: LLMHookPoints, table: Mapping[str, list[str]]) -> list[str]:
     """peft's own choice of ia3 layers for this LLM's family.
 
     Raises:

@@ -5,7 +5,7 @@ The library's own layers compute; this file chooses them, hooks them in, and kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from peft.utils.constants import (
@@ -16,31 +16,33 @@ from peft.utils.constants import (
 )
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Attached, Connector, Handle, module_key
+from mmllm.connectors.base import LLMAdapter
+from mmllm.connectors.layers.basics import module_key
 from mmllm.connectors.llm_adapters.peft.experts import Experts, TunerArrow, read_adapters
 from mmllm.connectors.llm_adapters.peft.layers import RowGroups, Tuner, TunerDora, TunerIA3, TunerLora, TunerPoly
 from mmllm.connectors.llm_adapters.peft.options import ARGUMENTS, family_layers, options
 from mmllm.connectors.llm_adapters.peft.xlora import Router, TunerXLora
 from mmllm.errors import MmllmError
-from mmllm.types import Pass
+from mmllm.hooks import ChangeOutput, ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 EXPERTS = ("arrow", "xlora")
 """Methods that weigh LoRAs which were trained before."""
 
 
-class PeftConnector(Connector):
+class PeftConnector(LLMAdapter):
     """A method of the peft library, computed by peft's own layers: ``y <- tuner(x, y)`` on each target layer.
 
     ``x`` float[R, S, in] and ``y`` float[R, S, out] are a frozen layer's input and output. Which equations: see the
-    classes of ``peft_layers``, ``peft_experts`` and ``peft_xlora``. Untrained, all but the last two methods leave the
+    classes of ``peft.layers``, ``peft.experts`` and ``peft.xlora``. Untrained, all but the last two methods leave the
     LLM unchanged bit for bit.
 
     Poly and MHR choose by task: the recipe's data key of each conversation. Arrow and X-LoRA weigh, token by token,
-    LoRAs that were trained before (see ``peft_export``); Arrow by their geometry, so it trains nothing, X-LoRA by a
+    LoRAs that were trained before (see ``peft.export``); Arrow by their geometry, so it trains nothing, X-LoRA by a
     classifier, the only part of it that learns.
     """
 
-    identity_at_start = True
+    zero_init = True
 
     def __init__(
         self,
@@ -92,12 +94,11 @@ class PeftConnector(Connector):
         given = {key: value for key, value in locals().items() if key in ARGUMENTS and value is not None}
         self.method = method
         self.options = options(method, given)
-        self.identity_at_start = method not in EXPERTS
+        self.zero_init = method not in EXPERTS
         self.layers = nn.ModuleDict()
         self.router: Router | None = None
-        self.rows: RowGroups | None = None
 
-    def attach(self, llm: Any) -> Attached:
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Make peft's layer for each target layer and let it change that layer's output (or input)."""
         experts = read_adapters(self.options["adapters"], llm) if self.method in EXPERTS else None
         linears = self._linears(llm) if experts is None else experts.linears
@@ -112,34 +113,20 @@ class PeftConnector(Connector):
                 layer = self._routed(name, base, number, experts) if experts else self._layer(name, base, feedforward)
                 self.layers[key] = layer.to(llm.device)
             made.append(self._hook(llm, name, self.layers[key], name in feedforward))
-        return Attached(made)
+        return Handle.of(made)
 
-    def route(self, flow: Pass, memory: tuple[Tensor, ...] | None = None) -> None:
-        """As for every connector; poly and mhr also find each conversation's task.
-
-        Raises:
-            MmllmError: a conversation of no task, and no ``default_task``.
-        """
-        super().route(flow, memory)
-        if self.method not in ("poly", "mhr"):
-            return
-        # in training one token alone is what a rank without a sample runs on: it has no label, so any task will do
-        empty = self.training and flow.sequence_ids.numel() == 1
-        self.rows = RowGroups(flow, [0] if empty else [self._task(source) for source in flow.sources])
-
-    def rest(self) -> None:
+    def skip_if_zero(self) -> None:
         """Find out which layers may be skipped; to be called whenever weights were loaded or (un)frozen."""
         for layer in self.layers.values():
             assert isinstance(layer, Tuner)
-            layer.rest()
+            layer.skip_if_zero()
 
-    def _linears(self, llm: Any) -> dict[str, nn.Module]:
+    def _linears(self, llm: LLMHookPoints) -> dict[str, nn.Module]:
         """Name in the LLM -> frozen layer of each target."""
         targets = self.options["targets"]
-        found: dict[str, nn.Module] = llm.linears(family_layers(llm, IA3_TARGETS) if targets is None else targets)
-        return found
+        return llm.linears(family_layers(llm, IA3_TARGETS) if targets is None else targets)
 
-    def _feedforward(self, llm: Any) -> list[str]:
+    def _feedforward(self, llm: LLMHookPoints) -> list[str]:
         """Names of the layers whose input ia3 scales; none for other methods."""
         if self.method != "ia3":
             return []
@@ -175,40 +162,45 @@ class PeftConnector(Connector):
         assert self.router is not None
         return TunerXLora(base, experts.experts, name, number, self.router.config)
 
-    def _hook(self, llm: Any, name: str, layer: Any, before: bool) -> Handle:
-        def change_input(x: Tensor) -> Tensor:
-            return x if layer.idle else self.choose(layer(x), x)
+    def _hook(self, llm: LLMHookPoints, name: str, layer: Any, before: bool) -> Handle:
+        def change_input(ctx: ForwardContext, x: Tensor) -> Tensor:
+            return x if layer.idle else self.select(ctx, layer(x), x)
 
-        if before:
-            made: Handle = llm.before_linear(name, change_input)
-            return made
-        made = llm.after_linear(name, self._change(layer))
-        return made
+        return llm.before_linear(name, change_input) if before else llm.after_linear(name, self._change(layer))
 
-    def _change(self, layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        def change(x: Tensor, output: Tensor) -> Tensor:
+    def _change(self, layer: Any) -> ChangeOutput:
+        def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
+            # before anything is skipped: data without a task is refused in every stage, not first in a later one
+            words = (self._rows(ctx),) if isinstance(layer, TunerPoly) else ()
             if layer.idle:
                 return output
-            if isinstance(layer, TunerPoly):
-                return self.choose(layer(x, output, self.rows), output)
             if isinstance(layer, TunerXLora) and self.router is not None:
-                return self.choose(layer(x, output, self.router.scalings), output)
-            return self.choose(layer(x, output), output)
+                return self.select(ctx, layer(x, output, self.router.scalings(ctx)), output)
+            return self.select(ctx, layer(x, output, *words), output)
 
         return change
 
-    def _task(self, source: str) -> int:
-        """Number of the task of a conversation of the data key ``source`` (empty: of none)."""
+    def _rows(self, ctx: ForwardContext) -> RowGroups:
+        """Conversations of the pass by their tasks, for poly and mhr.
+
+        Raises:
+            MmllmError: a conversation of no task, and no ``default_task``.
+        """
+
+        def make() -> RowGroups:
+            # in training one token alone is what a rank without a sample runs on: it has no label, so any task will do
+            empty = self.training and ctx.sequence_ids.numel() == 1
+            return RowGroups(ctx, [0] if empty else [self._task(name) for name in ctx.dataset_names])
+
+        return ctx.once((self, "rows"), make)
+
+    def _task(self, dataset: str) -> int:
+        """Number of the task of a conversation of the data key ``dataset`` (empty: of none)."""
         tasks, default = self.options["tasks"], self.options["default_task"]
-        if source in tasks:
-            return int(tasks.index(source))
-        if source or default is None:
-            what = f"a conversation of data.{source}" if source else "a conversation of no data key"
-            hint = "add it to tasks" if source else "set default_task to one of them"
+        if dataset in tasks:
+            return int(tasks.index(dataset))
+        if dataset or default is None:
+            what = f"a conversation of data.{dataset}" if dataset else "a conversation of no data key"
+            hint = "add it to tasks" if dataset else "set default_task to one of them"
             raise MmllmError(f"peft: {what} has no task; tasks are {', '.join(tasks)}; {hint}.")
         return int(tasks.index(default))
-
-    @classmethod
-    def tiny(cls, dim: int, llm: Any) -> PeftConnector:
-        """DoRA of rank 2 on every linear layer."""
-        return cls(llm_dim=llm.dim, method="dora", rank=2, alpha=4.0)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from mmllm.connectors.base import Attached
 from mmllm.connectors.llm_adapters.peft.experts import Expert, TunerExperts
+from mmllm.hooks import ForwardContext, Handle
+from mmllm.hooks.points import LLMHookPoints
 
 
 class TunerXLora(TunerExperts):
@@ -32,7 +33,7 @@ class TunerXLora(TunerExperts):
         self.routed = XLoraLinearLayer(on, self.tuner, self.tuner.forward, number, config)
 
     def forward(self, x: Tensor, output: Tensor, scalings: Tensor | None = None) -> Tensor:
-        """As in ``Tuned``; ``scalings`` float[R, S, layers, E]."""
+        """As in ``Tuner``; ``scalings`` float[R, S, layers, E]."""
         assert scalings is not None
         rows = scalings.shape[:2]
         # a copy of the output, because peft adds to it in place
@@ -44,7 +45,7 @@ class TunerXLora(TunerExperts):
 class Router(nn.Module):
     """peft's classifier and the passes without adapters that it reads."""
 
-    def __init__(self, llm: Any, n_layers: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, llm: LLMHookPoints, n_layers: int, options: Mapping[str, Any]) -> None:
         """``n_layers``: number of layers with experts; ``options`` of the connector."""
         super().__init__()
         self.config = XLoraConfig(
@@ -59,24 +60,27 @@ class Router(nn.Module):
         )
         n_classes = len(options["adapters"])
         self.classifier = XLoraClassifier(llm.model, self.config, n_classes, n_layers, llm.device).float()
-        self.scalings: Tensor | None = None
-        """float[R, S, layers, E] of the pass that runs, or is computed again in the backward pass."""
 
-    def attach(self, llm: Any) -> Attached:
+    def scalings(self, ctx: ForwardContext) -> Tensor:
+        """float[R, S, layers, E] of the pass, also while it is computed again in the backward pass."""
+        found: Tensor = ctx.notes[self, "scalings"]
+        return found
+
+    def attach(self, llm: LLMHookPoints) -> Handle:
         """Run the LLM without adapters before each of its passes, and keep what the classifier says of it."""
-        shadows: list[DynamicCache | None] = []
 
+        # hooks of torch, not of the LLM: what stands here is for the whole decoder, whose arguments it needs
         def first(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            cache = kwargs.get("past_key_values")
+            cache, notes = kwargs.get("past_key_values"), llm.scope.current.notes
             shadow = None if cache is None else _shadow(cache, self) or llm.new_cache()
-            shadows[:] = [shadow]
-            with torch.no_grad(), llm._switch.off():
+            notes[self, "shadow"] = shadow
+            with torch.no_grad(), llm.scope.off():
                 words = {**kwargs, "past_key_values": shadow, "extensions": {}}
                 states = decoder.forward(*args, **words).last_hidden_state.float()  # not called: hooks are for the pass
-            self.scalings = self.classifier(SimpleNamespace(hidden_states=(states,)), inputs_embeds=states)
+            notes[self, "scalings"] = self.classifier(SimpleNamespace(hidden_states=(states,)), inputs_embeds=states)
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            cache, shadow = kwargs.get("past_key_values"), shadows.pop()
+            cache, shadow = kwargs.get("past_key_values"), llm.scope.current.notes.pop((self, "shadow"))
             if cache is not None and shadow is not None and _shadow(cache, self) is None:
                 cache.layers.append(ExtraCache(shadow, self))
 
@@ -84,7 +88,7 @@ class Router(nn.Module):
             llm.decoder.register_forward_pre_hook(first, with_kwargs=True),
             llm.decoder.register_forward_hook(keep, with_kwargs=True),
         ]
-        return Attached(made)
+        return Handle.of([Handle(hook.remove) for hook in made])
 
 
 class ExtraCache(DynamicLayer):
