@@ -1,4 +1,4 @@
-"""A chat page over a running ``mmllm serve``: attach media of any sense the model has, ask, watch the answer arrive.
+"""A chat page over a running ``mmllm serve``: attach any media the model takes, ask, watch the answer arrive.
 
 Start it with ``streamlit run streamlit_app.py``; the server's address is a field of the sidebar (or ``MMLLM_SERVER``).
 It speaks HTTP only (``serve/client.py``). Images are drawn here; all other media by the server (``POST /preview``),
@@ -47,7 +47,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of the page."""
+    """One message of the page with its files."""
 
     role: str
     text: str
@@ -55,7 +55,7 @@ class Turn:
     note: str = ""
 
     def message(self) -> dict[str, Any]:
-        """The turn as the API takes it, media first."""
+        """Return the turn as the API takes it, media first."""
         if not self.uploads:
             return {"role": self.role, "content": self.text}
         parts = [upload.part for upload in self.uploads]
@@ -63,7 +63,7 @@ class Turn:
 
 
 def read_upload(server: str, card: Card, name: str, data: bytes) -> Upload:
-    """An uploaded file, checked and drawn by the page (images) or by the server; ServerFault where it is not usable."""
+    """Check and draw an uploaded file, an image here, the rest on the server; ServerFault where it is not usable."""
     modality = card.modality(name)
     if modality is None:
         raise ServerFault(f"{name} is no file that this model takes; use one of: {', '.join(card.endings)}.")
@@ -77,7 +77,7 @@ def read_upload(server: str, card: Card, name: str, data: bytes) -> Upload:
 
 
 def read_image(name: str, data: bytes) -> Upload:
-    """An uploaded image, its header checked before it is decoded; ServerFault when it is no usable image."""
+    """Check an uploaded image, its header before it is decoded; ServerFault when it is no usable image."""
     try:
         image = Image.open(io.BytesIO(data), formats=list(FORMATS))
         kind = FORMATS[str(image.format)]
@@ -95,7 +95,7 @@ def read_image(name: str, data: bytes) -> Upload:
 
 
 def sidebar() -> tuple[str, str | None, Card | None, dict[str, Any]]:
-    """Server, chosen model and its card (None when there is no server) and decoding options."""
+    """Return server, chosen model and its card (None when there is no server) and decoding options."""
     with st.sidebar:
         if st.button("New chat", key="clear", width="stretch", icon=":material/add_comment:"):
             st.session_state["turns"] = []
@@ -123,7 +123,7 @@ def sidebar() -> tuple[str, str | None, Card | None, dict[str, Any]]:
 
 
 def show(turn: Turn) -> None:
-    """One turn with its media; what the user typed is shown as typed."""
+    """Show one turn with its media; what the user typed is shown as typed."""
     with st.chat_message(turn.role):
         show_uploads(turn.uploads)
         if turn.role == "user":
@@ -135,7 +135,7 @@ def show(turn: Turn) -> None:
 
 
 def show_uploads(uploads: Sequence[Upload]) -> None:
-    """Images in a row; of other files their name and facts, then frames in a row with times, a drawing or text."""
+    """Show images in a row; of other files name and caption, then frames in a row, a drawing or text."""
     images = [upload.shown.pictures[0][1] for upload in uploads if not upload.shown.caption]
     if images:
         st.image(images, width=220)
@@ -165,14 +165,14 @@ def ask(server: str, model: str, card: Card, options: dict[str, Any], text: str,
     messages = [turn.message() for turn in [*turns, question]]
     answer = Answer(server, {"model": model, "messages": messages, **options})
     with st.chat_message("assistant"):
-        st.write_stream(answer.pieces())
+        st.write_stream(answer.deltas())
         st.caption(answer.note())
     turns += [question, Turn("assistant", answer.text, note=answer.note())]
     del turns[:-MAX_TURNS]
 
 
 def hint(card: Card | None) -> str:
-    """What may be attached."""
+    """Return a sentence about what may be attached."""
     kinds = [NAMES.get(modality, modality) for modality in (card.file_types if card else ())]
     if not kinds:
         return "This model takes text only."
@@ -181,7 +181,7 @@ def hint(card: Card | None) -> str:
 
 
 def main() -> None:
-    """The page, from top to bottom; Streamlit runs it anew at every click."""
+    """Show the page, from top to bottom; Streamlit runs it anew at every click."""
     st.set_page_config(page_title="mmllm chat", page_icon="🖼️", layout="centered")
     st.session_state.setdefault("turns", [])
     st.session_state["fault"] = ""

@@ -24,26 +24,26 @@ ADVICE = {
 
 
 class ServerFault(Exception):
-    """What the page shows instead of an answer: one sentence and what to do about it."""
+    """A fault that the page shows instead of an answer: one sentence and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What ``/v1/models`` says of a model."""
+    """Entry of a model in ``/v1/models``."""
 
     context: int
-    """Tokens, media included."""
+    """Length of the context in tokens, media included."""
     file_types: Mapping[str, list[str]]
     """Modality -> endings of the files it takes."""
 
     def modality(self, name: str) -> str | None:
-        """The sense a file's ending belongs to; None where the model does not take it."""
+        """Return the modality of a file by its ending; None where the model does not take it."""
         ending = name.rpartition(".")[2].lower()
         return next((modality for modality, endings in self.file_types.items() if ending in endings), None)
 
     @property
     def endings(self) -> list[str]:
-        """Of all files it takes."""
+        """Return the endings of all files it takes."""
         return [ending for endings in self.file_types.values() for ending in endings]
 
 
@@ -53,13 +53,13 @@ class Preview:
 
     caption: str
     pictures: tuple[tuple[str, bytes], ...] = ()
-    """Caption and PNG."""
+    """Pairs of a caption and a PNG file."""
     text: str = ""
 
 
 @dataclass
 class Answer:
-    """One streamed answer: iterate ``pieces`` once, then read the note."""
+    """One streamed answer: iterate ``deltas`` once, then read the note."""
 
     server: str
     request: dict[str, Any]
@@ -69,8 +69,8 @@ class Answer:
     first: float | None = None
     seconds: float = 0.0
 
-    def pieces(self) -> Iterator[str]:
-        """Texts as they arrive; ServerFault for every way in which it can go wrong."""
+    def deltas(self) -> Iterator[str]:
+        """Yield texts as they arrive; ServerFault for every way in which it can go wrong."""
         started = time.monotonic()
         body = {**self.request, "stream": True, "stream_options": {"include_usage": True}}
         patience = httpx.Timeout(600, connect=5)
@@ -80,11 +80,11 @@ class Answer:
                     reply.read()
                     raise fault(reply.status_code, reply.text)
                 for event in events(reply):
-                    piece = self._take(event)
-                    if piece:
+                    delta = self._take(event)
+                    if delta:
                         self.first = self.first or time.monotonic() - started
-                        self.text += piece
-                        yield piece
+                        self.text += delta
+                        yield delta
         except httpx.HTTPError as error:
             raise unreachable(self.server) from error
         self.seconds = time.monotonic() - started
@@ -101,16 +101,16 @@ class Answer:
         return ""
 
     def note(self) -> str:
-        """Time to the first token, tokens and speed, in one line."""
-        asked, said = self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0)
+        """Return time to the first token, tokens and speed, in one line."""
+        prompt, completion = self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0)
         first = self.seconds if self.first is None else self.first
-        speed = f" · {said / self.seconds:.1f} tokens/s" if self.seconds else ""
+        speed = f" · {completion / self.seconds:.1f} tokens/s" if self.seconds else ""
         cut = " · cut at max tokens" if self.finish == "length" else ""
-        return f"first token {first:.2f} s · {said} tokens{speed} · prompt {asked} tokens{cut}"
+        return f"first token {first:.2f} s · {completion} tokens{speed} · prompt {prompt} tokens{cut}"
 
 
 def events(reply: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON events of a stream up to ``[DONE]``, comment lines left out."""
+    """Yield the JSON events of a stream up to ``[DONE]``, comment lines left out."""
     for line in reply.iter_lines():
         if line == "data: [DONE]":
             return
@@ -119,25 +119,25 @@ def events(reply: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def fault(status: int, text: str) -> ServerFault:
-    """What a refusal says, with advice for the statuses a user can do something about."""
+    """Return a refusal of the server as a fault, with advice for the statuses a user can do something about."""
     try:
         error = json.loads(text)["error"]
-        said, code = str(error["message"]), error["code"]
+        message, code = str(error["message"]), error["code"]
     except (ValueError, KeyError, TypeError):
-        said, code = f"The server answered with HTTP {status}.", None
+        message, code = f"The server answered with HTTP {status}.", None
     advice = ADVICE.get(status, "")
     if code == "context_length_exceeded":
         advice = "Start a new chat, send fewer or smaller files or lower the max tokens."
-    return ServerFault(f"{said} {advice}".strip())
+    return ServerFault(f"{message} {advice}".strip())
 
 
 def unreachable(server: str) -> ServerFault:
-    """Nobody listens at the address."""
+    """Return the fault of an address where nobody listens."""
     return ServerFault(f"No server answers at {server}. Start one with `mmllm serve runs/demo`, or change the address.")
 
 
 def models(server: str) -> dict[str, Card]:
-    """Model names -> their cards; ServerFault when there is no server."""
+    """Return model names -> their cards; ServerFault when there is no server."""
     try:
         reply = httpx.get(f"{server}/v1/models", timeout=5)
         reply.raise_for_status()
@@ -148,13 +148,13 @@ def models(server: str) -> dict[str, Card]:
 
 
 def file_part(name: str, data: bytes, modality: str) -> dict[str, Any]:
-    """A file of any sense as a part of a message."""
+    """Return a file of any modality as a part of a message."""
     url = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
     return {"type": "file", "file": {"filename": name, "file_data": url, "modality": modality}}
 
 
 def preview(server: str, part: dict[str, Any]) -> Preview:
-    """How the server shows a media part; ServerFault where it cannot read it."""
+    """Ask how the server shows a media part; ServerFault where it cannot read it."""
     try:
         reply = httpx.post(f"{server}/preview", json={"part": part}, timeout=httpx.Timeout(120, connect=5))
     except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""What Python asks as a Sample: ``chat("What is it?", image="a.png")``, or messages in OpenAI's form.
+"""From a question in Python, ``chat("What is it?", image="a.png")`` or messages, to the Sample that is answered.
 
 Between the Python face and the Generator; messages are read by ``openai.py``, media by ``media.py``.
 """
@@ -22,7 +22,7 @@ def to_sample(
     media: Mapping[str, Any] | None = None,
     name: str = "chat",
 ) -> Sample:
-    """Return what Python asks as a Sample: a text or messages, and media by keyword.
+    """Return a question in Python as a Sample: a text or messages, and media by keyword.
 
     Args:
         messages: a question of the user, or dicts in OpenAI's form and ``Message`` objects, the user's last. Media
@@ -78,13 +78,13 @@ def _fields(media: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, list
 def _placed(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> list[Turn]:
     """Put placeholders in front of the last message for the fields that no placeholder of any message names."""
     named: set[str] = set()
-    for piece in [piece for turn in turns for piece in turn.pieces]:
-        if isinstance(piece, str):
-            named |= {key for key in fields if f"<{key}>" in piece}
-        elif piece.modality not in keys:
-            raise SampleError(f"message {piece.message}: the model {refusal(piece.modality, keys)}")
-        elif piece.item is None:
-            named.add(keys[piece.modality])
+    for part in [part for turn in turns for part in turn.content]:
+        if isinstance(part, str):
+            named |= {key for key in fields if f"<{key}>" in part}
+        elif part.modality not in keys:
+            raise SampleError(f"message {part.message}: the model {refusal(part.modality, keys)}")
+        elif part.item is None:
+            named.add(keys[part.modality])
     front = [f"<{key}>" for key, items in fields.items() if key not in named for _ in items]
     last = turns[-1]
-    return [*turns[:-1], Turn(last.role, (*front, *last.pieces))]
+    return [*turns[:-1], Turn(last.role, (*front, *last.content))]

@@ -43,7 +43,8 @@ class Turn:
     """One message, its parts understood and its media not yet looked at."""
 
     role: str
-    pieces: tuple[str | MediaPart, ...]
+    content: tuple[str | MediaPart, ...]
+    """Texts and media in their order, each on a line of its own in the message's text."""
 
 
 def read_turns(messages: Iterable[Any], roles: Mapping[str, str] = ROLES) -> Iterator[Turn]:
@@ -107,9 +108,9 @@ def file_modality(filename: str, url: str, modality: str | None = None) -> str:
     return declared.pop()
 
 
-def join(pieces: Iterable[str]) -> str:
+def join(lines: Iterable[str]) -> str:
     """Return the text of a message: its texts and placeholders, each on a line of its own."""
-    return "\n".join(pieces)
+    return "\n".join(lines)
 
 
 def assemble(
@@ -129,13 +130,13 @@ def assemble(
     """
     media = _MediaOrder(fields or {})
 
-    def text_of(piece: str | MediaPart) -> str:
-        if isinstance(piece, str):
-            return media.take(piece)
-        placeholder = key(piece.modality)
-        return media.take(f"<{placeholder}>") if piece.item is None else media.add(placeholder, locate(piece))
+    def text_of(part: str | MediaPart) -> str:
+        if isinstance(part, str):
+            return media.take(part)
+        placeholder = key(part.modality)
+        return media.take(f"<{placeholder}>") if part.item is None else media.add(placeholder, locate(part))
 
-    messages = tuple(Message(turn.role, join([text_of(piece) for piece in turn.pieces])) for turn in turns)
+    messages = tuple(Message(turn.role, join([text_of(part) for part in turn.content])) for turn in turns)
     return messages, media.in_order()
 
 

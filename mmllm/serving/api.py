@@ -1,4 +1,4 @@
-"""The routes: models, health, previews, and chat completions as JSON or as a stream of events, over one worker."""
+"""Routes: models, health, previews, and chat completions as JSON or as a stream of events, over one worker."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from mmllm.generation.generator import Delta, Encoded, Generator
 
 KEEP_ALIVE = 15.0
-"""Seconds without a piece after which a stream sends a comment, so that proxies do not close it."""
+"""Seconds without a delta after which a stream sends a comment, so that proxies do not close it."""
 
 READERS = 4
-"""Requests whose media are read at once."""
+"""Number of requests whose media are read at once."""
 
 LONGEST = 500
-"""Characters of what a library says of a file that it cannot read."""
+"""Maximum length of a library's message about a file that it cannot read, in characters."""
 
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Api:
-    """The routes, over one worker."""
+    """Routes over one worker."""
 
     def __init__(self, generator: Generator, model_name: str, limits: Limits) -> None:
         self.model_name = model_name
@@ -51,7 +51,7 @@ class Api:
         self.context = generator.assembly.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading = 0
-        """Requests whose media are being read, or wait for that."""
+        """Number of requests whose media are being read, or wait for that."""
 
     def close(self) -> None:
         """End what runs and waits."""
@@ -59,23 +59,23 @@ class Api:
         self.readers.shutdown(wait=False, cancel_futures=True)
 
     async def health(self) -> JSONResponse:
-        """200 while requests can be answered, else 503."""
+        """Return 200 while requests can be answered, else 503."""
         running, waiting = self.worker.load
         ok = self.worker.alive
         body = {"status": "ok" if ok else "unavailable", "running": running, "waiting": waiting}
         return JSONResponse(body, 200 if ok else 503)
 
     async def models(self) -> dict[str, Any]:
-        """The list of models, which has one entry."""
+        """Return the list of models, which has one entry."""
         return {"object": "list", "data": [self._card()]}
 
     async def model(self, name: str) -> dict[str, Any]:
-        """One model by its id."""
+        """Return one model by its id."""
         self._check_model(name)
         return self._card()
 
     async def preview(self, body: PreviewRequest) -> dict[str, Any]:
-        """What the model is shown of one media part, for people to see; not part of OpenAI's API."""
+        """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
         return await self._read(self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
@@ -101,7 +101,7 @@ class Api:
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
     async def _read(self, work: Callable[..., T], *args: Any) -> T:
-        """Work that reads media, on the threads kept for it: files that take long hold up no request without media.
+        """Run work that reads media on the threads kept for it: slow files hold up no request without media.
 
         Refused where too many are at it, as in a full queue.
         """
@@ -124,7 +124,7 @@ class Api:
             raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
         except UnreadableError as error:
             code = f"invalid_{self.inputs.encoders[error.key].modality}"
-            raise ApiError(400, _said(error, ident), code=code, param="messages") from error
+            raise ApiError(400, _message(error, ident), code=code, param="messages") from error
         except SampleError as error:
             raise ApiError(400, str(error), code="invalid_prompt", param="messages") from error
         room = self.context - len(encoded.ids)
@@ -154,41 +154,41 @@ class Api:
         text = ""
         try:
             while True:
-                piece = await job.next(0.5)
-                if piece is None:
+                delta = await job.next(0.5)
+                if delta is None:
                     if await request.is_disconnected():
                         raise ApiError(499, "The client closed the connection.")
                     continue
-                text += piece.text
-                if piece.finish is not None:
-                    used = usage(piece.prompt_tokens, piece.completion_tokens)
-                    return JSONResponse(completion(ident, int(time.time()), self.model_name, text, piece.finish, used))
+                text += delta.text
+                if delta.finish is not None:
+                    used = usage(delta.prompt_tokens, delta.completion_tokens)
+                    return JSONResponse(completion(ident, int(time.time()), self.model_name, text, delta.finish, used))
         finally:
             job.cancel()
 
     async def _events(self, ident: str, job: Job, first: Delta | None, include_usage: bool) -> AsyncIterator[str]:
-        """Role, deltas, finish, usage when asked for, ``[DONE]``. Closing the stream cancels the job."""
+        """Yield role, deltas, finish, usage when asked for, ``[DONE]``. Closing the stream cancels the job."""
         created = int(time.time())
 
-        def event(delta: dict[str, str] | None, finish: str | None = None, **more: Any) -> str:
+        def event(change: dict[str, str] | None, finish: str | None = None, **more: Any) -> str:
             blank = {"usage": None} if include_usage else {}
-            body = {**chunk(ident, created, self.model_name, delta, finish), **blank, **more}
+            body = {**chunk(ident, created, self.model_name, change, finish), **blank, **more}
             return f"data: {json.dumps(body)}\n\n"
 
-        piece = first
+        delta = first
         try:
             yield event({"role": "assistant", "content": ""})
-            while piece is None or piece.finish is None:
-                if piece is None:
+            while delta is None or delta.finish is None:
+                if delta is None:
                     yield ": keep-alive\n\n"
-                elif piece.text:
-                    yield event({"content": piece.text})
-                piece = await job.next(KEEP_ALIVE)
-            if piece.text:
-                yield event({"content": piece.text})
-            yield event({}, piece.finish)
+                elif delta.text:
+                    yield event({"content": delta.text})
+                delta = await job.next(KEEP_ALIVE)
+            if delta.text:
+                yield event({"content": delta.text})
+            yield event({}, delta.finish)
             if include_usage:
-                yield event(None, usage=usage(piece.prompt_tokens, piece.completion_tokens))
+                yield event(None, usage=usage(delta.prompt_tokens, delta.completion_tokens))
         except ApiError as error:
             yield f"data: {json.dumps(error.body())}\n\n"
         finally:
@@ -196,7 +196,7 @@ class Api:
         yield "data: [DONE]\n\n"
 
 
-def _said(error: UnreadableError, ident: str) -> str:
-    """The sentence without the request's name, bounded: a library may have put much of a file into it."""
-    said = str(error).removeprefix(f"{ident}: ")
-    return f"{said[0].upper()}{said[1:LONGEST]}"
+def _message(error: UnreadableError, ident: str) -> str:
+    """Return an error without the request's name, bounded: a library may have put much of a file into it."""
+    message = str(error).removeprefix(f"{ident}: ")
+    return f"{message[0].upper()}{message[1:LONGEST]}"

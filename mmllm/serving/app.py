@@ -47,26 +47,26 @@ def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
 
 
 def load_app(run: Path) -> tuple[Recipe, FastAPI]:
-    """The recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
+    """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
     recipe, assembly = load_run(run)
-    words = recipe.serve
+    options = recipe.serve
     limits = Limits(
-        max_images=words.max_images,
-        max_pixels=words.max_pixels,
-        max_request_pixels=4 * words.max_pixels,
-        max_files=words.max_files,
-        max_seconds=words.max_seconds,
-        max_body=words.max_body,
-        max_new_tokens=words.max_new_tokens,
+        max_images=options.max_images,
+        max_pixels=options.max_pixels,
+        max_request_pixels=4 * options.max_pixels,
+        max_files=options.max_files,
+        max_seconds=options.max_seconds,
+        max_body=options.max_body,
+        max_new_tokens=options.max_new_tokens,
     )
     return recipe, create_app(Generator(assembly), recipe.name, limits)
 
 
 def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:
-    """The application around ``generator``, offering one model called ``model_name``."""
+    """Return the application around ``generator``, offering one model called ``model_name``."""
     api = Api(generator, model_name, limits or Limits())
 
     @contextlib.asynccontextmanager
@@ -90,7 +90,7 @@ def create_app(generator: Generator, model_name: str, limits: Limits | None = No
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that an address that is taken is one sentence before the model is served."""
+    """Return a bound socket, so that an address that is taken is one sentence before the model is served."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,6 +121,6 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_failure(request: Request, error: Exception) -> JSONResponse:
-    """What nobody foresaw: the log has it, the client gets no internals."""
+    """Answer what nobody foresaw: the log has it, the client gets no internals."""
     message = "The server failed to answer this request; its log says why."
     return error_response(ApiError(500, message), _headers(request))

@@ -26,7 +26,7 @@ class Inputs:
     """Inputs of the served model besides text."""
 
     placeholders: tuple[str, ...]
-    """``<key>`` of every encoder; none of them may be typed."""
+    """``<key>`` of every encoder; none of them may be typed in a message."""
     keys: Mapping[str, str]
     """Modality -> key of the encoder its items go to, the first of that modality."""
     encoders: Mapping[str, Encoder]
@@ -34,7 +34,7 @@ class Inputs:
 
     @classmethod
     def of(cls, generator: Generator) -> Inputs:
-        """Read them from the assembly."""
+        """Return the inputs of the generator's model."""
         encoders = {key: generator.readers[key].encoder for key in generator.assembly.sources}
         keys: dict[str, str] = {}
         for key, encoder in encoders.items():
@@ -48,7 +48,7 @@ class Inputs:
         return self.keys[modality]
 
     def check_seconds(self, modality: str, items: Sequence[Any], limits: Limits) -> None:
-        """MediaError for a video that is too long, as far as its header says so; nothing is decoded."""
+        """Raise MediaError for a video that is too long, as far as its header says so; nothing is decoded."""
         if modality != "video":  # of a sound ``media`` reads the header itself
             return
         encoder = self.encoders[self.key(modality)]
@@ -69,7 +69,7 @@ def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -
     if roles[-1] != "user":
         raise ApiError(400, "The last message must be the user's: it is what gets answered.", param="messages")
     turns = list(read_turns([message.model_dump() for message in request.messages], REQUEST_ROLES))
-    for modality in [piece.modality for turn in turns for piece in turn.pieces if isinstance(piece, MediaPart)]:
+    for modality in [part.modality for turn in turns for part in turn.content if isinstance(part, MediaPart)]:
         try:
             inputs.key(modality)
         except MediaError as error:
@@ -96,14 +96,14 @@ def read_media(modality: str, urls: Sequence[str], inputs: Inputs, limits: Limit
 
 
 def _check(turn: Turn, role: str, number: int, placeholders: Sequence[str]) -> None:
-    """ApiError 400 for media outside the user's messages and for placeholders typed as text; ``number`` from 0."""
+    """Refuse media outside the user's messages and placeholders typed as text: ApiError 400; ``number`` from 0."""
     param = f"messages.{number}.content"
-    for piece in turn.pieces:
-        if isinstance(piece, MediaPart) and role != "user":
-            plural = MODALITIES[piece.modality].plural
+    for part in turn.content:
+        if isinstance(part, MediaPart) and role != "user":
+            plural = MODALITIES[part.modality].plural
             text = f"Message {number + 1} is the {role}'s; only user messages hold {plural}."
             raise ApiError(400, text, param=param)
-    typed = [piece for piece in turn.pieces if isinstance(piece, str)]
+    typed = [part for part in turn.content if isinstance(part, str)]
     for placeholder in placeholders:
         if any(placeholder in text for text in typed):
             raise ApiError(

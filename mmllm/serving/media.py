@@ -21,7 +21,7 @@ from mmllm.errors import MediaError
 from mmllm.modalities import MODALITIES
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""What is decoded. Pillow opens far more (JPEG 2000, EPS, TIFF); those decoders never see a client's bytes."""
+"""Formats that are decoded. Pillow opens far more (JPEG 2000, EPS, TIFF); those decoders never see a client's bytes."""
 
 MAX_ASPECT = 200
 """Longest side over shortest side: beyond it, resizing to a square encoder would blow the long side up."""
@@ -29,17 +29,17 @@ MAX_ASPECT = 200
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may bring."""
+    """Limits on what one request may bring."""
 
     max_images: int = 8
     max_files: int = 4
-    """Videos, sounds, graphs, ... of one sense per request."""
+    """Videos, sounds, graphs, ... of one modality per request."""
     max_seconds: float = 600.0
-    """Length of one video or sound."""
+    """Length of one video or sound in seconds."""
     max_pixels: int = 25_000_000
-    """Per image, width times height before decoding."""
+    """Pixels of one image: width times height before decoding."""
     max_request_pixels: int = 100_000_000
-    """Over all images of the request."""
+    """Pixels of all images of the request."""
     max_body: int = 33_554_432
     """Bytes of the whole request body."""
     max_waiting: int = 8
@@ -48,7 +48,7 @@ class Limits:
     """New tokens when the request names no number."""
 
     def most(self, modality: str) -> int:
-        """Items of one sense in a request or a conversation of the terminal."""
+        """Return how many items of one modality a request or a conversation of the terminal may hold."""
         return self.max_images if modality == "image" else self.max_files
 
 
@@ -70,7 +70,7 @@ def read_images(urls: Sequence[str], limits: Limits) -> tuple[Image.Image, ...]:
 
 
 def read_files(modality: str, urls: Sequence[str], limits: Limits) -> tuple[bytes, ...]:
-    """The files of one sense (not images) of one request, in order; MediaError names the one at fault by its number."""
+    """Decode the files of one modality (not images), in order; MediaError names the one at fault by its number."""
     check_count(modality, len(urls), limits)
     noun = MODALITIES[modality].noun.capitalize()
     names = [f"{noun} {number}" for number in range(1, len(urls) + 1)]
@@ -81,21 +81,21 @@ def read_files(modality: str, urls: Sequence[str], limits: Limits) -> tuple[byte
 
 
 def check_count(modality: str, count: int, limits: Limits) -> None:
-    """MediaError where there are more items of one sense than a request may bring."""
+    """Raise MediaError where there are more items of one modality than a request may bring."""
     most, plural = limits.most(modality), MODALITIES[modality].plural
     if count > most:
         raise MediaError(f"{count} {plural} were sent; this server takes at most {most} per request.")
 
 
 def check_header(modality: str, data: bytes, name: str, limits: Limits) -> None:
-    """MediaError where a file does not begin as its sense's files do, so that no decoder has to find out.
+    """Raise MediaError where a file does not begin as its modality's do, so that no decoder has to find out.
 
     A sound must be one that libsndfile opens and its header must not be over ``max_seconds``: nothing else may get at
     it in the server's own process. A video's length is known to its encoder only (``Inputs.check_seconds``).
     """
-    sense = MODALITIES[modality]
+    known = MODALITIES[modality]
     seconds = 0.0
-    readable = sense.begins(data)
+    readable = known.begins(data)
     if readable and modality == "audio":
         try:
             found = soundfile.info(io.BytesIO(data))
@@ -103,7 +103,7 @@ def check_header(modality: str, data: bytes, name: str, limits: Limits) -> None:
         except (soundfile.LibsndfileError, ZeroDivisionError):
             readable = False
     if not readable:
-        raise MediaError(f"{name} is not a {sense.noun} that can be read; send a {', '.join(sense.endings)} file.")
+        raise MediaError(f"{name} is not a {known.noun} that can be read; send a {', '.join(known.endings)} file.")
     if seconds > limits.max_seconds:
         raise MediaError(
             f"{name} lasts {seconds:.0f} s; at most {limits.max_seconds:g} s are read, so send less of it."
@@ -111,17 +111,17 @@ def check_header(modality: str, data: bytes, name: str, limits: Limits) -> None:
 
 
 def decode_url(url: str, name: str, max_bytes: int, modality: str = "image") -> bytes:
-    """Bytes of a ``data:...;base64,`` URL. Nothing is ever fetched: any other address is a MediaError."""
-    sense = MODALITIES[modality]
+    """Return the bytes of a ``data:...;base64,`` URL. Nothing is ever fetched: any other address is a MediaError."""
+    known = MODALITIES[modality]
     head, comma, text = url.partition(",")
     if not url[:5].lower() == "data:":
         raise MediaError(
             f"{name} is not a data URL: this server fetches no addresses and opens no files, "
-            f"send the {sense.noun} as {sense.example}... instead."
+            f"send the {known.noun} as {known.example}... instead."
         )
-    words = head[5:].lower().split(";")
-    if not comma or not sense.takes(words[0]) or words[-1].strip() != "base64":
-        raise MediaError(f"{name} has a malformed data URL; the form is {sense.example}<base64 of the file>.")
+    kind, *options = head[5:].lower().split(";")
+    if not comma or not known.takes(kind) or not options or options[-1].strip() != "base64":
+        raise MediaError(f"{name} has a malformed data URL; the form is {known.example}<base64 of the file>.")
     if len(text) > max_bytes * 4 // 3 + 4:
         raise MediaError(f"{name} is larger than {max_bytes} bytes.")
     try:
@@ -134,7 +134,7 @@ def decode_url(url: str, name: str, max_bytes: int, modality: str = "image") -> 
 
 
 def open_bytes(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """The image behind ``data`` with its header read and its size checked; its pixels are not decoded yet."""
+    """Open the image in ``data``: its header is read and its size checked, its pixels are not decoded yet."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
@@ -161,7 +161,7 @@ def load(image: Image.Image, name: str) -> Image.Image:
 
 
 def open_path(path: Path, limits: Limits, modality: str = "image") -> Image.Image | bytes | Path:
-    """A file of the user at the terminal, under the same limits: an image decoded, the rest as bytes.
+    """Read a file of the user at the terminal, under the same limits: an image decoded, the rest as bytes.
 
     A graph stays a path, which may be a folder's or end in the node it is about (``cora#17``). MediaError names the
     path.

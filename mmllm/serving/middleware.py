@@ -13,13 +13,13 @@ REQUEST_ID = "x-request-id"
 
 
 class RequestId:
-    """Gives each request an id (``scope["state"]["request_id"]``) and sends it back as ``x-request-id``."""
+    """Middleware that gives each request an id (``scope["state"]["request_id"]``), sent back as ``x-request-id``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One exchange; only HTTP is touched."""
+        """Handle one exchange; only HTTP is touched."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         ident = f"req_{uuid.uuid4().hex}"
@@ -34,14 +34,14 @@ class RequestId:
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``max_body`` bytes with 413, whatever their Content-Length claims."""
+    """Middleware that refuses bodies of more than ``max_body`` bytes with 413, whatever Content-Length claims."""
 
     def __init__(self, app: ASGIApp, max_body: int) -> None:
         self.app = app
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One exchange; the error is raised where the body is read and becomes the usual envelope there."""
+        """Handle one exchange; the error is raised where the body is read and becomes the usual envelope there."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         claimed = Headers(scope=scope).get("content-length", "")

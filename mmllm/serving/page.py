@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def page_command(server: str | None = None) -> str:
-    """The command that starts the chat page, typed where the user stands; ``server`` is where its API answers.
+    """Return the command that starts the chat page, typed where the user stands; ``server`` is where its API answers.
 
     The page is a file of the repository and speaks HTTP only; a wheel has none, so there it is said where to get it.
     Without ``server`` the page takes the default address of ``mmllm serve``.

@@ -149,7 +149,7 @@ class FileData(Part):
 
     @model_validator(mode="after")
     def _one_modality(self) -> FileData:
-        """Refuse a file whose modality is not said, or said in two ways."""
+        """Refuse a file whose modality is not declared, or declared in two ways."""
         try:
             file_modality(self.filename, self.file_data, self.modality)
         except MediaError as error:

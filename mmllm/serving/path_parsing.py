@@ -1,4 +1,4 @@
-"""Finds the media files dropped into a line of the terminal chat: quoted, escaped or as file:// addresses."""
+"""Media files dropped into a line of the terminal chat, found in it: quoted, escaped or as file:// addresses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mmllm.modalities import MODALITY_OF
 
 
 def split_paths(line: str) -> tuple[str, list[Path]]:
-    """The question without the media files dropped into it, and those files; other words stay as they are."""
+    """Return the question without the media files dropped into it, and those files; other words stay as they are."""
     paths: list[Path] = []
 
     def take(match: re.Match[str]) -> str:
         word = match.group(0)
-        for said in (word, word.rstrip("?!.,;:")):
-            path = path_of(said)
+        for written in (word, word.rstrip("?!.,;:")):
+            path = path_of(written)
             if _is_media(path):
                 paths.append(path)
-                return word.removeprefix(said)
+                return word.removeprefix(written)
         return word
 
     # a quote inside a word is an apostrophe, so quotes count only where a word begins
@@ -29,7 +29,7 @@ def split_paths(line: str) -> tuple[str, list[Path]]:
 
 
 def path_of(word: str) -> Path:
-    """What a terminal inserts for a dropped file: quoted, with escaped spaces, or as a file:// address."""
+    """Parse what a terminal inserts for a dropped file: quoted, with escaped spaces, or as a file:// address."""
     try:
         words = shlex.split(word)
     except ValueError:
@@ -41,5 +41,5 @@ def path_of(word: str) -> Path:
 
 
 def _is_media(path: Path) -> bool:
-    """Whether a word of a question is meant as a media file: the ending of one, and a file of that name."""
+    """Return whether a word of a question is meant as a media file: the ending of one, and a file of that name."""
     return path.suffix[1:].lower() in MODALITY_OF and path.is_file()

@@ -1,4 +1,4 @@
-"""Draws what the model is shown: sound as waveform and spectrogram, graphs, point clouds, strips of video frames.
+"""Drawings of what the model is shown: sound as waveform and spectrogram, graphs, point clouds, strips of video frames.
 
 ``preview.py`` calls it with what the encoders' readers give. matplotlib's Agg only: no display, no state of pyplot.
 """
@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DRAWN_POINTS = 4000
+"""Maximum number of points drawn of a cloud."""
 DRAWN_SAMPLES = 2000
-"""Columns of a waveform; longer sounds show the extremes of each column."""
+"""Maximum number of columns of a waveform; longer sounds show the extremes of each column."""
 LOCK = threading.Lock()
-"""matplotlib's fonts are shared by all threads and not safe for them."""
+"""Held while matplotlib draws: its fonts are shared by all threads and not safe for them."""
 
 Floats = NDArray[np.floating]
 
 
 def sound(samples: Floats, rate: int) -> Image.Image:
-    """Waveform above spectrogram of float[n] samples at ``rate`` Hz."""
+    """Draw the waveform above the spectrogram of float[n] samples at ``rate`` Hz."""
     figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     seconds = max(len(samples) / rate, 1e-6)
@@ -42,13 +43,13 @@ def sound(samples: Floats, rate: int) -> Image.Image:
 
 
 def extremes(samples: Floats, columns: int) -> tuple[Floats, Floats]:
-    """Least and greatest sample of each of at most ``columns`` equal pieces: two float[columns]."""
+    """Return the least and greatest sample of each of at most ``columns`` equal pieces: two float[columns]."""
     pieces = np.array_split(samples, max(1, min(columns, len(samples)))) if len(samples) else [np.zeros(1)]
     return np.array([piece.min() for piece in pieces]), np.array([piece.max() for piece in pieces])
 
 
 def spectrogram(samples: Floats, window: int = 512, columns: int = 600) -> Floats:
-    """Decibels below the loudest, float[window / 2 + 1, up to columns]; windows lie apart where a sound is long."""
+    """Return decibels below the loudest, float[window / 2 + 1, up to columns]; windows lie apart in a long sound."""
     padded = np.pad(samples.astype(np.float64), (0, max(0, window - len(samples))))
     starts = np.linspace(0, len(padded) - window, min(columns, 1 + (len(padded) - window) // (window // 4))).astype(int)
     frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
@@ -58,7 +59,7 @@ def spectrogram(samples: Floats, window: int = 512, columns: int = 600) -> Float
 
 
 def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre: int | None) -> Image.Image:
-    """Nodes 0..n-1 and edges int64[E, 2]; ``centre`` stands out, labels are cut to a few letters."""
+    """Draw nodes 0..n-1 and edges int64[E, 2]; ``centre`` stands out, labels are cut to a few letters."""
     figure = Figure(figsize=(5, 4), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -79,7 +80,7 @@ def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre:
 
 
 def points(cloud: Floats) -> Image.Image:
-    """float[P, 3] seen from the side and above, coloured by height; at most ``DRAWN_POINTS``, evenly chosen."""
+    """Draw float[P, 3] from the side and above, coloured by height; at most ``DRAWN_POINTS``, evenly chosen."""
     chosen = cloud[np.linspace(0, len(cloud) - 1, min(len(cloud), DRAWN_POINTS)).astype(int)]
     figure = Figure(figsize=(4, 4), dpi=100)
     axes: Any = figure.add_axes((0, 0, 1, 1), projection="3d")
@@ -91,7 +92,7 @@ def points(cloud: Floats) -> Image.Image:
 
 
 def strip(frames: Sequence[Image.Image], height: int = 120, gap: int = 4) -> Image.Image:
-    """Frames side by side, each ``height`` pixels high."""
+    """Lay frames side by side, each ``height`` pixels high."""
     small = [frame.resize((max(1, round(frame.width * height / frame.height)), height)) for frame in frames]
     canvas = Image.new("RGB", (sum(frame.width + gap for frame in small) - gap, height), "white")
     left = 0

@@ -1,4 +1,4 @@
-"""What the model is shown, for people: frames with times, waveform and spectrogram, drawings of graphs and points.
+"""Previews of media as the model is shown them: frames with times, waveforms, drawings of graphs and points.
 
 The chat page asks ``POST /preview`` for it and the terminal chat asks directly. The server draws, not the page, so that
 a hostile file meets only the encoders' readers (video is decoded in a process that can be ended) and the page stays a
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from mmllm.processors.graph_files import Graph
 
 FRAMES = 6
-"""Of a video, at most."""
+"""Maximum number of frames shown of a video."""
 NODES = 60
-"""Of a graph, at most; those nearest to the node that it is about, or to the one with most neighbours."""
+"""Maximum number of nodes drawn of a graph: those nearest to its target, or to the node with most neighbours."""
 MOST = (10_000, 100_000)
-"""Nodes and edges of a graph that is drawn."""
+"""Maximum numbers of nodes and edges of a graph that is opened to be drawn."""
 LETTERS = 400
-"""Of a document, and of the labels of a graph."""
+"""Maximum number of letters shown of a document, and of the labels of a graph."""
 RATE = 16_000
-"""Samples per second of a sound that is drawn: what speech encoders take."""
+"""Samples per second of a sound that is drawn: the rate of speech encoders."""
 SIDE = 320
 """Longest side of a picture or frame in pixels."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
-"""From silence to the loudest, for a waveform in a line of text."""
+"""Characters from silence to the loudest, for a waveform in a line of text."""
 
 
 class PreviewRequest(BaseModel):
@@ -56,23 +56,23 @@ class PreviewRequest(BaseModel):
 
 @dataclass(frozen=True)
 class Preview:
-    """A media item for people."""
+    """A media item as people see it."""
 
     caption: str
-    """Lengths and counts, in one line."""
+    """One line of lengths and counts."""
     pictures: tuple[tuple[str, Image.Image], ...] = ()
-    """Caption (the time of a frame) and picture."""
+    """Pairs of a caption (the time of a frame) and a picture."""
     text: str = ""
-    """What there is to read: a waveform in block characters, texts of nodes, the beginning of a document."""
+    """Text to read: a waveform in block characters, texts of nodes, the beginning of a document."""
 
     def body(self) -> dict[str, Any]:
-        """The answer to ``POST /preview``: pictures as data URLs."""
+        """Return the answer to ``POST /preview``: pictures as data URLs."""
         pictures = [{"caption": caption, "url": _url(picture)} for caption, picture in self.pictures]
         return {"object": "preview", "caption": self.caption, "pictures": pictures, "text": self.text}
 
 
 class Previewer:
-    """Previews of what one served model takes."""
+    """Maker of previews of what one served model takes."""
 
     def __init__(self, inputs: Inputs, limits: Limits) -> None:
         from mmllm.processors.video import VideoReading
@@ -88,7 +88,7 @@ class Previewer:
         )
 
     def of_part(self, part: MediaContent) -> dict[str, Any]:
-        """The answer to ``POST /preview``; ApiError 400 as for a message with this part."""
+        """Return the answer to ``POST /preview``; ApiError 400 as for a message with this part."""
         found = read_part(part.model_dump())
         assert isinstance(found, MediaPart)  # the schema lets no text in
         try:
@@ -99,7 +99,7 @@ class Previewer:
             raise ApiError(400, str(error), code=f"invalid_{found.modality}", param="part") from error
 
     def of(self, modality: str, item: Any) -> Preview:
-        """Preview of a media item that has passed the server's checks; MediaError where it cannot be read."""
+        """Return the preview of an item that has passed the server's checks; MediaError where it cannot be read."""
         makers: dict[str, Callable[[Any], Preview]] = {
             "image": image, "video": self.video, "audio": self.audio,
             "graph": graph, "points": points, "document": document,
@@ -107,7 +107,7 @@ class Previewer:
         return makers[modality](item)
 
     def video(self, item: bytes) -> Preview:
-        """Up to ``FRAMES`` frames from the first to the last, each with its time."""
+        """Show up to ``FRAMES`` frames from the first to the last, each with its time."""
         clip = self._clips.read(item)
         frames: list[tuple[str, Image.Image]] = []
         for number, (pixels, at) in enumerate(zip(clip.frames, clip.seconds, strict=True)):
@@ -117,7 +117,7 @@ class Previewer:
         return Preview(f"video of {clip.seconds[-1]:.1f} s, {width} x {height} pixels", tuple(frames))
 
     def audio(self, item: bytes) -> Preview:
-        """Waveform and spectrogram of what an encoder at 16 kHz hears."""
+        """Show waveform and spectrogram of what an encoder at 16 kHz hears."""
         from mmllm.processors.audio import read_sound
 
         samples = read_sound(item, RATE, self.limits.max_seconds)
@@ -126,12 +126,12 @@ class Previewer:
 
 
 def image(item: Image.Image) -> Preview:
-    """The picture, small."""
+    """Show the picture, small."""
     return Preview(f"image of {item.width} x {item.height} pixels", (("", _small(item)),))
 
 
 def graph(item: bytes | Path) -> Preview:
-    """Nodes and edges, drawn around the node that it is about where there are many."""
+    """Draw nodes and edges, around the node that the graph is about where there are many."""
     found, node = _graph_of(item)
     links, n_nodes = found.links, found.n_nodes
     if not n_nodes or (node is not None and not 0 <= node < n_nodes):
@@ -152,7 +152,7 @@ def graph(item: bytes | Path) -> Preview:
 
 
 def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
-    """The graph of a file or folder, and the node it is about; MediaError where there is none."""
+    """Return the graph of a file or folder, and the node it is about; MediaError where there is none."""
     from mmllm.processors.graph_files import graph_of_folder, graph_of_json, split_node
 
     if isinstance(item, bytes):
@@ -166,7 +166,7 @@ def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
 
 
 def points(item: bytes) -> Preview:
-    """The cloud (of a mesh, points on its faces), as far as ``drawing`` draws it."""
+    """Draw the cloud (of a mesh, points on its faces), thinned by ``plots``."""
     from mmllm.processors.points import read_points
 
     cloud = read_points(item, plots.DRAWN_POINTS, 0).numpy()
@@ -175,7 +175,7 @@ def points(item: bytes) -> Preview:
 
 
 def document(item: bytes) -> Preview:
-    """The beginning of a text."""
+    """Show the beginning of a text."""
     try:
         text = item.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -184,7 +184,7 @@ def document(item: bytes) -> Preview:
 
 
 def blocks(samples: NDArray[np.floating], width: int = 60) -> str:
-    """A waveform as one line of ``width`` block characters: the loudest of each piece against the loudest of all."""
+    """Return a waveform as ``width`` block characters: the loudest of each stretch against the loudest of all."""
     low, high = plots.extremes(samples, width)
     loud = np.maximum(np.abs(low), np.abs(high))
     steps = np.ceil(loud / max(float(loud.max()), 1e-6) * (len(BLOCKS) - 1)).astype(int)

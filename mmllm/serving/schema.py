@@ -1,4 +1,4 @@
-"""Shapes of the HTTP API: what a chat request may hold, how an answer is laid out, and the one error envelope.
+"""Schema of the HTTP API: what a chat request may hold, how an answer is laid out, and the one error envelope.
 
 A request enters here, becomes a ``Sample`` in ``conversation.py``, is answered by ``worker.py`` and leaves here again.
 """
@@ -63,19 +63,19 @@ class ApiError(HTTPException):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The error in OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+        """Return the error in OpenAI's envelope: ``{"error": {"message", "type", "param", "code"}}``."""
         return envelope(self.status_code, str(self.detail), self.code, self.param)
 
 
 def envelope(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The error body the ``openai`` client reads; ``type`` follows from the HTTP status."""
+    """Return the error body that the ``openai`` client reads; ``type`` follows from the HTTP status."""
     kinds = {404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def error_response(error: ApiError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The HTTP answer for an error, with its own headers (``Retry-After``) and the given ones."""
+    """Return the HTTP answer for an error, with its own headers (``Retry-After``) and the given ones."""
     return JSONResponse(error.body(), error.status_code, headers={**(error.headers or {}), **(headers or {})})
 
 
@@ -89,7 +89,7 @@ Contents = Annotated[
 
 
 class ChatMessage(BaseModel):
-    """One turn; a string as content is one text part."""
+    """One message; a string as content is one text part."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -98,7 +98,7 @@ class ChatMessage(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """``include_usage`` asks for one more chunk with the token counts before ``[DONE]``."""
+    """Options of a stream: ``include_usage`` asks for a chunk with the token counts before ``[DONE]``."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -116,7 +116,7 @@ Stops = Annotated[
 
 
 class ChatRequest(BaseModel):
-    """``POST /v1/chat/completions``. Temperature 0 (the default here) takes the likeliest token each time."""
+    """Body of ``POST /v1/chat/completions``. Temperature 0 (the default) takes the likeliest token each time."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -139,12 +139,12 @@ class ChatRequest(BaseModel):
 
     @property
     def has_media(self) -> bool:
-        """Whether there is anything but text."""
+        """Return whether there is anything but text."""
         return any(not isinstance(part, TextPart) for message in self.messages for part in message.content)
 
     @property
     def limit(self) -> int | None:
-        """New tokens asked for; the newer word wins when both are given."""
+        """Return the number of new tokens asked for; the newer field wins when both are given."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     def check_extra(self) -> None:
@@ -162,12 +162,12 @@ class ChatRequest(BaseModel):
 
 
 def validation_error(errors: list[Any]) -> ApiError:
-    """The first three faults pydantic found as one 400, bounded in length; the values themselves are not repeated."""
+    """Return the first three faults pydantic found as one 400, bounded; the values themselves are not repeated."""
     parts = []
     for error in errors[:3]:
         where = ".".join(str(step) for step in error["loc"] if step != "body")
-        said = str(error["msg"]).removeprefix("Value error, ")
-        parts.append(f"{where[:ECHO]}: {said[:ECHO]}" if where else said[:ECHO])
+        message = str(error["msg"]).removeprefix("Value error, ")
+        parts.append(f"{where[:ECHO]}: {message[:ECHO]}" if where else message[:ECHO])
     if len(errors) > 3:
         parts.append(f"and {len(errors) - 3} more")
     first = [step for step in errors[0]["loc"] if step != "body"] if errors else []
@@ -176,13 +176,13 @@ def validation_error(errors: list[Any]) -> ApiError:
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Token counts of one answer; the prompt's count every place the media take."""
+    """Return the token counts of one answer; the prompt's includes every position that media take."""
     total = prompt_tokens + completion_tokens
     return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
 
 
 def completion(ident: str, created: int, model: str, text: str, finish: str, used: dict[str, int]) -> dict[str, Any]:
-    """The answer to a request that does not stream."""
+    """Return the answer to a request that does not stream."""
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     head = {"id": ident, "object": "chat.completion", "created": created, "model": model}
@@ -192,14 +192,14 @@ def completion(ident: str, created: int, model: str, text: str, finish: str, use
 def chunk(
     ident: str, created: int, model: str, delta: dict[str, str] | None, finish: str | None = None
 ) -> dict[str, Any]:
-    """One event of a stream; ``delta=None`` is the chunk without choices that carries the usage."""
+    """Return one event of a stream; ``delta=None`` is the chunk without choices that carries the usage."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
     head: dict[str, Any] = {"id": ident, "object": "chat.completion.chunk", "created": created, "model": model}
     return {**head, "system_fingerprint": None, "choices": [] if delta is None else [choice]}
 
 
 def model_card(name: str, created: int, context: int, modalities: list[str]) -> dict[str, Any]:
-    """One entry of ``/v1/models``; beside OpenAI's fields the context and what is taken besides text."""
+    """Return one entry of ``/v1/models``; beside OpenAI's fields the context and what is taken besides text."""
     card: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": "mmllm", "root": name}
     takes = {"input_modalities": ["text", *modalities], "output_modalities": ["text"]}
     files = {"file_types": {modality: list(MODALITIES[modality].endings) for modality in modalities}}

@@ -36,14 +36,14 @@ def chat(run: Path, console: Console | None = None) -> None:
 
     console = console or Console()
     recipe, assembly = load_run(run)
-    words = recipe.serve
+    options = recipe.serve
     limits = Limits(
-        max_images=words.max_images,
-        max_pixels=words.max_pixels,
-        max_files=words.max_files,
-        max_seconds=words.max_seconds,
+        max_images=options.max_images,
+        max_pixels=options.max_pixels,
+        max_files=options.max_files,
+        max_seconds=options.max_seconds,
     )
-    talk = Chat(Generator(assembly), console, limits, words.max_new_tokens)
+    talk = Chat(Generator(assembly), console, limits, options.max_new_tokens)
     console.print(f"[bold]{recipe.name}[/bold]: ask something. /help lists the commands.")
     talk.loop()
 
@@ -54,11 +54,11 @@ class Item:
 
     modality: str
     media: Any
-    """As the encoder's ``read`` takes it."""
+    """The item as its encoder reads it."""
 
 
 class Chat:
-    """One conversation with a Generator on a console."""
+    """Conversation with a Generator on a console."""
 
     def __init__(
         self, generator: Generator, console: Console, limits: Limits | None = None, max_new_tokens: int = 512
@@ -72,7 +72,7 @@ class Chat:
         self.messages: tuple[Message, ...] = ()
         self.items: tuple[Item, ...] = ()
         self.pending: tuple[Item, ...] = ()
-        """Named by a command, not yet asked about."""
+        """Items named by a command that no question was asked about yet."""
 
     def loop(self) -> None:
         """Read lines and answer them until the user leaves."""
@@ -86,7 +86,7 @@ class Chat:
                 return
 
     def turn(self, line: str) -> bool:
-        """One line: a command or a question. False when the user leaves; a fault is printed and changes nothing."""
+        """Take a line: a command or a question. False when the user leaves; a fault is printed and changes nothing."""
         command, _, rest = line.partition(" ")
         try:
             if command in ("/quit", "/exit"):
@@ -107,14 +107,14 @@ class Chat:
         return True
 
     def help(self) -> str:
-        """The commands, those for media as far as the model has that sense."""
-        words = []
-        for modality in self.inputs.keys:
-            sense = MODALITIES[modality]
-            article = "an" if sense.noun[0] in "aeiou" else "a"
-            words.append((f"/{modality} PATH", f"show the model {article} {sense.noun} ({', '.join(sense.endings)})"))
-        words += [("/clear", "forget the conversation"), ("/help", "this list"), ("/quit", "leave (also Ctrl-D)")]
-        lines = [f"{command:<15} {said}" for command, said in words]
+        """Return the list of commands, those for media as far as the model takes that modality."""
+        commands = []
+        for name in self.inputs.keys:
+            known = MODALITIES[name]
+            article = "an" if known.noun[0] in "aeiou" else "a"
+            commands.append((f"/{name} PATH", f"show the model {article} {known.noun} ({', '.join(known.endings)})"))
+        commands += [("/clear", "forget the conversation"), ("/help", "this list"), ("/quit", "leave (also Ctrl-D)")]
+        lines = [f"{command:<15} {meaning}" for command, meaning in commands]
         if self.inputs.keys:
             lines.append("Media belong to your next question; a path inside it works too, in quotes if it has spaces.")
         return "\n".join(lines)
@@ -140,11 +140,11 @@ class Chat:
 
     def _answer(self, sample: Sample) -> str:
         text = ""
-        pieces = self.generator.stream(sample, self.max_new_tokens)
+        deltas = self.generator.stream(sample, self.max_new_tokens)
         self.console.print("[bold green]model>[/bold green] ", end="")
-        for piece in pieces:
-            text += piece.text
-            self.console.print(piece.text, end="", markup=False, highlight=False, soft_wrap=True)
+        for delta in deltas:
+            text += delta.text
+            self.console.print(delta.text, end="", markup=False, highlight=False, soft_wrap=True)
         self.console.print()
         return text
 
@@ -164,7 +164,7 @@ class Chat:
         return tuple(found)
 
     def _show(self, modality: str, shown: Preview, media: Any) -> None:
-        """An image; frames in a row and their times; a waveform or the beginning of a text in characters."""
+        """Print an image; frames in a row and their times; a waveform or the beginning of a text in characters."""
         if modality == "image":
             self.console.print(draw(media))
             return

@@ -1,4 +1,4 @@
-"""Draws a picture in a terminal with half blocks: two pixels per character, or shades of characters without colour.
+"""Pictures in a terminal in half blocks: two pixels per character, or shades of characters without colour.
 
 Used by the terminal chat and by the demo, so that a user sees what the model is asked about.
 """
@@ -13,11 +13,11 @@ from rich.segment import Segment
 from rich.style import Style
 
 SHADES = " .:-=+*#%@"
-"""From dark to light, for terminals and files without colour."""
+"""Characters from dark to light, for terminals and files without colour."""
 
 
 def draw(image: Image.Image, width: int = 40) -> Picture:
-    """A rich renderable of ``image``, at most ``width`` characters wide (never wider than the terminal)."""
+    """Return a rich renderable of ``image``, at most ``width`` characters wide (never wider than the terminal)."""
     if width < 1:
         raise ValueError(f"width is {width}; a picture is at least 1 character wide")
     upright = ImageOps.exif_transpose(image)
@@ -27,14 +27,14 @@ def draw(image: Image.Image, width: int = 40) -> Picture:
 
 
 class Picture:
-    """What ``draw`` returns: drawn anew for the console that prints it."""
+    """A picture that is drawn anew for each console that prints it."""
 
     def __init__(self, image: Image.Image, width: int) -> None:
         self.image = image
         self.width = width
 
     def size(self, available: int) -> tuple[int, int]:
-        """Characters per line and lines; a character is about twice as high as wide."""
+        """Return characters per line and lines; a character is about twice as high as wide."""
         columns = max(1, min(self.width, available))
         return columns, max(1, round(columns * self.image.height / self.image.width / 2))
 

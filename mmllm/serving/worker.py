@@ -1,6 +1,6 @@
 """The one thread that owns the Generator: answers requests one after the other, holds a short queue, stops on cancel.
 
-``app.py`` submits an encoded sample and awaits its pieces; nothing else in the server touches the model.
+``api.py`` submits an encoded sample and awaits its deltas; nothing else in the server touches the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG = logging.getLogger("serve")
 
 @dataclass(eq=False)
 class Job:
-    """One request between the event loop (which awaits pieces) and the worker's thread (which makes them)."""
+    """One request between the event loop (which awaits deltas) and the worker's thread (which makes them)."""
 
     encoded: Encoded
     sampling: Sampling
@@ -34,7 +34,7 @@ class Job:
     _events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
 
     async def next(self, timeout: float | None = None) -> Delta | None:
-        """The next piece; None when ``timeout`` seconds passed without one. Raises what went wrong as ApiError."""
+        """Return the next delta; None when ``timeout`` seconds passed without one. Failures are raised as ApiError."""
         try:
             event = await asyncio.wait_for(self._events.get(), timeout)
         except TimeoutError:
@@ -44,7 +44,7 @@ class Job:
         return event
 
     def cancel(self) -> None:
-        """Nobody waits for this answer any more; the worker stops at the next token."""
+        """Give the answer up: nobody waits for it any more, and the worker stops at the next token."""
         self.cancelled.set()
 
     def put(self, event: Delta | Exception) -> None:
@@ -70,12 +70,12 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether requests can be answered."""
+        """Return whether requests can be answered."""
         return self._thread.is_alive() and not self._closing
 
     @property
     def load(self) -> tuple[int, int]:
-        """Requests being answered (0 or 1) and requests waiting."""
+        """Return the number of requests being answered (0 or 1) and of requests waiting."""
         with self._changed:
             return int(self._running is not None), sum(not job.cancelled.is_set() for job in self._waiting)
 
@@ -94,7 +94,7 @@ class Worker:
             self._thread.join(timeout)
 
     def check_room(self, reading: int = 0) -> None:
-        """ApiError 429 when the queue is full, 503 when nothing is answered any more.
+        """Raise ApiError 429 when the queue is full, 503 when nothing is answered any more.
 
         ``reading``: requests whose media are being read, which will join the queue.
         """
@@ -132,8 +132,8 @@ class Worker:
     def _answer(self, job: Job) -> None:
         """Run one job to its end; whatever happens, the client gets an event and the next job its turn."""
         try:
-            for piece in self.generator.stream_encoded(job.encoded, job.sampling):
-                job.put(piece)
+            for delta in self.generator.stream_encoded(job.encoded, job.sampling):
+                job.put(delta)
                 if job.cancelled.is_set():
                     return
         except MmllmError as error:
