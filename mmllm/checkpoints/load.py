@@ -1,6 +1,6 @@
-"""Opens a run folder: its resolved recipe and the newest checkpoint that verifies, put into a fresh assembly.
+"""Open a run folder: its resolved recipe and the newest checkpoint that verifies, put into a fresh model.
 
-Everything right of training (generate, eval, serve) gets its model here; ``checkpoint_files`` knows the folder itself.
+Everything right of training (generate, eval, serve) gets its model here; ``store`` knows the folder itself.
 """
 
 from __future__ import annotations
@@ -44,6 +44,23 @@ def load_run(
     check_frozen(found, frozen_digests(assembly))
     load_trainable(assembly, read_tensors(found.path / LEARNED))
     return recipe, assembly.eval()
+
+
+def find_run(run: str | Path) -> Path:
+    """The run folder itself, or a local copy of the hub's repository ``user/name`` where there is no such folder."""
+    folder = Path(run)
+    if folder.exists() or str(run).count("/") != 1 or str(run).startswith((".", "/", "~")):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(str(run)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise CheckpointError(
+            f"{run} is no run folder, and the hub has no such repository that could be reached "
+            f"({type(error).__name__}); give a folder that mmllm train made"
+        ) from error
 
 
 def run_recipe(run: Path) -> Recipe:

@@ -39,6 +39,11 @@ def parts(assembly: MultimodalLM) -> dict[str, nn.Module]:
     return named | {"llm": assembly.llm}
 
 
+def part_rows(assembly: MultimodalLM) -> list[PartRow]:
+    """A row per part with nothing learning, as after loading."""
+    return [PartRow(name, _class(module), _n_params(module), 0, None) for name, module in parts(assembly).items()]
+
+
 def set_trainable(assembly: MultimodalLM, train: Mapping[str, float]) -> list[PartRow]:
     """Let the parts named in ``train`` (name -> peak learning rate) learn, and freeze all else; a row per part.
 
@@ -51,7 +56,7 @@ def set_trainable(assembly: MultimodalLM, train: Mapping[str, float]) -> list[Pa
     rows = []
     for name, module in known.items():
         chosen = [pair for pair in wanted_parameters.items() if f"{pair[0]}.".startswith(f"{name}.")]
-        n_params = sum(_count(parameter) for parameter in module.parameters())
+        n_params = _n_params(module)
         if not chosen:
             rows.append(PartRow(name, _class(module), n_params, 0, None))
         for wanted, parameters in chosen:
@@ -171,6 +176,10 @@ def _digest(module: nn.Module) -> str:
         for piece in tensor.contiguous().flatten().split(CHUNK):
             total.update(piece.cpu().view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _n_params(module: nn.Module) -> int:
+    return sum(_count(parameter) for parameter in module.parameters())
 
 
 def _count(parameter: nn.Parameter) -> int:

@@ -1,0 +1,96 @@
+"""Functions of ``import mmllm``: load a run, read a recipe, train it, score it; each a few lines over the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmllm.errors import MmllmError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmllm.generation.model import Model
+    from mmllm.recipe.models import Recipe
+
+
+def load(run: str | Path, device: torch.device | str | None = None, stage: str | None = None) -> Model:
+    """Open a run folder (what ``train`` or ``Model.save_pretrained`` wrote) and put its learned weights in place.
+
+    Args:
+        run: the folder, or ``user/name`` of one on the Hugging Face hub where there is no such folder.
+        device: where to; default: a GPU if there is one.
+        stage: weights of that stage instead of the last one.
+
+    Raises:
+        CheckpointError: no run, no usable checkpoint, or other frozen parts than those it was trained on.
+    """
+    from mmllm.generation.model import Model
+
+    return Model.open(run, device, stage)
+
+
+def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *, text: str | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: a file, a run folder, or the name of a shipped recipe (``mmllm ls recipes``).
+        overrides: ``path=value`` as on the command line, e.g. ``stages.align.batch=64``.
+        text: the YAML itself, instead of ``path``.
+
+    Raises:
+        RecipeError: every problem with its place.
+    """
+    from mmllm.recipe.files import find_recipe
+    from mmllm.recipe.load import load_recipe as read
+    from mmllm.recipe.load import parse
+
+    if (path is None) == (text is None):
+        raise MmllmError("load_recipe needs a path or a text, one of the two.")
+    return parse(text, overrides) if text is not None else read(find_recipe(str(path)), overrides)
+
+
+def train(recipe: Recipe | str | Path, out: str | Path | None = None, overrides: Sequence[str] = ()) -> Path:
+    """Train all stages of a recipe in this process, on one device; goes on where an earlier call stopped.
+
+    ``out``: run folder, default ``runs/<name>``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the
+    run folder. Raises as ``load_recipe``, and MmllmError for data or weights that cannot be used.
+    """
+    from mmllm.recipe.models import Recipe
+    from mmllm.training.run import train as run
+
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if isinstance(recipe, Recipe) and overrides:
+        raise MmllmError("overrides are for a recipe's file; give them to load_recipe.")
+    folder = Path(out) if out is not None else Path("runs") / chosen.name
+    run(chosen, folder)
+    return folder
+
+
+def evaluate(
+    run: Model | str | Path,
+    benchmarks: Mapping[str, Mapping[str, Any] | None] | Sequence[str] | None = None,
+    *,
+    limit: int | None = None,
+    blind: bool = False,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Score a run on benchmarks; returns what is written to ``results.json``.
+
+    Args:
+        run: a loaded model or its folder.
+        benchmarks: names, or name -> arguments of its class; default: the recipe's.
+        limit: only the first so many questions of each.
+        blind: also the text-only baseline: the same questions without their media.
+        out: folder for results and predictions instead of the run's.
+    """
+    from mmllm.evaluation.run import evaluate_with
+
+    model = load(run) if isinstance(run, str | Path) else run
+    folder = Path(out) if out is not None else model.folder
+    if folder is None:
+        raise MmllmError("this model has no folder of its own; say where results go: evaluate(model, out=...).")
+    names = benchmarks.items() if isinstance(benchmarks, Mapping) else ((name, None) for name in benchmarks or ())
+    chosen = None if benchmarks is None else {name: dict(arguments or {}) for name, arguments in names}
+    return evaluate_with(model.generator, model.recipe, folder, chosen, limit, blind)

@@ -1,0 +1,178 @@
+"""A loaded run as one object in Python: ask it, stream from it, look at its parts, save and share what it learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from huggingface_hub import ModelHubMixin
+
+from mmllm.checkpoints.load import find_run, load_run
+from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
+from mmllm.errors import MmllmError
+from mmllm.generation.generator import Completion, Delta, Generator
+from mmllm.generation.sampling import Sampling
+from mmllm.messages.chat import to_sample
+from mmllm.model.trainable import frozen_digests, part_rows, trainable_state
+from mmllm.recipe.load import digest, dump
+from mmllm.recipe.models import Recipe
+from mmllm.types import Message
+
+if TYPE_CHECKING:
+    from mmllm.encoders.base import Encoder
+    from mmllm.model.model import MultimodalLM
+
+Messages = str | Sequence[Mapping[str, Any] | Message]
+"""A question, or messages: dicts in OpenAI's form and ``Message`` objects, the user's last."""
+
+
+class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"]):
+    """A multimodal LLM to ask. Media are given as paths, PIL images, arrays, bytes or data URLs, alike everywhere.
+
+    ``model.chat("What is on it?", image="sign.png")``; ``model.stream(messages)``; ``model.generate([one, another])``.
+    """
+
+    def __init__(self, model: MultimodalLM, recipe: Recipe, folder: Path | None = None) -> None:
+        """``folder``: the run it was loaded from."""
+        self.model = model
+        self.recipe = recipe
+        self.folder = folder
+        self.generator = Generator(model)
+        self._keys: dict[str, str] = {}
+        for key, entry in model.inputs.items():
+            self._keys.setdefault(entry.modality, key)
+
+    @classmethod
+    def open(cls, run: str | Path, device: torch.device | str | None = None, stage: str | None = None) -> Self:
+        """Load a run, see ``mmllm.load``."""
+        folder = find_run(run)
+        recipe, model = load_run(folder, device, stage)
+        return cls(model, recipe, folder)
+
+    def __repr__(self) -> str:
+        """Its parts, one a line: key, class, parameters, and how many tokens an item takes."""
+        lines = [f"mmllm.Model {self.recipe.name!r} on {self.model.device}"]
+        width = max(len(row.name) for row in part_rows(self.model))
+        for row in part_rows(self.model):
+            state = "learned" if row.name.startswith("connectors.") else "frozen"
+            entry = self.model.inputs.get(row.name.removeprefix("connectors.")) if state == "learned" else None
+            n = None if entry is None else entry.n_tokens(None)
+            tokens = (
+                "" if entry is None else f", <{entry.key}> takes {'a varying number of' if n is None else n} tokens"
+            )
+            lines.append(f"  {row.name:{width}}  {row.modules}, {row.n_params:,} parameters, {state}{tokens}")
+        return "\n".join(lines)
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """Key -> frozen encoder; call one with what :meth:`process` gives."""
+        return dict(self.model.encoders.items())  # type: ignore[arg-type]
+
+    # ---- asking
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        **media: Any,
+    ) -> str:
+        """Answer a question or a conversation.
+
+        Args:
+            messages: a question, or messages whose last is the user's.
+            max_new_tokens: of the answer; default: the recipe's for evaluation.
+            temperature: 0: the most probable token each time.
+            top_p: share of the probability that tokens are drawn from.
+            seed: of the draw; the same seed gives the same answer.
+            stop: texts that end the answer; they are left out of it.
+            media: ``image=``, ``images=``, ``video=``, ``audio=``, ``graph=``, ``points=``, ``document=`` or a
+                placeholder's name: an item or a list of them.
+
+        Raises:
+            SampleError: what is wrong with the messages or the media.
+        """
+        pieces = self.stream(
+            messages,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            **media,
+        )
+        return "".join(piece.text for piece in pieces)
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        **media: Any,
+    ) -> Iterator[Delta]:
+        """Answer as :meth:`chat`, piece by piece; the last one has ``finish`` set. Media are read before it returns."""
+        limit = self.recipe.eval.max_new_tokens if max_new_tokens is None else max_new_tokens
+        sampling = Sampling(limit, temperature, top_p, seed, tuple(stop))
+        return self.generator.stream_encoded(self.generator.encode(self._sample(messages, media)), sampling)
+
+    def generate(
+        self, conversations: Sequence[Messages], *, max_new_tokens: int | None = None, stop: Sequence[str] = ()
+    ) -> list[Completion]:
+        """Answer several conversations at once, greedily, in their order: the same answers as :meth:`chat` gives.
+
+        A conversation's media stand in its messages' parts.
+        """
+        limit = self.recipe.eval.max_new_tokens if max_new_tokens is None else max_new_tokens
+        samples = [self._sample(one, {}, f"conversation {n}") for n, one in enumerate(conversations, 1)]
+        return self.generator.generate(samples, limit, stop)
+
+    def process(self, **media: Any) -> dict[str, torch.Tensor]:
+        """Read one item for the encoder that takes it: ``model.encoders["image"](**model.process(image="a.png"))``.
+
+        With an encoder's key instead of a modality that encoder's inputs are given.
+        """
+        if len(media) != 1:
+            raise MmllmError(f"process takes one item by its modality, found {', '.join(media) or 'none'}.")
+        name = next(iter(media))
+        named = name in self.model.encoders
+        key = next((k for k, one in self.model.inputs.items() if name in one.encoders), None) if named else name
+        sample = self._sample("", {key or name: media[name]})
+        placeholder, items = next(iter(sample.media.items()))
+        entry = self.model.inputs[placeholder]
+        inputs = entry.collate([entry.read(items[0])])
+        chosen = inputs[name if named else next(iter(inputs))]
+        return {word: value.to(self.model.device) for word, value in chosen.items()}
+
+    def _sample(self, messages: Messages, media: Mapping[str, Any], name: str = "chat") -> Any:
+        return to_sample(messages, keys=self._keys, media=media, name=name)
+
+    # ---- keeping
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the learned tensors, the resolved recipe and the digests of the frozen parts, as a run folder.
+
+        ``mmllm.load``, ``mmllm eval``, ``chat`` and ``serve`` take it; it holds no frozen weights: their paths in the
+        recipe must lead to the same ones.
+        """
+        last = list(self.recipe.stages)[-1]
+        replace_text(save_directory / "recipe.yaml", dump(self.recipe))
+        head = Manifest(
+            stage=last, step=0, final=True, world=1, recipe=digest(self.recipe), frozen=frozen_digests(self.model)
+        )
+        learned = {name: tensor.detach().cpu().clone() for name, tensor in trainable_state(self.model).items()}
+        commit(save_directory / "stages" / last, head, {LEARNED: learned}, keep=1)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **words: Any) -> Self:
+        """Open what ``save_pretrained`` or ``push_to_hub`` wrote."""
+        return cls.open(model_id)
