@@ -68,7 +68,7 @@ def evaluate_with(
     file, console = out / "results.json", Console()
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
-        usage = Usage(dict(generator.assembly.connectors.items()), out, results["checkpoint"])
+        usage = Usage(generator, out, results["checkpoint"])
         session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, progress, usage)
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)

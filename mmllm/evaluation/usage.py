@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+from mmllm.generation.generator import Generator
+from mmllm.model.metrics import added
 
 Layers = list[list[float]]
 """Block -> tokens of each of its experts."""
 
 
 class Usage:
-    """Expert usage of the connectors that report it, by benchmark and modality; empty where none does."""
+    """Tokens of each expert in the connectors whose metrics hold ``experts``, by benchmark and modality."""
 
-    def __init__(self, connectors: Mapping[str, Any], out: Path, model: str) -> None:
+    def __init__(self, generator: Generator, out: Path, model: str) -> None:
         """``model``: digest of the weights; what the file in ``out`` says of other weights is left out."""
-        self.connectors, self.out, self.model = connectors, out, model
+        self.generator, self.out, self.model = generator, out, model
         self.path = out / "experts.json"
         before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
         same = before.get("checkpoint") == model
         self.entries: dict[str, dict[str, dict[str, Layers]]] = before["tokens"] if same else {}
         """Connector -> benchmark -> modality -> layers."""
-        self._reports()
+        generator.take_metrics()  # of what it answered before: not this evaluation's
 
     def take(self, benchmark: str | None) -> None:
         """Count what was answered since the last call for ``benchmark``; None: forget it.
 
         Questions answered by an earlier command are counted there; nothing new leaves its figures.
         """
-        for key, report in self._reports().items():
-            modalities: dict[str, Layers] = {}
-            for found in report.get("experts", {}).values():
-                for modality, layers in found.items():
-                    modalities[modality] = _sum(modalities[modality], layers) if modality in modalities else layers
+        for key, report in self.generator.take_metrics().items():
+            by_modality: dict[str, Layers] = reduce(added, report.get("experts", {}).values(), {})
+            # every pass counts every modality: those without a token have only zeros
+            modalities = {name: layers for name, layers in by_modality.items() if any(map(any, layers))}
             if benchmark is not None and modalities:
                 self.entries.setdefault(key, {})[benchmark] = modalities
-
-    def _reports(self) -> dict[str, dict[str, Any]]:
-        found = {key: connector.report() for key, connector in self.connectors.items()}
-        return {key: report for key, report in found.items() if report}
 
     def show(self, console: Any) -> None:
         """Write the file and the picture and print the table; nothing where no connector has experts."""
@@ -50,10 +49,6 @@ class Usage:
         for key, benchmarks in self.entries.items():
             console.print(_table(key, benchmarks, self.path))
         _picture(self.entries, self.out / "experts.png")
-
-
-def _sum(one: Layers, other: Layers) -> Layers:
-    return [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(one, other, strict=True)]
 
 
 def shares(layers: Sequence[Sequence[float]]) -> list[float]:

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmllm.model.trainable import PartRow
-from mmllm.training.metrics import line
 
 
 def memory(device: torch.device) -> int:
@@ -74,8 +73,11 @@ class Log:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def step(self, row: dict[str, Any], left: float) -> None:
-        """Shows the metrics of a step; ``left`` seconds are expected until the stage's end."""
+    def step(self, row: dict[str, Any], left: float, usage: str = "") -> None:
+        """Shows the metrics of a step; ``left`` seconds are expected until the stage's end.
+
+        ``usage``: a line on what connectors counted in it.
+        """
         numbers = (
             f"loss {row['loss']:.4f}  {row['tokens_per_second']:,.0f} tokens/s  {row['memory'] / 2**30:.2f} GiB"
             + (f"  {row['bad']} bad samples" if row["bad"] else "")
@@ -87,5 +89,5 @@ class Log:
                 f"{self.stage} step {row['step']}/{self.n_steps}  {numbers}  rate {rate:.3g}  "
                 f"gradient {row['grad_norm']:.3g}  {left:.0f} s left"
             )
-        if row.get("usage") and row["step"] % self.log_every == 0:
-            self.say(line(row["usage"]))
+        if usage and row["step"] % self.log_every == 0:
+            self.say(usage)

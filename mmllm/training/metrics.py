@@ -1,55 +1,36 @@
-"""Expert usage of a training step in short form, for ``metrics.jsonl`` and the log; made of the connectors' reports."""
+"""What connectors count in a training step, over all ranks, in short form: for ``metrics.jsonl`` and for the log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 from mmllm.model.metrics import added
 
 
-def shortened(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Every rank's metrics (connector key -> ``Connector.metrics``) summed; connector key -> a line's metrics.
+class Counting(Protocol):
+    """As much of a connector as is asked here: it alone knows what its metrics are."""
 
-    ``least`` and ``most``: smallest and largest share that an expert has of the tokens of its block; ``shares``: source
-    -> modality -> share of each expert over all blocks; ``gates``: share of the routers' decisions that were as taught.
+    def summary(self, total: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Short form of its summed metrics."""
+        ...
+
+    def headline(self, summary: Mapping[str, Any]) -> str:
+        """A few words of that."""
+        ...
+
+
+def shortened(connectors: Mapping[str, Counting], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Connector key -> what a line of metrics holds of it (``Connector.summary``); nothing where it counted nothing.
+
+    ``reports``: every rank's metrics as plain numbers, connector key -> ``Connector.metrics``.
     """
-    total = reduce(added, reports)
-    return {key: _short(report) for key, report in total.items()}
+    short = {key: dict(connectors[key].summary(total)) for key, total in reduce(added, reports).items()}
+    return {key: values for key, values in short.items() if values}
 
 
-def _short(report: Mapping[str, Any]) -> dict[str, Any]:
-    short: dict[str, Any] = {}
-    if "experts" in report:
-        tables = [table for modalities in report["experts"].values() for table in modalities.values()]
-        blocks = [_shares(block) for block in reduce(added, tables) if sum(block)]
-        short["least"], short["most"] = min(map(min, blocks)), max(map(max, blocks))
-        short["shares"] = {
-            source: {modality: _shares(_over_blocks(table)) for modality, table in modalities.items()}
-            for source, modalities in report["experts"].items()
-        }
-    if "gates" in report:
-        short["gates"] = round(report["gates"]["right"] / max(1, report["gates"]["labelled"]), 4)
-    return short
-
-
-def _over_blocks(table: Sequence[Sequence[float]]) -> list[float]:
-    """Tokens of each expert number over blocks, which may have different numbers of experts."""
-    width = max(map(len, table))
-    return [sum(block[expert] for block in table if expert < len(block)) for expert in range(width)]
-
-
-def _shares(values: Sequence[float]) -> list[float]:
-    return [round(value / sum(values), 4) for value in values]
-
-
-def line(usage: Mapping[str, Mapping[str, Any]]) -> str:
-    """One short line for the log: ``moe: an expert's share of its block 0.12-0.55``."""
-    parts = []
-    for key, short in usage.items():
-        words = [f"an expert's share of its block {short['least']:.2f}-{short['most']:.2f}"] if "least" in short else []
-        words += [f"gates right {short['gates']:.2f}"] if "gates" in short else []
-        if words:
-            parts.append(f"{key}: {', '.join(words)}")
-    return "  ".join(parts)
+def line(connectors: Mapping[str, Counting], usage: Mapping[str, Mapping[str, Any]]) -> str:
+    """One short line for the log, of what :func:`shortened` gave: ``moe: an expert's share of its block 0.12-0.55``."""
+    parts = {key: connectors[key].headline(short) for key, short in usage.items()}
+    return "  ".join(f"{key}: {words}" for key, words in parts.items() if words)

@@ -32,10 +32,11 @@ from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
-from mmllm.training import distributed, metrics
+from mmllm.training import distributed
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
 from mmllm.training.log import Log, memory, parts_table
+from mmllm.training.metrics import line, shortened
 from mmllm.training.run_folder import Metrics
 from mmllm.training.schedule import lr_scale
 
@@ -64,7 +65,8 @@ class StageTraining:
             check_frozen(start, self.frozen)
             load_trainable(self.assembly, read_tensors(start.path / LEARNED))
         # known without a look at the data, so that ranks agree on whether to exchange reports
-        self.counting = any(connector.has_metrics for connector in self.assembly.connectors.values())
+        self.connectors: dict[str, Any] = dict(self.assembly.connectors.items())
+        self.counting = any(connector.has_metrics for connector in self.connectors.values())
         self.learned = list(trainable_state(self.assembly))
         self.rows = set_trainable(self.assembly, self.settings.train)
         if self.settings.gradient_checkpointing:
@@ -146,7 +148,8 @@ class StageTraining:
             self.done += 1
             if rank() == 0:
                 metrics.write(row)
-                log.step(row, (time.monotonic() - began) / (self.done - first) * (self.n_steps - self.done))
+                left = (time.monotonic() - began) / (self.done - first) * (self.n_steps - self.done)
+                log.step(row, left, line(self.connectors, row.get("usage", {})))
                 self._monitor(row)
             final = self.done == self.n_steps
             if final and self.engine.frozen_digest() != frozen:
@@ -204,7 +207,7 @@ class StageTraining:
         """What connectors count in this step, over all ranks; nothing where none has something to count."""
         if not self.counting:
             return {}
-        short = metrics.shortened(all_gather(plain(mine)))
+        short = shortened(self.connectors, all_gather(plain(mine)))
         return {"usage": short} if short else {}
 
     def _check_finite(self, loss: float, extra: float, step: int) -> None:
