@@ -145,7 +145,10 @@ def _of_text(text: str) -> Path | bytes:
     if text[:5].lower() == "data:":
         return decode_url(text)
     if text.startswith("file://"):
-        url = urlparse(text)
+        try:
+            url = urlparse(text)
+        except ValueError as error:
+            raise MediaError(f"{text[:80]} is no file:// URL ({error})") from error
         return Path(unquote(url.path) + (f"#{url.fragment}" if url.fragment else ""))
     path = Path(text)
     try:

@@ -87,14 +87,14 @@ def read_part(part: Any, message: int = 1) -> str | MediaPart:
     return MediaPart(modality, str(kind), item, message)
 
 
-def file_modality(filename: str, url: str, modality: str | None = None) -> str:
+def file_modality(filename: str, url: str, modality: Any = None) -> str:
     """Return the modality of a file: ``modality``, or what the ending of its name and the data URL's media type say.
 
     Raises:
         MediaError: they disagree or say nothing; nothing is guessed from the bytes.
     """
     if modality is not None:
-        if modality not in MODALITIES:
+        if not isinstance(modality, str) or modality not in MODALITIES:
             raise MediaError(f"the modality {str(modality)[:40]!r} is unknown; known: {', '.join(MODALITIES)}")
         return modality
     kind = url[5:40].lower()
@@ -179,10 +179,10 @@ def _file_part(value: Any, message: int) -> MediaPart:
     item = value.get("file_data") if isinstance(value, Mapping) else None
     if item is None:
         raise SampleError(f"message {message} has a part of type 'file' without its file_data")
-    written = fspath(item) if isinstance(item, str | PathLike) else ""
-    filename = value.get("filename") or ("" if written[:5].lower() == "data:" else written)
+    written = str(fspath(item)) if isinstance(item, str | PathLike) else ""
+    url, path = (written, "") if written[:5].lower() == "data:" else ("", written)
     try:
-        modality = file_modality(str(filename), str(written), value.get("modality"))
+        modality = file_modality(str(value.get("filename") or path), url, value.get("modality"))
     except MediaError as error:
         raise SampleError(f"message {message} has a part of type 'file' of unknown modality: {error}") from error
     return MediaPart(modality, "file", item, message)

@@ -103,6 +103,7 @@ def test_graphs_and_points() -> None:
         ("document", 7, r"no document can be made of a value of type int.*text\.encode\(\)"),
         ("document", "tea " * 2000, "'tea tea .*is no path .File name too long.; give content as bytes"),
         ("audio", "https://a.b/c.wav", r"https://a\.b/c\.wav is not fetched; download"),
+        ("image", "file://[a", r"file://\[a is no file:// URL"),
         ("image", "data:image/png,abc", "a data URL cannot be read: it is not base64"),
         ("graph", {"nodes": {1, 2}}, "a graph cannot be written as JSON"),
     ],

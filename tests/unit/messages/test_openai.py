@@ -49,6 +49,10 @@ RED_BYTES = base64.b64decode(RED.partition(",")[2])
         ),
         ({"type": "file", "file": {"file_data": "b/a.ply"}}, MediaPart("points", "file", "b/a.ply", 4)),
         (
+            {"type": "file", "file": {"file_data": "data/image/a.json"}},
+            MediaPart("graph", "file", "data/image/a.json", 4),
+        ),
+        (
             {"type": "file", "file": {"file_data": "a.json", "modality": "points"}},
             MediaPart("points", "file", "a.json", 4),
         ),
@@ -69,6 +73,8 @@ def test_what_a_part_means(part: dict[str, Any], read: str | MediaPart) -> None:
         ({"type": "file", "file": {"file_id": "f"}}, "message 2 has a part of type 'file' without its file_data"),
         ({"type": "file", "file": {"file_data": "a.bin"}}, "'file' of unknown modality: send modality (image, video"),
         ({"type": "file", "file": {"file_data": "a", "modality": "smell"}}, "the modality 'smell' is unknown; known"),
+        ({"type": "file", "file": {"file_data": "a", "modality": ["image"]}}, "is unknown; known: image, video"),
+        ({"type": ["file"]}, "message 2 has a part of type ['file']; known"),
     ],
 )
 def test_a_part_that_means_nothing_is_one_sentence(part: Any, sentence: str) -> None:
