@@ -1,14 +1,13 @@
 """The base of every encoder: frozen, always in eval mode, any subset of its hidden layers.
 
-The loader calls ``read``, ``grid`` and ``collate`` on the CPU; the assembly calls ``forward`` on the device.
+Its processor reads media on the CPU, for the loader and the server; the model calls ``forward`` on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import EncoderContext, Scope, TokenLayout
+from mmllm.processors.base import Processor
 from mmllm.types import Features
 
 
@@ -27,8 +27,8 @@ class Encoder(nn.Module):
     block before it. Several layers are concatenated on the width by ``Features.concatenated``, in the order given.
     """
 
-    modality: str
-    """What kind of media it reads: ``image``."""
+    processor: Processor
+    """Reads its media; made in ``__init__``."""
     dim: int
     """D, the width of ONE layer."""
     layers: tuple[int, ...]
@@ -45,33 +45,9 @@ class Encoder(nn.Module):
         """Connectors that work inside this encoder; they are no part of it."""
 
     @property
-    def processor(self) -> Any:
-        """Reads its media on the CPU."""
-        return self
-
-    def blank(self) -> dict[str, Tensor]:
-        """Inputs of one blank item."""
-        return self.dummy()
-
-    def read(self, media: Any) -> dict[str, Tensor]:
-        """One item (path, bytes or an opened object) -> tensors without the N axis, on CPU; raises ``MediaError``."""
-        raise NotImplementedError
-
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """Shape of the tokens of one item that ``read`` returned, e.g. (rows, cols); T is its product."""
-        raise NotImplementedError
-
-    def measure(self, media: Any) -> Mapping[str, Tensor]:
-        """What ``grid`` and ``seconds`` need of one item, found without decoding where its kind allows that."""
-        return self.read(media)
-
-    def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[float] | None:
-        """Time of each index of the grid's first axis in seconds; None for what has no time."""
-        return None
-
-    def fixed_grid(self) -> tuple[int, ...] | None:
-        """The grid that every item has whatever it shows, so lengths are known unread; None where it depends."""
-        return None
+    def modality(self) -> str:
+        """Kind of media it takes: ``image``."""
+        return self.processor.modality
 
     def forward(self, **inputs: Tensor) -> Features:
         """Collated inputs of N items -> their features, class and register tokens dropped.
@@ -80,23 +56,6 @@ class Encoder(nn.Module):
         (``hook_points()``).
         """
         raise NotImplementedError
-
-    def dummy(self) -> dict[str, Tensor]:
-        """Inputs of one blank item, as ``read`` would give them: what a rank without media runs, times zero."""
-        raise NotImplementedError
-
-    @classmethod
-    def tiny(cls) -> Encoder:
-        """A random encoder of a few thousand weights, always the same ones, for tests; nothing is downloaded."""
-        raise NotImplementedError
-
-    def tiny_media(self) -> list[Any]:
-        """Three media items that differ, as ``read`` takes them, for tests of a ``tiny()`` one."""
-        raise NotImplementedError
-
-    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Inputs of N single items -> inputs of ``forward``: every tensor stacked on a new first axis N."""
-        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
     @contextmanager
     def laid_out(self, layout: TokenLayout) -> Iterator[EncoderContext]:

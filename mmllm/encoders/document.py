@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.hook_points import BlockHooks
-from mmllm.errors import MediaError, MmllmError
+from mmllm.errors import MmllmError
 from mmllm.hooks import EncoderContext, Handle, TokenLayout
+from mmllm.processors.document import MAX_BYTES, DocumentProcessor
+from mmllm.processors.tokenizer import ModelTokenizer
 from mmllm.types import Features
 
-MAX_BYTES = 16 * 2**20
 Tail = Callable[[EncoderContext], Tensor]
 """context -> float[n, embed_dim]."""
 
@@ -36,7 +34,7 @@ class DocumentEncoder(Encoder):
     the blocks make of them is ``Features.extras["memory"]``, float[N, appended, D * layers].
     """
 
-    modality = "document"
+    processor: DocumentProcessor
 
     def __init__(
         self,
@@ -48,11 +46,11 @@ class DocumentEncoder(Encoder):
         max_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__(layers=layers)
-        self.model, self.tokenizer = load_text_model(model)
+        self.model, tokenizer = load_text_model(model)
         self.dim = int(self.model.config.hidden_size)
         found = blocks_of(self.model, self.model.config.num_hidden_layers)
         self._blocks = _first(self.model, found, blocks)
-        self.max_tokens, self.max_bytes = max_tokens, max_bytes
+        self.processor = DocumentProcessor(ModelTokenizer(model, tokenizer), max_tokens=max_tokens, max_bytes=max_bytes)
         self._tail: Tail | None = None
         self._appended = 0
         self.resolve(self.n_blocks)
@@ -68,52 +66,6 @@ class DocumentEncoder(Encoder):
     def embed_dim(self) -> int:
         """Width of the tokens that enter the model; OPT's differs from ``dim``."""
         return int(self.model.get_input_embeddings().embedding_dim)
-
-    def read(self, media: str | Path | bytes) -> dict[str, Tensor]:
-        """One document -> ``{"ids": int64[L]}``; raises ``MediaError`` where it cannot be read or is too long."""
-        text = self._text(media)
-        ids = self.tokenizer(text, verbose=False)["input_ids"]
-        if not ids or not text.strip():
-            raise MediaError("the document is empty")
-        if len(ids) > self.max_tokens:
-            raise MediaError(
-                f"the document has {len(ids)} tokens, over the limit of {self.max_tokens}; nothing is cut: shorten it, "
-                "or raise max_tokens"
-            )
-        return {"ids": torch.tensor(ids, dtype=torch.int64)}
-
-    def _text(self, media: str | Path | bytes) -> str:
-        """The characters of a document."""
-        if isinstance(media, str):
-            return media
-        if isinstance(media, Path):
-            if not media.is_file():
-                raise MediaError(f"there is no file {media}")
-            if media.stat().st_size > self.max_bytes:
-                raise MediaError(f"{media} has {media.stat().st_size} bytes, over the limit of {self.max_bytes}")
-            media = media.read_bytes()
-        if not isinstance(media, bytes):
-            raise MediaError(f"a {type(media).__name__} is no document; give a Path, bytes or the text itself")
-        if len(media) > self.max_bytes:
-            raise MediaError(f"the document has {len(media)} bytes, over the limit of {self.max_bytes}")
-        try:
-            return media.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise MediaError(f"the document is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """(tokens,) of one document."""
-        return (len(inputs["ids"]),)
-
-    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """``ids`` int64[N, most tokens], padded behind, and ``lengths`` int64[N]."""
-        rows = [item["ids"] for item in items]
-        lengths = torch.tensor([len(row) for row in rows])
-        return {"ids": nn.utils.rnn.pad_sequence(rows, batch_first=True), "lengths": lengths}
-
-    def dummy(self) -> dict[str, Tensor]:
-        """A document of one token."""
-        return {"ids": torch.zeros(1, dtype=torch.int64)}
 
     def receive(self, tail: Tail, n: int) -> Handle:
         """Append ``tail(ctx)`` float[n, embed_dim] behind each document in every pass from now on.
@@ -183,35 +135,12 @@ class DocumentEncoder(Encoder):
         """MmllmError where documents of ``max_tokens`` and ``n_more`` tokens have no positions in the model."""
         config = self.model.config.to_dict()
         known = config.get("max_position_embeddings")
-        if known is not None and self.max_tokens + n_more > known:
+        most = self.processor.max_tokens
+        if known is not None and most + n_more > known:
             raise MmllmError(
-                f"document: max_tokens {self.max_tokens} and {n_more} tokens behind them are more than the {known} "
+                f"document: max_tokens {most} and {n_more} tokens behind them are more than the {known} "
                 f"positions of this {config['model_type']}; lower max_tokens."
             )
-
-    @classmethod
-    def tiny(cls) -> DocumentEncoder:
-        """A random Llama: 3 blocks of width 16, a word-level tokenizer of 32 words."""
-        words = ["[UNK]", *(f"w{n}" for n in range(27)), "tea", "milk", "3", "7"]
-        tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        config = LlamaConfig(
-            hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2, vocab_size=32,
-            max_position_embeddings=64,
-        )  # fmt: skip
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-            torch.manual_seed(0)
-            model = LlamaModel(config)
-            with torch.no_grad():  # larger than the usual init, so that features of different texts differ
-                for parameter in model.parameters():
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
-            model.save_pretrained(folder)
-            PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
-            return cls(model=folder, max_tokens=48)
-
-    def tiny_media(self) -> list[Any]:
-        """Three documents of different lengths."""
-        return ["tea 3", "milk 7 tea 3 w1", b"w5 w6 w7 w8 w9 tea 7"]
 
 
 def appended(tokens: Tensor, tail: Tensor, places: Tensor) -> Tensor:

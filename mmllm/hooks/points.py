@@ -197,8 +197,12 @@ class LLMHookPoints(HookPoints, Protocol):
 class AdaptableEncoder(Protocol):
     """A frozen encoder with blocks that connectors can work in."""
 
-    modality: str
     scope: Scope[EncoderContext]
+
+    @property
+    def modality(self) -> str:
+        """Kind of media it takes."""
+        ...
 
     def hook_points(self) -> EncoderHookPoints:
         """Its blocks."""

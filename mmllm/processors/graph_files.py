@@ -1,4 +1,4 @@
-"""A graph from JSON (a file, bytes) or from a folder, checked before anything is built; called by ``text_graph``."""
+"""A graph from JSON (a file, bytes) or from a folder, checked before anything is built; called by ``graph_store``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmllm.errors import MediaError
 from mmllm.processors.graph_links import Links
 
 MAX_BYTES = 16 * 2**20
-"""Largest JSON graph that is read, known before it is parsed."""
+"""Largest JSON graph that is read, known before it is parsed: Python's objects of it take about seven times as much."""
 FORM = 'a graph is {"nodes": ["text", ...], "edges": [[0, 1], ...]}'
 EDGES = ("edges.npy", "edges.npz")
 FOLDERS_FILE = "graph.json"

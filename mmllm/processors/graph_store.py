@@ -1,4 +1,4 @@
-"""Opens what an item of ``text_graph`` names, and keeps folders open; between ``text_graph`` and ``graph_files``."""
+"""Opens what an item of graphs names, and keeps folders open; between ``graph`` and ``graph_files``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class GraphStore:
     def __init__(self, most_nodes: int, most_edges: int) -> None:
         self._most = (most_nodes, most_edges)
         self._folders: dict[tuple[Path, int], Graph] = {}
+
+    def __reduce__(self) -> tuple[type[GraphStore], tuple[int, int]]:
+        """Without its graphs: a process opens its own."""
+        return GraphStore, self._most
 
     def open(self, media: str | Path | bytes, complete: Callable[[Path, Graph], Graph]) -> tuple[Graph, int | None]:
         """The graph of an item and the node it is about; ``complete`` finishes that of a folder, once.

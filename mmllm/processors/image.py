@@ -1,24 +1,112 @@
-"""A picture from a path, bytes or PIL object to an upright RGB image; called by ``read`` of every image encoder."""
+"""Pictures: from a path, bytes or PIL object to an upright RGB image, and to the pixels that a model was trained on."""
 
 from __future__ import annotations
 
 import io
 import struct
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from mmllm.errors import MediaError
+from mmllm.errors import MediaError, MmllmError
+from mmllm.processors.base import Item, ItemInfo, Processor
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are opened; every other decoder of Pillow stays out of reach of uploaded bytes."""
 MAX_PIXELS = 50_000_000
 """Default limit on width x height, checked before anything is decoded."""
 
+Fit = Literal["squash", "pad", "crop"]
+"""How a picture that is not square meets a model that wants squares.
+
+``squash``: resized to the square, nothing lost, and boxes in coordinates of 0..1 stay valid; the default.
+``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost.
+"""
+
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
 """What Pillow's decoders raise on damaged files."""
+
+
+class ImageProcessor(Processor):
+    """Brings every picture to one size: ``pixels`` float[3, H, W], fitted and normalised as the model was trained."""
+
+    modality = "image"
+
+    def __init__(
+        self,
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        size: tuple[int, int],
+        patch: tuple[int, int],
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Set up.
+
+        Args:
+            transform: an RGB image of any size -> float[3, H, W].
+            size: height and width in pixels that it gives.
+            patch: height and width of one patch in pixels.
+            max_pixels: limit on width x height of a picture, checked before it is decoded.
+        """
+        self.transform = transform
+        self.size = size
+        self.patch = patch
+        self.max_pixels = max_pixels
+
+    def read(self, media: str | Path | bytes | Image.Image) -> Item:
+        """One picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
+        return {"pixels": self.transform(open_image(media, self.max_pixels))}
+
+    def grid(self, info: ItemInfo) -> tuple[int, int]:
+        """(rows, cols) of whole patches; a rest of pixels at the right or bottom belongs to no patch."""
+        height, width = info["pixels"].shape[-2:]
+        return height // self.patch[0], width // self.patch[1]
+
+    def fixed_grid(self) -> tuple[int, int]:
+        """Every picture is brought to one size, so it has one grid."""
+        return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
+
+    def blank(self) -> Item:
+        """A picture of zeros: ``{"pixels": float[3, H, W]}``."""
+        return {"pixels": torch.zeros(3, *self.size)}
+
+
+@dataclass(frozen=True)
+class HfTransform:
+    """The image processor of a folder of transformers with our ``fit``: RGB image -> float[3, H, W]."""
+
+    processor: Any
+    size: tuple[int, int]
+    """Height and width."""
+    fit: str
+    own_size: bool
+    """Whether ``size`` is the processor's own."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """See the class."""
+        size = {"height": self.size[0], "width": self.size[1]}
+        options: dict[str, Any] = {"size": size, "do_center_crop": False}
+        if self.fit == "pad":
+            mean = tuple(round(255 * value) for value in self.processor.image_mean)
+            image = square_canvas(image, self.size, (mean[0], mean[1], mean[2]))
+        elif self.fit == "crop" and self.own_size and self.processor.do_center_crop:
+            options = {}
+        elif self.fit == "crop":
+            image = centre(image, self.size)
+        return self.processor(image, return_tensors="pt", **options)["pixel_values"][0]
+
+
+def check_fit(fit: str) -> None:
+    """Raise MmllmError for a word that is none of ``Fit``."""
+    if fit not in get_args(Fit):
+        raise MmllmError(f'fit: "{fit}" is unknown; known: {", ".join(get_args(Fit))}.')
 
 
 def open_image(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -68,3 +156,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def square_canvas(image: Image.Image, size: tuple[int, int], fill: tuple[int, int, int]) -> Image.Image:
+    """The image centred on a canvas of ``fill`` that has the shape (height, width) of ``size``; not resized."""
+    width, height = _around(image, size, max)
+    canvas = Image.new("RGB", (width, height), fill)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
+
+
+def centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The largest middle part that has the shape (height, width) of ``size``; not resized."""
+    width, height = _around(image, size, min)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _around(image: Image.Image, size: tuple[int, int], choose: Callable[[float, float], float]) -> tuple[int, int]:
+    """Width and height of the smallest box around (max) or largest box inside (min) the image with size's shape."""
+    unit = choose(image.width / size[1], image.height / size[0])
+    return max(1, round(unit * size[1])), max(1, round(unit * size[0]))

@@ -1,4 +1,4 @@
-"""Reads point clouds and meshes (OFF, PLY, NPY/NPZ, plain rows of numbers), recognised by content; for ``points``."""
+"""Reads point clouds and meshes (OFF, PLY, NPY/NPZ, plain rows of numbers), recognised by content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmllm.encoders.points.sampling import on_faces
 from mmllm.errors import MediaError, MmllmError
+from mmllm.processors.point_sampling import on_faces
 
 MAX_BYTES = 64 * 2**20
+"""Largest file: ``MAX_POINTS`` rows of text take about 60 bytes each, three numbers of full precision."""
 MAX_POINTS = 1_000_000
-"""Limits on the file, and on its points, vertices or faces; checked before it is parsed where its header says."""
+"""Limit on points, vertices or faces; checked before a file is parsed where its header says."""
 SCALARS = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
     "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",

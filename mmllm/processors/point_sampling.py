@@ -1,6 +1,6 @@
 """Geometry of point clouds in plain torch on the CPU: unit sphere, farthest points first, nearest neighbours.
 
-Used by ``points_reading`` and ``points``; connectors that work on clouds have their own kNN over batches.
+Used by ``point_files`` and ``points``; connectors that work on clouds have their own kNN over batches.
 """
 
 from __future__ import annotations

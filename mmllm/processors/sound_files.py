@@ -1,4 +1,4 @@
-"""A sound from a path or bytes to mono float32 at a model's rate; called by ``read`` and ``measure`` of audio encoders.
+"""A sound from a path or bytes to mono float32 at a model's rate; called by the processor of audio encoders.
 
 soundfile reads WAV, FLAC, OGG and MP3; what it cannot read (M4A, WebM, the sound of a video) is decoded by PyAV in a
 process of its own.

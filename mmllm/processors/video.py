@@ -1,17 +1,24 @@
-"""A video file to upright RGB frames and their times, decoded by a program of its own, for the ``frames`` encoder."""
+"""A video file to upright RGB frames and their times, decoded by a program of its own; the processor of clips."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.errors import MediaError, MmllmError
+from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.decoding.process import Workers
+from mmllm.processors.image import ImageProcessor
 
 Backend = Literal["decord", "pyav"]
 _PART = re.compile(r"#t=(?=[\d,])(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
@@ -95,3 +102,54 @@ class VideoReading:
         path = None if isinstance(media, bytes) else str(Path(media).absolute())
         request = {**self.asked, "path": path, "part": part, "backend": backend}
         return self._workers.answer(where, request, data, self.timeout)
+
+
+class VideoProcessor(Processor):
+    """Frames of clips as a processor of pictures prepares them; grid (time, rows, cols)."""
+
+    modality = "video"
+
+    def __init__(self, image: ImageProcessor, reading: VideoReading, *, frames: int, fps: float | None) -> None:
+        """``image`` prepares each frame, ``reading`` takes them: ``frames`` of each clip, or by ``fps`` at most so
+        many."""
+        self.image, self.reading = image, reading
+        self.frames, self.fps = frames, fps
+
+    def read(self, media: str | Path | bytes) -> Item:
+        """One clip -> ``pixels`` float[F, 3, H, W] and ``times`` float64[F] in seconds; see VideoReading."""
+        clip = self.reading.read(media)
+        pixels = [self.image.transform(Image.fromarray(frame)) for frame in clip.frames]
+        return {"pixels": torch.stack(pixels), "times": torch.tensor(clip.seconds, dtype=torch.float64)}
+
+    def measure(self, media: str | Path | bytes) -> Item:
+        """``times`` float64[F] from the container's packets; nothing is decoded."""
+        return {"times": torch.tensor(self.reading.measure(media), dtype=torch.float64)}
+
+    def seconds(self, info: ItemInfo) -> list[float]:
+        """Time of each frame after the clip's first one."""
+        return [float(time) for time in info["times"]]
+
+    def grid(self, info: ItemInfo) -> tuple[int, int, int]:
+        """(frames, rows, cols)."""
+        return len(info["times"]), *self.image.fixed_grid()
+
+    def fixed_grid(self) -> tuple[int, int, int] | None:
+        """(frames, rows, cols) without ``fps``; else it depends on the clip's length."""
+        return (self.frames, *self.image.fixed_grid()) if self.fps is None else None
+
+    def collate(self, items: Sequence[ItemInfo]) -> dict[str, Tensor]:
+        """All frames behind each other: ``pixels`` float[sum of F, 3, H, W], ``counts`` int64[N] frames of each clip,
+        ``times`` float64[N, most F], -1 where there is none.
+        """
+        times = [item["times"] for item in items]
+        return {
+            "pixels": torch.cat([item["pixels"] for item in items]),
+            "counts": torch.tensor([len(one) for one in times]),
+            "times": pad_sequence(times, batch_first=True, padding_value=-1.0),
+        }
+
+    def blank(self) -> Item:
+        """Black frames at time 0: as many as every clip has, or one."""
+        frames = self.frames if self.fps is None else 1
+        pixels = self.image.blank()["pixels"].expand(frames, -1, -1, -1).clone()
+        return {"pixels": pixels, "times": torch.zeros(frames, dtype=torch.float64)}

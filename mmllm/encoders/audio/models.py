@@ -1,11 +1,10 @@
-"""What audio models of transformers differ in: what they hear, how long their windows are, which tokens are real.
+"""What audio models of transformers differ in: how they are called, and how many tokens they give for a window.
 
-``hf_audio.py`` reads sound and puts windows together; here one window of samples becomes inputs and rows of tokens.
+``hf_audio.py`` puts windows together; what a model hears stands in ``processors/audio_front_ends.py``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,30 +14,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmllm import hooks
-from mmllm.processors.audio import Samples
+from mmllm.processors.audio_front_ends import AstFrontEnd, FrontEnd, WaveFrontEnd, WhisperFrontEnd
 
 
 class AudioModel(nn.Module):
-    """One frozen model. A window of n samples makes ``grid(n)`` real tokens behind ``prefix`` others."""
+    """One frozen model. A window of n samples makes ``front_end.tokens(n)`` real tokens behind ``prefix`` others."""
 
     net: PreTrainedModel
-    rate: int
-    """Samples per second that it hears."""
-    own_window: int | None
-    """Samples of its window, where it hears no other length."""
-    smallest: int = 1
-    """A shorter window is padded with silence to so many samples."""
+    front_end: FrontEnd
+    """What it hears."""
     prefix: int = 0
-    step: float
-    """Seconds from one token to the next."""
-    raster: tuple[int, ...] = ()
-    """Rows of frequency per time, where a model has them: they stand before time in its sequence."""
+    """Tokens in front of the others."""
 
-    def __init__(self, net: PreTrainedModel, extractor: Any) -> None:
+    def __init__(self, net: PreTrainedModel, front_end: FrontEnd) -> None:
         super().__init__()
         self.net = net
-        self.extractor = extractor
-        self.rate = extractor.sampling_rate
+        self.front_end = front_end
 
     @property
     def dim(self) -> int:
@@ -49,15 +40,6 @@ class AudioModel(nn.Module):
     def blocks(self) -> nn.ModuleList:
         """Its transformer blocks."""
         raise NotImplementedError
-
-    def tokens(self, samples: int) -> int:
-        """Real tokens in time of a window that begins with so many real samples."""
-        raise NotImplementedError
-
-    def prepare(self, samples: Samples) -> Tensor:
-        """A window's samples -> its inputs float[..., L] as the model's own feature extractor makes them."""
-        made = self.extractor(samples, sampling_rate=self.rate, return_tensors="pt")
-        return made[self.extractor.model_input_names[0]][0].float()
 
     def width(self, inputs: int) -> int:
         """Tokens in time of a row whose inputs are so long, real or not."""
@@ -72,19 +54,12 @@ class WhisperEncoderModel(AudioModel):
     """Whisper's encoder (Radford et al. 2022): log-mel windows of 30 seconds, padded with silence that it hears."""
 
     def __init__(self, net: PreTrainedModel, extractor: Any) -> None:
-        super().__init__(net, extractor)
-        self.own_window = extractor.n_samples
-        self._stride = extractor.n_samples // net.config.max_source_positions
-        self.step = self._stride / self.rate
+        super().__init__(net, WhisperFrontEnd(extractor, net.config.max_source_positions))
 
     @property
     def blocks(self) -> nn.ModuleList:
         """Its transformer blocks."""
         return self.net.layers
-
-    def tokens(self, samples: int) -> int:
-        """One for each 20 ms that are begun (two frames of 10 ms)."""
-        return math.ceil(samples / self._stride)
 
     def width(self, inputs: int) -> int:
         """Always its number of positions."""
@@ -99,31 +74,20 @@ class AstModel(AudioModel):
     """Audio spectrogram transformer (Gong et al. 2021): patches of frequency x time behind two class tokens."""
 
     prefix = 2
-    smallest = 400
+    front_end: AstFrontEnd
 
     def __init__(self, net: PreTrainedModel, extractor: Any) -> None:
-        super().__init__(net, extractor)
-        config = net.config
-        self._hop, self._stride = 160, config.time_stride
-        rows, self._columns = net.embeddings.get_shape(config)
-        self.raster = (rows,)
-        # n samples have 1 + (n - 400) // hop frames
-        self.own_window = self.smallest + (extractor.max_length - 1) * self._hop
-        self.step = self._stride * self._hop / self.rate
+        rows, columns = net.embeddings.get_shape(net.config)
+        super().__init__(net, AstFrontEnd(extractor, rows, columns, net.config.time_stride))
 
     @property
     def blocks(self) -> nn.ModuleList:
         """Its transformer blocks."""
         return self.net.layers
 
-    def tokens(self, samples: int) -> int:
-        """Columns of patches that begin within the sound."""
-        frames = 1 + max(0, samples - self.smallest) // self._hop
-        return min(self._columns, math.ceil(frames / self._stride))
-
     def width(self, inputs: int) -> int:
         """Always all its columns."""
-        return self._columns
+        return self.front_end.columns
 
     def run(self, windows: Tensor, lengths: Tensor) -> None:
         """The model has no mask for padding of its spectrogram: it is heard."""
@@ -137,17 +101,12 @@ class WaveModel(AudioModel):
     is given a mask, and a group norm over time (the base models) takes its statistics over the real frames alone.
     """
 
-    own_window = None
+    front_end: WaveFrontEnd
 
     def __init__(self, net: PreTrainedModel, extractor: Any) -> None:
-        super().__init__(net, extractor)
         config = net.config
-        self._layers = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        stride = math.prod(config.conv_stride)
-        self.step = stride / self.rate
-        self.smallest = 1
-        for kernel, jump in reversed(self._layers):
-            self.smallest = (self.smallest - 1) * jump + kernel
+        super().__init__(net, WaveFrontEnd(extractor, config.conv_kernel, config.conv_stride))
+        self._first = config.conv_kernel[0], config.conv_stride[0]
         self._lengths: Tensor | None = None
         if config.feat_extract_norm == "group":
             # on this instance, for its whole life: without padding it gives what the model's own gives
@@ -159,19 +118,13 @@ class WaveModel(AudioModel):
         """Its transformer blocks."""
         return self.net.encoder.layers
 
-    def tokens(self, samples: int) -> int:
-        """Frames whose samples are all real; a sound shorter than one frame is padded to one."""
-        return self.width(max(samples, self.smallest))
-
     def width(self, inputs: int) -> int:
         """Frames that the convolutions make."""
-        for kernel, jump in self._layers:
-            inputs = (inputs - kernel) // jump + 1
-        return inputs
+        return self.front_end.frames(inputs)
 
     def run(self, windows: Tensor, lengths: Tensor) -> None:
         """The mask says which samples are real."""
-        lengths = lengths.clamp(min=self.smallest)
+        lengths = lengths.clamp(min=self.front_end.smallest)
         self._lengths = lengths
         mask = torch.arange(windows.shape[1], device=windows.device) < lengths[:, None]
         self.net(windows, attention_mask=mask.long())
@@ -179,7 +132,7 @@ class WaveModel(AudioModel):
     def _group_norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         """One group per channel, over the real frames of each row: float[rows, C, frames]."""
         assert self._lengths is not None
-        kernel, jump = self._layers[0]
+        kernel, jump = self._first
         frames = (self._lengths - kernel) // jump + 1
         real = (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
         values = x.float()

@@ -17,16 +17,14 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoTokenizer
 
 from mmllm import hooks
-from mmllm.errors import MediaError, MmllmError
-from mmllm.processors.graph_files import states_of
+from mmllm.errors import MmllmError
+from mmllm.processors.graph import PAD, NodeTexts, states_file
+from mmllm.processors.tokenizer import ModelTokenizer
 
-PAD = -1
-"""Stands behind the tokens of a shorter text; no token's number."""
 SEEN = 16
 """Numbers of each weight by which a changed one is noticed."""
 
@@ -40,12 +38,14 @@ class TextModel(nn.Module):
             raise MmllmError(f"pool: {pool!r} is unknown; known: last (of a causal LM), mean (over the tokens).")
         if max_tokens < 1:
             raise MmllmError(f"max_tokens: {max_tokens} must be at least 1.")
-        self.model, self.tokenizer = _load(path)
-        self.pool, self.max_tokens, self.cut = pool, max_tokens, cut
+        self.model, tokenizer = _load(path)
+        self.pool = pool
+        self.texts = NodeTexts(ModelTokenizer(path, tokenizer), max_tokens, cut)
+        """Makes its tokens, on the CPU."""
         config = self.model.config.get_text_config()
         self.dim, self.n_blocks = int(config.hidden_size), int(config.num_hidden_layers)
         self.blocks_name = _blocks(self.model, self.n_blocks, path)
-        self.digest = _digest(self.model, self.tokenizer, [pool, max_tokens, cut])
+        self.digest = _digest(self.model, tokenizer, [pool, max_tokens, cut])
         """Of weights in float32 and settings, before anything casts or shards them."""
         self._first = {name: value.detach().flatten()[:SEEN].clone() for name, value in self.named_parameters()}
 
@@ -59,20 +59,6 @@ class TextModel(nn.Module):
             if not hasattr(value, "ds_id") and not torch.equal(value.detach().flatten()[:SEEN].cpu(), first):
                 return True
         return False
-
-    def tokens(self, texts: Sequence[str], where: str) -> Tensor:
-        """int64[n, L], ``PAD`` behind shorter ones; ``MediaError`` for one over ``max_tokens`` unless it may be cut."""
-        ids: list[list[int]] = self.tokenizer(list(texts))["input_ids"] if texts else []
-        for number, one in enumerate(ids):
-            if len(one) > self.max_tokens and not self.cut:
-                raise MediaError(
-                    f"{where}: the text of node {number} ({texts[number][:40]!r}) has {len(one)} tokens; at most "
-                    f"{self.max_tokens} are read: raise max_tokens, or say `cut: true` to keep the first."
-                )
-        ids = [one[: self.max_tokens] for one in ids]
-        longest = max(map(len, ids), default=0)
-        rows = [one + [PAD] * (longest - len(one)) for one in ids]
-        return torch.tensor(rows, dtype=torch.int64).view(len(ids), longest)
 
     def forward(self, ids: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """``ids`` int64[n, L] -> float[n, D] for each layer of 0..n_blocks (see ``Encoder``); 0 for an empty text."""
@@ -116,34 +102,16 @@ class TextModel(nn.Module):
         return [found[layer] for layer in layers]
 
 
-def states_file(folder: Path, model: TextModel, layers: Sequence[int], texts: Sequence[str]) -> Path:
-    """Where the states of these texts by this model are, or would be."""
-    total = hashlib.sha256(json.dumps([model.digest, list(layers)]).encode())
-    for text in texts:
-        total.update(hashlib.sha256(text.encode()).digest())
-    return folder / f"states-{total.hexdigest()[:24]}.safetensors"
-
-
-def states_of_texts(file: Path, n_nodes: int) -> Tensor | None:
-    """States made before, float[nodes, W]; None where they were not made; ``MediaError`` if damaged."""
-    if not file.is_file():
-        return None
-    states = states_of(file)
-    if len(states) != n_nodes:
-        raise MediaError(f"{file} has {len(states)} states for {n_nodes} texts; delete it and make it again.")
-    return states
-
-
 @torch.inference_mode()
 def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: Sequence[str], batch: int = 64) -> Path:
     """Make the states float[nodes, D * layers] of all texts of a folder, ``batch`` at once; the file."""
-    file = states_file(folder, model, layers, texts)
+    file = states_file(folder, model.digest, layers, texts)
     order = sorted(range(len(texts)), key=lambda node: len(texts[node]))  # alike lengths together: little padding
     device = next(model.parameters()).device
     states: Tensor | None = None
     for start in range(0, len(order), batch):
         nodes = order[start : start + batch]
-        ids = model.tokens([texts[node] for node in nodes], str(folder)).to(device)
+        ids = model.texts.tokens([texts[node] for node in nodes], str(folder)).to(device)
         made = torch.cat(model(ids, layers), dim=-1).float().cpu()
         states = torch.empty(len(texts), made.shape[1]) if states is None else states
         states[torch.tensor(nodes)] = made
@@ -153,18 +121,6 @@ def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: S
     save_file({"states": states}, new)
     new.replace(file)
     return file
-
-
-def write_tiny_model(folder: str) -> None:
-    """A random Llama of 3 blocks and width 16 over bytes, always the same, for tests."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        sizes = {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 32}
-        LlamaModel(LlamaConfig(**sizes, num_hidden_layers=3, num_attention_heads=2)).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
 def _load(path: str) -> tuple[Any, Any]:

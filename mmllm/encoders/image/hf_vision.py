@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    CLIPImageProcessor,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
     PreTrainedModel,
 )
 
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.hook_points import BlockHooks
-from mmllm.encoders.image.vit_base import ImageEncoder, centre, square_canvas
+from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
-from mmllm.processors.image import MAX_PIXELS
+from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
@@ -50,7 +45,8 @@ class HfVisionEncoder(ImageEncoder):
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(layers=layers, fit=fit, max_pixels=max_pixels)
+        super().__init__(layers=layers)
+        check_fit(fit)
         self.vision = load_vision(model)
         config = self.vision.config
         accepted = inspect.signature(self.vision.forward).parameters
@@ -58,31 +54,22 @@ class HfVisionEncoder(ImageEncoder):
             kind = type(self.vision).__name__
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
         self.dim = config.hidden_size
-        self.patch = _pair(config.patch_size)
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        self.image_processor = AutoImageProcessor.from_pretrained(model)
-        self.own_size = image_size is None
-        self.size = _processed_size(self.image_processor) if image_size is None else (image_size, image_size)
+        own = AutoImageProcessor.from_pretrained(model)
+        size = _processed_size(own) if image_size is None else (image_size, image_size)
+        self.processor = ImageProcessor(
+            HfTransform(own, size, fit, own_size=image_size is None),
+            size=size,
+            patch=_pair(config.patch_size),
+            max_pixels=max_pixels,
+        )
         # Models with a table of positions refuse other sizes unless told; the others interpolate or rotate anyway.
-        resized = "interpolate_pos_encoding" in accepted and self.size != _pair(config.image_size)
+        resized = "interpolate_pos_encoding" in accepted and size != _pair(config.image_size)
         self.options: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
         self.resolve(self.n_blocks)
         self.freeze()
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """The folder's own processor with our ``fit``: float[3, H, W]."""
-        size = {"height": self.size[0], "width": self.size[1]}
-        options: dict[str, Any] = {"size": size, "do_center_crop": False}
-        if self.fit == "pad":
-            mean = tuple(round(255 * value) for value in self.image_processor.image_mean)
-            image = square_canvas(image, self.size, (mean[0], mean[1], mean[2]))
-        elif self.fit == "crop" and self.own_size and self.image_processor.do_center_crop:
-            options = {}
-        elif self.fit == "crop":
-            image = centre(image, self.size)
-        return self.image_processor(image, return_tensors="pt", **options)["pixel_values"][0]
 
     @property
     def n_blocks(self) -> int:
@@ -103,19 +90,6 @@ class HfVisionEncoder(ImageEncoder):
     def hook_points(self) -> BlockHooks:
         """Where connectors take hold of the tower's blocks."""
         return BlockHooks(blocks_of(self.vision, self.n_blocks), self.dim, self.scope)
-
-    @classmethod
-    def tiny(cls) -> HfVisionEncoder:
-        """A random DINOv2 with registers: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, loaded from a folder."""
-        config = Dinov2WithRegistersConfig(
-            hidden_size=16, num_hidden_layers=3, num_attention_heads=2, mlp_ratio=2,
-            image_size=32, patch_size=8, num_register_tokens=2,
-        )  # fmt: skip
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-            torch.manual_seed(0)
-            Dinov2WithRegistersModel(config).save_pretrained(folder)
-            CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
-            return cls(model=folder)
 
 
 def load_vision(model: str) -> PreTrainedModel:

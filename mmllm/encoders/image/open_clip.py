@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import VisionTransformer
-from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
-from mmllm.processors.image import MAX_PIXELS
+from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
 """Our ``fit`` -> open_clip's ``resize_mode``."""
@@ -47,20 +42,17 @@ class OpenClipEncoder(ImageEncoder):
         fit: str = "squash",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(layers=layers, fit=fit, max_pixels=max_pixels)
+        super().__init__(layers=layers)
+        check_fit(fit)
         self.visual: Any = load_visual(model, pretrained)
         config = PreprocessCfg(**self.visual.preprocess_cfg | {"resize_mode": RESIZE_MODES[fit]})
-        self.transform = image_transform_v2(config, is_train=False)
-        self.patch, self.dim, self._prefix = _shape(self.visual, model)
+        patch, self.dim, self._prefix = _shape(self.visual, model)
         height, width = self.visual.image_size
-        self.size = (height, width)
+        # open_clip's own inference transform with our `fit`
+        transform = image_transform_v2(config, is_train=False)
+        self.processor = ImageProcessor(transform, size=(height, width), patch=patch, max_pixels=max_pixels)
         self.resolve(self.n_blocks)
         self.freeze()
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """open_clip's own inference transform with our ``fit``: float[3, H, W]."""
-        pixels: Tensor = self.transform(image)
-        return pixels
 
     @property
     def blocks(self) -> Any:
@@ -98,18 +90,6 @@ class OpenClipEncoder(ImageEncoder):
         return BlockHooks(
             self.blocks, self.dim, self.scope, batch_first=self.visual.transformer.batch_first if own else True
         )
-
-    @classmethod
-    def tiny(cls) -> OpenClipEncoder:
-        """A random CLIP: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, loaded from a folder like a real one."""
-        vision = {"image_size": 32, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3}
-        text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
-        config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-            torch.manual_seed(0)
-            save_file(open_clip.CLIP(**config).state_dict(), Path(folder, "open_clip_model.safetensors"))
-            Path(folder, "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-            return cls(model=folder)
 
 
 def load_visual(model: str, pretrained: str | None) -> Any:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import open_clip
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.points.backbone import load_backbone
-from mmllm.encoders.points.sampling import farthest_first, filled_up, on_unit_sphere
-from mmllm.errors import MediaError, MmllmError
+from mmllm.errors import MmllmError
 from mmllm.hooks import EncoderContext, Handle, TokenLayout
-from mmllm.processors.points import MAX_BYTES, MAX_POINTS, read_points
+from mmllm.processors.point_files import MAX_BYTES, MAX_POINTS
+from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.types import Features
 
-FIXED_POINT = 32767
-"""Coordinates of -1..1 travel as int16: a loader's floats would be cast to an encoder's bfloat16, 8 bits of them."""
 Embed = Callable[[EncoderContext, Tensor], Tensor]
 """(context, float32[N, P, 3]) -> float[N, prefix + T, D]."""
 
@@ -44,7 +35,7 @@ class PointsEncoder(Encoder):
     tokens in front.
     """
 
-    modality = "points"
+    processor: PointsProcessor
 
     def __init__(
         self,
@@ -69,8 +60,10 @@ class PointsEncoder(Encoder):
         if weights == "random":
             self.backbone.draw(seed)
         self.dim = self.backbone.dim
-        self.points, self.tokens, self.seed = points, tokens, seed
-        self.max_points, self.max_bytes = max_points, max_bytes
+        self.points, self.tokens = points, tokens
+        self.processor = PointsProcessor(
+            points=points, tokens=tokens, seed=seed, max_points=max_points, max_bytes=max_bytes
+        )
         self._embed: Embed | None = None
         self._prefix = 0
         self.resolve(self.n_blocks)
@@ -85,42 +78,6 @@ class PointsEncoder(Encoder):
     def positions(self) -> Tensor:
         """The source's learned positions: float[L, D] on a line, float[rows, cols, D] on a plane."""
         return self.backbone.positions
-
-    def read(self, media: str | Path | bytes | np.ndarray | Tensor) -> dict[str, Tensor]:
-        """One cloud -> ``{"points": int16[P, 3]}``, farthest first, 32767 = 1; raises ``MediaError``."""
-        cloud = read_points(media, 4 * self.points, self.seed, self.max_points, self.max_bytes)
-        if len(cloud) > 4 * self.points:
-            generator = torch.Generator().manual_seed(self.seed)
-            cloud = cloud[torch.randperm(len(cloud), generator=generator)[: 4 * self.points]]
-        cloud = on_unit_sphere(filled_up(cloud, self.points))
-        if not torch.isfinite(cloud).all():
-            raise MediaError("the points are too far from each other to be brought to one scale")
-        chosen = self._chosen(cloud)
-        return {"points": (chosen * FIXED_POINT).round().to(torch.int16)}
-
-    def _chosen(self, cloud: Tensor) -> Tensor:
-        """float[P, 3], farthest first; of a cloud that has no more points only the first half needs to be in order."""
-        if len(cloud) > self.points or self.points == self.tokens:
-            return cloud[farthest_first(cloud, self.points)]
-        first = farthest_first(cloud, self.points // 2)
-        rest = torch.ones(len(cloud), dtype=torch.bool).index_fill(0, first, False)
-        return torch.cat([cloud[first], cloud[rest]])
-
-    def measure(self, media: Any) -> Mapping[str, Tensor]:
-        """Nothing needs to be known: every cloud has as many tokens."""
-        return {}
-
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """(tokens,)."""
-        return (self.tokens,)
-
-    def fixed_grid(self) -> tuple[int, ...]:
-        """Every cloud has as many tokens."""
-        return (self.tokens,)
-
-    def dummy(self) -> dict[str, Tensor]:
-        """All points at one place."""
-        return {"points": torch.zeros(self.points, 3, dtype=torch.int16)}
 
     def receive(self, embed: Embed, prefix: int) -> Handle:
         """Let ``embed`` make the tokens that enter the first block, ``prefix`` of its own in front of the T.
@@ -165,26 +122,6 @@ class PointsEncoder(Encoder):
         around = (groups - centres[:, :, None]).abs().mean(dim=2)
         half = -(-self.dim // 2)
         return torch.cat([waves(centres, half), waves(around, half)], dim=-1)[..., : self.dim]
-
-    @classmethod
-    def tiny(cls) -> PointsEncoder:
-        """A random CLIP's text tower: 3 blocks of width 16, 8 positions; 32 points, 8 tokens."""
-        vision = {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1}
-        text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 3}
-        config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-            torch.manual_seed(0)
-            save_file(open_clip.CLIP(**config).state_dict(), Path(folder, "open_clip_model.safetensors"))
-            Path(folder, "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-            return cls(model=folder, points=32, tokens=8)
-
-    def tiny_media(self) -> list[Any]:
-        """A cube's corners and edges, a line, a bent sheet."""
-        steps = torch.linspace(-1, 1, 4)
-        cube = torch.cartesian_prod(steps, steps, steps)
-        line = torch.stack([torch.linspace(0, 1, 20), torch.zeros(20), torch.zeros(20)], dim=1)
-        sheet = torch.cartesian_prod(torch.linspace(0, 3, 12), torch.linspace(0, 1, 5))
-        return [cube, line, torch.cat([sheet, sheet[:, :1] ** 2], dim=1)]
 
 
 def waves(x: Tensor, dim: int) -> Tensor:

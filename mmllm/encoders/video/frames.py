@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -19,8 +12,7 @@ from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
-from mmllm.processors.decoding.video_writing import mp4
-from mmllm.processors.video import VideoReading
+from mmllm.processors.video import VideoProcessor, VideoReading
 from mmllm.registry import EncoderPart
 from mmllm.types import Features
 
@@ -37,7 +29,7 @@ class FramesEncoder(Encoder):
     ``timeout`` seconds; ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before it.
     """
 
-    modality = "video"
+    processor: VideoProcessor
 
     def __init__(
         self,
@@ -56,10 +48,10 @@ class FramesEncoder(Encoder):
         # adapters in its blocks hang on this encoder: they are told of clips, and its passes need gradients for them
         inner.adapters, inner.scope = self.adapters, self.scope
         self.dim = inner.dim
-        self.frames, self.fps = frames, fps
-        self.reading = VideoReading(
+        reading = VideoReading(
             frames=frames, fps=fps, backend=backend, timeout=timeout, max_pixels=max_pixels, max_seconds=max_seconds
         )
+        self.processor = VideoProcessor(inner.processor, reading, frames=frames, fps=fps)
         self.freeze()
 
     @property
@@ -67,43 +59,10 @@ class FramesEncoder(Encoder):
         """Transformer blocks of the image encoder."""
         return self.image.n_blocks
 
-    def read(self, media: str | Path | bytes) -> dict[str, Tensor]:
-        """One clip -> ``pixels`` float[F, 3, H, W] and ``times`` float64[F] in seconds; see VideoReading."""
-        clip = self.reading.read(media)
-        pixels = [self.image.preprocess(Image.fromarray(frame)) for frame in clip.frames]
-        return {"pixels": torch.stack(pixels), "times": torch.tensor(clip.seconds, dtype=torch.float64)}
-
-    def measure(self, media: str | Path | bytes) -> dict[str, Tensor]:
-        """``times`` float64[F] from the container's packets; nothing is decoded."""
-        return {"times": torch.tensor(self.reading.measure(media), dtype=torch.float64)}
-
-    def seconds(self, inputs: Mapping[str, Tensor]) -> list[float]:
-        """Time of each frame after the clip's first one."""
-        return [float(time) for time in inputs["times"]]
-
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """(frames, rows, cols)."""
-        return len(inputs["times"]), *self.image.fixed_grid()
-
-    def fixed_grid(self) -> tuple[int, ...] | None:
-        """(frames, rows, cols) without ``fps``; else it depends on the clip's length."""
-        return (self.frames, *self.image.fixed_grid()) if self.fps is None else None
-
-    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """All frames behind each other: ``pixels`` float[sum of F, 3, H, W], ``counts`` int64[N] frames of each clip,
-        ``times`` float64[N, most F], -1 where there is none.
-        """
-        times = [item["times"] for item in items]
-        return {
-            "pixels": torch.cat([item["pixels"] for item in items]),
-            "counts": torch.tensor([len(one) for one in times]),
-            "times": pad_sequence(times, batch_first=True, padding_value=-1.0),
-        }
-
     def forward(self, **inputs: Tensor) -> Features:
-        """What ``collate`` gives -> layers float[N, most F * rows * cols, D], fact ``times`` float[N, most F]."""
+        """What ``collate`` gives -> layers float[N, most F * rows * cols, D], extra ``times`` float[N, most F]."""
         counts: list[int] = inputs["counts"].tolist()
-        rows, cols = self.image.fixed_grid()
+        rows, cols = self.image.processor.fixed_grid()
         with self.laid_out(TokenLayout(tuple(counts), (rows, cols), self.image.prefix)):
             seen = self.image.features(inputs["pixels"], self.layers)
         sizes = [count * rows * cols for count in counts]
@@ -119,33 +78,6 @@ class FramesEncoder(Encoder):
     def hook_points(self) -> BlockHooks:
         """The image encoder's blocks; their rows are the frames of all clips."""
         return self.image.hook_points()
-
-    def dummy(self) -> dict[str, Tensor]:
-        """Black frames at time 0: as many as every clip has, or one."""
-        frames = self.frames if self.fps is None else 1
-        pixels = self.image.dummy()["pixels"].expand(frames, -1, -1, -1).clone()
-        return {"pixels": pixels, "times": torch.zeros(frames, dtype=torch.float64)}
-
-    @classmethod
-    def tiny(cls) -> FramesEncoder:
-        """A tiny ``hf_vision`` on at most 3 frames, 5 per second: clips differ in their number of frames."""
-        with tempfile.TemporaryDirectory() as folder:
-            inner = registry.load("encoders", "hf_vision").tiny()
-            inner.vision.save_pretrained(folder)
-            inner.image_processor.save_pretrained(folder)
-            return cls(image={"type": "hf_vision", "model": folder}, frames=3, fps=5.0)
-
-    def tiny_media(self) -> list[Any]:
-        """Three mp4 files: a bar that moves over 3 frames, another colour over 2, a still one of 1."""
-        return [tiny_clip((200, 30, 30), 3), tiny_clip((30, 30, 200), 2), tiny_clip((30, 160, 30), 1)]
-
-
-def tiny_clip(colour: tuple[int, int, int], frames: int) -> bytes:
-    """An mp4 file of 32 x 32 pixels, 5 frames a second: a bar of that colour moves over white."""
-    clip = numpy.full((frames, 32, 32, 3), 255, numpy.uint8)
-    for number, frame in enumerate(clip):
-        frame[:, 8 * number : 8 * number + 12] = colour
-    return mp4(clip, [number / 5 for number in range(frames)])
 
 
 def image_encoder(part: EncoderPart) -> ImageEncoder:

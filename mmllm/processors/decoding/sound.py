@@ -16,6 +16,8 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,flv,asf,mp3,aac,ogg,flac,wav,aiff
 RATES = (1_000, 768_000)
 """Samples per second that a header may announce."""
 MAX_CHANNELS = 64
+"""Channels that a header may announce, those of ambisonics of the 7th order: all are decoded before they are averaged,
+so a damaged header would ask for any amount of memory."""
 
 
 def fault(frames: int, rate: int, channels: int, max_seconds: float) -> str | None:

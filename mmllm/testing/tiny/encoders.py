@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,19 @@ class TinyEncoder:
 
 @contextmanager
 def seeded_folder() -> Iterator[str]:
-    """A folder for a random model: the same weights each time, and the random state as it was afterwards."""
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+    """A folder for a random model: the same weights each time, and the random state as it was afterwards.
+
+    It is there until this process ends: a pickled processor knows its tokenizer by the folder.
+    """
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        yield folder
+        yield tempfile.mkdtemp(dir=_root().name)
+
+
+@cache
+def _root() -> tempfile.TemporaryDirectory[str]:
+    """Holds the folders; removed with the process."""
+    return tempfile.TemporaryDirectory(prefix="mmllm-tiny-")
 
 
 def hf_vision() -> HfVisionEncoder:
@@ -97,7 +107,7 @@ def hf_audio() -> HfAudioEncoder:
 
 def text_graph() -> TextGraphEncoder:
     """A Llama of 3 blocks and width 16 over bytes."""
-    with tempfile.TemporaryDirectory() as folder:
+    with seeded_folder() as folder:
         write_text_model(folder)
         return TextGraphEncoder(model=folder, layers=(-2,))
 

@@ -1,0 +1,111 @@
+"""What audio models of transformers hear: how long their windows are, and which of their tokens are real.
+
+``audio.py`` reads sound and cuts it into windows; here one window of samples becomes inputs and a number of tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from mmllm.processors.sound_files import Samples
+
+
+class FrontEnd:
+    """Feature extractor and clock of one audio model, without its weights."""
+
+    rate: int
+    """Samples per second that it hears."""
+    own_window: int | None = None
+    """Samples of its window, where it hears no other length."""
+    smallest: int = 1
+    """A shorter window is padded with silence to so many samples."""
+    step: float
+    """Seconds from one token to the next."""
+    raster: tuple[int, ...] = ()
+    """Rows of frequency per time, where a model has them: they stand before time in its sequence."""
+
+    def __init__(self, extractor: Any) -> None:
+        """``extractor``: the model's own feature extractor of transformers."""
+        self.extractor = extractor
+        self.rate = extractor.sampling_rate
+
+    def tokens(self, samples: int) -> int:
+        """Real tokens in time of a window that begins with so many real samples."""
+        raise NotImplementedError
+
+    def prepare(self, samples: Samples) -> Tensor:
+        """A window's samples -> its inputs float[..., L] as the model's own feature extractor makes them."""
+        made = self.extractor(samples, sampling_rate=self.rate, return_tensors="pt")
+        inputs: Tensor = made[self.extractor.model_input_names[0]][0]
+        return inputs.float()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings of the extractor instead of itself: its table of mel filters alone is 200 kB for Whisper large."""
+        return self.__dict__ | {"extractor": (type(self.extractor), self.extractor.to_dict())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kind, settings = state["extractor"]
+        self.__dict__.update(state, extractor=kind.from_dict(settings))
+
+
+class WhisperFrontEnd(FrontEnd):
+    """Log-mel windows of 30 seconds, padded with silence."""
+
+    def __init__(self, extractor: Any, positions: int) -> None:
+        """``positions``: tokens of a window."""
+        super().__init__(extractor)
+        self.own_window = extractor.n_samples
+        self._stride = extractor.n_samples // positions
+        self.step = self._stride / self.rate
+
+    def tokens(self, samples: int) -> int:
+        """One for each 20 ms that are begun (two frames of 10 ms)."""
+        return math.ceil(samples / self._stride)
+
+
+class AstFrontEnd(FrontEnd):
+    """Spectrograms whose patches are frequency x time."""
+
+    smallest = 400
+
+    def __init__(self, extractor: Any, rows: int, columns: int, time_stride: int) -> None:
+        """``rows`` x ``columns`` patches of a window; ``time_stride``: frames from one column to the next."""
+        super().__init__(extractor)
+        # 10 ms at the 16 kHz of its extractor, as Kaldi's filter banks take them
+        self._hop, self._stride = 160, time_stride
+        self.columns = columns
+        self.raster = (rows,)
+        # n samples have 1 + (n - 400) // hop frames
+        self.own_window = self.smallest + (extractor.max_length - 1) * self._hop
+        self.step = self._stride * self._hop / self.rate
+
+    def tokens(self, samples: int) -> int:
+        """Columns of patches that begin within the sound."""
+        frames = 1 + max(0, samples - self.smallest) // self._hop
+        return min(self.columns, math.ceil(frames / self._stride))
+
+
+class WaveFrontEnd(FrontEnd):
+    """Raw sound of any length through convolutions of these kernels and strides."""
+
+    def __init__(self, extractor: Any, kernels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__(extractor)
+        self._layers = list(zip(kernels, strides, strict=True))
+        self.step = math.prod(strides) / self.rate
+        self.smallest = 1
+        for kernel, stride in reversed(self._layers):
+            self.smallest = (self.smallest - 1) * stride + kernel
+
+    def frames(self, samples: int) -> int:
+        """Frames that the convolutions make of so many samples, at least ``smallest``."""
+        for kernel, stride in self._layers:
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def tokens(self, samples: int) -> int:
+        """Frames whose samples are all real; a sound shorter than one frame is padded to one."""
+        return self.frames(max(samples, self.smallest))
