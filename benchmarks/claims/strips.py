@@ -9,23 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmllm.encoders.video.frames import FramesEncoder
+from mmllm.processors.base import Item
+from mmllm.processors.video import VideoProcessor
 
 
-class Strips(FramesEncoder):
-    """``frames`` with arrays uint8[F, H, W, 3] of the encoder's own size in .npy files instead of videos.
+class StripProcessor(VideoProcessor):
+    """Reads arrays uint8[F, H, W, 3] of the encoder's own size; frame n stands at n seconds."""
 
-    Pixels become -1 .. 1, as the miniature ViT was trained. With ``frames: 1`` it reads pictures.
-    """
-
-    def read(self, media: str | Path | bytes) -> dict[str, Tensor]:
-        """One strip -> what :class:`FramesEncoder` gives; frame n stands at n seconds."""
+    def read(self, media: str | Path | bytes) -> Item:
+        """One strip -> what :class:`VideoProcessor` gives."""
         assert not isinstance(media, bytes)
         frames = torch.from_numpy(np.load(media))
         return {"pixels": frames.permute(0, 3, 1, 2) / 127.5 - 1, **self.measure(media)}
 
-    def measure(self, media: str | Path | bytes) -> dict[str, Tensor]:
+    def measure(self, media: str | Path | bytes) -> Item:
         """``times`` of as many frames as every strip has."""
         return {"times": torch.arange(self.frames, dtype=torch.float64)}
+
+
+class Strips(FramesEncoder):
+    """``frames`` with .npy files instead of videos, see :class:`StripProcessor`.
+
+    Pixels become -1 .. 1, as the miniature ViT was trained. With ``frames: 1`` it reads pictures.
+    """
+
+    processor_class = StripProcessor

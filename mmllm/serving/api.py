@@ -123,7 +123,7 @@ class Api:
         except TooLongError as error:
             raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
         except UnreadableError as error:
-            code = f"invalid_{self.inputs.encoders[error.key].modality}"
+            code = f"invalid_{self.inputs.processors[error.key].modality}"
             raise ApiError(400, _message(error, ident), code=code, param="messages") from error
         except SampleError as error:
             raise ApiError(400, str(error), code="invalid_prompt", param="messages") from error

@@ -17,8 +17,8 @@ from mmllm.serving.schema import ApiError, ChatRequest
 from mmllm.types import Sample
 
 if TYPE_CHECKING:
-    from mmllm.encoders.base import Encoder
     from mmllm.generation.generator import Generator
+    from mmllm.processors.base import Processor
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class Inputs:
     """Inputs of the served model besides text."""
 
     placeholders: tuple[str, ...]
-    """``<key>`` of every encoder; none of them may be typed in a message."""
+    """``<key>`` of every input; none of them may be typed in a message."""
     keys: Mapping[str, str]
-    """Modality -> key of the encoder its items go to, the first of that modality."""
-    encoders: Mapping[str, Encoder]
-    """Key -> encoder."""
+    """Modality -> key of the input its items go to, the first of that modality."""
+    processors: Mapping[str, Processor]
+    """Key -> what reads its items; it needs no encoder."""
 
     @classmethod
     def of(cls, generator: Generator) -> Inputs:
         """Return the inputs of the generator's model."""
-        encoders = {key: generator.readers[key].encoder for key in generator.assembly.sources}
+        found = {key: next(iter(one.processors.values())) for key, one in generator.inputs.items()}
         keys: dict[str, str] = {}
-        for key, encoder in encoders.items():
-            keys.setdefault(encoder.modality, key)
-        return cls(tuple(f"<{key}>" for key in encoders), keys, encoders)
+        for key, processor in found.items():
+            keys.setdefault(processor.modality, key)
+        return cls(tuple(f"<{key}>" for key in found), keys, found)
 
     def key(self, modality: str) -> str:
-        """Return the key of the encoder for ``modality``; MediaError where the model lacks it."""
+        """Return the key of the input for ``modality``; MediaError where the model lacks it."""
         if modality not in self.keys:
             raise MediaError(f"This model {refusal(modality, self.keys)}.")
         return self.keys[modality]
@@ -51,10 +51,10 @@ class Inputs:
         """Raise MediaError for a video that is too long, as far as its header says so; nothing is decoded."""
         if modality != "video":  # of a sound ``media`` reads the header itself
             return
-        encoder = self.encoders[self.key(modality)]
+        processor = self.processors[self.key(modality)]
         for number, item in enumerate(items, 1):
             try:
-                seconds = encoder.seconds(encoder.measure(item))
+                seconds = processor.seconds(processor.measure(item))
             except MediaError as error:
                 raise MediaError(f"Video {number}: {error}") from error
             if seconds and seconds[-1] > limits.max_seconds:

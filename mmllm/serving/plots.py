@@ -1,6 +1,6 @@
 """Drawings of what the model is shown: sound as waveform and spectrogram, graphs, point clouds, strips of video frames.
 
-``preview.py`` calls it with what the encoders' readers give. matplotlib's Agg only: no display, no state of pyplot.
+``preview.py`` calls it with what the encoders' processors give. matplotlib's Agg only: no display, no state of pyplot.
 """
 
 from __future__ import annotations

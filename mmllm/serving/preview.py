@@ -1,7 +1,7 @@
 """Previews of media as the model is shown them: frames with times, waveforms, drawings of graphs and points.
 
 The chat page asks ``POST /preview`` for it and the terminal chat asks directly. The server draws, not the page, so that
-a hostile file meets only the encoders' readers (video is decoded in a process that can be ended) and the page stays a
+a hostile file meets only the encoders' processors (video is decoded in a process that can be ended) and the page stays a
 client of HTTP.
 """
 
@@ -118,7 +118,7 @@ class Previewer:
 
     def audio(self, item: bytes) -> Preview:
         """Show waveform and spectrogram of what an encoder at 16 kHz hears."""
-        from mmllm.processors.audio import read_sound
+        from mmllm.processors.sound_files import read_sound
 
         samples = read_sound(item, RATE, self.limits.max_seconds)
         caption = f"sound of {len(samples) / RATE:.1f} s"
@@ -167,7 +167,7 @@ def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
 
 def points(item: bytes) -> Preview:
     """Draw the cloud (of a mesh, points on its faces), thinned by ``plots``."""
-    from mmllm.processors.points import read_points
+    from mmllm.processors.point_files import read_points
 
     cloud = read_points(item, plots.DRAWN_POINTS, 0).numpy()
     spans = " x ".join(f"{span:.3g}" for span in np.ptp(cloud, axis=0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -30,6 +32,7 @@ class FramesEncoder(Encoder):
     """
 
     processor: VideoProcessor
+    processor_class: ClassVar[type[VideoProcessor]] = VideoProcessor
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class FramesEncoder(Encoder):
         reading = VideoReading(
             frames=frames, fps=fps, backend=backend, timeout=timeout, max_pixels=max_pixels, max_seconds=max_seconds
         )
-        self.processor = VideoProcessor(inner.processor, reading, frames=frames, fps=fps)
+        self.processor = self.processor_class(inner.processor, reading, frames=frames, fps=fps)
         self.freeze()
 
     @property

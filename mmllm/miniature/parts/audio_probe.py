@@ -25,9 +25,9 @@ def _features(encoder: HfAudioEncoder, seed: int, n: int) -> tuple[dict[int, Ten
     labels = []
     for step in range(n // 40):
         made = lesson(seed, step, 40, events=0.4)
-        windows = [{"windows": encoder.audio.prepare(one)[None], "samples": torch.tensor(len(one))}
+        windows = [{"windows": encoder.audio.front_end.prepare(one)[None], "samples": torch.tensor(len(one))}
                    for one in made.samples.numpy()]  # fmt: skip
-        for layer, state in encoder(**encoder.collate(windows)).layers.items():
+        for layer, state in encoder(**encoder.processor.collate(windows)).layers.items():
             states[layer].append(state.flatten(0, 1))
         labels.append(made.labels.flatten(0, 1))
     return {layer: torch.cat(state) for layer, state in states.items()}, torch.cat(labels)
