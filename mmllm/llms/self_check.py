@@ -6,7 +6,7 @@ refused with a sentence instead of training silently on wrong hidden states.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -14,8 +14,42 @@ from transformers import PreTrainedModel
 from mmllm.errors import MmllmError
 from mmllm.hooks.context import ForwardContext, left_padded, next_token, text_context
 
-if TYPE_CHECKING:
-    from mmllm.llms.causal_lm import CausalLM
+
+class Passes(Protocol):
+    """The wrapper as far as the check uses it."""
+
+    model: PreTrainedModel
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the blocks compute in."""
+        ...
+
+    def embed(self, ids: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """Embeddings of ids."""
+        ...
+
+    def __call__(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """Hidden states of a packed row."""
+        ...
+
+    def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """Logits of hidden states."""
+        ...
+
+    def decode(self, embeds: torch.Tensor, ctx: ForwardContext, mask: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Logits of the last position of padded rows."""
+        ...
+
+    def new_cache(self) -> Any:
+        """An empty cache."""
+        ...
+
 
 LENGTHS = (5, 3)
 """Tokens of the two conversations of the check."""
@@ -39,7 +73,7 @@ def reference_logits(model: PreTrainedModel) -> torch.Tensor:
 
 
 @torch.no_grad()
-def check_logits(llm: CausalLM, reference: torch.Tensor) -> None:
+def check_logits(llm: Passes, reference: torch.Tensor) -> None:
     """Compare the wrapper's passes with ``reference``.
 
     Raises:
@@ -59,7 +93,7 @@ def check_logits(llm: CausalLM, reference: torch.Tensor) -> None:
     _compare(llm, _cached(llm, before, torch.stack([one[-1] for one in conversations])), last, "cached")
 
 
-def _cached(llm: CausalLM, packed: ForwardContext, ids: torch.Tensor) -> torch.Tensor:
+def _cached(llm: Passes, packed: ForwardContext, ids: torch.Tensor) -> torch.Tensor:
     """float[2, V]: logits of the last tokens ``ids`` int64[2], after the rest was fed left-padded."""
     ctx = left_padded(packed, [length - 1 for length in LENGTHS])
     cache = llm.new_cache()
@@ -69,7 +103,7 @@ def _cached(llm: CausalLM, packed: ForwardContext, ids: torch.Tensor) -> torch.T
     return llm.decode(llm.embed(ctx.input_ids, ctx), ctx, mask, cache)
 
 
-def _compare(llm: CausalLM, ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
+def _compare(llm: Passes, ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
     difference = (ours.float() - theirs.float()).abs().max()
     allowed = TOLERANCE[llm.dtype] * theirs.float().abs().max()
     if not difference <= allowed:  # also true of nan

@@ -1,48 +1,52 @@
-"""Who may import whom: the table below is read against every import statement, those inside functions included."""
+"""Who may import whom: the table below is read against every import statement, those inside functions and those under
+TYPE_CHECKING included; and no circle, counted in the same way."""
+
+from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from tests.support.places import ROOT
-
-EVERYBODY = {"types", "registry", "hooks"}
-"""They import nothing of mmllm, and anybody may use them."""
+ROOT = Path(__file__).resolve().parents[2]
+EVERYBODY = {"version", "errors", "types", "modalities", "registry"}
+"""Rooms that anybody may use."""
 MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
     "types": set(),
+    "modalities": set(),
     "registry": set(),
-    "hooks": set(),
     "recipe": set(),
-    "encoders": set(),
-    "connectors": set(),
-    "llms": set(),
-    "sources": set(),
-    "assembly": {"recipe", "encoders", "connectors", "llms"},
-    "batches": {"recipe"},
-    "checkpoint": {"recipe", "assembly"},
-    "stages": {"recipe", "assembly", "checkpoint", "sources", "batches"},
-    "generate": {"assembly", "checkpoint", "batches"},
-    "eval": {"recipe", "checkpoint", "generate", "sources"},
-    "serve": {"checkpoint", "generate", "encoders"},  # previews are drawn from what the encoders' readers give
+    "messages": set(),
+    "hooks": set(),
+    "processors": set(),
+    "encoders": {"hooks", "processors"},
+    "connectors": {"hooks"},
+    "llms": {"hooks"},
+    "model": {"recipe", "hooks", "processors", "encoders", "connectors", "llms"},
+    "datasets": {"messages"},
+    "batches": {"messages"},
+    "checkpoints": {"recipe", "model"},
+    "training": {"recipe", "messages", "model", "datasets", "batches", "checkpoints"},
+    "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
+    "evaluation": {"recipe", "model", "datasets", "checkpoints", "generation"},
+    "serving": {"recipe", "messages", "processors", "encoders", "checkpoints", "generation"},
+    "api": {"recipe", "training", "generation", "evaluation"},
+    "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
+    "serve": {"serving"},
     "client": set(),
     "streamlit_app": {"client"},
 }
-"""Row of the table -> rows it may import beside itself and EVERYBODY. `mini` and `cli` may import what they need."""
-FREE = {"mini", "cli"}
-SPLIT = {
-    "recipe": ("recipe", "recipe_models", "recipe_checks", "recipe_sentences", "recipe_schema", "recipe_files",
-               "yaml_lines", "part_arguments"),
-    "checkpoint": ("checkpoint", "checkpoint_files"),
-    "generate": ("generate", "sampling"),
-}  # fmt: skip
-"""Rows that are several files of the package's top level."""
-ROW = {name: row for row, names in SPLIT.items() for name in names} | {"__main__": "cli", "__init__": "version"}
+"""Room -> rooms it may import beside itself and EVERYBODY, all of them above it; an import goes up this list only."""
+FREE = {"testing", "miniature", "cli"}
+"""Rooms that may import what they need; nothing but the command line imports them."""
 FILES = sorted([*ROOT.glob("mmllm/**/*.py"), *ROOT.glob("serve/**/*.py"), *ROOT.glob("streamlit_app.py")])
+MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 
 
-def row_of(module: str) -> str | None:
-    """Row of the table that a dotted module of this project belongs to; None for other libraries."""
+def room_of(module: str) -> str | None:
+    """Room that a dotted module of this project belongs to; None for other libraries."""
     first, *rest = module.split(".")
     if module == "serve.client":
         return "client"
@@ -50,55 +54,102 @@ def row_of(module: str) -> str | None:
         return first
     if first != "mmllm":
         return None
-    return ROW.get(rest[0], rest[0]) if rest else "version"
+    return {"__main__": "cli"}.get(rest[0], rest[0]) if rest else "version"
 
 
-def module_of(file: Path) -> str:
-    """Dotted name of a file."""
-    dotted = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-    return dotted.removesuffix(".__init__")
-
-
-def imports(tree: ast.AST, package: str) -> set[str]:
-    """Every module a file's import statements name; `from a import b` counts as a.b where a is a bare package."""
+def imports(source: str, module: str, package: bool = False) -> set[str]:
+    """Every module that a file's import statements name; ``from a import b`` counts as a.b where that is a module."""
     found = set()
-    for node in ast.walk(tree):
+    above = module.split(".") if package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "mmllm" else {base}
-    return {name.removesuffix(".__version__") for name in found}
+            start = above[: len(above) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            found |= {one if (one := f"{base}.{alias.name}") in MODULES else base for alias in node.names}
+    return found
 
 
-def breaches(source: str, module: str, package: str) -> list[str]:
-    """Rows that this module imports and may not."""
-    row = row_of(module)
-    assert row is not None
-    if row in FREE:
+def imports_of(module: str) -> set[str]:
+    """What a file of this project imports."""
+    file = MODULES[module]
+    return imports(file.read_text(), module, file.name == "__init__.py")
+
+
+def breaches(source: str, module: str, package: bool = False) -> list[str]:
+    """Rooms that this module imports and may not."""
+    room = room_of(module)
+    assert room is not None
+    if room in FREE:
         return []
-    allowed = MAY_IMPORT.get(row, set()) | {row, "version"}
-    if row not in EVERYBODY | {"client", "streamlit_app"}:
+    allowed = MAY_IMPORT[room] | {room}
+    if room not in {"client", "streamlit_app"}:
         allowed |= EVERYBODY
-    found = {row_of(name) for name in imports(ast.parse(source), package)}
+    found = {room_of(name) for name in imports(source, module, package)}
     return sorted(name for name in found if name is not None and name not in allowed)
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_of)
-def test_imports_stay_inside_the_table(file: Path) -> None:
-    module = module_of(file)
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    assert row_of(module) in MAY_IMPORT.keys() | FREE | {"version"}, f"{module} has no row in the table"
-    assert breaches(file.read_text(), module, package) == []
+def circles(graph: dict[str, Iterable[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, by way of others or directly (Tarjan's strong components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in order:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], order[other])
+        if low[name] == order[name]:
+            group = [stack.pop()]
+            while group[-1] != name:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in graph:
+        if name not in order:
+            visit(name)
+    return found
 
 
-PARTS = [file for file in FILES if file.parent.name in ("encoders", "connectors")]
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_stay_inside_the_table(module: str) -> None:
+    assert room_of(module) in MAY_IMPORT.keys() | FREE, f"{module} has no row in the table"
+    file = MODULES[module]
+    assert breaches(file.read_text(), module, file.name == "__init__.py") == []
 
 
-@pytest.mark.parametrize("file", PARTS, ids=module_of)
-def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
-    roots = {name.partition(".")[0] for name in imports(ast.parse(file.read_text()), "mmllm")}
+def test_the_table_goes_up_only() -> None:
+    order = list(MAY_IMPORT)
+    for room, others in MAY_IMPORT.items():
+        if room != "version":
+            assert all(order.index(other) < order.index(room) for other in others), room
+
+
+def test_no_circle() -> None:
+    graph = {module: sorted(imports_of(module) & MODULES.keys() - {module}) for module in MODULES}
+    graph["mmllm"] = []  # what it offers lazily, it does not import
+    assert circles(graph) == []
+
+
+def test_circles_are_found() -> None:
+    graph: dict[str, Iterable[str]] = {"a": ["b"], "b": ["c"], "c": ["b"], "d": ["a", "e"], "e": ["d"]}
+    assert sorted(circles(graph)) == [["b", "c"], ["d", "e"]]
+
+
+PARTS = [module for module in MODULES if room_of(module) in ("encoders", "connectors", "processors", "llms")]
+
+
+@pytest.mark.parametrize("module", PARTS)
+def test_model_parts_know_nothing_of_training_or_serving(module: str) -> None:
+    roots = {name.partition(".")[0] for name in imports_of(module)}
     assert not roots & {"deepspeed", "fastapi", "streamlit"}
 
 
@@ -106,22 +157,24 @@ def test_model_parts_know_nothing_of_training_or_serving(file: Path) -> None:
     ("module", "source", "found"),
     [
         ("mmllm.encoders.x", "from mmllm.connectors.projectors.mlp import M", ["connectors"]),
-        ("mmllm.encoders.x", "def f():\n    import mmllm.recipe", ["recipe"]),
-        ("mmllm.encoders.x", "from mmllm.recipe.models import Part", ["recipe"]),
-        ("mmllm.encoders.x", "from ..llms import hf", ["llms"]),
-        ("mmllm.encoders.x", "from mmllm import checkpoint", ["checkpoint"]),
+        ("mmllm.encoders.x", "def f():\n    import mmllm.recipe.load", ["recipe"]),
+        ("mmllm.encoders.x", "from mmllm.recipe.models import ComponentSpec", ["recipe"]),
+        ("mmllm.encoders.x", "from ..llms import causal_lm", ["llms"]),
+        ("mmllm.encoders.x", "from mmllm import checkpoints", ["checkpoints"]),
+        ("mmllm.encoders.x", "if TYPE_CHECKING:\n    from mmllm.model.model import MultimodalLM", ["model"]),
         ("mmllm.encoders.x", "from mmllm.encoders.base import Encoder\nfrom mmllm.types import Features", []),
-        ("mmllm.types", "from mmllm import registry", ["registry"]),
-        ("mmllm.evaluation.run", "from mmllm.miniature import demo", ["mini"]),
+        ("mmllm.types", "from mmllm.recipe import load", ["recipe"]),
+        ("mmllm.evaluation.run", "from mmllm.miniature import demo", ["miniature"]),
+        ("mmllm.evaluation.run", "from mmllm.testing import check_encoder", ["testing"]),
         ("mmllm.training.run", "import mmllm.cli", ["cli"]),
-        ("mmllm.serving.app", "from mmllm.model.model import Assembly", ["assembly"]),
+        ("mmllm.serving.app", "from mmllm.model.model import MultimodalLM", ["model"]),
         ("streamlit_app", "from mmllm.types import Message", ["types"]),
-        ("streamlit_app", "from mmllm.serving.api import Api", ["serve"]),
+        ("streamlit_app", "from serve.app import app", ["serve"]),
         ("streamlit_app", "from serve.client import Answer", []),
         ("serve.client", "from mmllm.types import Message", ["types"]),
-        ("serve.client", "from mmllm.modalities import SENSES", ["serve"]),
+        ("serve.client", "from mmllm.modalities import MODALITIES", ["modalities"]),
         ("mmllm.cli", "from mmllm.miniature import demo", []),
     ],
 )
 def test_the_reader_of_imports_sees_breaches(module: str, source: str, found: list[str]) -> None:
-    assert breaches(source, module, module.rpartition(".")[0]) == found
+    assert breaches(source, module) == found
