@@ -1,8 +1,8 @@
 """Previews of media as the model is shown them: frames with times, waveforms, drawings of graphs and points.
 
 The chat page asks ``POST /preview`` for it and the terminal chat asks directly. The server draws, not the page, so that
-a hostile file meets only the encoders' processors (video is decoded in a process that can be ended) and the page stays a
-client of HTTP.
+a hostile file meets only what reads it for the model (video is decoded in a process that can be ended) and the page
+stays a client of HTTP.
 """
 
 from __future__ import annotations
