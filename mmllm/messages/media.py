@@ -84,7 +84,7 @@ def decode_url(url: str, name: str = "a data URL") -> bytes:
 
 
 def refuse_address(url: str) -> None:
-    """MediaError for an address on a network."""
+    """Raise MediaError for an address on a network: nothing is ever fetched."""
     if url.startswith(("http://", "https://")):
         raise MediaError(f"{url[:80]} is not fetched; download the media and give their paths")
 
