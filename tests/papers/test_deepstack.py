@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
 from mmllm.connectors.projectors.dense_connector import DenseConnector
 from mmllm.errors import MmllmError
-from mmllm.generation.generator import Decoding
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features
 from tests.support.assemblies import Row, assembly_of, batch_of, tiny_encoder
@@ -65,10 +64,10 @@ def test_dilated_stacks_are_added_before_their_blocks() -> None:
     """Stack i * 2 + j is patches (2r + i, 2c + j) through the input's MLP; nothing else changes."""
     assembly = stacked(start=0)
     batch = batch_of(assembly, ROWS)
-    maps = assembly.encoders["image"](**batch.media["image"]).concatenated().reshape(3, 4, 4, -1)
+    maps = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated().reshape(3, 4, 4, -1)
     entered, left = states_of(assembly, batch)
     layers = assembly.connectors["image"].mlp
-    text = assembly.llm.embed(batch.input_ids).index_copy(
+    text = assembly.embed(batch)[0].text_embeds.index_copy(
         0, torch.tensor(PLACES), mlp(averaged(maps, 2), layers).flatten(0, 1)
     )
     before = {0: text, 1: left[0], 2: left[1], 3: left[2]}
@@ -87,7 +86,7 @@ def test_stacks_of_encoder_layers_have_mlps_of_their_own() -> None:
     """The last layer listed is the input; the others are added before blocks 1 and 3 here."""
     assembly = stacked(stacks="layers", layers=3, interval=2)
     batch = batch_of(assembly, ROWS)
-    features = assembly.encoders["image"](**batch.media["image"])
+    features = assembly.encoders["image"](**batch.media["image"]["image"])
     maps = {index: layer.reshape(3, 4, 4, -1) for index, layer in features.layers.items()}
     entered, left = states_of(assembly, batch)
     connector = assembly.connectors["image"]
@@ -119,13 +118,13 @@ def test_text_only_conversations_stay_bit_identical(family: str) -> None:
 def test_stacks_are_added_in_the_prompts_pass_only() -> None:
     """Decoding steps find no places: what enters a block there is what left the one before."""
     assembly = stacked(start=0)
-    decoding = Decoding(assembly, batch_of(assembly, ROWS))
+    state = assembly.prefill(batch_of(assembly, ROWS))
     entered: dict[int, Tensor] = {}
     left: dict[int, Tensor] = {}
     for index, block in enumerate(assembly.llm.blocks):
         block.register_forward_pre_hook(lambda _, args, i=index: entered.__setitem__(i, args[0]))
         block.register_forward_hook(lambda _, args, out, i=index: left.__setitem__(i, out))
-    decoding.step([5, 6, 7])
+    assembly.decode(state, torch.tensor([5, 6, 7]))
     assert entered[0].shape[:2] == (3, 1)
     assert all(torch.equal(entered[block], left[block - 1]) for block in (1, 2, 3))
 
@@ -146,7 +145,7 @@ def test_dci_is_the_last_layer_beside_the_means_of_runs_of_layers() -> None:
     first, second = sum(hs[:12]) / 12, sum(hs[12:24]) / 12
     expected = mlp(torch.cat([hs[23], first, second], -1), connector.mlp)
     torch.testing.assert_close(connector(given), expected, atol=1e-5, rtol=1e-5)
-    assert connector.tokens(given.grid) == 16
+    assert connector.out_grid(given.grid) == (4, 4)
 
 
 def test_sci_is_the_layers_side_by_side_the_last_first() -> None:
@@ -155,7 +154,7 @@ def test_sci_is_the_layers_side_by_side_the_last_first() -> None:
     hs = list(given.layers.values())
     expected = mlp(torch.cat([hs[2], hs[0], hs[1]], -1), connector.mlp)
     torch.testing.assert_close(connector(given), expected, atol=1e-5, rtol=1e-5)
-    assert connector.tokens(given.grid) == 16
+    assert connector.out_grid(given.grid) == (4, 4)
 
 
 def test_sti_is_the_last_layers_tokens_then_the_others_averaged_along_the_raster() -> None:
@@ -165,28 +164,28 @@ def test_sti_is_the_last_layers_tokens_then_the_others_averaged_along_the_raster
     pooled = [torch.stack([layer[:, :8].mean(1), layer[:, 8:].mean(1)], 1) for layer in hs[:2]]
     expected = mlp(torch.cat([hs[2], *pooled], 1), connector.mlp)
     torch.testing.assert_close(connector(given), expected, atol=1e-5, rtol=1e-5)
-    assert connector.tokens(given.grid) == expected.shape[1] == 16 + 2 * 2
-    assert connector.tokens((24, 24)) == 720
+    assert connector.n_tokens(given.grid) == expected.shape[1] == 16 + 2 * 2
+    assert connector.n_tokens((24, 24)) == 720
 
 
 def test_norm_makes_each_layers_size_irrelevant() -> None:
     """Each layer is normed for itself: scaled by 1000 or shifted, it gives the same."""
     given = some(2)
     scaled = Features({0: 1000 * given.layers[0] + 3, 1: given.layers[1]}, given.mask, given.grid)
-    for connector in (
-        DenseConnector(dim=2 * DIM, llm_dim=LLM, layers=2, norm=True),
-        DeepstackConnector(dim=2 * DIM, llm_dim=LLM, norm=True),
-    ):
-        torch.testing.assert_close(connector(scaled), connector(given), atol=1e-3, rtol=1e-3)
-        connector.norm = False
-        assert not torch.allclose(connector(scaled), connector(given), atol=0.1)
+    dense = DenseConnector(dim=2 * DIM, llm_dim=LLM, layers=2, norm=True)
+    stacks = DeepstackConnector(dim=2 * DIM, llm_dim=LLM, norm=True)
+    torch.testing.assert_close(dense(scaled), dense(given), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(stacks(scaled), stacks(given), atol=1e-3, rtol=1e-3)
+    dense.norm = stacks.norm = False
+    assert not torch.allclose(dense(scaled), dense(given), atol=0.1)
+    assert not torch.allclose(stacks(scaled)[0], stacks(given)[0], atol=0.1)
 
 
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
-        (lambda: DeepstackConnector(dim=6, llm_dim=6, factor=3).tokens((4, 4)), "factor: 3 must divide the encoder's"),
-        (lambda: DeepstackConnector(dim=6, llm_dim=6).tokens((16,)), "needs a grid of rows and columns"),
+        (lambda: DeepstackConnector(dim=6, llm_dim=6, factor=3).out_grid((4, 4)), "factor: 3 must divide the"),
+        (lambda: DeepstackConnector(dim=6, llm_dim=6).out_grid((16,)), "needs a grid of rows and columns"),
         (lambda: DeepstackConnector(dim=6, llm_dim=6, factor=0), "factor: 0 must be at least 1"),
         (lambda: DeepstackConnector(dim=6, llm_dim=6, start=-1), "start: -1 must be at least 0"),
         (lambda: DeepstackConnector(dim=6, llm_dim=6, interval=0), "interval: 0 must be at least 1"),
@@ -205,7 +204,7 @@ def test_norm_makes_each_layers_size_irrelevant() -> None:
         (lambda: DenseConnector(dim=6, llm_dim=6, layers=1, mode="sci"), "sci needs at least 2 encoder layers, not 1"),
         (lambda: DenseConnector(dim=6, llm_dim=6, layers=2, mode="dct"), "mode: 'dct' is unknown"),  # type: ignore[arg-type]
         (lambda: DenseConnector(dim=6, llm_dim=6, layers=2, mode="sti", pool=0), "pool: 0 must be at least 1"),
-        (lambda: DenseConnector(dim=6, llm_dim=6, layers=2, mode="sti").tokens((27, 27)), "pool: 8 must divide the"),
+        (lambda: DenseConnector(dim=6, llm_dim=6, layers=2, mode="sti").out_grid((27, 27)), "pool: 8 must divide the"),
         (lambda: DenseConnector(dim=3 * DIM, llm_dim=6, layers=3, groups=1)(some(2)), "3, but the encoder gives 2"),
     ],
 )  # fmt: skip

@@ -69,7 +69,7 @@ def test_the_equations() -> None:
         block.register_forward_pre_hook(lambda _, args, i=index: entered.__setitem__(i, args[0][0]))
     logits(assembly, batch)
     connector = assembly.connectors["image"]
-    features = assembly.encoders["image"](**batch.media["image"]).concatenated()
+    features = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated()
     items = [resampled(item, connector.resampler) for item in features]
     assert torch.equal(entered[2], left[1])
     for index in (1, 3):
@@ -100,7 +100,7 @@ def test_only_the_last_item_is_read() -> None:
     seen: list[Tensor] = []
     assembly.llm.blocks[3].register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     logits(assembly, batch)
-    batch.media["image"]["pixels"][0] += 1.0
+    batch.media["image"]["image"]["pixels"][0] += 1.0
     logits(assembly, batch)
     moved = (seen[0] != seen[1]).any(-1).tolist()
     assert moved == [item == 0 for item in LAST]
@@ -120,7 +120,7 @@ def test_untrained_it_is_an_exact_identity(family: str) -> None:
 
 def test_items_take_no_places() -> None:
     assembly = with_gates()
-    assert assembly.readers()["image"].tokens(None) == 0
+    assert assembly.inputs["image"].n_tokens(None) == 0
     assert batch_of(assembly, ROWS).n_tokens == len(LAST)
 
 

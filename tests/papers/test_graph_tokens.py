@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.connectors.layers.graph_disjoint import disjoint
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector, distances, tree_positions, tree_slots
 from mmllm.errors import MmllmError
@@ -20,11 +21,17 @@ def tokens(**words: Any) -> GraphTokensConnector:
     return GraphTokensConnector(dim=DIM, llm_dim=LLM, **{"width": 8, "heads": 2, **words})
 
 
-def everything(target: int) -> dict[str, Connector]:
+def everything(target: int) -> dict[str, Projector | DeepFusion]:
     """Connectors whose answer must not depend on how nodes are numbered."""
     networks = {gnn: adapter(gnn=gnn) for gnn in GNNS}
     nodes = {f"{gnn} nodes": adapter(gnn=gnn, show="nodes") for gnn in GNNS}
     return {**networks, **nodes, "ho": tokens(template="ho", hops=3), "queries": tokens(template="queries", hops=2)}
+
+
+def given_by(connector: Projector | DeepFusion, features: Features) -> Tensor:
+    """Tokens float[N, n_tokens, llm_dim], without what layers inside the LLM would read."""
+    found = connector(features)
+    return found[0] if isinstance(connector, DeepFusion) else found
 
 
 @pytest.mark.parametrize("name", everything(0))
@@ -34,14 +41,14 @@ def test_how_nodes_are_numbered_does_not_matter(name: str) -> None:
     order = torch.tensor([3, 0, 5, 1, 4, 2])  # new place -> old node
     back = order.argsort()
     given = one(target=2)
-    edges = given.facts["edges"]
+    edges = given.extras["edges"]
     moved = Features(
         {-1: given.layers[-1][:, order]}, given.mask, given.grid, None, {"edges": back[edges], "target": back[[2]]}
     )
-    expected = connector(given)
+    expected = given_by(connector, given)
     if name.endswith("nodes"):
         expected = expected[:, order]
-    torch.testing.assert_close(connector(moved), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(given_by(connector, moved), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", [*everything(0), "nd"])
@@ -51,10 +58,10 @@ def test_neighbours_in_the_batch_do_not_matter(name: str) -> None:
     pairs = [PAIRS, [], [(0, 1), (1, 2)], []]
     sizes, targets = [6, 1, 3, 2], [4, 0, 1, 1]
     batch = features_of(pairs, sizes, targets)
-    together = connector(batch)
+    together = given_by(connector, batch)
     for number, size in enumerate(sizes):
-        alone = connector(batch.only(torch.tensor([number]), (size,)))[0]
-        assert len(alone) == connector.tokens((size,))
+        alone = given_by(connector, batch.only(torch.tensor([number]), (size,)))[0]
+        assert len(alone) == connector.n_tokens((size,))
         torch.testing.assert_close(together[number, : len(alone)], alone, atol=1e-5, rtol=1e-4)
 
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
-from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import IGNORE_INDEX, Sample
 from tests.support.assemblies import assembly_of
 from tests.support.forward import hidden, logits
@@ -32,7 +32,7 @@ def graph_talk(name: str, *graphs: bytes) -> Sample:
 def with_graphs(family: str = "llama", kind: str = "graph_adapter", **words: Any) -> MultimodalLM:
     """A tiny LLM that sees graphs through one of the two connectors."""
     made = GraphAdapterConnector if kind == "graph_adapter" else GraphTokensConnector
-    return assembly_of(made, family, TextGraphEncoder.tiny(), **words)
+    return assembly_of(made, family, tiny_encoders.text_graph(), **words)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
@@ -44,10 +44,9 @@ def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
     assert isinstance(connector, GraphAdapterConnector)
     randomise(connector)
     batch = packed(assembly, [graph_talk("one", CHAIN, STAR), graph_talk("two", STAR)])
-    nll, _ = assembly(batch)
-    assert connector.memory is not None
-    (about,) = connector.memory
-    hidden = assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
+    nll, _, _ = assembly(batch)
+    ctx, hidden = assembly.hidden(batch)
+    about = ctx.media["graph"]
     places = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
     last = torch.tensor([1, 2])[batch.sequence_ids[places]]  # of two graphs the last one before the position
     fuse = connector.layers["fuse"]
@@ -57,7 +56,7 @@ def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
     p = sum(assembly.llm.plain_logits(state).softmax(-1) for state in (e, other)) / 2
     expected = -p.gather(1, batch.labels[places][:, None]).log().sum()
     torch.testing.assert_close(nll, expected, atol=1e-4, rtol=1e-5)
-    bare, _ = MultimodalLM(assembly.llm, {}, {}, {})(packed(with_graphs(family), [graph_talk("three")]))
+    bare, _, _ = MultimodalLM(assembly.llm, {}, {}, {})(packed(with_graphs(family), [graph_talk("three")]))
     assert not torch.allclose(nll, bare)
 
 
@@ -65,9 +64,9 @@ def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
 def test_with_skip_it_starts_from_what_the_llm_says() -> None:
     assembly = with_graphs(at="head", hidden=8, skip=True)
     batch = packed(assembly, [graph_talk("one", CHAIN), graph_talk("two")])
-    mixed, _ = assembly(batch)
+    mixed, _, _ = assembly(batch)
     assembly.handles["graph"].remove()  # type: ignore[union-attr]
-    plain, _ = assembly(batch)
+    plain, _, _ = assembly(batch)
     torch.testing.assert_close(mixed, plain, atol=1e-4, rtol=1e-5)
     randomise(assembly.connectors["graph"])
     again = assembly.connectors["graph"].attach(assembly.llm)  # type: ignore[operator]
@@ -111,6 +110,6 @@ def test_media_without_states_learn_nothing_but_take_part() -> None:
     assembly = with_graphs(at="both", hidden=8)
     connector = assembly.connectors["graph"].requires_grad_(True)
     assembly.train()
-    nll, extra = assembly(packed(assembly, [graph_talk("two")]))
+    nll, extra, _ = assembly(packed(assembly, [graph_talk("two")]))
     (nll + extra).backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in connector.parameters())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import Projector
 from mmllm.connectors.projectors.c_abstractor import CAbstractorConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
@@ -38,7 +38,7 @@ def indexed(rows: int, cols: int, dim: int = DIM) -> Features:
     return Features({-2: values}, torch.ones(1, rows * cols, dtype=torch.bool), (rows, cols))
 
 
-def shake(connector: Connector) -> Connector:
+def shake(connector: Projector) -> Projector:
     """Moves every parameter, so that norms and biases at their init hide nothing."""
     torch.manual_seed(4)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_pool_is_the_mean_of_blocks_then_the_mlp(rows: int, cols: int, grid: tup
     ]
     first, second = (m for m in connector.modules() if isinstance(m, torch.nn.Linear))
     same(connector(given), affine(gelu(affine(torch.stack(cells, 1), first)), second))
-    assert connector.tokens((rows, cols)) == len(cells)
+    assert connector.out_grid((rows, cols)) == grid and connector.n_tokens((rows, cols)) == len(cells)
 
 
 @pytest.mark.parametrize(("rows", "cols", "factor"), [(4, 4, 2), (6, 4, 2), (6, 9, 3)])
@@ -194,10 +194,10 @@ def test_several_layers_enter_side_by_side() -> None:
     ],
     ids=lambda c: type(c).__name__,
 )
-def test_frames_in_front_are_maps_of_their_own(connector: Connector) -> None:
+def test_frames_in_front_are_maps_of_their_own(connector: Projector) -> None:
     clip = features(4, 4, front=(3,))
     frames = [Features({-2: clip.layers[-2][:, i * 16 : i * 16 + 16]}, clip.mask[:, :16], (4, 4)) for i in range(3)]
-    assert connector.tokens(clip.grid) == 3 * connector.tokens((4, 4))
+    assert connector.out_grid(clip.grid) == (3, *connector.out_grid((4, 4)))
     same(connector(clip), torch.cat([connector(frame) for frame in frames], 1))
 
 
@@ -224,7 +224,7 @@ def test_frames_in_front_are_maps_of_their_own(connector: Connector) -> None:
 )
 def test_what_does_not_fit_is_one_sentence(build: Any, grid: tuple[int, ...], sentence: str) -> None:
     with pytest.raises(MmllmError, match=sentence):
-        build().tokens(grid)
+        build().out_grid(grid)
 
 
 def test_pool_uses_the_exact_gelu_of_the_paper() -> None:

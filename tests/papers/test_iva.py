@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
 from mmllm.errors import MmllmError
-from mmllm.generation.generator import Decoding, Generator
+from mmllm.generation.generator import Generator
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Batch, Features, Sample
 from tests.support.clips import DIM, PATCHES, clip, clip_assembly, clip_talk
@@ -76,14 +76,14 @@ def changed(x: Tensor, batch: Batch, clips: list[Tensor], c: nn.Module, layer: n
     for j in range(len(x)):
         talk_of = int(batch.sequence_ids[j])
         mine = [i for i in range(len(x)) if int(batch.sequence_ids[i]) == talk_of]
-        asked = [int(batch.questions[i]) for i in mine if i <= j and batch.questions[i] >= 0]
-        starts = zip(batch.owners["video"].tolist(), batch.starts["video"].tolist(), clips, strict=True)
+        asked = [int(batch.user_turn[i]) for i in mine if i <= j and batch.user_turn[i] >= 0]
+        starts = zip(batch.item_sequence["video"].tolist(), batch.item_starts["video"].tolist(), clips, strict=True)
         shown = [norm(frames, c.norm) for owner, start, frames in starts if owner == talk_of and start <= j]
         if not asked or not shown:
             rows.append(x[j])
             continue
         frames = torch.cat(shown)
-        u = torch.stack([x[i] for i in mine if int(batch.questions[i]) == max(asked)]).mean(0)
+        u = torch.stack([x[i] for i in mine if int(batch.user_turn[i]) == max(asked)]).mean(0)
         wanted = layer.selector.query.weight @ u
         products = frames @ layer.selector.key.weight.T @ wanted / math.sqrt(8)
         r = products.max(-1).values if score == "best" else products.mean(-1)
@@ -115,11 +115,11 @@ def test_the_equations(score: str) -> None:
     clips = [clip(5, 1), clip(3, 2), clip(2, 3)]
     assert torch.equal(entered[2], left[1])
     assert (
-        batch.places["video"].tolist()
-        == (entered[0] - assembly.llm.embed(batch.input_ids)).any(-1).nonzero()[:, 0].tolist()
+        batch.media_positions["video"].tolist()
+        == (entered[0] - assembly.embed(batch)[0].text_embeds).any(-1).nonzero()[:, 0].tolist()
     )
     expected = torch.cat([tokens_of(frames, connector) for frames in clips])
-    torch.testing.assert_close(entered[0][batch.places["video"]], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entered[0][batch.media_positions["video"]], expected, atol=1e-5, rtol=1e-5)
     for index in (1, 3):
         found = changed(left[index - 1], batch, clips, connector, connector.layers[str(index)], score)
         torch.testing.assert_close(entered[index], found, atol=1e-5, rtol=1e-5)
@@ -148,10 +148,10 @@ def test_only_the_message_of_its_turn_decides() -> None:
     clips = [clip(6, 4)]
 
     def chosen(*messages: str) -> Tensor:
-        logits(assembly, packed(assembly, [clip_talk(*messages, clips=clips)]))
-        found = assembly.connectors["video"].chosen()
+        ctx, _ = assembly.hidden(packed(assembly, [clip_talk(*messages, clips=clips)]))
+        found = assembly.connectors["video"].chosen(ctx)
         assert found is not None
-        return found.clone()
+        return found
 
     first = chosen("<video> What is on the sign?", "red")
     torch.testing.assert_close(chosen("<video> What is on the sign?", "the cat sat"), first, atol=1e-6, rtol=1e-5)
@@ -174,7 +174,7 @@ def test_nothing_later_than_its_message_reaches_a_position() -> None:
         Features({-2: c.flatten(0, 1)[None]}, torch.ones(1, len(c) * 4).bool(), (len(c), 2, 2)) for c in (long, short)
     ]
     with torch.no_grad():
-        torch.testing.assert_close(connector(feature[0])[:, :3], connector(feature[1]))
+        torch.testing.assert_close(connector(feature[0])[0][:, :3], connector(feature[1])[0])
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
@@ -200,40 +200,36 @@ def test_answers_in_a_batch_are_those_one_by_one(select: str) -> None:
     generator = Generator(assembly)
     alone = [generator.generate([sample], 8)[0].text for sample in samples]
     assert [answer.text for answer in generator.generate(samples, 8)] == alone
-    first, second = (Decoding(assembly, packed(assembly, [sample], train=False)) for sample in (samples[0], samples[2]))
+    first, second, again = (
+        assembly.prefill(packed(assembly, [sample], train=False)) for sample in (samples[0], samples[2], samples[0])
+    )
     seen = []
     for _ in range(3):
-        tokens = [int(d.logits.argmax()) for d in (first, second)]
-        first.step([tokens[0]])
-        second.step([tokens[1]])
+        first, second = (assembly.decode(state, state.logits.argmax(-1)) for state in (first, second))
         seen.append(first.logits)
-    again = Decoding(assembly, packed(assembly, [samples[0]], train=False))
     for logit in seen:
-        again.step([int(again.logits.argmax())])
+        again = assembly.decode(again, again.logits.argmax(-1))
         torch.testing.assert_close(again.logits, logit)
 
 
 def test_a_cached_step_is_steered_by_what_the_prompt_chose() -> None:
     """Wiping what was kept changes the next logits, so the step reads it and nothing else."""
     assembly = iva()
-    decoding = Decoding(assembly, packed(assembly, [asked(TALKS[0])], train=False))
-    connector = assembly.connectors["video"]
-    decoding.step([5])
-    steered = decoding.logits.clone()
-    wiped = Decoding(assembly, packed(assembly, [asked(TALKS[0])], train=False))
-    kept = connector.chosen()
+    batch, five = packed(assembly, [asked(TALKS[0])], train=False), torch.tensor([5])
+    steered = assembly.decode(assembly.prefill(batch), five).logits
+    wiped = assembly.prefill(batch)
+    kept = assembly.connectors["video"].chosen(wiped.ctx)
     assert kept is not None and (kept.sum((1, 2)) - 1).abs().max() < 1e-5
     with torch.inference_mode():
         kept.zero_()
-    wiped.step([5])
-    assert not torch.allclose(wiped.logits, steered, atol=1e-3)
+    assert not torch.allclose(assembly.decode(wiped, five).logits, steered, atol=1e-3)
 
 
 def test_the_selector_learns_from_the_answer() -> None:
     """Its weights get a gradient through the renormalised scores of the frames it chose."""
     assembly = iva()
     assembly.connectors.requires_grad_(True)
-    nll, _ = assembly(packed(assembly, TALKS))
+    nll, _, _ = assembly(packed(assembly, TALKS))
     nll.backward()
     grads = {name: p.grad for name, p in assembly.connectors.named_parameters()}
     assert [name for name, grad in grads.items() if grad is None or not grad.abs().sum() > 0] == []
@@ -242,8 +238,8 @@ def test_the_selector_learns_from_the_answer() -> None:
 @torch.no_grad()
 def test_uniform_frames_are_spread_and_weigh_the_same() -> None:
     assembly = iva(select="uniform", top_k=3)
-    logits(assembly, packed(assembly, [clip_talk("<video> Is it red?", "yes", clips=[clip(9, 1)])]))
-    chosen = assembly.connectors["video"].chosen()
+    ctx, _ = assembly.hidden(packed(assembly, [clip_talk("<video> Is it red?", "yes", clips=[clip(9, 1)])]))
+    chosen = assembly.connectors["video"].chosen(ctx)
     assert chosen is not None and chosen[0, 0].nonzero()[:, 0].tolist() == [1, 4, 7]
     assert torch.allclose(chosen[0, 0, [1, 4, 7]], torch.tensor(1 / 3))
     assert not [name for name, _ in assembly.connectors.named_parameters() if "selector" in name]
@@ -252,7 +248,7 @@ def test_uniform_frames_are_spread_and_weigh_the_same() -> None:
 def test_a_batch_without_questions_is_refused() -> None:
     assembly = iva()
     batch = packed(assembly, TALKS)
-    batch.questions = None
+    batch.user_turn = None
     with pytest.raises(MmllmError, match="where the user's messages are"):
         logits(assembly, batch)
     assert (packed(assembly, TALKS).labels != IGNORE_INDEX).any()

@@ -69,7 +69,7 @@ def test_the_equations() -> None:
             with_kwargs=True,
         )  # fmt: skip
     logits(assembly, batch)
-    features = assembly.encoders["image"](**batch.media["image"])
+    features = assembly.encoders["image"](**batch.media["image"]["image"])
     resampled = connector.resampler(features)
     mean, spread = resampled.mean(-1, keepdim=True), resampled.var(-1, unbiased=False, keepdim=True)
     latents = (resampled - mean) / (spread + 1e-5).sqrt() * connector.norm.weight + connector.norm.bias
@@ -118,20 +118,20 @@ def test_a_pooled_grid_in_the_resamplers_place() -> None:
     """K is then the grid's cells: LN, mean over blocks, a linear layer; the rest is as before."""
     assembly = layerwise(grid=(2, 2))
     connector = assembly.connectors["image"]
-    assert connector.n_tokens == 4 and connector.tasks["1"].prompts.shape[0] == 4
+    assert connector.n_latents == 4 and connector.tasks["1"].prompts.shape[0] == 4
     batch = batch_of(assembly, ROWS)
-    logits(assembly, batch)
-    features = assembly.encoders["image"](**batch.media["image"]).concatenated()
+    ctx, _ = assembly.hidden(batch)
+    features = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated()
     x = torch.nn.functional.layer_norm(features, features.shape[-1:]).reshape(3, 2, 2, 2, 2, -1).mean((2, 4))
     (linear,) = connector.resampler.mlp
     expected = connector.norm(linear(x).flatten(1, 2))
-    torch.testing.assert_close(connector.memory[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ctx.media["image"], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_items_take_no_places() -> None:
     assembly = layerwise()
     batch = batch_of(assembly, ROWS)
-    assert batch.n_tokens == 9 + 6 + 5 and assembly.readers()["image"].tokens(None) == 0
+    assert batch.n_tokens == 9 + 6 + 5 and assembly.inputs["image"].n_tokens(None) == 0
 
 
 def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_for_bit() -> None:
@@ -148,7 +148,7 @@ def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_
     optimizer = torch.optim.SGD([p for p in assembly.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for _ in range(4):
-        nll, _ = assembly(batch)
+        nll, _, _ = assembly(batch)
         nll.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -198,6 +198,6 @@ def test_bad_values_are_one_sentence(words: dict[str, object], sentence: str) ->
 )
 def test_a_grid_that_does_not_fit_is_known_before_any_forward(grid: tuple[int, ...], sentence: str) -> None:
     connector = LayerwiseConnector(dim=16, llm_dim=16, grid=(2, 2))
-    assert connector.tokens((4, 4)) == 0
+    assert connector.n_tokens((4, 4)) == 0
     with pytest.raises(MmllmError, match=sentence):
-        connector.tokens(grid)
+        connector.out_grid(grid)

@@ -16,7 +16,6 @@ from mmllm.connectors.deep_fusion.llama_adapter.llama_adapter import LlamaAdapte
 from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import VisualPrompts, divided
 from mmllm.connectors.layers.prompt_attention import extra_attention
 from mmllm.errors import MmllmError
-from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features
@@ -139,7 +138,7 @@ def rows_of(batch: Batch) -> list[tuple[int, int]]:
 
 def vectors(assembly: MultimodalLM, batch: Batch, cells: int) -> Tensor:
     """V float[N, cells, 32]: LN, Linear, GELU, Linear, LN of the means of square regions of 4 x 4 patches."""
-    features = assembly.encoders["image"](**batch.media["image"]).concatenated()
+    features = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated()
     side = int(cells**0.5)
     blocks = features.view(len(features), side, 4 // side, side, 4 // side, -1).mean(dim=(2, 4)).flatten(1, 2)
     w = dict(assembly.connectors["image"].visual.project.named_parameters())  # type: ignore[union-attr,operator]
@@ -204,7 +203,7 @@ def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any])
     batch = batch_of(adapted(), ROWS)
     bare = MultimodalLM(tiny_llm(), {"image": deepcopy(tiny_encoder())}, {}, {})
     llm = bare.llm
-    expected = text_logits(llm, batch.input_ids, batch.position_ids, batch.cu_seqlens)
+    expected = text_logits(llm, batch.input_ids, batch.position_ids[0], batch.cu_seqlens)
     assert torch.equal(logits(adapted(randomised=False, **words), batch), expected)
     random = adapted(randomised=False, init="random", **words)
     assert (logits(random, batch) - expected).abs().max() > 1e-2
@@ -216,7 +215,7 @@ def gradients(disjoint: bool, rows: list[Row], **words: Any) -> tuple[float, dic
     assembly = adapted(disjoint=disjoint, **words)
     trainable.set_trainable(assembly, {"connectors.image": 1e-3})
     assembly.train()
-    nll, _ = assembly(batch_of(assembly, rows))
+    nll, _, _ = assembly(batch_of(assembly, rows))
     nll.backward()
     found = {name: p.grad for name, p in assembly.connectors["image"].named_parameters()}
     assert all(gradient is not None for gradient in found.values())
@@ -248,14 +247,14 @@ def test_cached_steps_equal_the_full_pass(words: dict[str, Any]) -> None:
     """Decoded token by token, also when a row is finished and the rest go on."""
     assembly = adapted(**words)
     rows = [ROWS[0], ROWS[2], ROWS[1]]
-    decoding = Decoding(assembly, batch_of(assembly, rows))
+    state = assembly.prefill(batch_of(assembly, rows))
     full = logits(assembly, batch_of(assembly, rows))
     ends = batch_of(assembly, rows).cu_seqlens[1:] - 1
-    torch.testing.assert_close(decoding.logits, full[ends], atol=1e-5, rtol=1e-5)
-    decoding.keep([1, 2])
+    torch.testing.assert_close(state.logits, full[ends], atol=1e-5, rtol=1e-5)
+    state = assembly.select(state, torch.tensor([1, 2]))
     for _ in range(2):
-        decoding.step([11, 12])
-    stepped = decoding.logits
+        state = assembly.decode(state, torch.tensor([11, 12]))
+    stepped = state.logits
     batch = batch_of(assembly, [Row(3, ("image", 3, "image", 8), 0), Row(2, (9,), 0)])
     first, second = batch_of(assembly, rows[1:2]).input_ids, batch_of(assembly, rows[2:]).input_ids
     batch.input_ids = torch.cat([first, torch.tensor([11, 11]), second, torch.tensor([12, 12])])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.errors import MmllmError
+from mmllm.hooks.context import context_of
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features, Sample
@@ -94,8 +95,8 @@ def error_of(frames: Tensor, words: Tensor, c: nn.Module, shifted: bool) -> list
 
 def words_of(batch: Batch, assembly: MultimodalLM, number: int) -> Tensor:
     """Embeddings of what user and assistant say in a conversation."""
-    text = assembly.llm.embed(batch.input_ids)
-    said = (batch.questions >= 0) | (batch.labels >= 0)
+    text = assembly.embed(batch)[0].text_embeds
+    said = (batch.user_turn >= 0) | (batch.labels >= 0)
     return text[said & (batch.sequence_ids == number)]
 
 
@@ -112,7 +113,7 @@ def test_the_equations(foretell: str) -> None:
     with torch.enable_grad():
         found = extra(assembly, batch)
     torch.testing.assert_close(found.detach(), 0.5 * torch.stack(errors).mean(), atol=1e-5, rtol=1e-5)
-    embeds = assembly.embed(batch)[batch.places["video"]]
+    embeds = embedded(assembly, batch)[batch.media_positions["video"]]
     rows = []
     for _, frames in clips:
         _, x = placed(frames, c)
@@ -149,12 +150,14 @@ def test_answers_change_the_extra_loss_and_never_the_tokens() -> None:
     assert extra(assembly, one) != extra(assembly, two)
     tokens = []
     for batch in (one, two):
-        tokens.append(embedded(assembly, batch)[batch.places["video"]])
-        assert assembly.connectors["video"].extra_loss() is not None
+        ctx, embeds = assembly.embed(batch)
+        tokens.append(embeds[batch.media_positions["video"]])
+        assert assembly.connectors["video"].extra_loss(ctx) is not None
     assert torch.equal(*tokens)
     assembly.eval()
-    assert torch.equal(embedded(assembly, one)[one.places["video"]], tokens[0])
-    assert assembly.connectors["video"].extra_loss() is None
+    ctx, embeds = assembly.embed(one)
+    assert torch.equal(embeds[one.media_positions["video"]], tokens[0])
+    assert assembly.connectors["video"].extra_loss(ctx) is None
 
 
 def test_each_text_reads_its_own_clip() -> None:
@@ -170,12 +173,14 @@ def test_each_text_reads_its_own_clip() -> None:
     assert error(one) != pytest.approx(error(other), rel=1e-3)
 
 
-def test_the_loss_is_given_once_and_only_while_it_learns() -> None:
+def test_the_loss_is_of_its_own_pass_and_only_while_it_learns() -> None:
     assembly = aligner()
     batch = packed(assembly, TALKS)
     assert extra(assembly, batch) > 0
     connector = assembly.connectors["video"]
-    assert connector.extra_loss() is None
+    first, second = (assembly.embed(packed(assembly, [sample]))[0] for sample in (TALKS[0], TALKS[2]))
+    assert connector.extra_loss(first) != connector.extra_loss(second)  # two passes may be open at once
+    assert connector.extra_loss(context_of(batch, assembly.inputs)) is None
     trainable.set_trainable(assembly, {})
     assembly.train()
     assert assembly(batch)[1] == 0
@@ -198,7 +203,7 @@ def assembly_loss(assembly: MultimodalLM, samples: list[Sample]) -> tuple[Tensor
     """Loss and extra loss in training."""
     trainable.set_trainable(assembly, {"connectors.video": 1e-2})
     assembly.train()
-    nll, added = assembly(packed(assembly, samples))
+    nll, added, _ = assembly(packed(assembly, samples))
     return nll, added
 
 
@@ -256,4 +261,4 @@ def test_grids() -> None:
     connector = TemporalAlignerConnector(dim=DIM, llm_dim=32, **SMALL)
     for grid, steps in (((5, 2, 3), 5), ((2, 3), 1), ((7,), 7)):
         given = Features({-2: torch.randn(2, math.prod(grid), DIM)}, torch.ones(2, math.prod(grid)).bool(), grid)
-        assert connector(given).shape == (2, steps, 32) and connector.steps(grid) == connector.tokens(grid) == steps
+        assert connector(given).shape == (2, steps, 32) and connector.out_grid(grid) == (steps, 1, 1)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import Projector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.errors import MmllmError
+from mmllm.hooks.context import text_context
 from mmllm.model.project import project
-from mmllm.types import Features
+from mmllm.types import Features, time_steps
 
 DIM, LLM = 6, 10
 
@@ -24,7 +25,7 @@ def features(*grid: int, n: int = 2, dim: int = DIM) -> Features:
     return Features({-2: values}, torch.ones(values.shape[:2], dtype=torch.bool), grid)
 
 
-def shaken(connector: Connector) -> Connector:
+def shaken(connector: Projector) -> Projector:
     torch.manual_seed(4)
     with torch.no_grad():
         for parameter in connector.parameters():
@@ -68,7 +69,7 @@ def test_pool_over_time_and_space(
     expected = torch.stack([means(item.reshape(*grid, DIM), sizes) for item in given.layers[-2]])
     torch.testing.assert_close(bare(**words)(given), expected, atol=1e-6, rtol=1e-5)
     connector = shaken(PoolConnector(dim=DIM, llm_dim=LLM, **words))  # type: ignore[arg-type]
-    assert connector.tokens(grid) == expected.shape[1] and connector.steps(grid) == steps
+    assert connector.n_tokens(grid) == expected.shape[1] and time_steps(connector.out_grid(grid)) == steps
     torch.testing.assert_close(connector(given), connector.mlp(expected), atol=1e-6, rtol=1e-5)
 
 
@@ -76,7 +77,7 @@ def test_pool_of_rows_and_columns_leaves_frames_alone() -> None:
     given = features(3, 4, 4)
     pooled = bare(grid=[2, 2])
     alone = Features({-2: given.layers[-2][:, 16:32]}, given.mask[:, 16:32], (4, 4))
-    assert pooled.tokens((3, 4, 4)) == 12 and pooled.steps((3, 4, 4)) == 3
+    assert pooled.out_grid((3, 4, 4)) == (3, 2, 2)
     torch.testing.assert_close(pooled(given)[:, 4:8], pooled(alone))
 
 
@@ -87,7 +88,9 @@ def test_pool_of_clips_of_different_length() -> None:
     values = torch.zeros(2, 20, DIM)
     values[0], values[1, :8] = long.layers[-2][0], short.layers[-2][0]
     mask = torch.arange(20) < torch.tensor([[20], [8]])
-    rows, counts = project(connector, Features({-2: values}, mask, (5, 2, 2), ((5, 2, 2), (2, 2, 2))), None)
+    both = Features({-2: values}, mask, (5, 2, 2), ((5, 2, 2), (2, 2, 2)))
+    ctx = text_context(torch.zeros(1, dtype=torch.int64), torch.tensor([0, 1], dtype=torch.int32))
+    rows, counts = project(connector, [both], ctx)
     assert counts == [3, 1]
     torch.testing.assert_close(rows, torch.cat([connector(long)[0], connector(short)[0]]))
 
@@ -108,7 +111,7 @@ def test_pool_refuses(words: dict[str, list[int]], grid: tuple[int, ...] | None,
     with pytest.raises(MmllmError, match=says):
         connector = PoolConnector(dim=DIM, llm_dim=LLM, **words)  # type: ignore[arg-type]
         assert grid is not None
-        connector.tokens(grid)
+        connector.out_grid(grid)
 
 
 def convolved(x: Tensor, conv: nn.Conv3d, sizes: tuple[int, int, int], padding: int) -> Tensor:
@@ -155,13 +158,13 @@ def test_temporal_conv_is_blocks_conv_blocks_mlp(
         x = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
         expected.append(x @ other.weight.T + other.bias)
     torch.testing.assert_close(connector(given), torch.stack(expected), atol=1e-5, rtol=1e-4)
-    assert connector.tokens(grid) == math.prod(steps) and connector.steps(grid) == steps[0]
+    assert connector.out_grid(grid) == steps
 
 
 def test_temporal_conv_counts_of_the_paper() -> None:
     connector = TemporalConvConnector(dim=DIM, llm_dim=LLM, depth=0)
-    assert connector.tokens((16, 27, 27)) == 1352
-    assert TemporalConvConnector(dim=DIM, llm_dim=LLM, depth=0, padding=1).tokens((16, 27, 27)) == 9 * 14 * 14
+    assert connector.n_tokens((16, 27, 27)) == 1352
+    assert TemporalConvConnector(dim=DIM, llm_dim=LLM, depth=0, padding=1).out_grid((16, 27, 27)) == (9, 14, 14)
 
 
 def test_temporal_conv_sees_the_order_of_frames() -> None:
@@ -188,4 +191,4 @@ def test_temporal_conv_refuses(words: dict[str, object], grid: tuple[int, ...] |
     with pytest.raises(MmllmError, match=says):
         connector = TemporalConvConnector(dim=DIM, llm_dim=LLM, **words)  # type: ignore[arg-type]
         assert grid is not None
-        connector.tokens(grid)
+        connector.out_grid(grid)

@@ -9,6 +9,7 @@ import torch
 
 from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
 from mmllm.errors import MmllmError
+from mmllm.testing.tiny.projectors import TINY
 from mmllm.types import Features
 
 DIM = 16
@@ -34,7 +35,7 @@ def ragged(*times: int, rest: tuple[int, ...] = (), padding: float = 0.0) -> Fea
 
 def test_lengths_at_every_remainder(connector: WindowResamplerConnector) -> None:
     for time, windows in ((1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3)):
-        assert connector.steps((time,)) == windows and connector.tokens((time,)) == 2 * windows
+        assert connector.out_grid((time,)) == (windows, 1, 2) and connector.n_tokens((time,)) == 2 * windows
         assert connector(ragged(time)).shape == (1, 2 * windows, 8)
 
 
@@ -45,7 +46,7 @@ def test_items_of_all_lengths_at_once_are_as_alone(connector: WindowResamplerCon
     together = connector(features)
     for row, time in enumerate(times):
         alone = connector(features.only(torch.tensor([row]), (time, *rest)))
-        own = connector.tokens((time, *rest))
+        own = connector.n_tokens((time, *rest))
         torch.testing.assert_close(together[row, :own], alone[0], rtol=1e-5, atol=1e-6)
         assert (together[row, own:] == 0).all()
 
@@ -73,7 +74,7 @@ def test_queries_differ_and_talk_to_each_other() -> None:
         two.queries[1] += 1.0
     assert not torch.equal(two(ragged(3))[0, 0], out[0, 0])
     single = WindowResamplerConnector(dim=DIM, llm_dim=8, heads=2)
-    assert single.tokens((18,)) == 2 and not len(single.among)
+    assert single.n_tokens((18,)) == 2 and not len(single.among)
 
 
 @pytest.mark.parametrize("words", [{"window": 0}, {"queries": 0}, {"depth": 0}, {"heads": 3}, {"width": 0}])
@@ -85,7 +86,7 @@ def test_wrong_numbers_are_one_sentence(words: dict[str, int]) -> None:
 def test_it_learns_an_order_within_a_window() -> None:
     """Which of two sounds came first: features that carry their position tell it through one query."""
     torch.manual_seed(0)
-    connector = WindowResamplerConnector.tiny(DIM, SimpleNamespace(dim=2))
+    connector = TINY["window_resampler"].make(DIM, SimpleNamespace(dim=2))
     optimizer = torch.optim.Adam(connector.parameters(), lr=5e-3)
     first = torch.randint(0, 2, (64,))
     layer = 0.1 * torch.randn(64, 3, DIM)
