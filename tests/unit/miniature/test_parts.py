@@ -118,6 +118,7 @@ def _cut(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "save_snapshot", save_then_die)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_charts")
 @pytest.mark.parametrize(
     ("module", "train", "plan", "weights"),
@@ -189,6 +190,7 @@ def test_missing_part_is_one_clear_sentence(tmp_path: Path) -> None:
         measure_part("vit", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encode", [encode_vit, encode_clip])
 def test_committed_encoders_carry_what_recipes_read_off_them(encode: Callable[..., Any]) -> None:
     report = probe(encode(HOME / ("vit" if encode is encode_vit else "clip"), -1), n_train=300, n_test=100)

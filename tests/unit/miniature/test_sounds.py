@@ -90,7 +90,7 @@ def test_training_goes_on_where_it_stopped_and_the_folder_opens(tmp_path: Path) 
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "resumed")]
     assert weights[0] == weights[1]
     encoder = HfAudioEncoder(model=str(tmp_path / "whole"))
-    assert encoder.grid({"samples": torch.tensor(32_000)}) == (TOKENS,)
+    assert encoder.processor.grid({"samples": torch.tensor(32_000)}) == (TOKENS,)
 
 
 def test_written_sound_is_the_same_again_and_splits_never_meet(tmp_path: Path) -> None:
@@ -115,6 +115,7 @@ def test_written_sound_is_the_same_again_and_splits_never_meet(tmp_path: Path) -
     assert (tmp_path / "one" / "complete").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PART.is_dir(), reason="the miniature audio encoder is not here")
 def test_the_committed_encoder_hears_what_it_was_taught() -> None:
     """Its phones on a few unheard windows, by a linear probe on few tokens; the full numbers are in RESULTS.md."""

@@ -102,6 +102,7 @@ def test_another_recipe_in_the_same_folder_is_an_error_that_names_the_keys(tmp_p
     assert "seed was 0, is 1" in str(caught.value) and "another --out" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
     code = "import sys, time\nfrom pathlib import Path\nfrom mmllm.training.run_folder import locked\n"
     code += f"with locked(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n    time.sleep(100)\n"
@@ -227,6 +228,7 @@ def test_another_number_of_ranks_inside_a_stage_is_refused(trained: Path, tmp_pa
     assert "was written by 2 ranks and this run has 1" in said
 
 
+@pytest.mark.slow
 def test_bfloat16_trains(trained: Path, tmp_path: Path) -> None:
     finish_saying(trained / "recipe.yaml", tmp_path / "run", ["llm.dtype=bfloat16", "stages.instruct.zero=2"])
     exact, rough = metrics(trained / "run"), metrics(tmp_path / "run")
