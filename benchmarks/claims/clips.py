@@ -5,7 +5,7 @@ They stand in for a frozen encoder that sees every patch rightly: what is asked 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
 from mmllm.connectors.deep_fusion.iva.turns import Turns
 from mmllm.encoders.base import Encoder
 from mmllm.miniature.world.words import CITIES, DAYS, ITEMS, NAMES, SOUNDS, TOPICS
+from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.types import Features
 
 KEYS = (*NAMES, *CITIES, *DAYS, *SOUNDS, *TOPICS)
@@ -24,26 +25,38 @@ NOTHING = -1
 """In a file: there is nothing."""
 
 
-class CodedClips(Encoder):
-    """Media are .npy files int16[frames, patches, parts]; a patch is the table's rows of its parts side by side."""
+class CodeProcessor(Processor):
+    """Reads .npy files int16[frames, patches, parts]."""
 
     modality = "video"
+
+    def __init__(self, parts: int) -> None:
+        self.parts = parts
+
+    def read(self, media: str | Path) -> Item:
+        """The numbers of a file."""
+        return {"codes": torch.from_numpy(np.load(media).astype(np.int64))}
+
+    def grid(self, info: ItemInfo) -> tuple[int, int, int]:
+        """(frames, 1, patches)."""
+        frames, patches, _ = info["codes"].shape
+        return frames, 1, patches
+
+    def blank(self) -> Item:
+        """One frame that shows nothing."""
+        return {"codes": torch.full((1, 1, self.parts), NOTHING)}
+
+
+class CodedClips(Encoder):
+    """Media are .npy files int16[frames, patches, parts]; a patch is the table's rows of its parts side by side."""
 
     def __init__(self, *, table: Tensor, parts: int, layers: Sequence[int] = (-1,)) -> None:
         """``table`` float[codes + 1, width]; the last row, of NOTHING, is zeros."""
         super().__init__(layers=layers)
+        self.processor = CodeProcessor(parts)
         self.dim = parts * table.shape[1]
         self.register_buffer("table", table)
         self.freeze()
-
-    def read(self, media: str | Path) -> dict[str, Tensor]:
-        """The numbers of a file."""
-        return {"codes": torch.from_numpy(np.load(media).astype(np.int64))}
-
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """(frames, 1, patches)."""
-        frames, patches, _ = inputs["codes"].shape
-        return frames, 1, patches
 
     def forward(self, **inputs: Tensor) -> Features:
         """int64[N, F, P, parts] -> float[N, F * P, D]; clips of one batch are equally long."""
@@ -51,10 +64,6 @@ class CodedClips(Encoder):
         x = self.table[codes].flatten(3)  # type: ignore[index]
         mask = torch.ones(len(codes), x.shape[1] * x.shape[2], dtype=torch.bool, device=x.device)
         return Features({self.layers[0]: x.flatten(1, 2)}, mask, (x.shape[1], 1, x.shape[2]))
-
-    def dummy(self) -> dict[str, Tensor]:
-        """One frame that shows nothing."""
-        return {"codes": torch.full((1, 1, self.dim // self.table.shape[1]), NOTHING)}  # type: ignore[union-attr]
 
 
 class WordClips(CodedClips):

@@ -9,14 +9,14 @@ import numpy
 import pytest
 from PIL import Image
 
-from mmllm.encoders.audio.hf_audio import wav
-from mmllm.encoders.video.frames import tiny_clip
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.encoders import wav
 from mmllm.types import Message, Sample
 from tests.support.adapted import ADAPTERS
 from tests.support.parts import tiny_llm_folder
@@ -47,7 +47,7 @@ def sample(key: str, source: str) -> Sample:
     """One question about one item."""
     tone = wav(0.1 * numpy.sin(numpy.arange(8000) / 3))
     picture = Image.new("RGB", (48, 48), "navy")
-    media: dict[str, Any] = {"audio": tone, "video": tiny_clip((200, 30, 30), 2), "image": picture}
+    media: dict[str, Any] = {"audio": tone, "video": tiny_encoders.clip((200, 30, 30), 2), "image": picture}
     said = (Message("user", f"<{key}> What is on the sign?"), Message("assistant", "red"))
     return Sample(source, said, {key: (media[key],)})
 

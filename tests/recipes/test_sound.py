@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmllm.encoders.audio.hf_audio import wav
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
+from mmllm.testing.tiny.encoders import wav
 from tests.support.parts import tiny_llm_folder
 from tests.support.stand_ins import audio_folder
 from tests.support.talks import packed, talk

@@ -14,8 +14,6 @@ from PIL import Image
 
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
-from mmllm.encoders.audio.hf_audio import wav
-from mmllm.encoders.video.frames import tiny_clip
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_together import MiniTogether
 from mmllm.miniature.tasks.together import write_together
@@ -25,6 +23,8 @@ from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.encoders import wav
 from tests.support.parts import tiny_llm_folder, tiny_vision_folder
 from tests.support.stand_ins import audio_folder, vision_folder
 from tests.support.talks import packed, talk
@@ -54,11 +54,11 @@ TALKS = (
         "Both.",
         image=(RED,),
         audio=(sound(1.0),),
-        video=(tiny_clip((200, 30, 30), 12),),
+        video=(tiny_encoders.clip((200, 30, 30), 12),),
     ),
     talk("text", "Which?", "None."),
     talk("two sounds", "<audio><audio>", "Noise.", audio=(sound(0.4), sound(2.0))),
-    talk("clip", "<video>", "A bar.", video=(tiny_clip((30, 30, 200), 1),)),
+    talk("clip", "<video>", "A bar.", video=(tiny_encoders.clip((30, 30, 200), 1),)),
 )
 
 

@@ -9,12 +9,12 @@ import transformers
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import load_media, plan
-from mmllm.encoders.video.frames import tiny_clip
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
+from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Message, Sample
 from tests.support.parts import tiny_llm_folder
 from tests.support.stand_ins import vision_folder
@@ -39,7 +39,7 @@ def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     fewer = "encoders.video.frames=4" if name == "temporal_conv" else "encoders.video.fps=5.0"
     recipe = load_recipe(folder() / f"{name}.yaml", [f"llm.path={llm}", "llm.dtype=float32", image, fewer])
     assembly = build(recipe, "cpu")
-    clips = [tiny_clip((200, 30, 30), 3), tiny_clip((30, 30, 200), 2)]
+    clips = [tiny_encoders.clip((200, 30, 30), 3), tiny_encoders.clip((30, 30, 200), 2)]
     samples = [
         Sample(
             "clip", (Message("user", "<video> What is on the sign?"), Message("assistant", "red")), {"video": (one,)}
@@ -77,7 +77,7 @@ def test_frames_pool_with_stand_ins(tmp_path: Path) -> None:
     readers, prompter = assembly.inputs, Prompter(assembly.llm.tokenizer, list(assembly.sources))
     samples = []
     for number, count in enumerate((12, 1)):
-        clip = tiny_clip((200, 30, 30), count)
+        clip = tiny_encoders.clip((200, 30, 30), count)
         said = (Message("user", "<video>\nWhat moves?"), Message("assistant", "A bar."))
         sample = Sample(f"clip {number}", said, {"video": (clip,)})
         samples.append(load_media(plan(sample, prompter, readers, recipe.llm.context, train=True), readers))

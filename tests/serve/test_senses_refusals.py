@@ -12,7 +12,16 @@ from fastapi.testclient import TestClient
 from mmllm.generation.generator import Generator
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
-from tests.support.senses import DOCUMENT, FILES, SENSES_LIMITS, AnyEncoder, assembled, every_sense, sound_file
+from tests.support.senses import (
+    DOCUMENT,
+    FILES,
+    SENSES_LIMITS,
+    AnyEncoder,
+    AnyProcessor,
+    assembled,
+    every_sense,
+    sound_file,
+)
 from tests.support.serving import (
     MODEL,
     answer,
@@ -101,11 +110,11 @@ def test_the_part_at_fault_is_named_by_its_number(http: TestClient) -> None:
 def test_counts_and_lengths_are_limited_before_anything_is_read(http: TestClient, generator: Generator) -> None:
     encoder = generator.assembly.encoders["video"]
     assert isinstance(encoder, AnyEncoder)
-    before = encoder.read_count
+    before = encoder.processor.read_count
     error = error_of(http, body([video_part(VIDEO)] * 3))
     assert "3 videos were sent" in error["message"] and "at most 2 per request" in error["message"]
     assert "at most 30 s" in error_of(http, body([video_part(VIDEO + bytes(40_000))]))["message"]
-    assert encoder.read_count == before
+    assert encoder.processor.read_count == before
     assert error_of(http, body([video_part(VIDEO + bytes(300_000))]), 413)["code"] == "request_too_large"
     assert answer(http, *[video_part(VIDEO)] * 2, *[sound_part(SOUND)] * 2)
 
@@ -118,14 +127,16 @@ def test_media_belong_to_users_and_their_marks_cannot_be_typed(http: TestClient)
 
 
 def test_requests_that_are_being_read_count_as_waiting() -> None:
-    class Slow(AnyEncoder):
+    class Slow(AnyProcessor):
         def read(self, media: Any) -> Any:
             started.release()
             assert go.wait(60)
             return super().read(media)
 
     go, started = threading.Event(), threading.Semaphore(0)
-    generator = assembled(video=Slow("video"))
+    slow = AnyEncoder("video")
+    slow.processor = Slow("video")
+    generator = assembled(video=slow)
     with TestClient(create_app(generator, MODEL, Limits(max_waiting=1)), raise_server_exceptions=False) as http:
         statuses: list[int] = []
         threads = [

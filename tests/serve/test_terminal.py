@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.generation.generator import Generator
 from mmllm.serving.media import Limits
 from mmllm.serving.path_parsing import split_paths
 from mmllm.serving.terminal import Chat
 from mmllm.serving.terminal_image import SHADES, draw
+from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, assembled, every_sense, video_file
 from tests.support.serving import picture
@@ -186,7 +186,7 @@ def test_points_and_documents_by_their_commands(senses: Generator, files: dict[s
 
 
 def test_a_graph_is_a_path_that_may_name_a_node(files: dict[str, Path]) -> None:
-    chat, out = talk(assembled(graph=TextGraphEncoder.tiny()))
+    chat, out = talk(assembled(graph=tiny_encoders.text_graph()))
     chat.turn(f"/graph {files['graph']}#2")
     assert "graph of 3 nodes and 2 edges; about node 2" in out.getvalue() and "tea 0; tea 1" in out.getvalue()
     chat.turn("What?")

@@ -7,8 +7,8 @@ from copy import deepcopy
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.model.model import MultimodalLM, seed_for
+from mmllm.testing.tiny import encoders as tiny_encoders
 from tests.support.adapted import variant
 from tests.support.assemblies import Row, tiny_encoder
 from tests.support.parts import tiny_llm
@@ -22,7 +22,7 @@ TEXT = Row(4, (9,), source="captions")
 def adapted_assembly(kind: str | None) -> MultimodalLM:
     """Encoders ``image`` (DINOv2) and ``page`` (CLIP), connectors to 4 tokens each, and ``inner`` inside both."""
     llm = tiny_llm("llama")
-    encoders: dict[str, Encoder] = {"image": deepcopy(tiny_encoder()), "page": OpenClipEncoder.tiny()}
+    encoders: dict[str, Encoder] = {"image": deepcopy(tiny_encoder()), "page": tiny_encoders.open_clip_tower()}
     seed_for(0, "connectors")
     connectors: dict[str, Connector] = {
         key: PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2]) for key, encoder in encoders.items()

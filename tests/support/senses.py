@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import av
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MediaError
 from mmllm.generation.generator import Generator
 from mmllm.model.model import MultimodalLM
+from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.serving.media import Limits
+from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Features
 from tests.support.parts import tiny_llm
 
@@ -27,23 +28,14 @@ TOKENS = 3
 SENSES_LIMITS = Limits(max_images=3, max_files=2, max_seconds=30, max_body=300_000, max_new_tokens=12)
 
 
-class AnyEncoder(Encoder):
-    """Three tokens of any bytes: how often each of 16 kinds of byte occurs in each third.
+class AnyProcessor(Processor):
+    """Reads any bytes; files with BROKEN in them are not read; a video lasts a second per 1000 bytes."""
 
-    Files with BROKEN in them are not read; a video lasts a second per 1000 bytes.
-    """
-
-    def __init__(self, modality: str, seed: int = 0) -> None:
-        super().__init__(layers=(-1,))
+    def __init__(self, modality: str) -> None:
         self.modality = modality
-        self.dim = 16
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.mix = nn.Linear(16, 16)
         self.read_count = 0
-        self.freeze()
 
-    def read(self, media: Any) -> dict[str, Tensor]:
+    def read(self, media: Any) -> Item:
         """``{"counts": float[3, 16]}``."""
         if not isinstance(media, bytes):
             raise TypeError(f"{type(media).__name__} came where bytes were sent")
@@ -54,23 +46,42 @@ class AnyEncoder(Encoder):
         counts = numpy.stack([numpy.bincount(third, minlength=16) / max(1, len(third)) for third in thirds])
         return {"counts": torch.from_numpy(counts).float()}
 
-    def measure(self, media: Any) -> Mapping[str, Tensor]:
+    def measure(self, media: Any) -> ItemInfo:
         """The length."""
         return {"length": torch.tensor(len(media))}
 
-    def seconds(self, inputs: Mapping[str, Tensor]) -> Sequence[float] | None:
+    def seconds(self, info: ItemInfo) -> Sequence[float] | None:
         """Of the three tokens."""
         if self.modality not in ("video", "audio"):
             return None
-        return [float(inputs["length"]) / 1000 * step / (TOKENS - 1) for step in range(TOKENS)]
+        return [float(info["length"]) / 1000 * step / (TOKENS - 1) for step in range(TOKENS)]
 
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+    def grid(self, info: ItemInfo) -> tuple[int]:
         """(3,)."""
         return (TOKENS,)
 
-    def fixed_grid(self) -> tuple[int, ...]:
+    def fixed_grid(self) -> tuple[int]:
         """(3,)."""
         return (TOKENS,)
+
+    def blank(self) -> Item:
+        """No bytes."""
+        return {"counts": torch.zeros(TOKENS, 16)}
+
+
+class AnyEncoder(Encoder):
+    """Three tokens of any bytes: how often each of 16 kinds of byte occurs in each third."""
+
+    processor: AnyProcessor
+
+    def __init__(self, modality: str, seed: int = 0) -> None:
+        super().__init__(layers=(-1,))
+        self.processor = AnyProcessor(modality)
+        self.dim = 16
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.mix = nn.Linear(16, 16)
+        self.freeze()
 
     def forward(self, **inputs: Tensor) -> Features:
         """float[N, 3, 16]."""
@@ -90,7 +101,7 @@ def assembled(**encoders: Encoder) -> Generator:
 def every_sense() -> Generator:
     """Images through a real tiny encoder; video, audio, graph, points and document through ``AnyEncoder``."""
     others = {name: AnyEncoder(name, seed) for seed, name in enumerate(("video", "audio", "graph", "points"))}
-    return assembled(image=HfVisionEncoder.tiny(), **others, text=AnyEncoder("document", 9))
+    return assembled(image=tiny_encoders.hf_vision(), **others, text=AnyEncoder("document", 9))
 
 
 def video_file(frames: int = 12, form: str = "mp4", size: tuple[int, int] = (48, 32)) -> bytes:

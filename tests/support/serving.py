@@ -18,10 +18,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from mmllm.connectors.projectors.mlp import MlpConnector
-from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.generation.generator import Generator
 from mmllm.model.model import MultimodalLM
 from mmllm.serving.media import Limits
+from mmllm.testing.tiny import encoders as tiny_encoders
 from tests.support.parts import tiny_llm
 
 MODEL = "tiny"
@@ -32,7 +32,7 @@ def tiny_generator(family: str = "llama", seed: int = 0) -> Generator:
     """A random LLM of 4 blocks with a context of 256 and a random encoder of images behind an mlp."""
     torch.manual_seed(seed)
     llm = tiny_llm(family, seed)
-    encoder = HfVisionEncoder.tiny()
+    encoder = tiny_encoders.hf_vision()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
     return Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from math import prod
 
@@ -16,49 +16,59 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.model.model import MultimodalLM
+from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.types import Features
 from tests.support.assemblies import tiny_encoder
 from tests.support.parts import tiny_llm
 from tests.support.talks import talk
 
 
-class Stretched(Encoder):
-    """Items (seed, length): ``length`` steps of half a second with a plane of ``plane`` tokens each.
-
-    The tokens of one item look at each other, never at padding.
-    """
+class Steps(Processor):
+    """Items (seed, length): ``length`` steps of half a second with a plane of ``plane`` tokens each."""
 
     modality = "audio"
 
-    def __init__(self, plane: tuple[int, ...] = (), dim: int = 12) -> None:
-        super().__init__(layers=(-1,))
+    def __init__(self, plane: tuple[int, ...], dim: int) -> None:
         self.plane, self.dim = plane, dim
-        torch.manual_seed(len(plane))
-        self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.freeze()
 
-    def read(self, media: tuple[int, int]) -> dict[str, Tensor]:
+    def read(self, media: tuple[int, int]) -> Item:
         """float[length * tokens of a step, dim], and the length."""
         seed, length = media
         noise = torch.randn(length * prod(self.plane), self.dim, generator=torch.Generator().manual_seed(seed))
         return {"values": noise, "length": torch.tensor(length)}
 
-    def measure(self, media: tuple[int, int]) -> dict[str, Tensor]:
+    def measure(self, media: tuple[int, int]) -> ItemInfo:
         """The length alone."""
         return {"length": torch.tensor(media[1])}
 
-    def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+    def grid(self, info: ItemInfo) -> tuple[int, ...]:
         """(time, *plane)."""
-        return int(inputs["length"]), *self.plane
+        return int(info["length"]), *self.plane
 
-    def seconds(self, inputs: Mapping[str, Tensor]) -> list[float]:
+    def seconds(self, info: ItemInfo) -> list[float]:
         """Half a second each."""
-        return [0.5 * step for step in range(int(inputs["length"]))]
+        return [0.5 * step for step in range(int(info["length"]))]
 
-    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, items: Sequence[ItemInfo]) -> dict[str, Tensor]:
         """Padded with numbers that would show."""
         values = pad_sequence([item["values"] for item in items], batch_first=True, padding_value=7.0)
         return {"values": values, "length": torch.stack([item["length"] for item in items])}
+
+    def blank(self) -> Item:
+        """One step of silence."""
+        return {"values": torch.zeros(prod(self.plane), self.dim), "length": torch.tensor(1)}
+
+
+class Stretched(Encoder):
+    """Features of ``Steps``: the tokens of one item look at each other, never at padding."""
+
+    def __init__(self, plane: tuple[int, ...] = (), dim: int = 12) -> None:
+        super().__init__(layers=(-1,))
+        self.processor = Steps(plane, dim)
+        self.plane, self.dim = plane, dim
+        torch.manual_seed(len(plane))
+        self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.freeze()
 
     def forward(self, **inputs: Tensor) -> Features:
         """Ragged features; grids only where they differ."""
@@ -70,10 +80,6 @@ class Stretched(Encoder):
             seen = self.second(seen + seen.sum(dim=1, keepdim=True) / sizes[:, None, None])
         grids = tuple((n, *self.plane) for n in length.tolist())
         return Features({-1: seen}, mask, max(grids), grids if len(set(grids)) > 1 else None)
-
-    def dummy(self) -> dict[str, Tensor]:
-        """One step of silence."""
-        return {"values": torch.zeros(prod(self.plane), self.dim), "length": torch.tensor(1)}
 
 
 class Ragged(Connector):
@@ -117,7 +123,7 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
     """
     llm = tiny_llm(family)
     image = deepcopy(tiny_encoder())
-    image.read = read_seeds(tuple(image.dummy()["pixels"].shape))  # type: ignore[method-assign]
+    image.processor.read = read_seeds(tuple(image.processor.blank()["pixels"].shape))  # type: ignore[method-assign]
     encoders: dict[str, Encoder] = {"image": image, "audio": Stretched(), "video": Stretched((2, 2))}
     torch.manual_seed(7)
     connectors: dict[str, Connector] = {

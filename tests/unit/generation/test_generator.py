@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerFast
 
 from mmllm.batches.collate import collate
 from mmllm.connectors.projectors.mlp import MlpConnector
-from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError, SampleError
 from mmllm.generation.generator import Delta, Generator
 from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Message, Sample
 from tests.support.parts import tiny_llm, tiny_model, tiny_tokenizer
 from tests.support.serving import tiny_generator
@@ -129,7 +129,7 @@ def test_rows_that_end_early_leave_the_others_alone() -> None:
 def test_ends_are_the_templates_and_the_generation_configs() -> None:
     llm = tiny_llm()
     llm.model.generation_config.eos_token_id = [7, 9]
-    encoder = HfVisionEncoder.tiny()
+    encoder = tiny_encoders.hf_vision()
     connector = MlpConnector(dim=encoder.dim * len(encoder.layers), llm_dim=llm.dim)
     generator = Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
     assert generator.end_ids == {7, 9, llm.tokenizer.convert_tokens_to_ids("<|im_end|>")}
