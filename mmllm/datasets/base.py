@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 from mmllm.types import Sample
 
@@ -25,8 +24,3 @@ class Dataset(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Sample ``index`` of 0 .. len - 1; IndexError beyond, SampleError if it cannot be used."""
-
-    @classmethod
-    @abstractmethod
-    def tiny(cls, folder: Path) -> Dataset:
-        """Write a dataset of a few samples into ``folder`` (media included) and open it; tests go through these."""

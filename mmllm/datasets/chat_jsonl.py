@@ -18,11 +18,6 @@ from mmllm.messages.media import decode_url, refuse_address
 from mmllm.modalities import MODALITIES
 from mmllm.types import Sample
 
-_PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738"
-    "550000000049454e44ae426082"
-)
-
 
 class ChatJsonl(Dataset):
     """Messages and media from ``path``, one JSON object per line; media paths are relative to ``media``.
@@ -90,22 +85,6 @@ class ChatJsonl(Dataset):
         """Return a path inside the folder of the media, or the bytes of a data URL; nothing comes from a network."""
         refuse_address(item)
         return decode_url(item, name) if item.startswith("data:") else self._media / item
-
-    @classmethod
-    def tiny(cls, folder: Path) -> ChatJsonl:
-        """Write three lines: one image, two turns of text, two images in parts."""
-        (folder / "pixel.png").write_bytes(_PIXEL)
-        answer = {"role": "assistant", "content": "A pixel."}
-        words = [{"role": "user", "content": "Say it."}, answer, {"role": "user", "content": "Again."}, answer]
-        parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Are they the same?"}]
-        rows = [
-            {"messages": [{"role": "user", "content": "<image>\nWhat is it?"}, answer], "image": "pixel.png"},
-            {"messages": words},
-            {"messages": [{"role": "user", "content": parts}, answer], "image": ["pixel.png", "pixel.png"]},
-        ]
-        path = folder / "chat.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return cls(str(path))
 
 
 def _items(key: str, value: Any) -> list[str]:

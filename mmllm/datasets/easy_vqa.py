@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,6 @@ from typing import Any
 from mmllm.datasets.base import Dataset
 from mmllm.errors import MmllmError, SampleError
 from mmllm.types import Message, Sample
-
-_PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
 
 
 class EasyVqa(Dataset):
@@ -53,13 +48,3 @@ class EasyVqa(Dataset):
                 messages = (Message("user", f"<image>\n{question}"), Message("assistant", answer))
                 return Sample(name, messages, {"image": (self._folder / "images" / f"{image}.png",)})
         raise SampleError(f"{name}: the row {self._rows[index]!r} is not [question, answer, image id]")
-
-    @classmethod
-    def tiny(cls, folder: Path) -> EasyVqa:
-        """Two questions about one picture of one pixel."""
-        images = folder / "train" / "images"
-        images.mkdir(parents=True)
-        (images / "0.png").write_bytes(_PIXEL)
-        rows = [["what color is the shape?", "blue", 0], ["is there a circle?", "no", 0]]
-        (folder / "train" / "questions.json").write_text(json.dumps(rows), encoding="utf-8")
-        return cls(str(folder))

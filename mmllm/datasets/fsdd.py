@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +69,6 @@ class Fsdd(Dataset):
             return Sample(name, messages, {"audio": (row.file,)})
         return Sample(f"{name}+{version}", messages, {"audio": (changed(row.file, version),)})
 
-    @classmethod
-    def tiny(cls, folder: Path) -> Fsdd:
-        """Four recordings of two speakers, of which two are for training."""
-        write_tiny(folder)
-        return cls(str(folder))
-
 
 def changed(file: Path, version: int) -> bytes:
     """A WAV of the recording played up to a fifth faster or slower, so higher or lower (Ko et al. 2015), at another
@@ -139,16 +131,3 @@ def chosen(found: Sequence[Recording], takes: Sequence[int], speakers: Sequence[
     if not rows:
         raise MmllmError(f"fsdd has no recording of takes {list(takes)} by the speakers asked for")
     return rows
-
-
-def write_tiny(folder: Path) -> None:
-    """Four recordings of a tenth of a second: takes 0 and 5 of two speakers."""
-    (folder / "recordings").mkdir(parents=True)
-    for digit, speaker, take in ((3, "anna", 0), (3, "anna", 5), (7, "ben", 0), (7, "ben", 5)):
-        buffer = io.BytesIO()
-        with wave.open(buffer, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(8000)
-            file.writeframes(struct.pack("<800h", *(3000 * ((n // digit) % 2) for n in range(800))))
-        (folder / "recordings" / f"{digit}_{speaker}_{take}.wav").write_bytes(buffer.getvalue())

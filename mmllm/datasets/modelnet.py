@@ -42,12 +42,6 @@ class ModelNet(Dataset):
         messages = (Message("user", f"<points>\n{self._question}"), Message("assistant", self._words[kind]))
         return Sample(f"{self.name}:{kind}/{file.name}", messages, {"points": (file,)})
 
-    @classmethod
-    def tiny(cls, folder: Path) -> ModelNet:
-        """Two classes, two tetrahedra and a square."""
-        write_tiny(folder, "train")
-        return cls(str(folder))
-
 
 def files_of(path: Path, split: str) -> list[tuple[str, Path]]:
     """(class, file) of every object of a split, in order of their names.
@@ -78,16 +72,3 @@ def words_of(classes: set[str], words: Mapping[str, str] | None) -> dict[str, st
     if lacking:
         raise MmllmError(f"words: no word for {', '.join(lacking)}; name one for every class, or leave words out")
     return dict(words)
-
-
-def write_tiny(folder: Path, split: str) -> None:
-    """Two classes in ModelNet's layout, one in files whose header runs into the counts, as some of ModelNet's do."""
-    corners = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
-    faces = "3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"
-    for kind, name, text in (
-        ("tetrahedron", "a.off", f"OFF\n4 4 6\n{corners}{faces}"),
-        ("tetrahedron", "b.off", f"OFF4 4 6\n{corners}{faces}"),
-        ("night_stand", "c.xyz", "0 0 0\n1 0 0\n1 1 0\n0 1 0\n"),
-    ):
-        (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        (folder / kind / split / name).write_text(text, encoding="utf-8")

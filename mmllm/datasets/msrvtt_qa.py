@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from mmllm.datasets.clips import SHORT_ANSWER
-from mmllm.datasets.video_qa import VideoQa, write_tiny
+from mmllm.datasets.video_qa import VideoQa
 
 
 class MsrvttQa(VideoQa):
@@ -27,9 +26,3 @@ class MsrvttQa(VideoQa):
         prompt: str = SHORT_ANSWER,
     ) -> None:
         super().__init__(path=path, split=split, videos=videos, mapping=mapping, prompt=prompt)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> MsrvttQa:
-        """Two questions about two clips without content."""
-        write_tiny(folder, "train", cls.stem, "TrainValVideo", None)
-        return cls(str(folder))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from mmllm.datasets.clips import SHORT_ANSWER
-from mmllm.datasets.video_qa import VideoQa, write_tiny
+from mmllm.datasets.video_qa import VideoQa
 
 
 class MsvdQa(VideoQa):
@@ -28,9 +27,3 @@ class MsvdQa(VideoQa):
         prompt: str = SHORT_ANSWER,
     ) -> None:
         super().__init__(path=path, split=split, videos=videos, mapping=mapping, prompt=prompt)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> MsvdQa:
-        """Two questions about two clips without content."""
-        write_tiny(folder, "train", cls.stem, "YouTubeClips", "youtube_mapping.txt")
-        return cls(str(folder))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,12 +51,6 @@ class NextQa(Dataset):
         messages = (Message("user", asked), Message("assistant", _LETTERS[right]))
         return Sample(name, messages, {"video": (clip(self._videos, self._names[row["video"]]),)})
 
-    @classmethod
-    def tiny(cls, folder: Path) -> NextQa:
-        """Three questions about two clips without content."""
-        write_tiny(folder, "train")
-        return cls(str(folder))
-
 
 def read(path: Path) -> list[dict[str, str]]:
     """Rows of one of the official csv files (which must exist); MmllmError where columns are missing or none follow."""
@@ -79,21 +72,3 @@ def options(row: Mapping[str, str]) -> list[str]:
 def number(row: Mapping[str, str]) -> int | None:
     """Number of the right option of a row, from 0; None where it has none."""
     return int(row["answer"]) if row["answer"] in ("0", "1", "2", "3", "4") else None
-
-
-def write_tiny(folder: Path, split: str) -> None:
-    """Write ``<split>.csv`` with three questions about two videos, their map and files without content."""
-    rows = [
-        ("4010069381", "how do the two men play", "2", "6", "CH", "roll", "tap", "strum the string", "hit", "pat"),
-        ("4010069381", "what did he do after sitting down", "0", "8", "TN", "clap", "lie", "crawl", "run", "wave"),
-        ("2925959064", "where is this place", "4", "1", "DL", "mall", "river", "pool", "living room", "mountain"),
-    ]
-    videos = folder / "NExTVideo" / "1164"
-    videos.mkdir(parents=True)
-    with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([FIELDS, *rows])
-    names = {video: f"1164/{video[::-1]}" for video in ("4010069381", "2925959064")}
-    (folder / MAP).write_text(json.dumps(names), encoding="utf-8")
-    for name in names.values():
-        (folder / "NExTVideo" / f"{name}.mp4").touch()

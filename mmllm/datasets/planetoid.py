@@ -119,12 +119,6 @@ class Planetoid(LabelledNodes):
         except ValueError as error:
             raise MmllmError(f"{file} is not a list of node numbers ({error}).") from error
 
-    @classmethod
-    def tiny(cls, folder: Path) -> Planetoid:
-        """Five papers of two classes."""
-        write_tiny(folder)
-        return cls(str(folder), name="tiny")
-
 
 class Sparse:
     """State of a pickled scipy matrix, taken as data: none of scipy's own unpickling runs."""
@@ -173,20 +167,3 @@ def _placed(first: numpy.ndarray, tests: numpy.ndarray, numbers: numpy.ndarray) 
     rows[: len(first)] = first
     rows[numbers] = tests
     return rows
-
-
-def write_tiny(folder: Path) -> None:
-    """Files of a data set called tiny: five papers, a chain; three of them for training, two for the test."""
-    from scipy.sparse import csr_matrix
-
-    words = numpy.eye(5, 6, dtype=numpy.float32)
-    hot = numpy.eye(2, dtype=numpy.int32)[[0, 1, 0, 1, 0]]
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "y": hot[:2], "allx": csr_matrix(words[:3]), "ally": hot[:3],
-        "tx": csr_matrix(words[[4, 3]]), "ty": hot[[4, 3]],
-        "graph": defaultdict(list, {0: [1], 1: [0, 2], 2: [1, 3], 3: [2, 4], 4: [3]}),
-    }  # fmt: skip
-    for part, value in parts.items():
-        (folder / f"ind.tiny.{part}").write_bytes(pickle.dumps(value, protocol=3))
-    (folder / "ind.tiny.test.index").write_text("4\n3\n")

@@ -106,29 +106,6 @@ class TextAttributedGraph(LabelledNodes):
             raise MmllmError(f"{self.path / table} names a node that is not there; the nodes are 0..{n_nodes - 1}.")
         return found
 
-    @classmethod
-    def tiny(cls, folder: Path) -> TextAttributedGraph:
-        """Five papers of two classes."""
-        write_tiny(folder)
-        return cls(str(folder))
-
 
 def _packed(file: Path) -> Path:
     return file.with_name(f"{file.name}.gz")
-
-
-def write_tiny(folder: Path) -> None:
-    """Tables of five papers, a chain: two for training, one for validation, two for the test."""
-    tables = {
-        "raw/titles": [["tea"], ["milk, cold"], ["bread"], ["rice"], ["soup"]],
-        "raw/edges": [[str(node), str(node + 1)] for node in range(4)],
-        "raw/labels": [["cs.LG"], ["cs.CV"], ["cs.LG"], ["cs.CV"], ["cs.LG"]],
-        "split/train": [["0"], ["1"]],
-        "split/valid": [["2"]],
-        "split/test": [["3"], ["4"]],
-    }
-    for table, rows in tables.items():
-        file = folder / f"{table}.csv"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w", encoding="utf-8", newline="") as opened:
-            csv.writer(opened).writerows([list(HEADS[table]), *rows])

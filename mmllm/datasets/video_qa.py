@@ -63,19 +63,3 @@ class VideoQa(Dataset):
         if found is None:
             raise SampleError(f"{name}: the mapping has no {self.stem}{video}")
         return clip(self._videos, found)
-
-
-def write_tiny(folder: Path, split: str, stem: str, videos: str, mapping: str | None) -> None:
-    """Write ``<split>_qa.json`` with a question about each of the videos 1 and 2, and their files, without content."""
-    rows = [
-        {"id": 5, "video_id": 1, "question": "what is a man doing?", "answer": "run"},
-        {"id": 6, "video_id": 2, "question": "who is cooking?", "answer": "woman"},
-    ]
-    (folder / videos).mkdir(parents=True)
-    (folder / f"{split}_qa.json").write_text(json.dumps(rows), encoding="utf-8")
-    names = {f"{stem}{number}": f"{stem}{number}" if mapping is None else f"-4w.uPC_{number}_9" for number in (1, 2)}
-    for name in names.values():
-        (folder / videos / f"{name}.mp4").touch()
-    if mapping is not None:
-        lines = "".join(f"{name} {video}\n" for video, name in names.items())
-        (folder / mapping).write_text(lines, encoding="utf-8")

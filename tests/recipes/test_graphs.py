@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mmllm import registry
-from mmllm.datasets import planetoid, text_attributed_graph
-from mmllm.encoders.graph.states import write_tiny_model
 from mmllm.miniature.tasks.graphs import write_graph
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.datasets import write_planetoid, write_text_attributed_graph
 from tests.support.parts import tiny_llm_folder
 from tests.support.talks import packed
 
@@ -23,7 +23,7 @@ from tests.support.talks import packed
 def small_parts(name: str, tmp_path: Path) -> list[str]:
     """Overrides of a recipe: small parts and data in ``tmp_path``."""
     if name == "mini/cora":
-        planetoid.write_tiny(tmp_path / "data")
+        write_planetoid(tmp_path / "data")
         asked = {"source": "planetoid", "name": "tiny", "path": str(tmp_path / "data")}
         return [
             f"data.nodes={json.dumps({'type': 'planetoid', 'name': 'tiny', 'path': asked['path']})}",
@@ -33,8 +33,8 @@ def small_parts(name: str, tmp_path: Path) -> list[str]:
     if name.startswith("mini/"):
         write_graph(tmp_path, 20, 3, 0)
         return [f"data.instruct.path={tmp_path / 'instruct.jsonl'}"]
-    write_tiny_model(str(tmp_path / "text"))
-    text_attributed_graph.write_tiny(tmp_path / "data")
+    tiny_encoders.write_text_model(str(tmp_path / "text"))
+    write_text_attributed_graph(tmp_path / "data")
     return [
         f"llm.path={tiny_llm_folder(tmp_path, 'qwen2', max_position_embeddings=4096)}",
         "llm.dtype=float32",

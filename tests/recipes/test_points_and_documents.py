@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmllm.datasets.modelnet import write_tiny
 from mmllm.model.build import build
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
+from mmllm.testing.tiny.datasets import write_modelnet
 from tests.support.parts import tiny_llm_folder
 from tests.support.stand_ins import open_clip_folder
 from tests.support.talks import document_talks, object_talks, packed
@@ -22,7 +22,7 @@ def test_any2point_with_stand_ins(backbone: str, axes: int, tmp_path: Path) -> N
     """The recipe as shipped, its frozen parts small: 1024 points, 128 tokens, 81 neighbours; language and image arm."""
     (tmp_path / "clip").mkdir()
     open_clip_folder(tmp_path / "clip", {"image_size": 28, "patch_size": 7})
-    write_tiny(tmp_path / "objects", "train")
+    write_modelnet(tmp_path / "objects", "train")
     overrides = [
         f"llm.path={tiny_llm_folder(tmp_path, 'qwen2')}", "llm.dtype=float32", "encoders.points.pretrained=",
         f"encoders.points.model={tmp_path / 'clip'}", f"encoders.points.backbone={backbone}",

@@ -1,55 +1,26 @@
-"""Tiny assemblies around one connector that works inside the LLM, and rows for them; the contract tests walk these."""
+"""Tiny models around each registered connector that works inside the LLM; the contract tests walk these."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import replace
-
-import torch
-
 from mmllm import registry
-from mmllm.connectors.base import Connector
-from mmllm.connectors.projectors.pool import PoolConnector
-from mmllm.encoders.image.hf_vision import HfVisionEncoder
-from mmllm.model.model import MultimodalLM, seed_for
-from mmllm.types import Features
-from tests.support.assemblies import Row, tiny_encoder
-from tests.support.parts import tiny_llm
+from mmllm.connectors.base import DeepFusion, LLMAdapter
+from mmllm.model.model import MultimodalLM
+from mmllm.recipe import part_arguments
+from mmllm.testing.tiny import deep_fusion, llm_adapters
+from mmllm.testing.tiny.models import PATCHES, ROWS, WITH_IMAGE, with_adapter, with_fusion
+from mmllm.testing.tiny.record import Tiny
+from mmllm.types import Grid
 
-INSIDE = [name for name in registry.table("connectors") if "attach" in registry.methods("connectors", name)]
+__all__ = ["INSIDE", "ROWS", "VARIANTS", "WITH_IMAGE", "connector_of", "grid_of", "inside", "key_of", "tiny_of"]
+
+INSIDE = [name for name in registry.table("connectors") if part_arguments.works_inside(name)]
 """Every registered connector that works inside the LLM."""
-WITH_FEATURES = [name for name in INSIDE if "dim" in registry.parameters("connectors", name)]
+WITH_FEATURES = [name for name in INSIDE if part_arguments.takes_features(name) is not False]
 """Those that get, or may get, the features of an encoder."""
-WITHOUT_FEATURES = [
-    name for name in INSIDE if name not in WITH_FEATURES or not registry.parameters("connectors", name)["dim"].required
-]
+WITHOUT_FEATURES = [name for name in INSIDE if not part_arguments.takes_features(name)]
 VARIANTS = [*WITHOUT_FEATURES, *(f"{name} from image" for name in WITH_FEATURES)]
 """A connector beside a projector, or (`from image`) with the features itself."""
-ROWS = (
-    Row(1, (4, "image", 5), source="captions"),
-    Row(2, (11,), source="text"),
-    Row(3, (2, "image", 3, "image", 6), source="captions"),
-    Row(4, ("image", 9), source="instruct"),
-)
-"""Conversations with one picture, none, two, and one at the very start."""
-WITH_IMAGE = {0, 2, 3}
-
-
-class Clips(HfVisionEncoder):
-    """The tiny encoder whose 4 x 4 patches are told to be 4 frames of 2 x 2, for connectors that need time."""
-
-    def grid(self, inputs: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-        """(time, rows, cols) of one item; of a batch, which its forward asks for, what it really has."""
-        return (4, 2, 2) if inputs["pixels"].dim() == 3 else super().grid(inputs)
-
-    def fixed_grid(self) -> tuple[int, ...]:
-        """Of every item."""
-        return (4, 2, 2)
-
-    def forward(self, **inputs: torch.Tensor) -> Features:
-        """The features of the pictures."""
-        return replace(super().forward(**inputs), grid=(4, 2, 2))
+TINY: dict[str, Tiny] = {**llm_adapters.TINY, **deep_fusion.TINY}
 
 
 def key_of(variant: str) -> str:
@@ -57,26 +28,26 @@ def key_of(variant: str) -> str:
     return "image" if variant.endswith(" from image") else "inner"
 
 
+def tiny_of(variant: str) -> Tiny:
+    """What makes the connector under test."""
+    return TINY[variant.removesuffix(" from image")]
+
+
+def grid_of(variant: str) -> Grid:
+    """What it is told of pictures: frames where it needs time."""
+    grid = tiny_of(variant).grid
+    return grid if len(grid) == 3 else PATCHES
+
+
 def inside(variant: str, family: str = "llama", when: tuple[str, ...] | None = None) -> MultimodalLM:
-    """A tiny LLM with the connector's ``tiny()``; weights as they start."""
-    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
-    made = registry.load("connectors", variant.removesuffix(" from image"))
-    seed_for(0, variant)
-    connectors: dict[str, Connector] = {}
+    """A tiny LLM with the connector inside; weights as they start."""
     if key_of(variant) == "image":
-        connectors["image"] = made.tiny(encoder.dim, llm)
-        if len(made.tiny_grid) == 3:
-            encoder.__class__ = Clips
-    else:
-        connectors["image"] = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
-        connectors["inner"] = made.tiny(0, llm)
-    connectors[key_of(variant)].when = when
-    assembly = MultimodalLM(llm, {"image": encoder}, connectors, {"image": "image"})
-    return assembly.requires_grad_(False).eval()
+        return with_fusion(tiny_of(variant), family, when, grid_of(variant))
+    return with_adapter(tiny_of(variant), family, when)
 
 
-def connector_of(assembly: MultimodalLM, variant: str) -> Connector:
-    """The connector under test."""
-    connector = assembly.connectors[key_of(variant)]
-    assert isinstance(connector, Connector)
+def connector_of(model: MultimodalLM, variant: str) -> LLMAdapter:
+    """The connector under test, a :class:`DeepFusion` where it reads features."""
+    connector = model.connectors[key_of(variant)]
+    assert isinstance(connector, DeepFusion if key_of(variant) == "image" else LLMAdapter)
     return connector

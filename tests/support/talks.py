@@ -9,11 +9,11 @@ from typing import Any
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
-from mmllm.datasets import modelnet
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.datasets.modelnet import ModelNet
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny.datasets import write_modelnet
 from mmllm.types import Batch, Message, Sample
 
 
@@ -37,7 +37,7 @@ def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True
 
 def object_talks(folder: Path, n: int = 3) -> list[Sample]:
     """One of text, and ``n`` about the objects of ModelNet's tiny folder, which is written to ``folder``."""
-    modelnet.write_tiny(folder, "train")
+    write_modelnet(folder, "train")
     source = ModelNet(str(folder))
     return [talk("text", "the cat?", "sat"), *(source[index] for index in range(n))]
 

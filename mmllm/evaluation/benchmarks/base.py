@@ -79,11 +79,6 @@ class Benchmark(ABC):
         """Whether the prediction holds an answer at all. Unparsed ones stay in the denominator."""
         return bool(prediction.strip())
 
-    @classmethod
-    @abstractmethod
-    def tiny(cls, folder: Path) -> Benchmark:
-        """Write a few questions in the data set's own form to an empty folder and open it (for tests)."""
-
     def question(
         self,
         identity: Any,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,16 +64,3 @@ class ChartQa(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: within 5 % of a number, or the same text; nothing said scores 0."""
         return relaxed_accuracy(prediction.strip(), reference[0]) if self.parsed(prediction) else 0.0
-
-    @classmethod
-    def tiny(cls, folder: Path) -> ChartQa:
-        """One question of each part about one chart."""
-        from PIL import Image
-
-        (folder / "test" / "png").mkdir(parents=True)
-        Image.new("RGB", (40, 30), "white").save(folder / "test" / "png" / "41699.png")
-        asked = (("human", "How many bars?", "3"), ("augmented", "What is the value in 2010?", "14.5"))
-        for part, query, label in asked:
-            rows = [{"imgname": "41699.png", "query": query, "label": label}]
-            (folder / "test" / f"test_{part}.json").write_text(json.dumps(rows), encoding="utf-8")
-        return cls(path=str(folder))

@@ -108,19 +108,3 @@ class ClothoAqa(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to an accepted answer after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> ClothoAqa:
-        """Two questions about one sound, three answers each."""
-        from mmllm.evaluation.benchmarks.mini_sound import MiniSound
-
-        (folder / "audio_files").mkdir(parents=True)
-        sound = MiniSound.tiny_item(folder / "audio_files")
-        rows = [
-            (sound, "Is there rain?", "yes", "yes"), (sound, "Is there rain?", "no", "maybe"),
-            (sound, "Is there rain?", "yes", "yes"), (sound, "What is heard, and where?", "rain", "yes"),
-            (sound, "What is heard, and where?", "rain", "yes"), (sound, "What is heard, and where?", "rain", "yes"),
-        ]  # fmt: skip
-        with (folder / "clotho_aqa_test.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([(*COLUMNS, "confidence"), *rows])
-        return cls(path=str(folder))

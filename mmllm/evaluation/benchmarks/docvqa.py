@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -51,27 +50,3 @@ class DocVqa(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """ANLS to the nearest answer in the declared variant; nothing said scores 0."""
         return anls(prediction, reference, cast(AnlsVariant, self.variant)) if self.parsed(prediction) else 0.0
-
-    @classmethod
-    def tiny(cls, folder: Path) -> DocVqa:
-        """Two questions about one page."""
-        from PIL import Image
-
-        (folder / "documents").mkdir(parents=True)
-        Image.new("RGB", (30, 40), "white").save(folder / "documents" / "xnbl0037_1.png")
-        asked = (
-            ("What is the date?", ["1/8/93", "January 8, 1993"], "form"),
-            ("Who is it from?", ["P. Carter"], "layout"),
-        )
-        rows = [
-            {
-                "questionId": number,
-                "question": text,
-                "image": "documents/xnbl0037_1.png",
-                "answers": answers,
-                "question_types": [kind],
-            }
-            for number, (text, answers, kind) in enumerate(asked, 337)
-        ]
-        (folder / "val_v1.0_withQT.json").write_text(json.dumps({"data": rows}), encoding="utf-8")
-        return cls(path=str(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,14 +55,3 @@ class EasyVqa(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the answer after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> EasyVqa:
-        """Two questions about one picture."""
-        from PIL import Image
-
-        (folder / "test" / "images").mkdir(parents=True)
-        Image.new("RGB", (64, 64), "blue").save(folder / "test" / "images" / "0.png")
-        rows = [["what color is the shape?", "blue", 0], ["is there a circle?", "no", 0]]
-        (folder / "test" / "questions.json").write_text(json.dumps(rows), encoding="utf-8")
-        return cls(path=str(folder))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmllm.datasets.fsdd import QUESTION, TEST_TAKES, chosen, recordings, write_tiny
+from mmllm.datasets.fsdd import QUESTION, TEST_TAKES, chosen, recordings
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
@@ -63,9 +63,3 @@ class Fsdd(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the digit after the official VQA normalisation ("seven" is 7)."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> Fsdd:
-        """Two recordings of take 0."""
-        write_tiny(folder)
-        return cls(path=str(folder))

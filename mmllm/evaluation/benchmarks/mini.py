@@ -61,31 +61,3 @@ class Mini(Benchmark):
     def reference(self, row: Mapping[str, Any]) -> Any:
         """The accepted answers of one line."""
         return tuple(str(answer) for answer in row["answers"])
-
-    @classmethod
-    def tiny(cls, folder: Path) -> Mini:
-        """Three questions about one small item of its modality."""
-        test = folder / "test"
-        test.mkdir(parents=True)
-        item = cls.tiny_item(test)
-        with (test / f"{cls.name}.jsonl").open("w", encoding="utf-8") as file:
-            for number, row in enumerate(cls.tiny_rows()):
-                file.write(json.dumps({"id": str(number), cls.modality: item, "kind": "tiny", **row}) + "\n")
-        return cls(path=str(folder))
-
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """Write one small item of the modality for ``tiny`` and say its name; other media than images override it."""
-        from PIL import Image
-
-        Image.new("RGB", (32, 32), "red").save(folder / "0.png")
-        return "0.png"
-
-    @classmethod
-    def tiny_rows(cls) -> list[dict[str, Any]]:
-        """Question and answers of the lines that ``tiny`` writes."""
-        return [
-            {"question": "what color is the shape?", "answers": ["red"]},
-            {"question": "how many shapes?", "answers": ["1"]},
-            {"question": "is there a star?", "answers": ["no"]},
-        ]

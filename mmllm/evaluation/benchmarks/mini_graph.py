@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
@@ -27,18 +25,3 @@ class MiniGraph(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the topic after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """Three nodes, the first of which is asked about."""
-        graph = {"nodes": ["n1 physics", "n2 art", "n3 physics"], "edges": [[0, 1], [0, 2]], "target": 0}
-        (folder / "0.json").write_text(json.dumps(graph), encoding="utf-8")
-        return "0.json"
-
-    @classmethod
-    def tiny_rows(cls) -> list[dict[str, Any]]:
-        """Two questions."""
-        return [
-            {"question": "what is the topic of n1?", "answers": ["physics"]},
-            {"question": "what is linked to n1?", "answers": ["n2"]},
-        ]

@@ -33,12 +33,3 @@ class MiniGrounding(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 where the predicted box overlaps the reference with an IoU of at least 0.5, else 0."""
         return box_hit(parse_box(prediction, SCALE), reference)
-
-    @classmethod
-    def tiny_rows(cls) -> list[dict[str, Any]]:
-        """Question, answer and box of the lines that ``tiny`` writes."""
-        boxes = ([0, 0, 50, 50], [25, 25, 49, 49], [60, 10, 90, 35])
-        return [
-            {"question": f"box of shape {number}?", "answers": [str(box).replace(" ", "")], "box": box}
-            for number, box in enumerate(boxes)
-        ]

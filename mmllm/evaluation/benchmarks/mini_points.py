@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
@@ -26,17 +25,3 @@ class MiniPoints(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the word after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """Four points of a tetrahedron."""
-        (folder / "0.xyz").write_text("0 0 0\n1 0 0\n0 1 0\n0 0 1\n", encoding="utf-8")
-        return "0.xyz"
-
-    @classmethod
-    def tiny_rows(cls) -> list[dict[str, Any]]:
-        """Two questions."""
-        return [
-            {"question": "what shape is it?", "answers": ["triangle"]},
-            {"question": "is it a circle?", "answers": ["no"]},
-        ]

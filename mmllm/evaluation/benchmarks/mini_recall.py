@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
@@ -26,14 +25,3 @@ class MiniRecall(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the value after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """A document of three facts."""
-        (folder / "0.txt").write_text("tea red, milk 3, oslo star", encoding="utf-8")
-        return "0.txt"
-
-    @classmethod
-    def tiny_rows(cls) -> list[dict[str, Any]]:
-        """Two questions."""
-        return [{"question": "tea?", "answers": ["red"]}, {"question": "oslo?", "answers": ["star"]}]

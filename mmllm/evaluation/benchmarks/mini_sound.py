@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
@@ -29,23 +28,3 @@ class MiniSound(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the answer after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """A tenth of a second of a buzz."""
-        import wave
-
-        with wave.open(str(folder / "0.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(8000)
-            file.writeframes(b"\x00\x10\x00\xf0" * 400)
-        return "0.wav"
-
-    @classmethod
-    def tiny_rows(cls) -> list[dict[str, Any]]:
-        """Two questions."""
-        return [
-            {"question": "what is heard at t1?", "answers": ["low horn"]},
-            {"question": "where is the horn?", "answers": ["t1"]},
-        ]

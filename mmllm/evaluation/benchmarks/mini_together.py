@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.base import Question
@@ -40,19 +37,3 @@ class MiniTogether(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to an answer after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> MiniTogether:
-        """Three questions about three files without content."""
-        test = folder / "test"
-        test.mkdir(parents=True)
-        media = {"image": "0.png", "video": "0.mp4", "audio": "0.wav"}
-        for name in media.values():
-            (test / name).touch()
-        lines: list[Mapping[str, Any]] = [
-            {"id": str(number), **media, "kind": f"{key}: tiny", **row}
-            for number, (key, row) in enumerate(zip(SENSES, cls.tiny_rows(), strict=True))
-        ]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (test / f"{cls.name}.jsonl").write_text(text, encoding="utf-8")
-        return cls(path=str(folder))

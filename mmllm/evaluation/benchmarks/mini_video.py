@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
@@ -28,9 +27,3 @@ class MiniVideo(Mini):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to an answer after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """Some bytes under the name of an mp4 file: asking does not open it."""
-        (folder / "0.mp4").write_bytes(b"no video")
-        return "0.mp4"

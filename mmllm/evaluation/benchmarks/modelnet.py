@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmllm.datasets.modelnet import files_of, words_of, write_tiny
+from mmllm.datasets.modelnet import files_of, words_of
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
@@ -63,9 +63,3 @@ class ModelNet(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the class's word after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> ModelNet:
-        """Three objects of two classes."""
-        write_tiny(folder, "test")
-        return cls(path=str(folder))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from mmllm.datasets.clips import SHORT_ANSWER
-from mmllm.datasets.video_qa import write_tiny
 from mmllm.evaluation.benchmarks.video_qa import VideoQa
 
 
@@ -31,9 +29,3 @@ class MsrvttQa(VideoQa):
         prompt: str = SHORT_ANSWER,
     ) -> None:
         super().__init__(path=path, split=split, videos=videos, mapping=mapping, prompt=prompt)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> MsrvttQa:
-        """Two questions about two clips without content."""
-        write_tiny(folder, "test", cls.stem, "TestVideo", None)
-        return cls(path=str(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -98,24 +97,6 @@ class MvBench(MultipleChoice):
         media = {"video": (file.with_name(file.name + _bounds(row)),)}
         right = row["candidates"].index(row["answer"])
         return self.choice(f"{task}/{number}", row["question"], row["candidates"], right, media, task)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> MvBench:
-        """One question of each task, about a clip without content; tasks that cut have bounds."""
-        (folder / "json").mkdir(parents=True)
-        for number, (task, videos) in enumerate(TASKS.items()):
-            row: dict[str, Any] = {
-                "video": "0.b.mp4",
-                "question": f"What is number {number}?",
-                "candidates": ["left", "right", "it is not said"],
-                "answer": "right",
-            }
-            if task in ("action_sequence", "action_localization"):
-                row |= {"start": 11.1, "end": 17.25}
-            (folder / "json" / f"{task}.json").write_text(json.dumps([row]), encoding="utf-8")
-            (folder / "video" / videos).mkdir(parents=True, exist_ok=True)
-            (folder / "video" / videos / "0.b.mp4").touch()
-        return cls(path=str(folder))
 
 
 def _bounds(row: Mapping[str, Any]) -> str:

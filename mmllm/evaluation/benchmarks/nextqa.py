@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmllm.datasets.clips import LETTER_ANSWER, clip, mapped
-from mmllm.datasets.nextqa import MAP, number, options, read, write_tiny
+from mmllm.datasets.nextqa import MAP, number, options, read
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Question
 from mmllm.evaluation.benchmarks.multiple_choice import MultipleChoice
@@ -73,9 +73,3 @@ class NextQa(MultipleChoice):
         media = {"video": (clip(self._videos, self._names[row["video"]]),)}
         identity = f"{row['video']}_{row['qid']}"
         return self.choice(identity, row["question"], options(row), right, media, KINDS[row["type"]])
-
-    @classmethod
-    def tiny(cls, folder: Path) -> NextQa:
-        """Three questions about two clips without content."""
-        write_tiny(folder, "val")
-        return cls(path=str(folder))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from mmllm.datasets.labelled_nodes import QUESTION, LabelledNodes
 from mmllm.datasets.planetoid import Planetoid
-from mmllm.datasets.text_attributed_graph import TextAttributedGraph, write_tiny
+from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.text import exact_match
@@ -76,9 +76,3 @@ class NodeClassification(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """1 or 0: equal to the class's word after the official VQA normalisation."""
         return exact_match(prediction, reference)
-
-    @classmethod
-    def tiny(cls, folder: Path) -> NodeClassification:
-        """Two papers."""
-        write_tiny(folder)
-        return cls(path=str(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -55,17 +54,3 @@ class TextVqa(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """VQA accuracy in the declared variant; nothing said scores 0."""
         return vqa_accuracy(prediction, reference, cast(Variant, self.variant)) if self.parsed(prediction) else 0.0
-
-    @classmethod
-    def tiny(cls, folder: Path) -> TextVqa:
-        """Two questions about one picture."""
-        from PIL import Image
-
-        (folder / "train_images").mkdir(parents=True)
-        Image.new("RGB", (40, 30), "white").save(folder / "train_images" / "0a1b.jpg")
-        rows = [
-            {"question_id": 1, "image_id": "0a1b", "question": "what brand is it?", "answers": ["dakota"] * 10},
-            {"question_id": 2, "image_id": "0a1b", "question": "what year?", "answers": ["1998"] * 7 + ["98"] * 3},
-        ]
-        (folder / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}), encoding="utf-8")
-        return cls(path=str(folder))

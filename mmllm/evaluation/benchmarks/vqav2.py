@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -67,30 +66,3 @@ class VqaV2(Benchmark):
     def score(self, prediction: str, reference: Any) -> float:
         """VQA accuracy in the declared variant; nothing said scores 0."""
         return vqa_accuracy(prediction, reference, cast(Variant, self.variant)) if self.parsed(prediction) else 0.0
-
-    @classmethod
-    def tiny(cls, folder: Path) -> VqaV2:
-        """Two questions about one picture."""
-        from PIL import Image
-
-        (folder / "val2014").mkdir(parents=True)
-        Image.new("RGB", (40, 30), "green").save(folder / "val2014" / "COCO_val2014_000000000042.jpg")
-        asked = {
-            420: ("What color is it?", ["green"] * 10, "other"),
-            421: ("Is it red?", ["no"] * 9 + ["yes"], "yes/no"),
-        }
-        questions = [{"image_id": 42, "question_id": key, "question": value[0]} for key, value in asked.items()]
-        annotations = [
-            {
-                "image_id": 42,
-                "question_id": key,
-                "answer_type": kind,
-                "answers": [{"answer": text, "answer_id": number} for number, text in enumerate(answers, 1)],
-            }
-            for key, (_, answers, kind) in asked.items()
-        ]
-        contents = {"OpenEnded_mscoco_val2014_questions": questions, "mscoco_val2014_annotations": annotations}
-        for part, rows in contents.items():
-            content = {part.rsplit("_", 1)[1]: rows}
-            (folder / f"v2_{part}.json").write_text(json.dumps(content), encoding="utf-8")
-        return cls(path=str(folder))

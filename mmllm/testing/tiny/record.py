@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -35,3 +36,7 @@ class Tiny:
     """Of the features it takes."""
     extras: Callable[[int], dict[str, Tensor]] = none
     """n -> ``Features.extras`` of n items."""
+
+    def __call__(self, *, llm_dim: int, dim: int = 0) -> Any:
+        """Make one as the checks of ``mmllm.testing`` ask for it; a connector, not attached to anything."""
+        return self.make(dim, SimpleNamespace(dim=llm_dim))

@@ -13,6 +13,7 @@ import pytest
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.datasets.easy_vqa import EasyVqa
 from mmllm.errors import MmllmError, SampleError
+from mmllm.testing.tiny.datasets import easy_vqa
 from mmllm.types import Message, Sample
 
 ANSWER = {"role": "assistant", "content": "A cat."}
@@ -150,7 +151,7 @@ def test_an_unusable_file_is_an_error_at_once(tmp_path: Path) -> None:
 
 
 def test_easy_vqa_rows(tmp_path: Path) -> None:
-    source = EasyVqa.tiny(tmp_path)
+    easy_vqa(tmp_path)
     questions = tmp_path / "train" / "questions.json"
     questions.write_text(json.dumps([["a?", "b", 4], ["a?", "b"], ["a?", 1, 4]]))
     source = EasyVqa(str(tmp_path))

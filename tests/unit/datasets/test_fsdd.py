@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmllm.datasets.fsdd import Fsdd, write_tiny
+from mmllm.datasets.fsdd import Fsdd
 from mmllm.errors import MmllmError, SampleError
 from mmllm.evaluation.benchmarks.clotho_aqa import ClothoAqa
 from mmllm.evaluation.benchmarks.fsdd import Fsdd as FsddBenchmark
+from mmllm.testing.tiny.benchmarks import clotho_aqa
+from mmllm.testing.tiny.datasets import write_fsdd
 
 REAL = os.environ.get("MMLLM_TEST_DATA")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_tiny(tmp_path)
+    write_fsdd(tmp_path)
     return tmp_path
 
 
@@ -94,7 +96,7 @@ def test_real_recordings_are_read_as_they_are() -> None:
 
 
 def test_clotho_aqa_counts_people_as_asked(tmp_path: Path) -> None:
-    ClothoAqa.tiny(tmp_path)
+    clotho_aqa(tmp_path)
     majority, unanimous, every = (
         ClothoAqa(path=str(tmp_path), variant=word) for word in ("majority", "unanimous", "every_answer")
     )
@@ -108,7 +110,7 @@ def test_clotho_aqa_counts_people_as_asked(tmp_path: Path) -> None:
 
 
 def test_clotho_aqa_keeps_all_answers_of_a_tie(tmp_path: Path) -> None:
-    ClothoAqa.tiny(tmp_path)
+    clotho_aqa(tmp_path)
     file = tmp_path / "clotho_aqa_test.csv"
     file.write_text("file_name,QuestionText,answer,confidence\n0.wav,Loud?,yes,yes\n0.wav,Loud?,no,yes\n")
     assert ClothoAqa(path=str(tmp_path))[0].reference == ("yes", "no")

@@ -16,20 +16,21 @@ import pytest
 from safetensors.numpy import load_file
 
 from mmllm.datasets.chat_jsonl import ChatJsonl
-from mmllm.datasets.planetoid import Planetoid, write_tiny
+from mmllm.datasets.planetoid import Planetoid
 from mmllm.datasets.text_attributed_graph import TextAttributedGraph
-from mmllm.datasets.text_attributed_graph import write_tiny as write_tables
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.node_classification import NodeClassification
 from mmllm.miniature.tasks.graphs import write_graph
 from mmllm.miniature.world.graphs import CLASSES, blocks, shuffled
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.datasets import write_planetoid, write_text_attributed_graph
 
 # ---- planetoid
 
 
 def test_test_nodes_stand_at_their_numbers(tmp_path: Path) -> None:
-    write_tiny(tmp_path)
+    write_planetoid(tmp_path)
     sources = {split: Planetoid(str(tmp_path), "tiny", split=split) for split in ("train", "valid", "test")}
     assert {split: source.nodes.tolist() for split, source in sources.items()} == {
         "train": [0, 1], "valid": [2], "test": [3, 4]
@@ -38,7 +39,7 @@ def test_test_nodes_stand_at_their_numbers(tmp_path: Path) -> None:
     assert numpy.array_equal(load_file(tmp_path / "graph" / "states.safetensors")["states"], numpy.eye(5, 6))
     encoder = TextGraphEncoder(width=6)
     (graph,) = sources["test"][0].media["graph"]
-    inputs = encoder.read(graph)
+    inputs = encoder.processor.read(graph)
     assert inputs["nodes"].tolist() == [3, 2, 4, 1] and inputs["states"].argmax(1).tolist() == [3, 2, 4, 1]
 
 
@@ -54,7 +55,7 @@ class Evil:
 
 @pytest.mark.parametrize("part", ["allx", "y", "graph"])
 def test_a_pickle_that_runs_something_is_refused_before_it_does(part: str, tmp_path: Path) -> None:
-    write_tiny(tmp_path)
+    write_planetoid(tmp_path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         (tmp_path / f"ind.tiny.{part}").write_bytes(pickle.dumps(Evil(tmp_path / "ran"), protocol=protocol))
         with pytest.raises(MmllmError, match=r"posix\.mkdir|nt\.mkdir"):
@@ -64,7 +65,7 @@ def test_a_pickle_that_runs_something_is_refused_before_it_does(part: str, tmp_p
 
 @pytest.mark.parametrize("name", ["builtins eval", "numpy.core.multiarray scalar", "scipy.sparse.csr spmatrix"])
 def test_names_that_are_not_needed_are_refused(name: str, tmp_path: Path) -> None:
-    write_tiny(tmp_path)
+    write_planetoid(tmp_path)
     module, attribute = name.split()
     (tmp_path / "ind.tiny.ally").write_bytes(f"c{module}\n{attribute}\n.".encode())
     with pytest.raises(MmllmError, match=f"wants {module}.{attribute}, which is not let in"):
@@ -72,7 +73,7 @@ def test_names_that_are_not_needed_are_refused(name: str, tmp_path: Path) -> Non
 
 
 def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
-    write_tiny(tmp_path)
+    write_planetoid(tmp_path)
     good = {file: file.read_bytes() for file in tmp_path.glob("ind.*")}
     for file, content in good.items():
         for damage in (b"", content[: len(content) // 2], b"nonsense", pickle.dumps(3, protocol=2)):
@@ -88,7 +89,7 @@ def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_drawn_splits_are_disjoint_complete_and_always_the_same(tmp_path: Path) -> None:
-    write_tables(tmp_path)
+    write_text_attributed_graph(tmp_path)
     nodes = []
     for split in ("train", "valid", "test"):
         source = TextAttributedGraph(str(tmp_path), split=split, seed=3, shares=(0.4, 0.2, 0.4))
@@ -106,7 +107,7 @@ def test_drawn_splits_are_disjoint_complete_and_always_the_same(tmp_path: Path) 
 
 
 def test_words_stand_for_all_classes(tmp_path: Path) -> None:
-    write_tables(tmp_path)
+    write_text_attributed_graph(tmp_path)
     source = TextAttributedGraph(str(tmp_path), words={"cs.LG": "physics", "cs.CV": "art"}, question="what topic?")
     assert [message.text for message in source[1].messages] == ["<graph>\nwhat topic?", "art"]
     for words, says in (
@@ -119,7 +120,7 @@ def test_words_stand_for_all_classes(tmp_path: Path) -> None:
 
 
 def test_a_graph_folder_of_other_files_is_not_taken(tmp_path: Path) -> None:
-    write_tables(tmp_path)
+    write_text_attributed_graph(tmp_path)
     TextAttributedGraph(str(tmp_path))
     (tmp_path / "raw" / "edges.csv").write_text("source,target\n0,4\n")
     with pytest.raises(MmllmError, match="made from other files"):
@@ -129,7 +130,7 @@ def test_a_graph_folder_of_other_files_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_tables_may_be_compressed_and_are_checked(tmp_path: Path) -> None:
-    write_tables(tmp_path)
+    write_text_attributed_graph(tmp_path)
     plain = TextAttributedGraph(str(tmp_path), graph=str(tmp_path / "one"))
     for file in plain.files:
         Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
@@ -158,10 +159,10 @@ def test_miniature_graphs_are_homophilous_weakly_told_and_apart(tmp_path: Path) 
     source = ChatJsonl(str(tmp_path / "instruct.jsonl"))
     rows = [json.loads(line) for line in (tmp_path / "test" / "mini_graph.jsonl").read_text().splitlines()]
     assert len(source) == 30 and len(rows) == 20 and (tmp_path / "complete").is_file()
-    encoder = TextGraphEncoder.tiny()
+    encoder = tiny_encoders.text_graph()
     (graph,) = source[4].media["graph"]
-    assert encoder.read(graph)["nodes"][0] == 4
-    assert encoder.read(tmp_path / "test" / rows[3]["graph"])["nodes"][0] == 3
+    assert encoder.processor.read(graph)["nodes"][0] == 4
+    assert encoder.processor.read(tmp_path / "test" / rows[3]["graph"])["nodes"][0] == 3
     texts = [(folder / "media/world/texts.jsonl").read_text() for folder in (tmp_path, tmp_path / "test")]
     assert texts[0] != texts[1]
 
@@ -198,14 +199,14 @@ def test_cora_is_cora(tmp_path: Path) -> None:
     counts = Counter(every.answer(number) for number in range(len(every)))
     assert counts["neural networks"] == 818 and counts["rule learning"] == 180 and sum(counts.values()) == 2708
     encoder = TextGraphEncoder(width=1433, max_nodes=3000)
-    graph, _ = encoder.open(every.item(0))
+    graph, _ = encoder.processor.open(every.item(0))
     assert graph.n_nodes == 2708 and len(graph.links.senders) == 2 * 5278
-    assert int(encoder.read(every.folder)["states"].sum()) == 49216
+    assert int(encoder.processor.read(every.folder)["states"].sum()) == 49216
 
 
 def test_arxiv_2023_is_read(tmp_path: Path) -> None:
     source = TextAttributedGraph(real("arxiv2023_tag"), graph=str(tmp_path / "arxiv"), split="test")
     assert len(source) == 668 and len(source.classes) == 39
-    graph, node = TextGraphEncoder.tiny().open(source.item(0))
+    graph, node = tiny_encoders.text_graph().processor.open(source.item(0))
     assert graph.n_nodes == 33868 and graph.texts is not None and node == source.nodes[0]
     assert graph.texts[0] == "Causal models in string diagrams"

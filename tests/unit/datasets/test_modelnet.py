@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmllm.datasets.modelnet import ModelNet, write_tiny
-from mmllm.encoders.points.points import PointsEncoder
+from mmllm.datasets.modelnet import ModelNet
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_points import MiniPoints
 from mmllm.evaluation.benchmarks.mini_recall import MiniRecall
@@ -18,10 +17,12 @@ from mmllm.miniature.tasks.documents import RESTORE, write_document
 from mmllm.miniature.tasks.points import write_points
 from mmllm.miniature.world.points import SOLIDS, solid
 from mmllm.miniature.world.words import every_word
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.datasets import write_modelnet
 
 
 def test_classes_splits_and_words(tmp_path: Path) -> None:
-    write_tiny(tmp_path, "train")
+    write_modelnet(tmp_path, "train")
     (tmp_path / "night_stand" / "test").mkdir()
     (tmp_path / "night_stand" / "test" / "d.npy").write_bytes(b"")
     (tmp_path / "night_stand" / "train" / "readme.md").write_text("no cloud")
@@ -42,15 +43,17 @@ def test_classes_splits_and_words(tmp_path: Path) -> None:
 
 
 def test_every_file_of_the_tiny_folder_is_read(tmp_path: Path) -> None:
-    write_tiny(tmp_path, "train")
-    encoder = PointsEncoder.tiny()
-    clouds = [encoder.read(item)["points"] for sample in ModelNet(str(tmp_path)) for item in sample.media["points"]]
+    write_modelnet(tmp_path, "train")
+    encoder = tiny_encoders.points()
+    clouds = [
+        encoder.processor.read(item)["points"] for sample in ModelNet(str(tmp_path)) for item in sample.media["points"]
+    ]
     assert [tuple(cloud.shape) for cloud in clouds] == [(32, 3)] * 3
     assert (clouds[1] == clouds[2]).all()  # the same mesh, whether or not its header runs into the counts
 
 
 def test_the_benchmark_reports_each_class(tmp_path: Path) -> None:
-    write_tiny(tmp_path, "test")
+    write_modelnet(tmp_path, "test")
     benchmark = ModelNetBenchmark(path=str(tmp_path))
     assert [benchmark[n].kind for n in range(3)] == ["night_stand", "tetrahedron", "tetrahedron"]
     assert benchmark.score("Night stand.", benchmark[0].reference) == 1.0

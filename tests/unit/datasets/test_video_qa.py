@@ -10,14 +10,15 @@ import pytest
 from mmllm.datasets.clips import clip, mapped
 from mmllm.datasets.msrvtt_qa import MsrvttQa
 from mmllm.datasets.msvd_qa import MsvdQa
-from mmllm.datasets.nextqa import NextQa, write_tiny
+from mmllm.datasets.nextqa import NextQa
 from mmllm.errors import MmllmError, SampleError
 from mmllm.evaluation.benchmarks.nextqa import NextQa as NextQaBenchmark
+from mmllm.testing.tiny import datasets as tiny
 from mmllm.types import Message
 
 
 def test_msvd_qa_rows_become_samples(tmp_path: Path) -> None:
-    sample = MsvdQa.tiny(tmp_path)[0]
+    sample = tiny.msvd_qa(tmp_path)[0]
     asked = "<video>\nwhat is a man doing?\nAnswer the question using a single word or phrase."
     assert sample.messages == (Message("user", asked), Message("assistant", "run"))
     assert sample.media == {"video": (tmp_path / "YouTubeClips" / "-4w.uPC_1_9.mp4",)}
@@ -29,7 +30,7 @@ def test_msvd_qa_rows_become_samples(tmp_path: Path) -> None:
 
 
 def test_a_row_that_cannot_be_used_is_a_named_bad_sample(tmp_path: Path) -> None:
-    MsrvttQa.tiny(tmp_path)
+    tiny.msrvtt_qa(tmp_path)
     file = tmp_path / "train_qa.json"
     rows = json.loads(file.read_text())
     file.write_text(json.dumps([*rows, {"id": 9, "question": "who?"}, 3]))
@@ -51,7 +52,7 @@ def test_a_row_that_cannot_be_used_is_a_named_bad_sample(tmp_path: Path) -> None
 
 
 def test_nextqa_asks_in_training_what_the_benchmark_asks(tmp_path: Path) -> None:
-    write_tiny(tmp_path, "val")
+    tiny.write_nextqa(tmp_path, "val")
     source, benchmark = NextQa(str(tmp_path), "val"), NextQaBenchmark(path=str(tmp_path))
     for index in range(len(benchmark)):
         asked = benchmark[index]
@@ -62,7 +63,7 @@ def test_nextqa_asks_in_training_what_the_benchmark_asks(tmp_path: Path) -> None
 
 
 def test_nextqa_names_bad_rows_and_files(tmp_path: Path) -> None:
-    NextQa.tiny(tmp_path)
+    tiny.nextqa(tmp_path)
     file = tmp_path / "train.csv"
     text = file.read_text()
     file.write_text(text.replace(",2,6,CH,", ",,6,CH,").replace("2925959064", "7"))

@@ -14,7 +14,6 @@ from mmllm import cli
 from mmllm.batches.sample import Encoded
 from mmllm.checkpoints.store import Manifest, commit
 from mmllm.errors import MmllmError
-from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
 from mmllm.evaluation.metrics.text import interval
 from mmllm.evaluation.predictions import blinded
@@ -24,6 +23,7 @@ from mmllm.model.build import build
 from mmllm.model.trainable import frozen_digests, trainable_state
 from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
+from mmllm.testing.tiny.mini_benchmarks import TINY, mini
 from mmllm.types import Message, Sample
 from tests.support.serving import tiny_generator
 from tests.support.training import tiny_recipe
@@ -67,7 +67,7 @@ def recipe(**settings: Any) -> Recipe:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    MiniScenes.tiny(tmp_path / "world")
+    mini(MiniScenes, tmp_path / "world")
     return tmp_path / "world"
 
 
@@ -218,7 +218,7 @@ def test_questions_that_cannot_be_asked_count_as_wrong_and_are_named(world: Path
 
 
 def test_benchmarks_add_up_in_one_file_for_the_same_weights(world: Path, tmp_path: Path) -> None:
-    MiniGrounding.tiny(tmp_path / "boxes")
+    TINY["mini_grounding"](tmp_path / "boxes")
     boxes = {f"mini_grounding:{n}": text for n, text in enumerate(("[0,0,50,50]", "somewhere", "[60,10,90,36]"))}
     generator = Scripted({**RIGHT, **boxes})
     run(generator, world, tmp_path)
@@ -280,7 +280,7 @@ class Generous(MiniScenes):
 
 
 def test_a_benchmark_from_elsewhere_gives_no_points_for_silence(tmp_path: Path) -> None:
-    Generous.tiny(tmp_path)
+    mini(Generous, tmp_path)
     said = {f"generous:{n}": text for n, text in enumerate(("x", "", " \n"))}
     chosen = {"tests.unit.evaluation.test_run:Generous": {"path": str(tmp_path)}}
     entry = evaluate_with(Scripted(said), recipe(), tmp_path, chosen)["benchmarks"]["generous"]

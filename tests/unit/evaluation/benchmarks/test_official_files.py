@@ -15,10 +15,11 @@ from mmllm.evaluation.benchmarks.easy_vqa import EasyVqa
 from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.textvqa import TextVqa
 from mmllm.evaluation.benchmarks.vqav2 import VqaV2
+from mmllm.testing.tiny import benchmarks as tiny
 
 
 def test_vqav2_joins_questions_and_annotations(tmp_path: Path) -> None:
-    benchmark = VqaV2.tiny(tmp_path)
+    benchmark = tiny.vqav2(tmp_path)
     question = benchmark[1]
     assert question.sample.name == "vqav2:421"
     assert question.reference == ("no",) * 9 + ("yes",)
@@ -29,7 +30,7 @@ def test_vqav2_joins_questions_and_annotations(tmp_path: Path) -> None:
 
 
 def test_vqav2_names_the_question_without_answers(tmp_path: Path) -> None:
-    VqaV2.tiny(tmp_path)
+    tiny.vqav2(tmp_path)
     file = tmp_path / "v2_mscoco_val2014_annotations.json"
     content = json.loads(file.read_text())
     del content["annotations"][1]
@@ -39,19 +40,19 @@ def test_vqav2_names_the_question_without_answers(tmp_path: Path) -> None:
 
 
 def test_the_variant_is_a_field_and_is_checked(tmp_path: Path) -> None:
-    VqaV2.tiny(tmp_path)
+    tiny.vqav2(tmp_path)
     same = ("green",) * 10
     assert VqaV2(path=str(tmp_path)).score("Green", same) == 0.0
     assert VqaV2(path=str(tmp_path), variant="vqa_lmms").score("Green", same) == 1.0
     with pytest.raises(MmllmError, match=r"vqa_2018.*vqa_2017"):
         VqaV2(path=str(tmp_path), variant="vqa_2018")
-    TextVqa.tiny(tmp_path / "text")
+    tiny.textvqa(tmp_path / "text")
     with pytest.raises(MmllmError, match="textvqa_mmf"):
         TextVqa(path=str(tmp_path / "text"), variant="mmf")
 
 
 def test_docvqa_reads_the_older_name_and_both_thresholds(tmp_path: Path) -> None:
-    assert DocVqa.tiny(tmp_path)[0].kind == "form"
+    assert tiny.docvqa(tmp_path)[0].kind == "form"
     (tmp_path / "val_v1.0_withQT.json").rename(tmp_path / "val_v1.0.json")
     benchmark = DocVqa(path=str(tmp_path))
     assert benchmark.files[0].name == "val_v1.0.json"
@@ -62,7 +63,7 @@ def test_docvqa_reads_the_older_name_and_both_thresholds(tmp_path: Path) -> None
 
 
 def test_chartqa_asks_the_named_parts(tmp_path: Path) -> None:
-    both = ChartQa.tiny(tmp_path)
+    both = tiny.chartqa(tmp_path)
     assert [both[0].kind, both[1].kind] == ["human", "augmented"]
     assert both.score("14.7", both[1].reference) == 1.0
     (tmp_path / "test" / "test_human.json").unlink()
@@ -72,7 +73,7 @@ def test_chartqa_asks_the_named_parts(tmp_path: Path) -> None:
 
 
 def test_grounding_counts_unreadable_boxes(tmp_path: Path) -> None:
-    benchmark = MiniGrounding.tiny(tmp_path)
+    benchmark = tiny.TINY["mini_grounding"](tmp_path)
     assert benchmark[0].reference == (0.0, 0.0, 0.5, 0.5)
     assert benchmark.parsed("[0,0,50,50]") and not benchmark.parsed("[0,0,50")
     assert benchmark.score("[0,0,50,26]", benchmark[0].reference) == 1.0

@@ -22,10 +22,12 @@ from mmllm.evaluation.benchmarks.nextqa import NextQa
 from mmllm.evaluation.metrics.choice import letter
 from mmllm.evaluation.predictions import Prediction
 from mmllm.evaluation.run import _kinds
+from mmllm.testing.tiny import benchmarks as tiny
+from mmllm.testing.tiny.mini_benchmarks import mini
 
 
 def test_msvd_qa_finds_clips_through_the_mapping(tmp_path: Path) -> None:
-    benchmark = MsvdQa.tiny(tmp_path)
+    benchmark = tiny.msvd_qa(tmp_path)
     question = benchmark[0]
     assert question.sample.name == "msvd_qa:5" and question.kind == "what"
     assert question.sample.media == {"video": (tmp_path / "YouTubeClips" / "-4w.uPC_1_9.mp4",)}
@@ -36,7 +38,7 @@ def test_msvd_qa_finds_clips_through_the_mapping(tmp_path: Path) -> None:
 
 
 def test_msvd_qa_takes_a_json_mapping_and_none(tmp_path: Path) -> None:
-    MsvdQa.tiny(tmp_path)
+    tiny.msvd_qa(tmp_path)
     for clip in (tmp_path / "YouTubeClips").iterdir():
         clip.rename(clip.with_suffix(".avi"))
     (tmp_path / "files.json").write_text(json.dumps({"1": "-4w.uPC_1_9.avi", "vid2": "-4w.uPC_2_9"}))
@@ -51,7 +53,7 @@ def test_msvd_qa_takes_a_json_mapping_and_none(tmp_path: Path) -> None:
 
 
 def test_msrvtt_qa_names_its_clips_by_number(tmp_path: Path) -> None:
-    MsrvttQa.tiny(tmp_path)
+    tiny.msrvtt_qa(tmp_path)
     (tmp_path / "TestVideo" / "video1.webm").touch()
     benchmark = MsrvttQa(path=str(tmp_path))
     assert Path(benchmark[0].sample.media["video"][0]).name == "video1.mp4"  # the first of the usual endings
@@ -62,7 +64,7 @@ def test_msrvtt_qa_names_its_clips_by_number(tmp_path: Path) -> None:
 
 
 def test_nextqa_letters_the_options_and_groups_by_type(tmp_path: Path) -> None:
-    benchmark = NextQa.tiny(tmp_path)
+    benchmark = tiny.nextqa(tmp_path)
     question = benchmark[0]
     lines = question.sample.messages[0].text.split("\n")
     assert lines[:4] == ["<video>", "how do the two men play", "A. roll", "B. tap"]
@@ -82,7 +84,7 @@ def test_nextqa_letters_the_options_and_groups_by_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [",TX,", ",CH,"])
 def test_nextqa_names_the_row_it_cannot_take(tmp_path: Path, damage: str) -> None:
-    NextQa.tiny(tmp_path)
+    tiny.nextqa(tmp_path)
     file = tmp_path / "val.csv"
     text = file.read_text()
     file.write_text(text.replace(",2,6,CH,", f",7,6{damage}"))
@@ -95,7 +97,7 @@ def test_nextqa_names_the_row_it_cannot_take(tmp_path: Path, damage: str) -> Non
 
 
 def test_mvbench_asks_chosen_tasks_and_cuts_where_bounds_are_given(tmp_path: Path) -> None:
-    benchmark = MvBench.tiny(tmp_path)
+    benchmark = tiny.mvbench(tmp_path)
     assert len(benchmark) == len(TASKS) == 20 and {benchmark[n].kind for n in range(20)} == set(TASKS)
     first = benchmark[0]
     assert first.sample.media == {"video": (tmp_path / "video/star/Charades_v1_480/0.b.mp4#t=11.1,17.25",)}
@@ -118,7 +120,7 @@ def test_mvbench_asks_chosen_tasks_and_cuts_where_bounds_are_given(tmp_path: Pat
     ],
 )
 def test_mvbench_refuses_rows_that_cannot_be_asked(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
-    MvBench.tiny(tmp_path)
+    tiny.mvbench(tmp_path)
     file = tmp_path / "json" / "action_count.json"
     (row,) = json.loads(file.read_text())
     file.write_text(json.dumps([row | change]))
@@ -181,15 +183,15 @@ class Clips(MiniScenes):
     name: ClassVar[str] = "clips"
     modality: ClassVar[str] = "graph"
 
-    @classmethod
-    def tiny_item(cls, folder: Path) -> str:
-        """A node of a file without content."""
-        (folder / "g.npz").touch()
-        return "g.npz#17"
+
+def node(folder: Path) -> str:
+    """A node of a file without content."""
+    (folder / "g.npz").touch()
+    return "g.npz#17"
 
 
 def test_a_miniature_benchmark_may_ask_about_any_media(tmp_path: Path) -> None:
-    question = Clips.tiny(tmp_path)[0]
+    question = mini(Clips, tmp_path, node)[0]
     assert question.sample.media == {"graph": (tmp_path / "test" / "g.npz#17",)}
     assert question.sample.messages[0].text == "<graph>\nwhat color is the shape?"
     (tmp_path / "test" / "g.npz").unlink()

@@ -1,0 +1,128 @@
+"""Conversations of random tokens and media for tests of a whole model, packed as the loader packs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmllm.model.inputs import Item
+from mmllm.model.model import MultimodalLM
+from mmllm.types import IGNORE_INDEX, Batch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation: ``text`` and ``places`` alternate; the last ``n_labels`` tokens carry labels."""
+
+    seed: int
+    pieces: tuple[int | str, ...]
+    """A number: that many text tokens; a placeholder: the places of one item."""
+    n_labels: int = 3
+    name: str = field(default="")
+    source: str = field(default="")
+    """Data key."""
+
+
+def batch_of(model: MultimodalLM, rows: Sequence[Row]) -> Batch:
+    """The rows packed in order, with random media drawn from each row's seed.
+
+    The first two pieces of text are the user's first message, each later one is a message of its own; labelled text is
+    the assistant's.
+    """
+    packed = _Packed(model)
+    for row in rows:
+        packed.add(row)
+    return packed.batch(rows)
+
+
+class _Packed:
+    """What the conversations so far make of one packed row."""
+
+    def __init__(self, model: MultimodalLM) -> None:
+        self.model = model
+        none = torch.zeros(0, dtype=torch.int64)
+        self.ids, self.labels, self.media_ids, self.turns = [none], [none], [none], [none]
+        self.sizes: list[int] = []
+        self.items: dict[str, list[Item]] = {key: [] for key in model.inputs}
+        self.positions: dict[str, list[int]] = {key: [] for key in model.inputs}
+        self.starts: dict[str, list[int]] = {key: [] for key in model.inputs}
+        self.owners: dict[str, list[int]] = {key: [] for key in model.inputs}
+
+    def add(self, row: Row) -> None:
+        """One more conversation."""
+        generator = torch.Generator().manual_seed(row.seed)
+        before = sum(map(len, self.ids))
+        ids: list[Tensor] = []
+        turns: list[Tensor] = []
+        for piece in row.pieces:
+            if isinstance(piece, int):
+                n_texts = sum(bool(len(numbers) and numbers[0] >= 0) for numbers in turns)
+                turns.append(torch.full((piece,), max(0, n_texts - 1)))
+                ids.append(torch.randint(3, 360, (piece,), generator=generator))
+                self.media_ids.append(torch.full((piece,), -1))
+            else:
+                size = self._item(piece, before + sum(map(len, ids)), generator)
+                turns.append(torch.full((size,), -1))
+                ids.append(torch.zeros(size, dtype=torch.int64))
+        self.ids.append(torch.cat(ids))
+        self.sizes.append(len(self.ids[-1]))
+        labels = torch.full_like(self.ids[-1], IGNORE_INDEX)
+        if row.n_labels:
+            labels[-row.n_labels :] = self.ids[-1][-row.n_labels :]
+        self.labels.append(labels)
+        self.turns.append(torch.cat(turns).masked_fill(labels != IGNORE_INDEX, -1))
+
+    def _item(self, key: str, start: int, generator: torch.Generator) -> int:
+        """Draw an item for the placeholder ``key`` at position ``start``; gives the number of its places."""
+        entry = self.model.inputs[key]
+        item: Item = {
+            name: {
+                word: torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+                for word, value in processor.blank().items()
+            }
+            for name, processor in entry.processors.items()
+        }
+        size = entry.n_tokens(item)
+        assert size is not None
+        self.positions[key] += range(start, start + size)
+        self.starts[key].append(start)
+        self.owners[key].append(len(self.sizes))
+        self.media_ids.append(torch.full((size,), len(self.items[key])))
+        self.items[key].append(item)
+        return size
+
+    def batch(self, rows: Sequence[Row]) -> Batch:
+        """All of it."""
+        sizes = torch.tensor(self.sizes, dtype=torch.int64)
+        shown = [key for key, items in self.items.items() if items]
+        return Batch(
+            input_ids=torch.cat(self.ids),
+            labels=torch.cat(self.labels),
+            position_ids=torch.cat([*(torch.arange(n) for n in self.sizes), self.ids[0]])[None],
+            cu_seqlens=F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32),
+            sequence_ids=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
+            media_ids=torch.cat(self.media_ids),
+            media={key: self.model.inputs[key].collate(self.items[key]) for key in shown},
+            media_positions={key: torch.tensor(self.positions[key], dtype=torch.int64) for key in shown},
+            item_starts={key: torch.tensor(self.starts[key]) for key in shown},
+            item_sequence={key: torch.tensor(self.owners[key]) for key in shown},
+            names=[row.name or f"row {row.seed}" for row in rows],
+            dataset_names=[row.source for row in rows],
+            user_turn=torch.cat(self.turns),
+        )
+
+
+def shortened(batch: Batch, n: int) -> Batch:
+    """The batch without the last ``n`` (text) tokens of each conversation."""
+    lengths = batch.cu_seqlens.diff()
+    kept = batch.position_ids[0] < (lengths - n)[batch.sequence_ids]
+    new = kept.long().cumsum(0) - 1
+    names = ("input_ids", "labels", "position_ids", "sequence_ids", "user_turn")
+    row = {name: getattr(batch, name)[..., kept] for name in names}
+    bounds = F.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
+    moved = {name: {k: new[v] for k, v in getattr(batch, name).items()} for name in ("media_positions", "item_starts")}
+    return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds, **moved)
