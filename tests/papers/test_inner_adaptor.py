@@ -14,12 +14,11 @@ from mmllm.connectors.base import Connector
 from mmllm.connectors.llm_adapters.inner_adaptor import PRIVATE, InnerAdaptorConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.errors import MmllmError
-from mmllm.generation.generator import Decoding
 from mmllm.model.loss import label_nll
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Batch
 from tests.support.assemblies import Row, batch_of, shortened, tiny_encoder
-from tests.support.forward import hidden, logits, per_row
+from tests.support.forward import embedded, logits, per_row
 from tests.support.inside import ROWS, WITH_IMAGE
 from tests.support.parts import FAMILIES, randomise, tiny_llm
 from tests.support.plain_llama import layer, rms, weights_of
@@ -51,7 +50,7 @@ def test_equals_the_papers_equations(position: str, private: tuple[str, ...]) ->
     state, learned = assembly.llm.model.state_dict(), assembly.connectors["inner"].state_dict()
     table = learned["private.embeddings.weight"] if private else state["model.embed_tokens.weight"]
     shown = batch.media_ids >= 0
-    h = torch.where(shown[:, None], assembly.embed(batch), table[batch.input_ids])
+    h = torch.where(shown[:, None], embedded(assembly, batch), table[batch.input_ids])
     frozen = [weights_of(state, f"model.layers.{index}.") for index in range(4)]
     inner = {index: weights_of(learned, f"layers.{index}.") for index in (0, 2)}
     if position == "input":
@@ -79,9 +78,9 @@ def test_copies_are_what_the_family_has(family: str) -> None:
         assert all(torch.equal(copied[name], frozen[name]) for name in frozen)
     batch = batch_of(assembly, (Row(2, (9,)),))
     start, plain = logits(assembly, batch), llm.model.get_input_embeddings().forward(batch.input_ids)
-    assert torch.equal(assembly.embed(batch), plain)
+    assert torch.equal(embedded(assembly, batch), plain)
     connector.private["embeddings"].weight.mul_(2)  # type: ignore[operator,union-attr]
-    torch.testing.assert_close(assembly.embed(batch), 2 * plain)
+    torch.testing.assert_close(embedded(assembly, batch), 2 * plain)
     connector.private["embeddings"].weight.div_(2)  # type: ignore[operator,union-attr]
     connector.private["head"].weight.mul_(100)  # type: ignore[operator,union-attr]
     assert not torch.allclose(logits(assembly, batch), start, atol=1e-2)
@@ -96,10 +95,10 @@ def test_all_layers_before_block_0(family: str) -> None:
     words = {"after": [0, 1, 3], "position": "input"}
     assembly = branched(family, inner=words)
     batch = batch_of(assembly, ROWS)
-    decoding = Decoding(assembly, shortened(batch, 1))
-    decoding.step([int(ids[-1]) for ids in batch.input_ids.split(batch.cu_seqlens.diff().tolist())])
+    last = [int(ids[-1]) for ids in batch.input_ids.split(batch.cu_seqlens.diff().tolist())]
+    state = assembly.decode(assembly.prefill(shortened(batch, 1)), torch.tensor(last))
     expected = torch.stack([row[-1] for row in per_row(assembly, batch)])
-    torch.testing.assert_close(decoding.logits, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(state.logits, expected, atol=2e-5, rtol=1e-4)
     bare = MultimodalLM(tiny_llm(family), {}, {}, {})
     zero = InnerAdaptorConnector(llm_dim=bare.llm.dim, init="zero", **words)  # type: ignore[arg-type]
     text = batch_of(bare, (Row(2, (9,)),))
@@ -119,7 +118,8 @@ def test_private_head_at_label_positions_of_a_mixed_row() -> None:
     at = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
     expected = F.cross_entropy(found[at - 1], batch.labels[at], reduction="sum")
     torch.testing.assert_close(assembly(batch)[0], expected)
-    torch.testing.assert_close(label_nll(assembly.llm, hidden(assembly, batch), batch.labels, chunk=2), expected)
+    ctx, states = assembly.hidden(batch)
+    torch.testing.assert_close(label_nll(assembly.llm, states, batch.labels, ctx, chunk=2), expected)
     bare = branched()
     for number, (own, plain) in enumerate(zip(per_row(assembly, batch), per_row(bare, batch), strict=True)):
         assert torch.equal(own, plain) == (number not in WITH_IMAGE)
@@ -160,16 +160,16 @@ def test_branches_in_generation() -> None:
     words = {"after": [0, 2], "private": PRIVATE}
     branches = {"general": {**words, "without_text": REQUEST}, "grounding": {**words, "with_text": REQUEST}}
     assembly = branched(**branches)
-    batch = replace(asked(assembly), sources=[""] * 4)
+    batch = replace(asked(assembly), dataset_names=[""] * 4)
     rows, ids = per_row(assembly, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
-    decoding, other = (Decoding(assembly, shortened(batch, 2)) for _ in range(2))
-    torch.testing.assert_close(decoding.logits, stacked(rows, -3), atol=2e-5, rtol=1e-4)
-    decoding.step([int(row[-2]) for row in ids])
-    other.step([5] * 4)
-    torch.testing.assert_close(decoding.logits, stacked(rows, -2), atol=2e-5, rtol=1e-4)
-    decoding.keep([0, 3])
-    decoding.step([int(ids[0][-1]), int(ids[3][-1])])
-    torch.testing.assert_close(decoding.logits, stacked([rows[0], rows[3]], -1), atol=2e-5, rtol=1e-4)
+    state, other = (assembly.prefill(shortened(batch, 2)) for _ in range(2))
+    torch.testing.assert_close(state.logits, stacked(rows, -3), atol=2e-5, rtol=1e-4)
+    state = assembly.decode(state, torch.tensor([int(row[-2]) for row in ids]))
+    assembly.decode(other, torch.tensor([5] * 4))
+    torch.testing.assert_close(state.logits, stacked(rows, -2), atol=2e-5, rtol=1e-4)
+    state = assembly.select(state, torch.tensor([0, 3]))
+    state = assembly.decode(state, torch.tensor([int(ids[0][-1]), int(ids[3][-1])]))
+    torch.testing.assert_close(state.logits, stacked([rows[0], rows[3]], -1), atol=2e-5, rtol=1e-4)
 
 
 def stacked(rows: list[Tensor], at: int) -> Tensor:
@@ -209,7 +209,7 @@ def test_float32_copies_in_a_bfloat16_llm() -> None:
         assembly = MultimodalLM(llm, {}, {"inner": connector}, {})
         assert {p.dtype for p in connector.parameters()} == {torch.float32}
         assert torch.equal(logits(assembly, batch), before)
-        assert torch.isfinite(Decoding(assembly, batch).logits).all()
+        assert torch.isfinite(assembly.prefill(batch).logits).all()
 
 
 @pytest.mark.parametrize(

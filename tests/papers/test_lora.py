@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from mmllm.connectors.base import DeepFusion, LLMAdapter, Projector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.errors import MmllmError
 from mmllm.model import trainable
@@ -129,7 +130,30 @@ def test_targets_and_errors() -> None:
 
 def test_takes_no_places_and_no_features() -> None:
     """It works inside the LLM."""
-    assert LoraConnector(llm_dim=8).tokens((4, 4)) == 0
+    connector = LoraConnector(llm_dim=8)
+    assert isinstance(connector, LLMAdapter) and not isinstance(connector, Projector | DeepFusion)
+    assert with_lora().inputs == {}
+
+
+class Narrow(LoraConnector):
+    """As a plugin would have it: an ``__init__`` of its own."""
+
+    def __init__(self, *, llm_dim: int, layers: str = "q_proj") -> None:
+        super().__init__(llm_dim=llm_dim, rank=2, alpha=4, targets=[layers])
+
+
+@torch.no_grad()
+def test_a_subclass_with_arguments_of_its_own() -> None:
+    """It is told its key and its ``when`` after it was made, so it need not hand them on."""
+    llm = tiny_llm()
+    narrow = Narrow(llm_dim=llm.dim).bind("narrow", when=("image",))
+    assembly = MultimodalLM(llm, {}, {"narrow": narrow}, {}).eval()
+    assert (narrow.key, narrow.when) == ("narrow", ("image",))
+    assert len(trainable.trainable_state(assembly)) == 2 * 4
+    narrow.bind("narrow")
+    before = of_text(assembly)
+    randomise(narrow)
+    assert not torch.allclose(of_text(assembly), before, atol=1e-3)
 
 
 def test_frozen_zero_updates_are_skipped_until_they_are_not() -> None:

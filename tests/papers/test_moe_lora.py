@@ -1,4 +1,4 @@
-"""MoE-LoRA: the published forms against the equations, token by token; balance and supervision by hand; usage."""
+"""MoE-LoRA: the published forms against the equations, token by token; balance and supervision by hand."""
 
 from __future__ import annotations
 
@@ -13,23 +13,15 @@ from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.connectors.llm_adapters.moe_lora.routing import ALLOCATIONS, Routing, experts_per_block
 from mmllm.errors import MmllmError
+from mmllm.model.loss import label_nll
+from mmllm.model.metrics import plain
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from tests.support.assemblies import batch_of
-from tests.support.experts import LINEAR, LLAVA_MOLE, METEORA, MOLA, with_moe
-from tests.support.forward import logits, per_row
+from tests.support.experts import FORMS, LLAVA_MOLE, METEORA, MOLA_BALANCED, with_moe
+from tests.support.forward import logits
 from tests.support.inside import ROWS
 from tests.support.parts import tiny_llm
-
-MOLA_BALANCED = {**MOLA, "balance": "switch", "balance_weight": 0.5}
-LORAMOE = {**LINEAR, "experts": 3, "top_k": 0}
-FORMS: dict[str, dict[str, Any]] = {
-    "llava_mole": LLAVA_MOLE,
-    "unaligned": {**LLAVA_MOLE, "rank": 3},
-    "mola": MOLA_BALANCED,
-    "meteora": METEORA,
-    "loramoe": LORAMOE,
-}
 
 
 class Plain:
@@ -97,13 +89,13 @@ def plain_states(words: dict[str, Any]) -> tuple[MultimodalLM, MoeLoraConnector,
     handle = assembly.handles["moe"]
     assert handle is not None
     handle.remove()
-    plain = Plain(moe, words)
-    hooks = plain.attach(assembly.llm)
+    stated = Plain(moe, words)
+    hooks = stated.attach(assembly.llm)
     theirs = logits(assembly, batch)
     for hook in hooks:
         hook.remove()
     assert not torch.allclose(logits(assembly, batch), ours, atol=1e-2)
-    return assembly, moe, ours, plain, theirs
+    return assembly, moe, ours, stated, theirs
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -118,42 +110,43 @@ def losses_of(words: dict[str, Any]) -> tuple[Tensor, Plain, Tensor, list[str]]:
     assembly, moe = with_moe(words)
     set_trainable(assembly, {"connectors.moe": 1e-3})
     batch = batch_of(assembly, ROWS)
-    _, extra = assembly.train()(batch)
+    _, extra, _ = assembly.train()(batch)
     with torch.no_grad():
-        plain = plain_states(words)[3]
-    assert moe.extra_loss() is not None
-    return extra, plain, batch.sequence_ids, batch.sources
+        stated = plain_states(words)[3]
+    own = moe.extra_loss(assembly.hidden(batch)[0])
+    assert own is not None and torch.equal(own, extra)
+    return extra, stated, batch.sequence_ids, batch.dataset_names
 
 
 def test_llava_moles_balance_is_per_conversation_over_all_blocks() -> None:
-    extra, plain, sequence_ids, _ = losses_of(LLAVA_MOLE)
+    extra, stated, sequence_ids, _ = losses_of(LLAVA_MOLE)
     total = 0.0
     for row in range(len(ROWS)):
         where = (sequence_ids == row).nonzero().flatten().tolist()
-        p = torch.stack([logits[s].softmax(-1) for logits in plain.logits.values() for s in where]).mean(0)
-        sent = [chosen[s][0] for chosen in plain.chosen.values() for s in where]
+        p = torch.stack([logits[s].softmax(-1) for logits in stated.logits.values() for s in where]).mean(0)
+        sent = [chosen[s][0] for chosen in stated.chosen.values() for s in where]
         total += sum(float(p[e]) * sent.count(e) / len(sent) for e in range(3))
     assert extra.item() == pytest.approx(0.5 * total / len(ROWS), rel=1e-5)
 
 
 def test_molas_balance_is_per_block_times_experts() -> None:
-    extra, plain, _, _ = losses_of(MOLA_BALANCED)
+    extra, stated, _, _ = losses_of(MOLA_BALANCED)
     total = 0.0
     for block, n in enumerate(experts_per_block("inverted_triangle", 5, 4)):
-        routers = [name for name in plain.logits if f"layers-{block}-" in name]
+        routers = [name for name in stated.logits if f"layers-{block}-" in name]
         assert len(routers) == 7
-        p = torch.stack([token.softmax(-1) for name in routers for token in plain.logits[name]])
-        sent = [pair for name in routers for pair in plain.chosen[name]]
+        p = torch.stack([token.softmax(-1) for name in routers for token in stated.logits[name]])
+        sent = [pair for name in routers for pair in stated.chosen[name]]
         total += n * sum(float(p[:, e].mean()) * sum(e in pair for pair in sent) / len(sent) for e in range(n))
     assert extra.item() == pytest.approx(0.5 * total, rel=1e-5)
 
 
 def test_meteoras_gates_are_taught_the_task_of_their_data() -> None:
-    extra, plain, sequence_ids, sources = losses_of(METEORA)
+    extra, stated, sequence_ids, sources = losses_of(METEORA)
     task = {"captions": 0, "text": 2}
     values = [
         F.cross_entropy(token, torch.tensor(task[sources[row]]))
-        for logits in plain.logits.values()
+        for logits in stated.logits.values()
         for token, row in zip(logits, sequence_ids.tolist(), strict=True)
         if sources[row] in task
     ]
@@ -164,23 +157,26 @@ def test_meteoras_gates_are_taught_the_task_of_their_data() -> None:
 def test_the_task_teaches_the_router_and_recomputation_counts_once(form: str) -> None:
     """Gradient of the task's loss alone; usage and gradients are the same with gradient checkpointing."""
     assembly, moe = with_moe(FORMS[form])
+    assembly.train()
     learning = dict(moe.named_parameters())
     set_trainable(assembly, {"connectors.moe": 1e-3})
     batch, found, reports = batch_of(assembly, ROWS), [], []
     for recompute in (False, True):
         assembly.llm.gradient_checkpointing(recompute)
-        moe.report()
         for parameter in learning.values():
             parameter.grad = None
-        nll, extra = assembly.train()(batch)
+        ctx, states = assembly.hidden(batch)
+        nll = label_nll(assembly.llm, states, batch.labels, ctx)
+        extra = moe.extra_loss(ctx)
+        reports.append(plain(assembly.metrics(ctx)))
         if not recompute:
             gates = [p for name, p in learning.items() if name.startswith("routers")]
             for gradient in torch.autograd.grad(nll, gates, retain_graph=True):
                 assert gradient.abs().sum() > 0
-        (nll + extra).backward()
-        reports.append(moe.report())
+        (nll if extra is None else nll + extra).backward()
+        reports.append(plain(assembly.metrics(ctx)))
         found.append({name: p.grad for name, p in learning.items()})
-    assert reports[0] == reports[1]
+    assert reports[0] == reports[1] == reports[2] == reports[3] != {}
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4)
 
@@ -196,31 +192,6 @@ def test_an_expert_without_tokens_has_zero_gradients() -> None:
     assert layer.a.grad is not None and layer.b.grad is not None
     assert not layer.a.grad[1].any() and not layer.b.grad[1].any()
     assert layer.a.grad[0].any() and layer.a.grad[2].any()
-
-
-@torch.no_grad()
-def test_usage_by_source_and_modality() -> None:
-    """Every token of every block once, none twice, pads never; after the report the counts start anew."""
-    assembly, moe = with_moe(LLAVA_MOLE)
-    batch = batch_of(assembly, ROWS)
-    logits(assembly, batch)
-    report = moe.report()
-    assert report is not None and report["experts"].keys() == {"captions", "text", "instruct"}
-    for source, modality, tokens in (("captions", "text", 20), ("captions", "image", 12), ("instruct", "image", 4)):
-        assert [sum(block) for block in report["experts"][source][modality]] == [tokens] * 4
-    assert "image" not in report["experts"]["text"]
-    assert moe.report() is None
-    per_row(assembly, batch)
-    assert moe.report() == report
-
-
-def test_only_active_positions_count() -> None:
-    assembly, moe = with_moe(LLAVA_MOLE)
-    moe.when = ("image",)
-    with torch.no_grad():
-        logits(assembly, batch_of(assembly, ROWS))
-    report = moe.report()
-    assert report is not None and report["experts"].keys() == {"captions", "instruct"}
 
 
 @pytest.mark.parametrize("n_blocks", [4, 5, 6, 28, 32])

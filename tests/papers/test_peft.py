@@ -17,7 +17,6 @@ from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.llm_adapters.peft.export import export
 from mmllm.connectors.llm_adapters.peft.peft import PeftConnector
 from mmllm.errors import MmllmError
-from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, shortened, tiny_assembly
@@ -217,15 +216,15 @@ def test_cached_equals_uncached(method: str, family: str, tmp_path: Path) -> Non
     assembly = of(method, tmp_path, family)
     batch = batch_of(assembly, ROWS)
     rows, ids = per_row(assembly, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
-    first, second = Decoding(assembly, shortened(batch, 2)), Decoding(assembly, shortened(batch, 2))
-    first.step([int(row[-2]) for row in ids])
+    first, second = assembly.prefill(shortened(batch, 2)), assembly.prefill(shortened(batch, 2))
+    first = assembly.decode(first, torch.tensor([int(row[-2]) for row in ids]))
     torch.testing.assert_close(first.logits, torch.stack([row[-2] for row in rows]), atol=2e-5, rtol=1e-4)
-    second.keep([0, 1])
-    first.keep([1, 2])
+    second = assembly.select(second, torch.tensor([0, 1]))
+    first = assembly.select(first, torch.tensor([1, 2]))
     for token in (-2, -1):
-        second.step([int(row[token]) for row in ids[:2]])
+        second = assembly.decode(second, torch.tensor([int(row[token]) for row in ids[:2]]))
         torch.testing.assert_close(second.logits, torch.stack([row[token] for row in rows[:2]]), atol=2e-5, rtol=1e-4)
-    first.step([int(row[-1]) for row in ids[1:]])
+    first = assembly.decode(first, torch.tensor([int(row[-1]) for row in ids[1:]]))
     torch.testing.assert_close(first.logits, torch.stack([row[-1] for row in rows[1:]]), atol=2e-5, rtol=1e-4)
 
 
@@ -263,7 +262,7 @@ def test_a_rank_without_a_sample_needs_no_task() -> None:
 def test_arrow_trains_what_is_before_it_also_after_a_decoding(tmp_path: Path) -> None:
     assembly = of("arrow", tmp_path)
     batch = batch_of(assembly, ROWS)
-    Decoding(assembly, batch)
+    assembly.prefill(batch)
     embeds = embedded(assembly, batch).requires_grad_()
     hidden(assembly, batch, embeds).square().sum().backward()
     assert embeds.grad is not None and embeds.grad.abs().sum() > 0
@@ -349,7 +348,7 @@ def test_each_method_starts_neutral_and_rests_while_frozen(method: str) -> None:
         assembly.handles["tuner"].remove()  # type: ignore[union-attr]
         assert torch.equal(logits(assembly, batch), start)
         randomise(connector)
-        connector.rest()  # type: ignore[operator]
+        connector.skip_if_zero()  # type: ignore[operator]
         assert not any(layer.idle for layer in connector.layers.values())  # type: ignore[union-attr]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from mmllm.connectors.llm_adapters.pill import PillConnector
 from mmllm.errors import MmllmError
+from mmllm.hooks import ForwardContext
+from mmllm.hooks.context import text_context
 from mmllm.model.model import MultimodalLM
-from mmllm.types import Pass
 from tests.support.assemblies import batch_of
 from tests.support.forward import logits, per_row
 from tests.support.inside import ROWS, inside
@@ -19,18 +22,16 @@ from tests.support.plain_llama import layer, rms, weights_of
 LENGTH, MEDIA = 11, slice(3, 8)
 
 
-def flow(media: slice = MEDIA) -> Pass:
+def context(media: slice = MEDIA) -> ForwardContext:
     """One conversation of ``LENGTH`` positions, some of them filled by one picture."""
-    places = torch.arange(LENGTH)[media]
-    return Pass(
-        sequence_ids=torch.zeros(1, LENGTH, dtype=torch.int64),
-        real=torch.ones(1, LENGTH, dtype=torch.bool),
-        present={"image": torch.tensor([len(places) > 0])},
-        items={"image": torch.where(torch.arange(LENGTH) >= 3, 0, -1)[None]},
-        owners={"image": torch.zeros(1, dtype=torch.int64)},
-        places={"image": places},
-        sources=("",),
-        spoken=torch.zeros(1, LENGTH, dtype=torch.bool),
+    positions = torch.arange(LENGTH)[media]
+    text = text_context(torch.zeros(LENGTH, dtype=torch.int64), torch.tensor([0, LENGTH], dtype=torch.int32))
+    return replace(
+        text,
+        has_media={"image": torch.tensor([len(positions) > 0])},
+        last_item={"image": torch.where(torch.arange(LENGTH) >= 3, 0, -1)[None]},
+        item_sequence={"image": torch.zeros(1, dtype=torch.int64)},
+        media_positions={"image": positions},
     )
 
 
@@ -41,12 +42,6 @@ def attached(**words: object) -> tuple[MultimodalLM, PillConnector]:
     assembly = MultimodalLM(llm, {}, {"pill": connector}, {})
     randomise(connector)
     return assembly, connector
-
-
-def states(assembly: MultimodalLM, embeds: Tensor, at: Pass) -> Tensor:
-    """float[S, D] after the last norm."""
-    assembly.route(at)
-    return assembly.llm.hidden(embeds, torch.arange(LENGTH), torch.tensor([0, LENGTH], dtype=torch.int32))
 
 
 def g(x: Tensor, w: dict[str, Tensor]) -> Tensor:
@@ -81,9 +76,9 @@ def test_equals_the_papers_equations(value_gate: bool, shared: bool) -> None:
             before_mlp=lambda n, t=text, v=visual: n + torch.where(media[:, None], g(n, v), g(n, t)),
         )  # fmt: skip
     expected = rms(h, state["model.norm.weight"])
-    torch.testing.assert_close(states(assembly, embeds, flow()), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(assembly.llm(embeds, context()), expected, atol=1e-5, rtol=1e-5)
     everywhere_alike = shared and not value_gate
-    assert torch.allclose(states(assembly, embeds, flow(slice(0, 0))), expected, atol=1e-2) == everywhere_alike
+    assert torch.allclose(assembly.llm(embeds, context(slice(0, 0))), expected, atol=1e-2) == everywhere_alike
 
 
 @torch.no_grad()
@@ -95,11 +90,11 @@ def test_one_shared_adapter_has_as_many_weights() -> None:
 
 @torch.no_grad()
 def test_a_zero_value_gate_changes_conversations_with_media_only() -> None:
-    """Visual keys still take their share of the softmax; the class says so by ``identity_at_start``."""
+    """Visual keys still take their share of the softmax; the class says so by ``zero_init``."""
     assembly = inside("pill")
     connector = assembly.connectors["inner"]
-    assert not connector.identity_at_start
-    assert PillConnector(llm_dim=32, value_gate=False).identity_at_start
+    assert not connector.zero_init
+    assert PillConnector(llm_dim=32, value_gate=False).zero_init
     start = per_row(assembly, batch_of(assembly, ROWS))
     assembly.handles["inner"].remove()  # type: ignore[union-attr]
     for row, with_pill, bare in zip(ROWS, start, per_row(assembly, batch_of(assembly, ROWS)), strict=True):
@@ -129,8 +124,7 @@ def test_a_picture_at_the_very_start_gives_ordinary_gradients(family: str) -> No
     norms = []
     for row in (ROWS[3], ROWS[0]):
         assembly.zero_grad()
-        nll, _ = assembly(batch_of(assembly, (row,)))
-        nll.backward()
+        assembly(batch_of(assembly, (row,)))[0].backward()
         norms.append(torch.stack([p.grad.norm() for p in gates.parameters() if p.grad is not None]).max())
     assert 0 < norms[0] < 5 * norms[1]
 

@@ -17,6 +17,16 @@ METEORA = {
     **LINEAR, "experts": 3, "top_k": 2, "renormalise": True, "temperature": 3.0,
     "supervised": {"captions": 0, "text": 2, "instruct": -1}, "supervision_weight": 0.7,
 }  # fmt: skip
+MOLA_BALANCED = {**MOLA, "balance": "switch", "balance_weight": 0.5}
+LORAMOE = {**LINEAR, "experts": 3, "top_k": 0}
+FORMS: dict[str, dict[str, Any]] = {
+    "llava_mole": LLAVA_MOLE,
+    "unaligned": {**LLAVA_MOLE, "rank": 3},
+    "mola": MOLA_BALANCED,
+    "meteora": METEORA,
+    "loramoe": LORAMOE,
+}
+"""Published forms by name, and one whose widths do not suit grouped products."""
 
 
 def with_moe(words: dict[str, Any], family: str = "llama") -> tuple[MultimodalLM, MoeLoraConnector]:

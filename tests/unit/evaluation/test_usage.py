@@ -11,10 +11,10 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from mmllm.batches.collate import collate
 from mmllm.evaluation.usage import Usage
-from mmllm.generation.generator import Decoding, Generator
-from mmllm.training.metrics import added, line, shortened
+from mmllm.generation.generator import Generator
+from mmllm.model.metrics import added
+from mmllm.training.metrics import line, shortened
 from mmllm.types import Message, Sample
 from tests.support.experts import LLAVA_MOLE, METEORA, MOLA, with_moe
 from tests.support.training import metrics, tiny_recipe, train_here
@@ -42,24 +42,28 @@ def test_reports_of_ranks_add_up() -> None:
     one = {"moe": {"experts": {"a": {"text": [[1.0, 3.0], [2.0, 2.0]]}}, "gates": {"right": 3, "labelled": 4}}}
     two = {"moe": {"experts": {"b": {"text": [[4.0, 0.0], [4.0, 0.0]]}}, "gates": {"right": 1, "labelled": 4}}}
     assert added(one, two)["moe"]["gates"] == {"right": 4, "labelled": 8}
-    short = shortened([one, two])
+    connectors = {"moe": with_moe(LLAVA_MOLE)[1]}
+    short = shortened(connectors, [one, two])
     assert short["moe"]["least"] == 0.25 and short["moe"]["most"] == 0.75
     assert short["moe"]["shares"]["a"]["text"] == [0.375, 0.625]
-    assert line(short) == "moe: an expert's share of its block 0.25-0.75, gates right 0.50"
-    assert shortened([{}, {}]) == {}
+    assert line(connectors, short) == "moe: an expert's share of its block 0.25-0.75, gates right 0.50"
+    assert shortened(connectors, [{}, {}]) == {}
+    nothing = {"moe": {"experts": {"a": {"text": [[0.0, 0.0], [0.0, 0.0]]}}}}
+    assert shortened(connectors, [nothing, {}]) == {}  # such as where `when` leaves every conversation out
+    assert "image" not in shortened(connectors, [nothing, one])["moe"]["shares"]
 
 
 @pytest.mark.parametrize("words", [LLAVA_MOLE, MOLA, METEORA])
 def test_evaluation_writes_table_and_picture(words: dict[str, object], tmp_path: Path) -> None:
-    assembly, moe = with_moe(words)
+    assembly, _ = with_moe(words)
     generator = Generator(assembly)
     question = (Message("user", "<image>\nWhat is on the sign?"),)
     encoded = generator.encode(Sample("one", question, {"image": (Image.new("RGB", (28, 28)),)}))
-    usage = Usage({"moe": moe}, tmp_path, "digest")
-    decoding = Decoding(assembly, collate([encoded, encoded], generator.readers))
-    decoding.step([5, 6])
+    generator._prefill([encoded])  # answered before the evaluation
+    usage = Usage(generator, tmp_path, "digest")
+    state = generator._decode(generator._prefill([encoded, encoded]), [5, 6])
     usage.take("mini_scenes")
-    decoding.step([5, 6])
+    generator._decode(state, [5, 6])
     usage.take(None)
     text = io.StringIO()
     usage.show(Console(file=text, width=100))
@@ -71,4 +75,4 @@ def test_evaluation_writes_table_and_picture(words: dict[str, object], tmp_path:
     assert [sum(block) for block in tokens["text"]] == [2 * (len(encoded.ids) - 3) * per_block * chosen] * 4
     with Image.open(tmp_path / "experts.png") as picture:
         assert picture.width > 200
-    assert Usage({}, tmp_path, "digest").entries and not Usage({}, tmp_path, "other").entries
+    assert Usage(generator, tmp_path, "digest").entries and not Usage(generator, tmp_path, "other").entries
