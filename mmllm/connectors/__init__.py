@@ -19,6 +19,7 @@ PROJECTORS: dict[str, str] = {
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",
+    "concat": "mmllm.connectors.projectors.concat:ConcatConnector",
     "graph_tokens": "mmllm.connectors.projectors.graph_tokens:GraphTokensConnector",
 }
 """Encoder features -> tokens of the LLM."""

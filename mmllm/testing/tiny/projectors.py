@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmllm.connectors.projectors.c_abstractor import CAbstractorConnector
+from mmllm.connectors.projectors.concat import ConcatConnector
 from mmllm.connectors.projectors.dense_connector import DenseConnector
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
@@ -22,6 +23,11 @@ from mmllm.testing.tiny.record import LLM, Tiny
 def c_abstractor(dim: int, llm: LLM) -> CAbstractorConnector:
     """4 x 4 patches to 2 x 2 tokens, one block on each side, 16 channels."""
     return CAbstractorConnector(dim=dim, llm_dim=llm.dim, source_grid=(4, 4), grid=(2, 2), depth=1, width=16)
+
+
+def concat(dim: int, llm: LLM) -> ConcatConnector:
+    """Any number of encoders whose layers are ``dim`` wide together, each layer normed."""
+    return ConcatConnector(dim=dim, llm_dim=llm.dim, norm=True)
 
 
 def dense_connector(dim: int, llm: LLM) -> DenseConnector:
@@ -83,6 +89,7 @@ def chains(n: int) -> dict[str, Tensor]:
 
 TINY: dict[str, Tiny] = {
     "c_abstractor": Tiny(c_abstractor),
+    "concat": Tiny(concat),
     "dense_connector": Tiny(dense_connector),
     "graph_tokens": Tiny(graph_tokens, grid=(4,), extras=chains),
     "identity": Tiny(identity),

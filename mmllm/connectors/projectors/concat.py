@@ -1,0 +1,109 @@
+"""The ``concat`` connector: two or more encoders see the same item, their features lie side by side on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmllm.connectors.base import Projector, SeveralEncoders
+from mmllm.connectors.layers.basics import mlp
+from mmllm.connectors.layers.encoder_layers import normed
+from mmllm.errors import MmllmError
+from mmllm.types import Features, Grid
+
+METHODS = ("bilinear", "bicubic", "area")
+
+
+class ConcatConnector(SeveralEncoders, Projector):
+    """Channel concatenation of several encoders, then an MLP: DINOv2 + SigLIP in Prismatic VLMs (arXiv 2402.07865).
+
+    All layers of the first encoder, then all of the second and so on, on the width; ``depth`` linear layers, GELU
+    between. Where their grids differ, features are first resampled to one, that of the first encoder or ``grid``
+    [rows, cols] ([time] for sound), as in Cambrian-1 (arXiv 2406.16860): ``resample`` bilinear or bicubic between patch
+    centres, or area, the mean of the patches that a cell covers. Frames or tiles in front of rows and columns stay as
+    they are, so every encoder must give as many.
+
+    ``norm`` first brings each layer of each encoder to mean 0 and variance 1 per token, as their sizes differ much.
+    Nothing learns there: a weight and bias of the norm would only be another factor of the first linear layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        grid: Sequence[int] | None = None,
+        resample: Literal["bilinear", "bicubic", "area"] = "bilinear",
+        depth: int = 2,
+        norm: bool = False,
+    ) -> None:
+        """Set up.
+
+        Args:
+            dim: width of all layers of all encoders side by side.
+            llm_dim: width of the LLM.
+            grid: rows and columns (or time) to resample to; None: those of the first encoder.
+            resample: how, where a grid is another one.
+            depth: linear layers of the MLP.
+            norm: whether to norm each layer first; see above.
+        """
+        super().__init__(dim=dim, llm_dim=llm_dim)
+        if grid is not None and (len(grid) not in (1, 2) or min(grid) < 1):
+            raise MmllmError(f"connector concat grid: {list(grid)} must be [rows, cols] or [time], all at least 1.")
+        if resample not in METHODS:
+            raise MmllmError(f"connector concat resample: {resample!r} is unknown; known: {', '.join(METHODS)}.")
+        self.grid = None if grid is None else tuple(grid)
+        self.resample, self.norm = resample, norm
+        self.mlp = mlp(dim, llm_dim, depth)
+
+    def out_grid(self, *grids: Sequence[int]) -> Grid:
+        """Grid that all encoders are brought to.
+
+        Raises:
+            MmllmError: more than rows and columns (or time) differ, or ``grid`` is of other axes.
+        """
+        if len({_front(grid) for grid in grids}) > 1 or len({len(grid) for grid in grids}) > 1:
+            given = " and ".join(str(list(grid)) for grid in grids)
+            raise MmllmError(
+                f"connector concat can resample rows and columns only, but its encoders' grids are {given}; give them "
+                "the same frames."
+            )
+        if self.grid is None:
+            return tuple(grids[0])
+        if len(self.grid) != min(2, len(grids[0])):
+            raise MmllmError(
+                f"connector concat grid: {list(self.grid)} does not fit its encoders' grid of {list(grids[0])}; give "
+                "[rows, cols], or [time] where there is nothing but time."
+            )
+        return (*_front(grids[0]), *self.grid)
+
+    def forward(self, *features: Features) -> Tensor:
+        """Join features float[N, T of each, D of each] of the encoders, in their order: float[N, n_tokens, llm_dim]."""
+        grid = self.out_grid(*(one.grid for one in features))
+        sides = [self._resampled(normed(one) if self.norm else one, grid) for one in features]
+        return self.mlp(torch.cat(sides, dim=-1))
+
+    def _resampled(self, features: Features, grid: Grid) -> Tensor:
+        """All layers of one encoder on ``grid``: float[N, prod(grid), D]."""
+        x = features.concatenated()
+        if tuple(features.grid) == grid:
+            return x
+        maps = x.reshape(-1, *_plane(features.grid), x.shape[-1]).movedim(-1, 1)
+        corners = None if self.resample == "area" else False  # patches have areas: their centres are matched
+        # in float32, as in Cambrian-1's code: in bfloat16 the sum over patches would be rounded
+        found = functional.interpolate(maps.float(), _plane(grid), mode=self.resample, align_corners=corners)
+        return found.to(x.dtype).flatten(2).transpose(1, 2).reshape(len(x), -1, x.shape[-1])
+
+
+def _front(grid: Sequence[int]) -> tuple[int, ...]:
+    """Axes in front of rows and columns."""
+    return tuple(grid[:-2])
+
+
+def _plane(grid: Sequence[int]) -> tuple[int, int]:
+    """(rows, cols); what has no space is one row, where bilinear is linear in time."""
+    return (1, grid[0]) if len(grid) == 1 else (grid[-2], grid[-1])
