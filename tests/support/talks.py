@@ -25,14 +25,13 @@ def talk(name: str, *texts: str, **media: tuple[Any, ...]) -> Sample:
 
 def encoded(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> list[Encoded]:
     """The samples as a loader would encode them."""
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources), assembly.reads_questions)
-    readers = assembly.readers()
-    return [encode(sample, prompter, readers, assembly.llm.context, train) for sample in samples]
+    prompter = Prompter(assembly.llm.tokenizer, list(assembly.inputs), assembly.reads_user_turn)
+    return [encode(sample, prompter, assembly.inputs, assembly.llm.context, train) for sample in samples]
 
 
 def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
     """The samples in one packed row."""
-    return collate(encoded(assembly, samples, train), assembly.readers())
+    return collate(encoded(assembly, samples, train), assembly.inputs)
 
 
 def object_talks(folder: Path, n: int = 3) -> list[Sample]:
