@@ -41,11 +41,10 @@ def hits(finished: Finished) -> dict[str, float]:
             key = KEYS.index(sample.messages[0].text.split("word ")[1].removesuffix("?"))
             codes = np.load(sample.media["video"][0])
             right.append(int(np.argwhere(codes[:, :, 0] == key)[0, 0]))
-        batch = collate([generator.encode(sample) for sample in samples], generator.readers)
+        batch = collate([generator.encode(sample) for sample in samples], generator.inputs)
         with torch.no_grad():
-            assembly.route(assembly.flow(batch))
-            assembly.llm.hidden(assembly.embed(batch), batch.position_ids, batch.cu_seqlens)
-        chosen = connector.chosen()
+            ctx, _ = assembly.hidden(batch)
+        chosen = connector.chosen(ctx)
         assert chosen is not None
         weights = chosen[:, torch.arange(len(right)), torch.tensor(right)]  # layers, questions
         found[f"hit_{frames}"] = float((weights > 0).float().mean(dim=1).max())
