@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,10 +20,12 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from benchmarks.demo import machine
+from mmllm import hooks
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
-from mmllm.types import Pass
+from mmllm.hooks import Change, ChangeOutput, ForwardContext, Handle, Scope
+from mmllm.hooks.context import text_context
 
 RESULTS = Path("benchmarks/speed/RESULTS.md")
 EXPERTS, RANK, BOUND = 4, 32, 1.15
@@ -40,6 +42,7 @@ class OneMlp:
         """A random, frozen Llama MLP."""
         torch.manual_seed(0)
         self.dim = width
+        self.scope: Scope[ForwardContext] = Scope()
         self.mlp = LlamaMLP(LlamaConfig(hidden_size=width, intermediate_size=hidden)).requires_grad_(False)
 
     def linears(self, targets: Any = None) -> dict[str, nn.Module]:
@@ -50,13 +53,13 @@ class OneMlp:
         """No attention."""
         return {"attention": {}, "mlp": self.linears()}
 
-    def before_mlp(self, index: int, change: Callable[[Tensor], Tensor]) -> Any:
+    def before_mlp(self, index: int, change: Change) -> Handle:
         """A hook on the MLP's input."""
-        return self.mlp.register_forward_pre_hook(lambda _, args: (change(args[0]),))
+        return hooks.before(self.mlp, change, self.scope)
 
-    def after_linear(self, name: str, change: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    def after_linear(self, name: str, change: ChangeOutput) -> Handle:
         """A hook on a layer's output."""
-        return self.mlp.get_submodule(name).register_forward_hook(lambda _, args, output: change(args[0], output))
+        return hooks.after(self.mlp.get_submodule(name), change, self.scope)
 
 
 class Naive(nn.Module):
@@ -119,11 +122,13 @@ def once(llm: OneMlp, variant: Variant, x: Tensor) -> float:
     for parameter in learned:
         parameter.grad = None
     x = x.clone().requires_grad_()
-    ids = torch.zeros(x.shape[:2], dtype=torch.int64)
+    tokens = x.shape[1]
+    ctx = text_context(torch.zeros(tokens, dtype=torch.int64), torch.tensor([0, tokens], dtype=torch.int32))
     start = time.process_time()
+    with llm.scope.open(ctx):
+        y = llm.mlp(x)
     if variant.connector is not None:  # counting who uses which expert is part of the work
-        variant.connector.route(Pass(ids, ids == 0, {}, {}, {}, {}, ("data",), ids != 0))
-    y = llm.mlp(x)
+        variant.connector.metrics(ctx)
     y.square().mean().backward()
     seconds = time.process_time() - start
     variant.result = tuple(t.detach() for t in (y, x.grad, *(p.grad for p in learned)) if t is not None)

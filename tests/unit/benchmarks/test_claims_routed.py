@@ -43,7 +43,7 @@ def _states(count: int, rank: int = 4) -> dict[str, Mapping[str, Tensor]]:
 
 def _nll(assembly: MultimodalLM) -> float:
     for connector in assembly.connectors.values():
-        connector.rest()  # type: ignore[operator]
+        connector.skip_if_zero()  # type: ignore[operator]
     return float(assembly(batch_of(assembly, _ROWS))[0])
 
 
