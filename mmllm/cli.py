@@ -9,11 +9,11 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmllm import __version__, registry
+from mmllm import __version__, connectors, registry
 from mmllm.errors import MmllmError
 from mmllm.recipe.files import copy_recipe, find_recipe, shipped
 
@@ -64,8 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 def _recipe_commands(commands: Parsers) -> None:
     """What works on recipes alone."""
     ls = _command(commands, "ls", _ls, "list the parts and recipes there are")
-    ls.add_argument("group", nargs="?", choices=[*registry.groups(), "recipes"])
-    check = _command(commands, "check", _check, "say everything that is wrong with a recipe")
+    groups = [*registry.groups(), *registry.FORMER, "recipes"]
+    ls.add_argument(
+        "group", nargs="?", choices=groups, metavar="GROUP", help=", ".join([*registry.groups(), "recipes"])
+    )
+    check = _command(commands, "check", _check, "validate a recipe: print every error")
     _recipe_argument(check)
     show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     _recipe_argument(show, optional=True)
@@ -84,9 +87,11 @@ def _run_commands(commands: Parsers) -> None:
     train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
     evaluate = _command(commands, "eval", _eval, "score a run on benchmarks")
     evaluate.add_argument("folder", type=Path, metavar="RUN")
-    evaluate.add_argument("--benchmarks", nargs="+", help="instead of the recipe's")
+    evaluate.add_argument(
+        "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
+    )
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
-    evaluate.add_argument("--blind", action="store_true", help="also score without the media")
+    evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
     chat = _command(commands, "chat", _chat, "talk to a run in the terminal")
     chat.add_argument("folder", type=Path, metavar="RUN")
     serve = _command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
@@ -116,11 +121,25 @@ def _ls(arguments: argparse.Namespace) -> None:
             rows = shipped()
         else:
             rows = {name: registry.summary(group, name) for name in registry.table(group)}
-        if len(groups) > 1:
+        indent = "  " if len(groups) > 1 else ""
+        if indent:
             print(f"{group}:")
         width = max(map(len, rows), default=0)
-        for name, text in rows.items():
-            print(f"{'  ' if len(groups) > 1 else ''}{name:{width}}  {text}")
+        for title, names in _titled(group, rows):
+            if title:
+                print(f"{indent}{title}:")
+            for name in names:
+                print(f"{indent}{'  ' if title else ''}{name:{width}}  {rows[name]}")
+
+
+def _titled(group: str, names: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Names under the heading of their kind: connectors of the tables by where they work, all else without heading."""
+    if group != "connectors":
+        return [("", list(names))]
+    kinds = connectors.KINDS.items()
+    known = [(title, [name for name in names if name in table]) for title, table in kinds]
+    others = [name for name in names if name not in connectors.TABLE]
+    return [(title, found) for title, found in [*known, ("of other packages", others)] if found]
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -177,12 +196,16 @@ def _eval(arguments: argparse.Namespace) -> None:
     evaluate(arguments.folder, benchmarks=benchmarks, limit=arguments.limit, blind=arguments.blind)
 
 
-def _chosen(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Benchmarks asked for by name, with the arguments that the run's recipe gives them; checked as a recipe's are."""
+def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Benchmarks asked for, with the arguments given here or else by the run's recipe; checked as a recipe's are."""
+    from mmllm.recipe import yaml_lines
     from mmllm.recipe.load import load_recipe
 
     known = load_recipe(path).eval.benchmarks
-    chosen = {name: known.get(name, {}) for name in names}
+    chosen: dict[str, Any] = {}
+    for entry in entries:
+        name, given, text = entry.partition("=")
+        chosen[name] = yaml_lines.read(text).data if given else known.get(name, {})
     return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
 
 

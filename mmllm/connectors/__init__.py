@@ -55,6 +55,13 @@ ENCODER_ADAPTERS: dict[str, str] = {
 }
 """Inside an encoder."""
 TABLE: dict[str, str] = {**PROJECTORS, **DEEP_FUSION, **LLM_ADAPTERS, **ENCODER_ADAPTERS}
+KINDS = {
+    "projectors, encoder features to tokens of the LLM": PROJECTORS,
+    "deep fusion, inside the LLM with encoder features": DEEP_FUSION,
+    "LLM adapters, inside the LLM": LLM_ADAPTERS,
+    "encoder adapters, inside an encoder": ENCODER_ADAPTERS,
+}
+"""Heading of a kind -> its table."""
 BASES = ("Connector", "Projector", "SeveralEncoders", "LLMAdapter", "DeepFusion", "EncoderAdapter")
 """Base classes, in ``mmllm.connectors.base``."""
 

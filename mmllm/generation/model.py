@@ -28,7 +28,24 @@ Messages = str | Sequence[Mapping[str, Any] | Message]
 """A question, or messages: dicts in OpenAI's form and ``Message`` objects, the user's last."""
 
 
-class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"]):
+CARD = """---
+{{ card_data }}
+---
+
+Learned with mmllm: connectors between frozen encoders and a frozen LLM.
+The recipe (`recipe.yaml`) names the frozen parts; their weights are not in here, and must be the same as in training.
+
+```python
+import mmllm
+
+model = mmllm.load("{{ repo_id | default('user/name', true) }}")
+model.chat("What is on it?", image="picture.png")
+```
+"""
+"""Model card that goes with what is saved or pushed."""
+
+
+class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_template=CARD):
     """A multimodal LLM to ask. Media are given as paths, PIL images, arrays, bytes or data URLs, alike everywhere.
 
     ``model.chat("What is on it?", image="sign.png")``; ``model.stream(messages)``; ``model.generate([one, another])``.

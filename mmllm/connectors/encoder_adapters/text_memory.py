@@ -35,7 +35,9 @@ class AppendingEncoder(AdaptableEncoder, Protocol):
 
 
 class TextMemoryConnector(Projector, EncoderAdapter):
-    """``slots`` learned tokens behind the document; their last states pass a norm and an MLP (Chen et al. 2024).
+    """Memory tokens of Dolphin (Chen et al. 2024, arXiv 2408.15518): a long text as a few learned tokens.
+
+    ``slots`` learned tokens behind the document; their last states pass a norm and an MLP.
 
     ``adapter`` is the width of bottlenecks beside the small model's MLPs (0: none), which learn to write into the
     memory; the paper trains the whole small model instead: ``train: {encoders.document: ...}``. The restoration stage

@@ -54,7 +54,9 @@ class Branches(nn.Module):
 
 
 class HydraConnector(LLMAdapter):
-    """Parallel and sequential low-rank branches: ``h = y0 + s U_p D_p x + s U_s D_s y0``, ``y0 = W0 x + b0``.
+    """Hydra (Kim et al. 2023, arXiv 2309.06922): parallel and sequential low-rank branches of linear layers.
+
+    ``h = y0 + s U_p D_p x + s U_s D_s y0``, ``y0 = W0 x + b0``.
 
     D is Xavier-uniform and U zero at the start, without biases, so the LLM is then unchanged bit for bit.
     """

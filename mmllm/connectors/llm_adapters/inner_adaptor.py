@@ -21,7 +21,9 @@ PRIVATE = ("embeddings", "norm", "head")
 
 
 class InnerAdaptorConnector(LLMAdapter):
-    """Learned copies I_j of decoder layers, each behind the frozen layer F_l it was copied from.
+    """Inner-Adaptor Architecture (Wang et al. 2024, arXiv 2408.12902): copies of decoder layers behind frozen ones.
+
+    Learned copies I_j, each behind the frozen layer F_l it was copied from.
 
     With S the layers of ``after`` and j the index of l in S, where the connector is active (``when:``)::
 

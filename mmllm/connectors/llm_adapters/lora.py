@@ -46,7 +46,10 @@ class LowRank(nn.Module):
 
 
 class LoraConnector(LLMAdapter):
-    """Low-rank updates of the LLM's linear layers; works inside the LLM, takes no places in its sequence."""
+    """LoRA (Hu et al. 2021, arXiv 2106.09685): low-rank updates of the LLM's linear layers.
+
+    It takes no places in the LLM's sequence.
+    """
 
     zero_init = True
 

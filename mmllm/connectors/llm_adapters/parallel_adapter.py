@@ -17,7 +17,9 @@ from mmllm.hooks.points import LLMHookPoints
 
 
 class ParallelAdapterConnector(BottleneckConnector):
-    """A bottleneck beside the MLP, summed with its output: ``mlp(x) + scale * up(relu(down(x)))``.
+    """Parallel bottleneck adapter beside the MLP (He et al. 2021, arXiv 2110.04366; AdaptFormer, 2205.13535).
+
+    ``mlp(x) + scale * up(relu(down(x)))``.
 
     ``x`` float[R, S, D] is exactly what the MLP itself gets. In families that norm first (all but OLMo 2 among the
     tested ones) that is LN(h), as in the equations and figures of AdaptFormer and of He et al.; AdaptFormer's released

@@ -47,7 +47,9 @@ class ValueGate(nn.Module):
 
 
 class PillConnector(LLMAdapter):
-    """Adapters on the inputs of every block's attention and MLP, those of the MLP one per modality; value gates.
+    """PILL (Zhang et al. 2023, arXiv 2311.02126): adapters before attention and MLP by modality, value gates.
+
+    Adapters on the inputs of every block, those of the MLP one per modality; gates on visual values.
 
     With m_t true where position t is filled by media, a and n2 what attention and MLP of a block receive::
 

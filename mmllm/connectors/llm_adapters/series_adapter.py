@@ -22,7 +22,9 @@ PLACES = {"houlsby": ("attention", "mlp"), "pfeiffer": ("mlp",)}
 
 
 class SeriesAdapterConnector(BottleneckConnector):
-    """Bottlenecks with their own residual on the outputs of attention and MLP: ``y + up(act(down(y)))``.
+    """Serial bottleneck adapters (Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247).
+
+    With their own residual, on the outputs of attention and MLP: ``y + up(act(down(y)))``.
 
     ``y`` float[R, S, D] is what the sub-layer gives, before the block adds its residual (and before Gemma's or OLMo's
     norm of the sub-layer's output). ``up`` is zero at the start, so the LLM is then unchanged bit for bit.

@@ -25,7 +25,9 @@ from mmllm.types import Features
 
 
 class LlamaAdapterConnector(DeepFusion):
-    """Prompts of each layer l, as more keys and values of its frozen attention.
+    """LLaMA-Adapter V1 (Zhang et al. 2023, arXiv 2303.16199) and V2 (Gao et al. 2023, arXiv 2304.15010).
+
+    Prompts of each layer l are more keys and values of its frozen attention.
 
     ``out = Wo[ softmax(q kᵀ) v + tanh(g_l) * softmax(q k'ᵀ) v' ]``, ``k' = Wk P_l``, ``v' = Wv P_l``.
     P_l float[K, D] from N(0, 1), neither normed nor rotated; Wk, Wv, Wo frozen; g_l one gate per head, 0 at the start,

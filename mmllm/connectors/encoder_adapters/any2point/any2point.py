@@ -39,7 +39,9 @@ class PointCloudEncoder(AdaptableEncoder, Protocol):
 
 
 class Any2PointConnector(Projector, EncoderAdapter):
-    """Tang et al. 2024. In front of the blocks: a learned tokenizer (``width``, ``neighbours``) and a class token.
+    """Any2Point (Tang et al. 2024, arXiv 2404.07989): point clouds through a frozen encoder of another modality.
+
+    In front of the blocks: a learned tokenizer (``width``, ``neighbours``) and a class token.
 
     Each block: the source's own positions at virtual projections of the centres (``views``) are added to its input
     (``positions: false``: not); ``scale * Adapter(f)`` (bottleneck ``adapter``, 0: none) to what its MLP gives; and

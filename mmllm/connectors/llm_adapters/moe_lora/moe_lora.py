@@ -28,7 +28,9 @@ GROUPS = ("mlp", "attention", "all-linear")
 
 
 class MoeLoraConnector(LLMAdapter):
-    """``h = W0 x + sum_{e in S} w_e (alpha / rank) B_e A_e x`` with experts chosen per token by a learned router.
+    """Mixture of LoRA experts, chosen per token (LLaVA-MoLE, MoLA, LoRAMoE, MeteoRA: papers below).
+
+    ``h = W0 x + sum_{e in S} w_e (alpha / rank) B_e A_e x`` with experts chosen by a learned router.
 
     ``p = softmax(router(x) / temperature)``; S = the ``top_k`` most probable (0: all). ``w_e = p_e``, so that the
     task's loss teaches the router, or ``p_e / sum_S p`` with ``renormalise``.

@@ -31,7 +31,9 @@ EXPERTS = ("arrow", "xlora")
 
 
 class PeftConnector(LLMAdapter):
-    """A method of the peft library, computed by peft's own layers: ``y <- tuner(x, y)`` on each target layer.
+    """Methods of the peft library, by its own layers: LoRA, DoRA, (IA)^3, Poly, MHR, Arrow, X-LoRA.
+
+    ``y <- tuner(x, y)`` on each target layer.
 
     ``x`` float[R, S, in] and ``y`` float[R, S, out] are a frozen layer's input and output. Which equations: see the
     classes of ``peft.layers``, ``peft.experts`` and ``peft.xlora``. Untrained, all but the last two methods leave the
