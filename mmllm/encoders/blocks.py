@@ -1,4 +1,4 @@
-"""Where attention, MLP and norms of an encoder's block are, whatever its library calls them; read by `inside.py`."""
+"""Where attention, MLP and norms of an encoder's block are, whatever its library calls them; read by `hook_points.py`."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class BlockHooks:
 
     A block adds an attention and an MLP to a residual stream. What ``change`` or ``add`` gives is brought to the
     stream's dtype; both get the :class:`EncoderContext` of the running pass first, whose layout says what the rows are.
-    Everything works on this instance of the model and is
-    undone by its handle. Layer 0 of the encoder's hidden states is what ``before_block`` lets enter its first block.
+    Everything works on this instance of the model and is undone by its handle. Layer 0 of the encoder's hidden states
+    is what ``before_block`` lets enter its first block.
     """
 
     def __init__(

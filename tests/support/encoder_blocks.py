@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,8 @@ import transformers
 from torch import Tensor, nn
 
 from mmllm.encoders.blocks import blocks_of
-from mmllm.encoders.hook_points import EncoderHookPoints
+from mmllm.encoders.hook_points import BlockHooks
+from mmllm.hooks import EncoderContext, Scope
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -24,16 +25,22 @@ class Model:
     """One frozen model and how to run it."""
 
     module: nn.Module
-    inside: EncoderHookPoints
-    run: Callable[[Tensor], Tensor]
-    """float[2, ...] -> float[2, prefix + T, 16] that leaves its last block."""
+    inside: BlockHooks
+    call: Callable[[Tensor], Tensor]
     given: Tensor
+    context: EncoderContext = field(default_factory=EncoderContext)
+    """Of its passes."""
+
+    def run(self, x: Tensor) -> Tensor:
+        """float[2, ...] -> float[2, prefix + T, 16] that leaves its last block."""
+        with self.inside.scope.open(self.context):
+            return self.call(x)
 
 
 def _of(config: Any, run: Callable[[nn.Module, Tensor], Tensor], given: Tensor, part: str = "") -> Model:
     model = transformers.AutoModel.from_config(config).eval().requires_grad_(False)
     model = model.get_submodule(part) if part else model
-    return Model(model, EncoderHookPoints(blocks_of(model, 3), 16), lambda x: run(model, x), given)
+    return Model(model, BlockHooks(blocks_of(model, 3), 16, Scope()), lambda x: run(model, x), given)
 
 
 def _last(model: nn.Module, block: nn.Module, x: Tensor) -> Tensor:
@@ -152,7 +159,7 @@ def _clip_of_open_clip(batch_first: bool) -> Model:
     width = {"width": 16, "heads": 2, "mlp_ratio": 2.0, "layers": 3}
     tower = open_clip.transformer.Transformer(**width, ls_init_value=0.3, batch_first=batch_first)
     tower.eval().requires_grad_(False)
-    return Model(tower, EncoderHookPoints(tower.resblocks, 16, batch_first=batch_first), tower, torch.randn(2, 5, 16))
+    return Model(tower, BlockHooks(tower.resblocks, 16, Scope(), batch_first=batch_first), tower, torch.randn(2, 5, 16))
 
 
 def open_clip_blocks() -> Model:
@@ -170,7 +177,7 @@ def timm_vit() -> Model:
     sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "init_values": 0.3}
     model = timm.models.VisionTransformer(**sizes, num_classes=0).eval().requires_grad_(False)
     run = partial(_last, model, model.blocks[2])
-    return Model(model, EncoderHookPoints(model.blocks, 16), run, torch.randn(2, 3, 16, 16))
+    return Model(model, BlockHooks(model.blocks, 16, Scope()), run, torch.randn(2, 3, 16, 16))
 
 
 MODELS: dict[str, Callable[[], Model]] = {

@@ -10,9 +10,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from mmllm.encoders.image.vit_base import centre, square_canvas
 from mmllm.errors import MediaError
-from mmllm.processors.image import FORMATS, open_image
+from mmllm.processors.image import FORMATS, centre, open_image, square_canvas
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mmllm.errors import MediaError
-from mmllm.processors.audio import WORKERS, read_sound, resampled_length, sound_length
+from mmllm.processors.sound_files import WORKERS, read_sound, resampled_length, sound_length
 
 RATE = 16_000
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy
 import pytest
 
-from mmllm.encoders.video.frames import FramesEncoder
 from mmllm.errors import MediaError
 from mmllm.processors.decoding.bad_media import BadMedia
 from mmllm.processors.decoding.video import within
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading, segment
+from mmllm.testing.tiny import encoders as tiny_encoders
 
 SECONDS = [number / 5 for number in range(20)]
 
@@ -68,11 +68,11 @@ def test_a_file_of_that_name_is_itself(clip: Path, tmp_path: Path) -> None:
     assert segment("a.mp4#t=1.5") == (Path("a.mp4"), (1.5, None))
 
 
-def test_the_encoder_takes_parts(clip: Path) -> None:
-    encoder = FramesEncoder.tiny()
-    inputs = encoder.read(f"{clip}#t=1,1.2")
-    assert encoder.seconds(inputs) == pytest.approx([1.0, 1.2])
-    assert encoder.grid(encoder.measure(f"{clip}#t=1,1.2")) == encoder.grid(inputs) == (2, 4, 4)
+def test_the_processor_takes_parts(clip: Path) -> None:
+    processor = tiny_encoders.frames().processor
+    inputs = processor.read(f"{clip}#t=1,1.2")
+    assert processor.seconds(inputs) == pytest.approx([1.0, 1.2])
+    assert processor.grid(processor.measure(f"{clip}#t=1,1.2")) == processor.grid(inputs) == (2, 4, 4)
 
 
 def test_bounds_between_at_and_behind_frames() -> None:

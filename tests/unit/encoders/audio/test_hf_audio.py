@@ -11,9 +11,12 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from mmllm.encoders.audio.hf_audio import HfAudioEncoder, wav
+from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.errors import MediaError, MmllmError
-from mmllm.processors.audio import read_sound
+from mmllm.hooks import EncoderContext
+from mmllm.processors.sound_files import read_sound
+from mmllm.testing.tiny.encoders import wav
+from tests.support.layouts import features_of, layout_of
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 WAVE = {
@@ -82,14 +85,10 @@ def own(kind: str, samples: np.ndarray) -> torch.Tensor:
     return out.hidden_states[-1]
 
 
-def features(encoder: HfAudioEncoder, *media: bytes) -> Any:
-    return encoder(**encoder.collate([encoder.read(one) for one in media]))
-
-
 def test_one_window_is_what_transformers_gives(kind: str, folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders[kind]), frequencies="keep")
     data = sound(0.7)
-    found = features(encoder, data).layers[-1]
+    found = features_of(encoder, data).layers[-1]
     expected = own(kind, read_sound(data, 16_000))
     if kind == "ast":  # two class tokens, then frequency x time
         expected = expected[:, 2:].unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2)
@@ -100,7 +99,7 @@ def test_one_window_is_what_transformers_gives(kind: str, folders: dict[str, Pat
 def test_neighbours_and_their_padding_change_nothing(kind: str, folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders[kind]), layers=[0, 2, -1])
     short, long = sound(0.31), sound(2.45, 1)
-    alone, together = features(encoder, short), features(encoder, long, short)
+    alone, together = features_of(encoder, short), features_of(encoder, long, short)
     (_, grid), n = together.item_grids(), alone.concatenated().shape[1]
     assert grid == alone.grid and int(together.mask[1].sum()) == n < together.mask.shape[1]
     torch.testing.assert_close(together.concatenated()[1, :n], alone.concatenated()[0], rtol=1e-5, atol=1e-5)
@@ -125,17 +124,18 @@ def test_masks_are_not_idle(name: str, folders: dict[str, Path]) -> None:
 )
 def test_long_sound_is_windows_after_each_other(name: str, window: float | None, folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders[name]), window=window)
-    size = encoder.window
+    size = encoder.processor.window
     assert size is not None
     data = sound(2.3)
     samples = read_sound(data, 16_000)
     parts = [wav(samples[start : start + size], 16_000) for start in range(0, len(samples), size)]
     assert len(parts) == 3
-    alone = [features(encoder, part).layers[-1][0] for part in parts]
-    whole = features(encoder, data)
+    alone = [features_of(encoder, part).layers[-1][0] for part in parts]
+    whole = features_of(encoder, data)
     torch.testing.assert_close(whole.layers[-1][0], torch.cat(alone), rtol=1e-3, atol=1e-3)
-    assert encoder.now is not None and encoder.now.rows == (3,)
-    times = encoder.seconds(encoder.read(data))
+    read = encoder.processor.read(data)
+    assert layout_of(encoder, encoder.processor.collate([read])).rows == (3,)
+    times = encoder.processor.seconds(read)
     assert len(times) == whole.grid[0] and list(times) == sorted(times)
     assert times[len(alone[0])] == size / 16_000 and times[-1] < 2.3
 
@@ -143,37 +143,39 @@ def test_long_sound_is_windows_after_each_other(name: str, window: float | None,
 def test_tokens_times_and_grid_of_whisper(folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders["whisper"]))
     for samples, tokens in ((1, 1), (320, 1), (321, 2), (16_000, 50), (16_001, 51), (32_640, 102)):
-        assert encoder.grid({"samples": torch.tensor(samples)}) == (tokens,)
-    assert encoder.seconds({"samples": torch.tensor(960)}) == pytest.approx([0, 0.02, 0.04])
-    assert encoder.fixed_grid() is None
+        assert encoder.processor.grid({"samples": torch.tensor(samples)}) == (tokens,)
+    assert encoder.processor.seconds({"samples": torch.tensor(960)}) == pytest.approx([0, 0.02, 0.04])
+    assert encoder.processor.fixed_grid() is None
 
 
 def test_ast_averages_or_keeps_its_frequencies(folders: dict[str, Path]) -> None:
     mean, keep = (HfAudioEncoder(model=str(folders["ast"]), frequencies=word) for word in ("mean", "keep"))
-    one, other = features(mean, sound(0.7)), features(keep, sound(0.7))
+    one, other = features_of(mean, sound(0.7)), features_of(keep, sound(0.7))
     assert other.grid == (*one.grid, 3)
     bands = other.layers[-1].unflatten(1, other.grid)
     torch.testing.assert_close(bands.mean(2), one.layers[-1])
-    assert keep.now is not None and keep.now.prefix == 2 and keep.now.grid == (3, 9) and keep.now.mask is not None
-    assert keep.now.mask.shape == (1, 27)
+    layout = layout_of(keep, keep.processor.collate([keep.processor.read(sound(0.7))]))
+    assert layout.prefix == 2 and layout.grid == (3, 9) and layout.mask is not None
+    assert layout.mask.shape == (1, 27)
 
 
 @pytest.mark.parametrize(("name", "window"), [("whisper", None), ("wav2vec2", 1.0)])
 def test_fixed_gives_every_item_one_grid(name: str, window: float | None, folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders[name]), fixed=True, window=window)
     free = HfAudioEncoder(model=str(folders[name]), window=window)
-    found = features(encoder, sound(0.2), sound(0.9, 1))
-    assert found.grids is None and found.grid == encoder.fixed_grid() == encoder.grid(encoder.dummy())
-    short = features(free, sound(0.2)).layers[-1]
+    found = features_of(encoder, sound(0.2), sound(0.9, 1))
+    processor = encoder.processor
+    assert found.grids is None and found.grid == processor.fixed_grid() == processor.grid(processor.blank())
+    short = features_of(free, sound(0.2)).layers[-1]
     torch.testing.assert_close(found.layers[-1][:1, : short.shape[1]], short, rtol=1e-5, atol=1e-5)
-    for look in (encoder.read, encoder.measure):
+    for look in (processor.read, processor.measure):
         with pytest.raises(MediaError, match=r"1\.10 seconds is longer than the one window of 1 seconds"):
             look(sound(1.1))
 
 
 def test_one_sample_and_silence(kind: str, folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders[kind]))
-    found = features(encoder, wav(np.array([0.3]), 16_000), wav(np.zeros(9000), 16_000))
+    found = features_of(encoder, wav(np.array([0.3]), 16_000), wav(np.zeros(9000), 16_000))
     assert found.item_grids()[0] == (1,) and found.concatenated().isfinite().all()
 
 
@@ -220,23 +222,23 @@ def test_an_untrained_mask_embedding_is_no_reason_to_refuse(folders: dict[str, P
     )
     full, without = (HfAudioEncoder(model=str(folder)) for folder in (folders["wav2vec2"], tmp_path))
     assert not any("masked_spec" in name for name in without.state_dict())
-    assert torch.equal(features(full, sound(0.3)).layers[-1], features(without, sound(0.3)).layers[-1])
+    assert torch.equal(features_of(full, sound(0.3)).layers[-1], features_of(without, sound(0.3)).layers[-1])
 
 
 def test_connectors_can_work_inside_it(kind: str, folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders[kind]), layers=[0, 3])
-    before = features(encoder, sound(0.4)).concatenated()
-    seen: list[torch.Size] = []
+    before = features_of(encoder, sound(0.4)).concatenated()
+    seen: list[tuple[EncoderContext, torch.Size]] = []
 
-    def louder(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        seen.append(y.shape)
+    def louder(ctx: EncoderContext, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.append((ctx, y.shape))
         return 2 * y
 
-    handle = encoder.inside().after_mlp(1, louder)
-    changed = features(encoder, sound(0.4)).concatenated()
+    handle = encoder.hook_points().after_mlp(1, louder)
+    changed = features_of(encoder, sound(0.4)).concatenated()
     handle.remove()
-    now = encoder.now
-    assert now is not None and now.mask is not None
-    assert seen == [torch.Size((1, now.prefix + now.mask.shape[1], 16))]
+    ((ctx, shape),) = seen
+    assert ctx.layout is not None and ctx.layout.mask is not None
+    assert shape == torch.Size((1, ctx.layout.prefix + ctx.layout.mask.shape[1], 16))
     assert torch.equal(changed[..., :16], before[..., :16]) and not torch.allclose(changed, before)
-    assert torch.equal(features(encoder, sound(0.4)).concatenated(), before)
+    assert torch.equal(features_of(encoder, sound(0.4)).concatenated(), before)

@@ -100,9 +100,9 @@ def test_of_an_image_text_model_only_the_vision_tower_is_kept(kind: str, tmp_pat
 def test_a_siglip_of_27_by_27_patches_gives_729_tokens(tmp_path: Path) -> None:
     path, _ = folder(tmp_path, "SiglipVision", {}, image_size=384, patch=14)
     encoder = HfVisionEncoder(model=str(path))
-    inputs = encoder.read(Image.new("RGB", (384, 384)))
-    assert encoder.grid(inputs) == (27, 27)
-    assert encoder(**encoder.collate([inputs])).layers[-2].shape == (1, 729, 16)
+    inputs = encoder.processor.read(Image.new("RGB", (384, 384)))
+    assert encoder.processor.grid(inputs) == (27, 27)
+    assert encoder(**encoder.processor.collate([inputs])).layers[-2].shape == (1, 729, 16)
 
 
 def test_square_pictures_get_exactly_the_processors_pixels(tmp_path: Path) -> None:
@@ -110,7 +110,9 @@ def test_square_pictures_get_exactly_the_processors_pixels(tmp_path: Path) -> No
     picture = Image.radial_gradient("L").convert("RGB")
     expected = processor()(picture, return_tensors="pt")["pixel_values"][0]
     for fit in ("squash", "pad", "crop"):
-        torch.testing.assert_close(HfVisionEncoder(model=str(path), fit=fit).read(picture)["pixels"], expected)
+        torch.testing.assert_close(
+            HfVisionEncoder(model=str(path), fit=fit).processor.read(picture)["pixels"], expected
+        )
 
 
 def wide() -> Image.Image:
@@ -123,7 +125,8 @@ def wide() -> Image.Image:
 def test_fit_decides_what_happens_to_a_wide_picture(tmp_path: Path) -> None:
     path, _ = folder(tmp_path, "CLIPVision", {})
     red = {
-        fit: HfVisionEncoder(model=str(path), fit=fit).read(wide())["pixels"][0] for fit in ("squash", "pad", "crop")
+        fit: HfVisionEncoder(model=str(path), fit=fit).processor.read(wide())["pixels"][0]
+        for fit in ("squash", "pad", "crop")
     }
     assert torch.equal(red["crop"], processor()(wide(), return_tensors="pt")["pixel_values"][0, 0])
     black = red["crop"].min()
@@ -136,7 +139,10 @@ def test_fit_decides_what_happens_to_a_wide_picture(tmp_path: Path) -> None:
 def test_a_processor_that_squashes_can_still_pad_and_crop(tmp_path: Path) -> None:
     folder(tmp_path, "SiglipVision", {})
     transformers.SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
-    pixels = {f: HfVisionEncoder(model=str(tmp_path), fit=f).read(wide())["pixels"] for f in ("squash", "pad", "crop")}
+    pixels = {
+        f: HfVisionEncoder(model=str(tmp_path), fit=f).processor.read(wide())["pixels"]
+        for f in ("squash", "pad", "crop")
+    }
     assert pixels["squash"][0, 14, 0] == 1 and pixels["squash"][0, 14, 27] == -1
     assert pixels["pad"][0, 0].abs().max() < 0.01 and pixels["pad"][0, 14, 0] == 1
     assert (pixels["crop"] == -1).all()
@@ -146,16 +152,16 @@ def test_a_processor_that_squashes_can_still_pad_and_crop(tmp_path: Path) -> Non
 def test_image_size_changes_the_grid(kind: str, tmp_path: Path) -> None:
     path, _ = folder(tmp_path, kind, {})
     encoder = HfVisionEncoder(model=str(path), image_size=42)
-    inputs = encoder.read(Image.new("RGB", (50, 30)))
-    assert encoder.grid(inputs) == (6, 6) and encoder.dummy()["pixels"].shape == (3, 42, 42)
-    assert encoder(**encoder.collate([inputs])).layers[-2].shape == (1, 36, 16)
+    inputs = encoder.processor.read(Image.new("RGB", (50, 30)))
+    assert encoder.processor.grid(inputs) == (6, 6) and encoder.processor.blank()["pixels"].shape == (3, 42, 42)
+    assert encoder(**encoder.processor.collate([inputs])).layers[-2].shape == (1, 36, 16)
 
 
 def test_boxes_stay_valid_under_squash(tmp_path: Path) -> None:
     path, _ = folder(tmp_path, "CLIPVision", {})
     picture = Image.new("RGB", (400, 100), "black")
     picture.paste((255, 255, 255), (300, 50, 400, 100))  # box 0.75, 0.5, 1.0, 1.0
-    pixels = HfVisionEncoder(model=str(path)).read(picture)["pixels"][0]
+    pixels = HfVisionEncoder(model=str(path)).processor.read(picture)["pixels"][0]
     rows, cols = (pixels > 0).nonzero(as_tuple=True)
     assert (int(rows.min()), int(cols.min()), int(rows.max()), int(cols.max())) == (14, 21, 27, 27)
 

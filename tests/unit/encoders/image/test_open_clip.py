@@ -84,7 +84,7 @@ def test_pixels_are_prepared_as_the_folder_says(tmp_path: Path) -> None:
     open_clip_folder(
         tmp_path, preprocess={"mean": [0.5, 0.25, 0.0], "std": [0.5, 0.25, 1.0], "interpolation": "bilinear"}
     )
-    pixels = OpenClipEncoder(model=str(tmp_path)).read(Image.new("RGB", (28, 28), (255, 0, 51)))["pixels"]
+    pixels = OpenClipEncoder(model=str(tmp_path)).processor.read(Image.new("RGB", (28, 28), (255, 0, 51)))["pixels"]
     expected = torch.tensor([1.0, -1.0, 0.2])[:, None, None].expand(3, 28, 28)
     torch.testing.assert_close(pixels, expected)
 
@@ -94,7 +94,7 @@ def test_fit_decides_what_happens_to_a_wide_picture(tmp_path: Path) -> None:
     picture = Image.new("RGB", (280, 140), (128, 128, 128))
     picture.paste((255, 255, 255), (0, 0, 35, 140))
     red = {
-        fit: OpenClipEncoder(model=str(tmp_path), fit=fit).read(picture)["pixels"][0]
+        fit: OpenClipEncoder(model=str(tmp_path), fit=fit).processor.read(picture)["pixels"][0]
         for fit in ("squash", "pad", "crop")
     }
     assert red["squash"][14, 0] == 1 and red["squash"][14, 27].abs() < 0.01
@@ -107,7 +107,9 @@ def test_a_path_that_needs_no_pad_is_the_librarys_own_transform(tmp_path: Path) 
     picture = Image.radial_gradient("L").convert("RGB")
     _, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     for fit in ("squash", "pad", "crop"):
-        assert torch.equal(OpenClipEncoder(model=str(tmp_path), fit=fit).read(picture)["pixels"], transform(picture))
+        assert torch.equal(
+            OpenClipEncoder(model=str(tmp_path), fit=fit).processor.read(picture)["pixels"], transform(picture)
+        )
 
 
 def test_quick_gelu_follows_the_weights_not_the_model_name() -> None:

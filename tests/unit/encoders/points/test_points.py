@@ -16,9 +16,11 @@ from mmllm.connectors.encoder_adapters.any2point.tokens import nearest
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.points.backbone import load_backbone
 from mmllm.encoders.points.points import PointsEncoder
-from mmllm.encoders.points.sampling import farthest_first, filled_up, on_faces, on_unit_sphere
 from mmllm.errors import MediaError, MmllmError
-from mmllm.processors.points import read_points
+from mmllm.processors.point_files import read_points
+from mmllm.processors.point_sampling import farthest_first, filled_up, on_faces, on_unit_sphere
+from mmllm.testing.tiny import encoders as tiny_encoders
+from tests.support.layouts import features_of
 
 SQUARE = "0 0 0\n2 0 0\n2 2 0\n0 2 0\n"
 CORNERS = torch.tensor([[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]], dtype=torch.float64)
@@ -182,31 +184,31 @@ def test_unit_sphere_and_filling_up() -> None:
 
 @pytest.fixture(scope="module")
 def encoder() -> PointsEncoder:
-    return PointsEncoder.tiny()
+    return tiny_encoders.points()
 
 
 def test_place_size_and_order_of_a_cloud_do_not_matter(encoder: PointsEncoder) -> None:
     points = torch.randn(100, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    first = encoder.read(points)["points"]
-    moved = encoder.read(points.flip(0) * 40 + torch.tensor([5.0, -3.0, 1.0]))["points"]
+    first = encoder.processor.read(points)["points"]
+    moved = encoder.processor.read(points.flip(0) * 40 + torch.tensor([5.0, -3.0, 1.0]))["points"]
     assert first.dtype == torch.int16 and first.shape == (32, 3)
     assert (first.int() - moved.int()).abs().max() <= 1
     assert first.int().abs().max() > 25_000
 
 
 def test_one_point_and_large_clouds(encoder: PointsEncoder) -> None:
-    assert torch.equal(encoder.read(b"3 4 5\n")["points"], torch.zeros(32, 3, dtype=torch.int16))
+    assert torch.equal(encoder.processor.read(b"3 4 5\n")["points"], torch.zeros(32, 3, dtype=torch.int16))
     large = torch.randn(5000, 3, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(encoder.read(large)["points"], encoder.read(large)["points"])
-    features = encoder(**encoder.collate([encoder.read(b"3 4 5\n"), encoder.read(large)]))
+    assert torch.equal(encoder.processor.read(large)["points"], encoder.processor.read(large)["points"])
+    features = features_of(encoder, b"3 4 5\n", large)
     assert features.concatenated().isfinite().all()
-    assert features.facts["centres"].shape == (2, 8, 3) and features.facts["prefix"].shape == (2, 0, 16)
+    assert features.extras["centres"].shape == (2, 8, 3) and features.extras["prefix"].shape == (2, 0, 16)
 
 
 def test_coordinates_survive_half_precision(encoder: PointsEncoder) -> None:
-    half = PointsEncoder.tiny().to(torch.bfloat16)
-    inputs = encoder.collate([encoder.read(encoder.tiny_media()[0])])
-    assert torch.equal(half(**inputs).facts["centres"], encoder(**inputs).facts["centres"])
+    half = tiny_encoders.points().to(torch.bfloat16)
+    inputs = encoder.processor.collate([encoder.processor.read(tiny_encoders.clouds()[0])])
+    assert torch.equal(half(**inputs).extras["centres"], encoder(**inputs).extras["centres"])
 
 
 @pytest.mark.parametrize(
@@ -289,18 +291,18 @@ def test_models_that_cannot_carry_points_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def reader() -> DocumentEncoder:
-    return DocumentEncoder.tiny()
+    return tiny_encoders.document()
 
 
 def test_documents_as_files_bytes_and_text_are_the_same(reader: DocumentEncoder, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("tea 3 milk 7", encoding="utf-8-sig")
-    items = [reader.read(media) for media in ("tea 3 milk 7", b"tea 3 milk 7", path)]
+    items = [reader.processor.read(media) for media in ("tea 3 milk 7", b"tea 3 milk 7", path)]
     assert all(torch.equal(items[0]["ids"], item["ids"]) for item in items) and len(items[0]["ids"]) == 4
 
 
 def test_documents_that_do_not_fit_are_errors(reader: DocumentEncoder, tmp_path: Path) -> None:
-    assert reader.grid(reader.read("tea " * 48)) == (48,)
+    assert reader.processor.grid(reader.processor.read("tea " * 48)) == (48,)
     for media, sentence in (
         ("tea " * 49, "49 tokens, over the limit of 48; nothing is cut"),
         ("  \n", "is empty"),
@@ -309,13 +311,13 @@ def test_documents_that_do_not_fit_are_errors(reader: DocumentEncoder, tmp_path:
         (7, "a int is no document"),
     ):
         with pytest.raises(MediaError, match=sentence):
-            reader.read(media)
+            reader.processor.read(media)
 
 
 def test_document_states_equal_the_models_own(reader: DocumentEncoder) -> None:
     """Padded behind or alone: transformers' own hidden states of the same text."""
-    inputs = [reader.read(media) for media in reader.tiny_media()]
-    features = reader(**reader.collate(inputs))
+    inputs = [reader.processor.read(media) for media in tiny_encoders.documents()]
+    features = reader(**reader.processor.collate(inputs))
     for row, one in zip(features.layers[-1], inputs, strict=True):
         own = reader.model(input_ids=one["ids"][None], output_hidden_states=True)
         normed = reader.model.norm(row[: len(one["ids"])])
@@ -326,7 +328,7 @@ def test_only_the_first_blocks(tmp_path: Path) -> None:
     whole = DocumentEncoder(model="data/mini/lm", layers=(2,), max_tokens=32)
     short = DocumentEncoder(model="data/mini/lm", blocks=2, max_tokens=32)
     assert (whole.n_blocks, short.n_blocks) == (6, 2)
-    one = short.collate([short.read("tea 3, milk 7")])
+    one = short.processor.collate([short.processor.read("tea 3, milk 7")])
     torch.testing.assert_close(short(**one).layers[-1], whole(**one).layers[2])
     with pytest.raises(MmllmError, match="blocks 7 must be 1 to 6"):
         DocumentEncoder(model="data/mini/lm", blocks=7)

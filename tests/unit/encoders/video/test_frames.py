@@ -11,27 +11,29 @@ import torch
 from PIL import Image
 
 from mmllm import registry
-from mmllm.encoders.video.frames import FramesEncoder, image_encoder, tiny_clip
+from mmllm.encoders.video.frames import FramesEncoder, image_encoder
 from mmllm.errors import MediaError, MmllmError, RecipeError
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
 from mmllm.recipe.load import load_recipe
+from mmllm.testing.tiny import encoders as tiny_encoders
+from tests.support.layouts import features_of
 
 
 @pytest.fixture(scope="module")
 def encoder() -> FramesEncoder:
-    return FramesEncoder.tiny()
+    return tiny_encoders.frames()
 
 
 def collated(encoder: FramesEncoder) -> dict[str, torch.Tensor]:
-    return encoder.collate([encoder.read(media) for media in encoder.tiny_media()])
+    return encoder.processor.collate([encoder.processor.read(media) for media in tiny_encoders.clips()])
 
 
 def test_each_frame_is_what_the_image_encoder_says_of_it(encoder) -> None:
-    media = encoder.tiny_media()[0]
-    frames = [Image.fromarray(frame) for frame in encoder.reading.read(media).frames]
-    alone = encoder.image(**encoder.image.collate([encoder.image.read(frame) for frame in frames]))
-    features = encoder(**encoder.collate([encoder.read(media)]))
+    media = tiny_encoders.clips()[0]
+    frames = [Image.fromarray(frame) for frame in encoder.processor.reading.read(media).frames]
+    alone = features_of(encoder.image, *frames)
+    features = features_of(encoder, media)
     assert features.grid == (3, 4, 4) and features.grids is None
     torch.testing.assert_close(features.concatenated(), alone.concatenated().flatten(0, 1)[None])
     assert not torch.allclose(alone.concatenated()[0], alone.concatenated()[1], atol=1e-3)
@@ -45,70 +47,72 @@ def test_clips_of_different_lengths_lie_behind_each_other(encoder) -> None:
     torch.testing.assert_close(inputs["times"], expected.double())
     features = encoder(**inputs)
     assert features.grids == ((3, 4, 4), (2, 4, 4), (1, 4, 4))
-    torch.testing.assert_close(features.facts["times"], expected)
+    torch.testing.assert_close(features.extras["times"], expected)
     assert features.mask.sum(dim=1).tolist() == [48, 32, 16]
 
 
 def test_what_works_inside_it_is_told_of_its_rows(encoder) -> None:
     seen = []
-    handle = encoder.inside().before_block(0, lambda x: seen.append((encoder.now, x.shape)) or x)
+    handle = encoder.hook_points().before_block(0, lambda ctx, x: seen.append((ctx.layout, x.shape)) or x)
     inputs = collated(encoder)
     encoder(**inputs)
     handle.remove()
-    ((now, shape),) = seen
-    assert now.rows == (3, 2, 1) and now.grid == (4, 4) and now.prefix == encoder.image.prefix == 3
+    ((layout, shape),) = seen
+    assert layout.rows == (3, 2, 1) and layout.grid == (4, 4) and layout.prefix == encoder.image.prefix == 3
     assert shape == (6, 3 + 16, encoder.dim)
 
 
-def test_a_guest_that_learns_gets_gradients_through_the_frames() -> None:
-    encoder = FramesEncoder.tiny()
-    guest = torch.nn.Linear(encoder.dim, encoder.dim)
-    encoder.guests.append(guest)
-    handle = encoder.inside().before_block(1, lambda x: x + guest(x))
+def test_an_adapter_that_learns_gets_gradients_through_the_frames() -> None:
+    encoder = tiny_encoders.frames()
+    adapter = torch.nn.Linear(encoder.dim, encoder.dim)
+    encoder.adapters.append(adapter)
+    handle = encoder.hook_points().before_block(1, lambda _, x: x + adapter(x))
     encoder(**collated(encoder)).concatenated().square().sum().backward()
     handle.remove()
-    assert guest.weight.grad is not None and guest.weight.grad.abs().sum() > 0
+    assert adapter.weight.grad is not None and adapter.weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
-def test_a_copy_has_guests_of_its_own() -> None:
-    encoder = FramesEncoder.tiny()
+def test_a_copy_has_adapters_of_its_own() -> None:
+    encoder = tiny_encoders.frames()
     other = copy.deepcopy(encoder)
-    other.guests.append(torch.nn.Linear(2, 2))
+    other.adapters.append(torch.nn.Linear(2, 2))
     assert other.learns() and other.image.learns() and not encoder.image.learns()
 
 
 def test_without_fps_the_grid_is_fixed(tmp_path) -> None:
-    encoder = FramesEncoder.tiny()
+    encoder = tiny_encoders.frames()
     inner = image_encoder_folder(tmp_path, encoder)
-    fixed = FramesEncoder(image=inner, frames=5)
-    assert fixed.fixed_grid() == (5, 4, 4) == fixed.grid(fixed.dummy())
-    read = fixed.read(tiny_clip((1, 2, 3), 2))
+    fixed = FramesEncoder(image=inner, frames=5).processor
+    assert fixed.fixed_grid() == (5, 4, 4) == fixed.grid(fixed.blank())
+    read = fixed.read(tiny_encoders.clip((1, 2, 3), 2))
     assert fixed.seconds(read) == [0.0, 0.0, 0.0, 0.2, 0.2] and torch.equal(read["pixels"][0], read["pixels"][2])
-    assert encoder.fixed_grid() is None and encoder.grid(encoder.dummy()) == (1, 4, 4)
+    assert encoder.processor.fixed_grid() is None and encoder.processor.grid(encoder.processor.blank()) == (1, 4, 4)
 
 
 def image_encoder_folder(tmp_path: Any, encoder: FramesEncoder) -> dict[str, Any]:
     encoder.image.vision.save_pretrained(tmp_path / "vit")
-    encoder.image.image_processor.save_pretrained(tmp_path / "vit")
+    encoder.image.processor.transform.processor.save_pretrained(tmp_path / "vit")
     return {"type": "hf_vision", "model": str(tmp_path / "vit"), "layers": [-1, 1]}
 
 
 def test_layers_are_those_of_the_image_encoder(tmp_path) -> None:
-    encoder = FramesEncoder(image=image_encoder_folder(tmp_path, FramesEncoder.tiny()), frames=2, backend="pyav")
-    features = encoder(**encoder.collate([encoder.read(tiny_clip((200, 0, 0), 2))]))
+    encoder = FramesEncoder(image=image_encoder_folder(tmp_path, tiny_encoders.frames()), frames=2, backend="pyav")
+    features = encoder(**encoder.processor.collate([encoder.processor.read(tiny_encoders.clip((200, 0, 0), 2))]))
     assert encoder.layers == (-1, 1) and list(features.layers) == [-1, 1]
 
 
 def test_every_size_of_picture_is_brought_to_the_encoders(encoder) -> None:
     wide = mp4(numpy.full((2, 32, 96, 3), 90, numpy.uint8), [0.0, 0.2])
-    assert encoder.read(wide)["pixels"].shape == (2, 3, 32, 32)
+    assert encoder.processor.read(wide)["pixels"].shape == (2, 3, 32, 32)
 
 
 def test_the_weights_and_the_copy_of_an_encoder_have_no_process(encoder) -> None:
-    encoder.read(encoder.tiny_media()[0])
+    encoder.processor.read(tiny_encoders.clips()[0])
     other = copy.deepcopy(encoder)
-    assert isinstance(other.reading, VideoReading) and other.reading.worker() is None
+    reading = other.processor.reading
+    assert isinstance(reading, VideoReading) and reading.worker() is None
+    assert encoder.processor.reading.worker() is not None
     assert all(name.startswith("image.") for name in encoder.state_dict())
 
 
@@ -168,4 +172,4 @@ def test_a_right_part_inside_passes_the_check(tmp_path) -> None:
 
 def test_broken_bytes_name_their_video(encoder) -> None:
     with pytest.raises(MediaError, match=r"^video of 11 bytes cannot be decoded"):
-        encoder.read(b"hello world")
+        encoder.processor.read(b"hello world")
