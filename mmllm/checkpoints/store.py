@@ -154,6 +154,8 @@ def _write(path: Path, content: Any) -> tuple[int, str]:
     if path.suffix == ".safetensors":
         # clones: tensors that share storage (tied weights, flat buffers) are refused by the format
         save_file({key: value.detach().cpu().contiguous().clone() for key, value in content.items()}, path)
+        # safetensors makes it the owner's alone; whoever may read the folder (a server's own user) may read this too
+        path.chmod(path.parent.stat().st_mode & 0o666)
     else:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     _fsync(path)
