@@ -39,11 +39,21 @@ def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
     recipe, app = load_app(run)
     host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
     listener = _listen(host, port)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _log_to_terminal()
     address = f"http://{host}:{listener.getsockname()[1]}"
     LOG.info("%s is at %s/v1; chat with it: %s", recipe.name, address, page_command(address))
     config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _log_to_terminal() -> None:
+    """Let the server's own lines through to standard error, whatever the root logger is."""
+    # open_clip, for one, sets the root logger to warnings when it loads a model, and a second basicConfig does nothing
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.handlers = [handler]
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
 
 
 def load_app(run: Path) -> tuple[Recipe, FastAPI]:
