@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import EncoderAdapter
 from mmllm.encoders.base import Encoder
+from mmllm.hooks import EncoderContext
 from tests.support.adapted import ADAPTERS, FAKES, SETTINGS, encoder, inputs_of, registered, variant
+from tests.support.layouts import layout_of
 from tests.support.parts import randomise
 
 PAIRS = [(name, kind) for name in (*FAKES, *registered()) for kind in ADAPTERS]
@@ -23,29 +23,26 @@ each = pytest.mark.parametrize(("name", "kind"), PAIRS)
 
 
 @contextmanager
-def adapted(name: str, kind: str, frozen: Encoder | None = None) -> Iterator[Connector]:
+def adapted(name: str, kind: str, frozen: Encoder | None = None) -> Iterator[EncoderAdapter]:
     """The adapter in the encoder (or in a copy of it), as the assembly puts it there; taken out at the end."""
     place = encoder(name) if frozen is None else frozen
-    look(name)
-    now = encoder(name).now
-    assert now is not None
-    if kind.startswith("ted_adapter") and len(now.grid) != 2:
+    if kind.startswith("ted_adapter") and len(layout_of(encoder(name), inputs_of(name)).grid) != 2:
         pytest.skip("ted_adapter works on frames of rows and columns")
     torch.manual_seed(3)
     connector = variant(kind)
-    handle = connector.adapt({"image": place})
-    assert handle is not None
-    place.guests[:] = [connector]
+    handle = connector.attach(place, "image")
+    place.adapters[:] = [connector]
     try:
         yield connector.requires_grad_(False).eval()
     finally:
         handle.remove()
-        place.guests[:] = []
+        place.adapters[:] = []
 
 
-def look(name: str, numbers: tuple[int, ...] = (0, 1, 2)) -> Tensor:
+def look(name: str, numbers: tuple[int, ...] = (0, 1, 2), dataset_names: tuple[str, ...] | None = None) -> Tensor:
     """Features of some items, padding at zero."""
-    features = encoder(name)(**inputs_of(name, numbers))
+    with encoder(name).scope.open(EncoderContext(dataset_names=dataset_names)):
+        features = encoder(name)(**inputs_of(name, numbers))
     return features.concatenated() * features.mask[..., None]
 
 
@@ -61,13 +58,12 @@ def test_start_opened_and_removed(name: str, kind: str) -> None:
     """Untrained it changes nothing where it says so, trained it does; removed the encoder is the same bit for bit."""
     bare, tensors = look(name), {key: value.clone() for key, value in encoder(name).state_dict().items()}
     with adapted(name, kind) as connector:
-        assert torch.equal(look(name), bare) == connector.identity_at_start
+        assert torch.equal(look(name), bare) == connector.zero_init
         randomise(connector, buffers=True)
         opened = look(name)
         assert opened.isfinite().all() and (opened - bare).abs().max() > 1e-3
     assert torch.equal(look(name), bare)
-    again = connector.adapt({"image": encoder(name)})
-    assert again is not None
+    again = connector.attach(encoder(name), "image")
     assert torch.equal(look(name), opened)
     again.remove()
     assert torch.equal(look(name), bare)
@@ -89,16 +85,15 @@ def test_items_do_not_influence_each_other(name: str, kind: str) -> None:
 def test_by_the_second_step_every_tensor_learns_and_nothing_else(name: str, kind: str) -> None:
     with adapted(name, kind) as connector:
         weights = torch.randn(look(name).shape, generator=torch.Generator().manual_seed(2))
-        for flow, prefix in stages(kind, connector):
+        for dataset_names, prefix in stages(kind, connector):
             learning = {key: p for key, p in connector.named_parameters() if key.startswith(prefix)}
             connector.requires_grad_(False).train()
             for parameter in learning.values():
                 parameter.requires_grad_(True)
             optimizer = torch.optim.SGD(learning.values(), lr=1e-3)
-            connector.flow = flow
             for _ in range(2):
                 optimizer.zero_grad()
-                (look(name) * weights).sum().backward()
+                (look(name, dataset_names=dataset_names) * weights).sum().backward()
                 optimizer.step()
             assert all(p.grad is not None and p.grad.isfinite().all() for p in learning.values())
             silent = [key for key, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -108,19 +103,18 @@ def test_by_the_second_step_every_tensor_learns_and_nothing_else(name: str, kind
 
 def moves(name: str) -> bool:
     """Whether any item has more than one row: between the rows of a picture there is no change over time."""
-    now = encoder(name).now
-    return now is not None and max(now.rows) > 1
+    return max(layout_of(encoder(name), inputs_of(name)).rows) > 1
 
 
-def stages(kind: str, connector: Connector) -> list[tuple[Any, str]]:
-    """Facts of the pass, and what learns: all at once, or first the tasks' adapters and then what mixes them."""
+def stages(kind: str, connector: EncoderAdapter) -> list[tuple[tuple[str, ...] | None, str]]:
+    """Data entries of the items, and what learns: all at once, or first the tasks' adapters and then what mixes them.
+
+    The stage that mixes knows no task.
+    """
     if not kind.startswith("audio_adapter_fusion"):
         return [(None, "")]
-    owners = {"image": torch.tensor([0, 1, 2])}
-    flow = SimpleNamespace(owners=owners, sources=("captions", "instruct", "captions"))
-    return [(flow, "adapters.")] + (
-        [(flow, "alpha.")] if len(list(connector.get_submodule("alpha").children())) else []
-    )
+    mixes = list(connector.get_submodule("alpha").children())
+    return [(("captions", "instruct", "captions"), "adapters."), *([(None, "alpha.")] if mixes else [])]
 
 
 @each
@@ -131,7 +125,7 @@ def test_a_bfloat16_encoder_takes_a_float32_adapter(name: str, kind: str) -> Non
     with adapted(name, kind, half) as connector:
         assert all(p.dtype == torch.float32 for p in connector.parameters())
         start = half(**given).concatenated()
-        assert start.dtype == torch.bfloat16 and torch.equal(start, bare) == connector.identity_at_start
+        assert start.dtype == torch.bfloat16 and torch.equal(start, bare) == connector.zero_init
         randomise(connector, buffers=True)
         opened = half(**given).concatenated()
         assert opened.isfinite().all() and not torch.equal(opened, bare)

@@ -27,6 +27,8 @@ from mmllm.encoders.points.points import PointsEncoder
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import load_trainable, set_trainable, trainable_state
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.encoder_adapters import any2point
 from tests.support.parts import tiny_llm
 from tests.support.talks import object_talks, packed
 
@@ -35,18 +37,18 @@ LLM = SimpleNamespace(dim=24)
 
 def placed(**words: Any) -> tuple[PointsEncoder, Any2PointConnector]:
     """The tiny encoder with the connector inside; all weights random, the adapters' zeros too."""
-    encoder = PointsEncoder.tiny()
+    encoder = tiny_encoders.points()
     torch.manual_seed(1)
-    connector = Any2PointConnector.tiny(16, LLM) if not words else Any2PointConnector(dim=16, llm_dim=24, **words)
-    connector.adapt({"points": encoder})
-    encoder.guests.append(connector)
+    connector = any2point(16, LLM) if not words else Any2PointConnector(dim=16, llm_dim=24, **words)
+    connector.attach(encoder, "points")
+    encoder.adapters.append(connector)
     for parameter in connector.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return encoder, connector
 
 
 def clouds(encoder: PointsEncoder, n: int = 3) -> dict[str, Tensor]:
-    return encoder.collate([encoder.read(media) for media in encoder.tiny_media()[:n]])
+    return encoder.processor.collate([encoder.processor.read(media) for media in tiny_encoders.clouds()[:n]])
 
 
 def test_positions_are_interpolated_between_two_neighbours() -> None:
@@ -117,17 +119,18 @@ def plain_tokens(tokenizer: PointTokenizer, points: Tensor) -> Tensor:
 def test_equals_the_papers_equations() -> None:
     """The whole pass in plain torch: tokens, positions, 0.3 Adapter(FFN), guided aggregation, head."""
     encoder, connector = placed(width=6, neighbours=4, views=2, adapter=4, inner=4, span=2, cells=2, patches=2)
-    generator = torch.Generator().manual_seed(
-        4
-    )  # no two distances equal: which neighbour comes first is then no matter
-    inputs = encoder.collate([encoder.read(torch.randn(50, 3, generator=generator)) for _ in range(3)])
+    generator = torch.Generator().manual_seed(4)
+    # no two distances equal: which neighbour comes first is then no matter
+    drawn = [torch.randn(50, 3, generator=generator) for _ in range(3)]
+    inputs = encoder.processor.collate([encoder.processor.read(cloud) for cloud in drawn])
+    plain = tiny_encoders.points().backbone.blocks
     found = connector(encoder(**inputs))
     for n in range(3):
         cloud = inputs["points"][n].float() / 32767
         tokens = plain_tokens(connector.tokenizer, cloud)
         views = views_of(cloud[None, :8], encoder.positions, rotations(2), span=2, cells=2)
         x = torch.cat([connector.first.weight, tokens])
-        for block, adapter, norm in zip(encoder.backbone.blocks, connector.adapters, connector.norms, strict=True):
+        for block, adapter, norm in zip(plain, connector.adapters, connector.norms, strict=True):
             x = x + torch.cat([torch.zeros(1, 16), views.positions[0]])
             normed = block.ln_1(x)[None]
             x = x + block.attn(normed, normed, normed, need_weights=False)[0][0]
@@ -159,18 +162,18 @@ def test_neighbours_in_the_batch_change_nothing() -> None:
 
 
 def test_removal_restores_the_encoder_bit_for_bit() -> None:
-    encoder, other = PointsEncoder.tiny(), PointsEncoder.tiny()
+    encoder, other = tiny_encoders.points(), tiny_encoders.points()
     inputs = clouds(encoder)
     before = encoder(**inputs).concatenated()
-    connector = Any2PointConnector.tiny(16, LLM)
-    handle = connector.adapt({"points": encoder})
-    encoder.guests.append(connector)
+    connector = any2point(16, LLM)
+    handle = connector.attach(encoder, "points")
+    encoder.adapters.append(connector)
     assert not torch.equal(encoder(**inputs).concatenated(), before)
     assert torch.equal(other(**inputs).concatenated(), before)  # works on the instance, not on the class
     handle.remove()
-    encoder.guests.clear()
+    encoder.adapters.clear()
     after = encoder(**inputs)
-    assert torch.equal(after.concatenated(), before) and after.facts["prefix"].shape[1] == 0
+    assert torch.equal(after.concatenated(), before) and after.extras["prefix"].shape[1] == 0
 
 
 def test_what_is_left_out_has_no_weights() -> None:
@@ -199,10 +202,10 @@ def test_half_precision_encoders_keep_the_connector_in_float32() -> None:
 def assembly_with_points() -> MultimodalLM:
     """A tiny Llama and the tiny encoder with any2point."""
     llm = tiny_llm()
-    encoder = PointsEncoder.tiny()
-    connector = Any2PointConnector.tiny(encoder.dim, llm)
-    connector.inside = ("points",)
-    assembly = MultimodalLM(llm, {"points": encoder}, {"points": connector}, {"points": "points"})
+    encoder = tiny_encoders.points()
+    connector = any2point(encoder.dim, llm)
+    keys = {"points": "points"}
+    assembly = MultimodalLM(llm, {"points": encoder}, {"points": connector}, keys, adapts={"points": ["points"]})
     return assembly.requires_grad_(False).eval()
 
 
@@ -210,7 +213,7 @@ def test_learns_through_an_assembly(tmp_path: Path) -> None:
     """Every weight has a gradient by the second step; the loss falls; a checkpoint gives the same loss again."""
     assembly = assembly_with_points()
     batch = packed(assembly, object_talks(tmp_path))
-    assert len(batch.places["points"]) == 9  # three objects, 1 + 2 tokens each
+    assert len(batch.media_positions["points"]) == 9  # three objects, 1 + 2 tokens each
     set_trainable(assembly, {"connectors.points": 1e-2})
     learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
     assert all(name.startswith("connectors.points.") for name in learning)
@@ -218,7 +221,7 @@ def test_learns_through_an_assembly(tmp_path: Path) -> None:
     losses, silent = [], set(learning)
     for step in range(12):
         optimizer.zero_grad()
-        nll, _ = assembly(batch)
+        nll, *_ = assembly(batch)
         nll.backward()
         if step < 2:
             silent -= {name for name, p in learning.items() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -262,16 +265,18 @@ def test_text_only_conversations_do_not_see_it(tmp_path: Path) -> None:
 def test_bad_words_are_named(words: dict[str, Any], sentence: str) -> None:
     with pytest.raises(MmllmError, match=sentence):
         connector = Any2PointConnector(dim=16, llm_dim=24, **words)
-        connector.adapt({"points": PointsEncoder.tiny()})
+        connector.attach(tiny_encoders.points(), "points")
 
 
 def test_wrong_encoders_are_named() -> None:
-    connector = Any2PointConnector.tiny(16, LLM)
+    connector = any2point(16, LLM)
     with pytest.raises(MmllmError, match="one encoder of points, not in image"):
-        connector.adapt({"image": SimpleNamespace(modality="image")})
-    encoder = PointsEncoder.tiny()
-    connector.adapt({"points": encoder})
+        connector.attach(tiny_encoders.hf_vision(), "image")
+    encoder = tiny_encoders.points()
+    connector.attach(encoder, "points")
     with pytest.raises(MmllmError, match="two connectors would make the tokens"):
-        Any2PointConnector.tiny(16, LLM).adapt({"points": encoder})
+        any2point(16, LLM).attach(encoder, "points")
+    with pytest.raises(MmllmError, match="one encoder of points, not in points, clouds"):
+        connector.attach(tiny_encoders.points(), "clouds")
     with pytest.raises(MmllmError, match="patches 9 is more than the 8 tokens"):
-        Any2PointConnector(dim=16, llm_dim=24, patches=9).tokens((8,))
+        Any2PointConnector(dim=16, llm_dim=24, patches=9).n_tokens((8,))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmllm.connectors.encoder_adapters.conformer_adapter import ConformerAdapterConnector, ConformerModule
 from mmllm.connectors.layers.batch_norm import RealBatchNorm
 from mmllm.errors import MmllmError
-from mmllm.types import EncoderPass
+from mmllm.hooks import TokenLayout
 from tests.support.parts import randomise
 
 D = 8
@@ -40,26 +40,26 @@ def test_it_is_the_convolution_module_written_out() -> None:
     assert isinstance(norm, RealBatchNorm) and made.conv.bias is not None
     mixed = (mixed + made.conv.bias - norm.mean) / (norm.var + 1e-5).sqrt() * norm.weight + norm.bias
     expected = made.last(nn.functional.silu(mixed))
-    torch.testing.assert_close(made(x, EncoderPass((1, 1), (9,), 0), 2), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made(x, TokenLayout((1, 1), (9,), 0), 2), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bands_and_class_tokens_stay_apart() -> None:
-    made, x, now = module(), tokens(1, 2 + 8), EncoderPass((1,), (2, 4), 2)
+    made, x, layout = module(), tokens(1, 2 + 8), TokenLayout((1,), (2, 4), 2)
     changed = x.clone()
     changed[:, 2 + 3] = x[:, 0]  # the last time of the first band
-    same = (made(x, now, 1) == made(changed, now, 1)).all(-1)[0]
+    same = (made(x, layout, 1) == made(changed, layout, 1)).all(-1)[0]
     assert same.tolist() == [True, True, True, False, False, False, True, True, True, True]
 
 
 def test_padding_changes_nothing() -> None:
     made, x = module(), tokens(2, 6)
     mask = torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
-    now = EncoderPass((1, 1), (6,), 0, mask)
+    layout = TokenLayout((1, 1), (6,), 0, mask)
     other = x.clone()
     other[0, 4:] = 100.0
-    assert torch.equal(made(x, now, 2)[0, :4], made(other, now, 2)[0, :4])
-    alone = made(x[:1, :4], EncoderPass((1,), (4,), 0), 1)
-    torch.testing.assert_close(made(x, now, 2)[:1, :4], alone)
+    assert torch.equal(made(x, layout, 2)[0, :4], made(other, layout, 2)[0, :4])
+    alone = made(x[:1, :4], TokenLayout((1,), (4,), 0), 1)
+    torch.testing.assert_close(made(x, layout, 2)[:1, :4], alone)
 
 
 def test_the_norm_is_torchs_over_real_tokens() -> None:
@@ -88,13 +88,13 @@ def test_frozen_or_without_a_real_token_it_keeps_its_statistics() -> None:
 
 
 def test_blank_items_are_not_counted() -> None:
-    made, x, now = module(), tokens(2, 6), EncoderPass((1, 1), (6,), 0)
+    made, x, layout = module(), tokens(2, 6), TokenLayout((1, 1), (6,), 0)
     norm = made.train().norm
     assert isinstance(norm, RealBatchNorm)
     before = norm.mean.clone()
-    made(x, now, 0)
+    made(x, layout, 0)
     assert torch.equal(norm.mean, before)
-    made(x, now, 1)
+    made(x, layout, 1)
     assert not torch.equal(norm.mean, before)
 
 

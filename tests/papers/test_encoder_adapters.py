@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import EncoderAdapter
 from mmllm.connectors.encoder_adapters.adaptformer import AdaptformerConnector
 from mmllm.connectors.encoder_adapters.audio_adapter_fusion import AudioAdapterFusionConnector, TaskAdapter
+from mmllm.connectors.encoder_adapters.block_adapter import layout_of
 from mmllm.connectors.encoder_adapters.mixture_of_adapters import MixtureOfAdaptersConnector
 from mmllm.connectors.encoder_adapters.vl_adapter import VlAdapterConnector
 from mmllm.connectors.layers.bottleneck import Bottleneck
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, SampleError
-from tests.support.adapted import Bands, Whispered, encoder, inputs_of
+from mmllm.hooks import EncoderContext
+from tests.support.adapted import encoder, inputs_of
+from tests.support.fake_encoders import Bands, Whispered
 from tests.support.parts import randomise
 
 NAME = "open_clip"
 TASKS = {"digits": ["fsdd"], "sounds": ["clips", "more"]}
 
 
-def look(frozen: Encoder | None = None) -> Tensor:
+def look(frozen: Encoder | None = None, dataset_names: tuple[str, ...] | None = None) -> Tensor:
     """Features of three items."""
     frozen = encoder(NAME) if frozen is None else frozen
-    return frozen(**inputs_of(NAME)).concatenated()
+    with frozen.scope.open(EncoderContext(dataset_names=dataset_names)):
+        return frozen(**inputs_of(NAME)).concatenated()
 
 
-def in_block(connector: Connector) -> tuple[Tensor, Tensor, Tensor]:
+def in_block(connector: EncoderAdapter) -> tuple[Tensor, Tensor, Tensor]:
     """(stream before the MLP, what the MLP reads, what the block gives more than without) of the last block."""
     frozen, seen = encoder(NAME), []
-    look_in = frozen.inside().add_after_mlp(2, lambda x, normed: (seen.append((x, normed)), torch.zeros_like(x))[1])
+    look_in = frozen.hook_points().add_after_mlp(2, lambda _, x, read: (seen.append((x, read)), torch.zeros_like(x))[1])
     bare = look()
-    handle = connector.adapt({"e0": frozen})
-    assert handle is not None
+    handle = connector.attach(frozen, "e0")
     randomise(connector, buffers=True)
     more = look() - bare
     handle.remove()
@@ -73,19 +74,21 @@ def test_what_the_encoders_of_a_vl_adapter_share() -> None:
     sizes = {}
     for share in ("all", "down", "up", "none"):
         made = VlAdapterConnector(llm_dim=8, reduction=4, share=share, blocks=[2])  # type: ignore[arg-type]
-        handle = made.adapt({"one": one, "two": two})
+        handles = [made.attach(one, "one"), made.attach(two, "two")]
         sizes[share] = (len(made.downs), len(made.ups))
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     assert sizes == {"all": (2, 2), "down": (2, 4), "up": (4, 2), "none": (4, 4)}
 
 
 @pytest.mark.parametrize("kind", ["vl", "mixture"])
 def test_encoders_of_different_widths_cannot_share(kind: str) -> None:
     wide = Whispered()
-    wide.dim = 24  # what its `inside()` then says
-    made: Connector = VlAdapterConnector(llm_dim=8) if kind == "vl" else MixtureOfAdaptersConnector(llm_dim=8)
+    wide.dim = 24  # what its hook points then say
+    made: EncoderAdapter = VlAdapterConnector(llm_dim=8) if kind == "vl" else MixtureOfAdaptersConnector(llm_dim=8)
+    made.attach(Bands(), "a")
     with pytest.raises(MmllmError, match='encoder "b" is 24 wide and those before it 16'):
-        made.adapt({"a": Bands(), "b": wide})
+        made.attach(wide, "b")
 
 
 def fusion(**words: object) -> AudioAdapterFusionConnector:
@@ -95,20 +98,21 @@ def fusion(**words: object) -> AudioAdapterFusionConnector:
     return made
 
 
-def mixed_of(made: AudioAdapterFusionConnector, flow: object = None) -> tuple[list[Tensor], Tensor]:
+def mixed_of(
+    made: AudioAdapterFusionConnector, dataset_names: tuple[str, ...] | None = None
+) -> tuple[list[Tensor], Tensor]:
     """(what each task's adapter alone adds, what the connector adds) with drawn weights."""
     frozen = encoder(NAME)
     bare = look()
-    handle = made.adapt({"e0": frozen})
+    handle = made.attach(frozen, "e0")
     randomise(made, buffers=True)
-    frozen.guests[:] = [made]
-    made.flow = flow  # type: ignore[assignment]
+    frozen.adapters[:] = [made]
     try:
         with torch.no_grad():
-            more = look() - bare
+            more = look(dataset_names=dataset_names) - bare
     finally:  # the encoder is shared with other tests
         handle.remove()
-        frozen.guests[:] = []
+        frozen.adapters[:] = []
     with torch.no_grad():
         layers = [nn.ModuleDict(dict(made.adapters[task].named_children()))["e0-2"] for task in TASKS]
         return [layer(bare) for layer in layers if isinstance(layer, TaskAdapter)], more
@@ -132,14 +136,12 @@ def test_fusion_mixes_without_knowing_the_task() -> None:
 
 
 def test_while_adapters_learn_each_item_uses_its_tasks_own() -> None:
-    flow = SimpleNamespace(owners={"e0": torch.tensor([1, 0, 2])}, sources=("fsdd", "more", "clips"))
-    alone, more = mixed_of(fusion().train(), flow)
+    alone, more = mixed_of(fusion().train(), ("more", "fsdd", "clips"))
     torch.testing.assert_close(more[0], alone[1][0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(more[1], alone[0][1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(more[2], alone[1][2], rtol=1e-4, atol=1e-5)
-    flow.sources = ("fsdd", "other", "clips")
     with pytest.raises(SampleError, match='no task names the data entry "other"; its tasks name fsdd, clips, more'):
-        mixed_of(fusion().train(), flow)
+        mixed_of(fusion().train(), ("fsdd", "other", "clips"))
 
 
 @pytest.mark.parametrize(
@@ -151,20 +153,18 @@ def test_which_blocks(blocks: str | list[int], layers: tuple[int, ...], expected
     frozen = Whispered()
     frozen.layers = layers
     made = AdaptformerConnector(llm_dim=8, width=4, blocks=blocks)
-    made.adapt({"audio": frozen}).remove()
+    made.attach(frozen, "audio").remove()
     assert list(made.layers) == [f"audio-{block}" for block in expected]
 
 
 @pytest.mark.parametrize("blocks", [[3], [0, 0], [], [-1]])
 def test_blocks_that_are_not_there(blocks: list[int]) -> None:
     with pytest.raises(MmllmError, match='different numbers from 0 to 2, the blocks of encoder "audio"'):
-        AdaptformerConnector(llm_dim=8, blocks=blocks).adapt({"audio": Whispered()})
+        AdaptformerConnector(llm_dim=8, blocks=blocks).attach(Whispered(), "audio")
     with pytest.raises(MmllmError, match='blocks "bottom" is unknown; known: all, top half, or a list'):
         AdaptformerConnector(llm_dim=8, blocks="bottom")
 
 
 def test_an_encoder_that_says_nothing_of_its_rows() -> None:
-    from mmllm.connectors.encoder_adapters.block_adapter import pass_of
-
-    with pytest.raises(MmllmError, match="Whispered does not say what its rows are"):
-        pass_of(Whispered(), "ted_adapter")
+    with pytest.raises(MmllmError, match="ted_adapter: its encoder does not say what its rows are"):
+        layout_of(EncoderContext(), "ted_adapter")

@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from mmllm.connectors.encoder_adapters.ted_adapter import Branch, TedAdapterConnector, TedLayer, before
 from mmllm.errors import MmllmError
-from mmllm.types import EncoderPass
+from mmllm.hooks import TokenLayout
 from tests.support.parts import randomise
 
 ROWS, GRID, PREFIX, D = (3, 1, 4), (2, 3), 2, 8
-NOW = EncoderPass(ROWS, GRID, PREFIX)
+LAYOUT = TokenLayout(ROWS, GRID, PREFIX)
 
 
 def layer(enhancement: bool = True, difference: bool = True) -> TedLayer:
@@ -56,31 +56,31 @@ def written_out(made: TedLayer, clip: Tensor) -> Tensor:
 def test_clips_of_different_lengths_give_what_is_written_out() -> None:
     made, x = layer(), frames()
     expected = torch.cat([written_out(made, clip) for clip in x.split(ROWS)])
-    torch.testing.assert_close(made(x, NOW), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made(x, LAYOUT), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_clips_give_what_is_written_out() -> None:
     made, x = layer(), frames()
     expected = torch.cat([written_out(made, clip) for clip in x.split(4)])
-    torch.testing.assert_close(made(x, EncoderPass((4, 4), GRID, PREFIX)), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made(x, TokenLayout((4, 4), GRID, PREFIX)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_clips_never_mix() -> None:
     made, x = layer(), frames()
     other = torch.cat([x[:3], frames(2)[3:]])
-    assert torch.equal(made(x, NOW)[:3], made(other, NOW)[:3])
+    assert torch.equal(made(x, LAYOUT)[:3], made(other, LAYOUT)[:3])
 
 
 @pytest.mark.parametrize("kind", ["enhancement", "difference"])
 def test_order_counts_and_stillness_does_not(kind: str) -> None:
     """A clip backwards is no clip backwards of the result; frames all alike have no change to see."""
     made, x = layer(kind == "enhancement", kind == "difference"), frames()[4:]
-    now = EncoderPass((4,), GRID, PREFIX)
-    assert not torch.allclose(made(x, now).flip(0), made(x.flip(0), now), atol=1e-3)
-    still = made(x[:1].expand(4, -1, -1), now)
+    layout = TokenLayout((4,), GRID, PREFIX)
+    assert not torch.allclose(made(x, layout).flip(0), made(x.flip(0), layout), atol=1e-3)
+    still = made(x[:1].expand(4, -1, -1), layout)
     if kind == "difference":
         assert torch.equal(still, still[:1].expand_as(still))
-        assert torch.equal(made(x, now)[:, :PREFIX], torch.zeros(4, PREFIX, D))
+        assert torch.equal(made(x, layout)[:, :PREFIX], torch.zeros(4, PREFIX, D))
     torch.testing.assert_close(still[1], still[2])
 
 
@@ -90,7 +90,7 @@ def test_the_frame_before() -> None:
 
 def test_what_it_refuses() -> None:
     with pytest.raises(MmllmError, match=r"difference needs frames of rows x cols, this encoder's are \(6,\)"):
-        layer()(frames(), EncoderPass(ROWS, (6,), PREFIX))
+        layer()(frames(), TokenLayout(ROWS, (6,), PREFIX))
     with pytest.raises(MmllmError, match="enhancement or difference must be true"):
         TedAdapterConnector(llm_dim=8, enhancement=False, difference=False)
     with pytest.raises(MmllmError, match="places 'heads' is unknown; known: both, attention, mlp"):

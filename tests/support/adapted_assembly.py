@@ -29,6 +29,6 @@ def adapted_assembly(kind: str | None) -> MultimodalLM:
     }
     if kind is not None:
         connectors["inner"] = variant(kind)
-        connectors["inner"].inside = ("image", "page")
-    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"})
+    adapts = {"inner": ("image", "page")}
+    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"}, adapts=adapts)
     return assembly.requires_grad_(False).eval()

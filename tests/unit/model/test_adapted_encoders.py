@@ -30,9 +30,7 @@ def test_start_and_removal(kind: str) -> None:
     assert torch.equal(logits(assembly, batch), expected)
     randomise(assembly.connectors["inner"], buffers=True)
     assert not torch.allclose(logits(assembly, batch), expected, atol=1e-3)
-    handle = assembly.handles["inner"]
-    assert handle is not None
-    handle.remove()
+    assembly.handles["inner"].remove()
     assert torch.equal(logits(assembly, batch), expected)
 
 
@@ -62,7 +60,7 @@ def test_it_alone_learns_and_a_batch_without_media_moves_nothing(kind: str) -> N
     found = []
     for _ in range(3):
         optimizer.zero_grad()
-        nll, _ = assembly(batch)
+        nll, *_ = assembly(batch)
         nll.backward()
         optimizer.step()
         found.append(float(nll.detach()))
@@ -71,7 +69,7 @@ def test_it_alone_learns_and_a_batch_without_media_moves_nothing(kind: str) -> N
     assert others == []
     optimizer.zero_grad()
     state = {name: tensor.clone() for name, tensor in assembly.connectors["inner"].state_dict().items()}
-    nll, _ = assembly(batch_of(assembly, (TEXT,)))
+    nll, *_ = assembly(batch_of(assembly, (TEXT,)))
     nll.backward()
     assert all(p.grad is not None and not p.grad.any() for p in learning.values() if p.grad is not None)
     assert all(torch.equal(value, state[name]) for name, value in assembly.connectors["inner"].state_dict().items())
