@@ -14,20 +14,14 @@ import torch.distributed as dist
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
-from mmllm.connectors.base import Connector
-from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
-from mmllm.connectors.encoder_adapters.any2point.any2point import Any2PointConnector
-from mmllm.connectors.encoder_adapters.text_memory import TextMemoryConnector
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
-from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
-from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.document import DocumentEncoder
-from mmllm.encoders.graph.text_graph import TextGraphEncoder
-from mmllm.encoders.points.points import PointsEncoder
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny import deep_fusion, encoder_adapters, encoders, projectors
+from mmllm.testing.tiny.encoders import TinyEncoder
+from mmllm.testing.tiny.record import Tiny
 from mmllm.types import Batch, Message, Sample
 from tests.support.parts import tiny_llm
 from tests.support.zero_training import end, learned
@@ -42,44 +36,43 @@ STEPS = (
     ((), ()),
 )
 """Per step what rank 0 and rank 1 are shown; one conversation of text only beside."""
-ENCODERS: dict[str, type[Encoder]] = {
-    "points": PointsEncoder,
-    "document": DocumentEncoder,
-    "graph": TextGraphEncoder,
-    "nodes": TextGraphEncoder,
-    "audio": HfAudioEncoder,
+ENCODERS: dict[str, TinyEncoder] = {
+    "points": encoders.TINY["points"],
+    "document": encoders.TINY["document"],
+    "graph": encoders.TINY["text_graph"],
+    "nodes": encoders.TINY["text_graph"],
+    "audio": encoders.TINY["hf_audio"],
 }
-CONNECTORS: dict[str, type[Connector]] = {
-    "points": Any2PointConnector,
-    "document": TextMemoryConnector,
-    "graph": GraphAdapterConnector,
-    "nodes": GraphTokensConnector,
-    "audio": WindowResamplerConnector,
+CONNECTORS: dict[str, Tiny] = {
+    "points": encoder_adapters.TINY["any2point"],
+    "document": encoder_adapters.TINY["text_memory"],
+    "graph": deep_fusion.TINY["graph_adapter"],
+    "nodes": projectors.TINY["graph_tokens"],
+    "audio": projectors.TINY["window_resampler"],
 }
 INSIDE = ("points", "document")
 NAMES = (*(f"connectors.{key}" for key in CONNECTORS), "encoders.document")
 
 
-def assembly_of_all(encoders: Mapping[str, Encoder]) -> MultimodalLM:
+def assembly_of_all(tiny: Mapping[str, Encoder]) -> MultimodalLM:
     """A tiny Llama with every sense; the small model that reads documents learns too."""
-    llm, own = tiny_llm(), {key: deepcopy(encoder) for key, encoder in encoders.items()}
+    llm, own = tiny_llm(), {key: deepcopy(encoder) for key, encoder in tiny.items()}
     torch.manual_seed(3)
-    connectors = {key: kind.tiny(own[key].dim, llm) for key, kind in CONNECTORS.items()}
+    connectors = {key: one.make(own[key].dim, llm) for key, one in CONNECTORS.items()}
     # the only template that does without a node in the middle, which not every tiny graph has
     connectors["nodes"] = GraphTokensConnector(
         dim=own["nodes"].dim, llm_dim=llm.dim, template="queries", width=8, queries=2
     )
-    for key in INSIDE:
-        connectors[key].inside = (key,)
-    return MultimodalLM(llm, own, connectors, {key: key for key in own})
+    adapts = {key: [key] for key in INSIDE}
+    return MultimodalLM(llm, own, connectors, {key: key for key in own}, adapts=adapts)
 
 
 def batch_of(assembly: MultimodalLM, shown: tuple[str, ...], number: int) -> Batch:
     """A conversation about each key, with items that change from step to step, and one of text only."""
-    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.sources)), assembly.readers()
+    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
     samples = [Sample("text", (Message("user", "the cat?"), Message("assistant", "sat")))]
     for key in shown:
-        item = assembly.encoders[key].tiny_media()[number % 3]  # type: ignore[operator]
+        item = ENCODERS[key].media()[number % 3]
         said = (Message("user", f"<{key}> red?"), Message("assistant", "blue"))
         samples.append(Sample(key, said, {key: (item,)}))
     return collate([encode(sample, prompter, readers, 100, train=True) for sample in samples], readers)
@@ -98,7 +91,7 @@ def main() -> None:
     """All stages, one after another."""
     torch.set_num_threads(1)
     # before ranks exist: only rank 0 would write their folders
-    tiny = {key: kind.tiny() for key, kind in ENCODERS.items()}
+    tiny = {key: one.make() for key, one in ENCODERS.items()}
     deepspeed.init_distributed("gloo")
     found = {str(stage): losses(assembly_of_all(tiny), stage) for stage in STAGES}
     end(found)

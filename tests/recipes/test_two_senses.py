@@ -140,8 +140,8 @@ def test_a_connector_with_from_works_inside_its_own_encoder(tmp_path: Path) -> N
     found = {key: connector.inside for key, connector in assembly.connectors.items()}
     assert found == {"one": ("one",), "two": (), "both": ("two", "one")}
     assert assembly.connectors["one"].adapted == ["one"] and set(assembly.handles) == {"one", "both"}
-    guests = {key: [type(guest).__name__ for guest in one.guests] for key, one in assembly.encoders.items()}
-    assert guests == {"one": ["Inside", "AdaptformerConnector"], "two": ["AdaptformerConnector"]}
+    adapters = {key: [type(adapter).__name__ for adapter in one.adapters] for key, one in assembly.encoders.items()}
+    assert adapters == {"one": ["Inside", "AdaptformerConnector"], "two": ["AdaptformerConnector"]}
 
 
 def test_the_miniature_joins_three_worlds(tmp_path: Path) -> None:
