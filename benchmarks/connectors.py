@@ -57,7 +57,8 @@ def pictures(path: Path) -> bool:
     """Whether a recipe reads pictures and nothing else (the others: benchmarks.senses)."""
     from mmllm.recipe.load import load_recipe
 
-    return list(load_recipe(path).encoders) == ["image"]
+    # by placeholders: a picture may be seen by several encoders
+    return [key for key, part in load_recipe(path).connectors.items() if part.encoders] == ["image"]
 
 
 def ordered(found: Iterable[str]) -> list[str]:
@@ -87,7 +88,7 @@ def line(name: str) -> Line:
     subject = name if name in kinds else (beside or kinds)[0]
     inside = "inside" if part_arguments.works_inside(subject) else "input"
     place = "encoder" if part_arguments.adapts_encoders(subject) else inside
-    tokens = [entry.n_tokens(None) for entry in assembly.inputs.values()]
+    tokens = [entry.n_tokens() for entry in assembly.inputs.values()]
     return Line(
         recipe=name,
         kinds=kinds,
