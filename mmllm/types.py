@@ -37,6 +37,20 @@ def time_steps(grid: Grid) -> int:
 
 
 @dataclass(frozen=True)
+class Span:
+    """One span of an item's layout in the text: a separator, then as many places as its grid has."""
+
+    separator: str
+    """Text in front of it (a time, a newline); empty: none."""
+    grid: Grid
+
+    @property
+    def length(self) -> int:
+        """Number of places."""
+        return prod(self.grid)
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a conversation in OpenAI's form. ``text`` holds placeholders (``<image>``) where media belong."""
 

@@ -159,7 +159,7 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
         "metrics": metrics,
         "trainable": trainable(assembly, recipe),
         "steps": {name: stage.steps for name, stage in recipe.stages.items()},
-        "tokens": {key: entry.n_tokens(None) for key, entry in assembly.inputs.items()},
+        "tokens": {key: entry.n_tokens() for key, entry in assembly.inputs.items()},
         "loaded": n_loaded,
         "seconds": {word: round(b - a, 1) for word, a, b in zip(words, clock, clock[1:], strict=False)},
         "machine": machine(),

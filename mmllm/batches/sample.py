@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Sample
+from mmllm.types import IGNORE_INDEX, Grid, Sample, Span
 
 if TYPE_CHECKING:
     import torch
@@ -25,16 +25,15 @@ class MediaInput(Protocol):
         ...
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
-        """What ``n_tokens`` and ``marks`` need of one item, without decoding it where that is possible."""
+        """What ``layout`` needs of one item, without decoding it where that is possible."""
         ...
 
-    def n_tokens(self, item: Mapping[str, Mapping[str, torch.Tensor]] | None) -> int | None:
-        """Places the item takes in the LLM's sequence. ``None`` asks for the number that holds for every item
-        whatever it shows; the answer is None where there is no such number."""
+    def n_tokens(self) -> int | None:
+        """Places that every item takes whatever it shows; None where there is no such number."""
         ...
 
-    def marks(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
-        """Texts that stand before each of the equal parts of an item's places; none: the places follow each other."""
+    def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
+        """Spans of the item's places with the separators between them, known without running an encoder."""
         ...
 
     def collate(self, items: Sequence[Item]) -> Item:
@@ -54,7 +53,9 @@ class MediaSpan:
     key: str
     """Placeholder."""
     item: int
-    """Index into the sample's media of that key."""
+    """Index into the sample's media of that placeholder."""
+    grid: Grid
+    """Grid of its places, for position schemes with more than one axis."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def plan(
     Raises SampleError: refused by the template, nothing to learn, placeholders and media differ in number, too long.
     """
     prompt = prompter.tokenize_for_training(sample) if train else prompter.tokenize_prompt(sample)
-    fixed = {key: inputs[key].n_tokens(None) for _, key in prompt.places}
+    fixed = {key: inputs[key].n_tokens() for _, key in prompt.places}
     length = len(prompt.ids)
     n_media = 0
     count = dict.fromkeys(fixed, 0)
@@ -106,7 +107,8 @@ def plan(
         places = fixed[key]
         if places is None:
             item = _of_item(sample, key, count[key], inputs[key].measure)
-            places = sum(len(ids) + n for ids, n in _pieces(sample, key, count[key], inputs[key], item, prompter))
+            spans = _layout(sample, key, count[key], inputs[key], item)
+            places = sum(len(prompter.plain(span.separator)) + span.length for span in spans)
         count[key] += 1
         length += places - 1
         n_media += places
@@ -137,10 +139,10 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
         labels += prompt.labels[last:position]
         user_turn += prompt.user_turn[last:position]
         number = len(items) - 1
-        for mark, n_places in _pieces(planned.sample, key, number, inputs[key], items[-1], planned.prompter):
-            ids += mark
-            spans.append(MediaSpan(len(ids), n_places, key, number))
-            ids += [0] * n_places
+        for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
+            ids += planned.prompter.plain(span.separator)
+            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid))
+            ids += [0] * span.length
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         user_turn += [-1] * (len(ids) - len(user_turn)) if prompt.user_turn else []
         last = position + 1
@@ -174,19 +176,7 @@ def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found]) 
         raise unreadable from error
 
 
-def _pieces(
-    sample: Sample,
-    key: str,
-    index: int,
-    entry: MediaInput,
-    item: Mapping[str, Mapping[str, torch.Tensor]],
-    prompter: Prompter,
-) -> list[tuple[list[int], int]]:
-    """(ids of a mark, places after it) of each part of an item; one part without mark where it has no marks."""
-    places = entry.n_tokens(item)
-    marks = _of_item(sample, key, index, lambda _: entry.marks(item))
-    if places is None:
-        raise TypeError("MediaInput.n_tokens(item) must give a number")
-    if not marks:
-        return [([], places)]
-    return [(prompter.plain(mark), places // len(marks)) for mark in marks]
+def _layout(
+    sample: Sample, key: str, index: int, entry: MediaInput, item: Mapping[str, Mapping[str, torch.Tensor]]
+) -> list[Span]:
+    return _of_item(sample, key, index, lambda _: entry.layout(item))

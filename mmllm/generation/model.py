@@ -75,7 +75,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         for row in part_rows(self.model):
             state = "learned" if row.name.startswith("connectors.") else "frozen"
             entry = self.model.inputs.get(row.name.removeprefix("connectors.")) if state == "learned" else None
-            n = None if entry is None else entry.n_tokens(None)
+            n = None if entry is None else entry.n_tokens()
             tokens = (
                 "" if entry is None else f", <{entry.key}> takes {'a varying number of' if n is None else n} tokens"
             )

@@ -13,7 +13,7 @@ import torch
 from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError
-from mmllm.types import Grid, time_steps
+from mmllm.types import Span, time_steps
 
 Item = dict[str, dict[str, torch.Tensor]]
 """Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
@@ -54,33 +54,34 @@ class Input:
         return {name: processor.read(media) for name, processor in self.processors.items()}
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
-        """Find what ``n_tokens`` and ``marks`` need of an item, as cheaply as its kind allows; MediaError as
+        """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
         ``read``."""
         return {name: processor.measure(media) for name, processor in self.processors.items()}
 
-    def n_tokens(self, item: Mapping[str, Mapping[str, torch.Tensor]] | None) -> int | None:
-        """Places the item takes; for ``None`` the number that holds for every item, if there is one."""
-        if item is not None:
-            return self.connector.n_tokens(*self._grids(item))
+    def n_tokens(self) -> int | None:
+        """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
         grids = [processor.fixed_grid() for processor in self.processors.values()]
         fixed = [grid for grid in grids if grid is not None]
         return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.timestamps is None else None
 
-    def marks(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[str]:
-        """Texts that stand before each of the equal parts in time of an item's places; none: they follow each other.
+    def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
+        """Where the item's tokens go: one span, or with ``timestamps`` one for each step in time behind its time.
 
         Raises:
             MediaError: the item has no times.
         """
+        grids = [processor.grid(item[name]) for name, processor in self.processors.items()]
+        grid = self.connector.out_grid(*grids)
         if self.timestamps is None:
-            return []
+            return [Span("", grid)]
         known = [processor.seconds(item[name]) for name, processor in self.processors.items()]
         seconds = next((one for one in known if one is not None), None)
         if seconds is None:
             raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
-        steps = time_steps(self.connector.out_grid(*self._grids(item)))
+        steps = time_steps(grid)
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
-        return [self.timestamps.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
+        times = [self.timestamps.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
+        return [Span(text, grid if steps == 1 else (1, *grid[1:])) for text in times]
 
     def collate(self, items: Sequence[Item]) -> Item:
         """Encoder key -> inputs of N items with the batch axis, as ``encoder.forward`` takes them."""
@@ -89,6 +90,3 @@ class Input:
     def blank(self) -> Item:
         """Inputs of one blank item with the batch axis: what a rank without media runs."""
         return self.collate([{name: processor.blank() for name, processor in self.processors.items()}])
-
-    def _grids(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Grid]:
-        return [processor.grid(item[name]) for name, processor in self.processors.items()]

@@ -120,7 +120,7 @@ def test_untrained_it_is_an_exact_identity(family: str) -> None:
 
 def test_items_take_no_places() -> None:
     assembly = with_gates()
-    assert assembly.inputs["image"].n_tokens(None) == 0
+    assert assembly.inputs["image"].n_tokens() == 0
     assert batch_of(assembly, ROWS).n_tokens == len(LAST)
 
 

@@ -131,7 +131,7 @@ def test_a_pooled_grid_in_the_resamplers_place() -> None:
 def test_items_take_no_places() -> None:
     assembly = layerwise()
     batch = batch_of(assembly, ROWS)
-    assert batch.n_tokens == 9 + 6 + 5 and assembly.inputs["image"].n_tokens(None) == 0
+    assert batch.n_tokens == 9 + 6 + 5 and assembly.inputs["image"].n_tokens() == 0
 
 
 def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_for_bit() -> None:

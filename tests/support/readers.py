@@ -9,6 +9,7 @@ import torch
 
 from mmllm.batches.sample import Item
 from mmllm.errors import MediaError
+from mmllm.types import Span
 
 
 class Counting:
@@ -25,17 +26,17 @@ class Counting:
             raise MediaError(f"item {item} is no picture")
         return {"eye": {"value": torch.tensor(float(item))}}
 
-    def n_tokens(self, item: Item | None) -> int | None:
-        """Places of one item."""
-        return self.fixed if item is None or self.fixed is not None else int(item["eye"]["value"])
+    def n_tokens(self) -> int | None:
+        """Places of every item."""
+        return self.fixed
+
+    def layout(self, item: Item) -> list[Span]:
+        """One span."""
+        return [Span("", (int(item["eye"]["value"]) if self.fixed is None else self.fixed,))]
 
     def measure(self, item: Any) -> Item:
         """The same as reading it."""
         return self.read(item)
-
-    def marks(self, item: Item) -> list[str]:
-        """None."""
-        return []
 
     def collate(self, items: Sequence[Item]) -> Item:
         """float[N]."""

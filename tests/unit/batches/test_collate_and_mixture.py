@@ -43,7 +43,7 @@ def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompt
     assert [encoded.ids[i] for i in rest] == [token for i, token in enumerate(prompt.ids) if i not in placed]
     assert [encoded.labels[i] for i in rest] == [label for i, label in enumerate(prompt.labels) if i not in placed]
     assert all(encoded.ids[i] == 0 and encoded.labels[i] == IGNORE_INDEX for i in covered)
-    assert [float(inputs["value"]) for inputs in encoded.media["image"]] == [5, 1, 7]
+    assert [float(item["eye"]["value"]) for item in encoded.media["image"]] == [5, 1, 7]
     assert encoded.n_labels == sum(label != IGNORE_INDEX for label in encoded.labels) > 0
 
 
@@ -100,11 +100,11 @@ def test_collate_packs_end_to_end_and_keeps_books(prompter: Prompter) -> None:
     lengths = [len(one.ids) for one in encoded]
     assert batch.cu_seqlens.tolist() == [0, lengths[0], sum(lengths[:2]), sum(lengths)]
     assert batch.n_tokens == sum(lengths) and batch.n_labels == sum(one.n_labels for one in encoded)
-    assert batch.position_ids.tolist() == [i for length in lengths for i in range(length)]
+    assert batch.position_ids[0].tolist() == [i for length in lengths for i in range(length)]
     assert batch.sequence_ids.tolist() == [i for i, length in enumerate(lengths) for _ in range(length)]
     assert batch.input_ids.tolist() == [token for one in encoded for token in one.ids]
     assert batch.labels.tolist() == [label for one in encoded for label in one.labels]
-    assert batch.media["image"]["value"].tolist() == [3, 2, 4] and batch.media["sound"]["value"].tolist() == [8]
+    assert batch.media["image"]["eye"]["value"].tolist() == [3, 2, 4] and batch.media["sound"]["eye"]["value"].tolist() == [8]
     shown = Counter(batch.media_ids[batch.media_positions["image"]].tolist())
     assert shown == {0: 3, 1: 2, 2: 4}, "an item's places differ from its size"
     assert (batch.media_ids >= 0).sum() == 3 + 2 + 4 + 2
@@ -120,7 +120,7 @@ def test_empty_and_text_only_batches(prompter: Prompter) -> None:
     assert empty.input_ids.dtype == torch.int64 and empty.sequence_ids.dtype == torch.int64
     readers = {"image": Counting(2)}
     text = collate([encode(talk("a", "Hi", "Ho"), prompter, readers, 256, train=True)], readers)
-    assert text.media == {} and text.places == {} and bool((text.media_ids == -1).all())
+    assert text.media == {} and text.media_positions == {} and bool((text.media_ids == -1).all())
 
 
 def _all(mixture: Mixture) -> list[tuple[str, int]]:

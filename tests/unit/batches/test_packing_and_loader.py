@@ -111,7 +111,7 @@ def test_neighbouring_bins_go_to_the_ranks_of_one_micro_step() -> None:
 def test_all_positions_are_real_and_every_sample_is_there_once(prompter: Prompter, fixed: int | None) -> None:
     source = Numbers(48)
     loader = _loader(prompter, source, fixed, n_micro=3)
-    alone = {source[i].name: encode(source[i], prompter, loader.readers, 512, train=True) for i in range(48)}
+    alone = {source[i].name: encode(source[i], prompter, loader.inputs, 512, train=True) for i in range(48)}
     steps = list(loader)
     batches = [batch for step in steps for batch in step.micro]
     assert sorted(name for batch in batches for name in batch.names) == sorted(alone)
@@ -148,7 +148,7 @@ def test_ranks_agree_and_share_the_step(prompter: Prompter, fixed: int | None, w
 def test_only_the_own_media_are_read_where_the_grid_is_fixed(prompter: Prompter) -> None:
     loader = _loader(prompter, Numbers(48), fixed=6, world=4, rank=1, batch=48, all_gather=lambda value: [value])
     (step,) = loader
-    reader = loader.readers["image"]
+    reader = loader.inputs["image"]
     assert isinstance(reader, Counting)
     assert reader.n_read == sum(len(batch.media.get("image", {}).get("value", [])) for batch in step.micro) < 16
 

@@ -258,7 +258,8 @@ def test_build_makes_what_the_recipe_says(tmp_path: Path) -> None:
         assert torch.equal(tensor, trainable.trainable_state(two)[name])
     assert one.connectors["image"].dim == 64
     entry = one.inputs["image"]
-    assert entry.n_tokens({"image": entry.processors["image"].blank()}) == entry.n_tokens(None) == 16
+    (span,) = entry.layout({"image": entry.processors["image"].blank()})
+    assert span.grid == (4, 4) and span.length == entry.n_tokens() == 16
     without = build(recipe_of(tmp_path), "cpu")
     for name, tensor in trainable.trainable_state(without).items():
         assert torch.equal(tensor, trainable.trainable_state(one)[name])
