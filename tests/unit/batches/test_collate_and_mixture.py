@@ -104,7 +104,9 @@ def test_collate_packs_end_to_end_and_keeps_books(prompter: Prompter) -> None:
     assert batch.sequence_ids.tolist() == [i for i, length in enumerate(lengths) for _ in range(length)]
     assert batch.input_ids.tolist() == [token for one in encoded for token in one.ids]
     assert batch.labels.tolist() == [label for one in encoded for label in one.labels]
-    assert batch.media["image"]["eye"]["value"].tolist() == [3, 2, 4] and batch.media["sound"]["eye"]["value"].tolist() == [8]
+    assert batch.media["image"]["eye"]["value"].tolist() == [3, 2, 4] and batch.media["sound"]["eye"][
+        "value"
+    ].tolist() == [8]
     shown = Counter(batch.media_ids[batch.media_positions["image"]].tolist())
     assert shown == {0: 3, 1: 2, 2: 4}, "an item's places differ from its size"
     assert (batch.media_ids >= 0).sum() == 3 + 2 + 4 + 2

@@ -150,7 +150,11 @@ def test_only_the_own_media_are_read_where_the_grid_is_fixed(prompter: Prompter)
     (step,) = loader
     reader = loader.inputs["image"]
     assert isinstance(reader, Counting)
-    assert reader.n_read == sum(len(batch.media.get("image", {}).get("value", [])) for batch in step.micro) < 16
+    assert (
+        reader.n_read
+        == sum(len(batch.media["image"]["eye"]["value"]) if "image" in batch.media else 0 for batch in step.micro)
+        < 16
+    )
 
 
 def test_fewer_samples_than_bins_leave_an_empty_batch(prompter: Prompter) -> None:

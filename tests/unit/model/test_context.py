@@ -1,4 +1,4 @@
-"""The context of a pass: the last item of each position, in a packed row, in padded rows and in the steps of a decoding."""
+"""The context of a pass: the last item of each position in packed and padded rows, and in the steps of a decoding."""
 
 from __future__ import annotations
 
@@ -150,9 +150,10 @@ def test_decodings_take_turns(variant: str) -> None:
 def test_what_a_pass_leaves_is_not_found_by_the_next() -> None:
     """``notes`` are one pass's own; ``media`` are those of the conversations and go on with them."""
     model = tiny_assembly(lora=False)
-    ctx = context_of(batch_of(model, ROWS), model.inputs)
+    batch = batch_of(model, ROWS)
+    ctx = context_of(batch, model.inputs)
     assert ctx.once("x", lambda: 1) == ctx.once("x", lambda: 2) == 1
     ctx.media["image"] = "kept"
-    step = next_token(left_padded(ctx, [9, 3, 6]), torch.tensor([1, 2, 3]))
+    step = next_token(left_padded(ctx, batch.cu_seqlens.diff().tolist()), torch.tensor([1, 2, 3]))
     assert step.notes == {} and step.media is ctx.media
     assert isinstance(step, ForwardContext) and step.at_head(None).notes is step.notes
