@@ -1,8 +1,8 @@
 """The table of connectors: where each sits, its paper, tokens and parameters, and what its miniature recipe reaches.
 
 ``python -m benchmarks.connectors run [--names pool layerwise]`` trains and evaluates every ``recipes/mini/NAME.yaml``
-of the table that has no results yet; ``python -m benchmarks.connectors table`` writes benchmarks/CONNECTORS.md and the
-README's part from the runs' own ``results.json``.
+of the table that has no results yet; ``python -m benchmarks.connectors table`` writes benchmarks/CONNECTORS.md and its
+part of docs/results.md from the runs' own ``results.json``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.demo import machine, put
+from benchmarks.demo import PAGE, machine, put
 
 RUNS = Path("runs/connectors")
 RESULTS = Path("benchmarks/CONNECTORS.md")
@@ -78,17 +78,17 @@ def line(name: str) -> Line:
     from mmllm.recipe.load import load_recipe
 
     recipe = load_recipe(RECIPES / f"{name}.yaml")
-    assembly = build(recipe, "cpu")
+    model = build(recipe, "cpu")
     learned = {}
     for stage in recipe.stages.values():
         for wanted in stage.train:
-            learned |= {id(p): p.numel() for p in learning(assembly, wanted).values()}
+            learned |= {id(p): p.numel() for p in learning(model, wanted).values()}
     kinds = tuple(part.type for part in recipe.connectors.values())
     beside = [kind for kind in kinds if kind not in ("pool", "lora", "window_resampler")]
     subject = name if name in kinds else (beside or kinds)[0]
     inside = "inside" if part_arguments.works_inside(subject) else "input"
     place = "encoder" if part_arguments.adapts_encoders(subject) else inside
-    tokens = [entry.n_tokens() for entry in assembly.inputs.values()]
+    tokens = [entry.n_tokens() for entry in model.inputs.values()]
     return Line(
         recipe=name,
         kinds=kinds,
@@ -151,7 +151,7 @@ def table(chosen: Sequence[str]) -> str:
 
 
 def write(chosen: Sequence[str]) -> None:
-    """Write CONNECTORS.md and the README's part."""
+    """Write CONNECTORS.md and its part of docs/results.md."""
     text = table(chosen)
     n = sorted({entry["n"] for name in chosen for entry in scores(name).values()})
     seeds = "one seed (0); differences of a few points between lines mean nothing"
@@ -163,7 +163,7 @@ def write(chosen: Sequence[str]) -> None:
         f"terms in benchmarks/claims/RESULTS.md. Each score over n = {', '.join(map(str, n))} questions, {seeds}.\n\n"
         f"Machine: {machine()}.\n\n{text}\n"
     )
-    put("connectors", "benchmarks.connectors", text)
+    put(PAGE, "connectors", "benchmarks.connectors", text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

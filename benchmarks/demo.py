@@ -1,4 +1,4 @@
-"""The table of the miniature recipes: trains, evaluates with and without the image, writes RESULTS.md and the README.
+"""The table of the miniature recipes: trains, evaluates with and without the image, writes RESULTS.md and the pages.
 
 ``python -m benchmarks.demo run [--seeds 0 1 2] [--recipes demo swap_encoder]`` trains and evaluates what is missing;
 ``python -m benchmarks.demo table`` rewrites the tables from the runs' own ``results.json``.
@@ -20,8 +20,9 @@ from typing import Any
 RUNS = Path("runs/benchmarks")
 RESULTS = Path("benchmarks/RESULTS.md")
 README = Path("README.md")
-BLOCKS = ("results", "demo")
-"""Parts of the README between ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``."""
+PAGE = Path("docs/results.md")
+"""Has all rows; the README those of ``SHOWN`` and what the demo's model says."""
+SHOWN = ("demo", "easy_vqa")
 RECIPES = {name: Path(f"recipes/mini/{name}.yaml") for name in ("demo", "swap_encoder", "easy_vqa")}
 
 
@@ -108,7 +109,7 @@ def machine() -> str:
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
-    """Write RESULTS.md and the part of the README between the marks. Raises SystemExit when no run is finished."""
+    """Write RESULTS.md, and the pages between their marks. Raises SystemExit when no run is finished."""
     if not rows:
         raise SystemExit(f"no finished run below {RUNS}: run `python -m benchmarks.demo run` first")
     text = table(rows)
@@ -118,15 +119,16 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         "The parts are miniature (data/mini/RESULTS.md), made to test the machinery: not foundation models.\n\n"
         f"Machine: {machine()}.\n\n{text}\n"
     )
-    for name, block in zip(BLOCKS, (text, f"```text\n{shown(RUNS / 'demo-seed0')}\n```"), strict=True):
-        put(name, "benchmarks.demo", block)
+    put(PAGE, "results", "benchmarks.demo", text)
+    put(README, "results", "benchmarks.demo", table([row for row in rows if row["recipe"] in SHOWN]))
+    put(README, "demo", "benchmarks.demo", f"```text\n{shown(RUNS / 'demo-seed0')}\n```")
 
 
-def put(name: str, module: str, block: str) -> None:
-    """Replace what stands in the README between the marks of ``name``, which say that ``module`` writes it."""
+def put(page: Path, name: str, module: str, block: str) -> None:
+    """Replace what stands in a page between the marks of ``name``, which say that ``module`` writes it."""
     start, end = f"<!-- {name}: written by python -m {module} table -->", f"<!-- end of {name} -->"
-    before, rest = README.read_text().split(start)
-    README.write_text(f"{before}{start}\n{block}\n{end}{rest.split(end)[1]}")
+    before, rest = page.read_text().split(start)
+    page.write_text(f"{before}{start}\n\n{block}\n\n{end}{rest.split(end)[1]}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.senses run [--names video sound] [--data FOLDER]`` trains and evaluates every ``recipes/mini``
 recipe that reads more than pictures and has no results yet; FOLDER (default: the environment's MMLLM_TEST_DATA) holds
-``fsdd``. ``python -m benchmarks.senses table`` writes benchmarks/SENSES.md and the README's part.
+``fsdd``. ``python -m benchmarks.senses table`` writes benchmarks/SENSES.md and its part of docs/results.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.connectors import RECIPES, draw_world, line, ordered, pictures, scores
-from benchmarks.demo import machine, put
+from benchmarks.demo import PAGE, machine, put
 
 RUNS = Path("runs/senses")
 RESULTS = Path("benchmarks/SENSES.md")
@@ -98,7 +98,7 @@ def _reached(entry: dict[str, Any] | None) -> list[str]:
 
 
 def write(chosen: Sequence[str]) -> None:
-    """Write SENSES.md and the README's part."""
+    """Write SENSES.md and its part of docs/results.md."""
     text = table(chosen)
     RESULTS.write_text(
         "# What the miniature recipes of the other senses reach\n\n"
@@ -108,7 +108,7 @@ def write(chosen: Sequence[str]) -> None:
         "between connectors is tried on equal terms in benchmarks/claims/RESULTS.md. *blind*: the same questions "
         f"without the media.\n\nMachine: {machine()}.\n\n{text}\n"
     )
-    put("senses", "benchmarks.senses", text)
+    put(PAGE, "senses", "benchmarks.senses", text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

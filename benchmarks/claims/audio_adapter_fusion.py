@@ -22,7 +22,7 @@ def routed(finished: Finished) -> dict[str, float]:
     from mmllm.evaluation.run import evaluate_with
     from mmllm.generation.generator import Generator
 
-    connector = finished.assembly.connectors["fusion"]
+    connector = finished.model.connectors["fusion"]
     assert isinstance(connector, AudioAdapterFusionConnector)
     found: dict[str | None, dict[str, float]] = {}
     for only in (None, *TASKS):
@@ -31,7 +31,7 @@ def routed(finished: Finished) -> dict[str, float]:
         found[only] = {}
         for kind, task in TASKS.items():
             asked = {benchmark_of(task): {"task": task, "split": finished.split}}
-            results = evaluate_with(Generator(finished.assembly), finished.recipe, out, asked)
+            results = evaluate_with(Generator(finished.model), finished.recipe, out, asked)
             found[only][kind] = results["benchmarks"][task]["kinds"][kind]["score"]
     connector.only = None
     right = [found[task][task] for task in TASKS]

@@ -52,7 +52,7 @@ Metrics = Mapping[str, float]
 BySeed = Mapping[str, Metrics]
 """Arm -> metrics, all of one seed."""
 Load = Callable[["MultimodalLM", Mapping[str, Mapping[str, "Tensor"]]], int]
-"""Puts learned tensors of other arms' runs (arm -> name -> tensor) into an assembly; how many it put."""
+"""Puts learned tensors of other arms' runs (arm -> name -> tensor) into a model; how many it put."""
 
 
 @dataclass(frozen=True)

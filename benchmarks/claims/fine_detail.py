@@ -18,7 +18,7 @@ _DCI = "{type: dense_connector, from: image, layers: 6, mode: dci, groups: 2, no
 _ALLOWANCE = 0.05
 
 
-def as_pool(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+def as_pool(model: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
     """Give a connector the projector that ``pool`` learned on captions, so that at first it does nearly what pool does.
 
     The learned LayerNorm before the pooling goes into the first linear layer where the connector's own norm learns
@@ -33,10 +33,10 @@ def as_pool(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]])
     w1, b1, w2, b2 = (found[f"connectors.image.mlp.{name}"] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))
     scale, shift = found["connectors.image.norm.weight"], found["connectors.image.norm.bias"]
     w1, b1 = w1 * scale, b1 + w1 @ shift
-    linears = [part for part in assembly.connectors["image"].mlp if isinstance(part, torch.nn.Linear)]
+    linears = [part for part in model.connectors["image"].mlp if isinstance(part, torch.nn.Linear)]
     first, last = linears
     times = first.in_features // w1.shape[1]
-    shuffled = isinstance(assembly.connectors["image"], PixelShuffleConnector)
+    shuffled = isinstance(model.connectors["image"], PixelShuffleConnector)
     wide = [w1 / times] * times if shuffled else [w1] + [torch.zeros_like(w1)] * (times - 1)
     values = (torch.cat(wide, dim=1), b1, w2, b2)
     with torch.no_grad():

@@ -27,11 +27,11 @@ def hits(finished: Finished) -> dict[str, float]:
     from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
     from mmllm.generation.generator import Generator
 
-    assembly = finished.assembly
-    connector = assembly.connectors["video"]
+    model = finished.model
+    connector = model.connectors["video"]
     if not isinstance(connector, IvaConnector) or not connector.layers:
         return {}
-    generator, found = Generator(assembly), {}
+    generator, found = Generator(model), {}
     for frames in FRAMES:
         task = f"needle_{frames}"
         asked = registry.load("benchmarks", benchmark_of(task))(task=task, split=finished.split)
@@ -43,7 +43,7 @@ def hits(finished: Finished) -> dict[str, float]:
             right.append(int(np.argwhere(codes[:, :, 0] == key)[0, 0]))
         batch = collate([generator.encode(sample) for sample in samples], generator.inputs)
         with torch.no_grad():
-            ctx, _ = assembly.hidden(batch)
+            ctx, _ = model.hidden(batch)
         chosen = connector.chosen(ctx)
         assert chosen is not None
         weights = chosen[:, torch.arange(len(right)), torch.tensor(right)]  # layers, questions

@@ -54,16 +54,16 @@ class AnswerLoss:
 
         write_task(self.task)
         write_tuning(self.task)
-        assembly = finished.assembly
+        model = finished.model
         asked = registry.load("benchmarks", benchmark_of(self.task))(task=self.task, split=finished.split)
-        prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
+        prompter, readers = Prompter(model.llm.tokenizer, list(model.inputs)), model.inputs
         encoded = []
         for question in (asked[index] for index in range(len(asked))):
             said = Message("assistant", question.reference[0])
             sample = replace(question.sample, messages=(*question.sample.messages, said))
-            encoded.append(encode(sample, prompter, readers, assembly.llm.context, train=True))
+            encoded.append(encode(sample, prompter, readers, model.llm.context, train=True))
         with torch.no_grad():
-            nll, _, _ = assembly(collate(encoded, readers))
+            nll, _, _ = model(collate(encoded, readers))
         return {f"{self.task}.loss": float(nll) / sum(one.n_labels for one in encoded)}
 
 
@@ -88,9 +88,9 @@ class TextKept:
         nothing: dict[str, Any] = {"connectors": {}, "encoders": {}, "data": {}, "stages": {}}
         bare = build(finished.recipe.model_copy(update=nothing), "cpu")
         asked = _rows(self, answered=False)
-        pairs = zip(logits_of(finished.assembly, asked), logits_of(bare, asked), strict=True)
+        pairs = zip(logits_of(finished.model, asked), logits_of(bare, asked), strict=True)
         same = all(torch.equal(one, other) for one, other in pairs)
-        found = {"text_ppl": _perplexity(finished.assembly, self), "text_ppl_base": _perplexity(bare, self)}
+        found = {"text_ppl": _perplexity(finished.model, self), "text_ppl_base": _perplexity(bare, self)}
         return {**found, "text_identical": float(same)}
 
 
@@ -107,30 +107,30 @@ def _rows(kept: TextKept, answered: bool) -> list[Sample]:
     return samples
 
 
-def _perplexity(assembly: MultimodalLM, kept: TextKept) -> float:
+def _perplexity(model: MultimodalLM, kept: TextKept) -> float:
     import torch
 
     from mmllm.batches.collate import collate
     from mmllm.batches.sample import encode
     from mmllm.messages.tokenize import Prompter
 
-    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
-    encoded = [encode(row, prompter, readers, assembly.llm.context, train=True) for row in _rows(kept, answered=True)]
+    prompter, readers = Prompter(model.llm.tokenizer, list(model.inputs)), model.inputs
+    encoded = [encode(row, prompter, readers, model.llm.context, train=True) for row in _rows(kept, answered=True)]
     with torch.no_grad():
-        nll, _, _ = assembly(collate(encoded, readers))
+        nll, _, _ = model(collate(encoded, readers))
     return math.exp(float(nll) / sum(one.n_labels for one in encoded))
 
 
-def logits_of(assembly: MultimodalLM, asked: Sequence[Sample]) -> list[Any]:
+def logits_of(model: MultimodalLM, asked: Sequence[Sample]) -> list[Any]:
     """Logits float[n, V] after n questions and after each of three more tokens."""
     from mmllm.batches.collate import collate
     from mmllm.generation.generator import Generator
 
-    generator = Generator(assembly)
+    generator = Generator(model)
     encoded = [generator.encode(sample) for sample in asked]
-    state = assembly.prefill(collate(encoded, generator.inputs))
+    state = model.prefill(collate(encoded, generator.inputs))
     found = [state.logits]
     for _ in range(_STEPS):
-        state = assembly.decode(state, state.logits.argmax(dim=-1))
+        state = model.decode(state, state.logits.argmax(dim=-1))
         found.append(state.logits)
     return found

@@ -25,37 +25,37 @@ _GATES = (
 )
 
 
-def into_experts(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+def into_experts(model: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
     """LoRAs become the experts of ``moe_lora`` in the order of the arms they come from; the number of tensors."""
     import torch
 
     from mmllm.model.trainable import skip_if_zero, trainable_state
 
-    own, n_loaded = trainable_state(assembly), 0
+    own, n_loaded = trainable_state(model), 0
     with torch.no_grad():
         for expert, found in enumerate(tensors.values()):
             for name, value in found.items():
                 layer, letter = name.replace(".layers.", ".experts.").removesuffix(".weight").rsplit(".", 1)
                 own[f"{layer}.{letter}"][expert].copy_(value if letter == "a" else value.T)
                 n_loaded += 1
-    skip_if_zero(assembly)
+    skip_if_zero(model)
     return n_loaded
 
 
 def _merged(share: float) -> Arm:
     """All LoRAs at once, side by side in one of their ranks' sum: the sum of their updates times ``share``."""
 
-    def side_by_side(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    def side_by_side(model: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
         import torch
 
         from mmllm.model.trainable import skip_if_zero, trainable_state
 
         with torch.no_grad():
-            for name, value in trainable_state(assembly).items():
+            for name, value in trainable_state(model).items():
                 parts = [found[name] for found in tensors.values()]
                 value.copy_(torch.cat(parts, dim=0) if name.endswith(".a.weight") else torch.cat(parts, dim=1) * share)
-        skip_if_zero(assembly)
-        return len(tensors) * len(trainable_state(assembly))
+        skip_if_zero(model)
+        return len(tensors) * len(trainable_state(model))
 
     rank = _RANK * len(_TASKS)
     overrides = (f"connectors.inner.rank={rank}", f"connectors.inner.alpha={2 * rank}", "stages.learn.steps=1")

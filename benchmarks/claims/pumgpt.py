@@ -33,15 +33,15 @@ def restored(finished: Finished) -> dict[str, float]:
     from mmllm.model.trainable import trainable_state
 
     asked = [PictureTask(task=task)[index].sample for task in ("presence", "where") for index in range(50)]
-    first, own = learned(finished.starts[0]), trainable_state(finished.assembly)
+    first, own = learned(finished.starts[0]), trainable_state(finished.model)
     assert first.keys() == own.keys()
     wanted = logits_of(load_run(finished.starts[0] / "run", "cpu")[1], asked)
     second = {name: tensor.clone() for name, tensor in own.items() if name.startswith(_TASKS)}
     with torch.no_grad():
-        after = logits_of(finished.assembly, asked)
+        after = logits_of(finished.model, asked)
         for name in second:
             own[name].copy_(first[name])
-        back = logits_of(finished.assembly, asked)
+        back = logits_of(finished.model, asked)
         for name, tensor in second.items():
             own[name].copy_(tensor)
     return {

@@ -41,15 +41,15 @@ class Routed:
         """One pass over all of it."""
         from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 
-        mixtures = [one for one in finished.assembly.connectors.values() if isinstance(one, MoeLoraConnector)]
+        mixtures = [one for one in finished.model.connectors.values() if isinstance(one, MoeLoraConnector)]
         if not mixtures:
             return {}
-        encoded = _encoded(finished.assembly, self.task)
-        chosen, report = _decisions(finished.assembly, mixtures[0], encoded)
+        encoded = _encoded(finished.model, self.task)
+        chosen, report = _decisions(finished.model, mixtures[0], encoded)
         found = _loads(report["experts"]) | {"kind_bits": _kind_bits(chosen, encoded, self.window)}
         if "gates" in report:
             found["gates"] = report["gates"]["right"] / report["gates"]["labelled"]
-            found["gates_named"] = _gates_named(finished.assembly, mixtures[0], chosen, encoded)
+            found["gates_named"] = _gates_named(finished.model, mixtures[0], chosen, encoded)
         return found
 
 
@@ -73,24 +73,24 @@ class PartsRight:
         return {f"{self.task}.parts": mean(right)}
 
 
-def _encoded(assembly: MultimodalLM, task: str) -> list[Encoded]:
+def _encoded(model: MultimodalLM, task: str) -> list[Encoded]:
     """Questions with answers; the source of each is its kind, as if it were training data of that key."""
     from mmllm.batches.sample import load_media, plan
     from mmllm.messages.tokenize import Prompter
     from mmllm.types import Message, Sample
 
-    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
+    prompter, readers = Prompter(model.llm.tokenizer, list(model.inputs)), model.inputs
     found = []
     lines = (write_task(task) / "test" / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
     for row in map(json.loads, lines):
         messages = (Message("user", row["question"]), Message("assistant", row["answers"][0]))
-        planned = plan(Sample(row["id"], messages, {}), prompter, readers, assembly.llm.context, train=True)
+        planned = plan(Sample(row["id"], messages, {}), prompter, readers, model.llm.context, train=True)
         found.append(load_media(planned, readers, row["kind"]))
     return found
 
 
 def _decisions(
-    assembly: MultimodalLM, mixture: MoeLoraConnector, encoded: Sequence[Encoded]
+    model: MultimodalLM, mixture: MoeLoraConnector, encoded: Sequence[Encoded]
 ) -> tuple[dict[str, list[int]], dict[str, Any]]:
     """Router -> its most probable expert at each of the S positions; and the connector's report of the same pass."""
     import torch
@@ -108,7 +108,7 @@ def _decisions(
 
     handles = [router.register_forward_hook(noting(name)) for name, router in mixture.routers.items()]
     with torch.no_grad():
-        _, _, counted = assembly(collate(encoded, assembly.inputs))
+        _, _, counted = model(collate(encoded, model.inputs))
     for handle in handles:
         handle.remove()
     return chosen, plain(counted[mixture.key])
@@ -157,12 +157,12 @@ def _answers(encoded: Sequence[Encoded]) -> list[int]:
 
 
 def _gates_named(
-    assembly: MultimodalLM, mixture: MoeLoraConnector, chosen: dict[str, list[int]], encoded: Sequence[Encoded]
+    model: MultimodalLM, mixture: MoeLoraConnector, chosen: dict[str, list[int]], encoded: Sequence[Encoded]
 ) -> float:
     """Share of right decisions from the first token of the task's name on."""
     right = total = start = 0
     for one in encoded:
-        name = assembly.llm.tokenizer.encode(one.dataset, add_special_tokens=False)[0]
+        name = model.llm.tokenizer.encode(one.dataset, add_special_tokens=False)[0]
         expert = mixture.supervised[one.dataset]
         for place in range(start + one.ids.index(name), start + len(one.ids)):
             right += sum(experts[place] == expert for experts in chosen.values())

@@ -55,7 +55,7 @@ class Finished:
     recipe: Recipe
     run: Path
     """The run folder of mmllm, with ``metrics.jsonl``."""
-    assembly: MultimodalLM
+    model: MultimodalLM
     """In eval mode, with the learned weights."""
     starts: tuple[Path, ...] = ()
     """Folders of the runs it started from, see ``learned``."""
@@ -148,30 +148,30 @@ def _figures(job: Job, experiment: Experiment, recipe: Recipe) -> dict[str, Any]
     run_folder, split, starts = job.folder / "run", _split(job, experiment), tuple(map(Path, job.starts))
     n_loaded = _train(recipe, run_folder, experiment.arms[job.arm], job.starts)
     clock.append(time.monotonic())
-    recipe, assembly = load_run(run_folder, "cpu")
-    metrics = _scores(Generator(assembly), recipe, run_folder, experiment, split)
+    recipe, model = load_run(run_folder, "cpu")
+    metrics = _scores(Generator(model), recipe, run_folder, experiment, split)
     clock.append(time.monotonic())
     for measure in experiment.measures:
-        metrics |= measure(Finished(recipe, run_folder, assembly, starts, split))
+        metrics |= measure(Finished(recipe, run_folder, model, starts, split))
     clock.append(time.monotonic())
     words = ("train", "eval", "measures")
     return {
         "metrics": metrics,
-        "trainable": trainable(assembly, recipe),
+        "trainable": trainable(model, recipe),
         "steps": {name: stage.steps for name, stage in recipe.stages.items()},
-        "tokens": {key: entry.n_tokens() for key, entry in assembly.inputs.items()},
+        "tokens": {key: entry.n_tokens() for key, entry in model.inputs.items()},
         "loaded": n_loaded,
         "seconds": {word: round(b - a, 1) for word, a, b in zip(words, clock, clock[1:], strict=False)},
         "machine": machine(),
     }
 
 
-def trainable(assembly: MultimodalLM, recipe: Recipe) -> int:
+def trainable(model: MultimodalLM, recipe: Recipe) -> int:
     """Parameters that the last stage trains."""
     from mmllm.model.trainable import set_trainable
 
-    rows = set_trainable(assembly, list(recipe.stages.values())[-1].train)
-    assembly.requires_grad_(False)
+    rows = set_trainable(model, list(recipe.stages.values())[-1].train)
+    model.requires_grad_(False)
     return sum(row.n_trainable for row in rows)
 
 
@@ -196,7 +196,7 @@ def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
         for name in recipe.stages:
             training = StageTraining(recipe, name, out, device, found)
             if found is None:  # the optimizer of a new stage keeps no copy of the weights: they may change until step 1
-                n_loaded = (arm.load or by_name)(training.assembly, tensors)
+                n_loaded = (arm.load or by_name)(training.model, tensors)
             with Log(name, training.n_steps, training.settings.log_every, shown=True) as log:
                 training.announce(log)
                 found = training.train(stop, log)
@@ -215,13 +215,13 @@ def learned(folder: Path) -> dict[str, Tensor]:
     return read_tensors(found.path / LEARNED)
 
 
-def by_name(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+def by_name(model: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
     """Tensors of the same name are taken over, later runs last. ValueError where no name or a shape fits not."""
     import torch
 
     from mmllm.model.trainable import skip_if_zero, trainable_state
 
-    own, n_loaded = trainable_state(assembly), 0
+    own, n_loaded = trainable_state(model), 0
     with torch.no_grad():
         for run_name, found in tensors.items():
             names = own.keys() & found.keys()
@@ -230,7 +230,7 @@ def by_name(assembly: MultimodalLM, tensors: Mapping[str, Mapping[str, Tensor]])
             for name in names:
                 own[name].copy_(found[name])
             n_loaded += len(names)
-    skip_if_zero(assembly)
+    skip_if_zero(model)
     return n_loaded
 
 

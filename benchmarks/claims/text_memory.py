@@ -28,14 +28,14 @@ def prefill(finished: Finished) -> dict[str, float]:
         sample = asked[index].sample
         (file,) = sample.media["document"]
         told = sample.messages[0].text.replace("<document>", file.read_text(encoding="utf-8"))
-        reader, compressor = _flops(finished.assembly, sample)
-        text, _ = _flops(finished.assembly, Sample(sample.name, (Message("user", told),), {}))
+        reader, compressor = _flops(finished.model, sample)
+        text, _ = _flops(finished.model, Sample(sample.name, (Message("user", told),), {}))
         for key, value in zip(found, (reader, text, compressor), strict=True):
             found[key] += value / 4e6
     return found
 
 
-def _flops(assembly: MultimodalLM, sample: Sample) -> tuple[int, int]:
+def _flops(model: MultimodalLM, sample: Sample) -> tuple[int, int]:
     """Operations of (the LLM, the encoder with its connector) in the first pass over a question."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -44,14 +44,14 @@ def _flops(assembly: MultimodalLM, sample: Sample) -> tuple[int, int]:
     from mmllm.batches.sample import encode
     from mmllm.messages.tokenize import Prompter
 
-    readers = assembly.inputs
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.inputs))
-    batch = collate([encode(sample, prompter, readers, assembly.llm.context, train=False)], readers)
+    readers = model.inputs
+    prompter = Prompter(model.llm.tokenizer, list(model.inputs))
+    batch = collate([encode(sample, prompter, readers, model.llm.context, train=False)], readers)
     with torch.no_grad():
         with FlopCounterMode(display=False) as before:
-            ctx, embeds = assembly.embed(batch)
+            ctx, embeds = model.embed(batch)
         with FlopCounterMode(display=False) as reading:
-            assembly.llm(embeds, ctx)
+            model.llm(embeds, ctx)
     return reading.get_total_flops(), before.get_total_flops()
 
 

@@ -23,7 +23,7 @@ from mmllm.recipe.models import Recipe
 def load_run(
     run: Path, device: torch.device | str | None = None, stage: str | None = None
 ) -> tuple[Recipe, MultimodalLM]:
-    """The recipe of a run folder and its assembly in eval mode with the learned weights.
+    """The recipe of a run folder and its model in eval mode with the learned weights.
 
     ``stage``: of that stage instead of the last one that has a checkpoint. Logs a warning for every damaged checkpoint
     it skips. Raises CheckpointError: no run, no usable checkpoint, or frozen parts other than those it was trained on.
@@ -40,10 +40,10 @@ def load_run(
         raise CheckpointError(
             f"{found.path} was trained with another recipe than {run / 'recipe.yaml'} now holds; put the old one back"
         )
-    assembly = build(recipe, device)
-    check_frozen(found, frozen_digests(assembly))
-    load_trainable(assembly, read_tensors(found.path / LEARNED))
-    return recipe, assembly.eval()
+    model = build(recipe, device)
+    check_frozen(found, frozen_digests(model))
+    load_trainable(model, read_tensors(found.path / LEARNED))
+    return recipe, model.eval()
 
 
 def find_run(run: str | Path) -> Path:

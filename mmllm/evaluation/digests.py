@@ -15,12 +15,12 @@ _ELEMENTS = 2**24
 """Elements hashed at a time: a digest needs no second copy of the weights."""
 
 
-def of_parts(assembly: nn.Module) -> dict[str, str]:
+def of_parts(model: nn.Module) -> dict[str, str]:
     """Part (``llm``, ``encoders.<key>``, ...) -> sha256 of its tensors (names, dtypes, shapes, bytes)."""
     import torch
 
     totals: dict[str, Any] = {}
-    for name, tensor in sorted(assembly.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         first, second, *_ = name.split(".")
         part = first if first == "llm" else f"{first}.{second}"
         total = totals.setdefault(part, hashlib.sha256())

@@ -47,8 +47,8 @@ def evaluate(
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
-    recipe, assembly = load_run(Path(run))
-    return evaluate_with(Generator(assembly), recipe, Path(out or run), benchmarks, limit, blind)
+    recipe, loaded = load_run(Path(run))
+    return evaluate_with(Generator(loaded), recipe, Path(out or run), benchmarks, limit, blind)
 
 
 def evaluate_with(
@@ -190,7 +190,7 @@ def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
 
     from mmllm.recipe.load import digest
 
-    parts = digests.of_parts(generator.assembly)
+    parts = digests.of_parts(generator.model)
     model = digests.of_value(parts)
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
@@ -202,7 +202,7 @@ def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "device": str(generator.assembly.device),
+            "device": str(generator.model.device),
         },
         "benchmarks": before["benchmarks"] if before.get("checkpoint") == model else {},
     }

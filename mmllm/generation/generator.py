@@ -57,11 +57,11 @@ class Completion:
 class Generator:
     """Continues conversations with a model: the last message is the user's, the answer is the assistant's turn."""
 
-    def __init__(self, assembly: MultimodalLM) -> None:
-        self.assembly = assembly.eval()
-        self.llm = assembly.llm
-        self.inputs = assembly.inputs
-        self.prompter = Prompter(self.llm.tokenizer, list(assembly.inputs), assembly.reads_user_turn)
+    def __init__(self, model: MultimodalLM) -> None:
+        self.model = model.eval()
+        self.llm = model.llm
+        self.inputs = model.inputs
+        self.prompter = Prompter(self.llm.tokenizer, list(model.inputs), model.reads_user_turn)
         self.metrics: dict[str, Any] = {}
         """Connector key -> metrics of the passes since the last ``take_metrics``."""
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
@@ -129,7 +129,7 @@ class Generator:
             if not going:
                 break
             if len(going) < len(alive):
-                state = self.assembly.select(state, torch.tensor(going, device=state.logits.device))
+                state = self.model.select(state, torch.tensor(going, device=state.logits.device))
                 alive, tokens = [alive[place] for place in going], [tokens[place] for place in going]
             state = self._decode(state, tokens)
         return [
@@ -138,17 +138,17 @@ class Generator:
         ]
 
     def _prefill(self, encoded: Sequence[Encoded]) -> DecodingState:
-        state = self.assembly.prefill(collate(encoded, self.inputs).to(self.llm.device))
+        state = self.model.prefill(collate(encoded, self.inputs).to(self.llm.device))
         self._count(state)
         return state
 
     def _decode(self, state: DecodingState, tokens: Sequence[int]) -> DecodingState:
-        state = self.assembly.decode(state, torch.tensor(tokens, device=state.logits.device))
+        state = self.model.decode(state, torch.tensor(tokens, device=state.logits.device))
         self._count(state)
         return state
 
     def _count(self, state: DecodingState) -> None:
-        self.metrics = added(self.metrics, self.assembly.metrics(state.ctx))
+        self.metrics = added(self.metrics, self.model.metrics(state.ctx))
 
     def take_metrics(self) -> dict[str, Any]:
         """Connector key -> its metrics summed over all passes since the last call, as plain numbers."""

@@ -100,8 +100,8 @@ def _answer(out: Path, console: Console) -> None:
     from mmllm.serving.terminal_image import draw
 
     console.rule("[bold]5  three questions about pictures it has never seen")
-    _, assembly = load_run(out)
-    generator = Generator(assembly)
+    _, model = load_run(out)
+    generator = Generator(model)
     for path, sample, answers in _questions():
         with Image.open(path) as picture:
             console.print(draw(picture.convert("RGB"), width=48))

@@ -16,7 +16,7 @@ from mmllm.recipe.models import ComponentSpec, Recipe
 
 
 def build(recipe: Recipe, device: torch.device | str | None = None) -> MultimodalLM:
-    """The assembly of ``recipe`` in eval mode, nothing trainable yet, on ``device`` (default: a GPU if there is one).
+    """The model of ``recipe`` in eval mode, nothing trainable yet, on ``device`` (default: a GPU if there is one).
 
     Frozen parts are in the recipe's dtype, connectors in float32. The same recipe gives the same connectors: each is
     drawn from the seed and its key, so adding one does not change another.
@@ -31,7 +31,7 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     with torch.random.fork_rng(devices=[]):
         connectors = {key: _connector(recipe, key, encoders, llm) for key in recipe.connectors}
-        assembly = MultimodalLM(
+        model = MultimodalLM(
             llm,
             encoders,
             connectors,
@@ -40,8 +40,8 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
         )
-    assembly.requires_grad_(False)
-    return assembly.to(device).eval()
+    model.requires_grad_(False)
+    return model.to(device).eval()
 
 
 def _encoder(recipe: Recipe, key: str) -> Encoder:

@@ -1,4 +1,4 @@
-"""Which parts of an assembly learn, what a checkpoint must hold of them, and digests of the frozen ones."""
+"""Which parts of a model learn, what a checkpoint must hold of them, and digests of the frozen ones."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ class PartRow:
     """Peak learning rate; None where frozen."""
 
 
-def parts(assembly: MultimodalLM) -> dict[str, nn.Module]:
+def parts(model: MultimodalLM) -> dict[str, nn.Module]:
     """Name -> module of every part, in the order data flows."""
-    named: dict[str, nn.Module] = {f"encoders.{key}": module for key, module in assembly.encoders.items()}
-    named |= {f"connectors.{key}": module for key, module in assembly.connectors.items()}
-    return named | {"llm": assembly.llm}
+    named: dict[str, nn.Module] = {f"encoders.{key}": module for key, module in model.encoders.items()}
+    named |= {f"connectors.{key}": module for key, module in model.connectors.items()}
+    return named | {"llm": model.llm}
 
 
-def part_rows(assembly: MultimodalLM) -> list[PartRow]:
+def part_rows(model: MultimodalLM) -> list[PartRow]:
     """A row per part with nothing learning, as after loading."""
-    return [PartRow(name, _class(module), _n_params(module), 0, None) for name, module in parts(assembly).items()]
+    return [PartRow(name, _class(module), _n_params(module), 0, None) for name, module in parts(model).items()]
 
 
-def set_trainable(assembly: MultimodalLM, train: Mapping[str, float]) -> list[PartRow]:
+def set_trainable(model: MultimodalLM, train: Mapping[str, float]) -> list[PartRow]:
     """Let the parts named in ``train`` (name -> peak learning rate) learn, and freeze all else; a row per part.
 
     Raises:
         RecipeError: a name that is no part, or a part that has nothing to learn.
     """
-    known = parts(assembly)
-    wanted_parameters = {name: list(learning(assembly, name).values()) for name in train}
-    assembly.requires_grad_(False)
+    known = parts(model)
+    wanted_parameters = {name: list(learning(model, name).values()) for name in train}
+    model.requires_grad_(False)
     rows = []
     for name, module in known.items():
         chosen = [pair for pair in wanted_parameters.items() if f"{pair[0]}.".startswith(f"{name}.")]
@@ -68,11 +68,11 @@ def set_trainable(assembly: MultimodalLM, train: Mapping[str, float]) -> list[Pa
         for parameter in module.parameters():
             if not parameter.requires_grad:
                 parameter.grad = None
-    skip_if_zero(assembly)
+    skip_if_zero(model)
     return rows
 
 
-def learning(assembly: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
+def learning(model: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
     """The parameters that ``name`` under ``train:`` means: a part's, or those inside it whose name begins so.
 
     ``connectors.image`` is the whole connector, ``connectors.image.gates`` its parameters below ``gates``.
@@ -80,7 +80,7 @@ def learning(assembly: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
     Raises:
         RecipeError: a name that is no part, or nothing in it that could learn.
     """
-    known = parts(assembly)
+    known = parts(model)
     part = next((key for key in known if name == key or name.startswith(f"{key}.")), None)
     if part is None:
         near = difflib.get_close_matches(name, known, n=1)
@@ -97,37 +97,37 @@ def learning(assembly: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
     return found
 
 
-def skip_if_zero(assembly: MultimodalLM) -> None:
+def skip_if_zero(model: MultimodalLM) -> None:
     """Let updates inside the LLM that are frozen and still zero cost nothing."""
-    for connector in assembly.connectors.values():
+    for connector in model.connectors.values():
         assert isinstance(connector, Connector)
         connector.skip_if_zero()
 
 
-def learned_parts(assembly: MultimodalLM) -> list[str]:
+def learned_parts(model: MultimodalLM) -> list[str]:
     """Names of the parts whose tensors a checkpoint holds: all connectors, and whatever else a stage trains."""
-    names = [f"connectors.{key}" for key in assembly.connectors]
-    stages = assembly.recipe.stages.values() if assembly.recipe is not None else ()
+    names = [f"connectors.{key}" for key in model.connectors]
+    stages = model.recipe.stages.values() if model.recipe is not None else ()
     trained = tuple(f"{name}." for stage in stages for name in stage.train)
-    others = [name for name in parts(assembly) if name not in names]
+    others = [name for name in parts(model) if name not in names]
     return names + [name for name in others if any(wanted.startswith(f"{name}.") for wanted in trained)]
 
 
-def trainable_state(assembly: MultimodalLM) -> dict[str, torch.Tensor]:
-    """Learned tensors by their name in ``assembly.named_parameters()`` / ``named_buffers()``; not copied.
+def trainable_state(model: MultimodalLM) -> dict[str, torch.Tensor]:
+    """Learned tensors by their name in ``model.named_parameters()`` / ``named_buffers()``; not copied.
 
     Under ZeRO-3 they are this rank's shards: gather first.
     """
-    return dict(_learned(assembly))
+    return dict(_learned(model))
 
 
-def load_trainable(assembly: MultimodalLM, tensors: Mapping[str, torch.Tensor]) -> None:
+def load_trainable(model: MultimodalLM, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy learned tensors in place; exactly those of :func:`trainable_state` must be given.
 
     Raises:
         CheckpointError: a name too many or too few, or another shape.
     """
-    own = trainable_state(assembly)
+    own = trainable_state(model)
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     for names, what in ((missing, "lacks"), (extra, "has, but this recipe's model has not,")):
         if names:
@@ -141,21 +141,21 @@ def load_trainable(assembly: MultimodalLM, tensors: Mapping[str, torch.Tensor]) 
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-    skip_if_zero(assembly)
+    skip_if_zero(model)
 
 
-def frozen_digests(assembly: MultimodalLM) -> dict[str, str]:
+def frozen_digests(model: MultimodalLM) -> dict[str, str]:
     """Part that no stage trains -> sha256 over names, dtypes, shapes and bytes of its tensors.
 
     Take it while the weights are whole, so before DeepSpeed partitions them.
     """
-    learned = learned_parts(assembly)
-    return {name: _digest(module) for name, module in parts(assembly).items() if name not in learned}
+    learned = learned_parts(model)
+    return {name: _digest(module) for name, module in parts(model).items() if name not in learned}
 
 
-def _learned(assembly: MultimodalLM) -> Iterator[tuple[str, torch.Tensor]]:
-    known = parts(assembly)
-    for part in learned_parts(assembly):
+def _learned(model: MultimodalLM) -> Iterator[tuple[str, torch.Tensor]]:
+    known = parts(model)
+    for part in learned_parts(model):
         yield from ((f"{part}.{name}", tensor) for name, tensor in _tensors(known[part]))
 
 

@@ -48,7 +48,7 @@ class Api:
         self.inputs = Inputs.of(generator)
         self.previewer = Previewer(self.inputs, limits)
         self.created = int(time.time())
-        self.context = generator.assembly.llm.context
+        self.context = generator.model.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading = 0
         """Number of requests whose media are being read, or wait for that."""

@@ -61,7 +61,7 @@ def load_app(run: Path) -> tuple[Recipe, FastAPI]:
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
-    recipe, assembly = load_run(run)
+    recipe, model = load_run(run)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,
@@ -72,7 +72,7 @@ def load_app(run: Path) -> tuple[Recipe, FastAPI]:
         max_body=options.max_body,
         max_new_tokens=options.max_new_tokens,
     )
-    return recipe, create_app(Generator(assembly), recipe.name, limits)
+    return recipe, create_app(Generator(model), recipe.name, limits)
 
 
 def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:

@@ -35,7 +35,7 @@ def chat(run: Path, console: Console | None = None) -> None:
     from mmllm.generation.generator import Generator
 
     console = console or Console()
-    recipe, assembly = load_run(run)
+    recipe, model = load_run(run)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,
@@ -43,7 +43,7 @@ def chat(run: Path, console: Console | None = None) -> None:
         max_files=options.max_files,
         max_seconds=options.max_seconds,
     )
-    talk = Chat(Generator(assembly), console, limits, options.max_new_tokens)
+    talk = Chat(Generator(model), console, limits, options.max_new_tokens)
     console.print(f"[bold]{recipe.name}[/bold]: ask something. /help lists the commands.")
     talk.loop()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,15 +13,14 @@ Subject = TypeVar("Subject")
 Failure = TypeVar("Failure", bound=BaseException)
 
 
-def check(what: str, rules: Iterable[Callable[[Subject], None]], subject: Subject) -> None:
+def check(what: str, rules: Sequence[Callable[[Subject], None]], subject: Subject) -> None:
     """Run every rule on ``subject``, which errors call ``what``.
 
     Raises:
         AssertionError: rules are broken; the text names each with what was found and how to mend it.
-        Exception: what a part raised in a rule, with a note that names the rule.
+        Exception: what the part itself raised before any rule was seen broken, with a note that names the rule.
     """
-    rules = list(rules)
-    broken = []
+    broken: list[str] = []
     for rule in rules:
         text = inspect.getdoc(rule) or rule.__name__
         try:
@@ -29,12 +28,24 @@ def check(what: str, rules: Iterable[Callable[[Subject], None]], subject: Subjec
         except AssertionError as error:
             broken.append(_indented(f"* {text}\nFound: {error}"))
         except Exception as error:
-            error.add_note(f"{what}, while this rule of its contract was checked: {text}")
-            raise
+            if not broken:
+                error.add_note(f"{what}, while this rule of its contract was checked: {text}")
+                raise
+            # most likely what is broken above is why
+            broken.append(_indented(f"* {text}\nFound: {type(error).__name__}: {error}"))
+            raise AssertionError(_report(what, broken, rules)) from error
     if broken:
-        raise AssertionError(
-            f"{what} breaks {len(broken)} of {len(rules)} rules of its contract.\n\n" + "\n\n".join(broken)
-        )
+        raise AssertionError(_report(what, broken, rules))
+
+
+def require_kind(part: Any, base: type) -> None:
+    """AssertionError unless a part derives from its base class."""
+    bases = ", ".join(kind.__name__ for kind in type(part).__mro__[1:-1])
+    require(
+        isinstance(part, base),
+        f"{named(part)} does not derive from {base.__module__}.{base.__name__}, by which its kind is known; its bases "
+        f"are {bases or 'none'}",
+    )
 
 
 def require(holds: bool | Tensor, found: str) -> None:
@@ -64,6 +75,10 @@ def require_error(kind: type[Failure], call: Callable[[], Any], what: str, *text
 def named(part: Any) -> str:
     """How errors call a part: its class's name."""
     return type(part).__name__
+
+
+def _report(what: str, broken: list[str], rules: Sequence[Any]) -> str:
+    return f"{what} breaks {len(broken)} of {len(rules)} rules of its contract.\n\n" + "\n\n".join(broken)
 
 
 def _indented(text: str) -> str:

@@ -1,4 +1,4 @@
-"""DeepSpeed's engine around an assembly: optimizer groups, one optimizer step, and its state as plain tensors.
+"""DeepSpeed's engine around a model: optimizer groups, one optimizer step, and its state as plain tensors.
 
 ``run`` drives it; ``deepspeed_config`` says how the recipe's words reach DeepSpeed.
 """

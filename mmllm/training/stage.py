@@ -59,22 +59,22 @@ class StageTraining:
         """Optimizer steps done."""
         self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
         distributed.seed(recipe.seed)
-        self.assembly: MultimodalLM = build(recipe, device)
-        self.frozen: dict[str, str] = distributed.on_rank0(lambda: frozen_digests(self.assembly))
+        self.model: MultimodalLM = build(recipe, device)
+        self.frozen: dict[str, str] = distributed.on_rank0(lambda: frozen_digests(self.model))
         if start is not None:
             check_frozen(start, self.frozen)
-            load_trainable(self.assembly, read_tensors(start.path / LEARNED))
+            load_trainable(self.model, read_tensors(start.path / LEARNED))
         # known without a look at the data, so that ranks agree on whether to exchange reports
-        self.connectors: dict[str, Any] = dict(self.assembly.connectors.items())
+        self.connectors: dict[str, Any] = dict(self.model.connectors.items())
         self.counting = any(connector.has_metrics for connector in self.connectors.values())
-        self.learned = list(trainable_state(self.assembly))
-        self.rows = set_trainable(self.assembly, self.settings.train)
+        self.learned = list(trainable_state(self.model))
+        self.rows = set_trainable(self.model, self.settings.train)
         if self.settings.gradient_checkpointing:
-            self.assembly.llm.gradient_checkpointing(True)
+            self.model.llm.gradient_checkpointing(True)
         self.loader = self._loader()
         self.n_steps = self.loader.mixture.n_steps
         self.engine = self._engine()
-        self.assembly.train()
+        self.model.train()
         distributed.seed(recipe.seed, self.number, rank())
         if start is not None and start.manifest.stage == name:
             self._continue(start)
@@ -95,8 +95,8 @@ class StageTraining:
         return Loader(
             mixture,
             datasets,
-            Prompter(self.assembly.llm.tokenizer, list(self.assembly.inputs), self.assembly.reads_user_turn),
-            self.assembly.inputs,
+            Prompter(self.model.llm.tokenizer, list(self.model.inputs), self.model.reads_user_turn),
+            self.model.inputs,
             self.recipe.llm.context,
             rank=rank(),
             world=distributed.world(),
@@ -108,15 +108,15 @@ class StageTraining:
         )
 
     def _engine(self) -> Engine:
-        dtype = self.assembly.llm.dtype
+        dtype = self.model.llm.dtype
         if dtype == torch.float16:
             raise MmllmError("llm.dtype float16 is for use only; train with bfloat16, float32 or auto")
         wanted = self.settings.train.items()
         groups = optimizer_groups(
-            {name: (peak, learning(self.assembly, name).values()) for name, peak in wanted}, self.settings.weight_decay
+            {name: (peak, learning(self.model, name).values()) for name, peak in wanted}, self.settings.weight_decay
         )
         block = config(self.settings, self.where, distributed.world(), dtype, self.out)
-        return Engine(self.assembly, groups, self.settings.betas, block)
+        return Engine(self.model, groups, self.settings.betas, block)
 
     def _continue(self, start: VerifiedCheckpoint) -> None:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
@@ -225,7 +225,7 @@ class StageTraining:
 
     def _save(self, final: bool) -> VerifiedCheckpoint:
         with self.engine.gathered(self.learned):
-            learned = trainable_state(self.assembly) if rank() == 0 else {}
+            learned = trainable_state(self.model) if rank() == 0 else {}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in learned.items()}
         head = Manifest(
             stage=self.name,

@@ -24,7 +24,7 @@ each = pytest.mark.parametrize(("name", "kind"), PAIRS)
 
 @contextmanager
 def adapted(name: str, kind: str, frozen: Encoder | None = None) -> Iterator[EncoderAdapter]:
-    """The adapter in the encoder (or in a copy of it), as the assembly puts it there; taken out at the end."""
+    """The adapter in the encoder (or in a copy of it), as the model puts it there; taken out at the end."""
     place = encoder(name) if frozen is None else frozen
     if kind.startswith("ted_adapter") and len(layout_of(encoder(name), inputs_of(name)).grid) != 2:
         pytest.skip("ted_adapter works on frames of rows and columns")

@@ -49,12 +49,12 @@ def main() -> None:
     found: dict[str, dict[str, list[float]]] = {}
     for name, (connector, words) in CASES.items():
         for stage, (number, recompute) in STAGES.items():
-            assembly = clip_assembly(connector, "qwen2", shaken=False, **words)
-            trainable.set_trainable(assembly, {"connectors.video": 1e-2})
-            assembly.train()
-            assembly.llm.gradient_checkpointing(recompute)
-            batches = (packed(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
-            found.setdefault(name, {})[stage] = learned(assembly, ["connectors.video"], number, batches)
+            model = clip_assembly(connector, "qwen2", shaken=False, **words)
+            trainable.set_trainable(model, {"connectors.video": 1e-2})
+            model.train()
+            model.llm.gradient_checkpointing(recompute)
+            batches = (packed(model, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
+            found.setdefault(name, {})[stage] = learned(model, ["connectors.video"], number, batches)
     end(found)
 
 

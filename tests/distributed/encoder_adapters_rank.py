@@ -32,10 +32,10 @@ STEPS: list[tuple[tuple[Row, ...], tuple[Row, ...]]] = [
 """Per step the rows of rank 0 and of rank 1: media against none, nothing at all, one encoder's against another's."""
 
 
-def losses(assembly: MultimodalLM, zero: int) -> list[float]:
+def losses(model: MultimodalLM, zero: int) -> list[float]:
     """Loss per label over both ranks before each step, and after the last; then each learned buffer's sum."""
     rank = dist.get_rank()
-    parameters = [p for p in assembly.parameters() if p.requires_grad]
+    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": parameters, "lr": 1e-2, "peak": 1e-2, "part": "connectors.inner"}]
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -44,10 +44,10 @@ def losses(assembly: MultimodalLM, zero: int) -> list[float]:
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
-    engine = Engine(assembly, groups, (0.9, 0.95), config)
+    engine = Engine(model, groups, (0.9, 0.95), config)
     found, frozen = [], engine.frozen_digest()
     for rows in [*STEPS, STEPS[0]]:
-        batch = batch_of(assembly, rows[rank])
+        batch = batch_of(model, rows[rank])
         n_labels = torch.tensor(float(batch.n_labels))
         dist.all_reduce(n_labels)
         nll, extra = engine(batch)
@@ -56,7 +56,7 @@ def losses(assembly: MultimodalLM, zero: int) -> list[float]:
         dist.all_reduce(total)
         found.append(float(total / n_labels))
     assert engine.frozen_digest() == frozen, "running statistics of what learns are not frozen, all else is"
-    for buffer in assembly.connectors["inner"].buffers():
+    for buffer in model.connectors["inner"].buffers():
         both = torch.stack([buffer.sum(), -buffer.sum()])
         dist.all_reduce(both, op=dist.ReduceOp.MAX)
         assert float(both.sum()) == 0, "the ranks have different statistics"
@@ -73,11 +73,11 @@ def main(arguments: list[str]) -> None:
     made = {(kind, zero): adapted_assembly(kind) for kind in chosen for zero in STAGES[kind]}
     deepspeed.init_distributed("gloo")
     found: dict[str, list[list[float]]] = {kind: [] for kind in chosen}
-    for (kind, zero), assembly in made.items():
+    for (kind, zero), model in made.items():
         inner = "connectors.inner.adapters" if kind == "audio_adapter_fusion" else "connectors.inner"
-        trainable.set_trainable(assembly, {inner: 1e-2})
-        assembly.train()
-        found[kind].append(losses(assembly, zero))
+        trainable.set_trainable(model, {inner: 1e-2})
+        model.train()
+        found[kind].append(losses(model, zero))
     if os.environ["RANK"] == "0":
         sys.stdout.write(json.dumps(found) + "\n")
     dist.destroy_process_group()

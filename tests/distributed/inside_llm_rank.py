@@ -47,13 +47,13 @@ def main(arguments: list[str]) -> None:
     for variant, family in chosen:
         rows = found.setdefault(f"{variant} {family}", {})
         for stage, (number, recompute) in STAGES.items():
-            assembly = inside(variant, family)
+            model = inside(variant, family)
             name = f"connectors.{key_of(variant)}"
-            trainable.set_trainable(assembly, {name: 1e-2})
-            assembly.train()
-            assembly.llm.gradient_checkpointing(recompute)
-            batches = (batch_of(assembly, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
-            rows[stage] = learned(assembly, [name], number, batches)
+            trainable.set_trainable(model, {name: 1e-2})
+            model.train()
+            model.llm.gradient_checkpointing(recompute)
+            batches = (batch_of(model, step[dist.get_rank()]) for step in (*STEPS, STEPS[0]))
+            rows[stage] = learned(model, [name], number, batches)
     end(found)
 
 

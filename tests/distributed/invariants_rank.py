@@ -1,4 +1,4 @@
-"""One of two ranks: trains a tiny assembly under several ZeRO stages on rows that differ in kind between the ranks.
+"""One of two ranks: trains a tiny model under several ZeRO stages on rows that differ in kind between the ranks.
 
 ``test_invariants`` starts it twice; it prints one JSON line, the losses of each case.
 """

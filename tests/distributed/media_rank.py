@@ -67,9 +67,9 @@ def assembly_of_all(tiny: Mapping[str, Encoder]) -> MultimodalLM:
     return MultimodalLM(llm, own, connectors, {key: key for key in own}, adapts=adapts)
 
 
-def batch_of(assembly: MultimodalLM, shown: tuple[str, ...], number: int) -> Batch:
+def batch_of(model: MultimodalLM, shown: tuple[str, ...], number: int) -> Batch:
     """A conversation about each key, with items that change from step to step, and one of text only."""
-    prompter, readers = Prompter(assembly.llm.tokenizer, list(assembly.inputs)), assembly.inputs
+    prompter, readers = Prompter(model.llm.tokenizer, list(model.inputs)), model.inputs
     samples = [Sample("text", (Message("user", "the cat?"), Message("assistant", "sat")))]
     for key in shown:
         item = ENCODERS[key].media()[number % 3]
@@ -78,13 +78,13 @@ def batch_of(assembly: MultimodalLM, shown: tuple[str, ...], number: int) -> Bat
     return collate([encode(sample, prompter, readers, 100, train=True) for sample in samples], readers)
 
 
-def losses(assembly: MultimodalLM, stage: int) -> list[float]:
+def losses(model: MultimodalLM, stage: int) -> list[float]:
     """Loss per label over both ranks before each step, and of the first batches after the last."""
-    trainable.set_trainable(assembly, dict.fromkeys(NAMES, 1e-2))
-    assembly.train()
-    batches = [batch_of(assembly, step[dist.get_rank()], number) for number, step in enumerate((*STEPS, STEPS[0]))]
+    trainable.set_trainable(model, dict.fromkeys(NAMES, 1e-2))
+    model.train()
+    batches = [batch_of(model, step[dist.get_rank()], number) for number, step in enumerate((*STEPS, STEPS[0]))]
     batches[-1] = batches[0]
-    return learned(assembly, NAMES, stage, batches)
+    return learned(model, NAMES, stage, batches)
 
 
 def main() -> None:

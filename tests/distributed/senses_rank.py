@@ -1,4 +1,4 @@
-"""One of two ranks: trains the assembly of three senses under every ZeRO stage on rows that hold different senses.
+"""One of two ranks: trains the model of three senses under every ZeRO stage on rows that hold different senses.
 
 ``test_senses`` starts it twice; it prints one JSON line, the losses of each case.
 """
@@ -37,9 +37,9 @@ STEPS: list[tuple[tuple[Sample, ...], tuple[Sample, ...]]] = [
 """Per step the samples of rank 0 and of rank 1."""
 
 
-def batches(assembly: MultimodalLM, rank: int) -> list[Batch]:
+def batches(model: MultimodalLM, rank: int) -> list[Batch]:
     """This rank's batch of each step."""
-    return [packed(assembly, samples[rank]) for samples in STEPS]
+    return [packed(model, samples[rank]) for samples in STEPS]
 
 
 def main() -> None:

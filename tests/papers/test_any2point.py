@@ -193,7 +193,7 @@ def test_half_precision_encoders_keep_the_connector_in_float32() -> None:
     encoder.to(torch.bfloat16)
     features = encoder(**clouds(encoder))
     assert features.concatenated().dtype == torch.bfloat16
-    layers = {key: value.float() for key, value in features.layers.items()}  # as the assembly hands them on
+    layers = {key: value.float() for key, value in features.layers.items()}  # as the model hands them on
     half = connector(replace(features, layers=layers))
     assert half.dtype == torch.float32
     assert functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.98
@@ -205,53 +205,53 @@ def assembly_with_points() -> MultimodalLM:
     encoder = tiny_encoders.points()
     connector = any2point(encoder.dim, llm)
     keys = {"points": "points"}
-    assembly = MultimodalLM(llm, {"points": encoder}, {"points": connector}, keys, adapts={"points": ["points"]})
-    return assembly.requires_grad_(False).eval()
+    model = MultimodalLM(llm, {"points": encoder}, {"points": connector}, keys, adapts={"points": ["points"]})
+    return model.requires_grad_(False).eval()
 
 
 def test_learns_through_an_assembly(tmp_path: Path) -> None:
     """Every weight has a gradient by the second step; the loss falls; a checkpoint gives the same loss again."""
-    assembly = assembly_with_points()
-    batch = packed(assembly, object_talks(tmp_path))
+    model = assembly_with_points()
+    batch = packed(model, object_talks(tmp_path))
     assert len(batch.media_positions["points"]) == 9  # three objects, 1 + 2 tokens each
-    set_trainable(assembly, {"connectors.points": 1e-2})
-    learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+    set_trainable(model, {"connectors.points": 1e-2})
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert all(name.startswith("connectors.points.") for name in learning)
     optimizer = torch.optim.Adam(learning.values(), lr=1e-2)
     losses, silent = [], set(learning)
     for step in range(12):
         optimizer.zero_grad()
-        nll, *_ = assembly(batch)
+        nll, *_ = model(batch)
         nll.backward()
         if step < 2:
             silent -= {name for name, p in learning.items() if p.grad is not None and p.grad.abs().sum() > 0}
         optimizer.step()
         losses.append(float(nll.detach()))
     assert silent == set() and losses[-1] < losses[0] - 5
-    state = {name: tensor.clone() for name, tensor in trainable_state(assembly).items()}
+    state = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
     again = assembly_with_points()
-    assert not torch.allclose(again(batch)[0], assembly(batch)[0])
+    assert not torch.allclose(again(batch)[0], model(batch)[0])
     load_trainable(again, state)
-    assert torch.equal(again(batch)[0], assembly(batch)[0])
+    assert torch.equal(again(batch)[0], model(batch)[0])
 
 
 def test_a_batch_without_points_touches_every_weight(tmp_path: Path) -> None:
-    assembly = assembly_with_points()
-    set_trainable(assembly, {"connectors.points": 1e-2})
-    assembly.train()
-    assembly(packed(assembly, object_talks(tmp_path, 0)))[0].backward()
-    missing = [name for name, p in assembly.named_parameters() if p.requires_grad and p.grad is None]
+    model = assembly_with_points()
+    set_trainable(model, {"connectors.points": 1e-2})
+    model.train()
+    model(packed(model, object_talks(tmp_path, 0)))[0].backward()
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []
-    assert all(p.grad.abs().sum() == 0 for p in assembly.parameters() if p.requires_grad)
+    assert all(p.grad.abs().sum() == 0 for p in model.parameters() if p.requires_grad)
 
 
 def test_text_only_conversations_do_not_see_it(tmp_path: Path) -> None:
-    assembly = assembly_with_points()
-    batch = packed(assembly, object_talks(tmp_path, 0))
-    first = assembly(batch)[0]
-    for parameter in assembly.connectors.parameters():
+    model = assembly_with_points()
+    batch = packed(model, object_talks(tmp_path, 0))
+    first = model(batch)[0]
+    for parameter in model.connectors.parameters():
         torch.nn.init.normal_(parameter)
-    assert torch.equal(assembly(batch)[0], first)
+    assert torch.equal(model(batch)[0], first)
 
 
 @pytest.mark.parametrize(

@@ -31,14 +31,14 @@ def stacked(family: str = "llama", **words: Any) -> MultimodalLM:
     return assembly_of(DeepstackConnector, family, encoder, **words)
 
 
-def states_of(assembly: MultimodalLM, batch: Batch) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def states_of(model: MultimodalLM, batch: Batch) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Block -> what entered it and what left it, float[S, D]."""
     entered: dict[int, Tensor] = {}
     left: dict[int, Tensor] = {}
-    for index, block in enumerate(assembly.llm.blocks):
+    for index, block in enumerate(model.llm.blocks):
         block.register_forward_pre_hook(lambda _, args, i=index: entered.__setitem__(i, args[0][0]))
         block.register_forward_hook(lambda _, args, out, i=index: left.__setitem__(i, out[0]))
-    logits(assembly, batch)
+    logits(model, batch)
     return entered, left
 
 
@@ -62,12 +62,12 @@ def averaged(maps: Tensor, factor: int) -> Tensor:
 @torch.no_grad()
 def test_dilated_stacks_are_added_before_their_blocks() -> None:
     """Stack i * 2 + j is patches (2r + i, 2c + j) through the input's MLP; nothing else changes."""
-    assembly = stacked(start=0)
-    batch = batch_of(assembly, ROWS)
-    maps = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated().reshape(3, 4, 4, -1)
-    entered, left = states_of(assembly, batch)
-    layers = assembly.connectors["image"].mlp
-    text = assembly.embed(batch)[0].text_embeds.index_copy(
+    model = stacked(start=0)
+    batch = batch_of(model, ROWS)
+    maps = model.encoders["image"](**batch.media["image"]["image"]).concatenated().reshape(3, 4, 4, -1)
+    entered, left = states_of(model, batch)
+    layers = model.connectors["image"].mlp
+    text = model.embed(batch)[0].text_embeds.index_copy(
         0, torch.tensor(PLACES), mlp(averaged(maps, 2), layers).flatten(0, 1)
     )
     before = {0: text, 1: left[0], 2: left[1], 3: left[2]}
@@ -84,12 +84,12 @@ def test_dilated_stacks_are_added_before_their_blocks() -> None:
 @torch.no_grad()
 def test_stacks_of_encoder_layers_have_mlps_of_their_own() -> None:
     """The last layer listed is the input; the others are added before blocks 1 and 3 here."""
-    assembly = stacked(stacks="layers", layers=3, interval=2)
-    batch = batch_of(assembly, ROWS)
-    features = assembly.encoders["image"](**batch.media["image"]["image"])
+    model = stacked(stacks="layers", layers=3, interval=2)
+    batch = batch_of(model, ROWS)
+    features = model.encoders["image"](**batch.media["image"]["image"])
     maps = {index: layer.reshape(3, 4, 4, -1) for index, layer in features.layers.items()}
-    entered, left = states_of(assembly, batch)
-    connector = assembly.connectors["image"]
+    entered, left = states_of(model, batch)
+    connector = model.connectors["image"]
     tokens = mlp(averaged(maps[-1], 2), connector.mlp).flatten(0, 1)
     torch.testing.assert_close(entered[0][PLACES], tokens, atol=1e-5, rtol=1e-5)
     for block, index, merger in zip((1, 3), (1, 2), connector.mergers, strict=True):
@@ -102,14 +102,14 @@ def test_stacks_of_encoder_layers_have_mlps_of_their_own() -> None:
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_text_only_conversations_stay_bit_identical(family: str) -> None:
     """OPT's hidden states are wider than its embeddings: a learned map brings the stacks to them."""
-    assembly = stacked(family, start=0)
-    assert isinstance(assembly.connectors["image"].bridge, nn.Linear) == (family == "opt")
-    batch = batch_of(assembly, ROWS)
-    changed = logits(assembly, batch)
-    handle = assembly.handles["image"]
+    model = stacked(family, start=0)
+    assert isinstance(model.connectors["image"].bridge, nn.Linear) == (family == "opt")
+    batch = batch_of(model, ROWS)
+    changed = logits(model, batch)
+    handle = model.handles["image"]
     assert handle is not None
     handle.remove()
-    bare = logits(assembly, batch)
+    bare = logits(model, batch)
     same = [bool(torch.equal(one, other)) for one, other in zip(changed, bare, strict=True)]
     assert same == [True] * 3 + [False] * 14 + [True] * 6 + [False] * 9
 
@@ -117,14 +117,14 @@ def test_text_only_conversations_stay_bit_identical(family: str) -> None:
 @torch.no_grad()
 def test_stacks_are_added_in_the_prompts_pass_only() -> None:
     """Decoding steps find no places: what enters a block there is what left the one before."""
-    assembly = stacked(start=0)
-    state = assembly.prefill(batch_of(assembly, ROWS))
+    model = stacked(start=0)
+    state = model.prefill(batch_of(model, ROWS))
     entered: dict[int, Tensor] = {}
     left: dict[int, Tensor] = {}
-    for index, block in enumerate(assembly.llm.blocks):
+    for index, block in enumerate(model.llm.blocks):
         block.register_forward_pre_hook(lambda _, args, i=index: entered.__setitem__(i, args[0]))
         block.register_forward_hook(lambda _, args, out, i=index: left.__setitem__(i, out))
-    assembly.decode(state, torch.tensor([5, 6, 7]))
+    model.decode(state, torch.tensor([5, 6, 7]))
     assert entered[0].shape[:2] == (3, 1)
     assert all(torch.equal(entered[block], left[block - 1]) for block in (1, 2, 3))
 

@@ -60,16 +60,16 @@ def gated(x: Tensor, z: Tensor | None, layer: nn.Module) -> Tensor:
 @torch.no_grad()
 def test_the_equations() -> None:
     """What enters blocks 1 and 3, from what left the blocks before, position by position in plain torch."""
-    assembly = with_gates()
-    batch = batch_of(assembly, ROWS)
+    model = with_gates()
+    batch = batch_of(model, ROWS)
     left: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
-    for index, block in enumerate(assembly.llm.blocks):
+    for index, block in enumerate(model.llm.blocks):
         block.register_forward_hook(lambda _, args, out, i=index: left.__setitem__(i, out[0]))
         block.register_forward_pre_hook(lambda _, args, i=index: entered.__setitem__(i, args[0][0]))
-    logits(assembly, batch)
-    connector = assembly.connectors["image"]
-    features = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated()
+    logits(model, batch)
+    connector = model.connectors["image"]
+    features = model.encoders["image"](**batch.media["image"]["image"]).concatenated()
     items = [resampled(item, connector.resampler) for item in features]
     assert torch.equal(entered[2], left[1])
     for index in (1, 3):
@@ -83,25 +83,25 @@ def test_the_equations() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
 def test_text_only_conversations_stay_bit_identical(family: str) -> None:
     """In a mixed row the FF too leaves them alone; in the others it also works before the first item."""
-    assembly = with_gates(family)
-    batch = batch_of(assembly, ROWS)
-    changed = logits(assembly, batch)
-    handle = assembly.handles["image"]
+    model = with_gates(family)
+    batch = batch_of(model, ROWS)
+    changed = logits(model, batch)
+    handle = model.handles["image"]
     assert handle is not None
     handle.remove()
-    bare = logits(assembly, batch)
+    bare = logits(model, batch)
     assert [bool(torch.equal(one, other)) for one, other in zip(changed, bare, strict=True)] == [not s for s in SHOWN]
 
 
 def test_only_the_last_item_is_read() -> None:
     """With closed FF gates, another first picture moves its own two positions and what attends to them, no earlier."""
-    assembly = with_gates(every=4)  # one gated layer, before the last block
-    batch = batch_of(assembly, ROWS)
+    model = with_gates(every=4)  # one gated layer, before the last block
+    batch = batch_of(model, ROWS)
     seen: list[Tensor] = []
-    assembly.llm.blocks[3].register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
-    logits(assembly, batch)
+    model.llm.blocks[3].register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    logits(model, batch)
     batch.media["image"]["image"]["pixels"][0] += 1.0
-    logits(assembly, batch)
+    logits(model, batch)
     moved = (seen[0] != seen[1]).any(-1).tolist()
     assert moved == [item == 0 for item in LAST]
 
@@ -109,19 +109,19 @@ def test_only_the_last_item_is_read() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_untrained_it_is_an_exact_identity(family: str) -> None:
     """With pictures in the row, closed gates leave the bare LLM's logits bit for bit."""
-    assembly = with_gates(family, shaken=False)
-    batch = batch_of(assembly, ROWS)
-    start = logits(assembly, batch)
-    handle = assembly.handles["image"]
+    model = with_gates(family, shaken=False)
+    batch = batch_of(model, ROWS)
+    start = logits(model, batch)
+    handle = model.handles["image"]
     assert handle is not None
     handle.remove()
-    assert torch.equal(start, logits(assembly, batch))
+    assert torch.equal(start, logits(model, batch))
 
 
 def test_items_take_no_places() -> None:
-    assembly = with_gates()
-    assert assembly.inputs["image"].n_tokens() == 0
-    assert batch_of(assembly, ROWS).n_tokens == len(LAST)
+    model = with_gates()
+    assert model.inputs["image"].n_tokens() == 0
+    assert batch_of(model, ROWS).n_tokens == len(LAST)
 
 
 @pytest.mark.parametrize(("every", "blocks"), [(1, "0123"), (2, "13"), (3, "2"), (4, "3")])

@@ -39,13 +39,13 @@ def with_graphs(family: str = "llama", kind: str = "graph_adapter", **words: Any
 @torch.no_grad()
 def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
     """Gemma 2 caps its logits: the mixture is of probabilities, after all that."""
-    assembly = with_graphs(family, at="head", hidden=8)
-    connector = assembly.connectors["graph"]
+    model = with_graphs(family, at="head", hidden=8)
+    connector = model.connectors["graph"]
     assert isinstance(connector, GraphAdapterConnector)
     randomise(connector)
-    batch = packed(assembly, [graph_talk("one", CHAIN, STAR), graph_talk("two", STAR)])
-    nll, _, _ = assembly(batch)
-    ctx, hidden = assembly.hidden(batch)
+    batch = packed(model, [graph_talk("one", CHAIN, STAR), graph_talk("two", STAR)])
+    nll, _, _ = model(batch)
+    ctx, hidden = model.hidden(batch)
     about = ctx.media["graph"]
     places = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
     last = torch.tensor([1, 2])[batch.sequence_ids[places]]  # of two graphs the last one before the position
@@ -53,34 +53,34 @@ def test_the_loss_is_that_of_the_two_predictions_mixed(family: str) -> None:
     e = hidden[places - 1]
     u = F.silu(torch.cat([about[last] @ fuse.of_graph.weight.T, e @ fuse.of_text.weight.T], -1) @ fuse.wide.weight.T)
     other = u @ fuse.back.weight.T @ fuse.output.weight.T
-    p = sum(assembly.llm.plain_logits(state).softmax(-1) for state in (e, other)) / 2
+    p = sum(model.llm.plain_logits(state).softmax(-1) for state in (e, other)) / 2
     expected = -p.gather(1, batch.labels[places][:, None]).log().sum()
     torch.testing.assert_close(nll, expected, atol=1e-4, rtol=1e-5)
-    bare, _, _ = MultimodalLM(assembly.llm, {}, {}, {})(packed(with_graphs(family), [graph_talk("three")]))
+    bare, _, _ = MultimodalLM(model.llm, {}, {}, {})(packed(with_graphs(family), [graph_talk("three")]))
     assert not torch.allclose(nll, bare)
 
 
 @torch.no_grad()
 def test_with_skip_it_starts_from_what_the_llm_says() -> None:
-    assembly = with_graphs(at="head", hidden=8, skip=True)
-    batch = packed(assembly, [graph_talk("one", CHAIN), graph_talk("two")])
-    mixed, _, _ = assembly(batch)
-    assembly.handles["graph"].remove()  # type: ignore[union-attr]
-    plain, _, _ = assembly(batch)
+    model = with_graphs(at="head", hidden=8, skip=True)
+    batch = packed(model, [graph_talk("one", CHAIN), graph_talk("two")])
+    mixed, _, _ = model(batch)
+    model.handles["graph"].remove()  # type: ignore[union-attr]
+    plain, _, _ = model(batch)
     torch.testing.assert_close(mixed, plain, atol=1e-4, rtol=1e-5)
-    randomise(assembly.connectors["graph"])
-    again = assembly.connectors["graph"].attach(assembly.llm)  # type: ignore[operator]
-    assert not torch.allclose(assembly(batch)[0], plain)
+    randomise(model.connectors["graph"])
+    again = model.connectors["graph"].attach(model.llm)  # type: ignore[operator]
+    assert not torch.allclose(model(batch)[0], plain)
     again.remove()
-    assert torch.equal(assembly(batch)[0], plain)
+    assert torch.equal(model(batch)[0], plain)
 
 
 @torch.no_grad()
 def test_conversations_without_a_graph_stay_what_they_are() -> None:
-    assembly = with_graphs(at="head", hidden=8)
-    randomise(assembly.connectors["graph"])
-    batch = packed(assembly, [graph_talk("one", CHAIN), graph_talk("two")])
-    mixed, plain = logits(assembly, batch), assembly.llm.plain_logits(hidden(assembly, batch))
+    model = with_graphs(at="head", hidden=8)
+    randomise(model.connectors["graph"])
+    batch = packed(model, [graph_talk("one", CHAIN), graph_talk("two")])
+    mixed, plain = logits(model, batch), model.llm.plain_logits(hidden(model, batch))
     second = batch.sequence_ids == 1
     assert torch.equal(mixed[second], plain[second]) and not torch.allclose(mixed[~second], plain[~second], atol=1e-3)
 
@@ -96,9 +96,9 @@ def test_conversations_without_a_graph_stay_what_they_are() -> None:
     ],
 )
 def test_answers_in_a_batch_are_those_one_by_one(kind: str, words: dict[str, Any]) -> None:
-    assembly = with_graphs(kind=kind, **words)
-    randomise(assembly.connectors["graph"])
-    generator = Generator(assembly)
+    model = with_graphs(kind=kind, **words)
+    randomise(model.connectors["graph"])
+    generator = Generator(model)
     asked = [graph_talk("one", CHAIN), graph_talk("two"), graph_talk("three", STAR, CHAIN), graph_talk("four", STAR)]
     asked = [Sample(one.name, one.messages[:1], one.media) for one in asked]
     together = [answer.text for answer in generator.generate(asked, 6)]
@@ -107,9 +107,9 @@ def test_answers_in_a_batch_are_those_one_by_one(kind: str, words: dict[str, Any
 
 
 def test_media_without_states_learn_nothing_but_take_part() -> None:
-    assembly = with_graphs(at="both", hidden=8)
-    connector = assembly.connectors["graph"].requires_grad_(True)
-    assembly.train()
-    nll, extra, _ = assembly(packed(assembly, [graph_talk("two")]))
+    model = with_graphs(at="both", hidden=8)
+    connector = model.connectors["graph"].requires_grad_(True)
+    model.train()
+    nll, extra, _ = model(packed(model, [graph_talk("two")]))
     (nll + extra).backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in connector.parameters())

@@ -22,9 +22,9 @@ ROWS = (Row(1, (8,)), Row(2, (12,)))
 def with_hydra(family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with Hydra under the key ``hydra``, random weights."""
     llm = tiny_llm(family)
-    assembly = MultimodalLM(llm, {}, {"hydra": HydraConnector(llm_dim=llm.dim, **words)}, {}).eval()
-    randomise(assembly.connectors["hydra"])
-    return assembly
+    model = MultimodalLM(llm, {}, {"hydra": HydraConnector(llm_dim=llm.dim, **words)}, {}).eval()
+    randomise(model.connectors["hydra"])
+    return model
 
 
 class Plain(nn.Module):
@@ -53,12 +53,12 @@ class Plain(nn.Module):
 def test_equals_the_papers_equation_and_merges(family: str, layers: list[str], ranks: tuple[int, int]) -> None:
     """Without bias (Llama), with (OPT, Qwen's q_proj), transposed (GPT-2); the MLP's last linear unless named."""
     words = {"targets": layers} if len(layers) > 1 else {}
-    assembly = with_hydra(family, parallel_rank=ranks[0], sequential_rank=ranks[1], scale=0.7, **words)
-    hydra, batch = assembly.connectors["hydra"], batch_of(assembly, ROWS)
+    model = with_hydra(family, parallel_rank=ranks[0], sequential_rank=ranks[1], scale=0.7, **words)
+    hydra, batch = model.connectors["hydra"], batch_of(model, ROWS)
     assert isinstance(hydra, HydraConnector)
-    ours = logits(assembly, batch)
+    ours = logits(model, batch)
     theirs = tiny_model(family)
-    targets = [name for name in assembly.llm.linears() if name.endswith(tuple(f".{layer}" for layer in layers))]
+    targets = [name for name in model.llm.linears() if name.endswith(tuple(f".{layer}" for layer in layers))]
     assert {name.replace(".", "-") for name in targets} == set(hydra.layers)
     for name in targets:
         parent, _, child = name.rpartition(".")
@@ -67,26 +67,26 @@ def test_equals_the_papers_equation_and_merges(family: str, layers: list[str], r
     for start, end in ((0, 8), (8, 20)):
         expected = theirs(input_ids=batch.input_ids[None, start:end]).logits[0]
         torch.testing.assert_close(ours[start:end], expected, atol=1e-5, rtol=1e-5)
-    names, before = list(assembly.llm.state_dict()), assembly.llm.linears()
-    merged = hydra.merge(assembly.llm)
-    assert all(not layer._forward_hooks for name, layer in assembly.llm.linears().items() if name in targets)
-    assert list(assembly.llm.state_dict()) == names
-    assert (logits(assembly, batch) - ours).abs().max() <= 1e-5
+    names, before = list(model.llm.state_dict()), model.llm.linears()
+    merged = hydra.merge(model.llm)
+    assert all(not layer._forward_hooks for name, layer in model.llm.linears().items() if name in targets)
+    assert list(model.llm.state_dict()) == names
+    assert (logits(model, batch) - ours).abs().max() <= 1e-5
     merged.remove()
-    assert all(layer is before[name] for name, layer in assembly.llm.linears().items())
-    assert torch.equal(logits(assembly, batch), ours)
+    assert all(layer is before[name] for name, layer in model.llm.linears().items())
+    assert torch.equal(logits(model, batch), ours)
 
 
 @torch.no_grad()
 def test_merged_weight_is_the_papers() -> None:
     """W = W0 + s (U_p D_p + U_s D_s W0), b = b0 + s U_s D_s b0."""
-    assembly = with_hydra("opt", scale=0.5)
-    name, base = next((n, m) for n, m in assembly.llm.linears().items() if n.endswith("fc2"))
-    weights = dict(assembly.connectors["hydra"].layers[name.replace(".", "-")].named_parameters())  # type: ignore[union-attr, index]
+    model = with_hydra("opt", scale=0.5)
+    name, base = next((n, m) for n, m in model.llm.linears().items() if n.endswith("fc2"))
+    weights = dict(model.connectors["hydra"].layers[name.replace(".", "-")].named_parameters())  # type: ignore[union-attr, index]
     parallel = weights["parallel.1.weight"] @ weights["parallel.0.weight"]
     sequential = weights["sequential.1.weight"] @ weights["sequential.0.weight"]
-    assembly.connectors["hydra"].merge(assembly.llm)  # type: ignore[operator]
-    plain = assembly.llm.linears()[name]
+    model.connectors["hydra"].merge(model.llm)  # type: ignore[operator]
+    plain = model.llm.linears()[name]
     torch.testing.assert_close(plain.weight, base.weight + 0.5 * (parallel + sequential @ base.weight))
     torch.testing.assert_close(plain.bias, base.bias + 0.5 * sequential @ base.bias)
     assert not plain.weight.requires_grad
@@ -94,14 +94,14 @@ def test_merged_weight_is_the_papers() -> None:
 
 def test_does_not_merge_where_something_would_be_lost() -> None:
     """Another connector on the same layer, or work in some conversations only."""
-    assembly = with_hydra()
-    LoraConnector(llm_dim=32, rank=2).attach(assembly.llm)
+    model = with_hydra()
+    LoraConnector(llm_dim=32, rank=2).attach(model.llm)
     with pytest.raises(MmllmError, match=r"not attached to model\.layers\.0\.mlp\.down_proj, or another connector"):
-        assembly.connectors["hydra"].merge(assembly.llm)  # type: ignore[operator]
-    assembly = with_hydra()
-    assembly.connectors["hydra"].when = ("image",)  # type: ignore[assignment]
+        model.connectors["hydra"].merge(model.llm)  # type: ignore[operator]
+    model = with_hydra()
+    model.connectors["hydra"].when = ("image",)  # type: ignore[assignment]
     with pytest.raises(MmllmError, match="`when:`"):
-        assembly.connectors["hydra"].merge(assembly.llm)  # type: ignore[operator]
+        model.connectors["hydra"].merge(model.llm)  # type: ignore[operator]
 
 
 def test_bad_ranks_and_targets() -> None:

@@ -34,23 +34,23 @@ def branched(family: str = "llama", when: tuple[str, ...] | None = ("image",), *
     for key, words in branches.items():
         connectors[key] = InnerAdaptorConnector(llm_dim=llm.dim, **words)  # type: ignore[arg-type]
         connectors[key].when = when
-    assembly = MultimodalLM(llm, {"image": encoder}, connectors, {"image": "image"}).requires_grad_(False).eval()
+    model = MultimodalLM(llm, {"image": encoder}, connectors, {"image": "image"}).requires_grad_(False).eval()
     for number, key in enumerate(branches):
         randomise(connectors[key], seed=number)
-    return assembly
+    return model
 
 
 @pytest.mark.parametrize("private", [(), ("embeddings",), PRIVATE], ids=["layers", "embeddings", "all"])
 @pytest.mark.parametrize("position", ["inside", "input"])
 @torch.no_grad()
 def test_equals_the_papers_equations(position: str, private: tuple[str, ...]) -> None:
-    assembly = branched(inner={"after": [0, 2], "position": position, "private": private})
-    batch = batch_of(assembly, (ROWS[2],))
-    found = logits(assembly, batch)
-    state, learned = assembly.llm.model.state_dict(), assembly.connectors["inner"].state_dict()
+    model = branched(inner={"after": [0, 2], "position": position, "private": private})
+    batch = batch_of(model, (ROWS[2],))
+    found = logits(model, batch)
+    state, learned = model.llm.model.state_dict(), model.connectors["inner"].state_dict()
     table = learned["private.embeddings.weight"] if private else state["model.embed_tokens.weight"]
     shown = batch.media_ids >= 0
-    h = torch.where(shown[:, None], embedded(assembly, batch), table[batch.input_ids])
+    h = torch.where(shown[:, None], embedded(model, batch), table[batch.input_ids])
     frozen = [weights_of(state, f"model.layers.{index}.") for index in range(4)]
     inner = {index: weights_of(learned, f"layers.{index}.") for index in (0, 2)}
     if position == "input":
@@ -71,21 +71,21 @@ def test_copies_are_what_the_family_has(family: str) -> None:
     """Each layer starts as the frozen one; embeddings come with the family's scale; head with its soft-cap."""
     llm = tiny_llm(family)
     connector = InnerAdaptorConnector(llm_dim=llm.dim, after=[1, 3], private=PRIVATE)
-    assembly = MultimodalLM(llm, {}, {"inner": connector}, {}).eval()
+    model = MultimodalLM(llm, {}, {"inner": connector}, {}).eval()
     for index in (1, 3):
         copied, frozen = connector.layers[str(index)].state_dict(), llm.blocks[index].state_dict()
         assert copied.keys() == frozen.keys()
         assert all(torch.equal(copied[name], frozen[name]) for name in frozen)
-    batch = batch_of(assembly, (Row(2, (9,)),))
-    start, plain = logits(assembly, batch), llm.model.get_input_embeddings().forward(batch.input_ids)
-    assert torch.equal(embedded(assembly, batch), plain)
+    batch = batch_of(model, (Row(2, (9,)),))
+    start, plain = logits(model, batch), llm.model.get_input_embeddings().forward(batch.input_ids)
+    assert torch.equal(embedded(model, batch), plain)
     connector.private["embeddings"].weight.mul_(2)  # type: ignore[operator,union-attr]
-    torch.testing.assert_close(embedded(assembly, batch), 2 * plain)
+    torch.testing.assert_close(embedded(model, batch), 2 * plain)
     connector.private["embeddings"].weight.div_(2)  # type: ignore[operator,union-attr]
     connector.private["head"].weight.mul_(100)  # type: ignore[operator,union-attr]
-    assert not torch.allclose(logits(assembly, batch), start, atol=1e-2)
+    assert not torch.allclose(logits(model, batch), start, atol=1e-2)
     if family == "gemma2":
-        assert logits(assembly, batch).abs().max() <= 3
+        assert logits(model, batch).abs().max() <= 3
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "opt", "smollm3"])
@@ -93,11 +93,11 @@ def test_copies_are_what_the_family_has(family: str) -> None:
 def test_all_layers_before_block_0(family: str) -> None:
     """They attend as block 0 does, also where they come from one with another window; zeroed they change nothing."""
     words = {"after": [0, 1, 3], "position": "input"}
-    assembly = branched(family, inner=words)
-    batch = batch_of(assembly, ROWS)
+    model = branched(family, inner=words)
+    batch = batch_of(model, ROWS)
     last = [int(ids[-1]) for ids in batch.input_ids.split(batch.cu_seqlens.diff().tolist())]
-    state = assembly.decode(assembly.prefill(shortened(batch, 1)), torch.tensor(last))
-    expected = torch.stack([row[-1] for row in per_row(assembly, batch)])
+    state = model.decode(model.prefill(shortened(batch, 1)), torch.tensor(last))
+    expected = torch.stack([row[-1] for row in per_row(model, batch)])
     torch.testing.assert_close(state.logits, expected, atol=2e-5, rtol=1e-4)
     bare = MultimodalLM(tiny_llm(family), {}, {}, {})
     zero = InnerAdaptorConnector(llm_dim=bare.llm.dim, init="zero", **words)  # type: ignore[arg-type]
@@ -112,25 +112,25 @@ def test_all_layers_before_block_0(family: str) -> None:
 @torch.no_grad()
 def test_private_head_at_label_positions_of_a_mixed_row() -> None:
     """The loss takes each conversation's own head, in one piece or in chunks; text-only rows have the LLM's."""
-    assembly = branched(inner={"after": [1], "private": PRIVATE})
-    batch = batch_of(assembly, ROWS)
-    found = logits(assembly, batch)
+    model = branched(inner={"after": [1], "private": PRIVATE})
+    batch = batch_of(model, ROWS)
+    found = logits(model, batch)
     at = (batch.labels != IGNORE_INDEX).nonzero().squeeze(-1)
     expected = F.cross_entropy(found[at - 1], batch.labels[at], reduction="sum")
-    torch.testing.assert_close(assembly(batch)[0], expected)
-    ctx, states = assembly.hidden(batch)
-    torch.testing.assert_close(label_nll(assembly.llm, states, batch.labels, ctx, chunk=2), expected)
+    torch.testing.assert_close(model(batch)[0], expected)
+    ctx, states = model.hidden(batch)
+    torch.testing.assert_close(label_nll(model.llm, states, batch.labels, ctx, chunk=2), expected)
     bare = branched()
-    for number, (own, plain) in enumerate(zip(per_row(assembly, batch), per_row(bare, batch), strict=True)):
+    for number, (own, plain) in enumerate(zip(per_row(model, batch), per_row(bare, batch), strict=True)):
         assert torch.equal(own, plain) == (number not in WITH_IMAGE)
 
 
-def asked(assembly: MultimodalLM) -> Batch:
+def asked(model: MultimodalLM) -> Batch:
     """``ROWS`` whose first and second conversation (with a picture and without) hold the words of ``REQUEST``."""
-    ids = assembly.llm.tokenizer(REQUEST, add_special_tokens=False)["input_ids"]
+    ids = model.llm.tokenizer(REQUEST, add_special_tokens=False)["input_ids"]
     first = Row(1, ("image", len(ids) + 5))
     second = Row(2, (len(ids) + 5,))
-    batch = batch_of(assembly, (first, second, *ROWS[2:]))
+    batch = batch_of(model, (first, second, *ROWS[2:]))
     new = batch.input_ids.clone()
     for start in (4, int(batch.cu_seqlens[1])):
         new[start : start + len(ids)] = torch.tensor(ids)
@@ -142,12 +142,12 @@ def test_two_branches_by_what_the_text_says() -> None:
     """The request with a picture goes through one branch, other pictures through the other, text through none."""
     words = {"after": [0, 2], "private": PRIVATE}
     branches = {"general": {**words, "without_text": REQUEST}, "grounding": {**words, "with_text": REQUEST}}
-    assembly = branched(**branches)
-    batch = asked(assembly)
-    both = per_row(assembly, batch)
+    model = branched(**branches)
+    batch = asked(model)
+    both = per_row(model, batch)
     for removed, untouched in (("grounding", {1, 2, 3}), ("general", {1})):
-        assembly.handles[removed].remove()  # type: ignore[union-attr]
-        rows = per_row(assembly, batch)
+        model.handles[removed].remove()  # type: ignore[union-attr]
+        rows = per_row(model, batch)
         assert {n for n in range(4) if torch.equal(rows[n], both[n])} == untouched, removed
     bare = branched()
     for row, plain in zip(rows, per_row(bare, batch), strict=True):
@@ -159,16 +159,16 @@ def test_branches_in_generation() -> None:
     """Cached decoding keeps each conversation in its branch, when rows finish too; nothing but the text says which."""
     words = {"after": [0, 2], "private": PRIVATE}
     branches = {"general": {**words, "without_text": REQUEST}, "grounding": {**words, "with_text": REQUEST}}
-    assembly = branched(**branches)
-    batch = replace(asked(assembly), dataset_names=[""] * 4)
-    rows, ids = per_row(assembly, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
-    state, other = (assembly.prefill(shortened(batch, 2)) for _ in range(2))
+    model = branched(**branches)
+    batch = replace(asked(model), dataset_names=[""] * 4)
+    rows, ids = per_row(model, batch), batch.input_ids.split(batch.cu_seqlens.diff().tolist())
+    state, other = (model.prefill(shortened(batch, 2)) for _ in range(2))
     torch.testing.assert_close(state.logits, stacked(rows, -3), atol=2e-5, rtol=1e-4)
-    state = assembly.decode(state, torch.tensor([int(row[-2]) for row in ids]))
-    assembly.decode(other, torch.tensor([5] * 4))
+    state = model.decode(state, torch.tensor([int(row[-2]) for row in ids]))
+    model.decode(other, torch.tensor([5] * 4))
     torch.testing.assert_close(state.logits, stacked(rows, -2), atol=2e-5, rtol=1e-4)
-    state = assembly.select(state, torch.tensor([0, 3]))
-    state = assembly.decode(state, torch.tensor([int(ids[0][-1]), int(ids[3][-1])]))
+    state = model.select(state, torch.tensor([0, 3]))
+    state = model.decode(state, torch.tensor([int(ids[0][-1]), int(ids[3][-1])]))
     torch.testing.assert_close(state.logits, stacked([rows[0], rows[3]], -1), atol=2e-5, rtol=1e-4)
 
 
@@ -186,13 +186,13 @@ def test_two_branches_by_placeholder() -> None:
         connectors[key] = PoolConnector(dim=encoders[key].dim, llm_dim=llm.dim, grid=[2, 2])
         connectors[f"inner_{key}"] = InnerAdaptorConnector(llm_dim=llm.dim, after=[0], private=PRIVATE)
         connectors[f"inner_{key}"].when = (key,)
-    assembly = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}).eval()
+    model = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}).eval()
     for key, connector in connectors.items():
         randomise(connector, seed=len(key))
-    batch = batch_of(assembly, (Row(1, ("image", 5)), Row(2, ("region", 5)), Row(3, (5,))))
-    both = per_row(assembly, batch)
-    assembly.handles["inner_region"].remove()  # type: ignore[union-attr]
-    one = per_row(assembly, batch)
+    batch = batch_of(model, (Row(1, ("image", 5)), Row(2, ("region", 5)), Row(3, (5,))))
+    both = per_row(model, batch)
+    model.handles["inner_region"].remove()  # type: ignore[union-attr]
+    one = per_row(model, batch)
     assert [torch.equal(a, b) for a, b in zip(both, one, strict=True)] == [True, False, True]
 
 
@@ -206,10 +206,10 @@ def test_float32_copies_in_a_bfloat16_llm() -> None:
         batch = batch_of(bare, (Row(2, (9,)), Row(3, (4,))))
         before = logits(bare, batch)
         connector = InnerAdaptorConnector(llm_dim=llm.dim, after=[0, 3], init="zero", private=["embeddings"])
-        assembly = MultimodalLM(llm, {}, {"inner": connector}, {})
+        model = MultimodalLM(llm, {}, {"inner": connector}, {})
         assert {p.dtype for p in connector.parameters()} == {torch.float32}
-        assert torch.equal(logits(assembly, batch), before)
-        assert torch.isfinite(assembly.prefill(batch).logits).all()
+        assert torch.equal(logits(model, batch), before)
+        assert torch.isfinite(model.prefill(batch).logits).all()
 
 
 @pytest.mark.parametrize(

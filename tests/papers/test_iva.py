@@ -103,20 +103,20 @@ def changed(x: Tensor, batch: Batch, clips: list[Tensor], c: nn.Module, layer: n
 @torch.no_grad()
 def test_the_equations(score: str) -> None:
     """Tokens, and what enters blocks 1 and 3, stated position by position."""
-    assembly = iva(score=score)
-    batch = packed(assembly, TALKS)
+    model = iva(score=score)
+    batch = packed(model, TALKS)
     left: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
-    for index, block in enumerate(assembly.llm.blocks):
+    for index, block in enumerate(model.llm.blocks):
         block.register_forward_hook(lambda _, args, out, i=index: left.__setitem__(i, out[0]))
         block.register_forward_pre_hook(lambda _, args, i=index: entered.__setitem__(i, args[0][0]))
-    logits(assembly, batch)
-    connector = assembly.connectors["video"]
+    logits(model, batch)
+    connector = model.connectors["video"]
     clips = [clip(5, 1), clip(3, 2), clip(2, 3)]
     assert torch.equal(entered[2], left[1])
     assert (
         batch.media_positions["video"].tolist()
-        == (entered[0] - assembly.embed(batch)[0].text_embeds).any(-1).nonzero()[:, 0].tolist()
+        == (entered[0] - model.embed(batch)[0].text_embeds).any(-1).nonzero()[:, 0].tolist()
     )
     expected = torch.cat([tokens_of(frames, connector) for frames in clips])
     torch.testing.assert_close(entered[0][batch.media_positions["video"]], expected, atol=1e-5, rtol=1e-5)
@@ -129,27 +129,27 @@ def test_the_equations(score: str) -> None:
 
 def test_gates_start_closed() -> None:
     """Untrained, the layers inside the LLM change no bit; an open gate does."""
-    assembly = iva(shaken=False)
-    batch = packed(assembly, TALKS)
-    start = logits(assembly, batch)
-    handle = assembly.handles["video"]
+    model = iva(shaken=False)
+    batch = packed(model, TALKS)
+    start = logits(model, batch)
+    handle = model.handles["video"]
     assert handle is not None
     with torch.no_grad():
-        assembly.connectors["video"].layers["1"].interactor.gate.fill_(0.5)
-    assert not torch.equal(logits(assembly, batch), start)
+        model.connectors["video"].layers["1"].interactor.gate.fill_(0.5)
+    assert not torch.equal(logits(model, batch), start)
     handle.remove()
-    assert torch.equal(logits(assembly, batch), start)
+    assert torch.equal(logits(model, batch), start)
 
 
 @torch.no_grad()
 def test_only_the_message_of_its_turn_decides() -> None:
     """Another answer leaves the choice alone; another question changes it, and what follows that question alone."""
-    assembly = iva()
+    model = iva()
     clips = [clip(6, 4)]
 
     def chosen(*messages: str) -> Tensor:
-        ctx, _ = assembly.hidden(packed(assembly, [clip_talk(*messages, clips=clips)]))
-        found = assembly.connectors["video"].chosen(ctx)
+        ctx, _ = model.hidden(packed(model, [clip_talk(*messages, clips=clips)]))
+        found = model.connectors["video"].chosen(ctx)
         assert found is not None
         return found
 
@@ -162,13 +162,13 @@ def test_only_the_message_of_its_turn_decides() -> None:
 
 def test_nothing_later_than_its_message_reaches_a_position() -> None:
     """A later turn with a clip of its own changes no earlier logit, nor do a clip's later frames its earlier tokens."""
-    assembly = iva()
+    model = iva()
     one = clip_talk("<video> Is it red?", "yes", clips=[clip(3, 2)])
     more = clip_talk("<video> Is it red?", "yes", "<video> And now?", "no", clips=[clip(3, 2), clip(4, 5)])
-    alone, longer = (packed(assembly, [sample]) for sample in (one, more))
+    alone, longer = (packed(model, [sample]) for sample in (one, more))
     n = alone.n_tokens - 2  # the template's last newline differs in nothing, but stay clear of the end
-    torch.testing.assert_close(logits(assembly, longer)[:n], logits(assembly, alone)[:n], atol=2e-5, rtol=1e-4)
-    connector = assembly.connectors["video"]
+    torch.testing.assert_close(logits(model, longer)[:n], logits(model, alone)[:n], atol=2e-5, rtol=1e-4)
+    connector = model.connectors["video"]
     long, short = clip(5, 6), clip(5, 6)[:3]
     feature = [
         Features({-2: c.flatten(0, 1)[None]}, torch.ones(1, len(c) * 4).bool(), (len(c), 2, 2)) for c in (long, short)
@@ -180,11 +180,11 @@ def test_nothing_later_than_its_message_reaches_a_position() -> None:
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_clips_of_different_lengths_do_not_disturb_each_other(family: str) -> None:
     """Conversations packed together equal themselves alone, though their clips are padded to one length."""
-    assembly = iva(family)
-    batch = packed(assembly, TALKS)
-    together = logits(assembly, batch).split(batch.cu_seqlens.diff().tolist())
+    model = iva(family)
+    batch = packed(model, TALKS)
+    together = logits(model, batch).split(batch.cu_seqlens.diff().tolist())
     for sample, rows in zip(TALKS, together, strict=True):
-        torch.testing.assert_close(logits(assembly, packed(assembly, [sample])), rows, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(logits(model, packed(model, [sample])), rows, atol=2e-5, rtol=1e-4)
 
 
 def asked(sample: Sample) -> Sample:
@@ -195,63 +195,63 @@ def asked(sample: Sample) -> Sample:
 @pytest.mark.parametrize("select", ["question", "uniform"])
 def test_answers_in_a_batch_are_those_one_by_one(select: str) -> None:
     """Rows finish at different times, clips differ in length, two decodings take turns."""
-    assembly = iva(select=select)
+    model = iva(select=select)
     samples = [asked(sample) for sample in TALKS]
-    generator = Generator(assembly)
+    generator = Generator(model)
     alone = [generator.generate([sample], 8)[0].text for sample in samples]
     assert [answer.text for answer in generator.generate(samples, 8)] == alone
     first, second, again = (
-        assembly.prefill(packed(assembly, [sample], train=False)) for sample in (samples[0], samples[2], samples[0])
+        model.prefill(packed(model, [sample], train=False)) for sample in (samples[0], samples[2], samples[0])
     )
     seen = []
     for _ in range(3):
-        first, second = (assembly.decode(state, state.logits.argmax(-1)) for state in (first, second))
+        first, second = (model.decode(state, state.logits.argmax(-1)) for state in (first, second))
         seen.append(first.logits)
     for logit in seen:
-        again = assembly.decode(again, again.logits.argmax(-1))
+        again = model.decode(again, again.logits.argmax(-1))
         torch.testing.assert_close(again.logits, logit)
 
 
 def test_a_cached_step_is_steered_by_what_the_prompt_chose() -> None:
     """Wiping what was kept changes the next logits, so the step reads it and nothing else."""
-    assembly = iva()
-    batch, five = packed(assembly, [asked(TALKS[0])], train=False), torch.tensor([5])
-    steered = assembly.decode(assembly.prefill(batch), five).logits
-    wiped = assembly.prefill(batch)
-    kept = assembly.connectors["video"].chosen(wiped.ctx)
+    model = iva()
+    batch, five = packed(model, [asked(TALKS[0])], train=False), torch.tensor([5])
+    steered = model.decode(model.prefill(batch), five).logits
+    wiped = model.prefill(batch)
+    kept = model.connectors["video"].chosen(wiped.ctx)
     assert kept is not None and (kept.sum((1, 2)) - 1).abs().max() < 1e-5
     with torch.inference_mode():
         kept.zero_()
-    assert not torch.allclose(assembly.decode(wiped, five).logits, steered, atol=1e-3)
+    assert not torch.allclose(model.decode(wiped, five).logits, steered, atol=1e-3)
 
 
 def test_the_selector_learns_from_the_answer() -> None:
     """Its weights get a gradient through the renormalised scores of the frames it chose."""
-    assembly = iva()
-    assembly.connectors.requires_grad_(True)
-    nll, _, _ = assembly(packed(assembly, TALKS))
+    model = iva()
+    model.connectors.requires_grad_(True)
+    nll, _, _ = model(packed(model, TALKS))
     nll.backward()
-    grads = {name: p.grad for name, p in assembly.connectors.named_parameters()}
+    grads = {name: p.grad for name, p in model.connectors.named_parameters()}
     assert [name for name, grad in grads.items() if grad is None or not grad.abs().sum() > 0] == []
 
 
 @torch.no_grad()
 def test_uniform_frames_are_spread_and_weigh_the_same() -> None:
-    assembly = iva(select="uniform", top_k=3)
-    ctx, _ = assembly.hidden(packed(assembly, [clip_talk("<video> Is it red?", "yes", clips=[clip(9, 1)])]))
-    chosen = assembly.connectors["video"].chosen(ctx)
+    model = iva(select="uniform", top_k=3)
+    ctx, _ = model.hidden(packed(model, [clip_talk("<video> Is it red?", "yes", clips=[clip(9, 1)])]))
+    chosen = model.connectors["video"].chosen(ctx)
     assert chosen is not None and chosen[0, 0].nonzero()[:, 0].tolist() == [1, 4, 7]
     assert torch.allclose(chosen[0, 0, [1, 4, 7]], torch.tensor(1 / 3))
-    assert not [name for name, _ in assembly.connectors.named_parameters() if "selector" in name]
+    assert not [name for name, _ in model.connectors.named_parameters() if "selector" in name]
 
 
 def test_a_batch_without_questions_is_refused() -> None:
-    assembly = iva()
-    batch = packed(assembly, TALKS)
+    model = iva()
+    batch = packed(model, TALKS)
     batch.user_turn = None
     with pytest.raises(MmllmError, match="where the user's messages are"):
-        logits(assembly, batch)
-    assert (packed(assembly, TALKS).labels != IGNORE_INDEX).any()
+        logits(model, batch)
+    assert (packed(model, TALKS).labels != IGNORE_INDEX).any()
 
 
 @pytest.mark.parametrize(

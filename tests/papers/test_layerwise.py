@@ -22,13 +22,13 @@ LAYERS = (1, 3)
 def layerwise(family: str = "llama", open_gates: bool = True, grid: tuple[int, int] | None = None) -> MultimodalLM:
     """A tiny LLM whose blocks 1 and 3 read items of three latents; gates away from zero unless asked otherwise."""
     words = {"rank": 4, "layers": LAYERS, "width": 8, "depth": 1, "heads": 2, "head_dim": 4}
-    assembly = assembly_of(LayerwiseConnector, family, tokens=None if grid else 3, grid=grid, **words)
+    model = assembly_of(LayerwiseConnector, family, tokens=None if grid else 3, grid=grid, **words)
     if open_gates:
         torch.manual_seed(4)
-        for name, parameter in assembly.connectors["image"].named_parameters():
+        for name, parameter in model.connectors["image"].named_parameters():
             if name.startswith(("tasks.", "norm.")):
                 torch.nn.init.normal_(parameter, std=0.8)
-    return assembly
+    return model
 
 
 def paper(x: Tensor, weights: dict[str, Tensor], latents: list[Tensor], prompts: dict[str, Tensor]) -> Tensor:
@@ -55,28 +55,28 @@ def paper(x: Tensor, weights: dict[str, Tensor], latents: list[Tensor], prompts:
 @torch.no_grad()
 def test_the_equations() -> None:
     """o = Attn + tanh(g) softmax(q K(V)ᵀ / √d) Val(V), V = P + B A LN(F), position by position, in plain torch."""
-    assembly = layerwise()
-    connector = assembly.connectors["image"]
-    batch = batch_of(assembly, ROWS)
+    model = layerwise()
+    connector = model.connectors["image"]
+    batch = batch_of(model, ROWS)
     given: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
     for index in LAYERS:
-        block = assembly.llm.blocks[index].self_attn
+        block = model.llm.blocks[index].self_attn
         block.register_forward_hook(
             lambda _, args, kwargs, out, i=index: (
                 given.__setitem__(i, kwargs["hidden_states"][0]), outputs.__setitem__(i, out[0][0]), None,
             )[-1],
             with_kwargs=True,
         )  # fmt: skip
-    logits(assembly, batch)
-    features = assembly.encoders["image"](**batch.media["image"]["image"])
+    logits(model, batch)
+    features = model.encoders["image"](**batch.media["image"]["image"])
     resampled = connector.resampler(features)
     mean, spread = resampled.mean(-1, keepdim=True), resampled.var(-1, unbiased=False, keepdim=True)
     latents = (resampled - mean) / (spread + 1e-5).sqrt() * connector.norm.weight + connector.norm.bias
     # (conversation's positions, first position that sees what follows, items then seen)
     spans = [((0, 9), (0, 3, []), (3, 5, [0]), (5, 9, [0, 1])), ((9, 15), (0, 6, [])), ((15, 20), (0, 5, [2]))]
     for index in LAYERS:
-        attention = assembly.llm.blocks[index].self_attn
+        attention = model.llm.blocks[index].self_attn
         weights = {name: getattr(attention, f"{name}_proj").weight for name in "qkvo"}
         task, low = connector.tasks[str(index)], connector.maps[str(index)]
         prompts = {"p": task.prompts, "g": task.gate.weight, "a": low.a.weight, "b": low.b.weight}
@@ -90,13 +90,13 @@ def test_the_equations() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 def test_only_positions_that_see_an_item_change(family: str) -> None:
     """Static prompts included: before its first item, and in text, a conversation has the bare LLM's logits."""
-    assembly = layerwise(family)
-    batch = batch_of(assembly, ROWS)
-    changed = logits(assembly, batch)
-    handle = assembly.handles["image"]
+    model = layerwise(family)
+    batch = batch_of(model, ROWS)
+    changed = logits(model, batch)
+    handle = model.handles["image"]
     assert handle is not None
     handle.remove()
-    bare = logits(assembly, batch)
+    bare = logits(model, batch)
     same = [bool(torch.equal(one, other)) for one, other in zip(changed, bare, strict=True)]
     assert same == [True] * 3 + [False] * 6 + [True] * 6 + [False] * 5
 
@@ -104,24 +104,24 @@ def test_only_positions_that_see_an_item_change(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_untrained_it_is_an_exact_identity(family: str) -> None:
     """With pictures in the row, closed gates leave the bare LLM's logits bit for bit."""
-    assembly = layerwise(family, open_gates=False)
-    batch = batch_of(assembly, ROWS)
-    start = logits(assembly, batch)
-    handle = assembly.handles["image"]
+    model = layerwise(family, open_gates=False)
+    batch = batch_of(model, ROWS)
+    start = logits(model, batch)
+    handle = model.handles["image"]
     assert handle is not None
     handle.remove()
-    assert torch.equal(start, logits(assembly, batch))
+    assert torch.equal(start, logits(model, batch))
 
 
 @torch.no_grad()
 def test_a_pooled_grid_in_the_resamplers_place() -> None:
     """K is then the grid's cells: LN, mean over blocks, a linear layer; the rest is as before."""
-    assembly = layerwise(grid=(2, 2))
-    connector = assembly.connectors["image"]
+    model = layerwise(grid=(2, 2))
+    connector = model.connectors["image"]
     assert connector.n_latents == 4 and connector.tasks["1"].prompts.shape[0] == 4
-    batch = batch_of(assembly, ROWS)
-    ctx, _ = assembly.hidden(batch)
-    features = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated()
+    batch = batch_of(model, ROWS)
+    ctx, _ = model.hidden(batch)
+    features = model.encoders["image"](**batch.media["image"]["image"]).concatenated()
     x = torch.nn.functional.layer_norm(features, features.shape[-1:]).reshape(3, 2, 2, 2, 2, -1).mean((2, 4))
     (linear,) = connector.resampler.mlp
     expected = connector.norm(linear(x).flatten(1, 2))
@@ -129,46 +129,46 @@ def test_a_pooled_grid_in_the_resamplers_place() -> None:
 
 
 def test_items_take_no_places() -> None:
-    assembly = layerwise()
-    batch = batch_of(assembly, ROWS)
-    assert batch.n_tokens == 9 + 6 + 5 and assembly.inputs["image"].n_tokens() == 0
+    model = layerwise()
+    batch = batch_of(model, ROWS)
+    assert batch.n_tokens == 9 + 6 + 5 and model.inputs["image"].n_tokens() == 0
 
 
 def test_a_second_task_learns_by_prompts_and_gates_and_the_first_comes_back_bit_for_bit() -> None:
     """``connectors.image.tasks`` learns alone; with task 1's tensors back, the logits are task 1's."""
-    assembly = layerwise()
-    batch = batch_of(assembly, ROWS)
-    first = logits(assembly, batch)
-    before = {name: tensor.clone() for name, tensor in assembly.connectors["image"].state_dict().items()}
-    trainable.set_trainable(assembly, {"connectors.image.tasks": 0.1})
-    learning = [name for name, parameter in assembly.named_parameters() if parameter.requires_grad]
+    model = layerwise()
+    batch = batch_of(model, ROWS)
+    first = logits(model, batch)
+    before = {name: tensor.clone() for name, tensor in model.connectors["image"].state_dict().items()}
+    trainable.set_trainable(model, {"connectors.image.tasks": 0.1})
+    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert learning == [
         f"connectors.image.tasks.{layer}.{name}" for layer in LAYERS for name in ("prompts", "gate.weight")
     ]
-    optimizer = torch.optim.SGD([p for p in assembly.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for _ in range(4):
-        nll, _, _ = assembly(batch)
+        nll, _, _ = model(batch)
         nll.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(nll.detach()))
     assert losses[-1] < losses[0]
-    assert not torch.allclose(logits(assembly, batch), first, atol=1e-3)
+    assert not torch.allclose(logits(model, batch), first, atol=1e-3)
     with torch.no_grad():
-        for name, tensor in assembly.connectors["image"].state_dict().items():
+        for name, tensor in model.connectors["image"].state_dict().items():
             assert torch.equal(tensor, before[name]) == (not name.startswith("tasks."))
             if name.startswith("tasks."):
                 tensor.copy_(before[name])
-    assert torch.equal(logits(assembly, batch), first)
+    assert torch.equal(logits(model, batch), first)
 
 
 def test_closed_gates_move_first() -> None:
     """At g = 0 prompts and maps get no gradient; the gates do (so it learns from step 2 on)."""
-    assembly = layerwise(open_gates=False)
-    trainable.set_trainable(assembly, {"connectors.image": 0.1})
-    assembly(batch_of(assembly, ROWS))[0].backward()
-    for name, parameter in assembly.connectors["image"].named_parameters():
+    model = layerwise(open_gates=False)
+    trainable.set_trainable(model, {"connectors.image": 0.1})
+    model(batch_of(model, ROWS))[0].backward()
+    for name, parameter in model.connectors["image"].named_parameters():
         assert parameter.grad is not None
         assert bool(parameter.grad.any()) == name.endswith("gate.weight")
 

@@ -37,12 +37,12 @@ def adapted(
     connector = LlamaAdapterConnector(llm_dim=llm.dim, **{"prompts": 3, **given, **words})
     connector.when = when
     sources = {"image": "image"} if features else {}
-    assembly = MultimodalLM(llm, {"image": encoder} if features else {}, {"image": connector}, sources).eval()
+    model = MultimodalLM(llm, {"image": encoder} if features else {}, {"image": connector}, sources).eval()
     if randomised:
         torch.manual_seed(1)
         for parameter in connector.parameters():
             parameter.data += torch.randn_like(parameter) * 0.3
-    return assembly
+    return model
 
 
 # ---- the equations, in plain torch
@@ -113,10 +113,10 @@ class Plain:
         return self.norm("model.norm", h) @ self.weights["lm_head.weight"].T
 
 
-def plain(assembly: MultimodalLM) -> Plain:
+def plain(model: MultimodalLM) -> Plain:
     """The reference with the connector's weights mapped; ``visual`` is set by each test."""
     made = Plain({name: p.detach() for name, p in tiny_model().named_parameters()})
-    for name, p in assembly.connectors["image"].named_parameters():
+    for name, p in model.connectors["image"].named_parameters():
         group, _, rest = name.partition(".")
         part, _, kind = rest.rpartition(".")
         if group == "prompts":
@@ -136,12 +136,12 @@ def rows_of(batch: Batch) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
-def vectors(assembly: MultimodalLM, batch: Batch, cells: int) -> Tensor:
+def vectors(model: MultimodalLM, batch: Batch, cells: int) -> Tensor:
     """V float[N, cells, 32]: LN, Linear, GELU, Linear, LN of the means of square regions of 4 x 4 patches."""
-    features = assembly.encoders["image"](**batch.media["image"]["image"]).concatenated()
+    features = model.encoders["image"](**batch.media["image"]["image"]).concatenated()
     side = int(cells**0.5)
     blocks = features.view(len(features), side, 4 // side, side, 4 // side, -1).mean(dim=(2, 4)).flatten(1, 2)
-    w = dict(assembly.connectors["image"].visual.project.named_parameters())  # type: ignore[union-attr,operator]
+    w = dict(model.connectors["image"].visual.project.named_parameters())  # type: ignore[union-attr,operator]
 
     def norm(x: Tensor, name: str) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
@@ -157,11 +157,11 @@ def vectors(assembly: MultimodalLM, batch: Batch, cells: int) -> Tensor:
 @torch.no_grad()
 def test_v1_equals_the_papers_equation() -> None:
     """Prompts in the last 3 of 4 layers, separate softmax, tanh gates away from zero; two packed conversations."""
-    assembly = adapted(features=False, layers=3)
-    reference = plain(assembly)
+    model = adapted(features=False, layers=3)
+    reference = plain(model)
     assert sorted(reference.prompts) == [1, 2, 3] and all(g.abs().min() > 1e-3 for g in reference.gates.values())
-    batch = batch_of(assembly, [Row(1, (9,)), Row(2, (6,))])
-    found = logits(assembly, batch)
+    batch = batch_of(model, [Row(1, (9,)), Row(2, (6,))])
+    found = logits(model, batch)
     for start, end in rows_of(batch):
         torch.testing.assert_close(found[start:end], reference.logits(batch.input_ids[start:end]), atol=1e-5, rtol=1e-5)
 
@@ -169,11 +169,11 @@ def test_v1_equals_the_papers_equation() -> None:
 @torch.no_grad()
 def test_v1_with_images_adds_one_vector_to_all_prompts() -> None:
     """Mean over a conversation's pictures; a conversation without any has the bare prompts."""
-    assembly = adapted()
-    batch = batch_of(assembly, ROWS)
-    given, found = vectors(assembly, batch, 1).squeeze(1), logits(assembly, batch)
+    model = adapted()
+    batch = batch_of(model, ROWS)
+    given, found = vectors(model, batch, 1).squeeze(1), logits(model, batch)
     for (start, end), items in zip(rows_of(batch), ([0], [], [1, 2], [3]), strict=True):
-        reference = plain(assembly)
+        reference = plain(model)
         added = given[items].mean(0) if items else torch.zeros(32)
         reference.prompts = {layer: states + added for layer, states in reference.prompts.items()}
         torch.testing.assert_close(found[start:end], reference.logits(batch.input_ids[start:end]), atol=1e-5, rtol=1e-5)
@@ -182,12 +182,12 @@ def test_v1_with_images_adds_one_vector_to_all_prompts() -> None:
 @torch.no_grad()
 def test_v2_equals_the_papers_equations() -> None:
     """Visual prompts in the first layer only, from their item on; y = s (W x + b) on every linear layer; norms."""
-    assembly = adapted(fusion="early", visual_prompts=4, tuning=TUNED)
-    batch = batch_of(assembly, ROWS)
-    given, found = vectors(assembly, batch, 4), logits(assembly, batch)
+    model = adapted(fusion="early", visual_prompts=4, tuning=TUNED)
+    batch = batch_of(model, ROWS)
+    given, found = vectors(model, batch, 4), logits(model, batch)
     owned = ([(5, 0)], [], [(0, 1), (3, 2)], [(3, 3)])
     for (start, end), items in zip(rows_of(batch), owned, strict=True):
-        reference = plain(assembly)
+        reference = plain(model)
         assert sorted(reference.prompts) == [1, 2, 3] and sorted(reference.visual_gates) == [0]
         assert len(reference.biases) == 4 * 7 and len(reference.scales) == 4 * 7 + 4 * 2 + 1
         reference.visual = [(at, given[item]) for at, item in items]
@@ -212,12 +212,12 @@ def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any])
 
 def gradients(disjoint: bool, rows: list[Row], **words: Any) -> tuple[float, dict[str, Tensor]]:
     """Loss and the gradient of each learned weight of one packed batch."""
-    assembly = adapted(disjoint=disjoint, **words)
-    trainable.set_trainable(assembly, {"connectors.image": 1e-3})
-    assembly.train()
-    nll, _, _ = assembly(batch_of(assembly, rows))
+    model = adapted(disjoint=disjoint, **words)
+    trainable.set_trainable(model, {"connectors.image": 1e-3})
+    model.train()
+    nll, _, _ = model(batch_of(model, rows))
     nll.backward()
-    found = {name: p.grad for name, p in assembly.connectors["image"].named_parameters()}
+    found = {name: p.grad for name, p in model.connectors["image"].named_parameters()}
     assert all(gradient is not None for gradient in found.values())
     return float(nll.detach()), found  # type: ignore[return-value]
 
@@ -245,36 +245,36 @@ def test_disjoint_groups_learn_from_their_kind_of_conversation_only(words: dict[
 @torch.no_grad()
 def test_cached_steps_equal_the_full_pass(words: dict[str, Any]) -> None:
     """Decoded token by token, also when a row is finished and the rest go on."""
-    assembly = adapted(**words)
+    model = adapted(**words)
     rows = [ROWS[0], ROWS[2], ROWS[1]]
-    state = assembly.prefill(batch_of(assembly, rows))
-    full = logits(assembly, batch_of(assembly, rows))
-    ends = batch_of(assembly, rows).cu_seqlens[1:] - 1
+    state = model.prefill(batch_of(model, rows))
+    full = logits(model, batch_of(model, rows))
+    ends = batch_of(model, rows).cu_seqlens[1:] - 1
     torch.testing.assert_close(state.logits, full[ends], atol=1e-5, rtol=1e-5)
-    state = assembly.select(state, torch.tensor([1, 2]))
+    state = model.select(state, torch.tensor([1, 2]))
     for _ in range(2):
-        state = assembly.decode(state, torch.tensor([11, 12]))
+        state = model.decode(state, torch.tensor([11, 12]))
     stepped = state.logits
-    batch = batch_of(assembly, [Row(3, ("image", 3, "image", 8), 0), Row(2, (9,), 0)])
-    first, second = batch_of(assembly, rows[1:2]).input_ids, batch_of(assembly, rows[2:]).input_ids
+    batch = batch_of(model, [Row(3, ("image", 3, "image", 8), 0), Row(2, (9,), 0)])
+    first, second = batch_of(model, rows[1:2]).input_ids, batch_of(model, rows[2:]).input_ids
     batch.input_ids = torch.cat([first, torch.tensor([11, 11]), second, torch.tensor([12, 12])])
     # the pictures of a row are drawn after the text before them: take those that were decoded
-    batch.media["image"] = batch_of(assembly, rows[1:]).media["image"]
-    torch.testing.assert_close(stepped, logits(assembly, batch)[batch.cu_seqlens[1:] - 1], atol=1e-5, rtol=1e-5)
+    batch.media["image"] = batch_of(model, rows[1:]).media["image"]
+    torch.testing.assert_close(stepped, logits(model, batch)[batch.cu_seqlens[1:] - 1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("words", [{}, {"fusion": "early", "visual_prompts": 4, "tuning": TUNED}])
 @torch.no_grad()
 def test_when_leaves_text_conversations_as_they_were(words: dict[str, Any]) -> None:
     """Bit for bit, in a row packed with conversations that have pictures."""
-    assembly = adapted(when=("image",), **words)
-    batch = batch_of(assembly, ROWS)
+    model = adapted(when=("image",), **words)
+    batch = batch_of(model, ROWS)
     start, end = rows_of(batch)[1]
-    changed = logits(assembly, batch)
-    handle = assembly.handles["image"]
+    changed = logits(model, batch)
+    handle = model.handles["image"]
     assert handle is not None
     handle.remove()
-    bare = logits(assembly, batch)
+    bare = logits(model, batch)
     assert torch.equal(changed[start:end], bare[start:end])
     assert (changed - bare).abs().amax(dim=1)[[6, end + 2]].min() > 1e-3
 

@@ -83,19 +83,19 @@ class Plain:
 
 def plain_states(words: dict[str, Any]) -> tuple[MultimodalLM, MoeLoraConnector, Tensor, Plain, Tensor]:
     """MultimodalLM, connector, its logits; the plain statement after the same pass, and its logits."""
-    assembly, moe = with_moe(words)
-    batch = batch_of(assembly, ROWS)
-    ours = logits(assembly, batch)
-    handle = assembly.handles["moe"]
+    model, moe = with_moe(words)
+    batch = batch_of(model, ROWS)
+    ours = logits(model, batch)
+    handle = model.handles["moe"]
     assert handle is not None
     handle.remove()
     stated = Plain(moe, words)
-    hooks = stated.attach(assembly.llm)
-    theirs = logits(assembly, batch)
+    hooks = stated.attach(model.llm)
+    theirs = logits(model, batch)
     for hook in hooks:
         hook.remove()
-    assert not torch.allclose(logits(assembly, batch), ours, atol=1e-2)
-    return assembly, moe, ours, stated, theirs
+    assert not torch.allclose(logits(model, batch), ours, atol=1e-2)
+    return model, moe, ours, stated, theirs
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -107,13 +107,13 @@ def test_equals_the_papers_equations(form: str) -> None:
 
 def losses_of(words: dict[str, Any]) -> tuple[Tensor, Plain, Tensor, list[str]]:
     """Our extra loss of the rows; the plain statement; conversation of each position, sources of conversations."""
-    assembly, moe = with_moe(words)
-    set_trainable(assembly, {"connectors.moe": 1e-3})
-    batch = batch_of(assembly, ROWS)
-    _, extra, _ = assembly.train()(batch)
+    model, moe = with_moe(words)
+    set_trainable(model, {"connectors.moe": 1e-3})
+    batch = batch_of(model, ROWS)
+    _, extra, _ = model.train()(batch)
     with torch.no_grad():
         stated = plain_states(words)[3]
-    own = moe.extra_loss(assembly.hidden(batch)[0])
+    own = moe.extra_loss(model.hidden(batch)[0])
     assert own is not None and torch.equal(own, extra)
     return extra, stated, batch.sequence_ids, batch.dataset_names
 
@@ -156,25 +156,25 @@ def test_meteoras_gates_are_taught_the_task_of_their_data() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_task_teaches_the_router_and_recomputation_counts_once(form: str) -> None:
     """Gradient of the task's loss alone; usage and gradients are the same with gradient checkpointing."""
-    assembly, moe = with_moe(FORMS[form])
-    assembly.train()
+    model, moe = with_moe(FORMS[form])
+    model.train()
     learning = dict(moe.named_parameters())
-    set_trainable(assembly, {"connectors.moe": 1e-3})
-    batch, found, reports = batch_of(assembly, ROWS), [], []
+    set_trainable(model, {"connectors.moe": 1e-3})
+    batch, found, reports = batch_of(model, ROWS), [], []
     for recompute in (False, True):
-        assembly.llm.gradient_checkpointing(recompute)
+        model.llm.gradient_checkpointing(recompute)
         for parameter in learning.values():
             parameter.grad = None
-        ctx, states = assembly.hidden(batch)
-        nll = label_nll(assembly.llm, states, batch.labels, ctx)
+        ctx, states = model.hidden(batch)
+        nll = label_nll(model.llm, states, batch.labels, ctx)
         extra = moe.extra_loss(ctx)
-        reports.append(plain(assembly.metrics(ctx)))
+        reports.append(plain(model.metrics(ctx)))
         if not recompute:
             gates = [p for name, p in learning.items() if name.startswith("routers")]
             for gradient in torch.autograd.grad(nll, gates, retain_graph=True):
                 assert gradient.abs().sum() > 0
         (nll if extra is None else nll + extra).backward()
-        reports.append(plain(assembly.metrics(ctx)))
+        reports.append(plain(model.metrics(ctx)))
         found.append({name: p.grad for name, p in learning.items()})
     assert reports[0] == reports[1] == reports[2] == reports[3] != {}
     for name, gradient in found[0].items():
@@ -226,6 +226,6 @@ def test_refusals(words: dict[str, Any], said: str) -> None:
 
 
 def test_data_without_a_task_is_refused_in_training() -> None:
-    assembly, _ = with_moe({**METEORA, "supervised": {"captions": 0}})
+    model, _ = with_moe({**METEORA, "supervised": {"captions": 0}})
     with pytest.raises(MmllmError, match="no expert for the data 'text'"):
-        assembly.train()(batch_of(assembly, ROWS))
+        model.train()(batch_of(model, ROWS))

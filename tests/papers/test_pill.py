@@ -39,9 +39,9 @@ def attached(**words: object) -> tuple[MultimodalLM, PillConnector]:
     """A tiny Llama with PILL, all weights random."""
     llm = tiny_llm()
     connector = PillConnector(llm_dim=llm.dim, width=5, **words)  # type: ignore[arg-type]
-    assembly = MultimodalLM(llm, {}, {"pill": connector}, {})
+    model = MultimodalLM(llm, {}, {"pill": connector}, {})
     randomise(connector)
-    return assembly, connector
+    return model, connector
 
 
 def g(x: Tensor, w: dict[str, Tensor]) -> Tensor:
@@ -54,12 +54,12 @@ def g(x: Tensor, w: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("value_gate", [False, True])
 @torch.no_grad()
 def test_equals_the_papers_equations(value_gate: bool, shared: bool) -> None:
-    assembly, connector = attached(value_gate=value_gate, shared=shared)
+    model, connector = attached(value_gate=value_gate, shared=shared)
     torch.manual_seed(2)
     embeds = h = torch.randn(LENGTH, 32)
     media = torch.zeros(LENGTH, dtype=torch.bool)
     media[MEDIA] = True
-    state, learned = assembly.llm.model.state_dict(), connector.state_dict()
+    state, learned = model.llm.model.state_dict(), connector.state_dict()
     for index in range(4):
         attention = weights_of(learned, f"attention.{index}.")
         text = weights_of(learned, f"{'both' if shared else 'text'}.{index}.")
@@ -76,9 +76,9 @@ def test_equals_the_papers_equations(value_gate: bool, shared: bool) -> None:
             before_mlp=lambda n, t=text, v=visual: n + torch.where(media[:, None], g(n, v), g(n, t)),
         )  # fmt: skip
     expected = rms(h, state["model.norm.weight"])
-    torch.testing.assert_close(assembly.llm(embeds, context()), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.llm(embeds, context()), expected, atol=1e-5, rtol=1e-5)
     everywhere_alike = shared and not value_gate
-    assert torch.allclose(assembly.llm(embeds, context(slice(0, 0))), expected, atol=1e-2) == everywhere_alike
+    assert torch.allclose(model.llm(embeds, context(slice(0, 0))), expected, atol=1e-2) == everywhere_alike
 
 
 @torch.no_grad()
@@ -91,40 +91,40 @@ def test_one_shared_adapter_has_as_many_weights() -> None:
 @torch.no_grad()
 def test_a_zero_value_gate_changes_conversations_with_media_only() -> None:
     """Visual keys still take their share of the softmax; the class says so by ``zero_init``."""
-    assembly = inside("pill")
-    connector = assembly.connectors["inner"]
+    model = inside("pill")
+    connector = model.connectors["inner"]
     assert not connector.zero_init
     assert PillConnector(llm_dim=32, value_gate=False).zero_init
-    start = per_row(assembly, batch_of(assembly, ROWS))
-    assembly.handles["inner"].remove()  # type: ignore[union-attr]
-    for row, with_pill, bare in zip(ROWS, start, per_row(assembly, batch_of(assembly, ROWS)), strict=True):
+    start = per_row(model, batch_of(model, ROWS))
+    model.handles["inner"].remove()  # type: ignore[union-attr]
+    for row, with_pill, bare in zip(ROWS, start, per_row(model, batch_of(model, ROWS)), strict=True):
         assert torch.equal(with_pill, bare) == ("image" not in row.pieces)
 
 
 @torch.no_grad()
 def test_each_adapter_sees_its_modality_only() -> None:
     """Visual adapters and gates do nothing in a text-only batch; text adapters do."""
-    assembly = inside("pill")
-    connector = assembly.connectors["inner"]
+    model = inside("pill")
+    connector = model.connectors["inner"]
     randomise(connector)
-    batch = batch_of(assembly, (ROWS[1],))
-    before = logits(assembly, batch)
+    batch = batch_of(model, (ROWS[1],))
+    before = logits(model, batch)
     randomise(connector.visual, seed=8)  # type: ignore[arg-type]
     randomise(connector.gates, seed=8)  # type: ignore[arg-type]
-    assert torch.equal(logits(assembly, batch), before)
+    assert torch.equal(logits(model, batch), before)
     randomise(connector.text, seed=8)  # type: ignore[arg-type]
-    assert not torch.allclose(logits(assembly, batch), before, atol=1e-3)
+    assert not torch.allclose(logits(model, batch), before, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "olmo2", "llama"])
 def test_a_picture_at_the_very_start_gives_ordinary_gradients(family: str) -> None:
     """Its first position is not gated, so no norm meets an attention output of exactly 0."""
-    assembly = inside("pill", family)
-    gates = assembly.connectors["inner"].gates.requires_grad_(True)  # type: ignore[union-attr]
+    model = inside("pill", family)
+    gates = model.connectors["inner"].gates.requires_grad_(True)  # type: ignore[union-attr]
     norms = []
     for row in (ROWS[3], ROWS[0]):
-        assembly.zero_grad()
-        assembly(batch_of(assembly, (row,)))[0].backward()
+        model.zero_grad()
+        model(batch_of(model, (row,)))[0].backward()
         norms.append(torch.stack([p.grad.norm() for p in gates.parameters() if p.grad is not None]).max())
     assert 0 < norms[0] < 5 * norms[1]
 

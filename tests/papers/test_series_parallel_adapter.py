@@ -28,9 +28,9 @@ Weights = dict[str, Tensor]
 def assembled(made: type[Connector], family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with one adapter connector under the key ``adapter``, random weights."""
     llm = tiny_llm(family)
-    assembly = MultimodalLM(llm, {}, {"adapter": made(llm_dim=llm.dim, **words)}, {}).eval()
-    randomise(assembly.connectors["adapter"])
-    return assembly
+    model = MultimodalLM(llm, {}, {"adapter": made(llm_dim=llm.dim, **words)}, {}).eval()
+    randomise(model.connectors["adapter"])
+    return model
 
 
 def bottleneck(x: Tensor, w: Weights, activation: Callable[[Tensor], Tensor]) -> Tensor:
@@ -99,8 +99,8 @@ CASES: dict[str, tuple[type[Connector], dict[str, Any]]] = {
 @torch.no_grad()
 def test_equals_blocks_written_from_the_papers(family: str, case: str) -> None:
     made, words = CASES[case]
-    assembly = assembled(made, family, **words)
-    layers = assembly.connectors["adapter"].layers
+    model = assembled(made, family, **words)
+    layers = model.connectors["adapter"].layers
     used: set[str] = set()
 
     def weights(block: int) -> Callable[[str], Weights | None]:
@@ -113,8 +113,8 @@ def test_equals_blocks_written_from_the_papers(family: str, case: str) -> None:
 
         return at
 
-    batch = batch_of(assembly, ROWS)
-    ours, theirs = logits(assembly, batch), tiny_model(family)
+    batch = batch_of(model, ROWS)
+    ours, theirs = logits(model, batch), tiny_model(family)
     blocks = next(m for m in theirs.modules() if isinstance(m, nn.ModuleList) and len(m) == 4)
     for number, block in enumerate(blocks):
         block.forward = WRITTEN[family](block, weights(number), 0.3)
@@ -148,16 +148,16 @@ def test_dropout_follows_the_connectors_mode_and_bfloat16_stays_outside() -> Non
 @pytest.mark.parametrize("made", [SeriesAdapterConnector, ParallelAdapterConnector])
 def test_frozen_zero_adapters_are_skipped_until_they_are_not(made: type[Connector]) -> None:
     llm = tiny_llm()
-    assembly, calls = MultimodalLM(llm, {}, {"adapter": made(llm_dim=32)}, {}).eval(), []
-    for layer in assembly.connectors["adapter"].layers.values():  # type: ignore[union-attr]
+    model, calls = MultimodalLM(llm, {}, {"adapter": made(llm_dim=32)}, {}).eval(), []
+    for layer in model.connectors["adapter"].layers.values():  # type: ignore[union-attr]
         layer.register_forward_hook(lambda *_: calls.append(1))
-    batch = batch_of(assembly, ROWS)
-    trainable.set_trainable(assembly, {})
-    before = logits(assembly, batch)
+    batch = batch_of(model, ROWS)
+    trainable.set_trainable(model, {})
+    before = logits(model, batch)
     assert not calls
-    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(assembly).items()}
-    trainable.load_trainable(assembly, learned)
-    assert not torch.equal(logits(assembly, batch), before) and calls
+    learned = {name: torch.full_like(tensor, 0.1) for name, tensor in trainable.trainable_state(model).items()}
+    trainable.load_trainable(model, learned)
+    assert not torch.equal(logits(model, batch), before) and calls
 
 
 @pytest.mark.parametrize(

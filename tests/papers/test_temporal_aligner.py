@@ -32,11 +32,11 @@ def aligner(shaken: bool = True, **words: Any) -> MultimodalLM:
     return clip_assembly(TemporalAlignerConnector, "llama", shaken, **{**SMALL, **words})
 
 
-def extra(assembly: MultimodalLM, batch: Batch) -> Tensor:
+def extra(model: MultimodalLM, batch: Batch) -> Tensor:
     """The extra loss of a training pass."""
-    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
-    assembly.train()
-    return assembly(batch)[1]
+    trainable.set_trainable(model, {"connectors.video": 1e-2})
+    model.train()
+    return model(batch)[1]
 
 
 def waves(n: int, width: int) -> Tensor:
@@ -93,9 +93,9 @@ def error_of(frames: Tensor, words: Tensor, c: nn.Module, shifted: bool) -> list
     return [(a - b).square().mean() for a, b in pairs]
 
 
-def words_of(batch: Batch, assembly: MultimodalLM, number: int) -> Tensor:
+def words_of(batch: Batch, model: MultimodalLM, number: int) -> Tensor:
     """Embeddings of what user and assistant say in a conversation."""
-    text = assembly.embed(batch)[0].text_embeds
+    text = model.embed(batch)[0].text_embeds
     said = (batch.user_turn >= 0) | (batch.labels >= 0)
     return text[said & (batch.sequence_ids == number)]
 
@@ -104,16 +104,16 @@ def words_of(batch: Batch, assembly: MultimodalLM, number: int) -> Tensor:
 @torch.no_grad()
 def test_the_equations(foretell: str) -> None:
     """Tokens, and the mean error over all frames of clips of different lengths, each beside its own words."""
-    assembly = aligner(foretell=foretell, weight=0.5)
-    c = assembly.connectors["video"]
-    batch = packed(assembly, TALKS)
+    model = aligner(foretell=foretell, weight=0.5)
+    c = model.connectors["video"]
+    batch = packed(model, TALKS)
     clips = [(0, clip(5, 1)), (2, clip(3, 2)), (2, clip(1, 3))]
-    errors = [e for n, f in clips for e in error_of(f, words_of(batch, assembly, n), c, foretell == "next")]
+    errors = [e for n, f in clips for e in error_of(f, words_of(batch, model, n), c, foretell == "next")]
     assert len(errors) == (6 if foretell == "next" else 9)
     with torch.enable_grad():
-        found = extra(assembly, batch)
+        found = extra(model, batch)
     torch.testing.assert_close(found.detach(), 0.5 * torch.stack(errors).mean(), atol=1e-5, rtol=1e-5)
-    embeds = embedded(assembly, batch)[batch.media_positions["video"]]
+    embeds = embedded(model, batch)[batch.media_positions["video"]]
     rows = []
     for _, frames in clips:
         _, x = placed(frames, c)
@@ -143,30 +143,30 @@ def test_nothing_of_the_future_is_in_what_foretells_it() -> None:
 
 
 def test_answers_change_the_extra_loss_and_never_the_tokens() -> None:
-    assembly = aligner()
+    model = aligner()
     one, two = (
-        packed(assembly, [clip_talk("Which came first? <video>", said, clips=[clip(5, 1)])]) for said in ("red", "two")
+        packed(model, [clip_talk("Which came first? <video>", said, clips=[clip(5, 1)])]) for said in ("red", "two")
     )
-    assert extra(assembly, one) != extra(assembly, two)
+    assert extra(model, one) != extra(model, two)
     tokens = []
     for batch in (one, two):
-        ctx, embeds = assembly.embed(batch)
+        ctx, embeds = model.embed(batch)
         tokens.append(embeds[batch.media_positions["video"]])
-        assert assembly.connectors["video"].extra_loss(ctx) is not None
+        assert model.connectors["video"].extra_loss(ctx) is not None
     assert torch.equal(*tokens)
-    assembly.eval()
-    ctx, embeds = assembly.embed(one)
+    model.eval()
+    ctx, embeds = model.embed(one)
     assert torch.equal(embeds[one.media_positions["video"]], tokens[0])
-    assert assembly.connectors["video"].extra_loss(ctx) is None
+    assert model.connectors["video"].extra_loss(ctx) is None
 
 
 def test_each_text_reads_its_own_clip() -> None:
     """A pair's share of the loss does not depend on whose clips and words stand beside it."""
-    assembly = aligner()
+    model = aligner()
     one, other = TALKS[0], clip_talk("<video> How many?", "three shapes", clips=[clip(4, 7)])
 
     def error(*samples: Sample) -> float:
-        return extra(assembly, packed(assembly, samples)).item()
+        return extra(model, packed(model, samples)).item()
 
     both = (4 * error(one) + 3 * error(other)) / 7  # as many errors as each clip has next frames
     assert error(one, other) == pytest.approx(both, rel=1e-5)
@@ -174,36 +174,36 @@ def test_each_text_reads_its_own_clip() -> None:
 
 
 def test_the_loss_is_of_its_own_pass_and_only_while_it_learns() -> None:
-    assembly = aligner()
-    batch = packed(assembly, TALKS)
-    assert extra(assembly, batch) > 0
-    connector = assembly.connectors["video"]
-    first, second = (assembly.embed(packed(assembly, [sample]))[0] for sample in (TALKS[0], TALKS[2]))
+    model = aligner()
+    batch = packed(model, TALKS)
+    assert extra(model, batch) > 0
+    connector = model.connectors["video"]
+    first, second = (model.embed(packed(model, [sample]))[0] for sample in (TALKS[0], TALKS[2]))
     assert connector.extra_loss(first) != connector.extra_loss(second)  # two passes may be open at once
-    assert connector.extra_loss(context_of(batch, assembly.inputs)) is None
-    trainable.set_trainable(assembly, {})
-    assembly.train()
-    assert assembly(batch)[1] == 0
-    assert extra(assembly, packed(assembly, [TALKS[1]])) == 0
+    assert connector.extra_loss(context_of(batch, model.inputs)) is None
+    trainable.set_trainable(model, {})
+    model.train()
+    assert model(batch)[1] == 0
+    assert extra(model, packed(model, [TALKS[1]])) == 0
     assert [name for name, p in connector.named_parameters() if p.requires_grad] != []
 
 
 def test_without_clips_every_weight_takes_part_with_zero() -> None:
     """A rank whose batch has no clip, and one whose clips have no next frame, wait for nobody."""
     for sample in (TALKS[1], clip_talk("<video> Is it red?", "yes", clips=[clip(1, 3)])):
-        assembly = aligner()
-        nll, added = assembly_loss(assembly, [sample])
+        model = aligner()
+        nll, added = assembly_loss(model, [sample])
         (nll + added).backward()
-        learned = assembly.connectors["video"].named_parameters()
+        learned = model.connectors["video"].named_parameters()
         assert added == 0
         assert [name for name, p in learned if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-def assembly_loss(assembly: MultimodalLM, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+def assembly_loss(model: MultimodalLM, samples: list[Sample]) -> tuple[Tensor, Tensor]:
     """Loss and extra loss in training."""
-    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
-    assembly.train()
-    nll, added, _ = assembly(packed(assembly, samples))
+    trainable.set_trainable(model, {"connectors.video": 1e-2})
+    model.train()
+    nll, added, _ = model(packed(model, samples))
     return nll, added
 
 
@@ -224,20 +224,20 @@ def test_switches() -> None:
 def test_learning_to_foretell_works() -> None:
     """On clips whose frames follow from the last one, the error falls far below that of the mean frame."""
     torch.manual_seed(0)
-    assembly = aligner(shaken=False, width=32)
+    model = aligner(shaken=False, width=32)
     turn = torch.linalg.qr(torch.randn(DIM, DIM))[0]
     frames = [torch.randn(1, DIM)]
     for _ in range(7):
         frames.append(frames[-1] @ turn)
     patches = torch.stack(frames).expand(8, 4, DIM).contiguous()
-    batch = packed(assembly, [clip_talk("<video> What?", "red", clips=[patches])])
-    trainable.set_trainable(assembly, {"connectors.video": 1e-2})
-    optimizer = torch.optim.Adam(assembly.connectors.parameters(), lr=1e-2)
-    assembly.train()
+    batch = packed(model, [clip_talk("<video> What?", "red", clips=[patches])])
+    trainable.set_trainable(model, {"connectors.video": 1e-2})
+    optimizer = torch.optim.Adam(model.connectors.parameters(), lr=1e-2)
+    model.train()
     first = None
     for _ in range(30):
         optimizer.zero_grad()
-        error = assembly(batch)[1]
+        error = model(batch)[1]
         first = error.item() if first is None else first
         error.backward()
         optimizer.step()

@@ -164,53 +164,51 @@ def assembly_with_documents(**words: Any) -> MultimodalLM:
     llm, encoder = tiny_llm(), tiny_encoders.document()
     connector = TextMemoryConnector(dim=encoder.dim, llm_dim=llm.dim, **{"slots": 3, "adapter": 4, **words})
     keys = {"document": "document"}
-    assembly = MultimodalLM(
-        llm, {"document": encoder}, {"document": connector}, keys, adapts={"document": ["document"]}
-    )
-    return assembly.requires_grad_(False).eval()
+    model = MultimodalLM(llm, {"document": encoder}, {"document": connector}, keys, adapts={"document": ["document"]})
+    return model.requires_grad_(False).eval()
 
 
 @pytest.mark.parametrize("compress", ["memory", "mean"])
 def test_learns_through_an_assembly(compress: str, tmp_path: Path) -> None:
     """Every weight has a gradient by the second step; the loss falls; a checkpoint gives the same loss again."""
-    assembly = assembly_with_documents(compress=compress)
-    batch = packed(assembly, document_talks(tmp_path))
+    model = assembly_with_documents(compress=compress)
+    batch = packed(model, document_talks(tmp_path))
     assert len(batch.media_positions["document"]) == 9
-    set_trainable(assembly, {"connectors.document": 1e-2})
-    learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+    set_trainable(model, {"connectors.document": 1e-2})
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam(learning.values(), lr=1e-2)
     losses, silent = [], set(learning)
     for step in range(12):
         optimizer.zero_grad()
-        nll, *_ = assembly(batch)
+        nll, *_ = model(batch)
         nll.backward()
         if step < 2:
             silent -= {name for name, p in learning.items() if p.grad is not None and p.grad.abs().sum() > 0}
         optimizer.step()
         losses.append(float(nll.detach()))
     assert silent == set() and losses[-1] < losses[0] - 2
-    state = {name: tensor.clone() for name, tensor in trainable_state(assembly).items()}
+    state = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
     again = assembly_with_documents(compress=compress)
     load_trainable(again, state)
-    assert torch.equal(again(batch)[0], assembly(batch)[0])
+    assert torch.equal(again(batch)[0], model(batch)[0])
 
 
 def test_the_small_model_may_learn_too(tmp_path: Path) -> None:
     """As in the paper: ``train: {encoders.document: ...}`` gives its blocks gradients through the memory."""
-    assembly = assembly_with_documents()
-    set_trainable(assembly, {"connectors.document": 1e-2, "encoders.document": 1e-2})
-    assembly(packed(assembly, document_talks(tmp_path)))[0].backward()
-    encoder = assembly.encoders["document"]
+    model = assembly_with_documents()
+    set_trainable(model, {"connectors.document": 1e-2, "encoders.document": 1e-2})
+    model(packed(model, document_talks(tmp_path)))[0].backward()
+    encoder = model.encoders["document"]
     without = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == ["model.norm.weight"]  # stands behind the last layer that is asked for
 
 
 def test_a_batch_without_documents_touches_every_weight(tmp_path: Path) -> None:
-    assembly = assembly_with_documents()
-    set_trainable(assembly, {"connectors.document": 1e-2})
-    assembly.train()
-    assembly(packed(assembly, document_talks(tmp_path, 0)))[0].backward()
-    assert [name for name, p in assembly.named_parameters() if p.requires_grad and p.grad is None] == []
+    model = assembly_with_documents()
+    set_trainable(model, {"connectors.document": 1e-2})
+    model.train()
+    model(packed(model, document_talks(tmp_path, 0)))[0].backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 @pytest.mark.parametrize(

@@ -56,16 +56,16 @@ def sample(key: str, source: str) -> Sample:
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     """Two steps of each stage: finite, and every weight that learns gets a gradient."""
-    recipe, assembly = stand_in(name, tmp_path)
+    recipe, model = stand_in(name, tmp_path)
     for stage in recipe.stages.values():
         samples = [sample(key, data) for key, data in zip(_keys(recipe, stage.data), stage.data, strict=True)]
-        batch = packed(assembly, samples)
+        batch = packed(model, samples)
         batch.dataset_names = list(stage.data)
-        set_trainable(assembly, stage.train)
-        assembly.train()
-        _, silent = two_steps(assembly, batch)
+        set_trainable(model, stage.train)
+        model.train()
+        _, silent = two_steps(model, batch)
         assert silent == []
-        assembly.zero_grad()
+        model.zero_grad()
 
 
 def _keys(recipe: Recipe, data: dict[str, float]) -> list[str]:

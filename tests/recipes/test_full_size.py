@@ -87,12 +87,12 @@ def test_every_full_size_recipe_is_here() -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
-    recipe, assembly = stand_in(name, tmp_path)
+    recipe, model = stand_in(name, tmp_path)
     tokens = RUNS[name][3]
-    assert assembly.inputs["image"].tokens(None) == tokens
-    batch = batch_of(assembly, [Row(1, (5, "image", 9), 4), Row(2, (7,), 3)])
+    assert model.inputs["image"].tokens(None) == tokens
+    batch = batch_of(model, [Row(1, (5, "image", 9), 4), Row(2, (7,), 3)])
     assert batch.n_tokens == 5 + tokens + 9 + 7
     for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
-        _, silent = two_steps(assembly, batch)
+        set_trainable(model, stage.train)
+        _, silent = two_steps(model, batch)
         assert silent == []

@@ -50,18 +50,18 @@ RECIPES = ["graph_adapter", "graph_tokens", "mini/graph_adapter", "mini/graph_to
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_learn(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(folder() / f"{name}.yaml", small_parts(name, tmp_path))
-    assembly = build(recipe, "cpu")
+    model = build(recipe, "cpu")
     for key, part in recipe.data.items():
         source = registry.load("sources", part.type)(**part.args)
-        batch = packed(assembly, [source[number] for number in range(2)])
+        batch = packed(model, [source[number] for number in range(2)])
         assert key in recipe.stages["learn"].data
     (stage,) = recipe.stages.values()
-    set_trainable(assembly, stage.train)
-    assembly.train()
-    learning = {name: parameter for name, parameter in assembly.named_parameters() if parameter.requires_grad}
+    set_trainable(model, stage.train)
+    model.train()
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for _ in range(2):  # LoRA's A gets a gradient once its B has moved
         torch.manual_seed(0)
-        nll, extra = assembly(batch)
+        nll, extra = model(batch)
         (nll / batch.n_labels + extra).backward()
         with torch.no_grad():
             for parameter in learning.values():

@@ -29,14 +29,14 @@ def test_any2point_with_stand_ins(backbone: str, axes: int, tmp_path: Path) -> N
         f"data.objects.path={tmp_path / 'objects'}", "llm.context=256",
     ]  # fmt: skip
     recipe = load_recipe(folder() / "any2point.yaml", overrides)
-    assembly = build(recipe, "cpu")
-    assert assembly.encoders["points"].positions.dim() == axes + 1
-    batch = packed(assembly, object_talks(tmp_path / "objects", 1))
+    model = build(recipe, "cpu")
+    assert model.encoders["points"].positions.dim() == axes + 1
+    batch = packed(model, object_talks(tmp_path / "objects", 1))
     assert len(batch.media_positions["points"]) == 17
-    set_trainable(assembly, recipe.stages["align"].train)
-    nll, _ = assembly(batch)
+    set_trainable(model, recipe.stages["align"].train)
+    nll, _ = model(batch)
     nll.backward()
-    assert torch.isfinite(nll) and assembly.connectors["points"].head[0].weight.grad.abs().sum() > 0
+    assert torch.isfinite(nll) and model.connectors["points"].head[0].weight.grad.abs().sum() > 0
 
 
 def test_text_memory_with_stand_ins(tmp_path: Path) -> None:
@@ -45,14 +45,14 @@ def test_text_memory_with_stand_ins(tmp_path: Path) -> None:
     overrides = [f"llm.path={llm}", "llm.dtype=float32", "llm.context=256", f"encoders.document.model={small}"]
     overrides += ["encoders.document.max_tokens=128"]
     recipe = load_recipe(folder() / "text_memory.yaml", overrides)
-    assembly = build(recipe, "cpu")
-    batch = packed(assembly, document_talks(tmp_path, 1))
+    model = build(recipe, "cpu")
+    batch = packed(model, document_talks(tmp_path, 1))
     assert len(batch.media_positions["document"]) == 64
     for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
-        nll, _ = assembly(batch)
+        set_trainable(model, stage.train)
+        nll, _ = model(batch)
         nll.backward()
-        learning = [p for p in assembly.parameters() if p.requires_grad]
+        learning = [p for p in model.parameters() if p.requires_grad]
         assert torch.isfinite(nll) and sum(p.grad is not None and bool(p.grad.any()) for p in learning) > 0.7 * len(
             learning
         )

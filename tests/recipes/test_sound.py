@@ -32,17 +32,17 @@ def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
         f"encoders.audio.model={audio_folder(tmp_path / 'audio', 'whisper')}",
     ]
     recipe = load_recipe(folder() / f"{name}.yaml", overrides)
-    assembly = build(recipe, "cpu")
-    reader = assembly.inputs["audio"]
+    model = build(recipe, "cpu")
+    reader = model.inputs["audio"]
     long, short = TOKENS[name]
     assert reader.tokens(None) is None
     assert reader.tokens({"samples": torch.tensor(480_000)}) == long
     sound = wav(np.random.default_rng(0).normal(0, 0.1, 12_000))
     assert reader.tokens(reader.measure(sound)) == short
     samples = [talk("heard", "<audio>\nWhat is heard?", "rain", audio=(sound,)), talk("text", "What falls?", "rain")]
-    batch = packed(assembly, samples)
+    batch = packed(model, samples)
     assert len(batch.media_positions["audio"]) == short
     for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
-        _, silent = two_steps(assembly, batch)
+        set_trainable(model, stage.train)
+        _, silent = two_steps(model, batch)
         assert silent == []

@@ -82,39 +82,39 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Multimod
 
 def test_files_of_every_sense_share_a_row(stand_in: tuple[Recipe, MultimodalLM]) -> None:
     """What each stage trains learns from its own sense; the row's loss is the sum of its conversations'."""
-    recipe, assembly = stand_in
-    batch = packed(assembly, TALKS)
+    recipe, model = stand_in
+    batch = packed(model, TALKS)
     assert {key: len(owners) for key, owners in batch.item_sequence.items()} == {"image": 1, "audio": 3, "video": 2}
     assert len(batch.media_positions["image"]) == 27 * 27 and len(batch.media_positions["video"]) == (3 + 1) * 9 * 9
     assert len(batch.media_positions["audio"]) == 3 + 2 + 6  # 50 tokens of Whisper's a second, 17 make one
-    text = assembly.llm.tokenizer.decode(batch.input_ids[batch.media_ids < 0])
+    text = model.llm.tokenizer.decode(batch.input_ids[batch.media_ids < 0])
     assert [word in text for word in ("0.0s", "1.2s", "2.2s")] == [True] * 3
     for stage in recipe.stages.values():
-        set_trainable(assembly, stage.train)
+        set_trainable(model, stage.train)
         for _ in range(1 + ("connectors.lora" in stage.train)):  # LoRA's A gets a gradient once its B has moved
-            nll, _ = assembly(batch)
+            nll, _ = model(batch)
             assert nll.isfinite()
             nll.backward()
-            learned = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+            learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
             with torch.no_grad():
                 for parameter in learned.values():
                     assert parameter.grad is not None
                     parameter -= 1e-3 * parameter.grad
         assert [name for name, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
-        assembly.zero_grad()
+        model.zero_grad()
 
 
 def test_a_row_without_a_sense_is_not_slowed_by_it(stand_in: tuple[Recipe, MultimodalLM]) -> None:
     """No encoder runs where nothing is read; the loss of a row is that of its conversations alone."""
-    _, assembly = stand_in
-    assembly.requires_grad_(False).eval()
+    _, model = stand_in
+    model.requires_grad_(False).eval()
     ran: list[str] = []
     hooks = [
-        module.register_forward_hook(lambda *_, key=key: ran.append(key)) for key, module in assembly.encoders.items()
+        module.register_forward_hook(lambda *_, key=key: ran.append(key)) for key, module in model.encoders.items()
     ]
-    losses = [float(assembly(packed(assembly, [one]))[0]) for one in TALKS]
+    losses = [float(model(packed(model, [one]))[0]) for one in TALKS]
     assert ran == ["image", "video", "audio", "audio", "video"]
-    together = float(assembly(packed(assembly, TALKS))[0])
+    together = float(model(packed(model, TALKS))[0])
     for hook in hooks:
         hook.remove()
     assert together == pytest.approx(sum(losses), rel=1e-4)
@@ -136,11 +136,11 @@ def test_a_connector_with_from_works_inside_its_own_encoder(tmp_path: Path) -> N
         "data: {x: {type: chat_jsonl, path: x.jsonl}}\n"
         "stages: {a: {train: {connectors.one: 1.0e-3}, data: {x: 1.0}, steps: 1, batch: 1}}\n",
     )
-    assembly = build(load_recipe(recipe), "cpu")
-    found = {key: connector.inside for key, connector in assembly.connectors.items()}
+    model = build(load_recipe(recipe), "cpu")
+    found = {key: connector.inside for key, connector in model.connectors.items()}
     assert found == {"one": ("one",), "two": (), "both": ("two", "one")}
-    assert assembly.connectors["one"].adapted == ["one"] and set(assembly.handles) == {"one", "both"}
-    adapters = {key: [type(adapter).__name__ for adapter in one.adapters] for key, one in assembly.encoders.items()}
+    assert model.connectors["one"].adapted == ["one"] and set(model.handles) == {"one", "both"}
+    adapters = {key: [type(adapter).__name__ for adapter in one.adapters] for key, one in model.encoders.items()}
     assert adapters == {"one": ["Inside", "AdaptformerConnector"], "two": ["AdaptformerConnector"]}
 
 

@@ -1,4 +1,4 @@
-"""The assembly equals transformers' LlavaForConditionalGeneration with the same weights and the same batch."""
+"""The model equals transformers' LlavaForConditionalGeneration with the same weights and the same batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATCHES = 16
 
 
 def llava_of(
-    assembly: MultimodalLM, family: str, folder: Path, kind: str, layers: list[int]
+    model: MultimodalLM, family: str, folder: Path, kind: str, layers: list[int]
 ) -> LlavaForConditionalGeneration:
     """A LLaVA with the tensors of ``assembly``; every one of its weights is set."""
     chosen = layers[0] if len(layers) == 1 else layers
@@ -37,8 +37,8 @@ def llava_of(
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
     llava = LlavaForConditionalGeneration(config).eval()
-    vision = assembly.encoders["image"].vision.state_dict()
-    first, second = [m for m in assembly.connectors["image"].modules() if isinstance(m, torch.nn.Linear)]
+    vision = model.encoders["image"].vision.state_dict()
+    first, second = [m for m in model.connectors["image"].modules() if isinstance(m, torch.nn.Linear)]
     weights = {f"model.vision_tower.{name}": tensor for name, tensor in vision.items()}
     for name, tensor in language.state_dict().items():
         weights["model.language_model." + name.removeprefix("model.") if name.startswith("model.") else name] = tensor
@@ -102,8 +102,8 @@ def test_logits_loss_and_gradients_equal_llava(family: str, kind: str, layers: l
     encoder = HfVisionEncoder(model=str(folder), layers=layers)
     llm = tiny_llm(family)
     connector = MlpConnector(dim=encoder.dim * len(layers), llm_dim=llm.dim)
-    assembly = MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).eval()
-    llava = llava_of(assembly, family, folder, kind, layers)
+    model = MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}).eval()
+    llava = llava_of(model, family, folder, kind, layers)
     samples = conversations()
     pixels = torch.randn(sum(s[2] for s in samples), 3, 28, 28, generator=torch.Generator().manual_seed(4))
     longest = max(len(ids) for ids, _, _ in samples)
@@ -114,10 +114,10 @@ def test_logits_loss_and_gradients_equal_llava(family: str, kind: str, layers: l
         pixel_values=pixels,
     )
     batch = packed(samples, pixels)
-    ours = assembly.logits(batch)
+    ours = model.logits(batch)
     expected = torch.cat([row[: len(sample[0])] for row, sample in zip(theirs.logits, samples, strict=True)])
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
-    nll, extra = assembly(batch)
+    nll, extra = model(batch)
     torch.testing.assert_close(nll / batch.n_labels, theirs.loss, atol=1e-5, rtol=1e-5)
     assert extra == 0
     theirs.loss.backward()

@@ -34,7 +34,7 @@ class Paced(Generator):
 
     def __init__(self, fail_after: int | None = None) -> None:
         inner = tiny_generator()
-        super().__init__(inner.assembly)
+        super().__init__(inner.model)
         self.go = threading.Semaphore(0)
         self.fail_after = fail_after
         self.started: list[str] = []

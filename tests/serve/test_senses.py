@@ -47,7 +47,7 @@ class Recording(Generator):
     """A generator that keeps the samples it is asked about."""
 
     def __init__(self, inner: Generator) -> None:
-        super().__init__(inner.assembly)
+        super().__init__(inner.model)
         self.samples: list[Sample] = []
 
     def encode(self, sample: Sample) -> Encoded:

@@ -108,7 +108,7 @@ def test_the_part_at_fault_is_named_by_its_number(http: TestClient) -> None:
 
 
 def test_counts_and_lengths_are_limited_before_anything_is_read(http: TestClient, generator: Generator) -> None:
-    encoder = generator.assembly.encoders["video"]
+    encoder = generator.model.encoders["video"]
     assert isinstance(encoder, AnyEncoder)
     before = encoder.processor.read_count
     error = error_of(http, body([video_part(VIDEO)] * 3))

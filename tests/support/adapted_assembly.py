@@ -30,5 +30,5 @@ def adapted_assembly(kind: str | None) -> MultimodalLM:
     if kind is not None:
         connectors["inner"] = variant(kind)
     adapts = {"inner": ("image", "page")}
-    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"}, adapts=adapts)
-    return assembly.requires_grad_(False).eval()
+    model = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"}, adapts=adapts)
+    return model.requires_grad_(False).eval()

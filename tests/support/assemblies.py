@@ -1,4 +1,4 @@
-"""A tiny assembly with two image encoders and LoRA, and packed rows for it, shared by tests of the model."""
+"""A tiny model with two image encoders and LoRA, and packed rows for it, shared by tests of the model."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> M
     }
     if lora:
         connectors["lora"] = LoraConnector(llm_dim=llm.dim, rank=2, alpha=4, **words)  # type: ignore[arg-type]
-    assembly = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"})  # type: ignore[arg-type]
+    model = MultimodalLM(llm, encoders, connectors, {"image": "image", "page": "page"})  # type: ignore[arg-type]
     if lora:
-        for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
+        for layer in model.connectors["lora"].layers.values():  # type: ignore[union-attr]
             nn.init.normal_(layer.b.weight, std=0.1)
-    return assembly.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval()
 
 
 def assembly_of(
@@ -58,8 +58,8 @@ def assembly_of(
     torch.manual_seed(3)
     connector = made(dim=seen.dim * len(seen.layers), llm_dim=llm.dim, **words)
     key = seen.modality
-    assembly = MultimodalLM(llm, {key: seen}, {key: connector}, {key: key}).requires_grad_(False).eval()
+    model = MultimodalLM(llm, {key: seen}, {key: connector}, {key: key}).requires_grad_(False).eval()
     with torch.no_grad():
         for parameter in connector.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter) * shaken)
-    return assembly
+    return model

@@ -1,4 +1,4 @@
-"""Published forms of MoE-LoRA as settings, and a tiny assembly whose LLM holds such experts."""
+"""Published forms of MoE-LoRA as settings, and a tiny model whose LLM holds such experts."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def with_moe(words: dict[str, Any], family: str = "llama") -> tuple[MultimodalLM, MoeLoraConnector]:
-    """A tiny assembly whose LLM holds the experts, every weight random."""
+    """A tiny model whose LLM holds the experts, every weight random."""
     llm, encoder = tiny_llm(family), tiny_encoder()
     moe = MoeLoraConnector(llm_dim=llm.dim, **words)
     pool = PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])
-    assembly = MultimodalLM(llm, {"image": encoder}, {"image": pool, "moe": moe}, {"image": "image"})
+    model = MultimodalLM(llm, {"image": encoder}, {"image": pool, "moe": moe}, {"image": "image"})
     randomise(moe)
-    return assembly.requires_grad_(False).eval(), moe
+    return model.requires_grad_(False).eval(), moe

@@ -23,15 +23,15 @@ def talk(name: str, *texts: str, **media: tuple[Any, ...]) -> Sample:
     return Sample(name, tuple(Message(roles[i % 2], text) for i, text in enumerate(texts)), media)
 
 
-def encoded(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> list[Encoded]:
+def encoded(model: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> list[Encoded]:
     """The samples as a loader would encode them."""
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.inputs), assembly.reads_user_turn)
-    return [encode(sample, prompter, assembly.inputs, assembly.llm.context, train) for sample in samples]
+    prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
+    return [encode(sample, prompter, model.inputs, model.llm.context, train) for sample in samples]
 
 
-def packed(assembly: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
+def packed(model: MultimodalLM, samples: Sequence[Sample], train: bool = True) -> Batch:
     """The samples in one packed row."""
-    return collate(encoded(assembly, samples, train), assembly.inputs)
+    return collate(encoded(model, samples, train), model.inputs)
 
 
 def object_talks(folder: Path, n: int = 3) -> list[Sample]:

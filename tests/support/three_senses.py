@@ -1,4 +1,4 @@
-"""Three senses in one tiny assembly: pictures, and sounds and clips of different lengths; for tests of the model."""
+"""Three senses in one tiny model: pictures, and sounds and clips of different lengths; for tests of the model."""
 
 from __future__ import annotations
 
@@ -135,10 +135,10 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
         "lora": LoraConnector(llm_dim=llm.dim, rank=2, alpha=4),
     }
     connectors["video"].times = times
-    assembly = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders})
-    for layer in assembly.connectors["lora"].layers.values():  # type: ignore[union-attr]
+    model = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders})
+    for layer in model.connectors["lora"].layers.values():  # type: ignore[union-attr]
         nn.init.normal_(layer.b.weight, std=0.1)
-    return assembly.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval()
 
 
 TALKS = (

@@ -8,15 +8,15 @@ from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch
 
 
-def two_steps(assembly: MultimodalLM, batch: Batch) -> tuple[torch.Tensor, list[str]]:
+def two_steps(model: MultimodalLM, batch: Batch) -> tuple[torch.Tensor, list[str]]:
     """Extra loss of the second step, and the names of learning weights without a gradient in it.
 
     Two, because some (LoRA's A) get a gradient only once others have moved. Gradients are left in place.
     """
     for _ in range(2):
-        nll, extra = assembly(batch)
+        nll, extra = model(batch)
         (nll / batch.n_labels + extra).backward()
-        learning = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():
             for parameter in learning.values():
                 assert parameter.grad is not None and parameter.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""Trains an assembly on one of two ranks under a ZeRO stage: what the ``*_rank`` modules of the tests share."""
+"""Trains a model on one of two ranks under a ZeRO stage: what the ``*_rank`` modules of the tests share."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ def losses(
     return found
 
 
-def learned(assembly: MultimodalLM, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
+def learned(model: MultimodalLM, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
     """``losses`` with the engine of the stages, the parts of these names being what learns."""
     groups = [
-        {"params": list(trainable.learning(assembly, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
+        {"params": list(trainable.learning(model, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
         for name in names
     ]
-    engine = Engine(assembly, groups, (0.9, 0.95), config(stage))
+    engine = Engine(model, groups, (0.9, 0.95), config(stage))
     found = losses(engine, engine.learn, batches)
     engine.close()
     return found
 
 
-def trained(assembly: MultimodalLM, stage: int, batches: Iterable[Batch]) -> list[float]:
+def trained(model: MultimodalLM, stage: int, batches: Iterable[Batch]) -> list[float]:
     """``losses`` with DeepSpeed's engine alone, everything that requires a gradient learning."""
-    optimizer = torch.optim.AdamW([p for p in assembly.parameters() if p.requires_grad], lr=1e-2)
-    engine = deepspeed.initialize(model=assembly, optimizer=optimizer, config=config(stage))[0]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config(stage))[0]
 
     def learn(loss: Tensor) -> None:
         engine.backward(loss)

@@ -29,7 +29,7 @@ class TedAdapterConnector(BlockAdapter):
     Both read the same x, and no activation stands between, as in the authors' code. Their convolutions start at zero,
     everything else is drawn: an untrained one changes nothing bit for bit, and ``down`` and ``up`` get gradients from
     the second step on. Clips of a batch may differ in length and never mix; a single picture is a clip of one frame.
-    The temporal adapter after M2-CLIP's projection and its text tower's adapters have no place in this assembly.
+    The temporal adapter after M2-CLIP's projection and its text tower's adapters have no place in this model.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,7 @@ class _Packed:
             }
             for name, processor in entry.processors.items()
         }
-        size = entry.n_tokens(item)
-        assert size is not None
+        size = sum(span.length for span in entry.layout(item))
         self.positions[key] += range(start, start + size)
         self.starts[key].append(start)
         self.owners[key].append(len(self.sizes))
@@ -122,7 +122,8 @@ def shortened(batch: Batch, n: int) -> Batch:
     kept = batch.position_ids[0] < (lengths - n)[batch.sequence_ids]
     new = kept.long().cumsum(0) - 1
     names = ("input_ids", "labels", "position_ids", "sequence_ids", "user_turn")
-    row = {name: getattr(batch, name)[..., kept] for name in names}
+    row: dict[str, Any] = {name: getattr(batch, name)[..., kept] for name in names}
     bounds = F.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
-    moved = {name: {k: new[v] for k, v in getattr(batch, name).items()} for name in ("media_positions", "item_starts")}
-    return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds, **moved)
+    for name in ("media_positions", "item_starts"):
+        row[name] = {key: new[places] for key, places in getattr(batch, name).items()}
+    return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds)

@@ -237,12 +237,12 @@ def test_text_is_found_identical_exactly_where_nothing_changed(workplace: Path) 
     from mmllm.model.trainable import trainable_state
 
     recipe = recipe_of(EXPERIMENT.arms["first"], 0, 1e-2)
-    assembly = build(recipe, "cpu")
-    finished = Finished(recipe, workplace, assembly)
+    model = build(recipe, "cpu")
+    finished = Finished(recipe, workplace, model)
     before = TextKept(n=4)(finished)
     assert before["text_identical"] == 1.0 and before["text_ppl"] == before["text_ppl_base"] < 2.0
     with torch.no_grad():
-        for tensor in trainable_state(assembly).values():
+        for tensor in trainable_state(model).values():
             tensor.add_(0.05)
     after = TextKept(n=4)(finished)
     assert after["text_identical"] == 0.0 and after["text_ppl"] > before["text_ppl"]

@@ -30,21 +30,21 @@ def _with(make: Callable[[int], Connector]) -> MultimodalLM:
 
 def _lora(rank: int, seed: int) -> MultimodalLM:
     """A LoRA on the MLPs with weights that are not zero."""
-    assembly = _with(lambda dim: LoraConnector(llm_dim=dim, rank=rank, alpha=2 * rank, targets=_MLP))
+    model = _with(lambda dim: LoraConnector(llm_dim=dim, rank=rank, alpha=2 * rank, targets=_MLP))
     random = torch.Generator().manual_seed(seed)
-    for value in trainable_state(assembly).values():
+    for value in trainable_state(model).values():
         value.data.copy_(torch.randn(value.shape, generator=random) * 0.3)
-    return assembly
+    return model
 
 
 def _states(count: int, rank: int = 4) -> dict[str, Mapping[str, Tensor]]:
     return {f"task {seed}": trainable_state(_lora(rank, seed)) for seed in range(count)}
 
 
-def _nll(assembly: MultimodalLM) -> float:
-    for connector in assembly.connectors.values():
+def _nll(model: MultimodalLM) -> float:
+    for connector in model.connectors.values():
         connector.skip_if_zero()  # type: ignore[operator]
-    return float(assembly(batch_of(assembly, _ROWS))[0])
+    return float(model(batch_of(model, _ROWS))[0])
 
 
 @pytest.mark.parametrize("expert", [0, 1, 2])

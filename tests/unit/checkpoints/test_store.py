@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmllm.checkpoints.load import load_run
 from mmllm.checkpoints.store import (
     LEARNED,
     MANIFEST,
@@ -24,7 +22,7 @@ from mmllm.checkpoints.store import (
     remove_partial,
 )
 from mmllm.errors import CheckpointError
-from tests.support.training import finish, start, tiny_recipe, train_here
+from tests.support.training import finish, flip, start
 
 
 def save(folder: Path, step: int, keep: int = 2) -> Path:
@@ -96,8 +94,8 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_good_checkpoint(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: _flip(path / LEARNED), "sha256"),
-        (lambda path: _flip(path / "state-rank0.json"), "sha256"),
+        (lambda path: flip(path / LEARNED), "sha256"),
+        (lambda path: flip(path / "state-rank0.json"), "sha256"),
         (lambda path: os.truncate(path / LEARNED, 100), "100 bytes"),
         (lambda path: (path / "state-rank0.json").unlink(), "incomplete"),
         (lambda path: (path / MANIFEST).unlink(), "incomplete"),
@@ -116,12 +114,6 @@ def test_a_damaged_checkpoint_is_skipped_and_named(tmp_path: Path, damage: objec
     assert newest(tmp_path)[0].manifest.step == 2 and newest(tmp_path)[1] == []  # type: ignore[union-attr]
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def test_a_full_disk_is_an_error_and_the_old_one_stays(tmp_path: Path) -> None:
     save(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -133,69 +125,3 @@ def test_a_full_disk_is_an_error_and_the_old_one_stays(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert newest(tmp_path)[0].manifest.step == 1  # type: ignore[union-attr]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-1"]
-
-
-# ---- a whole run
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of the tiny recipe, trained."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert finish(start(train_here, tiny_recipe(folder), folder / "run")) == [0]
-    return folder / "run"
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-def test_load_run_gives_the_last_stage(run: Path) -> None:
-    recipe, assembly = load_run(run)
-    learned = read_tensors(run / "stages" / "instruct" / "step-4" / LEARNED)
-    own = dict(assembly.named_parameters())
-    assert recipe.name == "tiny" and not assembly.training
-    assert learned and all(torch.equal(own[name], tensor) for name, tensor in learned.items())
-    _, aligned = load_run(run, stage="align")
-    before = dict(aligned.named_parameters())
-    assert all(not torch.equal(before[name], tensor) for name, tensor in learned.items() if name.endswith("weight"))
-
-
-def test_a_checkpoint_holds_what_learned_and_nothing_to_unpickle(run: Path) -> None:
-    for path in run.rglob("step-*/*"):
-        assert path.suffix in (".safetensors", ".json")
-    names = list(read_tensors(run / "stages" / "align" / "step-4" / LEARNED))
-    assert names and {".".join(name.split(".")[:2]) for name in names} == {"connectors.image", "connectors.lora"}
-    manifest = json.loads((run / "stages" / "align" / "step-4" / MANIFEST).read_text())
-    assert sorted(manifest["frozen"]) == ["encoders.image", "llm"] and manifest["final"]
-
-
-def test_load_run_falls_back_and_says_why(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _flip(run / "stages" / "instruct" / "step-4" / LEARNED)
-    load_run(run)
-    assert "stage instruct: skipped step-4" in caplog.text and "sha256" in caplog.text
-    shutil.rmtree(run / "stages" / "instruct" / "step-2")
-    shutil.rmtree(run / "stages" / "align")
-    with pytest.raises(CheckpointError, match=r"no checkpoint that can be used \(stage instruct: skipped step-4"):
-        load_run(run)
-
-
-def test_load_run_refuses_other_frozen_weights(run: Path) -> None:
-    path = run / "stages" / "instruct" / "step-4" / MANIFEST
-    manifest = json.loads(path.read_text())
-    manifest["frozen"]["llm"] = "0" * 64
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match=r"step-4 was trained on other weights of llm than"):
-        load_run(run)
-
-
-def test_load_run_of_nothing(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no run folder: it has no recipe.yaml"):
-        load_run(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"no stage 'tune'; its stages are align, instruct"):
-        load_run(run, stage="tune")
-    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("seed: 0", "seed: 1"))
-    with pytest.raises(CheckpointError, match=r"trained with another recipe"):
-        load_run(run)

@@ -23,18 +23,18 @@ def test_passes_may_be_open_side_by_side(one: str) -> None:
     """Two passes, then their losses in the other order, blocks recomputed: each as if it had been alone."""
     found = []
     for together in (False, True):
-        assembly, moe = with_moe(FORMS[one])
-        set_trainable(assembly, {"connectors.moe": 1e-3})
-        assembly.train().llm.gradient_checkpointing(True)
-        batches = [batch_of(assembly, rows) for rows in (ROWS[:2], ROWS[2:])]
-        opened = [assembly.hidden(batch) for batch in batches] if together else []
+        model, moe = with_moe(FORMS[one])
+        set_trainable(model, {"connectors.moe": 1e-3})
+        model.train().llm.gradient_checkpointing(True)
+        batches = [batch_of(model, rows) for rows in (ROWS[:2], ROWS[2:])]
+        opened = [model.hidden(batch) for batch in batches] if together else []
         gradients = []
         for number in (1, 0):
-            ctx, states = opened[number] if together else assembly.hidden(batches[number])
-            loss, extra = label_nll(assembly.llm, states, batches[number].labels, ctx), moe.extra_loss(ctx)
+            ctx, states = opened[number] if together else model.hidden(batches[number])
+            loss, extra = label_nll(model.llm, states, batches[number].labels, ctx), moe.extra_loss(ctx)
             (loss if extra is None else loss + extra).backward()
             gradients.append([p.grad.clone() for p in moe.parameters() if p.grad is not None])
-        found.append((gradients, [usage(assembly, batch) for batch in batches]))
+        found.append((gradients, [usage(model, batch) for batch in batches]))
     assert found[0][1] == found[1][1]
     for alone, beside in zip(*(gradients for gradients, _ in found), strict=True):
         assert len(alone) == len(beside) > 0
@@ -42,27 +42,27 @@ def test_passes_may_be_open_side_by_side(one: str) -> None:
 
 
 @torch.no_grad()
-def usage(assembly: MultimodalLM, batch: Batch) -> dict[tuple[str, str], Any]:
+def usage(model: MultimodalLM, batch: Batch) -> dict[tuple[str, str], Any]:
     """(data key, modality) -> tokens of each expert, block by block, of what has any; of one pass."""
-    total = plain(assembly.metrics(assembly.hidden(batch)[0]))["moe"]
+    total = plain(model.metrics(model.hidden(batch)[0]))["moe"]
     return {(dataset, modality): table for dataset, modality, table in used(total)}
 
 
 @torch.no_grad()
 def test_usage_by_source_and_modality() -> None:
     """Every token of every block once, none twice, pads never; each pass counts for itself."""
-    assembly, moe = with_moe(LLAVA_MOLE)
-    batch = batch_of(assembly, ROWS)
-    found = usage(assembly, batch)
+    model, moe = with_moe(LLAVA_MOLE)
+    batch = batch_of(model, ROWS)
+    found = usage(model, batch)
     assert {dataset for dataset, _ in found} == {"captions", "text", "instruct"}
     for source, modality, tokens in (("captions", "text", 20), ("captions", "image", 12), ("instruct", "image", 4)):
         assert [sum(block) for block in found[source, modality]] == [tokens] * 4
     assert ("text", "image") not in found
-    assert moe.metrics(assembly.embed(batch)[0]) is None  # the LLM has not run
-    assert usage(assembly, batch) == found
+    assert moe.metrics(model.embed(batch)[0]) is None  # the LLM has not run
+    assert usage(model, batch) == found
 
 
 def test_only_active_positions_count() -> None:
-    assembly, moe = with_moe(LLAVA_MOLE)
+    model, moe = with_moe(LLAVA_MOLE)
     moe.when = ("image",)
-    assert {dataset for dataset, _ in usage(assembly, batch_of(assembly, ROWS))} == {"captions", "instruct"}
+    assert {dataset for dataset, _ in usage(model, batch_of(model, ROWS))} == {"captions", "instruct"}

@@ -17,28 +17,28 @@ WITH_IMAGE, WITH_PAGE = {0}, {2}
 
 
 def routed(family: str, when: tuple[str, ...] | None) -> MultimodalLM:
-    """A tiny assembly whose LoRA has non-zero weights and this ``when``."""
-    assembly = tiny_assembly(family)
-    assembly.connectors["lora"].when = when  # type: ignore[assignment]
-    return assembly
+    """A tiny model whose LoRA has non-zero weights and this ``when``."""
+    model = tiny_assembly(family)
+    model.connectors["lora"].when = when  # type: ignore[assignment]
+    return model
 
 
 @torch.no_grad()
-def rows_of(assembly: MultimodalLM) -> list[torch.Tensor]:
+def rows_of(model: MultimodalLM) -> list[torch.Tensor]:
     """float[S_b, V] of each conversation in the mixed packed row."""
-    batch = batch_of(assembly, ROWS)
-    return per_row(assembly, batch)
+    batch = batch_of(model, ROWS)
+    return per_row(model, batch)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rest_of_a_mixed_batch_is_bit_identical_to_the_llm_without_it(family: str) -> None:
     """Only the conversation with the named media changes."""
-    assembly = routed(family, ("image",))
-    with_lora = rows_of(assembly)
-    handle = assembly.handles["lora"]
+    model = routed(family, ("image",))
+    with_lora = rows_of(model)
+    handle = model.handles["lora"]
     assert handle is not None
     handle.remove()
-    for number, (changed, bare) in enumerate(zip(with_lora, rows_of(assembly), strict=True)):
+    for number, (changed, bare) in enumerate(zip(with_lora, rows_of(model), strict=True)):
         assert torch.equal(changed, bare) == (number not in WITH_IMAGE)
 
 
@@ -53,11 +53,11 @@ def test_any_of_several_media_opens_it_and_without_when_it_always_works() -> Non
 @torch.no_grad()
 def test_decoding_follows_the_same_route_also_when_rows_finish_and_decodings_take_turns(family: str) -> None:
     """Logits of each row's end equal the packed pass; dropping finished rows keeps the others' route."""
-    assembly = routed(family, ("image",))
-    expected = [row[-1] for row in rows_of(assembly)]
-    decoding = Decoding(assembly, batch_of(assembly, ROWS))
+    model = routed(family, ("image",))
+    expected = [row[-1] for row in rows_of(model)]
+    decoding = Decoding(model, batch_of(model, ROWS))
     torch.testing.assert_close(decoding.logits, torch.stack(expected), atol=1e-5, rtol=1e-5)
-    alone = [Decoding(assembly, batch_of(assembly, (row,))) for row in ROWS]
+    alone = [Decoding(model, batch_of(model, (row,))) for row in ROWS]
     decoding.keep([0, 1])
     decoding.step([5, 6])
     for number, one in enumerate(alone[:2]):
@@ -67,17 +67,17 @@ def test_decoding_follows_the_same_route_also_when_rows_finish_and_decodings_tak
 
 def test_gradients_come_from_routed_conversations_only_also_when_blocks_are_recomputed() -> None:
     """A batch of text alone gives LoRA zero gradients, not none: ranks still take part together."""
-    assembly = routed("llama", ("image",))
-    trainable.set_trainable(assembly, {"connectors.lora": 1e-2})
+    model = routed("llama", ("image",))
+    trainable.set_trainable(model, {"connectors.lora": 1e-2})
     found = []
     for recompute in (False, True):
-        assembly.llm.gradient_checkpointing(recompute)
-        assembly.zero_grad()
-        assembly(batch_of(assembly, ROWS))[0].backward()
-        found.append([p.grad.clone() for p in assembly.connectors["lora"].parameters() if p.grad is not None])
+        model.llm.gradient_checkpointing(recompute)
+        model.zero_grad()
+        model(batch_of(model, ROWS))[0].backward()
+        found.append([p.grad.clone() for p in model.connectors["lora"].parameters() if p.grad is not None])
     assert all(torch.equal(plain, again) for plain, again in zip(*found, strict=True))
     assert any(gradient.abs().sum() > 0 for gradient in found[0])
-    assembly.zero_grad()
-    assembly(batch_of(assembly, (ROWS[1], ROWS[3])))[0].backward()
-    gradients = [p.grad for p in assembly.connectors["lora"].parameters()]
+    model.zero_grad()
+    model(batch_of(model, (ROWS[1], ROWS[3])))[0].backward()
+    gradients = [p.grad for p in model.connectors["lora"].parameters()]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)

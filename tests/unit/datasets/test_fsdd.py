@@ -87,7 +87,7 @@ def test_the_real_recordings() -> None:
 
 @pytest.mark.skipif(REAL is None, reason="MMLLM_TEST_DATA is not set")
 def test_real_recordings_are_read_as_they_are() -> None:
-    from mmllm.processors.audio import read_sound, sound_length
+    from mmllm.processors.sound_files import read_sound, sound_length
 
     for file in sorted((Path(REAL or "") / "fsdd" / "recordings").glob("*_0.wav"))[:12]:
         samples, rate = soundfile.read(file, dtype="float32")

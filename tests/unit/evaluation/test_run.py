@@ -33,7 +33,7 @@ class Scripted(Generator):
     """A model that says what the test wants it to, and remembers what it was asked; reads and measures like any."""
 
     def __init__(self, said: dict[str, str]) -> None:
-        super().__init__(tiny_generator().assembly)
+        super().__init__(tiny_generator().model)
         self.said = said
         self.asked: list[str] = []
 
@@ -111,7 +111,7 @@ def test_the_file_says_what_was_measured_on_what(world: Path, tmp_path: Path) ->
     assert results["recipe"]["name"] == "tiny"
     assert set(results["digests"]) == {"llm", "encoders.image", "connectors.image"}
     with torch.no_grad():
-        next(generator.assembly.connectors["image"].parameters()).add_(1.0)
+        next(generator.model.connectors["image"].parameters()).add_(1.0)
     later = evaluate_with(generator, recipe(), tmp_path, {"mini_scenes": {"path": str(world)}})
     changed = {part for part in results["digests"] if results["digests"][part] != later["digests"][part]}
     assert changed == {"connectors.image"}
@@ -170,7 +170,7 @@ def test_changed_conditions_ask_everything_again(world: Path, tmp_path: Path, ch
     settings = recipe()
     if change == "weights":
         with torch.no_grad():
-            next(other.assembly.connectors["image"].parameters()).add_(1.0)
+            next(other.model.connectors["image"].parameters()).add_(1.0)
     elif change == "prompt":
         arguments["prompt"] = "<image> {question}"
     elif change == "questions":
@@ -228,7 +228,7 @@ def test_benchmarks_add_up_in_one_file_for_the_same_weights(world: Path, tmp_pat
     assert results["mini_grounding"]["score"] == pytest.approx(2 / 3)
     assert results["mini_grounding"]["unparsed"] == 1
     with torch.no_grad():
-        next(generator.assembly.connectors["image"].parameters()).add_(1.0)
+        next(generator.model.connectors["image"].parameters()).add_(1.0)
     assert list(evaluate_with(generator, recipe(), tmp_path, chosen)["benchmarks"]) == ["mini_grounding"]
 
 
@@ -249,11 +249,11 @@ def test_a_real_model_answers_alike_alone_and_in_batches(world: Path, tmp_path: 
 def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tiny_recipe(tmp_path)
     trained = load_recipe(path, [f"eval.benchmarks={json.dumps({'mini_scenes': {'path': str(world)}})}"])
-    assembly = build(trained)
+    model = build(trained)
     with torch.no_grad():
-        next(assembly.connectors["image"].parameters()).mul_(3.0)
-    learned = {name: tensor.clone() for name, tensor in trainable_state(assembly).items()}
-    head = Manifest("align", 7, True, 1, digest(trained), frozen_digests(assembly))
+        next(model.connectors["image"].parameters()).mul_(3.0)
+    learned = {name: tensor.clone() for name, tensor in trainable_state(model).items()}
+    head = Manifest("align", 7, True, 1, digest(trained), frozen_digests(model))
     commit(tmp_path / "run" / "stages" / "align", head, {"learned.safetensors": learned}, keep=1)
     (tmp_path / "run" / "recipe.yaml").write_text(dump(trained))
 
@@ -264,7 +264,7 @@ def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys:
     entry = found["benchmarks"]["mini_scenes"]
     assert (entry["n"], entry["limit"]) == (2, 2)
     assert entry["blind"] is not None
-    here = evaluate_with(Generator(assembly), trained, tmp_path / "here", limit=2, blind=True)
+    here = evaluate_with(Generator(model), trained, tmp_path / "here", limit=2, blind=True)
     assert here == found
     assert cli.main(["eval", str(tmp_path / "run"), "--benchmarks", "docvqa"]) == 2
     assert "val_v1.0_withQT.json" in capsys.readouterr().err

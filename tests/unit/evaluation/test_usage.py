@@ -55,8 +55,8 @@ def test_reports_of_ranks_add_up() -> None:
 
 @pytest.mark.parametrize("words", [LLAVA_MOLE, MOLA, METEORA])
 def test_evaluation_writes_table_and_picture(words: dict[str, object], tmp_path: Path) -> None:
-    assembly, _ = with_moe(words)
-    generator = Generator(assembly)
+    model, _ = with_moe(words)
+    generator = Generator(model)
     question = (Message("user", "<image>\nWhat is on the sign?"),)
     encoded = generator.encode(Sample("one", question, {"image": (Image.new("RGB", (28, 28)),)}))
     generator._prefill([encoded])  # answered before the evaluation

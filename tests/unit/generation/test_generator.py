@@ -96,7 +96,7 @@ def test_cached_answers_about_pictures_equal_the_uncached_forward(family: str) -
             grown = replace(encoded, ids=encoded.ids + chosen, labels=encoded.labels + [-100] * len(chosen))
             batch = collate([grown], generator.inputs)
             with torch.no_grad():
-                ctx, hidden = generator.assembly.hidden(batch)
+                ctx, hidden = generator.model.hidden(batch)
                 chosen.append(int(llm.logits(hidden[-1:], ctx, torch.tensor([len(hidden) - 1])).argmax()))
             if chosen[-1] in generator.end_ids:
                 break
@@ -134,7 +134,7 @@ def test_ends_are_the_templates_and_the_generation_configs() -> None:
     generator = Generator(MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"}))
     assert generator.end_ids == {7, 9, llm.tokenizer.convert_tokens_to_ids("<|im_end|>")}
     llm.model.generation_config.eos_token_id = None
-    assert 7 not in Generator(generator.assembly).end_ids
+    assert 7 not in Generator(generator.model).end_ids
 
 
 def test_limits_of_tokens_and_context() -> None:

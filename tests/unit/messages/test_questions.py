@@ -68,10 +68,10 @@ def test_a_question_of_media_alone_has_no_words() -> None:
 @pytest.fixture
 def asking() -> MultimodalLM:
     """Three senses, with a connector that asks for questions, and times before the steps of a clip."""
-    assembly = three_senses(times="{s:.1f}s ")
-    assembly.connectors["lora"].reads_user_turn = True  # type: ignore[assignment]
-    assert assembly.reads_user_turn
-    return assembly
+    model = three_senses(times="{s:.1f}s ")
+    model.connectors["lora"].reads_user_turn = True  # type: ignore[assignment]
+    assert model.reads_user_turn
+    return model
 
 
 def test_marks_and_places_are_nobodys_question(asking: MultimodalLM) -> None:

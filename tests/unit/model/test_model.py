@@ -1,4 +1,4 @@
-"""The assembly: what it splices, what its loss is, which errors it gives, which parts learn, how it is built."""
+"""The model: what it splices, what its loss is, which errors it gives, which parts learn, how it is built."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ stages:
 @torch.no_grad()
 def test_loss_is_the_sum_over_label_positions() -> None:
     """Taken by hand from the full logits of each conversation, shifted by one."""
-    assembly = tiny_assembly()
-    batch = batch_of(assembly, MIXED)
-    logits = assembly.logits(batch)
+    model = tiny_assembly()
+    batch = batch_of(model, MIXED)
+    logits = model.logits(batch)
     by_hand = torch.zeros(())
     for start, end in zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True):
         by_hand += F.cross_entropy(
             logits[start : end - 1], batch.labels[start + 1 : end], ignore_index=IGNORE_INDEX, reduction="sum"
         )
-    nll, extra, _ = assembly(batch)
+    nll, extra, _ = model(batch)
     torch.testing.assert_close(nll, by_hand)
     assert nll.dtype == torch.float32 and extra == 0
 
 
 def test_the_head_runs_at_label_positions_only_and_chunks_change_nothing() -> None:
     """Rows through the LM head equal the labels; chunked sums and gradients equal those of one piece."""
-    assembly = tiny_assembly("gemma2")
-    batch = batch_of(assembly, MIXED)
-    ctx, states = assembly.hidden(batch)
+    model = tiny_assembly("gemma2")
+    batch = batch_of(model, MIXED)
+    ctx, states = model.hidden(batch)
     hidden = states.requires_grad_()
     rows: list[int] = []
-    head = assembly.llm.model.get_output_embeddings()
+    head = model.llm.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, out: rows.append(out.shape[-2]))
-    whole = label_nll(assembly.llm, hidden, batch.labels, ctx)
+    whole = label_nll(model.llm, hidden, batch.labels, ctx)
     assert rows == [batch.n_labels] == [12]
     rows.clear()
-    pieces = label_nll(assembly.llm, hidden, batch.labels, ctx, chunk=5)
+    pieces = label_nll(model.llm, hidden, batch.labels, ctx, chunk=5)
     assert rows == [5, 5, 2]
     handle.remove()
     torch.testing.assert_close(pieces, whole)
@@ -87,18 +87,18 @@ def test_the_head_runs_at_label_positions_only_and_chunks_change_nothing() -> No
 @torch.no_grad()
 def test_media_land_at_their_places_in_order() -> None:
     """Each place holds its item's token; text positions hold the text's embeddings."""
-    assembly = tiny_assembly()
-    batch = batch_of(assembly, MIXED)
-    ctx, embeds = assembly.embed(batch)
+    model = tiny_assembly()
+    batch = batch_of(model, MIXED)
+    ctx, embeds = model.embed(batch)
     for key in ("image", "page"):
-        flat, counts = assembly.project(key, batch.media[key], ctx)
+        flat, counts = model.project(key, batch.media[key], ctx)
         tokens = flat.unflatten(0, (len(counts), -1))
         places = batch.media_positions[key]
         at_places = [embeds[places][batch.media_ids[places] == n] for n in range(len(tokens))]
         assert torch.equal(torch.stack(at_places), tokens)
     text = batch.media_ids < 0
-    assert torch.equal(embeds[text], assembly.llm.embed(batch.input_ids[text], ctx))
-    alone = assembly.embed(batch_of(assembly, MIXED[2:3]))[1]
+    assert torch.equal(embeds[text], model.llm.embed(batch.input_ids[text], ctx))
+    alone = model.embed(batch_of(model, MIXED[2:3]))[1]
     start, end = batch.cu_seqlens[2:4].tolist()
     torch.testing.assert_close(embeds[start:end], alone)
 
@@ -106,8 +106,8 @@ def test_media_land_at_their_places_in_order() -> None:
 @pytest.mark.parametrize("wrong", ["too few places", "too many places", "wrong owner", "no media", "unknown key"])
 def test_counts_are_compared_first_and_the_sample_is_named(wrong: str) -> None:
     """A mismatch is a SampleError that names the sample; nothing is filled."""
-    assembly = tiny_assembly()
-    batch = batch_of(assembly, MIXED)
+    model = tiny_assembly()
+    batch = batch_of(model, MIXED)
     places = batch.media_positions["image"]
     if wrong == "too few places":
         batch = replace(batch, media_positions={**batch.media_positions, "image": places[:-1]})
@@ -126,45 +126,45 @@ def test_counts_are_compared_first_and_the_sample_is_named(wrong: str) -> None:
         batch = replace(batch, media={**batch.media, "sound": {}})
         sentence = "media of 'sound', but the placeholders are image, page"
     with pytest.raises(SampleError, match=sentence):
-        assembly(batch)
+        model(batch)
 
 
 def test_frozen_encoders_build_no_graph_and_connectors_see_features_only() -> None:
     """What a connector gets is ``Features`` that no gradient goes through, unless the stage trains the encoder."""
-    assembly = tiny_assembly()
+    model = tiny_assembly()
     seen = []
-    assembly.connectors["page"].register_forward_pre_hook(lambda module, args: seen.append(args))
-    batch = batch_of(assembly, MIXED)
+    model.connectors["page"].register_forward_pre_hook(lambda module, args: seen.append(args))
+    batch = batch_of(model, MIXED)
     for train, expected in (({"connectors.page": 1.0}, False), ({"encoders.page": 1.0}, True)):
-        trainable.set_trainable(assembly, train)
-        assembly(batch)[0].backward()
+        trainable.set_trainable(model, train)
+        model(batch)[0].backward()
         (features,) = seen.pop()
         assert features.grid == (4, 4) and features.concatenated().requires_grad is expected
-    gradients = [parameter.grad for parameter in assembly.encoders["page"].parameters()]
+    gradients = [parameter.grad for parameter in model.encoders["page"].parameters()]
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
-    assert not assembly.encoders["page"].training
+    assert not model.encoders["page"].training
 
 
 @torch.no_grad()
 def test_bfloat16_parts_meet_float32_connectors() -> None:
     """Frozen parts in bfloat16, connectors in float32: dtypes are cast where parts meet, the loss is float32."""
-    assembly = tiny_assembly()
-    batch = batch_of(assembly, MIXED)
-    exact = assembly(batch)[0]
-    assembly.llm.to(torch.bfloat16)
-    assembly.encoders.to(torch.bfloat16)
-    nll = assembly(batch)[0]
+    model = tiny_assembly()
+    batch = batch_of(model, MIXED)
+    exact = model(batch)[0]
+    model.llm.to(torch.bfloat16)
+    model.encoders.to(torch.bfloat16)
+    nll = model(batch)[0]
     assert nll.dtype == torch.float32
     torch.testing.assert_close(nll, exact, rtol=0.05, atol=0.5)
 
 
 def test_train_mode_reaches_connectors_only() -> None:
     """Encoders and the LLM stay in eval mode; LoRA's layers and projectors follow."""
-    assembly = tiny_assembly(dropout=0.5).train()
-    assert not any(m.training for part in (assembly.llm, assembly.encoders["image"]) for m in part.modules())
-    assert all(module.training for module in assembly.connectors.modules())
-    assembly.eval()
-    assert not any(module.training for module in assembly.modules())
+    model = tiny_assembly(dropout=0.5).train()
+    assert not any(m.training for part in (model.llm, model.encoders["image"]) for m in part.modules())
+    assert all(module.training for module in model.connectors.modules())
+    model.eval()
+    assert not any(module.training for module in model.modules())
 
 
 def test_extra_losses_are_added_up() -> None:
@@ -178,17 +178,15 @@ def test_extra_losses_are_added_up() -> None:
         def extra_loss(self, ctx: ForwardContext) -> torch.Tensor:
             return self.weight.sum() * 0 + 2.5
 
-    assembly = tiny_assembly()
-    assembly.connectors["one"], assembly.connectors["two"] = Balanced(), Balanced()
-    assert assembly(batch_of(assembly, TEXT))[1] == 5.0
+    model = tiny_assembly()
+    model.connectors["one"], model.connectors["two"] = Balanced(), Balanced()
+    assert model(batch_of(model, TEXT))[1] == 5.0
 
 
 def test_set_trainable_freezes_all_else() -> None:
     """Rows say what learns; gradients of what no longer learns are dropped."""
-    assembly = tiny_assembly()
-    rows = {
-        row.name: row for row in trainable.set_trainable(assembly, {"connectors.image": 0.1, "connectors.lora": 0.2})
-    }
+    model = tiny_assembly()
+    rows = {row.name: row for row in trainable.set_trainable(model, {"connectors.image": 0.1, "connectors.lora": 0.2})}
     assert list(rows) == [
         "encoders.image",
         "encoders.page",
@@ -199,13 +197,13 @@ def test_set_trainable_freezes_all_else() -> None:
     ]
     assert rows["connectors.image"].n_trainable == rows["connectors.image"].n_params > 0
     assert rows["connectors.lora"].lr == 0.2 and rows["llm"].lr is None and rows["llm"].modules == "LlamaForCausalLM"
-    learning = {name for name, parameter in assembly.named_parameters() if parameter.requires_grad}
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[1] for name in learning} == {"image", "lora"}
-    assert sum(p.numel() for p in assembly.parameters()) == sum(row.n_params for row in rows.values())
-    assembly(batch_of(assembly, MIXED))[0].backward()
-    trainable.set_trainable(assembly, {"llm": 1e-5})
-    assert all(p.grad is None and not p.requires_grad for p in assembly.connectors.parameters())
-    assert all(parameter.requires_grad for parameter in assembly.llm.parameters())
+    assert sum(p.numel() for p in model.parameters()) == sum(row.n_params for row in rows.values())
+    model(batch_of(model, MIXED))[0].backward()
+    trainable.set_trainable(model, {"llm": 1e-5})
+    assert all(p.grad is None and not p.requires_grad for p in model.connectors.parameters())
+    assert all(parameter.requires_grad for parameter in model.llm.parameters())
 
 
 @pytest.mark.parametrize("name", ["connectors.imag", "connector.image", "llms", "encoders"])
@@ -233,16 +231,16 @@ def test_learned_tensors_load_strictly() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_digests_see_every_bit_of_frozen_parts_and_nothing_else(dtype: torch.dtype) -> None:
     """One changed element changes its part's digest; learned tensors do not matter."""
-    assembly = tiny_assembly().to(dtype)
-    before = trainable.frozen_digests(assembly)
+    model = tiny_assembly().to(dtype)
+    before = trainable.frozen_digests(model)
     assert set(before) == {"encoders.image", "encoders.page", "llm"}
     with torch.no_grad():
-        for parameter in assembly.connectors.parameters():
+        for parameter in model.connectors.parameters():
             parameter.add_(1)
-        assert trainable.frozen_digests(assembly) == before
-        weight = assembly.llm.model.get_output_embeddings().weight
+        assert trainable.frozen_digests(model) == before
+        weight = model.llm.model.get_output_embeddings().weight
         weight[-1, -1] = torch.nextafter(weight[-1, -1], torch.tensor(10.0, dtype=dtype))
-    after = trainable.frozen_digests(assembly)
+    after = trainable.frozen_digests(model)
     assert after["llm"] != before["llm"]
     assert after["encoders.image"] == before["encoders.image"]
 
@@ -267,12 +265,12 @@ def test_build_makes_what_the_recipe_says(tmp_path: Path) -> None:
 
 def test_what_a_stage_trains_is_learned_and_not_frozen(tmp_path: Path) -> None:
     """An encoder that some stage trains goes into checkpoints, and out of the digests."""
-    assembly = build(recipe_of(tmp_path, full="{encoders.image: 1.0e-5}"), "cpu")
-    assert trainable.learned_parts(assembly) == ["connectors.image", "encoders.image"]
-    assert set(trainable.frozen_digests(assembly)) == {"llm"}
-    assert any(name.startswith("encoders.image.") for name in trainable.trainable_state(assembly))
-    tensors = dict(assembly.named_parameters()) | dict(assembly.named_buffers())
-    assert set(trainable.trainable_state(assembly)) <= set(tensors)
+    model = build(recipe_of(tmp_path, full="{encoders.image: 1.0e-5}"), "cpu")
+    assert trainable.learned_parts(model) == ["connectors.image", "encoders.image"]
+    assert set(trainable.frozen_digests(model)) == {"llm"}
+    assert any(name.startswith("encoders.image.") for name in trainable.trainable_state(model))
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    assert set(trainable.trainable_state(model)) <= set(tensors)
 
 
 def test_build_errors_are_sentences(tmp_path: Path) -> None:

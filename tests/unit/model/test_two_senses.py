@@ -25,12 +25,12 @@ CONNECTORS = {"connectors.image": 1e-2, "connectors.audio": 1e-2, "connectors.vi
 
 
 @contextmanager
-def counted(assembly: MultimodalLM) -> Iterator[dict[str, int]]:
+def counted(model: MultimodalLM) -> Iterator[dict[str, int]]:
     """How often each encoder and each connector with features runs meanwhile."""
     calls: dict[str, int] = {}
     hooks = []
     for group in ("encoders", "connectors"):
-        for key, module in getattr(assembly, group).items():
+        for key, module in getattr(model, group).items():
             name = f"{group}.{key}"
             calls[name] = 0
 
@@ -46,18 +46,18 @@ def counted(assembly: MultimodalLM) -> Iterator[dict[str, int]]:
 @pytest.mark.parametrize("video", ["pool", "ragged"])
 def test_each_place_shows_its_own_item(video: str) -> None:
     """Items of all keys in one conversation: every run of places holds what its item alone would say."""
-    assembly = three_senses(video=video)
-    samples = encoded(assembly, TALKS)
-    batch = collate(samples, assembly.inputs)
-    row = embedded(assembly, batch)
-    ctx, row = assembly.embed(batch)
-    text = assembly.llm.embed(batch.input_ids, ctx)
+    model = three_senses(video=video)
+    samples = encoded(model, TALKS)
+    batch = collate(samples, model.inputs)
+    row = embedded(model, batch)
+    ctx, row = model.embed(batch)
+    text = model.llm.embed(batch.input_ids, ctx)
     filled = torch.zeros(batch.n_tokens, dtype=torch.bool)
-    readers = assembly.inputs
+    readers = model.inputs
     for sample, offset in zip(samples, batch.cu_seqlens.tolist(), strict=False):
         for span in sample.spans:
             alone = readers[span.key].collate([sample.media[span.key][span.item]])
-            tokens, counts = assembly.project(span.key, alone, ctx)
+            tokens, counts = model.project(span.key, alone, ctx)
             assert counts == [span.length]
             places = slice(offset + span.start, offset + span.start + span.length)
             torch.testing.assert_close(row[places], tokens)
@@ -71,10 +71,10 @@ def test_each_place_shows_its_own_item(video: str) -> None:
 @pytest.mark.parametrize(("family", "video"), [("llama", "pool"), ("gemma2", "ragged"), ("gpt2", "pool")])
 def test_packed_together_as_one_by_one(family: str, video: str) -> None:
     """Sounds and clips of different lengths in one row: the loss and every gradient are the sums of each alone."""
-    assembly = three_senses(family, video)
-    trainable.set_trainable(assembly, CONNECTORS)
-    together = gradients(assembly, TALKS)
-    alone = [gradients(assembly, [sample]) for sample in TALKS]
+    model = three_senses(family, video)
+    trainable.set_trainable(model, CONNECTORS)
+    together = gradients(model, TALKS)
+    alone = [gradients(model, [sample]) for sample in TALKS]
     assert together.keys() == alone[0].keys()
     for name, value in together.items():
         found = torch.stack([one[name] for one in alone]).sum(dim=0)
@@ -82,31 +82,31 @@ def test_packed_together_as_one_by_one(family: str, video: str) -> None:
         assert value.abs().sum() > 0, name
 
 
-def gradients(assembly: MultimodalLM, samples: list[Sample] | tuple[Sample, ...]) -> dict[str, torch.Tensor]:
+def gradients(model: MultimodalLM, samples: list[Sample] | tuple[Sample, ...]) -> dict[str, torch.Tensor]:
     """The summed loss and its gradients by name, in training."""
-    assembly.train().zero_grad()
-    nll, _ = assembly(packed(assembly, samples))
+    model.train().zero_grad()
+    nll, _ = model(packed(model, samples))
     nll.backward()
-    learned = {name: p.grad.clone() for name, p in assembly.named_parameters() if p.grad is not None}
+    learned = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return {"loss": nll.detach(), **learned}
 
 
 def test_neighbours_in_a_batch_change_nothing_bit_for_bit() -> None:
     """A longer sound beside it pads an item, and what it says stays the same."""
-    assembly = three_senses(video="ragged")
-    readers, text = assembly.inputs, torch.zeros(1, assembly.llm.dim)
+    model = three_senses(video="ragged")
+    readers, text = model.inputs, torch.zeros(1, model.llm.dim)
     for key in ("audio", "video"):
         items = [readers[key].read((seed, length)) for seed, length in ((1, 2), (2, 6), (3, 2))]
-        tokens, counts = assembly.connect(key, readers[key].collate(items), text)
+        tokens, counts = model.connect(key, readers[key].collate(items), text)
         for item, some in zip(items, tokens.split(counts), strict=True):
-            torch.testing.assert_close(some, assembly.connect(key, readers[key].collate([item]), text)[0])
+            torch.testing.assert_close(some, model.connect(key, readers[key].collate([item]), text)[0])
         assert len(set(counts)) == 2
 
 
 @torch.no_grad()
 def test_what_is_missing_is_not_run() -> None:
-    """Without gradients only what occurs runs, once; the same logits as in an assembly that has no other sense."""
-    assembly = three_senses()
+    """Without gradients only what occurs runs, once; the same logits as in a model that has no other sense."""
+    model = three_senses()
     expected = {
         1: set(),
         2: {"audio"},
@@ -114,8 +114,8 @@ def test_what_is_missing_is_not_run() -> None:
         4: {"image"},
     }
     for number, keys in expected.items():
-        with counted(assembly) as calls:
-            assembly(packed(assembly, [TALKS[number]]))
+        with counted(model) as calls:
+            model(packed(model, [TALKS[number]]))
         assert {name for name, n in calls.items() if n} == {
             f"{group}.{key}" for key in keys for group in ("encoders", "connectors")
         }
@@ -125,14 +125,14 @@ def test_what_is_missing_is_not_run() -> None:
 
 def test_in_training_only_what_learns_is_run_on_nothing() -> None:
     """A rank without sounds still runs what learns from them, times zero; frozen senses rest."""
-    assembly = three_senses()
-    trainable.set_trainable(assembly, {"connectors.audio": 1e-2, "connectors.lora": 1e-2})
-    assembly.train()
-    with counted(assembly) as calls:
-        nll, _ = assembly(packed(assembly, [TALKS[1]]))
+    model = three_senses()
+    trainable.set_trainable(model, {"connectors.audio": 1e-2, "connectors.lora": 1e-2})
+    model.train()
+    with counted(model) as calls:
+        nll, _ = model(packed(model, [TALKS[1]]))
     assert {name for name, n in calls.items() if n} == {"encoders.audio", "connectors.audio"}
     nll.backward()
-    learned = dict(assembly.connectors["audio"].named_parameters())
+    learned = dict(model.connectors["audio"].named_parameters())
     assert all(p.grad is not None and not p.grad.any() for p in learned.values())
     frozen = three_senses()
     torch.testing.assert_close(nll.detach(), frozen(packed(frozen, [TALKS[1]]))[0], rtol=0, atol=0)
@@ -142,13 +142,13 @@ def test_in_training_only_what_learns_is_run_on_nothing() -> None:
 @pytest.mark.parametrize("times", [None, "{s:.1f}s "])
 def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, times: str | None) -> None:
     """Mixed conversations answered together, one by one, and checked against the packed model without a cache."""
-    assembly = three_senses(family, times=times)
-    generator = Generator(assembly)
+    model = three_senses(family, times=times)
+    generator = Generator(model)
     asked = [replace(sample, messages=sample.messages[:-1]) for sample in TALKS]
     samples = [generator.encode(sample) for sample in asked]
     together = generator.generate_encoded(samples, 6)
     assert together == [generator.generate_encoded([one], 6)[0] for one in samples]
-    decoding, tokens = Decoding(assembly, collate(samples, assembly.inputs)), []
+    decoding, tokens = Decoding(model, collate(samples, model.inputs)), []
     for _ in range(6):
         tokens.append(decoding.logits.argmax(dim=-1))
         decoding.step(tokens[-1].tolist())
@@ -157,9 +157,9 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
         replace(one, ids=[*one.ids, *new], labels=[IGNORE_INDEX] * (len(one.ids) + len(new)))
         for one, new in zip(samples, said, strict=True)
     ]
-    batch = collate(longer, assembly.inputs)
+    batch = collate(longer, model.inputs)
     with torch.no_grad():
-        best = logits(assembly, batch).argmax(dim=-1)
+        best = logits(model, batch).argmax(dim=-1)
     for end, new in zip(batch.cu_seqlens[1:].tolist(), said, strict=True):
         assert best[end - 7 : end - 1].tolist() == new
 
@@ -169,9 +169,9 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
 
 def test_times_stand_before_the_steps_of_a_clip() -> None:
     """Token ids are those of the plain text, without label; places keep their order; what is planned comes out."""
-    assembly, without = three_senses(times="at {s:.1f}s, {n}: "), three_senses()
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources))
-    readers = assembly.inputs
+    model, without = three_senses(times="at {s:.1f}s, {n}: "), three_senses()
+    prompter = Prompter(model.llm.tokenizer, list(model.sources))
+    readers = model.inputs
     for sample, plain in zip(TALKS, encoded(without, TALKS), strict=True):
         planned = plan(sample, prompter, readers, 256, train=True)
         done = load_media(planned, readers)
@@ -190,14 +190,14 @@ def test_times_stand_before_the_steps_of_a_clip() -> None:
             assert all(done.labels[i] == IGNORE_INDEX for i in at) and number < length
             kept = [i for i in kept if i not in at]
         assert [done.ids[i] for i in kept] == plain.ids and [done.labels[i] for i in kept] == plain.labels
-    assert sum(span.key == "video" for span in encoded(assembly, TALKS)[0].spans) == 6
+    assert sum(span.key == "video" for span in encoded(model, TALKS)[0].spans) == 6
 
 
 def test_marks_are_text_as_typed_and_nothing_in_them_is_special() -> None:
     """A mark is what the tokenizer makes of it behind other text; a special token or placeholder in it is plain."""
-    assembly = three_senses()
-    tokenizer = assembly.llm.tokenizer
-    prompter = Prompter(tokenizer, list(assembly.sources))
+    model = three_senses()
+    tokenizer = model.llm.tokenizer
+    prompter = Prompter(tokenizer, list(model.sources))
     for text in ("0.5s ", "<12> ", " at 3s:", "\n"):
         assert prompter.plain(text) == tokenizer.encode(text, add_special_tokens=False)
     for text in ("<|im_end|>", "<image> 3s "):
@@ -209,9 +209,9 @@ def test_marks_are_text_as_typed_and_nothing_in_them_is_special() -> None:
 
 def test_times_change_no_place_of_the_media() -> None:
     """With marks between them the tokens of a clip are the same, in the same order; packing keeps the law."""
-    assembly, without = three_senses(times="{s:.1f}s "), three_senses()
-    marked, plain = packed(assembly, TALKS), packed(without, TALKS)
-    rows = [embedded(assembly, marked), embedded(without, plain)]
+    model, without = three_senses(times="{s:.1f}s "), three_senses()
+    marked, plain = packed(model, TALKS), packed(without, TALKS)
+    rows = [embedded(model, marked), embedded(without, plain)]
     for key in plain.places:
         torch.testing.assert_close(rows[0][marked.places[key]], rows[1][plain.places[key]])
         assert marked.media_ids[marked.places[key]].tolist() == plain.media_ids[plain.places[key]].tolist()
@@ -219,33 +219,33 @@ def test_times_change_no_place_of_the_media() -> None:
     video = marked.places["video"]
     starts = [int(video[marked.media_ids[video] == item][0]) for item in range(len(marked.owners["video"]))]
     assert marked.starts["video"].tolist() == starts
-    losses = [float(assembly(packed(assembly, [sample]))[0]) for sample in TALKS]
-    assert float(assembly(marked)[0]) == pytest.approx(sum(losses), rel=1e-5)
-    assert float(assembly(marked)[0]) != pytest.approx(float(without(plain)[0]), rel=1e-3)
+    losses = [float(model(packed(model, [sample]))[0]) for sample in TALKS]
+    assert float(model(marked)[0]) == pytest.approx(sum(losses), rel=1e-5)
+    assert float(model(marked)[0]) != pytest.approx(float(without(plain)[0]), rel=1e-3)
 
 
 def test_times_without_a_clock_are_refused() -> None:
     """An encoder of pictures knows no times."""
-    assembly = three_senses()
-    assembly.connectors["image"].times = "{s}"  # type: ignore[assignment]
+    model = three_senses()
+    model.connectors["image"].times = "{s}"  # type: ignore[assignment]
     with pytest.raises(SampleError, match="picture: image 1: its connector has `times`, but its encoder knows no"):
-        encoded(assembly, [TALKS[4]])
+        encoded(model, [TALKS[4]])
 
 
 def test_too_long_counts_the_marks() -> None:
     """What the context holds is decided with the times in it."""
-    assembly = three_senses(times="{s:.1f}s ")
-    prompter = Prompter(assembly.llm.tokenizer, list(assembly.sources))
+    model = three_senses(times="{s:.1f}s ")
+    prompter = Prompter(model.llm.tokenizer, list(model.sources))
     sample = talk("long", "<video>", "Yes.", video=((1, 5),))
-    length = plan(sample, prompter, assembly.inputs, 256, train=True).length
-    assert plan(sample, prompter, assembly.inputs, length, train=True).length == length
+    length = plan(sample, prompter, model.inputs, 256, train=True).length
+    assert plan(sample, prompter, model.inputs, length, train=True).length == length
     with pytest.raises(SampleError, match=f"long: {length} tokens"):
-        plan(sample, prompter, assembly.inputs, length - 1, train=True)
+        plan(sample, prompter, model.inputs, length - 1, train=True)
 
 
 def test_media_of_a_sense_the_recipe_has_not() -> None:
     """One sentence names the sample, the key and what there is."""
-    assembly = three_senses()
+    model = three_senses()
     sample = Sample("odd", (Message("user", "<graph>?"),), {"graph": (1,)})
     with pytest.raises(SampleError, match="odd: holds 'graph' media, but the encoders are: image, audio, video"):
-        Generator(assembly).encode(sample)
+        Generator(model).encode(sample)

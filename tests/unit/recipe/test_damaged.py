@@ -153,19 +153,19 @@ DAMAGES = {
     # Inside encoders, times in the text
     "inside missing": (LORA, 'Adapter", rank: 4', f'8: connectors.lora: "inside" is missing; {P}:Adapter works inside encoders, '
                        "name them; known encoders: image."),
-    "inside nothing": (LORA, 'Adapter", inside: [imge]', '8: connectors.lora.inside: found "imge"; unknown encoder; known: image; '
+    "inside nothing": (LORA, 'Adapter", adapts: [imge]', '8: connectors.lora.inside: found "imge"; unknown encoder; known: image; '
                        'did you mean "image"?'),
-    "inside of one that cannot": ("rank: 4", "rank: 4, inside: [image]",
+    "inside of one that cannot": ("rank: 4", "rank: 4, adapts: [image]",
                                   f"8: connectors.lora.inside: {P}:Inner does not work inside encoders; remove it."),
-    "projector inside": ("from: image", "from: image, inside: [image]",
+    "projector inside": ("from: image", "from: image, adapts: [image]",
                          f"7: connectors.image.inside: {P}:Projector does not work inside encoders; remove it."),
     "inside is text": (LORA, 'Adapter", inside: image', '8: connectors.lora.inside: found "image" (text), expected a list.'),
-    "inside names none": (LORA, 'Adapter", inside: []',
+    "inside names none": (LORA, 'Adapter", adapts: []',
                           f'8: connectors.lora: "inside" is missing; {P}:Adapter works inside encoders, name them; '
                           "known encoders: image."),
-    "when inside encoders": (LORA, 'Adapter", inside: [image], when: [image]', "8: connectors.lora.when: a connector inside "
+    "when inside encoders": (LORA, 'Adapter", adapts: [image], when: [image]', "8: connectors.lora.when: a connector inside "
                              "encoders works on all they read; leave it out."),
-    "adapter with from": (LORA, 'Adapter", inside: [image], from: image', f"8: connectors.lora.from: {P}:Adapter works inside "
+    "adapter with from": (LORA, 'Adapter", adapts: [image], from: image', f"8: connectors.lora.from: {P}:Adapter works inside "
                           "encoders and takes no encoder's features; remove it."),
     "aligner without from": (f"{P}:Projector\", from: image, grid: [4, 4]", f"{P}:Aligner\"", f'7: connectors.image: "from" is '
                              f"missing; {P}:Aligner takes the features of one encoder; known encoders: image."),

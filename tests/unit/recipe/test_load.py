@@ -19,8 +19,6 @@ from mmllm.recipe.models import ComponentSpec, Llm, Recipe, Stage
 from mmllm.recipe.schema import json_schema
 from tests.support.recipe_text import RECIPE
 
-SHIPPED = sorted(folder().rglob("*.yaml"))
-
 
 def test_words_reach_the_models() -> None:
     recipe = parse(RECIPE)
@@ -121,17 +119,6 @@ def test_digest_tells_recipes_apart() -> None:
 def test_stage_in_python_is_checked_too() -> None:
     with pytest.raises(ValidationError, match="exactly one of the two"):
         Stage(train={"llm": 1.0}, data={"a": 1.0}, batch=4)
-
-
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_shipped_recipe(file: Path) -> None:
-    text = file.read_text()
-    recipe = load_recipe(file)
-    assert recipe.name == file.stem
-    assert len(text.splitlines()) <= 60
-    assert f"mmllm train recipes/{file.relative_to(folder())}" in text.splitlines()[1]
-    assert parse(dump(recipe)) == recipe
-    jsonschema.validate(yaml.safe_load(text), json_schema())
 
 
 def test_swapping_the_encoder_is_one_line() -> None:

@@ -1,6 +1,6 @@
 """A trained LoRA as a folder in peft's format, for peft itself and for ``adapters:`` of arrow and xlora.
 
-``_, assembly = mmllm.checkpoints.load.load_run(run, "cpu")``, then ``export(assembly.connectors["lora"], folder)``.
+``_, model = mmllm.checkpoints.load.load_run(run, "cpu")``, then ``export(model.connectors["lora"], folder)``.
 """
 
 from __future__ import annotations
