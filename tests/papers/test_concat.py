@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import MmllmError
 from mmllm.hooks.context import text_context
 from mmllm.model.project import project
+from mmllm.testing import check_projector
 from mmllm.types import Features, time_steps
 from tests.support.equations import affine, gelu, norm
 
@@ -138,6 +140,12 @@ def test_frames_in_front_are_resampled_one_by_one_and_sound_in_time() -> None:
     expected = mlp(torch.cat([sounds.layers[-2], stretched], -1), connector)
     torch.testing.assert_close(connector(sounds, fewer), expected, atol=1e-5, rtol=1e-5)
     assert time_steps(connector.out_grid((8,), (4,))) == 8 and concat(grid=[6]).out_grid((8,), (4,)) == (6,)
+
+
+@pytest.mark.parametrize("grids", [((4, 4), (2, 2)), ((2, 2), (4, 4)), ((3, 3), (3, 3), (5, 4)), ((8,), (4,))])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "area"])
+def test_several_encoders_keep_the_contract(grids: tuple[tuple[int, ...], ...], resample: str) -> None:
+    check_projector(partial(ConcatConnector, resample=resample), grids=grids, layers=(-2, -1))
 
 
 @torch.no_grad()
