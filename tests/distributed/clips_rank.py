@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from mmllm.connectors.base import Connector
 from mmllm.connectors.deep_fusion.iva.iva import IvaConnector
-from mmllm.connectors.projectors.temporal_aligner import TemporalAlignerConnector
+from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.model import trainable
 from mmllm.types import Sample

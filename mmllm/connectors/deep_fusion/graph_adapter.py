@@ -91,7 +91,7 @@ class GraphAdapterConnector(DeepFusion):
         """``fuse``: what works at the head."""
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """No token at the head; else the grid of the nodes, or one."""
+        """Grid of the nodes, or of one token; at the head alone of none."""
         if not self.input:
             return (0,)
         return tuple(grid) if self.show == "nodes" else (1, 1)

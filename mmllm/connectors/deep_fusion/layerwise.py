@@ -96,7 +96,7 @@ class LayerwiseConnector(DeepFusion):
         self.tasks = nn.ModuleDict()
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """No token in the sequence.
+        """Grid of nothing: items take no places in the sequence.
 
         Raises:
             MmllmError: an item of this grid would not give K latents.

@@ -50,7 +50,7 @@ def earlier(length: int, like: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """softmax(Q Kᵀ / √d) V of several heads with Q of x, K and V of z; no biases."""
+    """Attention softmax(Q Kᵀ / √d) V of several heads with Q of x, K and V of z; no biases."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, z: Tensor, seen: Tensor) -> Tensor:
-        """float[N, Q, W] reads float[N, K, W] where ``seen`` bool[N or 1, Q or 1, K]; each of Q must see something."""
+        """Let x float[N, Q, W] read z float[N, K, W] where ``seen`` bool[N or 1, Q or 1, K]; each sees some."""
         pairs = (self.query(x), *self.key_value(z).chunk(2, dim=-1))
         query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in pairs)
         read = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None])
@@ -70,7 +70,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x += Attn(LN x, LN x); where it ``reads`` x += Attn(LN x, z); x += FF(x)."""
+    """Block x += Attn(LN x, LN x); where it ``reads`` x += Attn(LN x, z); x += FF(x)."""
 
     def __init__(self, width: int, heads: int, reads: bool = False) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Block(nn.Module):
         self.feed = feed_forward(width)
 
     def forward(self, x: Tensor, seen: Tensor, z: Tensor | None = None, seen_z: Tensor | None = None) -> Tensor:
-        """float[N, Q, W] -> the same; ``seen`` of x and ``seen_z`` of ``z`` float[N, K, W] as ``Attention`` has it."""
+        """Update x float[N, Q, W]; ``seen`` of x and ``seen_z`` of ``z`` float[N, K, W] as ``Attention`` has it."""
         normed = self.norm(x)
         x = x + self.attention(normed, normed, seen)
         if self.reading is not None and self.reading_norm is not None:

@@ -105,5 +105,5 @@ def _front(grid: Sequence[int]) -> tuple[int, ...]:
 
 
 def _plane(grid: Sequence[int]) -> tuple[int, int]:
-    """(rows, cols); what has no space is one row, where bilinear is linear in time."""
+    """Plane (rows, cols) that is resampled; what has no space is one row, where bilinear is linear in time."""
     return (1, grid[0]) if len(grid) == 1 else (grid[-2], grid[-1])

@@ -55,7 +55,7 @@ class TemporalConvConnector(Projector):
         self.mlp = mlp(channels, llm_dim, mlp_depth)
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """(time, rows, cols) after the convolution; a picture has one step.
+        """Grid (time, rows, cols) after the convolution; a picture has one step.
 
         Raises:
             MmllmError: nothing would be left, or the grid has other axes.

@@ -57,7 +57,7 @@ class WindowResamplerConnector(Projector):
         self.output = nn.Linear(inner, llm_dim)
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """(windows, 1, queries): as many queries for a last window that is not full."""
+        """Grid (windows, 1, queries): as many queries for a last window that is not full."""
         return (-(-grid[0] // self.window), 1, self.n_queries)
 
     def forward(self, features: Features) -> Tensor:

@@ -41,12 +41,12 @@ def graph_tokens(dim: int, llm: LLM) -> GraphTokensConnector:
 
 
 def identity(dim: int, llm: LLM) -> IdentityConnector:
-    """As wide as the LLM, whatever ``dim`` is."""
+    """Width of the LLM, whatever ``dim`` is."""
     return IdentityConnector(dim=llm.dim, llm_dim=llm.dim)
 
 
 def mlp(dim: int, llm: LLM) -> MlpConnector:
-    """As a recipe makes it that says nothing more."""
+    """Every patch a token, two linear layers."""
     return MlpConnector(dim=dim, llm_dim=llm.dim)
 
 

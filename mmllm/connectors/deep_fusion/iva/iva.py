@@ -109,7 +109,7 @@ class IvaConnector(DeepFusion):
         self.layers = nn.ModuleDict()
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """(frames, 1, 1): one token for each frame; a picture is one."""
+        """Grid (frames, 1, 1): one token for each frame; a picture is one."""
         return (frames_in(grid, "iva"), 1, 1)
 
     def forward(self, features: Features) -> tuple[Tensor, Remembered]:

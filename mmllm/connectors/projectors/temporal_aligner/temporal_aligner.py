@@ -93,7 +93,7 @@ class TemporalAlignerConnector(Projector):
         self.foretold = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim)) if learns else None
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """(frames, 1, 1): one token for each frame; a picture is one."""
+        """Grid (frames, 1, 1): one token for each frame; a picture is one."""
         return (frames_in(grid, "temporal_aligner"), 1, 1)
 
     def forward(self, features: Features, ctx: ForwardContext | None = None) -> Tensor:
