@@ -1,0 +1,1 @@
+"""Tests of what holds parts to their contract."""
