@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmllm.generation.generator import Decoding
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, tiny_assembly
@@ -55,14 +54,13 @@ def test_decoding_follows_the_same_route_also_when_rows_finish_and_decodings_tak
     """Logits of each row's end equal the packed pass; dropping finished rows keeps the others' route."""
     model = routed(family, ("image",))
     expected = [row[-1] for row in rows_of(model)]
-    decoding = Decoding(model, batch_of(model, ROWS))
-    torch.testing.assert_close(decoding.logits, torch.stack(expected), atol=1e-5, rtol=1e-5)
-    alone = [Decoding(model, batch_of(model, (row,))) for row in ROWS]
-    decoding.keep([0, 1])
-    decoding.step([5, 6])
+    state = model.prefill(batch_of(model, ROWS))
+    torch.testing.assert_close(state.logits, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    alone = [model.prefill(batch_of(model, (row,))) for row in ROWS]
+    state = model.decode(model.select(state, torch.tensor([0, 1])), torch.tensor([5, 6]))
     for number, one in enumerate(alone[:2]):
-        one.step([5 + number])
-        torch.testing.assert_close(one.logits[0], decoding.logits[number], atol=1e-5, rtol=1e-5)
+        one = model.decode(one, torch.tensor([5 + number]))
+        torch.testing.assert_close(one.logits[0], state.logits[number], atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_come_from_routed_conversations_only_also_when_blocks_are_recomputed() -> None:
