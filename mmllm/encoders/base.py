@@ -20,7 +20,7 @@ from mmllm.types import Features
 
 
 class Encoder(nn.Module):
-    """One modality's frozen model.
+    """Frozen model of one modality.
 
     ``layers`` are indices into the list of hidden states that transformers documents: 0 is what enters the first
     block (the embeddings), k is what leaves block k, -1 is what leaves the last block *before* any final norm, -2 the
@@ -64,7 +64,11 @@ class Encoder(nn.Module):
             yield context
 
     def hook_points(self) -> BlockHooks:
-        """Where connectors take hold of its blocks."""
+        """Return its blocks, for connectors that work in them.
+
+        Raises:
+            MmllmError: it has none of the kind that they could.
+        """
         raise MmllmError(f"{type(self).__name__} has no blocks that a connector could work inside.")
 
     def learns(self) -> bool:

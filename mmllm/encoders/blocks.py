@@ -1,4 +1,4 @@
-"""Where attention, MLP and norms of an encoder's block are, whatever its library calls them; read by `hook_points.py`."""
+"""Attention, MLP and norms of an encoder's block, whatever its library calls them; read by `hook_points.py`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class EncoderBlock:
 
 
 def _refused(block: nn.Module, found: list[str]) -> MmllmError:
-    """What is wrong with a block that holds ``found``."""
+    """Error for a block that holds ``found``."""
     return MmllmError(
         f"connectors inside an encoder need blocks of one attention and one MLP, each with its norm, but a "
         f"{type(block).__name__} holds {', '.join(found) or 'nothing'}; choose another encoder."

@@ -109,7 +109,7 @@ class DocumentEncoder(Encoder):
         return Features(layers, mask, (longest,), sizes if len(set(sizes)) > 1 else None, extras)
 
     def _states(self, tokens: Tensor, seen: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """What enters the first block and leaves the others, by hooks during the model's own forward."""
+        """Return what enters the first block and leaves the others, by hooks during the model's own forward."""
         found: dict[int, Tensor] = {}
 
         def enters(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where connectors take hold inside an encoder (``Encoder.hook_points()``): its blocks, their attention and MLP."""
+"""Hook points of an encoder (``Encoder.hook_points()``): its blocks, their attention and MLP."""
 
 from __future__ import annotations
 
@@ -188,12 +188,12 @@ class _Stream:
         """What the attention adds, once it is known; weak: it must not outlive the pass."""
 
     def start(self, _: EncoderContext, x: torch.Tensor) -> torch.Tensor:
-        """The block begins."""
+        """Begin a block."""
         self.residual = self.given = None
         return x
 
     def norm_in(self, _: EncoderContext, x: torch.Tensor) -> torch.Tensor:
-        """A norm before the attention reads the residual."""
+        """Keep the residual, which a norm before the attention reads."""
         if self.given is None:
             self.residual = x
         elif x is self.given():
@@ -201,19 +201,19 @@ class _Stream:
         return x
 
     def attention_out(self, ctx: EncoderContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """What the attention adds; the residual is about to be added to it."""
+        """Change what the attention adds; the residual is about to be added to it."""
         residual, self.residual = self.residual, None
         output = output if residual is None else output + self.add(ctx, residual + output)
         self.given = weakref.ref(output)
         return output
 
     def norm_out(self, ctx: EncoderContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """A norm after the attention's residual gives the stream itself."""
+        """Change the stream itself, which a norm after the attention's residual gives."""
         return output if self.given is None else output + self.add(ctx, output)
 
 
 def _norms_a_branch(block: nn.Module) -> MmllmError:
-    """A norm stands where it is not known what a branch adds."""
+    """Error for a block whose norm stands where it is not known what a branch adds."""
     return MmllmError(
         f"the norms of a {type(block).__name__} stand after its attention and MLP and before the residual is added; "
         "connectors inside an encoder cannot work there, choose another encoder."

@@ -49,7 +49,7 @@ class AudioProcessor(Processor):
         self.max_seconds, self.timeout = max_seconds, timeout
 
     def read(self, media: str | Path | bytes) -> Item:
-        """One sound -> ``windows`` float[W, ..., L] for the model, ``samples`` int64[], how many it has."""
+        """Read one sound -> ``windows`` float[W, ..., L] for the model, ``samples`` int64[], how many it has."""
         samples = read_sound(media, self.front_end.rate, self.max_seconds, self.timeout)
         self._check(len(samples))
         return self._windows(samples)
@@ -65,13 +65,13 @@ class AudioProcessor(Processor):
         return self.grid_of(int(info["samples"]))
 
     def seconds(self, info: ItemInfo) -> Sequence[float]:
-        """When each token begins."""
+        """Time at which each token begins."""
         span = 0.0 if self.window is None else self.window / self.front_end.rate
         counts = self.counts(int(info["samples"]))
         return [n * span + k * self.front_end.step for n, count in enumerate(counts) for k in range(count)]
 
     def fixed_grid(self) -> tuple[int, ...] | None:
-        """Of one full window, under ``fixed``."""
+        """Grid of one full window, under ``fixed``."""
         return self.grid_of(1) if self.fixed else None
 
     def blank(self) -> Item:

@@ -1,4 +1,4 @@
-"""What audio models of transformers hear: how long their windows are, and which of their tokens are real.
+"""Front ends of audio models of transformers: how long their windows are, and which of their tokens are real.
 
 ``audio.py`` reads sound and cuts it into windows; here one window of samples becomes inputs and a number of tokens.
 """
@@ -63,7 +63,7 @@ class WhisperFrontEnd(FrontEnd):
         self.step = self._stride / self.rate
 
     def tokens(self, samples: int) -> int:
-        """One for each 20 ms that are begun (two frames of 10 ms)."""
+        """Count one for each 20 ms that are begun (two frames of 10 ms)."""
         return math.ceil(samples / self._stride)
 
 

@@ -26,7 +26,7 @@ class DocumentProcessor(Processor):
         self.max_tokens, self.max_bytes = max_tokens, max_bytes
 
     def read(self, media: str | Path | bytes) -> Item:
-        """One document -> ``{"ids": int64[L]}``; raises ``MediaError`` where it cannot be read or is too long."""
+        """Read one document -> ``{"ids": int64[L]}``; raises ``MediaError`` where it cannot be read or is too long."""
         text = self._text(media)
         ids = self.tokenizer.loaded(text, verbose=False)["input_ids"]
         if not ids or not text.strip():

@@ -87,11 +87,11 @@ class GraphProcessor(Processor):
         return self._store.open(media, self._with_states)
 
     def measure(self, media: str | Path | bytes) -> Item:
-        """Which nodes the item has: ``nodes`` int64[n]; the node it is about comes first, as 0 in ``target``."""
+        """Find the item's nodes: ``nodes`` int64[n]; the node it is about comes first, as 0 in ``target``."""
         return self._part(*self.open(media))
 
     def read(self, media: str | Path | bytes) -> Item:
-        """As ``measure``, with ``edges`` int64[2, E] and either ``states`` float[n, W] or tokens ``ids`` int64[n, L].
+        """Read what ``measure`` gives, ``edges`` int64[2, E], and ``states`` float[n, W] or tokens ``ids`` int64[n, L].
 
         The other one is empty: float[n, 0], int64[n, 0]. Raises ``MediaError``.
         """
@@ -171,7 +171,7 @@ class GraphProcessor(Processor):
 
 
 def states_file(folder: Path, digest: str, layers: Sequence[int], texts: Sequence[str]) -> Path:
-    """Where the states of these texts by the model of this digest are, or would be."""
+    """Path of the states of these texts by the model of this digest, whether it is there or not."""
     total = hashlib.sha256(json.dumps([digest, list(layers)]).encode())
     for text in texts:
         total.update(hashlib.sha256(text.encode()).digest())

@@ -25,7 +25,7 @@ class GraphStore:
         self._folders: dict[tuple[Path, int], Graph] = {}
 
     def __reduce__(self) -> tuple[type[GraphStore], tuple[int, int]]:
-        """Without its graphs: a process opens its own."""
+        """Leave its graphs behind: a process opens its own."""
         return GraphStore, self._most
 
     def open(self, media: str | Path | bytes, complete: Callable[[Path, Graph], Graph]) -> tuple[Graph, int | None]:

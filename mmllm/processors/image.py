@@ -61,7 +61,7 @@ class ImageProcessor(Processor):
         self.max_pixels = max_pixels
 
     def read(self, media: str | Path | bytes | Image.Image) -> Item:
-        """One picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
+        """Read one picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
         return {"pixels": self.transform(open_image(media, self.max_pixels))}
 
     def grid(self, info: ItemInfo) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class ImageProcessor(Processor):
 
 @dataclass(frozen=True)
 class HfTransform:
-    """The image processor of a folder of transformers with our ``fit``: RGB image -> float[3, H, W]."""
+    """The image processor of a folder of transformers with our ``fit``."""
 
     processor: Any
     size: tuple[int, int]
@@ -90,7 +90,7 @@ class HfTransform:
     """Whether ``size`` is the processor's own."""
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """See the class."""
+        """float[3, H, W] of an RGB image."""
         size = {"height": self.size[0], "width": self.size[1]}
         options: dict[str, Any] = {"size": size, "do_center_crop": False}
         if self.fit == "pad":

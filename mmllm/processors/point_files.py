@@ -86,7 +86,7 @@ Parser = Callable[[bytes, int, int, int, bool], Tensor]
 
 
 def _parser(data: bytes) -> Parser:
-    """By the first bytes: each format but plain rows begins with a mark of its own."""
+    """Choose by the first bytes: each format but plain rows begins with a mark of its own."""
     for mark, parser in ((b"OFF", _off), (b"ply", _ply), (b"\x93NUMPY", _npy), (b"PK\x03\x04", _npz)):
         if data.startswith(mark):
             return parser
@@ -177,7 +177,7 @@ def _npz(data: bytes, n: int, seed: int, max_points: int, mesh: bool) -> Tensor:
 
 
 def _rows(data: bytes, n: int, seed: int, max_points: int, mesh: bool) -> Tensor:
-    """One point a line, numbers separated by white space or commas; lines that begin with # are comments."""
+    """Read one point a line, numbers separated by white space or commas; lines that begin with # are comments."""
     lines = [line for raw in data.decode("utf-8").splitlines() if (line := raw.partition("#")[0].strip())]
     _limit(len(lines), max_points, "points")
     found = [[float(word) for word in line.replace(",", " ").split()] for line in lines]

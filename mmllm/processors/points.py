@@ -33,7 +33,7 @@ class PointsProcessor(Processor):
         self.max_points, self.max_bytes = max_points, max_bytes
 
     def read(self, media: str | Path | bytes | np.ndarray | Tensor) -> Item:
-        """One cloud -> ``{"points": int16[P, 3]}``, farthest first, 32767 = 1; raises ``MediaError``."""
+        """Read one cloud -> ``{"points": int16[P, 3]}``, farthest first, 32767 = 1; raises ``MediaError``."""
         cloud = read_points(media, 4 * self.points, self.seed, self.max_points, self.max_bytes)
         if len(cloud) > 4 * self.points:
             generator = torch.Generator().manual_seed(self.seed)

@@ -34,7 +34,7 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a sound without decoding it."""
+    """Facts of a sound that are known without decoding it."""
 
     frames: int
     rate: int
@@ -92,7 +92,7 @@ def read_sound(
 
 
 def _place(media: Any) -> str:
-    """What errors call it; MediaError where it is no file and no bytes."""
+    """Name that errors call it by; MediaError where it is no file and no bytes."""
     if not isinstance(media, str | Path | bytes):
         raise MediaError(f"a sound must be a path or bytes, not {type(media).__name__}.")
     where = f"sound of {len(media)} bytes" if isinstance(media, bytes) else f"sound {media}"

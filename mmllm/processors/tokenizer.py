@@ -27,5 +27,5 @@ class ModelTokenizer:
         return ModelTokenizer, (self.model,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModelTokenizer:
-        """Itself: a tokenizer never changes."""
+        """Return itself: a tokenizer never changes."""
         return self

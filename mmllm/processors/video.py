@@ -48,7 +48,7 @@ def segment(media: str | Path | bytes) -> tuple[str | Path | bytes, tuple[float 
 class VideoReading:
     """Takes frames out of video files in worker processes, started when asked and again when one died.
 
-    ``frames`` and ``fps``: which ones, see ``video_decoding.sampled``. ``timeout`` seconds per file, after which the
+    ``frames`` and ``fps``: which ones, see ``frame_choice.sampled``. ``timeout`` seconds per file, after which the
     worker is killed. ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before anything is decoded.
     Threads ask workers of their own, four at once; a forked process starts its own.
 
@@ -116,7 +116,7 @@ class VideoProcessor(Processor):
         self.frames, self.fps = frames, fps
 
     def read(self, media: str | Path | bytes) -> Item:
-        """One clip -> ``pixels`` float[F, 3, H, W] and ``times`` float64[F] in seconds; see VideoReading."""
+        """Read one clip -> ``pixels`` float[F, 3, H, W] and ``times`` float64[F] in seconds; see VideoReading."""
         clip = self.reading.read(media)
         pixels = [self.image.transform(Image.fromarray(frame)) for frame in clip.frames]
         return {"pixels": torch.stack(pixels), "times": torch.tensor(clip.seconds, dtype=torch.float64)}

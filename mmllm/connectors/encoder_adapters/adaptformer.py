@@ -54,7 +54,7 @@ class AdaptformerConnector(BlockAdapter):
         self.layers = nn.ModuleDict()
 
     def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
-        """A bottleneck beside the MLP."""
+        """Put a bottleneck beside the MLP."""
 
         def make() -> Bottleneck:
             return Bottleneck(points.dim, self.width, self.activation, self.scale, self.dropout)

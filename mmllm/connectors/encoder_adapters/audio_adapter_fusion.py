@@ -70,7 +70,7 @@ class AudioAdapterFusionConnector(BlockAdapter):
         self.alpha = nn.ModuleDict()
 
     def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
-        """One adapter per task on what leaves the block, and what mixes them."""
+        """Put one adapter per task on what leaves the block, and what mixes them."""
 
         def make() -> TaskAdapter:
             return TaskAdapter(points.dim, self.width, self.activation)

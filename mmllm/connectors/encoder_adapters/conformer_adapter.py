@@ -60,7 +60,7 @@ class ConformerAdapterConnector(BlockAdapter):
         self.layers = nn.ModuleDict()
 
     def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
-        """One beside the MLP."""
+        """Put one beside the MLP."""
         width = max(1, round(points.dim / self.reduction))
 
         def make() -> ConformerModule:
@@ -85,7 +85,7 @@ class ConformerAdapterConnector(BlockAdapter):
 
 
 class ConformerModule(nn.Module):
-    """What it adds to one block's stream."""
+    """Convolution module of one block: what is added to its stream."""
 
     def __init__(self, dim: int, width: int, kernel: int, norm: str, dropout: float) -> None:
         """``dim`` is D, ``width`` r."""

@@ -99,7 +99,7 @@ class Gate(nn.Module):
         self.logits = None if per_token else nn.Parameter(torch.zeros(n_experts))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """float[..., D] -> shares float[..., experts]."""
         if self.linear is not None:
             return self.linear(x).softmax(dim=-1)
         assert self.logits is not None
@@ -115,7 +115,7 @@ class SingleGate(nn.Module):
 
 
 def _mixed(experts: Sequence[Bottleneck], gate: nn.Module) -> ChangeOutput:
-    """What the experts add together."""
+    """Function that adds what the experts give together."""
 
     def add(_: EncoderContext, __: Tensor, normed: Tensor) -> Tensor:
         if all(expert.idle for expert in experts):

@@ -61,7 +61,7 @@ class TedAdapterConnector(BlockAdapter):
         self.layers = nn.ModuleDict()
 
     def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
-        """One before the attention, one before the MLP, or one of the two."""
+        """Put one before the attention, one before the MLP, or one of the two."""
 
         def make() -> TedLayer:
             return TedLayer(points.dim, self.width, self.enhancement, self.difference)
@@ -98,7 +98,7 @@ class Branch(nn.Module):
             nn.init.zeros_(zero)
 
     def zeros(self) -> list[Tensor]:
-        """What keeps it from adding anything while it is zero."""
+        """Weights that keep it from adding anything while they are zero."""
         assert self.conv.bias is not None
         return [self.conv.weight, self.conv.bias, self.up.bias]
 

@@ -22,7 +22,7 @@ from mmllm.types import Features, Grid
 
 
 class AppendingEncoder(AdaptableEncoder, Protocol):
-    """What it needs of an encoder of documents."""
+    """Encoder of documents, as far as it is needed here."""
 
     @property
     def embed_dim(self) -> int:

@@ -62,7 +62,7 @@ class VlAdapterConnector(BlockAdapter):
         self.ups = nn.ModuleDict()
 
     def put(self, key: str, encoder: AdaptableEncoder, points: EncoderHookPoints, block: int) -> list[Handle]:
-        """One after the attention and one after the MLP."""
+        """Put one after the attention and one after the MLP."""
         if self.share != "none":
             self.same_width(self.downs, points, key)
         width = max(1, points.dim // self.reduction)

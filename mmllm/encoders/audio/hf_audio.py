@@ -72,7 +72,7 @@ class HfAudioEncoder(Encoder):
         return len(self.audio.blocks)
 
     def hook_points(self) -> BlockHooks:
-        """Its blocks; a row is one window."""
+        """Return its blocks; a row is one window."""
         return BlockHooks(self.audio.blocks, self.dim, self.scope)
 
     def forward(self, **inputs: Tensor) -> Features:

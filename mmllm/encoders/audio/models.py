@@ -1,4 +1,4 @@
-"""What audio models of transformers differ in: how they are called, and how many tokens they give for a window.
+"""Audio models of transformers, in what they differ: how they are called, and how many tokens they give for a window.
 
 ``hf_audio.py`` puts windows together; what a model hears stands in ``processors/audio_front_ends.py``.
 """
@@ -18,7 +18,7 @@ from mmllm.processors.audio_front_ends import AstFrontEnd, FrontEnd, WaveFrontEn
 
 
 class AudioModel(nn.Module):
-    """One frozen model. A window of n samples makes ``front_end.tokens(n)`` real tokens behind ``prefix`` others."""
+    """Frozen audio model. A window of n samples makes ``front_end.tokens(n)`` real tokens behind ``prefix`` others."""
 
     net: PreTrainedModel
     front_end: FrontEnd
@@ -38,7 +38,7 @@ class AudioModel(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """Its transformer blocks."""
+        """Transformer blocks in order."""
         raise NotImplementedError
 
     def width(self, inputs: int) -> int:
@@ -46,7 +46,7 @@ class AudioModel(nn.Module):
         raise NotImplementedError
 
     def run(self, windows: Tensor, lengths: Tensor) -> None:
-        """One pass over float[rows, ..., L], of which int64[rows] samples are real; hooks take what it gives."""
+        """Run over float[rows, ..., L], of which int64[rows] samples are real; hooks take what it gives."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ class WhisperEncoderModel(AudioModel):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """Its transformer blocks."""
+        """Transformer blocks in order."""
         return self.net.layers
 
     def width(self, inputs: int) -> int:
@@ -82,7 +82,7 @@ class AstModel(AudioModel):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """Its transformer blocks."""
+        """Transformer blocks in order."""
         return self.net.layers
 
     def width(self, inputs: int) -> int:
@@ -115,7 +115,7 @@ class WaveModel(AudioModel):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """Its transformer blocks."""
+        """Transformer blocks in order."""
         return self.net.encoder.layers
 
     def width(self, inputs: int) -> int:
@@ -130,7 +130,7 @@ class WaveModel(AudioModel):
         self.net(windows, attention_mask=mask.long())
 
     def _group_norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        """One group per channel, over the real frames of each row: float[rows, C, frames]."""
+        """Norm with one group per channel over the real frames of each row: float[rows, C, frames]."""
         assert self._lengths is not None
         kernel, jump = self._first
         frames = (self._lengths - kernel) // jump + 1

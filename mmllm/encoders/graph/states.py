@@ -77,7 +77,7 @@ class TextModel(nn.Module):
         return [state * real.any(dim=1, keepdim=True) for state in states]
 
     def _hidden(self, ids: Tensor, seen: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """What enters the first block and what leaves each one, before any final norm: float[n, L, D] each."""
+        """Return what enters the first block and leaves the others, before any final norm: float[n, L, D] each."""
         found: dict[int, Tensor] = {}
 
         def entering(_: None, x: Tensor) -> Tensor:

@@ -66,13 +66,7 @@ class TextGraphEncoder(Encoder):
         super().__init__(layers=layers)
         if (model is None) == (width is None):
             raise MmllmError("text_graph needs either model (states are made from texts) or width (of given states).")
-        if not fanout or min(fanout) < 1:
-            raise MmllmError(f"fanout: {list(fanout)} must hold a number of at least 1 for each hop.")
-        most = 1 + sum(prod(fanout[:hop]) for hop in range(1, len(fanout) + 1))
-        if most > max_nodes or (sample is not None and not 0 < sample <= max_nodes):
-            raise MmllmError(
-                f"max_nodes {max_nodes}: fanout {list(fanout)} may give {most}, sample ({sample}) must be in it."
-            )
+        _check_sizes(fanout, max_nodes, sample)
         self.text = None if model is None else TextModel(model, pool, max_tokens, cut)
         self.dim = self.text.dim if self.text is not None else int(width or 0)
         resolved = self.resolve(self.n_blocks)
@@ -125,3 +119,14 @@ class TextGraphEncoder(Encoder):
         made = torch.cat(text(ids.new_zeros(1, 1) if empty else ids, self.resolve(text.n_blocks)), dim=-1)
         rows = made.new_zeros(len(mask), made.shape[1]).masked_scatter(mask[:, None], given.to(made.dtype))
         return rows + made.sum() * 0 if empty else rows.masked_scatter(~mask[:, None], made)
+
+
+def _check_sizes(fanout: Sequence[int], max_nodes: int, sample: int | None) -> None:
+    """Raise MmllmError for numbers of nodes that cannot be."""
+    if not fanout or min(fanout) < 1:
+        raise MmllmError(f"fanout: {list(fanout)} must hold a number of at least 1 for each hop.")
+    most = 1 + sum(prod(fanout[:hop]) for hop in range(1, len(fanout) + 1))
+    if most > max_nodes or (sample is not None and not 0 < sample <= max_nodes):
+        raise MmllmError(
+            f"max_nodes {max_nodes}: fanout {list(fanout)} may give {most}, sample ({sample}) must be in it."
+        )

@@ -88,7 +88,7 @@ class HfVisionEncoder(ImageEncoder):
         return [output.hidden_states[index] for index in indices]
 
     def hook_points(self) -> BlockHooks:
-        """Where connectors take hold of the tower's blocks."""
+        """Return the tower's blocks."""
         return BlockHooks(blocks_of(self.vision, self.n_blocks), self.dim, self.scope)
 
 

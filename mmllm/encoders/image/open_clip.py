@@ -71,7 +71,7 @@ class OpenClipEncoder(ImageEncoder):
         return self._prefix
 
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """What enters the first and leaves the other blocks, by hooks during the tower's own forward."""
+        """Return what enters the first and leaves the other blocks, by hooks during the tower's own forward."""
         seen: dict[int, Tensor] = {}
         handles = [self.blocks[0].register_forward_pre_hook(lambda _, args: seen.__setitem__(0, args[0]))]
         for index in set(indices) - {0}:
@@ -85,7 +85,7 @@ class OpenClipEncoder(ImageEncoder):
         return [seen[index] for index in indices]
 
     def hook_points(self) -> BlockHooks:
-        """Where connectors take hold of the tower's blocks; they may see the tokens first."""
+        """Return the tower's blocks; they may see the tokens first."""
         own = isinstance(self.visual, VisionTransformer)
         return BlockHooks(
             self.blocks, self.dim, self.scope, batch_first=self.visual.transformer.batch_first if own else True

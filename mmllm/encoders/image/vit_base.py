@@ -1,4 +1,4 @@
-"""What all image encoders share: hidden states of patches, class and register tokens dropped.
+"""Base of image encoders: hidden states of patches, class and register tokens dropped.
 
 Between ``base.py`` (any modality) and the files that load a model of a library (``open_clip.py``, ``hf_vision.py``).
 """
@@ -43,7 +43,7 @@ class ImageEncoder(Encoder):
             return self.features(pixels, self.layers)
 
     def features(self, pixels: Tensor, layers: Sequence[int]) -> Features:
-        """What ``forward`` gives, of these layers; whoever calls it says what the rows are (:meth:`laid_out`)."""
+        """Features of these layers, as ``forward`` gives them; the caller says what the rows are (:meth:`laid_out`)."""
         weight = next(self.parameters())
         pixels = pixels.to(device=weight.device, dtype=weight.dtype)
         grid = self.processor.grid({"pixels": pixels})

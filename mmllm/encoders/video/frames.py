@@ -63,7 +63,7 @@ class FramesEncoder(Encoder):
         return self.image.n_blocks
 
     def forward(self, **inputs: Tensor) -> Features:
-        """What ``collate`` gives -> layers float[N, most F * rows * cols, D], extra ``times`` float[N, most F]."""
+        """Collated clips -> layers float[N, most F * rows * cols, D], extra ``times`` float[N, most F]."""
         counts: list[int] = inputs["counts"].tolist()
         rows, cols = self.image.processor.fixed_grid()
         with self.laid_out(TokenLayout(tuple(counts), (rows, cols), self.image.prefix)):

@@ -1,5 +1,5 @@
-"""What the decoding worker raises where a file cannot be used; apart, because nothing of the worker imports torch."""
+"""Error of the decoding worker where a file cannot be used; apart, because nothing of the worker imports torch."""
 
 
 class BadMedia(Exception):
-    """A file that cannot be used; the message ends a sentence that begins with its name."""
+    """Error for a file that cannot be used; the message ends a sentence that begins with its name."""

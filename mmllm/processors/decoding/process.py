@@ -23,7 +23,7 @@ PIECE = 2**20
 
 
 class MediaProcess:
-    """One running worker of one process; not safe for two threads at once, and of no use after a fork.
+    """Running worker of one process; not safe for two threads at once, and of no use after a fork.
 
     It ends with this object, and when the process that started it has ended.
     """
@@ -44,7 +44,7 @@ class MediaProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the worker."""
         return self._popen.pid
 
     @property
@@ -122,7 +122,7 @@ class Workers:
         """Process id -> its workers: a fork sees its parent's, which it must not use."""
 
     def ask(self, request: Mapping[str, Any], data: bytes, timeout: float) -> tuple[dict[str, Any], list[bytes]]:
-        """As ``MediaProcess.ask``, of a worker that nobody else asks."""
+        """Ask a worker that nobody else asks, as ``MediaProcess.ask``."""
         here = self._here.setdefault(os.getpid(), _Here(self.most))  # one step: two threads get the same
         with here.places:
             worker = here.take()
@@ -135,7 +135,7 @@ class Workers:
     def answer(
         self, where: str, request: Mapping[str, Any], data: bytes, timeout: float
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """As ``ask``; every complaint is an error that begins with ``where``, the file's name.
+        """Ask as ``ask``; every complaint is an error that begins with ``where``, the file's name.
 
         Raises:
             MediaError: the file cannot be used.
@@ -163,7 +163,7 @@ class Workers:
             here.idle.pop().end()
 
     def __reduce__(self) -> tuple[type[Workers], tuple[int]]:
-        """Without its workers."""
+        """Leave its workers behind."""
         return Workers, (self.most,)
 
 
@@ -175,7 +175,7 @@ class _Here:
         self.idle: list[MediaProcess] = []
 
     def take(self) -> MediaProcess:
-        """One that waits and lives, else a new one."""
+        """Return one that waits and lives, else a new one."""
         while True:
             try:
                 worker = self.idle.pop()
@@ -186,7 +186,7 @@ class _Here:
 
 
 def _wait(file: int, event: int, deadline: float) -> None:
-    """Until the pipe can be used or has ended; TimeoutError at the deadline."""
+    """Wait until the pipe can be used or has ended; TimeoutError at the deadline."""
     poll = select.poll()
     poll.register(file, event)
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):

@@ -1,4 +1,4 @@
-"""What ``worker.py`` does with a sound that soundfile cannot read (M4A, WebM, a video's): PyAV decodes it."""
+"""Sound that soundfile cannot read (M4A, WebM, a video's), as ``worker.py`` handles it: PyAV decodes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ so a damaged header would ask for any amount of memory."""
 
 
 def fault(frames: int, rate: int, channels: int, max_seconds: float) -> str | None:
-    """What of a header is over the limits, as the end of a sentence about the file; None: nothing."""
+    """Fault of a header that is over the limits, as the end of a sentence about the file; None: it has none."""
     if not RATES[0] <= rate <= RATES[1]:
         return f"has {rate} samples per second; {RATES[0]} to {RATES[1]} are read"
     if not 1 <= channels <= MAX_CHANNELS:

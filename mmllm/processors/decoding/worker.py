@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy
 
 from mmllm.processors.decoding.bad_media import BadMedia
+from mmllm.processors.decoding.frame_choice import sampled, within
 from mmllm.processors.decoding.sound import sounds
 from mmllm.processors.decoding.video import (
     Scan,
@@ -26,10 +27,8 @@ from mmllm.processors.decoding.video import (
     opened,
     quarter_turns,
     repeated,
-    sampled,
     with_decord,
     with_pyav,
-    within,
 )
 
 LENGTH = struct.Struct("!cQ")
@@ -77,7 +76,7 @@ def seen(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes
 
 
 def reason(error: BaseException) -> str:
-    """One line of what a library says, without its source places and stack."""
+    """Line of what a library says, without its source places and stack."""
     text = str(error).strip().partition("\n")[0].partition("Check failed: ")
     return (text[2] or text[0])[:200].rstrip(".") or type(error).__name__
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmllm.errors import MediaError
-from mmllm.processors.decoding.video import sampled
+from mmllm.processors.decoding.frame_choice import sampled
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import Clip, VideoReading
 from tests.support.films import FOLDER, LIMITS, by_backend, film, grey, real, shown

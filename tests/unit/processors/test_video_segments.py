@@ -9,7 +9,7 @@ import pytest
 
 from mmllm.errors import MediaError
 from mmllm.processors.decoding.bad_media import BadMedia
-from mmllm.processors.decoding.video import within
+from mmllm.processors.decoding.frame_choice import within
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading, segment
 from mmllm.testing.tiny import encoders as tiny_encoders

@@ -23,7 +23,7 @@ from mmllm.types import Features, Grid
 
 
 class PointCloudEncoder(AdaptableEncoder, Protocol):
-    """What it needs of an encoder of points."""
+    """Encoder of points, as far as it is needed here."""
 
     points: int
     tokens: int
@@ -52,7 +52,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
     The LLM gets one token from the class token beside the maximum over tokens, and one for each of the first
     ``patches`` centres, which are spread over the object. Unlike the authors': layer norms for batch norms (items do
     not influence each other), mean in groups without maximum, the source's norms stay frozen, and the three faults
-    named in ``any2point_views``. It trains from random tokens, so it is not the identity at its start.
+    named in ``views.py``. It trains from random tokens, so it is not the identity at its start.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class PointTokenizer(nn.Module):
 
 
 class _Stage(nn.Module):
-    """One halving; ``dim`` is the width after it."""
+    """Halving of the points; ``dim`` is the width after it."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

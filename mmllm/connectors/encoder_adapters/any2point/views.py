@@ -12,7 +12,7 @@ EDGE = 1e-6
 
 @dataclass(frozen=True)
 class Views:
-    """What the blocks need of one batch of clouds."""
+    """Views of one batch of clouds, as the blocks need them."""
 
     positions: Tensor
     """float[N, T, D]: the source's positional embeddings, interpolated at each token's place, mean over the views."""
