@@ -38,6 +38,8 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Bat
             if len(owners.setdefault(span.key, [])) == first[span.key] + span.item:  # its first part
                 starts.setdefault(span.key, []).append(start)
                 owners[span.key].append(number)
+    # 0 at places, not a pad id: it is looked up in the embedding table like any other id, must exist in every
+    # vocabulary, and is overwritten before the first block; some tokenizers have no pad token at all.
     return Batch(
         input_ids=_flat([sample.ids for sample in samples]),
         labels=_flat([sample.labels for sample in samples]),

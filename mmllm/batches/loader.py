@@ -116,6 +116,8 @@ class Loader:
             for step in range(start, self.mixture.n_steps):
                 yield self._exchange_errors(self._prepare(step, self.mixture.step(step)))
             return
+        # Threads, not processes: decoding runs outside the interpreter's lock or in its own killable process, and a
+        # thread hands tensors over without copying or pickling them.
         with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
             waiting: deque[Future[_Prepared]] = deque()
             try:
@@ -123,6 +125,7 @@ class Loader:
                     if step < self.mixture.n_steps:
                         waiting.append(pool.submit(self._prepare, step, self.mixture.step(step)))
                     if step >= start + self.workers:
+                        # in the order of steps, whichever thread was faster: content may not depend on timing
                         yield self._exchange_errors(waiting.popleft().result())
             finally:
                 for future in waiting:
@@ -145,6 +148,7 @@ class Loader:
                 keys.append(name)
             except SampleError as error:
                 bad.append(error)
+        # Every rank plans every sample and so finds the same bins without talking; only media are read by one rank.
         bins = split([planned.length for planned in plans], self.world * self.n_micro)
         self._check_budget(step, [sum(plans[i].length for i in members) for members in bins])
         prepared = _Prepared(step, len(drawn), sum(planned.n_labels for planned in plans), bad, [])
@@ -175,11 +179,13 @@ class Loader:
         """Tell all ranks which media could not be read, keep the books and stop when too much is bad."""
         unread = [item for part in self.all_gather(prepared.unread) for item in part]
         bad = prepared.bad + [SampleError(message) for message, _ in unread]
+        # The loss is divided by the labels of the whole step, so a rank must know what others could not read.
         n_labels = prepared.n_labels - sum(lost for _, lost in unread)
         self.seen += prepared.n_samples
         self.n_bad += len(bad)
         self.bad += [str(error) for error in bad][: _LISTED - len(self.bad)]
         last = prepared.step + 1 == self.mixture.n_steps
+        # not before _JUDGED_FROM samples: one bad sample of the first three is no share worth stopping for
         if self.n_bad > self.max_bad * self.seen and (self.seen >= _JUDGED_FROM or last):
             more = f"\n  ... and {self.n_bad - len(self.bad)} more" if self.n_bad > len(self.bad) else ""
             raise MmllmError(

@@ -144,6 +144,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
             spans.append(MediaSpan(len(ids), span.length, key, number, span.grid))
             ids += [0] * span.length
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
+        # places are no text of the message: a question read from them would be a mean of pictures
         user_turn += [-1] * (len(ids) - len(user_turn)) if prompt.user_turn else []
         last = position + 1
     ids += prompt.ids[last:]
@@ -151,6 +152,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     user_turn += prompt.user_turn[last:]
     if labels:
         labels[0] = IGNORE_INDEX  # nothing precedes it, so nothing predicts it
+    # a header that promised another length (a clip with fewer frames) would unbalance every rank's bins
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
     return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, dataset, user_turn)

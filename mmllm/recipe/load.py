@@ -79,7 +79,8 @@ def dump(recipe: Recipe) -> str:
 def digest(recipe: Recipe) -> str:
     """sha256 over every value and the order of the entries (stages run in order).
 
-    Words that came later count only where they are used: runs made before keep their digest.
+    Words that came later count only where they are used: runs made before keep their digest. A word added from now on
+    goes into this list too, unless its default changes what is trained.
     """
     unused: dict[str, Any] = {
         section: {key: {word for word in ("adapts", "times") if getattr(part, word) is None} for key, part in parts}

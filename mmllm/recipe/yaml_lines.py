@@ -16,6 +16,7 @@ from yaml.constructor import SafeConstructor
 MAX_NODES = 10_000
 """Nodes after aliases are expanded: far above any recipe, far below an alias bomb."""
 MAX_DEPTH = 20
+"""Levels of nesting: recipes have six, an encoder inside an encoder two more; the reader calls itself once a level."""
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 """Numbers with an exponent; YAML 1.1 reads as text those without a dot or without a sign before the exponent."""
 KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "null": "nothing"}

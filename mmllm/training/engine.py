@@ -85,6 +85,8 @@ class Engine:
 
     def set_step(self, step: int) -> None:
         """Tells DeepSpeed's counters (monitor axis, accumulation) that ``step`` optimizer steps are done."""
+        # Private counters of DeepSpeed 0.19, which restores them only from checkpoints of its own format. Without the
+        # first, monitors start at 0 again; without the second, a resumed run could end a step in mid-accumulation.
         self.deepspeed.global_steps = step
         self.deepspeed.micro_steps = step * self.n_micro
         self.deepspeed.global_samples = step * self.deepspeed.train_batch_size()
@@ -98,7 +100,7 @@ class Engine:
         return deepspeed.zero.GatheredParameters(chosen, enabled=self.zero == 3)
 
     def _fp32_params(self) -> list[Tensor]:
-        """The tensors the optimizer updates on this rank: parameters, or DeepSpeed's flat float32 partitions."""
+        """Tensors that the optimizer updates on this rank: parameters, or DeepSpeed's flat float32 partitions."""
         if self.zero == 3:  # there the groups are empty except during a step
             return list(self.deepspeed.optimizer.fp32_partitioned_groups_flat)
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -152,10 +152,11 @@ class StageTraining:
                 log.step(row, left, line(self.connectors, row.get("usage", {})))
                 self._monitor(row)
             final = self.done == self.n_steps
+            # once a stage, before anything is kept: hashing all frozen weights costs seconds
             if final and self.engine.frozen_digest() != frozen:
                 raise RuntimeError(f"frozen weights changed in stage {self.name}; nothing was saved")
             if final or stopping or self.done % every == 0:
-                metrics.secure()
+                metrics.secure()  # before the checkpoint: a resumed run cuts lines after its step, it cannot make any
                 saved = self._save(final)
             if stopping:
                 break
@@ -175,6 +176,9 @@ class StageTraining:
         norm: float | None = None
         usage: dict[str, Any] = {}
         for batch in batches.micro:
+            # The likelihood is a sum over labels and divided by those of the whole step, so that it does not depend on
+            # how samples fall into micro-batches. The extra loss is a mean already, of this micro-batch's routers: it
+            # is averaged over micro-batches and ranks, as each paper's code does.
             summed, extra_loss, counted = self.engine(batch.to(self.engine.device))
             norm = self.engine.backward_and_step(summed * (scale / labels) + extra_loss)
             nll += summed.detach()
