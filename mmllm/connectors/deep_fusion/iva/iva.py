@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,11 @@ from mmllm.hooks.points import LLMHookPoints
 from mmllm.types import Features, Grid
 
 
-@dataclass(frozen=True)
-class Remembered:
-    """Clips that the layers inside the LLM look at again."""
+class Remembered(NamedTuple):
+    """Clips that the layers inside the LLM look at again.
+
+    A tuple, no dataclass: DeepSpeed's ZeRO-3 looks for the tensors that a module returns in tuples, lists and dicts.
+    """
 
     patches: Tensor
     """float[N, F, P, D], after the norm."""
