@@ -1,0 +1,1 @@
+"""Pages of the documentation; ``python -m docs.make`` writes the parts of them that come from the code."""

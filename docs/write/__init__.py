@@ -1,0 +1,1 @@
+"""Writers of generated blocks, one file each: every function takes nothing and returns Markdown."""
