@@ -177,8 +177,8 @@ class StageTraining:
         usage: dict[str, Any] = {}
         for batch in batches.micro:
             # The likelihood is a sum over labels and divided by those of the whole step, so that it does not depend on
-            # how samples fall into micro-batches. The extra loss is a mean already, of this micro-batch's routers: it
-            # is averaged over micro-batches and ranks, as each paper's code does.
+            # how samples fall into micro-batches. The extra loss is a mean already, over
+            # this micro-batch, so it is averaged over micro-batches and ranks and not weighed by labels.
             summed, extra_loss, counted = self.engine(batch.to(self.engine.device))
             norm = self.engine.backward_and_step(summed * (scale / labels) + extra_loss)
             nll += summed.detach()

@@ -7,10 +7,18 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BloomConfig, BloomForCausalLM, GptOssConfig, GptOssForCausalLM, PreTrainedModel
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from mmllm.errors import MmllmError
-from mmllm.llms.attention import Packing, attention
+from mmllm.llms.attention import ATTENTION, Packing, attention
 from mmllm.llms.causal_lm import CausalLM, resolve_dtype
 from tests.support.forward import decoded, text_context, text_hidden, text_logits
 from tests.support.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_model, tiny_tokenizer
@@ -249,3 +257,19 @@ def test_missing_weights_are_an_error(tmp_path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(MmllmError, match=r"lacks 1 weights of its model, the first is model\.layers\.2\.mlp\.up_proj"):
         CausalLM.load(str(tmp_path / "tiny-llama-0"), dtype="float32")
+
+
+def test_a_config_that_lost_our_attention_is_noticed() -> None:
+    """Another model built over the same config resets its attention; packed conversations would see each other."""
+    llm, rows = tiny_llm("llama"), conversations()
+    ids, positions, bounds = packed(rows)
+    before = text_hidden(llm, ids, positions, bounds)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shared = LlavaConfig(
+        text_config=llm.model.config, vision_config={"model_type": "clip_vision_model", **vision, "image_size": 28}
+    )
+    LlavaForConditionalGeneration(shared)
+    with pytest.raises(MmllmError, match=r"the LLM's config was changed after loading: its attention is '\w+'"):
+        text_hidden(llm, ids, positions, bounds)
+    llm.model.set_attn_implementation(ATTENTION)
+    assert torch.equal(text_hidden(llm, ids, positions, bounds), before)
