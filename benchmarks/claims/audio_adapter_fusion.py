@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.claims.experiment import Arm, Compare, Experiment
 
 if TYPE_CHECKING:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
 
 TASKS = {"sound": "heard", "tone": "tones"}
 """Task, which is the kind of its questions -> where they are."""

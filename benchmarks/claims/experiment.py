@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
     from mmllm.model.model import MultimodalLM
     from mmllm.recipe.models import Recipe
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.claims.experiment import Arm, Compare, Experiment, better
 
 if TYPE_CHECKING:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
 
 FRAMES = (6, 15)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.claims.data import write_task, write_tuning
 
 if TYPE_CHECKING:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
     from mmllm.model.model import MultimodalLM
     from mmllm.types import Sample
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.claims.experiment import Arm, BySeed, Check, Experiment, better, not_worse
 
 if TYPE_CHECKING:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
 
 _LAYERWISE = "{type: layerwise, from: image, grid: [2, 2], rank: 18, width: 64}"
 _PREFIX = "{type: pool, from: image, grid: [2, 2], depth: 2, norm: true}"

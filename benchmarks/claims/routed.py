@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.claims.data import write_task
 
 if TYPE_CHECKING:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
     from mmllm.batches.sample import Encoded
     from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
     from mmllm.model.model import MultimodalLM

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.claims.data import DATA, digest_of, write_task, write_tuning
 from benchmarks.claims.experiment import Arm, Experiment, load, recipe_of
+from benchmarks.claims.finished import Finished
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,21 +47,6 @@ class Job:
     def folder(self) -> Path:
         """Where it is written."""
         return Path(self.runs) / self.experiment / self.arm / f"seed{self.seed}-rate{self.rate:g}"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A trained run as measures see it."""
-
-    recipe: Recipe
-    run: Path
-    """The run folder of mmllm, with ``metrics.jsonl``."""
-    model: MultimodalLM
-    """In eval mode, with the learned weights."""
-    starts: tuple[Path, ...] = ()
-    """Folders of the runs it started from, see ``learned``."""
-    split: str = "test"
-    """The questions it is asked: ``tuning`` in the pilot runs that choose a learning rate."""
 
 
 def data_of(recipe: Recipe, tasks: Sequence[str]) -> list[str]:

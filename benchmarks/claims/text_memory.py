@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.claims.experiment import Arm, Check, Experiment, better
 
 if TYPE_CHECKING:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
     from mmllm.model.model import MultimodalLM
     from mmllm.types import Sample
 

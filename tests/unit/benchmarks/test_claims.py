@@ -232,7 +232,7 @@ def start_is_done(job: Job) -> bool:
 
 @pytest.mark.slow
 def test_text_is_found_identical_exactly_where_nothing_changed(workplace: Path) -> None:
-    from benchmarks.claims.single import Finished
+    from benchmarks.claims.finished import Finished
     from mmllm.model.build import build
     from mmllm.model.trainable import trainable_state
 
