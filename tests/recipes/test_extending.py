@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -42,7 +43,8 @@ CHECKS = {name: text for kind, name, text in blocks("extending.md") if kind == "
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files of the page, from which they can be imported."""
+    """A folder with the files of the page; they can be imported under their names for a while."""
+    monkeypatch.setitem(sys.modules, "my_parts", ModuleType("my_parts"))
     for kind, name, text in blocks("extending.md"):
         if kind != "file":
             continue
