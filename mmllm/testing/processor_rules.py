@@ -21,6 +21,9 @@ from mmllm.processors.base import Processor
 from mmllm.testing.rules import require, require_error
 from mmllm.types import Features
 
+MAX_PICKLED = 100_000
+"""Bytes; settings have about a thousand, and one goes to every process that reads."""
+
 UNREADABLE: dict[str, bytes] = {"document": b"\xff\xfe not text"}
 """Modality -> bytes that are no item of it; any text will do for the others."""
 
@@ -66,14 +69,17 @@ def measures_what_it_reads(subject: Subject) -> None:
 
 
 def reads_in_another_process(subject: Subject) -> None:
-    """A pickled processor reads the same, and holds no module: another process may read without the weights.
+    """A pickled processor is small and reads the same, also after it has read: no weights, workers, tables or caches.
 
     Mend: keep settings on the processor and weights on the encoder; open workers and caches where they are first used.
     """
     held = [name for name, value in vars(subject.processor).items() if isinstance(value, nn.Module)]
     require(not held, f"the processor holds modules: {held}")
-    copied = pickle.loads(pickle.dumps(subject.processor))
-    for media, item in zip(subject.media, subject.read(), strict=True):
+    items = subject.read()
+    packed = pickle.dumps(subject.processor)
+    require(len(packed) < MAX_PICKLED, f"pickled it has {len(packed)} bytes, at most {MAX_PICKLED} are fine")
+    copied = pickle.loads(packed)
+    for media, item in zip(subject.media, items, strict=True):
         again = copied.read(media)
         require(again.keys() == item.keys(), f"pickled, it reads {sorted(again)} instead of {sorted(item)}")
         require(all(torch.equal(again[name], item[name]) for name in item), "pickled, it reads other values")
