@@ -1,8 +1,8 @@
-"""The one error tree: everything the user can mend is an MmllmError with one sentence."""
+"""The one error tree: everything the user can fix is an MmllmError with one sentence."""
 
 
 class MmllmError(Exception):
-    """Anything the user can mend: one sentence that says what, where, what is known and what to do. Exit code 2."""
+    """Anything the user can fix: one sentence that says what, where, what is known and what to do. Exit code 2."""
 
 
 class RecipeError(MmllmError):

@@ -1,4 +1,4 @@
-"""What the parts of the flow hand each other: messages and samples, features, packed batches.
+"""Records that the parts of the package hand each other: messages and samples, features, packed batches.
 
 Axis letters used in every docstring and annotation comment:
 
@@ -32,7 +32,8 @@ Grid = tuple[int, ...]
 
 
 def time_steps(grid: Grid) -> int:
-    """Parts of equal size, one after the other in time, that the tokens of a grid fall into; 1 for a picture."""
+    """Number of parts of equal size, one after the other in time, that a grid's tokens fall into; 1 for a picture."""
+    # two axes are a picture's rows and columns, else the first is time or nodes; a connector without places gives (0,)
     return 1 if len(grid) == 2 else max(1, grid[0])
 
 
@@ -61,10 +62,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation with its media: what a source yields, a benchmark asks and an API request becomes."""
+    """One conversation with its media: what a dataset yields, a benchmark asks and an API request becomes."""
 
     name: str
-    """Unique and readable: ``<source>:<line or id>``; errors and logs name it."""
+    """Unique and readable: ``<dataset>:<line or id>``; errors and logs name it."""
     messages: tuple[Message, ...]
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
@@ -84,10 +85,11 @@ class Features:
     grids: tuple[tuple[int, ...], ...] | None = None
     """Grid of each item where they differ: its tokens come first, the rest of its T is padding. None: all ``grid``."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """What else there is to know, first axis N: ``edges`` int64[N, 2, E] (-1: none), ``centres`` float[N, T, 3]."""
+    """Further tensors, first axis N: ``edges`` int64[N, 2, E] (-1: none), ``centres`` float[N, T, 3]."""
 
     def concatenated(self) -> torch.Tensor:
         """All layers side by side in the order asked for: float[N, T, D * len(layers)]."""
+        # here, not above: the command line and the checks of a recipe start without torch
         import torch
 
         values = list(self.layers.values())

@@ -1,4 +1,4 @@
-"""How connectors work inside frozen models: changes on instances, each undone by its handle, each told of its pass."""
+"""Connectors inside frozen models: changes on instances, each undone by its handle, each given the pass's context."""
 
 from mmllm.hooks.context import EncoderContext, ForwardContext, Scope, TokenLayout
 from mmllm.hooks.handles import (

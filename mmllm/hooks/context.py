@@ -1,4 +1,4 @@
-"""What hooks inside a frozen model know of the pass they run in, handed to each of them as its first argument.
+"""Context of one forward pass, handed to each hook inside a frozen model as its first argument.
 
 A :class:`ForwardContext` belongs to one pass of the LLM, an :class:`EncoderContext` to one of an encoder. A
 :class:`Scope` hands the open one to the hooks; nothing about a pass is stored on a part, so passes may be open side by
@@ -89,7 +89,7 @@ class TokenLayout:
 
 @dataclass(frozen=True, eq=False)
 class EncoderContext:
-    """One pass of an encoder, for the adapters in its blocks."""
+    """Metadata of one forward pass of an encoder, for the adapters in its blocks."""
 
     layout: TokenLayout | None = None
     """None before the encoder knows it, and in an encoder without blocks."""
@@ -97,7 +97,7 @@ class EncoderContext:
     """Data key of the conversation of each item; fewer than N where blank items stand in for media that a rank lacks.
     None: the encoder was called by itself."""
     notes: dict[Hashable, Any] = field(default_factory=dict)
-    """What a hook leaves for others of the same pass."""
+    """Values that a hook leaves for others of the same pass."""
 
     @property
     def n_real(self) -> int:
@@ -109,7 +109,7 @@ class EncoderContext:
 
 @dataclass(frozen=True, eq=False)
 class ForwardContext:
-    """One pass of the LLM over R rows of S positions, for the connectors inside it and for the LLM's own attention.
+    """Metadata of one forward pass over R rows of S positions, for connectors inside the LLM and its own attention.
 
     A packed row is R = 1; in decoding each of the B conversations is a row of its own, padded on the left. The
     mappings have every placeholder, also those without media here.
@@ -126,7 +126,7 @@ class ForwardContext:
     attention_mask: torch.Tensor
     """bool[R, S], False at left pads."""
     loss_mask: torch.Tensor
-    """bool[R, S], positions that are supervised: what the assistant says, in training; none while it answers."""
+    """bool[R, S], True at supervised positions: the assistant's text, in training; none while it answers."""
     has_media: Mapping[str, torch.Tensor]
     """Placeholder -> bool[B], whether a conversation has media of it."""
     media_positions: Mapping[str, torch.Tensor]
@@ -150,7 +150,7 @@ class ForwardContext:
     """Connector key -> what it keeps of the items of these conversations (``DeepFusion.remember``); it is shared by all
     passes over them, so that each step of a cached decoding finds it."""
     notes: dict[Hashable, Any] = field(default_factory=dict)
-    """What a layer leaves for others of the same pass, and what is computed once a pass; empty in the next pass."""
+    """Values that a layer leaves for others of the same pass, or that are computed once a pass; empty in the next."""
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Value that ``make`` gives, computed once in this pass."""
@@ -175,6 +175,7 @@ class ForwardContext:
 
     def media_mask(self, placeholders: Iterable[str] | None = None) -> torch.Tensor:
         """bool[R, S], positions filled by media of these placeholders, or of any."""
+        # flat: positions of media count over all rows, whether there is one packed row or one per conversation
         flat = self.attention_mask.new_zeros(self.attention_mask.numel())
         for key in self.media_positions if placeholders is None else placeholders:
             flat[self.media_positions[key]] = True
@@ -227,12 +228,14 @@ def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
 
 def _last_items(starts: torch.Tensor, owners: torch.Tensor, sequence_ids: torch.Tensor) -> torch.Tensor:
     """int64[S]: number of the last item that starts at or before each position in its conversation, or -1."""
+    # an item without places that ends the row starts behind its last position
     inside = (starts < len(sequence_ids)).nonzero().squeeze(-1)
     marks = torch.full_like(sequence_ids, -1)
     # items without places may start at the same position: the last one counts
     marks = marks.scatter_reduce(0, starts[inside], inside, "amax").cummax(0).values
     if not len(owners):
         return marks
+    # the running maximum goes on over the borders of conversations: an item of an earlier one does not count
     own = (marks >= 0) & (owners[marks.clamp(min=0)] == sequence_ids)
     return torch.where(own, marks, -1)
 
@@ -251,12 +254,12 @@ def left_padded(ctx: ForwardContext, lengths: Sequence[int]) -> ForwardContext:
     flat = real.flatten().nonzero().squeeze(-1)  # packed position -> position in the flattened rows
     return replace(
         ctx,
-        input_ids=rows(ctx.input_ids).clamp(min=0),
+        input_ids=rows(ctx.input_ids).clamp(min=0),  # pads are looked up in the embedding table too
         position_ids=torch.stack([rows(axis) for axis in ctx.position_ids]),
         cu_seqlens=None,
         sequence_ids=ids[:, None].expand(real.shape),
         attention_mask=real,
-        loss_mask=rows(ctx.loss_mask) & real,
+        loss_mask=rows(ctx.loss_mask) & real,  # -1 at the pads became True
         media_positions={key: flat[places] for key, places in ctx.media_positions.items()},
         last_item={key: rows(values) for key, values in ctx.last_item.items()},
         user_turn=None if ctx.user_turn is None else rows(ctx.user_turn),
@@ -292,6 +295,7 @@ def _latest(owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 def select_rows(ctx: ForwardContext, rows: torch.Tensor) -> ForwardContext:
     """Context for the steps after this one with these rows only, int64[n]; items keep their numbers, conversations get
     those of their rows."""
+    # old number of a conversation -> its new one; -1: it is finished, and so are its items
     numbers = torch.full((len(ctx.sequence_ids),), -1, device=rows.device)
     numbers[rows] = torch.arange(len(rows), device=rows.device)
 

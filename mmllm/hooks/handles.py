@@ -1,4 +1,4 @@
-"""How a connector works inside a frozen model: hooks and replacements on instances, each undone by its handle.
+"""Hooks and replacements on instances of frozen modules, each undone by its handle: connectors work through them.
 
 Used by `llms/hook_points.py` and `encoders/hook_points.py`.
 """
@@ -58,6 +58,7 @@ def after(module: nn.Module, change: ChangeOutput, scope: Scope[Any], first: boo
         if not scope.enabled:
             return output
         given = first_input(args, kwargs)
+        # attention modules, and the blocks of some families, return (hidden states, weights or cache, ...)
         if isinstance(output, tuple):
             return (change(scope.current, given, output[0]), *output[1:])
         return change(scope.current, given, output)
@@ -119,10 +120,12 @@ def copied(module: nn.Module) -> nn.Module:
     """
     plain = copy.deepcopy(module)
     for inner in plain.modules():
+        # private in torch (read in 2.15): the public way to take a hook off is its handle, and others hold those
         inner._forward_hooks.clear()
         inner._forward_pre_hooks.clear()
         inner._forward_hooks_with_kwargs.clear()
         inner._forward_pre_hooks_with_kwargs.clear()
+        # a wrapped forward is copied as it is: it would still run the original with the original's weights
         inner.__dict__.pop("forward", None)
     return plain.float().requires_grad_(True)
 
@@ -150,6 +153,8 @@ def recomputed(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     """``run(*args, **kwargs)``, computed again in the backward pass."""
     if not torch.is_grad_enabled():
         return run(*args, **kwargs)
+    # non-reentrant: the reentrant kind gives a block's own weights no gradient where its input has none, as under
+    # frozen embeddings, and takes no keywords
     return checkpoint(partial(run, **kwargs), *args, use_reentrant=False)
 
 

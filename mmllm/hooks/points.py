@@ -109,12 +109,12 @@ class LLMHookPoints(HookPoints, Protocol):
 
     @property
     def device(self) -> Any:
-        """Where the embeddings lie."""
+        """Device of the embeddings."""
         ...
 
     @property
     def dtype(self) -> Any:
-        """What the blocks compute in."""
+        """Data type that the blocks compute in."""
         ...
 
     def parts(self, index: int) -> Any:
