@@ -122,8 +122,9 @@ def test_llava_becomes_chat_jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert first.media == {"image": (Path("1.png"),)} and second.media == {}
 
 
-def test_first_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a tiny random run that nobody trained."""
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny random run that nobody trained, with pictures beside it."""
     from mmllm.generation.model import Model
     from mmllm.model.build import build
     from mmllm.recipe.load import load_recipe
@@ -134,10 +135,31 @@ def test_first_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         tiny_recipe(tmp_path), [f"eval.benchmarks={{mini_digits: {{path: {questions}}}}}", "eval.max_new_tokens=4"]
     )
     Model(build(recipe, "cpu"), recipe).save_pretrained(tmp_path / "run")
-    monkeypatch.setattr(sys, "argv", ["first_steps.py", str(tmp_path / "run"), str(tmp_path / "0.png")])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def test_first_steps(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["first_steps.py", str(run), "0.png"])
     runpy.run_path(str(ROOT / "docs" / "first_steps.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert "mmllm.Model 'tiny' on" in said and "<image> takes 16 tokens" in said
     assert "grid (4, 4)" in said and "mini_digits exact_match" in said and "blind" in said
     assert "UnreadableError" in said and "nowhere.png" in said
     assert "stages/instruct/step-0/learned.safetensors" in said
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("README.md", {"runs/demo": "run", "digit.png": "0.png", "limit=50": "limit=2"}),
+        ("docs/quickstart.md", {"runs/my": "run", "my_data/0042.jpg": "0.png"}),
+    ],
+)
+def test_python_on_a_page(page: str, names: dict[str, str], run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (text,) = re.findall(r"^```python\n(import mmllm\n.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    for written, here in names.items():
+        assert written in text
+        text = text.replace(written, here)
+    exec(compile(text, page, "exec"), {"__name__": page})
+    assert "mmllm.Model 'tiny' on" in capsys.readouterr().out

@@ -150,6 +150,17 @@ def test_paths_and_tests_exist(page: Path) -> None:
             assert (ROOT / path).exists() or (ROOT / "mmllm" / path).exists(), path
 
 
+def test_words_of_today_are_in_the_code() -> None:
+    words = (ROOT / "docs" / "architecture.md").read_text().split("## Words")[1]
+    rows = [line.split("|") for line in words.splitlines() if line.startswith("| ") and "`" in line]
+    code = "\n".join(file.read_text() for file in ROOT.glob("mmllm/**/*.py"))
+    assert len(rows) > 30
+    for row in rows:
+        for word in re.findall(r"`([^`]+)`", row[2]):
+            name = word.partition("(")[0].rstrip("/:").rpartition(".")[2]
+            assert re.search(rf"\b{name}\b", code) or (ROOT / "mmllm" / word).is_dir(), word
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_of_the_pages_are_right(page: Path) -> None:
     for text in fenced(page, "yaml"):
