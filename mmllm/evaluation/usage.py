@@ -73,6 +73,7 @@ def _table(key: str, benchmarks: Mapping[str, Mapping[str, Layers]], file: Path)
 
 def _picture(entries: Mapping[str, Mapping[str, Mapping[str, Layers]]], path: Path) -> None:
     """A map per connector, benchmark and modality: blocks down, experts to the right, share of the block's tokens."""
+    # without pyplot: it would look for a display and keep every figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

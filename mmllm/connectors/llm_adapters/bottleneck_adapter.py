@@ -63,9 +63,9 @@ class BottleneckConnector(LLMAdapter):
         return self.chosen
 
     def bottleneck(self, llm: LLMHookPoints, block: int, place: str) -> Bottleneck:
-        """The one of a place, made if it is not there yet, on the LLM's device and in float32."""
+        """Bottleneck of a place, made if it is not there yet, on the LLM's device and in float32."""
         key = f"{block}-{place}"
-        if key not in self.layers:
+        if key not in self.layers:  # attached a second time, it goes on with the weights it has
             made = Bottleneck(llm.hidden_dim, self.width, self.activation, self.scale, self.dropout)
             self.layers[key] = made.to(llm.device)
         layer = self.layers[key]

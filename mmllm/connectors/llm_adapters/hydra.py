@@ -38,6 +38,7 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor, y0: Tensor) -> Tensor:
         """x float[..., in], y0 = W0 x + b0 float[..., out] -> float[..., out], in the dtype of ``y0``."""
+        # in float32, as the weights are: small steps vanish in bfloat16
         terms = [pair(v.float()) for pair, v in ((self.parallel, x), (self.sequential, y0)) if pair is not None]
         return (sum(terms[1:], terms[0]) * self.scale).to(y0.dtype)
 
@@ -123,16 +124,17 @@ class HydraConnector(LLMAdapter):
             raise MmllmError(
                 "hydra: it has `when:`, and a merged layer would work in every conversation; do not merge."
             )
-        made = []
+        made = []  # all of them before the first is put in: an error leaves the LLM as it was
         for name, base in self._linears(llm).items():
             layer = self.layers[module_key(name)]
             assert isinstance(layer, Branches)
+            # torch (2.15) has no public way to ask which hooks a module has
             if len(base._forward_hooks) != 1 or base._forward_pre_hooks:
                 raise MmllmError(
                     f"hydra: it is not attached to {name}, or another connector works in that layer as well, which "
                     "would be lost; attach this one, remove the other, then merge."
                 )
-            if hasattr(base.weight, "ds_id"):
+            if hasattr(base.weight, "ds_id"):  # the mark of DeepSpeed's ZeRO-3: here is one shard of it
                 raise MmllmError("hydra: the LLM's weights are spread over ranks (ZeRO-3); merge in a run without it.")
             made.append((name, _plain(base, layer)))
         return Handle.of([llm.replace_linear(name, plain) for name, plain in made])
@@ -141,6 +143,7 @@ class HydraConnector(LLMAdapter):
         """Name in the LLM -> frozen layer of each target."""
         if self.targets is not None:
             return llm.linears(self.targets)
+        # the MLP's output projection, under whatever name: linears come in the order of the forward pass
         last = [list(llm.block_linears(block)["mlp"].items())[-1] for block in range(llm.n_blocks)]
         return dict(last)
 

@@ -88,7 +88,7 @@ class InnerAdaptorConnector(LLMAdapter):
     # ---- where it works
 
     def active(self, ctx: ForwardContext) -> Tensor | None:
-        """As every connector's; with a text to look for, only in the conversations that it chooses."""
+        """Where it works: as every connector, and with a text to look for only in conversations that it chooses."""
         active = super().active(ctx)
         if active is None or not self._reads_text:
             return active
@@ -148,6 +148,7 @@ class InnerAdaptorConnector(LLMAdapter):
             handles.append(llm.after_final_norm(self._after_norm()))
         if "head" in self.private:
             handles.append(llm.after_head(self._after_head()))
+        # in ascending order: with ``input`` all stand at one place, where hooks run in the order they were made in
         for index in self.after:
             place = index if self.position == "inside" else -1
             handles.append(llm.insert_block(place, self.layers[str(index)], self.select))
@@ -157,6 +158,7 @@ class InnerAdaptorConnector(LLMAdapter):
         """Copy what will learn; the LLM is whole at this moment."""
         for index in self.after:
             frozen = llm.blocks[index]
+            # before block 0 a copy must have its kind of attention (window, positions), whatever block it came from
             block = llm.copy_block(index if self.position == "inside" else 0)
             if self.position == "input" and index > 0:
                 block.load_state_dict(frozen.state_dict())

@@ -27,6 +27,7 @@ class LowRank(nn.Module):
     def __init__(self, base: nn.Module, config: LoraConfig) -> None:
         """``base`` is the frozen layer, read for its widths only."""
         super().__init__()
+        # peft's own layer makes the weights, so that they start as peft's do; only its forward is not used
         made = PeftLinear(base, "default", config=config, r=config.r, lora_alpha=config.lora_alpha)
         # float32 whatever the LLM computes in: small steps vanish in bfloat16 weights
         self.a = made.lora_A["default"].float()

@@ -132,7 +132,7 @@ class PillConnector(LLMAdapter):
 
     def _after_values(self, key: str, columns: slice) -> ChangeOutput:
         def change(ctx: ForwardContext, x: Tensor, output: Tensor) -> Tensor:
-            gated = output.clone()
+            gated = output.clone()  # the layer's own output stays, for the positions that are not gated
             gated[..., columns] = self.gates[key](x, output[..., columns])
             return self.select(ctx, torch.where(_like(_gated(ctx), output), gated, output), output)
 

@@ -50,7 +50,7 @@ class Experts(nn.Module):
         ends: Tensor | None,
     ) -> Tensor:
         """float[T, dim] -> float[T, out] in the dtype of ``x``; the other arguments as in ``Routing``."""
-        rows = self.dropout(x.to(self.a.dtype))
+        rows = self.dropout(x.to(self.a.dtype))  # one draw for all experts, as a single LoRA has it
         scaled = weights * self.scaling
         if chosen is None:
             delta = self._all(rows, scaled)
@@ -76,14 +76,15 @@ class Experts(nn.Module):
 
     def _sorted(self, x: Tensor, weights: Tensor, order: Tensor, inverse: Tensor | None, ends: Tensor | None) -> Tensor:
         """Each expert on the tokens that chose it."""
-        rows = _Spread.apply(x, order, inverse)
+        # torch's grouped products (public since 2.10): one kernel for all experts, whatever they got
+        rows = _Dispatch.apply(x, order, inverse)
         low = F.grouped_mm(rows, self.a.transpose(1, 2), offs=ends)
-        low = low * _Spread.apply(weights.reshape(-1, 1), order, inverse)
-        return _Collect.apply(F.grouped_mm(low, self.b, offs=ends), order, inverse, len(x))
+        low = low * _Dispatch.apply(weights.reshape(-1, 1), order, inverse)
+        return _Combine.apply(F.grouped_mm(low, self.b, offs=ends), order, inverse, len(x))
 
 
-class _Spread(torch.autograd.Function):
-    """float[T, D] -> float[T * k, D], a row per (token, choice) pair in sorted order; its adjoint is ``_Collect``.
+class _Dispatch(torch.autograd.Function):
+    """float[T, D] -> float[T * k, D], a row per (token, choice) pair in sorted order; its adjoint is ``_Combine``.
 
     Plain indexing would add up gradients position by position; both directions here are one gather.
     """
@@ -92,33 +93,33 @@ class _Spread(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(order, inverse)
         ctx.length = len(x)
-        return _spread(x, order)
+        return _dispatch(x, order)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         _, inverse = ctx.saved_tensors
-        return _collect(gradients[0], inverse, ctx.length), None, None
+        return _combine(gradients[0], inverse, ctx.length), None, None
 
 
-class _Collect(torch.autograd.Function):
+class _Combine(torch.autograd.Function):
     """float[T * k, D] in sorted order -> float[T, D], the sum over each token's choices."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, length: int) -> Tensor:
         ctx.save_for_backward(order, inverse)
-        return _collect(x, inverse, length)
+        return _combine(x, inverse, length)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         order, _ = ctx.saved_tensors
-        return _spread(gradients[0], order), None, None, None
+        return _dispatch(gradients[0], order), None, None, None
 
 
-def _spread(x: Tensor, order: Tensor) -> Tensor:
+def _dispatch(x: Tensor, order: Tensor) -> Tensor:
     choices = len(order) // len(x)
     return x.index_select(0, order if choices == 1 else order // choices)
 
 
-def _collect(x: Tensor, inverse: Tensor, length: int) -> Tensor:
+def _combine(x: Tensor, inverse: Tensor, length: int) -> Tensor:
     rows = x.index_select(0, inverse)
     return rows if len(rows) == length else rows.unflatten(0, (length, -1)).sum(dim=1)

@@ -16,6 +16,7 @@ from mmllm.connectors.base import LLMAdapter
 from mmllm.connectors.layers.basics import in_out_features, module_key
 from mmllm.connectors.llm_adapters.lora import LowRank, adding
 from mmllm.connectors.llm_adapters.moe_lora import usage
+from mmllm.connectors.llm_adapters.moe_lora.arguments import check_losses, check_sizes
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.routing import Router, Routing, experts_per_block
 from mmllm.connectors.llm_adapters.moe_lora.stats import Goals, RouterStats
@@ -89,23 +90,8 @@ class MoeLoraConnector(LLMAdapter):
             attention: rank of plain LoRA on the attention's layers, scaled as the experts; 0: none.
         """
         super().__init__(llm_dim=llm_dim)
-        if rank < 1 or alpha <= 0 or not 0 <= dropout < 1 or temperature <= 0 or attention < 0:
-            raise MmllmError(
-                f"moe_lora: rank {rank} must be >= 1, alpha {alpha} and temperature {temperature} > 0, dropout "
-                f"{dropout} in [0, 1) and attention {attention} >= 0."
-            )
-        if renormalise and top_k == 1 and not supervision_weight:
-            raise MmllmError(
-                "moe_lora: with top_k 1 and renormalise every weight is 1 and no router learns from the task; leave "
-                "renormalise out, choose top_k >= 2, or supervise."
-            )
-        if balance_weight < 0 or supervision_weight < 0 or (balance_weight and top_k == 0):
-            raise MmllmError(
-                f"moe_lora: balance_weight {balance_weight} and supervision_weight {supervision_weight} must be >= 0, "
-                "and a balance needs top_k >= 1: where all experts work there is no load."
-            )
-        if bool(supervised) != bool(supervision_weight):
-            raise MmllmError("moe_lora: supervised and supervision_weight belong together; give both or neither.")
+        check_sizes(rank, alpha, dropout, temperature, attention)
+        check_losses(top_k, renormalise, balance_weight, supervised, supervision_weight)
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.targets = [targets] if isinstance(targets, str) and targets not in GROUPS else targets
         self.per_router = router
@@ -132,6 +118,7 @@ class MoeLoraConnector(LLMAdapter):
         for block, count in enumerate(counts):
             linears = llm.block_linears(block)
             if self.per_router == "block":
+                # the first of its layers reads what the MLP reads; hooked before theirs, so that it has decided by then
                 first = next(iter(linears["mlp"].values()))
                 router = self._router(str(block), in_out_features(first)[0], count)
                 handles.append(llm.before_mlp(block, self._reading(router, block)))
@@ -173,6 +160,7 @@ class MoeLoraConnector(LLMAdapter):
         return key
 
     def _plain(self, base: nn.Module) -> LoraConfig:
+        """The attention's LoRA: as strong as one expert, alpha / rank, whatever its own rank."""
         return LoraConfig(
             r=self.attention_rank,
             lora_alpha=self.alpha * self.attention_rank / self.rank,
@@ -229,6 +217,7 @@ class MoeLoraConnector(LLMAdapter):
         for layer in (*self.experts.values(), *self.attention.values()):
             assert isinstance(layer, Experts | LowRank)
             layer.skip_if_zero()
+        # routers need not decide where nobody asks them: before the experts' stage a pass costs what the bare LLM costs
         self._busy = any(not layer.idle for layer in self.experts.values())
         self._learning = any(parameter.requires_grad for parameter in self.routers.parameters())
 

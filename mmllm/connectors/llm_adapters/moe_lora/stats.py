@@ -70,7 +70,9 @@ class RouterStats:
 
     @torch.no_grad()
     def __init__(self, goals: Goals, ctx: ForwardContext, active: Tensor | None, training: bool) -> None:
-        """``active``: bool[R, S, 1], where the connector works (None: everywhere); ``training``: whether routers learn.
+        """Read the pass; ``active``: bool[R, S, 1], where the connector works (None: everywhere).
+
+        ``training``: whether routers learn.
 
         Raises:
             MmllmError: routers learn from data that ``supervised`` does not name.
@@ -101,7 +103,7 @@ class RouterStats:
 
     def add(self, router: str, block: int, logits: Tensor, routing: Routing) -> None:
         """Count what one router decided, for all T positions of the pass: logits float[T, E]."""
-        again = router in self._counts
+        again = router in self._counts  # its block is recomputed in the backward pass
         n_groups = self.n_groups
         with torch.no_grad():
             sent = routing.probabilities.detach()
@@ -137,7 +139,7 @@ class RouterStats:
         return torch.stack(losses).sum() if losses else None
 
     def _per_row(self) -> Tensor:
-        """The balance ``llava_mole``."""
+        """Balance ``llava_mole``."""
         size = len(self.modalities)
         sums, counts = (
             torch.stack(values).sum(dim=0).unflatten(0, (-1, size)).sum(dim=1)
@@ -149,7 +151,7 @@ class RouterStats:
         return (sums * counts / scale).sum() / n_rows
 
     def _switch(self) -> Tensor:
-        """The balance ``switch``."""
+        """Balance ``switch``."""
         blocks: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for router, sums in self._sums.items():
             block, counts = self._counts[router]
@@ -190,6 +192,7 @@ class RouterStats:
         width = max(self.goals.per_block)
         table = [torch.zeros(0)] * len(self.goals.per_block)
         for block, counts in self._counts.values():
+            # float32 would round sums over a long evaluation, from 2^24 tokens on
             wide = F.pad(counts.double(), (0, width - counts.shape[1]))
             table[block] = wide if not table[block].numel() else table[block] + wide
         used = next(rows for rows in table if rows.numel())

@@ -66,7 +66,7 @@ class TunerExperts(Tuner):
                 _freeze(linear[own], weight.float(), persistent=True)
 
     def skip_if_zero(self) -> None:
-        """Never skipped: trained LoRAs change something."""
+        """Skip nothing: trained LoRAs change something."""
         return None
 
 
@@ -78,7 +78,7 @@ class TunerArrow(TunerExperts):
     """
 
     def __init__(self, base: nn.Module, experts: Sequence[Expert], name: str, top_k: int, temperature: float) -> None:
-        """As in :class:`TunerExperts`; ``top_k`` experts per token."""
+        """Set up as :class:`TunerExperts`, with ``top_k`` experts per token."""
         super().__init__(base, experts, name)
         arrow = ArrowConfig(top_k=top_k, router_temperature=temperature, rng_seed=0)
         arrow.task_adapter_names, arrow.gks_adapter_names = list(self.names), []
@@ -90,19 +90,19 @@ class TunerArrow(TunerExperts):
         self.skip_if_zero()
 
     def skip_if_zero(self) -> None:
-        """Other experts may have been loaded: find their directions anew, here and not in some decoding, whose
-        tensors could not be trained through."""
+        """Find the experts' directions anew: others may have been loaded."""
+        # here and not in some decoding, whose tensors could not be trained through; private names of peft (0.21)
         arrow = self.tuner.lora_arrow[ROUTER]
         arrow._protos_ready = False
         arrow.build_prototypes(self.tuner.lora_A, self.tuner.lora_B)
 
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """As in ``Tuner``."""
-        return super().forward(x.contiguous(), output)
+        """Change the output as every :class:`Tuner`."""
+        return super().forward(x.contiguous(), output)  # peft's Arrow views its input flat
 
 
 def read_adapters(folders: Sequence[str], llm: LLMHookPoints) -> Experts:
-    """LoRAs that peft saved, for the layers of ``llm``.
+    """Read LoRAs that peft saved, for the layers of ``llm``.
 
     Raises:
         MmllmError: a folder that is none, another kind of adapter, or ranks and layers that differ.

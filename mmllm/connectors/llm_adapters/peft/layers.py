@@ -25,7 +25,7 @@ NAME = "default"
 
 
 class FrozenLinear:
-    """Stands where peft expects the frozen layer: gives the output it is handed, or its input; and the weights."""
+    """Stand-in where peft expects the frozen layer: gives the output it is handed, or its input; and the weights."""
 
     def __init__(self, base: nn.Module) -> None:
         self._base = base
@@ -36,12 +36,12 @@ class FrozenLinear:
 
     @property
     def weight(self) -> Any:
-        """Of the frozen layer, as its class keeps it."""
+        """Weight of the frozen layer, as its class keeps it."""
         return self._base.weight
 
     @property
     def bias(self) -> Any:
-        """Of the frozen layer."""
+        """Bias of the frozen layer."""
         return self._base.bias
 
 
@@ -52,7 +52,7 @@ class Tuner(nn.Module):
         """Take the frozen layer out of ``tuner``, a layer of peft."""
         super().__init__()
         self.tuner: Any
-        del tuner.base_layer
+        del tuner.base_layer  # a module: the LLM's weights would be the connector's too
         tuner.base_layer = FrozenLinear(base)
         self.tuner = tuner.float()
         self.idle = False
@@ -83,7 +83,7 @@ class TunerLora(Tuner):
         super().__init__(LoraLinear(base, NAME, config=config, r=config.r, lora_alpha=config.lora_alpha), base)
 
     def neutral(self) -> bool:
-        """B is zero."""
+        """Whether B is zero."""
         return not bool(self.tuner.lora_B[NAME].weight.any())
 
 
@@ -103,7 +103,7 @@ class TunerDora(TunerLora):
         self.tuner.base_layer = FrozenLinear(base)
 
     def neutral(self) -> bool:
-        """B is zero and the magnitudes are the norms of the frozen weight."""
+        """Whether B is zero and the magnitudes are the norms of the frozen weight."""
         if not super().neutral():
             return False
         magnitude = self.tuner.lora_magnitude_vector[NAME]
@@ -122,7 +122,7 @@ class TunerIA3(Tuner):
         super().__init__(IA3Linear(base, NAME, config=config, is_feedforward=feedforward), base)
 
     def neutral(self) -> bool:
-        """All factors are one."""
+        """Whether all factors are one."""
         return bool((self.tuner.ia3_l[NAME] == 1).all())
 
     def forward(self, x: Tensor, output: Tensor | None = None) -> Tensor:
@@ -150,11 +150,11 @@ class TunerPoly(Tuner):
         self.width = base.out_features
 
     def neutral(self) -> bool:
-        """B is zero."""
+        """Whether B is zero."""
         return not bool(self.tuner.poly_lora_B[NAME].any())
 
     def forward(self, x: Tensor, output: Tensor, rows: RowGroups | None = None) -> Tensor:
-        """As in :class:`Tuner`; ``rows`` says which positions belong to which conversation, and its task."""
+        """Change the output as every :class:`Tuner`; ``rows`` says whose each position is, and that one's task."""
         assert rows is not None
         apart = rows.apart(x)
         none = apart.new_zeros(*apart.shape[:2], self.width, dtype=torch.float32)

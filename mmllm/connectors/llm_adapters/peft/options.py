@@ -28,7 +28,7 @@ POSITIVE = ("rank", "alpha", "skills", "splits", "top_k", "temperature", "depth"
 
 
 def options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the recipe gives over the defaults of the method.
+    """Arguments of the recipe over the defaults of the method.
 
     Raises:
         MmllmError: an unknown method, an argument it does not take or lacks, or a value out of range.

@@ -93,6 +93,7 @@ class PeftConnector(LLMAdapter):
             layerwise: xlora: weights of their own for each layer of the LLM (false).
         """
         super().__init__(llm_dim=llm_dim)
+        # None: not given, so that an argument of another method is an error and not passed over
         given = {key: value for key, value in locals().items() if key in ARGUMENTS and value is not None}
         self.method = method
         self.options = options(method, given)

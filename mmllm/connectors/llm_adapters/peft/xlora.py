@@ -29,11 +29,11 @@ class TunerXLora(TunerExperts):
         """``name`` of the frozen layer, ``number`` of it among those that the experts work on."""
         super().__init__(base, experts, name)
         self.tuner.set_adapter(self.names)
-        on = SimpleNamespace(disabled=False)
+        on = SimpleNamespace(disabled=False)  # all that peft (0.21) asks of its own model here
         self.routed = XLoraLinearLayer(on, self.tuner, self.tuner.forward, number, config)
 
     def forward(self, x: Tensor, output: Tensor, scalings: Tensor | None = None) -> Tensor:
-        """As in ``Tuner``; ``scalings`` float[R, S, layers, E]."""
+        """Change the output as every :class:`Tuner`; ``scalings`` float[R, S, layers, E]."""
         assert scalings is not None
         rows = scalings.shape[:2]
         # a copy of the output, because peft adds to it in place
@@ -72,6 +72,7 @@ class Router(nn.Module):
         # hooks of torch, not of the LLM: what stands here is for the whole decoder, whose arguments it needs
         def first(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             cache, notes = kwargs.get("past_key_values"), llm.scope.current.notes
+            # passes without adapters have keys and values of their own, from the first of a decoding on
             shadow = None if cache is None else _shadow(cache, self) or llm.new_cache()
             notes[self, "shadow"] = shadow
             with torch.no_grad(), llm.scope.off():
@@ -92,7 +93,10 @@ class Router(nn.Module):
 
 
 class ExtraCache(DynamicLayer):
-    """A last layer of a cache that holds another cache, so that rows which finish leave both."""
+    """Last layer of a cache that holds another cache, so that rows which finish leave both.
+
+    Caches of transformers (5) are lists of layers and hand every selection of rows to each of them.
+    """
 
     def __init__(self, shadow: DynamicCache, owner: Router) -> None:
         super().__init__()
@@ -104,6 +108,6 @@ class ExtraCache(DynamicLayer):
 
 
 def _shadow(cache: DynamicCache, owner: Router) -> DynamicCache | None:
-    """The cache of the passes without adapters that ``owner`` keeps in ``cache``."""
+    """Cache of the passes without adapters that ``owner`` keeps in ``cache``."""
     found = [layer.shadow for layer in cache.layers if isinstance(layer, ExtraCache) and layer.owner is owner]
     return found[0] if found else None

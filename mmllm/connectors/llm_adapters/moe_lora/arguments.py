@@ -1,0 +1,38 @@
+"""What is wrong with the numbers that a recipe gives ``moe_lora``, as far as it can be told without the LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmllm.errors import MmllmError
+
+
+def check_sizes(rank: int, alpha: float, dropout: float, temperature: float, attention: int) -> None:
+    """Refuse numbers out of range with an MmllmError."""
+    if rank < 1 or alpha <= 0 or not 0 <= dropout < 1 or temperature <= 0 or attention < 0:
+        raise MmllmError(
+            f"moe_lora: rank {rank} must be >= 1, alpha {alpha} and temperature {temperature} > 0, dropout "
+            f"{dropout} in [0, 1) and attention {attention} >= 0."
+        )
+
+
+def check_losses(
+    top_k: int,
+    renormalise: bool,
+    balance_weight: float,
+    supervised: Mapping[str, int] | None,
+    supervision_weight: float,
+) -> None:
+    """Refuse settings by which no router would learn anything, or not what was meant, with an MmllmError."""
+    if renormalise and top_k == 1 and not supervision_weight:
+        raise MmllmError(
+            "moe_lora: with top_k 1 and renormalise every weight is 1 and no router learns from the task; leave "
+            "renormalise out, choose top_k >= 2, or supervise."
+        )
+    if balance_weight < 0 or supervision_weight < 0 or (balance_weight and top_k == 0):
+        raise MmllmError(
+            f"moe_lora: balance_weight {balance_weight} and supervision_weight {supervision_weight} must be >= 0, "
+            "and a balance needs top_k >= 1: where all experts work there is no load."
+        )
+    if bool(supervised) != bool(supervision_weight):
+        raise MmllmError("moe_lora: supervised and supervision_weight belong together; give both or neither.")
