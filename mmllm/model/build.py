@@ -29,6 +29,7 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
     llm = CausalLM.load(recipe.llm.path, recipe.llm.dtype, recipe.llm.context)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
+    # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
     with torch.random.fork_rng(devices=[]):
         connectors = {key: _connector(recipe, key, encoders, llm) for key in recipe.connectors}
         model = MultimodalLM(

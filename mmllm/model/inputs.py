@@ -60,12 +60,13 @@ class Input:
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
+        # a time before each step takes places of its own, as many as its digits need: then only the item tells
         grids = [processor.fixed_grid() for processor in self.processors.values()]
         fixed = [grid for grid in grids if grid is not None]
         return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.timestamps is None else None
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """Where the item's tokens go: one span, or with ``timestamps`` one for each step in time behind its time.
+        """Spans that the item's tokens fill: one, or with ``timestamps`` one for each step in time behind its time.
 
         Raises:
             MediaError: the item has no times.

@@ -26,12 +26,14 @@ def label_nll(
     positions = (labels != IGNORE_INDEX).nonzero().squeeze(-1)
     if positions.numel() == 0:
         return llm.logits(hidden[:1], ctx, positions.new_zeros(1)).float().sum() * 0.0
+    # an LLM's state at a position predicts the next one; labels are aligned with the row, so the shift is here
     places = positions - 1
     states, targets = hidden[places], labels[positions]
     size = chunk or max(1, CHUNK_LOGITS // llm.vocab_size)
     if len(targets) <= size:
         return _nll(llm, ctx, states, targets, places)
     sums = [
+        # chunk by chunk, as the float32 logits of a long row may be the largest tensor of a step
         checkpoint(_nll, llm, ctx, *some, use_reentrant=False)
         for some in zip(states.split(size), targets.split(size), places.split(size), strict=True)
     ]

@@ -35,6 +35,7 @@ def _compare_counts(places: torch.Tensor, counts: Sequence[int], batch: Batch, k
     numbers = torch.arange(len(counts), device=owner.device).repeat_interleave(expected)
     if torch.equal(owner, numbers):
         return
+    # clamp: a place that no item of this batch owns has -1, which bincount refuses
     found = torch.bincount(owner.clamp(min=0), minlength=len(counts)).tolist()
     item = next((i for i, count in enumerate(counts) if count != found[i]), 0)
     shown = places[owner == item]

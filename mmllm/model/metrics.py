@@ -13,6 +13,7 @@ def added(one: Any, other: Any) -> Any:
     if isinstance(one, Mapping):
         total = dict(one)
         for key, value in other.items():
+            # a key may be new: a connector reports only what happened in a pass
             total[key] = added(total[key], value) if key in total else value
         return total
     if isinstance(one, list):

@@ -108,12 +108,12 @@ class MultimodalLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the LLM's embeddings lie."""
+        """Device of the LLM's embeddings."""
         return self.llm.device
 
     @property
     def reads_user_turn(self) -> bool:
-        """Whether a connector needs to know where the user's messages are."""
+        """Whether a connector reads where the user's messages are."""
         return any(connector.reads_user_turn for connector in self.connectors.values())
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:

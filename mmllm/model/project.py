@@ -35,6 +35,7 @@ def project(
             f"batch holds {', '.join(str(group[0].grid) for _, group in groups)}; give the encoder a fixed length"
         )
     answers = [_call(connector, group, ctx) for _, group in groups]
+    # calls that only other ranks need; their zero is added to an answer, so that their backward passes run here too
     for _ in range(more):
         answers[-1] = answers[-1] + _call(connector, groups[-1][1], ctx) * 0.0
     if len(groups) == 1:
@@ -69,7 +70,7 @@ def _padded(
 
 
 def _item_grids(features: Sequence[Features]) -> list[tuple[Grid, ...]]:
-    """Of each of the N items its grid in each encoder."""
+    """Grids of each of the N items, one per encoder."""
     return list(zip(*(one.item_grids() for one in features), strict=True))
 
 
@@ -87,7 +88,7 @@ def _groups(features: Sequence[Features]) -> list[tuple[list[int], list[Features
 
 
 def _calls(n: int, module: nn.Module) -> int:
-    """How often every rank calls the module: ZeRO-3 gathers its weights in each call, which all ranks do together.
+    """Number of calls that every rank makes: ZeRO-3 gathers the module's weights in each, which all ranks do together.
 
     Without this, a rank whose items have two sizes waits forever for another whose items have one.
     """

@@ -23,7 +23,7 @@ class PartRow:
     """One line of the table shown when a stage starts."""
 
     name: str
-    """As under ``train:``: ``llm``, ``encoders.<key>`` or ``connectors.<key>``."""
+    """Name as under ``train:``: ``llm``, ``encoders.<key>`` or ``connectors.<key>``."""
     modules: str
     """Class of the part."""
     n_params: int
@@ -51,10 +51,12 @@ def set_trainable(model: MultimodalLM, train: Mapping[str, float]) -> list[PartR
         RecipeError: a name that is no part, or a part that has nothing to learn.
     """
     known = parts(model)
+    # first, as it may raise: a wrong name leaves the model as it was
     wanted_parameters = {name: list(learning(model, name).values()) for name in train}
     model.requires_grad_(False)
     rows = []
     for name, module in known.items():
+        # with the dot at the end `connectors.image` does not also mean `connectors.images`
         chosen = [pair for pair in wanted_parameters.items() if f"{pair[0]}.".startswith(f"{name}.")]
         n_params = _n_params(module)
         if not chosen:
@@ -66,6 +68,7 @@ def set_trainable(model: MultimodalLM, train: Mapping[str, float]) -> list[PartR
             n_shown = n_params if wanted == name else n_learning
             rows.append(PartRow(wanted, _class(module), n_shown, n_learning, train[wanted]))
         for parameter in module.parameters():
+            # one left by an earlier stage would hold memory, and a frozen parameter with a gradient counts as an error
             if not parameter.requires_grad:
                 parameter.grad = None
     skip_if_zero(model)
@@ -107,6 +110,7 @@ def skip_if_zero(model: MultimodalLM) -> None:
 def learned_parts(model: MultimodalLM) -> list[str]:
     """Names of the parts whose tensors a checkpoint holds: all connectors, and whatever else a stage trains."""
     names = [f"connectors.{key}" for key in model.connectors]
+    # of all stages, not of the current one: what an earlier stage learned must be in a later one's checkpoint too
     stages = model.recipe.stages.values() if model.recipe is not None else ()
     trained = tuple(f"{name}." for stage in stages for name in stage.train)
     others = [name for name in parts(model) if name not in names]
@@ -140,6 +144,7 @@ def load_trainable(model: MultimodalLM, tensors: Mapping[str, torch.Tensor]) -> 
             )
     with torch.no_grad():
         for name, tensor in own.items():
+            # in place: optimizers, hooks and tied names keep the tensor they know
             tensor.copy_(tensors[name])
     skip_if_zero(model)
 
@@ -171,9 +176,11 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _digest(module: nn.Module) -> str:
     total = hashlib.sha256()
+    # sorted: the order in which a library registers its layers is no part of what the weights are
     for name, tensor in sorted(_tensors(module), key=lambda pair: pair[0]):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for piece in tensor.contiguous().flatten().split(CHUNK):
+            # as bytes, since NumPy has no bfloat16
             total.update(piece.cpu().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
