@@ -31,6 +31,7 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Bat
         first = {key: len(items.get(key, [])) for key in sample.media}
         for key, found in sample.media.items():
             items.setdefault(key, []).extend(found)
+        # item after item, as the connector's tokens come; in the text, items of several keys take turns
         for span in sorted(sample.spans, key=lambda span: (span.key, span.item, span.start)):
             start = offset + span.start
             media_ids[start : start + span.length] = first[span.key] + span.item

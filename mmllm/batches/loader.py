@@ -21,7 +21,7 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Sample
 
 _JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones
-_LISTED = 20
+_LISTED = 20  # bad samples named in the error; the rest is counted
 
 
 class Source(Protocol):
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What one rank does in one optimizer step."""
+    """Batches of one rank in one optimizer step."""
 
     step: int
     micro: list[Batch]
@@ -103,7 +103,7 @@ class Loader:
         """The first bad samples of the stage, as sentences."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the error budget after the steps handed out so far. JSON values."""
+        """Return what a checkpoint keeps: the error budget after the steps handed out so far. JSON values."""
         return {"seen": self.seen, "n_bad": self.n_bad, "bad": list(self.bad)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which samples a stage sees and when: a pure function of (seed, step), so resuming needs only the step's number."""
+"""Samples of each step of a stage: a pure function of (seed, step), so resuming needs only the step's number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmllm.errors import MmllmError
 
 
 class Mixture:
-    """The order in which a stage goes through its sources.
+    """Order in which a stage goes through its datasets.
 
     A weight multiplies a source's natural size: an epoch holds ``round(weight * len(source))`` samples of it (at least
     one), so weights of 1.0 give every sample exactly once per epoch, in a new order each epoch. With 0.5 an epoch sees
@@ -62,6 +62,7 @@ class Mixture:
         slot = int(self._order(0, epoch, self.epoch_size)[place])
         source = int(np.searchsorted(self._starts, slot, side="right")) - 1
         count = self._starts[source + 1] - self._starts[source]
+        # counted over epochs, so that a weight of 0.5 goes on in the second epoch where the first one stopped
         drawn = epoch * count + slot - self._starts[source]
         turn, index = divmod(drawn, self._sizes[source])
         # The name, not the place in the recipe, seeds a source: adding another leaves what an epoch draws from it.
@@ -72,6 +73,8 @@ class Mixture:
         """int64[size], a permutation given by (seed, stream, turn) alone; the newest few are remembered."""
         key = (stream, turn)
         if key not in self._orders:
+            # one order of the epoch and one per source, each twice: threads that read ahead may be past an epoch's
+            # border
             while len(self._orders) >= 2 + 2 * len(self.names):
                 self._orders.pop(next(iter(self._orders), key), None)
             self._orders[key] = np.random.default_rng([self.seed, stream, turn]).permutation(size)

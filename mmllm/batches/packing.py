@@ -1,4 +1,4 @@
-"""How the samples of one optimizer step are dealt to ranks and micro-batches: bins of nearly equal token counts."""
+"""Deals the samples of one optimizer step to ranks and micro-batches: bins of nearly equal token counts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def split(lengths: Sequence[int], n_bins: int) -> list[list[int]]:
     """
     heap = [(0, number) for number in range(n_bins)]
     bins: list[list[int]] = [[] for _ in range(n_bins)]
+    # ties by index, here and below: every rank must find the same bins
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         load, number = heapq.heappop(heap)
         bins[number].append(index)

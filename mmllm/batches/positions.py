@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mmllm.batches.sample import MediaSpan
 
 Scheme = Literal["sequential"]
-"""How an LLM counts positions. ``sequential``: 0, 1, 2, ... over text and media alike, one axis."""
+"""Rule by which an LLM counts positions. ``sequential``: 0, 1, 2, ... over text and media alike, one axis."""
 
 
 def positions(spans: Sequence[MediaSpan], length: int, scheme: Scheme = "sequential") -> torch.Tensor:

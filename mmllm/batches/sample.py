@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import torch
 
 Item = dict[str, dict[str, "torch.Tensor"]]
-"""Encoder key -> what its processor makes of one item: tensors without batch axis, on the CPU."""
+"""Encoder key -> inputs its processor makes of one item: tensors without batch axis, on the CPU."""
 
 
 class MediaInput(Protocol):
-    """How the media of one placeholder become inputs and places; ``MultimodalLM.inputs`` has one per placeholder."""
+    """Turns the media of one placeholder into inputs and places; ``MultimodalLM.inputs`` has one per placeholder."""
 
     def read(self, media: Any) -> Item:
         """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
         ...
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
-        """What ``layout`` needs of one item, without decoding it where that is possible."""
+        """Return what ``layout`` needs of one item, without decoding it where that is possible."""
         ...
 
     def n_tokens(self) -> int | None:
@@ -65,7 +65,7 @@ class Encoded:
     ids: list[int]
     """Token ids; 0 at places."""
     labels: list[int]
-    """As long as ``ids``; IGNORE_INDEX where there is no loss, so also at the first position and at places."""
+    """One per id; IGNORE_INDEX where there is no loss, so also at the first position and at places."""
     media: dict[str, list[Item]]
     """Placeholder -> inputs of its items, in order of their placeholders."""
     spans: list[MediaSpan]
@@ -76,7 +76,7 @@ class Encoded:
     dataset: str = ""
     """Data key of the recipe it was drawn from, if any."""
     user_turn: list[int] = field(default_factory=list)
-    """As long as ``ids``, see ``Batch.user_turn``; empty where nothing reads it."""
+    """One per id, see ``Batch.user_turn``; empty where nothing reads it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def plan(
             spans = _layout(sample, key, count[key], inputs[key], item)
             places = sum(len(prompter.plain(span.separator)) + span.length for span in spans)
         count[key] += 1
+        # the placeholder's own position goes: its places stand there
         length += places - 1
         n_media += places
     if length > context:
@@ -117,6 +118,7 @@ def plan(
             f"{sample.name}: {length} tokens ({n_media} of them media) "
             f"are over the context of {context}; nothing is cut: shorten it or raise llm.context"
         )
+    # without the first position: nothing precedes it, so nothing predicts it
     n_labels = len(prompt.labels[1:]) - prompt.labels[1:].count(IGNORE_INDEX)
     if train and not n_labels:
         raise SampleError(f"{sample.name}: the chat template leaves no token to learn")
