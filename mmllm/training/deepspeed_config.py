@@ -1,4 +1,4 @@
-"""What the recipe's words become in DeepSpeed's configuration, and how the ``deepspeed:`` block goes over it."""
+"""DeepSpeed's configuration of a stage from the recipe's words, with the ``deepspeed:`` block over it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def config(stage: Stage, where: str, world: int, dtype: torch.dtype, out: Path) 
     micro, n_micro = micro_batches(stage, world, where)
     zero: dict[str, Any] = {"stage": stage.zero}
     if stage.offload in ("optimizer", "all"):
+        # pinned memory is CUDA's: without a GPU there is none to pin for
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if stage.offload == "all":
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
@@ -43,7 +44,7 @@ def config(stage: Stage, where: str, world: int, dtype: torch.dtype, out: Path) 
         "bf16": {"enabled": dtype == torch.bfloat16},
         # torch's own AdamW (fused) also where the optimizer is offloaded: nothing has to be compiled on the machine
         "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
+        "steps_per_print": 10**9,  # never: the log of a training shows its steps itself
         **_monitors(stage, where, out),
     }
     _check(stage.deepspeed, f"{where}.deepspeed", "")
@@ -55,6 +56,7 @@ def _monitors(stage: Stage, where: str, out: Path) -> dict[str, Any]:
     for name, block in stage.monitor.items():
         if name not in MONITORS:
             raise RecipeError(f"{where}.monitor.{name} is unknown; known are tensorboard, wandb, csv and comet")
+        # DeepSpeed's own name of it; its wandb and comet monitors have no output folder
         key = "csv_monitor" if name == "csv" else name
         files = {} if key in ("wandb", "comet") else {"output_path": str(out / key), "job_name": where.split(".")[-1]}
         blocks[key] = {"enabled": block is not False, **files, **(block if isinstance(block, dict) else {})}

@@ -28,12 +28,13 @@ def accelerator() -> str:
     """``cuda`` or ``cpu``, told to DeepSpeed before it is imported so that it does not probe the machine."""
     name = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("DS_ACCELERATOR", name)
+    # the toolkit's version need not be torch's: it matters to DeepSpeed's own kernels, and none is compiled here
     os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
     return name
 
 
 def init_distributed() -> torch.device:
-    """Makes this process a rank (once per process) and returns its device; alone, it needs no port and no launcher."""
+    """Make this process a rank (once per process) and return its device; alone, it needs no port and no launcher."""
     name = accelerator()
     for key, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
         os.environ.setdefault(key, value)
@@ -42,10 +43,12 @@ def init_distributed() -> torch.device:
         torch.cuda.set_device(device)
     import deepspeed
 
+    # it logs its whole configuration at the start
     deepspeed.utils.logger.setLevel(logging.ERROR)
     # DeepSpeed would compile its own CPU all-reduce on first use (a C++ compiler, half a minute); gloo's is there
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if name == "cuda" else "gloo"
+    # before DeepSpeed, which would meet on a TCP port even for one rank
     if not distributed.is_initialized() and os.environ["WORLD_SIZE"] == "1":
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
@@ -74,6 +77,7 @@ def world() -> int:
 
 def all_reduce_sum(values: list[float], device: torch.device) -> list[float]:
     """Each value added up over the ranks, in float64."""
+    # float64: counts of tokens and sums over them stay exact where float32 ends at 2**24
     total = torch.tensor(values, dtype=torch.float64, device=device)
     if world() > 1:
         distributed.all_reduce(total)

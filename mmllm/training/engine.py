@@ -27,6 +27,7 @@ def optimizer_groups(parts: Mapping[str, tuple[float, Iterable[nn.Parameter]]], 
         narrow = [parameter for parameter in learning if parameter.ndim <= 1]
         for chosen, value in ((wide, decay), (narrow, 0.0)):
             if chosen:
+                # `peak` and `part` are ours: AdamW keeps words of a group that it does not know
                 groups.append({"params": chosen, "lr": peak, "peak": peak, "part": name, "weight_decay": value})
     return groups
 
@@ -69,6 +70,7 @@ class Engine:
         """
         self.deepspeed.backward(loss)
         boundary = self.deepspeed.is_gradient_accumulation_boundary()
+        # now: DeepSpeed's step clips the gradients and then clears them
         norm = self._plain_norm() if boundary and self._plain() else None
         self.deepspeed.step()
         if not boundary:
@@ -137,12 +139,14 @@ class Engine:
         Buffers of a module whose own parameters learn are not frozen: running statistics.
         """
         digest = hashlib.sha256()
+        # a buffer has no gradient that would tell whether it is frozen: it goes with the parameters of its module
         learning = {name.rpartition(".")[0] for name, p in self.model.named_parameters() if p.requires_grad}
         held: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if not p.requires_grad}
         held |= {name: b for name, b in self.model.named_buffers() if name.rpartition(".")[0] not in learning}
         for name, tensor in held.items():
             if tensor.grad is not None:
                 raise RuntimeError(f"{name} is frozen and has a gradient")
+            # with ZeRO-3 the tensor itself is empty and DeepSpeed's `ds_tensor` this rank's part of it
             shard = tensor.ds_tensor if hasattr(tensor, "ds_tensor") else tensor
             digest.update(name.encode())
             digest.update(shard.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -39,7 +39,8 @@ def launch(
 
 
 def _local_command(gpus: int) -> list[str]:
-    """DeepSpeed's per-node launcher; its outer one would count NUMA nodes where there is no GPU."""
+    """Command of DeepSpeed's per-node launcher; its outer one would count NUMA nodes where there is no GPU."""
+    # the form in which DeepSpeed's outer launcher hands hosts and their ranks on
     world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(gpus))}).encode()).decode()
     command = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}"]
     address = ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
@@ -60,8 +61,11 @@ def _run(command: list[str], ranks: int) -> int:
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
+        # the ranks share the cores: torch would start as many threads as there are cores in each of them
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     received: list[int] = []
+    # A terminal's Ctrl-C goes to every process of its session. The ranks get it from here instead, once and as SIGTERM:
+    # a second Ctrl-C would interrupt them in the middle of a step.
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:
 
         def forward(number: int, frame: FrameType | None) -> None:
@@ -74,6 +78,7 @@ def _run(command: list[str], ranks: int) -> int:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+    # as a shell tells that a signal ended a command
     return 128 + received[-1] if received else code
 
 

@@ -1,4 +1,4 @@
-"""What a training shows: the start-up table of what learns, progress with loss, tokens/s, memory and time left.
+"""Console output of a training: the start-up table of what learns, progress with loss, tokens/s, memory, time left.
 
 Rank 0 shows it; a terminal gets a live line, anything else one plain line every ``log_every`` steps.
 """
@@ -23,12 +23,13 @@ def memory(device: torch.device) -> int:
     """Largest memory so far in bytes: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    # getrusage counts in bytes on macOS and in KiB on Linux
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def parts_table(stage: str, rows: Sequence[PartRow]) -> Table:
-    """What learns and what is frozen in this stage, with parameter counts."""
+    """Table of what learns and what is frozen in this stage, with parameter counts."""
     table = Table(title=f"stage {stage}")
     for column, justify in (("part", "left"), ("parameters", "right"), ("learning", "right"), ("peak rate", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -71,6 +72,7 @@ class Log:
 
     def say(self, text: str) -> None:
         """One line."""
+        # no markup: names of samples and paths may hold brackets, which rich would take for its own
         self.console.print(text, markup=False, soft_wrap=True)
 
     def step(self, row: dict[str, Any], left: float, usage: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What connectors count in a training step, over all ranks, in short form: for ``metrics.jsonl`` and for the log."""
+"""Metrics of connectors in a training step, over all ranks, in short form: for ``metrics.jsonl`` and for the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmllm.model.metrics import added
 
 
 class Counting(Protocol):
-    """As much of a connector as is asked here: it alone knows what its metrics are."""
+    """The part of a connector that is used here: it alone knows what its metrics are."""
 
     def summary(self, total: Mapping[str, Any]) -> Mapping[str, Any]:
         """Short form of its summed metrics."""

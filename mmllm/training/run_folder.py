@@ -16,7 +16,7 @@ from mmllm.errors import CheckpointError, RecipeError
 from mmllm.recipe.load import dump, load_recipe
 from mmllm.recipe.models import Recipe
 
-_SHOWN = 6
+_SHOWN = 6  # differences named in the error; the rest is counted
 
 
 @contextmanager
@@ -26,6 +26,7 @@ def locked(out: Path) -> Iterator[None]:
     Raises CheckpointError when another process holds it.
     """
     out.mkdir(parents=True, exist_ok=True)
+    # not "w": that would empty the file of the process that holds it, which the error names
     with (out / "lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Trains one stage: assembles the model, takes the last weights, steps through the data, saves; called by ``run``."""
+"""Trains one stage: builds the model, takes the last weights, steps through the data, saves; called by ``run``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StageTraining:
     def __init__(
         self, recipe: Recipe, name: str, out: Path, device: torch.device, start: VerifiedCheckpoint | None
     ) -> None:
-        """Assembles everything. ``start``: a checkpoint of this stage to go on from, or the last stage's end."""
+        """Build everything. ``start``: a checkpoint of this stage to go on from, or the last stage's end."""
         self.recipe, self.name, self.out, self.device = recipe, name, out, device
         self.settings = recipe.stages[name]
         self.folder = out / "stages" / name
@@ -60,6 +60,7 @@ class StageTraining:
         self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
         distributed.seed(recipe.seed)
         self.model: MultimodalLM = build(recipe, device)
+        # before DeepSpeed may partition the weights, and on one rank: all of them loaded the same files
         self.frozen: dict[str, str] = distributed.on_rank0(lambda: frozen_digests(self.model))
         if start is not None:
             check_frozen(start, self.frozen)
@@ -75,6 +76,7 @@ class StageTraining:
         self.n_steps = self.loader.mixture.n_steps
         self.engine = self._engine()
         self.model.train()
+        # only now: the model had to be the same on every rank, what follows (dropout) need not
         distributed.seed(recipe.seed, self.number, rank())
         if start is not None and start.manifest.stage == name:
             self._continue(start)
@@ -135,6 +137,7 @@ class StageTraining:
 
     def train(self, stop: distributed.StopSignals, log: Log) -> VerifiedCheckpoint:
         """Runs the remaining steps; the checkpoint of the last one done, after a signal not the stage's last."""
+        # by default ten checkpoints a stage
         every = self.settings.save_every or max(1, self.n_steps // 10)
         frozen = self.engine.frozen_digest()
         metrics = Metrics(self.out)
@@ -186,6 +189,8 @@ class StageTraining:
             usage = added(usage, counted)
         tokens = sum(batch.n_tokens for batch in batches.micro)
         samples = sum(len(batch.names) for batch in batches.micro)
+        # the signal is told along: it may reach one rank in one step and another in the next, and all must stop
+        # together
         mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
         total = distributed.all_reduce_sum(mine, self.engine.device)
         self._check_finite(total[0] / labels, total[1], batches.step)
@@ -208,7 +213,7 @@ class StageTraining:
         return row | self._usage(usage), total[4] > 0
 
     def _usage(self, mine: Mapping[str, Any]) -> dict[str, Any]:
-        """What connectors count in this step, over all ranks; nothing where none has something to count."""
+        """Return the connectors' metrics of this step over all ranks; empty where none has any."""
         if not self.counting:
             return {}
         short = shortened(self.connectors, all_gather(plain(mine)))
@@ -229,6 +234,7 @@ class StageTraining:
 
     def _save(self, final: bool) -> VerifiedCheckpoint:
         with self.engine.gathered(self.learned):
+            # a copy on the CPU, made while the weights are whole: with ZeRO-3 they are split again when this block ends
             learned = trainable_state(self.model) if rank() == 0 else {}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in learned.items()}
         head = Manifest(
