@@ -49,6 +49,7 @@ def load_run(
 def find_run(run: str | Path) -> Path:
     """The run folder itself, or a local copy of the hub's repository ``user/name`` where there is no such folder."""
     folder = Path(run)
+    # a name on the hub is `user/name`: anything that looks like a path is never asked for over the network
     if folder.exists() or str(run).count("/") != 1 or str(run).startswith((".", "/", "~")):
         return folder
     from huggingface_hub import snapshot_download

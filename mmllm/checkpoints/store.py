@@ -1,8 +1,8 @@
 """Writes one checkpoint folder so that a kill at any moment leaves the older one intact, and verifies it when read.
 
 Protocol: every rank writes and hashes its files in ``step-N.tmp-*``; all ranks agree that it went well; rank 0 writes
-the manifest, renames the folder to ``step-N``, moves ``latest`` and only then prunes. Used by ``stages`` and
-``checkpoint``; safetensors and JSON only, nothing is ever unpickled from a run folder.
+the manifest, renames the folder to ``step-N``, moves ``latest`` and only then prunes. Used by ``training`` and
+``checkpoints.load``; safetensors and JSON only, nothing is ever unpickled from a run folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a committed checkpoint says of itself; ``files`` maps a file name to (bytes, sha256)."""
+    """Manifest of a committed checkpoint; ``files`` maps a file name to (bytes, sha256)."""
 
     stage: str
     step: int
@@ -77,6 +77,7 @@ def commit(folder: Path, head: Manifest, files: Mapping[str, Any], keep: int) ->
     JSON. Keeps the newest ``keep`` checkpoints. Raises CheckpointError on every rank if any of them failed; the
     older checkpoints are then untouched.
     """
+    # rank 0's name for all: a shared folder that no unfinished save of an earlier run can already hold
     name = all_gather(f"step-{head.step}.tmp-{uuid.uuid4().hex[:12]}")[0]
     tmp, final = folder / name, folder / f"step-{head.step}"
     records: dict[str, tuple[int, str]] = {}
@@ -118,6 +119,7 @@ def _publish(tmp: Path, final: Path, manifest: Manifest, keep: int) -> None:
     _fsync(tmp)
     if final.exists():  # one that did not verify, trained again from an older one
         _remove(final)
+    # the folder appears under its name whole or not at all, and `latest` names it only then
     os.rename(tmp, final)
     _fsync(final.parent)
     replace_text(final.parent / "latest", final.name + "\n")
@@ -129,7 +131,7 @@ def _publish(tmp: Path, final: Path, manifest: Manifest, keep: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Renamed first, so a kill halfway leaves a tmp folder and not a broken checkpoint."""
+    """Remove a folder, renamed first: a kill halfway leaves a tmp folder and not a broken checkpoint."""
     doomed = path.with_name(f"{path.name}.tmp-removed-{uuid.uuid4().hex[:8]}")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
