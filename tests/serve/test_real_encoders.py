@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm import registry
 from mmllm.generation.generator import Generator
 from mmllm.serving.media import Limits
+from mmllm.testing.tiny.encoders import TINY
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, assembled, sound_file, video_file
 from tests.support.serving import (
@@ -40,7 +40,7 @@ DATA = os.environ.get("MMLLM_TEST_DATA")
 
 @pytest.fixture(scope="module")
 def generator() -> Generator:
-    return assembled(**{key: registry.load("encoders", name).tiny() for key, name in TYPES.items()})
+    return assembled(**{key: TINY[name].make() for key, name in TYPES.items()})
 
 
 @pytest.fixture(scope="module")

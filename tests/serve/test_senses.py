@@ -169,7 +169,7 @@ def test_a_part_goes_to_the_first_encoder_of_its_sense() -> None:
     generator = assembled(clip=first, other=second)
     with TestClient(create_app(generator, MODEL, SENSES_LIMITS)) as http:
         assert answer(http, video_part(VIDEO), text_part("?")) == said(generator, "<clip>\n?", clip=(VIDEO,))
-    assert first.read_count > 0 and second.read_count == 0
+    assert first.processor.read_count > 0 and second.processor.read_count == 0
 
 
 def test_the_card_of_the_model_says_what_it_takes(http: TestClient) -> None:
