@@ -30,7 +30,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Delta:
-    """What a stream yields: some more text, and where it stands."""
+    """One piece of a stream: some more text, and where it stands."""
 
     text: str
     """Whole characters, possibly none."""
@@ -125,6 +125,7 @@ class Generator:
             tokens = state.logits.argmax(dim=-1).tolist()
             for i, token in zip(alive, tokens, strict=True):
                 texts[i] += rows[i].take(token, self.end_ids)
+            # finished rows leave the batch: they would be fed and attended for as long as the longest answer lasts
             going = [place for place, i in enumerate(alive) if rows[i].finish is None]
             if not going:
                 break

@@ -59,6 +59,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         self.generator = Generator(model)
         self._keys: dict[str, str] = {}
         for key, entry in model.inputs.items():
+            # of several placeholders of one modality, `image=` means the recipe's first
             self._keys.setdefault(entry.modality, key)
 
     @classmethod
@@ -181,6 +182,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         ``mmllm.load``, ``mmllm eval``, ``chat`` and ``serve`` take it; it holds no frozen weights: their paths in the
         recipe must lead to the same ones.
         """
+        # as a finished last stage: then all that opens a run finds it, and training has nothing left to do
         last = list(self.recipe.stages)[-1]
         replace_text(save_directory / "recipe.yaml", dump(self.recipe))
         head = Manifest(

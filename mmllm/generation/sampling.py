@@ -1,6 +1,6 @@
 """From logits to text, token by token: which token is chosen, and which text may be given out already.
 
-Used by ``generate`` for every answer, streamed or batched, so both give the same characters.
+Used by ``generator`` for every answer, streamed or batched, so both give the same characters.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HALF = "\ufffd"
-"""What a decoder writes for bytes that are not (yet) a character."""
+"""Character that a decoder writes for bytes that are not (yet) a character."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen and when to stop; MmllmError for values that mean nothing."""
+    """Settings of how tokens are chosen and when to stop; MmllmError for values that mean nothing."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -64,6 +64,7 @@ class Sampling:
         probabilities = ((scaled - scaled.amax(dim=-1, keepdim=True)) / self.temperature).softmax(dim=-1)
         if self.top_p < 1:
             ordered, order = probabilities.sort(dim=-1, descending=True)
+            # the probability before a token, not with it: the likeliest one stays, however small top_p is
             outside = ordered.cumsum(dim=-1) - ordered >= self.top_p
             probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0.0))
         return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1).to(logits.device)
@@ -86,6 +87,7 @@ class AnswerText:
             return ""
         self._ids.append(token)
         before, text = self._texts()
+        # half a character, or nothing new: a special token, or one that only joins what stands before it
         if text.endswith(_HALF) or len(text) <= len(before):
             return ""
         self._window, self._read = self._read, len(self._ids)
@@ -123,5 +125,6 @@ class AnswerText:
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that is a beginning of ``stop``."""
+    # less than the whole of it: a whole one was found before
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
