@@ -61,6 +61,7 @@ def _fields(media: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, list
     modality_of_key = {key: modality for modality, key in keys.items()}
     fields: dict[str, list[Any]] = {}
     for word, value in media.items():
+        # a key of the recipe first: it may be called like a modality that it does not have
         names = (modality_of_key.get(word), word, word.removesuffix("s"))
         modality = next((name for name in names if name in MODALITIES or name in keys), None)
         if modality is None:

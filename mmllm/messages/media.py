@@ -131,9 +131,11 @@ def wav(samples: np.ndarray, rate: Any) -> bytes:
     if samples.dtype.kind == "f":
         data = samples.astype("<f4").tobytes()
     elif samples.dtype in (np.int16, np.int32):
+        # by the size of the smallest number, 2**15 or 2**31, as decoders do: then -1 is reached and 1 is not
         data = (samples / -float(np.iinfo(samples.dtype).min)).astype("<f4").tobytes()
     else:
         raise MediaError(f"the samples of a sound are {samples.dtype}; they are floats in -1..1, int16 or int32")
+    # "fmt ": 16 bytes long, format 3 (IEEE floats), 32 bits a sample
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, channels, rate, 4 * channels * rate, 4 * channels, 32)
     head = struct.pack("<4sI4s", b"RIFF", 4 + len(form) + 8 + len(data), b"WAVE")
     return head + form + struct.pack("<4sI", b"data", len(data)) + data

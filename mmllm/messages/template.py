@@ -1,4 +1,4 @@
-"""The tokenizer's chat template: renders messages and finds where in the text the assistant speaks; used by prompt.py.
+"""The tokenizer's chat template: renders messages and finds the assistant's text in them; used by ``tokenize.py``.
 
 Templates with ``{% generation %}`` marks say themselves what the assistant says. For the others the messages' texts are
 put between marks, and a turn begins where the template's own generation prompt ends. A template that prints today's
@@ -24,7 +24,7 @@ _MARK, _CLOSE = "\ufdd0", "\ufdd1"
 _BOUNDS = re.compile(f"{_MARK}(\\d+){_MARK}|{_CLOSE}")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
-_DAY = date(2024, 7, 26)
+_DAY = date(2024, 7, 26)  # the day that Llama's templates print where they are given none
 _WORDS = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
 
 Span = tuple[int, int]
@@ -97,8 +97,8 @@ class ChatTemplate:
         return text, spans
 
     def _unasked(self, name: str, before: list[dict[str, str]], between: str, last: bool) -> int:
-        """How many of the last characters ``between`` the messages ``before`` and the assistant's text the generation
-        prompt leaves to the assistant (an empty block of thought, say)."""
+        """Number of the last characters ``between`` the messages ``before`` and the assistant's text that the
+        generation prompt leaves to the assistant (an empty block of thought, say)."""
         prompt, bounds = _strip_bounds(self.render(name, before, ask=True)[0])
         if len(before) - 1 not in bounds:
             raise SampleError(f"{name}: the chat template drops or rewrites message {len(before)} when asked to go on")
@@ -125,9 +125,11 @@ class ChatTemplate:
         text, bounds = _strip_bounds(self.render("chat template", _bounded(_WORDS), ask=False)[0])
         if 1 not in bounds:
             raise MmllmError("the tokenizer's chat template does not show the assistant's messages")
+        # the longest first: one end token may begin like another
         found = re.match(
             r"\s*(" + "|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) + ")", text[bounds[1][1] :]
         )
+        # without tokens the pattern is empty and matches anything
         if not tokens or found is None:
             raise MmllmError(
                 "the tokenizer's chat template ends the assistant's turn with no special token, so the model could "

@@ -35,11 +35,11 @@ class Prompt:
     ids: list[int]
     """Token ids; at a place the placeholder's id, which never reaches the embedding."""
     labels: list[int]
-    """As long as ``ids``: the id where the assistant speaks, IGNORE_INDEX elsewhere and at placeholders."""
+    """One per id: the id itself in the assistant's text, IGNORE_INDEX elsewhere and at placeholders."""
     places: list[tuple[int, str]]
     """(position in ``ids``, encoder key) of every placeholder, in order."""
     user_turn: list[int]
-    """As long as ``ids``: number of the user's message whose text a position is, -1 elsewhere; empty if not wanted."""
+    """One per id: number of the user's message whose text a position is, -1 elsewhere; empty if not wanted."""
 
 
 class Prompter:
@@ -60,6 +60,7 @@ class Prompter:
         self._backend, self._plain = _backends(tokenizer, [f"<{key}>" for key in self.placeholders])
         self._keys = {self._backend.token_to_id(f"<{key}>"): key for key in self.placeholders}
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
+        # runs of blanks that a vocabulary holds as added tokens are ordinary text
         added = [token for token in tokenizer.added_tokens_decoder.values() if not token.content.isspace()]
         own = {f"<{key}>" for key in self.placeholders}
         self._template = ChatTemplate(tokenizer, [token.content for token in added if token.content not in own])
@@ -146,6 +147,8 @@ class Prompter:
         ids, starts, ends = self._tokens(sample.name, text)
         labels = [IGNORE_INDEX] * len(ids)
         for start, end in spans:
+            # a token that reaches over the border belongs to the span: its end lies behind the start, its start before
+            # the end
             low, high = bisect_right(ends, start), bisect_left(starts, end)
             labels[low:high] = ids[low:high]
         places = [(i, self._keys[token]) for i, token in enumerate(ids) if token in self._keys]
@@ -155,6 +158,7 @@ class Prompter:
             user_turn[low:high] = [number] * (high - low)
         for position, _ in places:
             labels[position] = IGNORE_INDEX
+            # an empty list where user turns are not wanted
             user_turn[position : position + 1] = [-1] * self.user_turn
         if len(places) != sum(len(items) for items in sample.media.values()):
             raise SampleError(f"{sample.name}: the chat template drops or repeats a placeholder")
@@ -227,10 +231,13 @@ def _backends(tokenizer: PreTrainedTokenizerBase, placeholders: list[str]) -> tu
     if not tokenizer.is_fast:
         raise MmllmError(f"the tokenizer of {tokenizer.name_or_path!r} has no fast version (tokenizer.json)")
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    # tokenizer.json may ask for both, and would cut a long conversation without a word
     backend.no_truncation()
     backend.no_padding()
     parts = json.loads(backend.to_str())
+    # the post-processor goes too: it names special tokens that this copy no longer has
     parts["added_tokens"], parts["post_processor"] = [], None
     plain = Tokenizer.from_str(json.dumps(parts))
+    # not normalized: a placeholder is found as it is written, before a normalizer changes case or adds blanks
     backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in placeholders])
     return backend, plain
