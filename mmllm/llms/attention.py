@@ -1,4 +1,4 @@
-"""Attention of a packed row, registered with transformers under ``ATTENTION``; ``llms.hf`` sets it on its model.
+"""Attention of a packed row, registered with transformers under ``ATTENTION``; ``CausalLM`` sets it on its model.
 
 A row holds B conversations end to end. Each attends to itself only: by a varlen kernel on GPUs, by one causal
 ``scaled_dot_product_attention`` per group of equally long conversations elsewhere, never through a dense mask over
@@ -27,7 +27,7 @@ ATTENTION = "mmllm_packed"
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the conversations of one packed row lie; made once per forward and handed to every layer as a keyword."""
+    """Bounds of the conversations in one packed row; made once per forward and handed to every layer as a keyword."""
 
     cu_seqlens: torch.Tensor
     """int32[B + 1] on the device of the row."""
@@ -51,6 +51,7 @@ class Packing:
 def register() -> None:
     """Make ``ATTENTION`` known to transformers; calling it again changes nothing."""
     AttentionInterface.register(ATTENTION, attention)
+    # padded passes (cached decoding) run through transformers' sdpa, so their masks are made as for it
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
@@ -71,12 +72,12 @@ def attention(
     capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in every layer.
+    """Attend, as transformers calls it in every layer.
 
     ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
-    the row is packed (``attention_mask`` is then not looked at). ``extensions``: layer -> what changes its output, told
-    of its pass by ``scope``.
-    ``capture`` takes key and value and nothing is attended. Returns float[1 or B, S, heads, d].
+    the row is packed (``attention_mask`` is then not looked at). ``extensions``: layer -> what changes its output,
+    given the pass's context by ``scope``. ``capture`` takes key and value and nothing is attended. Returns
+    float[1 or B, S, heads, d].
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if capture is not None:
@@ -122,6 +123,7 @@ def _attended(
 
 def _varlen_fits(query: torch.Tensor, value: torch.Tensor, softcap: float | None) -> bool:
     half = query.dtype in (torch.bfloat16, torch.float16)
+    # flash attention: half precision, values as wide as keys, heads of at most 256, no soft-cap
     return query.is_cuda and half and softcap is None and query.shape[-1] == value.shape[-1] <= 256
 
 
@@ -132,6 +134,7 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    # the kernel counts the positions behind a query without the query itself; -1: all of them
     left = -1 if window is None else window - 1
     bounds, longest = packing.cu_seqlens, packing.longest
     grouped = query.shape[1] != key.shape[1]
@@ -161,6 +164,7 @@ def _per_conversation(
         else:
             out = _windowed(q, k, v, scale, softcap, window or length)
         pieces += zip(starts, out.transpose(1, 2).unbind(0), strict=True)
+    # groups are by length; the row wants its own order back
     pieces.sort(key=lambda piece: piece[0])
     return torch.cat([out for _, out in pieces]).unsqueeze(0)
 
@@ -202,6 +206,7 @@ def _capped(
 ) -> torch.Tensor:
     """Attention whose scores pass ``softcap * tanh(score / softcap)`` first (Gemma 2): float[B, heads, S, d]."""
     key, value = _repeated(query, key, value)
+    # the scale goes in before the soft-cap, as in the family's own attention
     scores = torch.tanh(query @ key.transpose(2, 3) * (scale / softcap)) * softcap
     # the smallest finite number, not -inf: a row that sees nothing (left padding) must not become nan
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)

@@ -1,4 +1,4 @@
-"""Where the sub-layers of a decoder block are, whatever the family calls them; found by structure, not by names."""
+"""The sub-layers of a decoder block, whatever the family calls them; found by structure, not by names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class DecoderBlock:
     attention: nn.Module
     """The self-attention: called with ``hidden_states``, gives a tuple whose first is its output."""
     mlp_first: nn.Module
-    """What receives the MLP's input: the MLP itself, or its first linear layer where the block holds both (OPT)."""
+    """Module that gets the MLP's input: the MLP itself, or its first linear layer where the block holds both (OPT)."""
     mlp_last: nn.Module
-    """What gives the MLP's output: the MLP itself, or its last linear layer."""
+    """Module that gives the MLP's output: the MLP itself, or its last linear layer."""
 
     @classmethod
     def of(cls, block: nn.Module) -> DecoderBlock:
@@ -32,12 +32,14 @@ class DecoderBlock:
             MmllmError: a block without exactly one self-attention, or without an MLP after it.
         """
         children = list(block.children())
+        # transformers numbers whatever writes to the cache, and nothing else in a block
         attentions = [child for child in children if hasattr(child, "layer_idx")]
         if len(attentions) != 1:
             raise MmllmError(
                 f"{type(block).__name__} has {len(attentions)} attention layers where connectors inside the LLM need "
                 "one; choose an LLM whose blocks are self-attention and MLP"
             )
+        # behind the attention: norms have no linear layers, and a block's children are in the order it makes them
         after = children[children.index(attentions[0]) + 1 :]
         mlp = [child for child in after if any(isinstance(inner, LINEAR) for inner in child.modules())]
         if not mlp:

@@ -1,4 +1,4 @@
-"""The frozen language model: one wrapper for any Hugging Face causal LM, between the spliced embeddings and the loss.
+"""The frozen language model: one wrapper for any Hugging Face causal LM, between the merged embeddings and the loss.
 
 It adds nothing to the model but an attention that keeps packed conversations apart, and checks at construction that
 packed, padded and cached passes give the logits of the model's own forward.
@@ -64,8 +64,10 @@ class CausalLM(HookedLM):
         self._logit_changes: list[hooks.ChangeOutput] = []
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
+        # before the attention is replaced: the model's own logits are what the passes below are held to
         reference = reference_logits(model)
         model.set_attn_implementation(ATTENTION)
+        # private in transformers (read in 5.23), but the only place that says which attention a model really runs
         if model.config.get_text_config()._attn_implementation != ATTENTION:
             raise MmllmError(
                 f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed "
@@ -105,6 +107,7 @@ class CausalLM(HookedLM):
         """``context``, or all positions the model has."""
         known = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
         if context is None:
+            # the recipe's default, where a family names no number of positions
             return int(known or 2048)
         if known is not None and context > known:
             raise MmllmError(f"llm.context: {context} tokens, but {config.model_type} here has {known} positions")
@@ -116,12 +119,12 @@ class CausalLM(HookedLM):
 
     @property
     def device(self) -> torch.device:
-        """Where the embeddings lie."""
+        """Device of the embeddings."""
         return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the blocks compute in."""
+        """Data type that the blocks compute in."""
         return self.model.get_input_embeddings().weight.dtype
 
     def embed(self, ids: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
@@ -163,11 +166,12 @@ class CausalLM(HookedLM):
         return logits
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """As ``logits``, without what connectors change after them (``after_logits``)."""
+        """Return ``logits`` without what connectors change after them (``after_logits``)."""
         return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""
+        # not from the config: that would fix its number of layers, and copied blocks come on top
         return DynamicCache()
 
     def decode(
@@ -183,6 +187,7 @@ class CausalLM(HookedLM):
             output = self.decoder(
                 inputs_embeds=embeds,
                 attention_mask=mask,
+                # pads have -1, which a table of learned positions could not look up
                 position_ids=_positions(ctx).clamp(min=0),
                 past_key_values=cache,
                 use_cache=True,

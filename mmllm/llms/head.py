@@ -1,4 +1,4 @@
-"""What a causal LM does after its last block, as a module of its own, so that it runs at label positions only.
+"""The part of a causal LM after its last block, as a module of its own, so that it runs at label positions only.
 
 The model's own ``forward`` is used for it: a shallow copy of the model whose decoder just hands back what it is given.
 So bias, logit scale and soft-cap are the model's, whatever its family, and no list of families is needed.
@@ -19,6 +19,7 @@ class _Echoed(BaseModelOutputWithPastAndCrossAttentions):
     """Output of a decoder that has no router logits or whatever else a family reads from it: those are None."""
 
     def __getattr__(self, name: str) -> None:
+        # copying and pickling ask for optional methods of such names and must hear that there are none
         if name.startswith("_"):
             raise AttributeError(name)
         return None
@@ -51,6 +52,7 @@ def _shallow(module: nn.Module | None) -> Any:
     """Copy that shares parameters, buffers and children, but can be given other children."""
     clone = copy.copy(module)
     assert clone is not None and module is not None
+    # private in torch (read in 2.15): nn.Module has no public way to share tensors under other children
     clone.__dict__["_modules"] = dict(module._modules)
     # hooks stay with the original: DeepSpeed's ZeRO-3 would meet a module there that it never numbered
     clone.__dict__.update({key: value for key, value in vars(nn.Module()).items() if key.endswith("_hooks")})

@@ -1,4 +1,4 @@
-"""Where connectors take hold inside an LLM: blocks, their attention and MLP, linear layers, embeddings, norm and head.
+"""Hook points of an LLM for connectors: blocks, their attention and MLP, linear layers, embeddings, norm and head.
 
 The base of ``causal_lm.CausalLM``. Everything works on instances, alike in every family, and is undone by its handle.
 """
@@ -65,6 +65,7 @@ class HookedLM(Structure):
             return x
 
         def changed(ctx: ForwardContext, _: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+            # popped: the tensor must not outlive the pass
             return change(ctx, given.pop(), output)
 
         first = hooks.before(parts.mlp_first, keep, self.scope)
@@ -97,8 +98,8 @@ class HookedLM(Structure):
     def after_head(self, change: ChangeOutput) -> Handle:
         """Replace what the LM head's linear layer gives: ``change(ctx, float[1, M, D], float[1, M, V])``.
 
-        ``ctx.head_positions`` says which positions these are. What the model does after
-        its head (scale, soft-cap) follows.
+        ``ctx.head_positions`` says which positions these are. What the model does after its head (scale, soft-cap)
+        follows.
         """
         return hooks.after(self.model.get_output_embeddings(), change, self.scope)
 
@@ -163,6 +164,7 @@ class HookedLM(Structure):
         """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
         plain = hooks.copied(self.blocks[index])
         attention = DecoderBlock.of(plain).attention
+        # the cache keeps keys and values by this number: with the original's the two would write over each other
         attention.__dict__["layer_idx"] = self.n_blocks + self._n_copies
         self._n_copies += 1
         return plain
@@ -189,6 +191,7 @@ class HookedLM(Structure):
             )
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:
+            # a copied block learns, so it is float32 whatever the LLM is
             args, kwargs = hooks.with_first_input(args, kwargs, hidden.float())
             # transformers names no dtype for what it hands to a block: positions come in that of the embeddings
             kwargs = {name: _float(value) for name, value in kwargs.items()}
@@ -214,7 +217,8 @@ class HookedLM(Structure):
 
 
 def _kind(attention: nn.Module) -> dict[str, Any]:
-    """What a block's place in the LLM decides about its attention, apart from its weights."""
+    """Properties of a block's attention that its place in the LLM decides, apart from its weights."""
+    # as transformers 5.23 calls them: sliding or full attention, and layers without rotary positions (SmolLM3, Llama 4)
     names = ("layer_type", "sliding_window", "use_rope")
     return {name: attention.__dict__[name] for name in names if name in attention.__dict__}
 

@@ -16,18 +16,18 @@ from mmllm.hooks.context import ForwardContext, left_padded, next_token, text_co
 
 
 class Passes(Protocol):
-    """The wrapper as far as the check uses it."""
+    """The part of the wrapper that the check uses."""
 
     model: PreTrainedModel
 
     @property
     def device(self) -> torch.device:
-        """Where the embeddings lie."""
+        """Device of the embeddings."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the blocks compute in."""
+        """Data type that the blocks compute in."""
         ...
 
     def embed(self, ids: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
@@ -52,7 +52,7 @@ class Passes(Protocol):
 
 
 LENGTHS = (5, 3)
-"""Tokens of the two conversations of the check."""
+"""Tokens of the two conversations of the check; unequal, so that one is padded and grouping by length is used."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 """Largest difference allowed, as a share of the largest logit."""
 
@@ -65,7 +65,7 @@ def _conversations(model: PreTrainedModel) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def reference_logits(model: PreTrainedModel) -> torch.Tensor:
-    """float[8, V]: what the model itself says of each conversation alone."""
+    """float[8, V]: the model's own logits of each conversation alone."""
     mask = [torch.ones_like(ids)[None] for ids in _conversations(model)]
     pairs = zip(_conversations(model), mask, strict=True)
     rows = [model(input_ids=ids[None], attention_mask=ones, use_cache=False).logits[0] for ids, ones in pairs]

@@ -1,6 +1,6 @@
-"""What a causal LM is made of, found by structure so that every family is the same: blocks, heads, linear layers, norm.
+"""Parts of a causal LM, found by structure so that every family is the same: blocks, heads, linear layers, norm.
 
-The lowest base of ``hf.CausalLM``; ``inside`` hooks connectors into what is found here.
+The lowest base of ``CausalLM``; ``hook_points`` hooks connectors into what is found here.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Structure(nn.Module):
         norms = [m for m in others if hasattr(m, "weight") and not isinstance(m, (*LINEAR, nn.Embedding))]
         if not norms:
             raise MmllmError(f"{type(self.model).__name__} has no norm after its blocks")
+        # the last: some families also norm the embeddings, before the blocks
         return norms[-1]
 
     def parts(self, index: int) -> DecoderBlock:
@@ -111,6 +112,7 @@ class Structure(nn.Module):
             if name.endswith(".v_proj"):
                 return name, slice(0, out_features(linear))
         for name, linear in linears.items():  # queries, keys and values side by side
+            # what is left beside the queries are keys and values of equal width, the values last
             rest = out_features(linear) - self.heads * size
             if rest > 0 and rest % (2 * size) == 0:
                 return name, slice(out_features(linear) - rest // 2, out_features(linear))
