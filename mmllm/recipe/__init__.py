@@ -1,4 +1,4 @@
-"""The recipe: YAML read into frozen, checked models; first in the flow, needs no torch."""
+"""The recipe: YAML read into frozen, checked models; the first step of everything, without torch."""
 
 from __future__ import annotations
 

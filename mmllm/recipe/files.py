@@ -1,6 +1,6 @@
-"""Where recipes are: files, run folders, and those that mmllm ships.
+"""Recipe files by what the user typed: paths, run folders, and those that mmllm ships.
 
-Used by the command line to turn what the user typed into a recipe file.
+Used by the command line and ``mmllm.load_recipe``.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def folder() -> Path:
 
 
 def shipped() -> dict[str, str]:
-    """Name -> what the recipe's first line says, for every shipped recipe."""
+    """Name -> first line of the recipe, for every shipped recipe."""
     found = {}
+    # full-size recipes first, the miniature ones of the folder below after them
     for path in sorted(folder().rglob("*.yaml"), key=lambda path: (len(path.parts), path)):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         found[path.relative_to(folder()).with_suffix("").as_posix()] = first.lstrip("# ") if first[:1] == "#" else ""

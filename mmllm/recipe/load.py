@@ -1,6 +1,6 @@
 """recipe.yaml -> Recipe: reading, dotted overrides, every check that needs no torch; and back to YAML.
 
-The first step of the flow; everything downstream gets the frozen models that ``load_recipe`` returns.
+Everything downstream gets the frozen models that ``load_recipe`` returns.
 """
 
 from __future__ import annotations
@@ -158,6 +158,8 @@ def _apply(data: dict[str, Any], override: str, problems: Problems) -> None:
         word, words = _next(node, path, words)
         if words and word not in node:
             known = list(node) if path else list(Recipe.model_fields)
+            # deeper down a new word may be an argument of a part: whether its class has it is checked with the file's
+            # own
             if word not in known and len(path) < 2:
                 problems.add((*path, word), unknown("key", word, known), place=place)
                 return
@@ -171,6 +173,7 @@ def _apply(data: dict[str, Any], override: str, problems: Problems) -> None:
 
 def _next(node: dict[str, Any], path: yaml_lines.Path, words: list[str]) -> tuple[str, list[str]]:
     """The next key of an override and what is left; keys may hold dots themselves (``train`` has connectors.image)."""
+    # the longest key first: `connectors.image` of `train` is one key, not two
     for count in range(len(words), 0, -1):
         key = ".".join(words[:count])
         if key in node:

@@ -1,6 +1,6 @@
 """One sentence per problem of a recipe: place, path in the YAML, what was found, what is known, what to do.
 
-Turns pydantic's errors into those sentences for ``recipe.py``.
+Turns pydantic's errors into those sentences for ``load.py``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Problems:
 
 
 def place_of(override: str) -> str:
-    """How an override is named where a file and line would stand."""
+    """Name of an override where a file and line would stand."""
     return f'override "{override}"'
 
 
@@ -83,6 +83,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def of_pydantic(error: ErrorDetails) -> tuple[Path, str]:
     """(path in the YAML, sentence) of one error of the models."""
+    # "[key]" is how pydantic (read in 2.14) marks an error of a mapping's key; it is no word of the recipe
     path: Path = tuple("from" if part == "source" else part for part in error["loc"] if part != "[key]")
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
@@ -96,6 +97,7 @@ def of_pydantic(error: ErrorDetails) -> tuple[Path, str]:
         key = "a name of letters, digits and _ that starts with a letter"
         return path, f"found {shown(value)}, expected {key if '[key]' in error['loc'] else name}"
     if kind == "literal_error":
+        # pydantic hands the allowed values over as text only: 'a', 'b' or 'c'
         known = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
         return path, f"found {shown(value)}; {unknown('value', str(value), known)}"
     if kind == "too_short":
@@ -111,7 +113,7 @@ def of_pydantic(error: ErrorDetails) -> tuple[Path, str]:
 
 
 def _hint(kind: str, value: Any) -> str:
-    """What to write instead, where that can be told from the value."""
+    """Advice on what to write instead, where the value tells it; else empty."""
     if kind == "string_type" and isinstance(value, bool | int | float):
         return "; quote it to make it text"
     if kind in ("int_type", "float_type") and isinstance(value, str):
@@ -135,7 +137,7 @@ def _words(model: type[BaseModel]) -> list[str]:
 
 
 def _description(path: Path) -> str:
-    """What the models say about the word at ``path``."""
+    """Description that the models have for the word at ``path``; empty where there is none."""
     field = _model(path[:-1]).model_fields.get(str(path[-1]))
     return (field.description if field else None) or ""
 

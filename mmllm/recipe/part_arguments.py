@@ -41,7 +41,7 @@ NODES = (ast.Expression, ast.Name, ast.Load, ast.Subscript, ast.BinOp, ast.BitOr
 
 
 def accepted(group: str, type: str) -> dict[str, Parameter]:
-    """What a recipe may write for this part, in order; ``**`` stays in when the class takes anything."""
+    """Arguments that a recipe may write for this part, in order; ``**`` stays in when the class takes anything."""
     given = GIVEN.get(group, ())
     return {name: found for name, found in registry.parameters(group, type).items() if name not in given}
 
@@ -152,6 +152,7 @@ def _wrong_type(parameter: Parameter, value: Any) -> str | None:
     """The sentence for a value that does not fit the annotation; None when it fits or the annotation says nothing."""
     adapter = TypeAdapter(parameter.hint or _type(parameter.annotation))
     try:
+        # through JSON, as the recipe's own words: strict, and yet a list may be a tuple
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError:
         return f"found {shown(value)}, expected {parameter.annotation}"
@@ -166,4 +167,5 @@ def _type(annotation: str) -> Any:
     plain = all(isinstance(node, NODES) for node in ast.walk(tree))
     if not plain or any(isinstance(node, ast.Name) and node.id not in NAMES for node in ast.walk(tree)):
         return Any
+    # safe: only plain syntax and the names above got this far, and there are no builtins
     return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, dict(NAMES))

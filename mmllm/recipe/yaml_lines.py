@@ -1,6 +1,6 @@
 """YAML text -> plain data plus the line of every key; whatever a recipe must not hold is a problem with its line.
 
-First step of reading a recipe (used by ``recipe.py`` only). Nothing is constructed but text, numbers, booleans, lists
+First step of reading a recipe (used by ``load.py`` only). Nothing is constructed but text, numbers, booleans, lists
 and mappings.
 """
 
@@ -62,7 +62,7 @@ def read(text: str) -> Document:
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML found wrong, in one clause; tabs get their own, since its message does not say what to do."""
+    """PyYAML's complaint in one clause; tabs get their own, since its message does not say what to do."""
     problem = error.problem or "it cannot be parsed"
     if "'\\t'" in problem:
         return "a tab is used as indentation; use spaces"
@@ -115,6 +115,7 @@ class _Reader:
         first: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            # refused, as what it brings in would have no line of its own that an error could name
             if key_node.tag == "tag:yaml.org,2002:merge":
                 self.problem(key_node, path, "found a merge key (<<); a recipe is complete, write the keys out")
                 continue
