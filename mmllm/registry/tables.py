@@ -41,7 +41,7 @@ def table(group: str) -> dict[str, str]:
     group = FORMER.get(group, group)
     if group not in PACKAGES:
         raise UnknownName(unknown_sentence(f'there is no group "{group}"', group, PACKAGES))
-    found = dict(importlib.import_module(PACKAGES[group]).TABLE)
+    found = dict(importlib.import_module(PACKAGES[group]).TABLE)  # that package imports no part
     for point in _points(group, tuple(sys.path)):
         if found.setdefault(point.name, point.value) != point.value:
             raise UnknownName(
