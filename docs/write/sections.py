@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,8 +73,8 @@ def _table(model: type[BaseModel]) -> str:
 
 def no_html(text: str) -> str:
     """Text whose ``<name>`` is shown as it is, outside of backticks too."""
-    parts = text.split("`")
-    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
+    parts = re.split(r"(`+[^`]+`+)", text)
+    return "".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
 
 
 def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
