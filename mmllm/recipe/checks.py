@@ -56,6 +56,8 @@ def _arguments(path: Path, group: str, type: str, args: dict[str, Any], problems
     """A part's type exists and its arguments fit the class's signature."""
     at = path if group == "benchmarks" else (*path, "type")
     try:
+        if group == "connectors":
+            part_arguments.kinds(type)  # where it works must be known
         found = part_arguments.problems(group, type, args)
     except registry.UnknownName as error:
         problems.add(at, str(error))

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mmllm.recipe.part_arguments import shown
+
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -50,6 +52,15 @@ class ComponentSpec(Section):
         description="connectors only: text before the tokens of each step in time; {s:.1f}: seconds, {n}: its number",
     )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """One problem for a wrong type, not one for each that it could be."""
+        names = value if isinstance(value, list | tuple) else [value]
+        if value is not None and not all(isinstance(name, str) for name in names):
+            raise ValueError(f"found {shown(value)}, expected the key of an encoder or a list of keys")
+        return tuple(value) if isinstance(value, list) else value  # strict mode takes no list that came by Python
 
     @property
     def encoders(self) -> tuple[str, ...]:

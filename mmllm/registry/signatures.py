@@ -90,17 +90,16 @@ def _imported(where: str) -> Any:
 def _inspected(kind: Any) -> dict[str, Parameter]:
     """Arguments of a class, with those of its bases where it hands ``**name`` on."""
     found: dict[str, Parameter] = {}
+    variadic: dict[str, Parameter] = {}
     for owner in kind.__mro__:
         if "__init__" not in vars(owner) or owner is object:
             continue
         own = _of_function(owner.__init__)
         found |= {name: one for name, one in own.items() if name not in found and not one.variadic}
         variadic = {name: one for name, one in own.items() if one.variadic}
-        if not variadic:
-            return found
-        if owner.__module__.partition(".")[0] not in (OWN, kind.__module__.partition(".")[0]):
-            return found | variadic
-    return found
+        if not variadic or owner.__module__.partition(".")[0] not in (OWN, kind.__module__.partition(".")[0]):
+            break
+    return found | variadic  # no base says what the last `**name` may hold, so it takes anything
 
 
 def _of_function(function: Any) -> dict[str, Parameter]:

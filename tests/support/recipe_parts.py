@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from mmllm.connectors import base
+from mmllm.datasets.base import Dataset
+from mmllm.encoders.base import Encoder as FrozenEncoder
+from mmllm.types import Sample
 
-class Base:
+
+def never() -> None:
+    """What every ``__init__`` here does."""
+    raise AssertionError("reading a recipe must not build its parts")
+
+
+class Base(base.Projector):
     """What projectors share."""
 
     def __init__(self, *, dim: int, llm_dim: int, bias: bool = True) -> None:
-        raise AssertionError("reading a recipe must not build its parts")
+        never()
 
 
-class Encoder:
+class Encoder(FrozenEncoder):
     """An encoder."""
 
     def __init__(self, *, model: str, layers: Sequence[int] = (-2,), size: int | None = None) -> None:
-        raise AssertionError("reading a recipe must not build its parts")
+        never()
 
 
-class Bare:
+class Bare(base.EncoderAdapter):
     """What adapters share."""
 
     def __init__(self, *, llm_dim: int, rank: int = 8) -> None:
-        raise AssertionError("reading a recipe must not build its parts")
+        never()
 
 
 class Projector(Base):
@@ -38,36 +48,48 @@ class Inherited(Projector):
     """A connector with its parent's arguments."""
 
 
-class Inner:
+class Several(Base, base.SeveralEncoders):
+    """A connector that takes the features of several encoders."""
+
+
+class Inner(base.LLMAdapter):
     """A connector inside the LLM."""
 
     def __init__(self, llm_dim: int, rank: int = 8, scale: float = 1.0) -> None:
-        raise AssertionError("reading a recipe must not build its parts")
+        never()
 
 
 class Adapter(Bare):
     """A connector inside encoders."""
 
-    def adapt(self, encoders: Any) -> None:
-        """Never called."""
 
-
-class Aligner(Base):
+class Aligner(Base, base.EncoderAdapter):
     """A connector that takes features and works inside encoders too."""
 
-    def adapt(self, encoders: Any) -> None:
-        """Never called."""
+
+class Kindless(base.Connector):
+    """A connector of no kind: nobody could tell where it works."""
 
 
-class Open:
-    """A connector that takes anything."""
+class Nothing(Dataset):
+    """A dataset without samples."""
 
-    def __init__(self, **anything: Any) -> None:
-        raise AssertionError("reading a recipe must not build its parts")
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> Sample:
+        raise IndexError
 
 
-class Source:
-    """A data source."""
+class Source(Nothing):
+    """A dataset."""
 
     def __init__(self, *, path: str, media: str | None = None) -> None:
-        raise AssertionError("reading a recipe must not build its parts")
+        never()
+
+
+class Open(Nothing):
+    """A dataset that takes anything."""
+
+    def __init__(self, **anything: Any) -> None:
+        never()

@@ -23,6 +23,8 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
 )
 LORA = 'Inner", rank: 4, when: [image]'
 """What an adapter stands instead of."""
+SEVERAL = 'Projector", from: image, grid: [4, 4]}'
+"""What a connector of several encoders stands instead of."""
 
 WHOLE = {
     "empty file": ("", f"1: the file is empty; a recipe has the keys {TOP}."),
@@ -147,21 +149,21 @@ DAMAGES = {
     "encoder without connector": ("connectors:\n", f'  page: {{type: "{P}:Encoder", model: x}}\nconnectors:\n', "6: encoders.page: "
                                   "no connector has `from: page`, so its features go nowhere; add one."),
     "when nothing": ("when: [image]", "when: [imge]",
-                     '8: connectors.lora.when: found "imge"; unknown encoder; known: image; did you mean "image"?'),
+                     '8: connectors.lora.when: found "imge"; unknown placeholder; known: image; did you mean "image"?'),
     "when beside from": ("from: image, grid", "from: image, when: [image], grid",
                          "7: connectors.image.when: a connector with `from` works where its encoder's media is; leave it out."),
     # Inside encoders, times in the text
-    "inside missing": (LORA, 'Adapter", rank: 4', f'8: connectors.lora: "inside" is missing; {P}:Adapter works inside encoders, '
+    "adapts missing": (LORA, 'Adapter", rank: 4', f'8: connectors.lora: "adapts" is missing; {P}:Adapter works inside encoders, '
                        "name them; known encoders: image."),
-    "inside nothing": (LORA, 'Adapter", adapts: [imge]', '8: connectors.lora.inside: found "imge"; unknown encoder; known: image; '
+    "adapts nothing": (LORA, 'Adapter", adapts: [imge]', '8: connectors.lora.adapts: found "imge"; unknown encoder; known: image; '
                        'did you mean "image"?'),
-    "inside of one that cannot": ("rank: 4", "rank: 4, adapts: [image]",
-                                  f"8: connectors.lora.inside: {P}:Inner does not work inside encoders; remove it."),
-    "projector inside": ("from: image", "from: image, adapts: [image]",
-                         f"7: connectors.image.inside: {P}:Projector does not work inside encoders; remove it."),
-    "inside is text": (LORA, 'Adapter", inside: image', '8: connectors.lora.inside: found "image" (text), expected a list.'),
-    "inside names none": (LORA, 'Adapter", adapts: []',
-                          f'8: connectors.lora: "inside" is missing; {P}:Adapter works inside encoders, name them; '
+    "adapts of one that cannot": ("rank: 4", "rank: 4, adapts: [image]",
+                                  f"8: connectors.lora.adapts: {P}:Inner does not work inside encoders; remove it."),
+    "projector adapts": ("from: image", "from: image, adapts: [image]",
+                         f"7: connectors.image.adapts: {P}:Projector does not work inside encoders; remove it."),
+    "adapts is text": (LORA, 'Adapter", adapts: image', '8: connectors.lora.adapts: found "image" (text), expected a list.'),
+    "adapts names none": (LORA, 'Adapter", adapts: []',
+                          f'8: connectors.lora: "adapts" is missing; {P}:Adapter works inside encoders, name them; '
                           "known encoders: image."),
     "when inside encoders": (LORA, 'Adapter", adapts: [image], when: [image]', "8: connectors.lora.when: a connector inside "
                              "encoders works on all they read; leave it out."),
@@ -169,6 +171,22 @@ DAMAGES = {
                           "encoders and takes no encoder's features; remove it."),
     "aligner without from": (f"{P}:Projector\", from: image, grid: [4, 4]", f"{P}:Aligner\"", f'7: connectors.image: "from" is '
                              f"missing; {P}:Aligner takes the features of one encoder; known encoders: image."),
+    "inside and adapts": (LORA, 'Adapter", adapts: [image], inside: [image]',
+                          f"8: connectors.lora.inside: unknown argument of {P}:Adapter; known: rank."),
+    # Kinds, several encoders
+    "connector of no kind": (LORA, 'Kindless"', f'8: connectors.lora.type: "{P}:Kindless" is no connector: its class must derive '
+                             "from Projector, DeepFusion, LLMAdapter or EncoderAdapter of mmllm.connectors.base."),
+    "connector of no base": (LORA, 'Source"', f'8: connectors.lora.type: "{P}:Source" is no connector: its class must derive '
+                             "from Projector, DeepFusion, LLMAdapter or EncoderAdapter of mmllm.connectors.base."),
+    "several encoders for one": ("from: image", "from: [image, page]", '7: connectors.image.from: found "page"; unknown encoder; '
+                                 'known: image; did you mean "image"?'),
+    "encoder named twice": (SEVERAL, 'Several", from: [image, image]}', '7: connectors.image.from: found "image" twice; name each '
+                            "encoder once."),
+    "no encoder named": (SEVERAL, 'Several", from: []}', "7: connectors.image.from: found an empty list; name at least one encoder."),
+    "from is a number": ("from: image", "from: 3", "7: connectors.image.from: found 3 (a whole number), expected the key of an "
+                         "encoder or a list of keys."),
+    "from lists a number": ("from: image", "from: [image, 3]", '7: connectors.image.from: found ["image", 3] (a list), expected the '
+                            "key of an encoder or a list of keys."),
     "times without from": ("rank: 4", 'rank: 4, times: "{s}"', "8: connectors.lora.times: a connector without `from` gives no tokens "
                            "that times could stand before; remove it."),
     "times with an unknown word": ("from: image", 'from: image, times: "{t}s"', '7: connectors.image.times: found "{t}s", which cannot '
@@ -242,6 +260,8 @@ def test_damaged_recipe(what: str, tmp_path: Path) -> None:
 
 
 FOLLOWED = {
+    "several encoders for one",
+    "no encoder named",
     "from nothing",
     "projector without from",
     "inner connector with from",
@@ -255,6 +275,34 @@ FOLLOWED = {
 def test_damaged_override(what: str, tmp_path: Path) -> None:
     override, sentence = OVERRIDES[what]
     assert sentences(tmp_path, RECIPE, (override,)) == [f'override "{override}": {sentence}']
+
+
+TWO = RECIPE.replace("connectors:\n", f'  page: {{type: "{P}:Encoder", model: x}}\nconnectors:\n')
+"""The recipe with a second encoder, which nothing reads."""
+
+
+def test_a_connector_of_one_encoder_takes_no_two(tmp_path: Path) -> None:
+    assert sentences(tmp_path, TWO.replace("from: image", "from: [image, page]")) == [
+        f"recipe.yaml:8: connectors.image.from: found 2 encoders, but {P}:Projector takes the features of one; name one, or put a "
+        "connector that takes several (concat) there."
+    ]
+
+
+def test_a_connector_of_several_encoders_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(TWO.replace(SEVERAL, 'Several", from: [image, page]}'))
+    assert load_recipe(tmp_path / "recipe.yaml").connectors["image"].encoders == ("image", "page")
+
+
+def test_the_former_word_inside_is_read_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace(LORA, 'Adapter", inside: [image]'))
+    with pytest.warns(FutureWarning, match=r"`inside:` is called `adapts:` now"):
+        recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.connectors["lora"].adapts == ("image",)
+    with pytest.warns(FutureWarning, match="adapts"):
+        found = sentences(tmp_path, RECIPE.replace(LORA, 'Adapter", inside: [imge]'))
+    assert found == [
+        'recipe.yaml:8: connectors.lora.adapts: found "imge"; unknown encoder; known: image; did you mean "image"?'
+    ]
 
 
 def test_every_problem_is_listed(tmp_path: Path) -> None:

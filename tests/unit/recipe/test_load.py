@@ -63,9 +63,9 @@ def test_a_connector_may_inherit_its_arguments() -> None:
     assert parse(text).connectors["image"].args == {"grid": [4, 4], "bias": False}
 
 
-def test_a_connector_with_an_open_signature_takes_anything() -> None:
-    text = RECIPE.replace("recipe_parts:Inner", "recipe_parts:Open").replace("rank: 4", "anything: 4")
-    assert parse(text).connectors["lora"].args == {"anything": 4}
+def test_a_part_with_an_open_signature_takes_anything() -> None:
+    text = RECIPE.replace("recipe_parts:Source", "recipe_parts:Open").replace("path: captions.jsonl", "whatever: 4")
+    assert parse(text).data["captions"].args == {"whatever": 4}
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
-"""The registry answers from source text: names, arguments, summaries; classes are imported only by load."""
+"""The registry answers of built-in parts from source text, of others by import: names, arguments, bases, summaries."""
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmllm import registry
-from mmllm.registry import Parameter, UnknownName
+from mmllm.connectors import BASES
+from mmllm.recipe import part_arguments
+from mmllm.registry import Parameter, UnknownName, signatures, tables
 
 EVERY = [(group, name) for group in registry.groups() for name in registry.table(group)]
 
@@ -25,9 +29,29 @@ def test_load_agrees_with_the_source_text(group: str, name: str) -> None:
     assert f"{found.__module__}:{found.__name__}" == registry.locate(group, name)
 
 
+@pytest.mark.parametrize(("group", "name"), EVERY)
+def test_source_text_and_import_say_the_same(group: str, name: str) -> None:
+    """Of arguments and bases: a built-in part is read as it is when imported."""
+    kind: Any = registry.load(group, name)
+    read, imported = registry.parameters(group, name), signatures._inspected(kind)
+    assert [(one.name, one.required, one.variadic) for one in read.values()] == [
+        (one.name, one.required, one.variadic) for one in imported.values()
+    ]
+    inherited = [one.__name__ for one in kind.__mro__ if one.__module__.startswith("mmllm.")]
+    assert set(registry.bases(group, name)) == set(inherited)
+
+
+@pytest.mark.parametrize("name", registry.table("connectors"))
+def test_the_kind_of_a_connector_is_its_base(name: str) -> None:
+    kinds = part_arguments.kinds(name)
+    assert kinds and kinds <= set(BASES)
+    attaches_to_the_llm = hasattr(registry.load("connectors", name), "attach") and "EncoderAdapter" not in kinds
+    assert part_arguments.works_inside(name) == attaches_to_the_llm
+
+
 def test_parameters_own_and_inherited() -> None:
     found = registry.parameters("connectors", "tests.support.recipe_parts:Inherited")
-    assert list(found.values()) == [
+    assert [replace(one, hint=None) for one in found.values()] == [
         Parameter("grid", "tuple[int, int]", True, ""),
         Parameter("act", "Literal['gelu', 'relu']", False, "'gelu'"),
         Parameter("dim", "int", True, ""),
@@ -43,7 +67,8 @@ def test_parameters_positional_and_open() -> None:
         ("rank", False, "8"),
         ("scale", False, "1.0"),
     ]
-    assert registry.parameters("connectors", "tests.support.recipe_parts:Open")["anything"].variadic
+    assert [one.hint for one in inner.values()] == [int, int, float]
+    assert registry.parameters("datasets", "tests.support.recipe_parts:Open")["anything"].variadic
 
 
 def test_summary_is_the_first_line() -> None:
@@ -52,19 +77,49 @@ def test_summary_is_the_first_line() -> None:
     )
 
 
-def test_reading_a_part_does_not_import_it(tmp_path: Path) -> None:
-    (tmp_path / "loud.py").write_text("raise SystemExit('imported')\nclass Part:\n    '''Quiet.'''\n")
-    code = "from mmllm import registry; print(registry.summary('encoders', 'loud:Part'))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == "Quiet.\n"
+def test_reading_built_in_parts_does_not_import_them() -> None:
+    code = (
+        "import sys\nfrom mmllm import registry\nfrom mmllm.recipe import part_arguments\n"
+        "for group in registry.groups():\n"
+        "    for name in registry.table(group):\n"
+        "        registry.summary(group, name), registry.parameters(group, name), registry.bases(group, name)\n"
+        "assert part_arguments.takes_several('concat') and not part_arguments.takes_several('pool')\n"
+        "print({'torch', 'transformers', 'mmllm.connectors.base', 'mmllm.encoders.base'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            "import nowhere_at_all\n",
+            r"importing mine fails \(ModuleNotFoundError: No module named 'nowhere_at_all'\)\.",
+        ),
+        ("1 / 0\n", r"importing mine fails \(ZeroDivisionError: division by zero\)\."),
+        ("", r"module mine has no class Part; did you mean \"Parts\"\?"),
+    ],
+)
+def test_a_part_that_cannot_be_imported_is_one_sentence(
+    content: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    name = "Part" if content else "Parts"
+    (tmp_path / "mine.py").write_text(f"{content}class {name}:\n    pass\n")
+    signatures._tree.cache_clear()
+    with pytest.raises(UnknownName, match=sentence):
+        registry.parameters("encoders", "mine:Part")
+    signatures._tree.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("group", "name", "sentence"),
     [
         ("encoder", "x", r'there is no group "encoder"; known: .*; did you mean "encoders"\?'),
-        ("sources", "chat_json", r'sources has no type "chat_json"; known: .*; did you mean "chat_jsonl"\?'),
-        ("sources", "zzzzzz", r'sources has no type "zzzzzz"; known: [a-z_, ]*\.'),
+        ("sources", "chat_json", r'datasets has no type "chat_json"; known: .*; did you mean "chat_jsonl"\?'),
+        ("datasets", "zzzzzz", r'datasets has no type "zzzzzz"; known: [a-z_, ]*\.'),
         ("sources", "mmllm.datasets:X", '"mmllm.datasets:X" cannot be found: module mmllm.datasets has no class X.'),
         ("sources", "no.such:X", '"no.such:X" cannot be found: there is no module no.such.'),
         ("sources", "mmllm.types.no:X", '"mmllm.types.no:X" cannot be found: there is no module mmllm.types.no.'),
@@ -77,17 +132,22 @@ def test_unknown(group: str, name: str, sentence: str) -> None:
 
 def _declare(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
     """As if an installed package declared these entry points."""
-    monkeypatch.setattr(registry, "_points", lambda group, path: [p for p in points if p.group == f"mmllm.{group}"])
+    monkeypatch.setattr(tables, "entry_points", lambda group: [point for point in points if point.group == group])
+    tables._points.cache_clear()
+    monkeypatch.setattr(tables, "_points", tables._points.__wrapped__)
 
 
-def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    _declare(monkeypatch, EntryPoint("mine", "tests.support.recipe_parts:Source", "mmllm.datasets"))
-    assert registry.table("sources")["mine"] == "tests.support.recipe_parts:Source"
+@pytest.mark.parametrize("group", ["mmllm.datasets", "mmllm.sources"])
+def test_entry_points_add_names(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under today's name of the group and the one before it."""
+    _declare(monkeypatch, EntryPoint("mine", "tests.support.recipe_parts:Source", group))
+    for asked in ("datasets", "sources"):
+        assert registry.table(asked)["mine"] == "tests.support.recipe_parts:Source"
     assert "mine" not in registry.table("encoders")
-    assert registry.summary("sources", "mine") == "A data source."
+    assert registry.summary("datasets", "mine") == "A dataset."
 
 
 def test_entry_points_may_not_redefine_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     _declare(monkeypatch, EntryPoint("chat_jsonl", "tests.support.recipe_parts:Source", "mmllm.datasets"))
-    with pytest.raises(UnknownName, match=r"redefines mmllm\.sources\.chat_jsonl:ChatJsonl"):
-        registry.table("sources")
+    with pytest.raises(UnknownName, match=r"redefines mmllm\.datasets\.chat_jsonl:ChatJsonl"):
+        registry.table("datasets")
