@@ -1,4 +1,4 @@
-"""What one dataset is: each source yields samples; one file per format. Listed here, imported on use."""
+"""Datasets: each yields samples; one file per format. Listed here, imported on use."""
 
 TABLE: dict[str, str] = {
     "chat_jsonl": "mmllm.datasets.chat_jsonl:ChatJsonl",

@@ -15,7 +15,7 @@ class Dataset(ABC):
     """
 
     name: str
-    """Where the samples are from, as the user knows it; the first half of every ``Sample.name``."""
+    """Origin of the samples, as the user knows it; the first half of every ``Sample.name``."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -97,6 +97,7 @@ def _items(key: str, value: Any) -> list[str]:
 
 def _index(path: Path) -> tuple[array[int], array[int]]:
     """Return byte offset and line number (from 1) of every line that is not blank."""
+    # arrays, not lists: 8 bytes a number, so that files of many million lines fit
     offsets, numbers = array("Q"), array("Q")
     offset = 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How data sets about clips are asked, alike in training and evaluation: prompts, lettered options, files by id."""
+"""Questions about clips, alike in training and evaluation: prompts, lettered options, files by id."""
 
 from __future__ import annotations
 

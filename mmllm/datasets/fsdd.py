@@ -84,7 +84,9 @@ def changed(file: Path, version: int) -> bytes:
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise SampleError(f"fsdd: {file} cannot be read: {error.error_string}") from error
+    # from the name, not the path: the same versions wherever the folder lies
     rng = np.random.default_rng([version, *file.stem.encode()])
+    # as if it had been recorded at another rate: length and pitch change together
     sound = soxr.resample(samples.mean(axis=1), rate * np.exp(rng.uniform(-0.2, 0.2)), rate)
     sound = np.pad(sound, tuple(int(n) for n in rng.uniform(0, 0.1 * rate, 2)))
     level = np.sqrt(np.mean(sound**2))

@@ -1,4 +1,4 @@
-"""What datasets of labelled nodes share: a node's class is asked in words; their graph is written as a folder once.
+"""The base of datasets of labelled nodes: a node's class is asked in words; their graph is written as a folder once.
 
 ``planetoid`` and ``text_attributed_graph`` read their files into :class:`Labelled`; the encoder reads the folder.
 """
@@ -64,7 +64,7 @@ class LabelledNodes(Dataset):
         self._question = question
 
     fetch: str
-    """What to fetch, from where, and where to put it; ends the errors about missing files."""
+    """Sentence on what to fetch, from where, and where to put it; ends the errors about missing files."""
 
     @property
     @abstractmethod
@@ -95,7 +95,7 @@ class LabelledNodes(Dataset):
         )
 
     def item(self, index: int) -> Path:
-        """What the encoder reads: the graph and the node."""
+        """Path that the encoder reads: the graph's, ending in the node."""
         return Path(f"{self.folder / 'graph.json'}#{self.nodes[index]}")
 
     def answer(self, index: int) -> str:
@@ -104,7 +104,7 @@ class LabelledNodes(Dataset):
 
     @property
     def question(self) -> str:
-        """What is asked about every node."""
+        """Question asked about every node."""
         return self._question
 
 
@@ -124,6 +124,7 @@ def words_of(classes: Sequence[str], words: Mapping[str, str] | None) -> list[st
 
 def drawn(labels: numpy.ndarray, split: str, seed: int, shares: Sequence[float]) -> numpy.ndarray:
     """Nodes of one split of the labelled ones, int64[n], drawn by ``seed``; ``shares``: of train, valid and test."""
+    # the margin: shares written in decimals may add up to a little more than 1
     if len(shares) != 3 or min(shares) < 0 or sum(shares) > 1 + 1e-9:
         raise MmllmError(f"shares: {list(shares)} must be the shares of train, valid and test, together at most 1.")
     known = numpy.flatnonzero(labels >= 0)
@@ -156,5 +157,6 @@ def written(folder: Path, files: Sequence[Path], write: Callable[[Path], None]) 
         new.rename(folder)
     except OSError as error:
         shutil.rmtree(new)
+        # with a mark there another rank was faster, from the same files
         if not mark.is_file():
             raise MmllmError(f"{folder} cannot be written ({error}); say where with `graph`.") from error

@@ -47,6 +47,7 @@ class NextQa(Dataset):
         if right is None or row["video"] not in self._names:
             what = "an answer of 0 to 4" if right is None else f"an entry in {MAP}"
             raise SampleError(f"{name}: the row lacks {what}")
+        # not format: a question may hold braces
         asked = self._prompt.replace("{question}", lettered(row["question"], options(row)))
         messages = (Message("user", asked), Message("assistant", _LETTERS[right]))
         return Sample(name, messages, {"video": (clip(self._videos, self._names[row["video"]]),)})
@@ -55,6 +56,7 @@ class NextQa(Dataset):
 def read(path: Path) -> list[dict[str, str]]:
     """Rows of one of the official csv files (which must exist); MmllmError where columns are missing or none follow."""
     with path.open(encoding="utf-8", newline="") as file:
+        # a row that is too short has empty columns, not None
         reader = csv.DictReader(file, restval="")
         missing = [field for field in FIELDS if field not in (reader.fieldnames or ())]
         rows = [] if missing else list(reader)

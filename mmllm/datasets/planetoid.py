@@ -82,6 +82,7 @@ class Planetoid(LabelledNodes):
         names = CLASSES.get(self._set, tuple(str(number) for number in range(hot.shape[1])))
         if len(names) != hot.shape[1]:
             raise MmllmError(f"{self.path}: {hot.shape[1]} classes, but {self._set} has {len(names)}.")
+        # the public split: after the training nodes 500 for validation, fewer in a smaller set
         n_valid = min(500, len(ally) - len(y))
         splits = {
             "train": numpy.arange(len(y)),
@@ -104,6 +105,7 @@ class Planetoid(LabelledNodes):
         file = self.path / f"ind.{self._set}.{part}"
         try:
             with file.open("rb") as opened:
+                # latin1: the files were pickled by Python 2, and numpy asks for this encoding of its byte strings
                 found = Restricted(opened, encoding="latin1").load()
         except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             raise MmllmError(f"{file} cannot be read as a pickle of numbers ({error}).") from error
@@ -129,6 +131,7 @@ class Sparse:
 
         found = vars(self)
         try:
+            # scipy wrote its shape under either name
             shape = found["_shape"] if "_shape" in found else found["shape"]
             matrix = csr_matrix((found["data"], found["indices"], found["indptr"]), shape=shape)
         except (KeyError, ValueError, TypeError) as error:
@@ -142,6 +145,7 @@ class Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The few names that Planetoid's pickles need; UnpicklingError for any other."""
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            # private in numpy (read in 2.4), but what pickled arrays name; it only makes an empty array
             return numpy._core.multiarray._reconstruct  # type: ignore[attr-defined]
         known: dict[tuple[str, str], Any] = {
             ("numpy", "ndarray"): numpy.ndarray,

@@ -22,7 +22,7 @@ class VideoQa(Dataset):
     title: ClassVar[str]
     """Name in the registry; names of samples start with it."""
     stem: ClassVar[str]
-    """What stands before a video's number in its name."""
+    """Text before a video's number in its name."""
 
     def __init__(self, *, path: str, split: str, videos: str, mapping: str | None, prompt: str) -> None:
         self.name = f"{self.title}:{split}"
@@ -51,6 +51,7 @@ class VideoQa(Dataset):
             raise IndexError(index)
         match self._rows[index]:
             case {"id": identity, "video_id": int(video), "question": str(question), "answer": str(answer)}:
+                # not format: a question may hold braces
                 asked = Message("user", self._prompt.replace("{question}", question))
                 name = f"{self.name}:{identity}"
                 return Sample(name, (asked, Message("assistant", answer)), {"video": (self._clip(name, video),)})
@@ -59,6 +60,7 @@ class VideoQa(Dataset):
     def _clip(self, name: str, video: int) -> Path:
         if self._names is None:
             return clip(self._videos, f"{self.stem}{video}")
+        # MSVD's mapping has vid7, others the bare number
         found = self._names.get(f"{self.stem}{video}", self._names.get(str(video)))
         if found is None:
             raise SampleError(f"{name}: the mapping has no {self.stem}{video}")
