@@ -1,4 +1,4 @@
-"""What a score belongs to, as sha256: the weights of every part, and the files the questions come from."""
+"""Digests (sha256) that a score belongs to: of the weights of every part, and of the files the questions come from."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def of_parts(model: nn.Module) -> dict[str, str]:
     import torch
 
     totals: dict[str, Any] = {}
+    # sorted: the order in which layers are registered is no part of what the weights are
     for name, tensor in sorted(model.state_dict().items()):
         first, second, *_ = name.split(".")
         part = first if first == "llm" else f"{first}.{second}"
         total = totals.setdefault(part, hashlib.sha256())
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for piece in tensor.detach().contiguous().flatten().split(_ELEMENTS):
+            # as bytes, since NumPy has no bfloat16
             total.update(piece.cpu().view(torch.uint8).numpy().data)
     return {part: total.hexdigest() for part, total in totals.items()}
 

@@ -27,7 +27,7 @@ class Prediction:
     question: str
     """The bare question; the whole prompt is the benchmark's prompt around it."""
     prediction: str
-    """What the model said, stripped; empty where the question could not be asked."""
+    """The model's answer, stripped; empty where the question could not be asked."""
     references: Sequence[Any]
     score: float
     parsed: bool
@@ -51,12 +51,13 @@ def predict(
     """Ask what is not yet answered under this key, and score everything: predictions in the order of the questions.
 
     ``batch`` questions are answered at once; ``advance`` is told how many more are done. The file grows batch by batch
-    and is put in order at the end. Scores are always computed anew, so a mended metric needs no new answers.
+    and is put in order at the end. Scores are always computed anew, so a corrected metric needs no new answers.
     """
     kept = _kept(path, key)
     todo = [question for question in questions if question.sample.name not in kept]
     advance(len(questions) - len(todo))
     path.parent.mkdir(parents=True, exist_ok=True)
+    # first: a line cut off by a kill would go on in the first one that is appended
     _rewrite(path, list(kept.values()))
     with path.open("a", encoding="utf-8") as file:
         for some, answers in _answers(generator, todo, batch, max_new_tokens):
@@ -138,11 +139,12 @@ def _line(prediction: Prediction) -> str:
 def _kept(path: Path, key: str) -> dict[str, Prediction]:
     """Predictions of an earlier evaluation under the same key.
 
-    Left out, so asked again: a line cut off by a kill, and what could not be asked (the picture may be mended now).
+    Left out, so asked again: a line cut off by a kill, and what could not be asked (its media may be fixed by now).
     """
     if not path.is_file():
         return {}
     kept = {}
+    # not splitlines: answers are written unescaped and may hold other line ends, such as U+2028
     for line in path.read_text(encoding="utf-8").split("\n"):
         row = _whole(line)
         if row is not None and row["key"] == key and row["error"] is None:

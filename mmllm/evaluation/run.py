@@ -105,7 +105,7 @@ def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
 
 @dataclass(frozen=True)
 class _Session:
-    """What all benchmarks of one evaluation share."""
+    """Settings and state that all benchmarks of one evaluation share."""
 
     generator: Generator
     settings: Eval
@@ -119,11 +119,13 @@ class _Session:
     def entry(self, benchmark: Benchmark, blind: bool) -> dict[str, Any]:
         """The entry of one benchmark in ``results.json``."""
         n = len(benchmark) if self.limit is None else min(self.limit, len(benchmark))
+        # the first n, not a draw: a limit then stays comparable, and what is answered is kept when it grows
         questions = [benchmark[index] for index in range(n)]
         if len({question.sample.name for question in questions}) < n:
             raise MmllmError(f"{benchmark.name}: two questions of {benchmark.files[0]} have the same id.")
         decoding = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
         files = digests.of_files(benchmark.files)
+        # all that an answer depends on: with another key it is asked again
         key = digests.of_value([self.model, benchmark.prompt, decoding, files])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
@@ -178,6 +180,7 @@ def _kinds(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
     """Mean score and number of questions of each kind; those of "causal: why" also count under "causal"."""
     groups: dict[str, list[float]] = {}
     for prediction in predictions:
+        # a set: a kind without parts counts once
         for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]}:
             groups.setdefault(kind, []).append(prediction.score)
     return {kind: {"score": sum(v) / len(v), "n": len(v)} for kind, v in sorted(groups.items()) if kind}

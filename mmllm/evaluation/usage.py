@@ -1,4 +1,4 @@
-"""Which experts answered: ``experts.json``, a table and ``experts.png`` beside an evaluation's results."""
+"""Use of experts in an evaluation: ``experts.json``, a table and ``experts.png`` beside its results."""
 
 from __future__ import annotations
 

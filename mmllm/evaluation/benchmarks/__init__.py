@@ -1,6 +1,7 @@
 """Benchmarks: each reads the official files of one test set, asks its questions and scores the answers."""
 
 TABLE: dict[str, str] = {
+    "qa_json": "mmllm.evaluation.benchmarks.qa_json:QaJson",
     "mini_scenes": "mmllm.evaluation.benchmarks.mini_scenes:MiniScenes",
     "mini_digits": "mmllm.evaluation.benchmarks.mini_digits:MiniDigits",
     "mini_documents": "mmllm.evaluation.benchmarks.mini_documents:MiniDocuments",

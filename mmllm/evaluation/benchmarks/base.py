@@ -1,4 +1,4 @@
-"""What a benchmark is: questions with references and the rule that scores an answer. ``eval.run`` walks over it."""
+"""The base of every benchmark: questions with references and the rule that scores an answer. ``run`` walks over it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
+from mmllm.evaluation.metrics.table import METRICS
 from mmllm.types import Message, Sample
 
 QUESTION_ONLY = "<image>\n{question}"
 SHORT_ANSWER = "<image>\n{question}\nAnswer the question using a single word or phrase."
 
 CATEGORY_SEPARATOR = ": "
-"""What stands between a kind and a part of it."""
+"""Text between a kind and a part of it."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     """Name in the registry; names of samples start with it."""
-    metric: ClassVar[str]
-    """Name of the metric; all are means over every question, in 0..1."""
+    metric: str
+    """Name of the metric, one of :data:`METRICS` unless ``score`` is overridden; all are means over every question."""
     fetch: ClassVar[str]
     """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
     variant: str = ""
-    """Which of the metric's definitions, where it has several."""
+    """Name of the metric's definition, where it has several."""
 
     def __init__(self, *, prompt: str, variant: str = "", variants: Sequence[str] = ()) -> None:
         if variants and variant not in variants:
@@ -71,9 +72,9 @@ class Benchmark(ABC):
     def __getitem__(self, index: int) -> Question:
         """The question at an index; raises MmllmError where a file of its media is missing."""
 
-    @abstractmethod
     def score(self, prediction: str, reference: Any) -> float:
-        """The metric's value of one answer, in 0..1; an unparsed answer scores 0."""
+        """Value of ``metric`` for one answer, in 0..1; an unparsed answer scores 0."""
+        return METRICS[self.metric](prediction, reference, self.variant) if self.parsed(prediction) else 0.0
 
     def parsed(self, prediction: str) -> bool:
         """Whether the prediction holds an answer at all. Unparsed ones stay in the denominator."""
@@ -93,13 +94,18 @@ class Benchmark(ABC):
         or a segment (``cora.npz#17``). Raises MmllmError where a file is missing or the prompt has no place for it.
         """
         items = {"image": (media,)} if isinstance(media, Path) else dict(media)
-        message = Message("user", self.prompt.replace("{question}", text))
+        # not format: a question may hold braces
+        message = Message("user", self.turn(text, items))
         for key, found in items.items():
             for item in found:
                 self._there(identity, key, item)
             if f"<{key}>" not in message.text:
                 raise MmllmError(f"The prompt of {self.name} has no <{key}> in it: {self.prompt!r}.")
         return Question(Sample(f"{self.name}:{identity}", (message,), items), text, reference, kind)
+
+    def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
+        """The user's turn that asks ``text`` about the media."""
+        return self.prompt.replace("{question}", text)
 
     def _there(self, identity: Any, key: str, item: Any) -> None:
         """MmllmError where an item is the path of a file that is missing; what follows its last # is no part of it."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
-from mmllm.evaluation.metrics.text import relaxed_accuracy
 
 PARTS = ("human", "augmented")
 
@@ -21,7 +20,7 @@ class ChartQa(Benchmark):
     """
 
     name: ClassVar[str] = "chartqa"
-    metric: ClassVar[str] = "relaxed_accuracy"
+    metric = "relaxed_accuracy"
     fetch: ClassVar[str] = (
         "Fetch ChartQA Dataset from github.com/vis-nlp/ChartQA and give that folder as path: test/test_human.json, "
         "test/test_augmented.json and test/png/ belong in it (parts: [augmented] asks only one of the two)."
@@ -60,7 +59,3 @@ class ChartQa(Benchmark):
         """The question at an index, the parts one after another; kind is the part."""
         identity, text, image, label, part = self._rows[index]
         return self.question(identity, text, self._folder / "png" / image, (label,), part)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: within 5 % of a number, or the same text; nothing said scores 0."""
-        return relaxed_accuracy(prediction.strip(), reference[0]) if self.parsed(prediction) else 0.0

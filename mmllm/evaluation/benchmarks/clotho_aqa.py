@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
-from mmllm.evaluation.metrics.text import exact_match
 
 PROMPT = "<audio>\n{question}\nAnswer the question using a single word or phrase."
 VARIANTS = ("majority", "unanimous", "every_answer")
@@ -38,7 +37,7 @@ class ClothoAqa(Benchmark):
     """
 
     name: ClassVar[str] = "clotho_aqa"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     fetch: ClassVar[str] = (
         "Fetch clotho_aqa_test.csv and audio_files.zip from zenodo.org/records/6473207 and give their folder as path: "
         "the csv and audio_files/ belong in it."
@@ -64,6 +63,7 @@ class ClothoAqa(Benchmark):
     def _read(self) -> list[Row]:
         """Each person's answer to each question."""
         path = self.require(self.files[0])
+        # a byte-order mark would become a part of the first column's name
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
         found = []
@@ -104,7 +104,3 @@ class ClothoAqa(Benchmark):
         kind = "yes/no" if set(row.answers) <= {"yes", "no"} else "word"
         sound = self._folder / "audio_files" / row.file
         return self.question(row.number, row.question, {"audio": (sound,)}, row.answers, kind)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to an accepted answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

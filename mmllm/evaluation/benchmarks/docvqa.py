@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
-from mmllm.evaluation.metrics.text import ANLS_VARIANTS, AnlsVariant, anls
+from mmllm.evaluation.metrics.text import ANLS_VARIANTS
 
 
 class DocVqa(Benchmark):
     """DocVQA, one page, ANLS: ``val_v1.0_withQT.json`` (or ``val_v1.0.json``) and ``documents/`` in ``path``."""
 
     name: ClassVar[str] = "docvqa"
-    metric: ClassVar[str] = "anls"
+    metric = "anls"
     fetch: ClassVar[str] = (
         "Fetch the annotations and the images of Task 1 (Single Page Document VQA) from rrc.cvc.uab.es/?ch=17 and put "
         "val_v1.0_withQT.json and the folder documents into the folder given as path."
@@ -46,7 +46,3 @@ class DocVqa(Benchmark):
         answers = tuple(str(answer) for answer in row["answers"])
         kind = (row.get("question_types") or [""])[0]
         return self.question(row["questionId"], row["question"], self.path / row["image"], answers, kind)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """ANLS to the nearest answer in the declared variant; nothing said scores 0."""
-        return anls(prediction, reference, cast(AnlsVariant, self.variant)) if self.parsed(prediction) else 0.0

@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Benchmark, Question
-from mmllm.evaluation.metrics.text import exact_match
 
 
 class EasyVqa(Benchmark):
     """easy-VQA, 13 answers, exact match: reads ``<path>/test/questions.json`` and ``<path>/test/images/<id>.png``."""
 
     name: ClassVar[str] = "easy_vqa"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
         "Fetch the folder data/ of github.com/vzhou842/easy-VQA and give it as path: "
@@ -51,7 +50,3 @@ class EasyVqa(Benchmark):
         text, answer, image = self._rows[index]
         kind = "yes/no" if answer in ("yes", "no") else "other"
         return self.question(index, text, self._folder / "images" / f"{image}.png", (str(answer),), kind)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.datasets.fsdd import QUESTION, TEST_TAKES, chosen, recordings
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
-from mmllm.evaluation.metrics.text import exact_match
 
 PROMPT = "<audio>\n{question}"
 
@@ -21,7 +20,7 @@ class Fsdd(Benchmark):
     """
 
     name: ClassVar[str] = "fsdd"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
         "Fetch github.com/Jakobovski/free-spoken-digit-dataset and give its folder as path: recordings/*.wav belong "
@@ -59,7 +58,3 @@ class Fsdd(Benchmark):
         """The question about one recording."""
         row = self._rows[index]
         return self.question(row.file.stem, self._asked, {"audio": (row.file,)}, (str(row.digit),), row.speaker)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the digit after the official VQA normalisation ("seven" is 7)."""
-        return exact_match(prediction, reference)

@@ -16,7 +16,7 @@ class MiniGrounding(Mini):
     """Boxes of shapes; lines also hold ``box``: left, top, right, bottom in hundredths of the picture."""
 
     name: ClassVar[str] = "mini_grounding"
-    metric: ClassVar[str] = "iou@0.5"
+    metric = "iou@0.5"
 
     def reference(self, row: Mapping[str, Any]) -> Box:
         """The box of one line as fractions of the picture; MmllmError where it has none."""

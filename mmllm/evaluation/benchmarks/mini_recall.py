@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
-from mmllm.evaluation.metrics.text import exact_match
 
 
 class MiniRecall(Mini):
     """Items with a colour each, in texts that training does not have; kinds say which fact is asked for: ``fact_1``."""
 
     name: ClassVar[str] = "mini_recall"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     modality: ClassVar[str] = "document"
     fetch: ClassVar[str] = (
@@ -21,7 +20,3 @@ class MiniRecall(Mini):
 
     def __init__(self, *, path: str = "data/mini/document", split: str = "test", prompt: str | None = None) -> None:
         super().__init__(path=path, split=split, prompt=prompt)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the value after the official VQA normalisation."""
-        return exact_match(prediction, reference)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
-from mmllm.evaluation.metrics.text import exact_match
 
 
 class MiniScenes(Mini):
     """VQA about scenes of shapes, held-out combinations; one right answer, so exact match after VQA normalisation."""
 
     name: ClassVar[str] = "mini_scenes"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to an answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
-from mmllm.evaluation.metrics.text import exact_match
 
 
 class MiniSound(Mini):
@@ -15,7 +14,7 @@ class MiniSound(Mini):
     """
 
     name: ClassVar[str] = "mini_sound"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     modality: ClassVar[str] = "audio"
     fetch: ClassVar[str] = (
@@ -24,7 +23,3 @@ class MiniSound(Mini):
 
     def __init__(self, *, path: str = "data/mini/sound", split: str = "test", prompt: str | None = None) -> None:
         super().__init__(path=path, split=split, prompt=prompt)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

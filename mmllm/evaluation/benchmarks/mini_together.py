@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import Question
 from mmllm.evaluation.benchmarks.mini import Mini
-from mmllm.evaluation.metrics.text import exact_match
 
 SENSES = ("image", "video", "audio")
 PROMPT = "<image><video><audio>\n{question}"
@@ -16,7 +15,7 @@ class MiniTogether(Mini):
     """Lines hold ``image``, ``video`` and ``audio``; the kind says which of them the question is about."""
 
     name: ClassVar[str] = "mini_together"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
         "`python -m mmllm.miniature sense together` joins the miniature pictures, clips and sounds; or give a folder "
@@ -33,7 +32,3 @@ class MiniTogether(Mini):
         row = self._rows[index]
         media = {key: (self.files[0].parent / row[key],) for key in SENSES}
         return self.question(row["id"], row["question"], media, self.reference(row), row.get("kind", ""))
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to an answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.mini import Mini
-from mmllm.evaluation.metrics.text import exact_match
 
 
 class MiniVideo(Mini):
@@ -13,7 +12,7 @@ class MiniVideo(Mini):
 
     name: ClassVar[str] = "mini_video"
     modality: ClassVar[str] = "video"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
         "`python -m mmllm.miniature sense video` draws the clips from their seed; or give a folder "
@@ -23,7 +22,3 @@ class MiniVideo(Mini):
     def __init__(self, *, path: str = "data/mini/video", split: str = "test", prompt: str | None = None) -> None:
         """Without a prompt, the clip and below it the question."""
         super().__init__(path=path, split=split, prompt=prompt)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to an answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

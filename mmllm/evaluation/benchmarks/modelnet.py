@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.datasets.modelnet import files_of, words_of
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
-from mmllm.evaluation.metrics.text import exact_match
 
 PROMPT = "<points>\n{question}"
 
@@ -22,7 +21,7 @@ class ModelNet(Benchmark):
     """
 
     name: ClassVar[str] = "modelnet"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
         "Fetch ModelNet10 or ModelNet40 from modelnet.cs.princeton.edu and give the folder of the classes as path: "
@@ -59,7 +58,3 @@ class ModelNet(Benchmark):
         """The question about one object."""
         kind, file = self._rows[index]
         return self.question(f"{kind}/{file.name}", self._asked, {"points": (file,)}, (self._words[kind],), kind)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the class's word after the official VQA normalisation."""
-        return exact_match(prediction, reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
-from typing import Any, ClassVar
+from typing import Any
 
 from mmllm.datasets.clips import lettered
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
@@ -12,12 +12,12 @@ from mmllm.evaluation.metrics.choice import letter, plain
 
 
 class MultipleChoice(Benchmark):
-    """An answer takes an option by its letter (``score_choice.letter``) or by saying exactly its text.
+    """An answer takes an option by its letter (``metrics.choice.letter``) or by saying exactly its text.
 
     References are the right letter and the right text. An answer that takes no option is unparsed and wrong.
     """
 
-    metric: ClassVar[str] = "accuracy"
+    metric = "accuracy"
     variant = "letter_or_text"
 
     def __init__(self, *, prompt: str) -> None:

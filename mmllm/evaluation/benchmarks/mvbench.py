@@ -94,6 +94,7 @@ class MvBench(MultipleChoice):
         """The question at an index, the tasks one after another; kind is the task."""
         task, number, row = self._rows[index]
         file = clip(self._videos / TASKS[task], str(row["video"]))
+        # behind the name, as `frames` reads which part of a clip is meant
         media = {"video": (file.with_name(file.name + _bounds(row)),)}
         right = row["candidates"].index(row["answer"])
         return self.choice(f"{task}/{number}", row["question"], row["candidates"], right, media, task)

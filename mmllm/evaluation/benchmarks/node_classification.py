@@ -11,7 +11,6 @@ from mmllm.datasets.planetoid import Planetoid
 from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
-from mmllm.evaluation.metrics.text import exact_match
 
 PROMPT = "<graph>\n{question}"
 
@@ -23,7 +22,7 @@ class NodeClassification(Benchmark):
     """
 
     name: ClassVar[str] = "node_classification"
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     fetch: ClassVar[str] = (
         "Fetch github.com/kimiyoung/planetoid (source: planetoid) or a text-attributed graph as CSV tables "
@@ -72,7 +71,3 @@ class NodeClassification(Benchmark):
         node, answer = int(self._nodes.nodes[index]), self._nodes.answer(index)
         media = {"graph": (self._nodes.item(index),)}
         return self.question(node, self._nodes.question, media, (answer,), answer)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the class's word after the official VQA normalisation."""
-        return exact_match(prediction, reference)

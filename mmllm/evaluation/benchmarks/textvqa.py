@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
-from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, vqa_accuracy
+from mmllm.evaluation.metrics.vqa import VARIANTS
 
 
 class TextVqa(Benchmark):
     """TextVQA, ten annotators, VQA accuracy: ``TextVQA_0.5.1_val.json`` and ``train_images/`` in ``path``."""
 
     name: ClassVar[str] = "textvqa"
-    metric: ClassVar[str] = "vqa_accuracy"
+    metric = "vqa_accuracy"
     fetch: ClassVar[str] = (
         "Fetch TextVQA_0.5.1_val.json and train_val_images.zip from textvqa.org/dataset and put the file and the "
         "unpacked folder train_images into the folder given as path."
@@ -50,7 +50,3 @@ class TextVqa(Benchmark):
         picture = self.path / "train_images" / f"{row['image_id']}.jpg"
         answers = tuple(str(answer) for answer in row["answers"])
         return self.question(row["question_id"], row["question"], picture, answers)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """VQA accuracy in the declared variant; nothing said scores 0."""
-        return vqa_accuracy(prediction, reference, cast(Variant, self.variant)) if self.parsed(prediction) else 0.0

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmllm.datasets.clips import clip, mapped
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
-from mmllm.evaluation.metrics.text import exact_match
 
 KINDS = ("what", "who", "how", "when", "where")
 
@@ -27,10 +26,10 @@ class VideoQa(Benchmark):
     for it, else ``<stem>7`` with any usual ending.
     """
 
-    metric: ClassVar[str] = "exact_match"
+    metric = "exact_match"
     variant = "vqa_normalised"
     stem: ClassVar[str]
-    """What stands before a video's number in its name."""
+    """Text before a video's number in its name."""
 
     def __init__(self, *, path: str, split: str, videos: str, mapping: str | None, prompt: str) -> None:
         super().__init__(prompt=prompt)
@@ -67,7 +66,3 @@ class VideoQa(Benchmark):
         kind = next((kind for kind in KINDS if [kind] == [word.lower() for word in first]), "other")
         media = {"video": (clip(self._videos, self._names[index]),)}
         return self.question(row["id"], row["question"], media, (str(row["answer"]),), kind)
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """1 or 0: equal to the answer after the official VQA normalisation."""
-        return exact_match(prediction, reference)

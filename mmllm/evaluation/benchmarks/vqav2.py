@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
-from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, vqa_accuracy
+from mmllm.evaluation.metrics.vqa import VARIANTS
 
 
 class VqaV2(Benchmark):
     """VQAv2, ten annotators, VQA accuracy: the official questions, annotations and COCO pictures below ``path``."""
 
     name: ClassVar[str] = "vqav2"
-    metric: ClassVar[str] = "vqa_accuracy"
+    metric = "vqa_accuracy"
     fetch: ClassVar[str] = (
         "Fetch v2_Questions_Val_mscoco.zip and v2_Annotations_Val_mscoco.zip from visualqa.org/download.html and "
         "val2014.zip from cocodataset.org, and unpack all three into the folder given as path."
@@ -62,7 +62,3 @@ class VqaV2(Benchmark):
         picture = self.path / self.split / f"COCO_{self.split}_{row['image_id']:012d}.jpg"
         answers = tuple(str(one["answer"]) for one in annotation["answers"])
         return self.question(row["question_id"], row["question"], picture, answers, annotation["answer_type"])
-
-    def score(self, prediction: str, reference: Any) -> float:
-        """VQA accuracy in the declared variant; nothing said scores 0."""
-        return vqa_accuracy(prediction, reference, cast(Variant, self.variant)) if self.parsed(prediction) else 0.0

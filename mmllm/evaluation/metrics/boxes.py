@@ -32,6 +32,7 @@ def parse_box(text: str, scale: float | tuple[float, float] = 1.0) -> Box | None
         raise MmllmError(f"A box scale has to be positive and is {scale}.")
     found = [match for pattern in (_FOUR, _PAIRS, _TOKENS) if (match := pattern.search(text))]
     if found:
+        # the first in the text, whichever form it has
         numbers = [float(number) for number in min(found, key=lambda match: match.start()).groups()]
     else:
         numbers = [float(number) for number in _ANY.findall(text)]

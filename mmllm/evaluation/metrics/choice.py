@@ -1,4 +1,4 @@
-"""Which of the lettered options an answer takes, read by fixed rules; what fits none of them is unparsed, so wrong.
+"""The lettered option that an answer takes, by fixed rules; what fits none of them is unparsed, so wrong.
 
 Harnesses differ here, and some choose a random letter where they read none or count an empty answer as right. These
 rules never guess: an answer that names two letters, or none, or begins with the word "A", takes no option.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
+# a letter with or without brackets and a mark behind it, and nothing else
 _ALONE = re.compile(r"\(?([A-Za-z])[).:]?\.?")
+# letters only in upper case here: in a sentence "a" is a word, and "i" too
 _NAMED = (
     re.compile(r"^(?:\(([A-Z])\)|([A-Z])[.):])(?=\s|$)"),
     re.compile(
@@ -24,6 +26,7 @@ def letter(prediction: str) -> str | None:
     Either the answer is a letter (``b``, ``(B)``, ``B.``), or it names exactly one, however often: it begins with it
     (``B. on the left``, ``(B) left``), says "answer/option/choice (is) B", or has it in brackets.
     """
+    # models put answers into bold, code or quotes
     text = prediction.strip().strip("*`\"'").strip()
     if alone := _ALONE.fullmatch(text):
         return alone[1].upper()

@@ -1,4 +1,4 @@
-"""Text metrics and the bootstrap interval: what turns one answer into a number, and many numbers into a score.
+"""Text metrics and the bootstrap interval: one answer becomes a number, and many numbers a score.
 
 Every metric is a pure function of a prediction and its references with a value in 0..1; the benchmark that uses it
 decides what counts as unparsed, and unparsed is wrong, never left out.
