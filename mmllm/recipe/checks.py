@@ -67,6 +67,7 @@ def _arguments(path: Path, group: str, type: str, args: dict[str, Any], problems
     for name in part_arguments.inner_encoders(group, type):
         inner = args.get(name)
         if isinstance(inner, dict) and "type" in inner:
+            # an encoder inside an encoder: its own arguments are checked like any other's
             rest = {key: value for key, value in inner.items() if key != "type"}
             _arguments((*path, name), "encoders", str(inner["type"]), rest, problems)
         elif isinstance(inner, dict):
@@ -171,7 +172,7 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
 
 
 def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None:
-    """What a stage trains and reads exists; its DeepSpeed block does not contradict the recipe's words."""
+    """Check that what a stage trains and reads exists and its DeepSpeed block repeats none of the recipe's words."""
     known = ["llm", *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section))]
     for name in stage.train:
         # `connectors.image.gates`: what a connector has inside is known once it is made

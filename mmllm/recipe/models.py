@@ -1,6 +1,6 @@
 """The recipe as frozen pydantic models: what each word of the YAML means, its type, limits and default.
 
-Filled by ``recipe.py`` (which reads the YAML and checks what goes across sections) and handed to everything downstream.
+Filled by ``load.py`` (which reads the YAML and checks what goes across sections) and handed to everything downstream.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Stage(Section):
 
 
 class Eval(Section):
-    """What ``mmllm eval`` measures."""
+    """Benchmarks and settings of ``mmllm eval``."""
 
     benchmarks: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="a list of names, or name: arguments of its class"
@@ -156,7 +156,7 @@ class Serve(Section):
 
 
 class Recipe(Section):
-    """One run: what is assembled, trained, measured and served. Sections stand in the order data flows."""
+    """One run: what is built, trained, measured and served. Sections stand in the order data flows."""
 
     name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)

@@ -146,6 +146,7 @@ def _tree(module_name: str) -> ast.Module | None:
     for depth in range(len(rest)):
         if spec is None or spec.submodule_search_locations is None:
             return None
+        # not importlib.util.find_spec: for a module inside a package it imports the package, and with it torch
         spec = PathFinder.find_spec(".".join([first, *rest[: depth + 1]]), list(spec.submodule_search_locations))
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
@@ -180,7 +181,7 @@ def _parameters(module_name: str, definition: ast.ClassDef) -> dict[str, Paramet
 
 
 def _base(module_name: str, base: ast.expr) -> tuple[str, ast.ClassDef] | None:
-    """Where a base class is defined: this module or the one it is imported from; None outside what can be read."""
+    """Definition of a base class, in this module or the one it is imported from; None outside what can be read."""
     if not isinstance(base, ast.Name):
         return None
     tree = _tree(module_name)
@@ -199,6 +200,7 @@ def _arguments(arguments: ast.arguments) -> dict[str, Parameter]:
     positional = [*arguments.posonlyargs, *arguments.args]
     missing = len(positional) - len(arguments.defaults)
     defaults: list[ast.expr | None] = [*([None] * missing), *arguments.defaults]
+    # the first is self
     pairs = [*zip(positional, defaults, strict=True)][1:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     found = {}
