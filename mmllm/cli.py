@@ -1,4 +1,4 @@
-"""The `mmllm` command: each subcommand is a few lines that hand over to the part of the flow that does it.
+"""The `mmllm` command: each subcommand is a few lines that hand over to the module that does it.
 
 Nothing heavy is imported before a subcommand needs it, so ls, check, show and cp answer without torch.
 """
@@ -22,7 +22,7 @@ Parsers = Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit code: 0, 2 for anything the user can mend, 130 when interrupted, or the launcher's."""
+    """Run one subcommand. Exit code: 0, 2 for anything the user can fix, 130 when interrupted, or the launcher's."""
     arguments = _parse(argv)
     run: Callable[[argparse.Namespace], int | None] = arguments.run
     if str(Path.cwd()) not in sys.path:
@@ -62,8 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _recipe_commands(commands: Parsers) -> None:
-    """What works on recipes alone."""
+    """Add the commands that work on recipes alone."""
     ls = _command(commands, "ls", _ls, "list the parts and recipes there are")
+    # former names are understood, but the help shows the present ones only
     groups = [*registry.groups(), *registry.FORMER, "recipes"]
     ls.add_argument(
         "group", nargs="?", choices=groups, metavar="GROUP", help=", ".join([*registry.groups(), "recipes"])
@@ -79,7 +80,7 @@ def _recipe_commands(commands: Parsers) -> None:
 
 
 def _run_commands(commands: Parsers) -> None:
-    """What trains or uses a run."""
+    """Add the commands that train or use a run."""
     train = _command(commands, "train", _train, "train all stages of a recipe; resumes where it stopped")
     _recipe_argument(train)
     train.add_argument("--gpus", type=int, default=1, help="ranks per node (default: 1, in this process)")

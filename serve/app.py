@@ -31,5 +31,5 @@ def app() -> FastAPI:
         return load_app(Path(run))[1]
     except MmllmError as error:
         print(f"mmllm: {error}", file=sys.stderr)
-        # exit 2, as `mmllm serve`: a process manager must not start it again before somebody mended it
+        # exit 2, as `mmllm serve`: a process manager must not start it again before somebody fixed it
         raise SystemExit(2) from error

@@ -73,6 +73,7 @@ class Answer:
         """Yield texts as they arrive; ServerFault for every way in which it can go wrong."""
         started = time.monotonic()
         body = {**self.request, "stream": True, "stream_options": {"include_usage": True}}
+        # between two pieces of an answer, not for all of it; a wrong address shows at once
         patience = httpx.Timeout(600, connect=5)
         try:
             with httpx.stream("POST", f"{self.server}/v1/chat/completions", json=body, timeout=patience) as reply:

@@ -32,6 +32,7 @@ READERS = 4
 LONGEST = 500
 """Maximum length of a library's message about a file that it cannot read, in characters."""
 
+# nginx would collect events before it passes them on; X-Accel-Buffering turns that off for one answer
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -82,6 +83,7 @@ class Api:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
         self._check_model(body.model)
         body.check_extra()
+        # the request's id, so that an answer and the log's lines about it can be matched
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
         if body.has_media:
             encoded, sampling = await self._read(self._prepare, body, ident)
@@ -92,7 +94,9 @@ class Api:
         if not body.stream:
             return await self._whole(ident, job, request)
         try:
+            # before the headers are sent: a fault of the first step can still be an HTTP error
             first = await job.next(KEEP_ALIVE)
+        # also CancelledError, which is no Exception: the client left
         except BaseException:
             job.cancel()
             raise
@@ -154,10 +158,11 @@ class Api:
         text = ""
         try:
             while True:
+                # so an answer that nobody waits for stops within half a second
                 delta = await job.next(0.5)
                 if delta is None:
                     if await request.is_disconnected():
-                        raise ApiError(499, "The client closed the connection.")
+                        raise ApiError(499, "The client closed the connection.")  # nginx's number for it
                     continue
                 text += delta.text
                 if delta.finish is not None:

@@ -86,6 +86,7 @@ def create_app(generator: Generator, model_name: str, limits: Limits | None = No
         await asyncio.to_thread(api.close)
 
     app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
+    # the one added last is the outermost: a body that BodyLimit refuses has an id too
     app.add_middleware(BodyLimit, max_body=api.limits.max_body)
     app.add_middleware(RequestId)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -93,8 +94,10 @@ def create_app(generator: Generator, model_name: str, limits: Limits | None = No
     app.add_exception_handler(Exception, _on_failure)
     app.add_api_route("/health", api.health, methods=["GET"])
     app.add_api_route("/v1/models", api.models, methods=["GET"])
+    # path: a model's name may hold a slash
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
     app.add_api_route("/preview", api.preview, methods=["POST"])
+    # no response model: FastAPI would try to make a schema of the two kinds of responses
     app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"], response_model=None)
     return app
 
@@ -103,6 +106,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a bound socket, so that an address that is taken is one sentence before the model is served."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
+    # a restart at once: connections of the ended server may still hold the port
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -113,6 +117,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _headers(request: Request) -> dict[str, str]:
+    # set here as well: Starlette answers unforeseen errors outside of all middleware
     return {REQUEST_ID: request.scope["state"]["request_id"]}
 
 

@@ -122,9 +122,11 @@ def decode_url(url: str, name: str, max_bytes: int, modality: str = "image") -> 
     kind, *options = head[5:].lower().split(";")
     if not comma or not known.takes(kind) or not options or options[-1].strip() != "base64":
         raise MediaError(f"{name} has a malformed data URL; the form is {known.example}<base64 of the file>.")
+    # base64 writes 3 bytes as 4 letters and fills the last group up; checked before anything is decoded
     if len(text) > max_bytes * 4 // 3 + 4:
         raise MediaError(f"{name} is larger than {max_bytes} bytes.")
     try:
+        # some clients break the text into lines, which validate=True refuses
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise MediaError(f"{name} is not valid base64.") from None

@@ -45,6 +45,8 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         claimed = Headers(scope=scope).get("content-length", "")
+        # 19 digits hold any real length; a header of thousands of them would cost time, or Python's limit on
+        # conversions
         seen = int(claimed) if claimed.isdecimal() and len(claimed) < 20 else 0
         arrived = 0
 

@@ -1,4 +1,4 @@
-"""Where the chat page is, for the sentences that tell a user how to start it."""
+"""The command that starts the chat page, for the sentences that tell a user how."""
 
 from __future__ import annotations
 

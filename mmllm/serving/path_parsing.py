@@ -16,6 +16,7 @@ def split_paths(line: str) -> tuple[str, list[Path]]:
 
     def take(match: re.Match[str]) -> str:
         word = match.group(0)
+        # as it is first: a file's name may end in such a mark itself
         for written in (word, word.rstrip("?!.,;:")):
             path = path_of(written)
             if _is_media(path):

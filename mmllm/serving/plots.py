@@ -35,6 +35,7 @@ def sound(samples: Floats, rate: int) -> Image.Image:
     seconds = max(len(samples) / rate, 1e-6)
     low, high = extremes(samples, DRAWN_SAMPLES)
     above.fill_between(np.linspace(0, seconds, len(low)), low, high, linewidth=0.5)
+    # at least 1e-3: silence is a flat line, not its rounding noise drawn large
     loudest = 1.05 * max(float(np.abs([low, high]).max()), 1e-3)
     above.set(ylim=(-loudest, loudest), yticks=[])
     below.imshow(spectrogram(samples), origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, rate / 2000))
@@ -54,6 +55,7 @@ def spectrogram(samples: Floats, window: int = 512, columns: int = 600) -> Float
     starts = np.linspace(0, len(padded) - window, min(columns, 1 + (len(padded) - window) // (window // 4))).astype(int)
     frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    # 1e-12: silence has no logarithm
     decibels = 10 * np.log10(power.T + 1e-12)
     return np.maximum(decibels, decibels.max() - 80)
 
@@ -66,6 +68,7 @@ def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre:
     drawn = networkx.Graph()
     drawn.add_nodes_from(range(n_nodes))
     drawn.add_edges_from(edges.tolist())
+    # the same graph is drawn the same way again
     placed = networkx.spring_layout(drawn, seed=0)
     places = np.array([placed[node] for node in range(n_nodes)]).reshape(-1, 2)
     for one, other in edges:
@@ -74,6 +77,7 @@ def graph(n_nodes: int, edges: NDArray[np.int64], labels: Sequence[str], centre:
     axes.scatter(places[:, 0], places[:, 1], c=colours, s=60 if n_nodes < 60 else 20, zorder=2)
     for node, label in enumerate(labels if n_nodes <= 40 else ()):
         short = label if len(label) <= 18 else f"{label[:17]}…"
+        # parse_math: matplotlib would set a label with two dollar signs as a formula, or fail
         axes.annotate(short, places[node], (4, 4), textcoords="offset points", fontsize=7, parse_math=False)
     axes.margins(x=0.25, y=0.1)
     return _picture(figure)

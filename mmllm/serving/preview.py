@@ -207,5 +207,6 @@ def _small(picture: Image.Image) -> Image.Image:
 
 def _url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
+    # PNG has no CMYK or float pictures
     picture.convert("RGBA").save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -109,6 +109,7 @@ def _as_stops(value: Any) -> Any:
     return [value] if isinstance(value, str) else value if value is not None else []
 
 
+# four texts, and below temperatures up to 2, are OpenAI's limits
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
 Stops = Annotated[
     list[StopString], Field(max_length=4), BeforeValidator(_as_stops, json_schema_input_type=list | str | None)
@@ -126,6 +127,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    # torch takes seeds of 64 bits
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stops = []
     stream: bool | None = None

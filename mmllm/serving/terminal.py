@@ -140,6 +140,7 @@ class Chat:
 
     def _answer(self, sample: Sample) -> str:
         text = ""
+        # first: what is wrong with the question is raised here, before the model's line begins
         deltas = self.generator.stream(sample, self.max_new_tokens)
         self.console.print("[bold green]model>[/bold green] ", end="")
         for delta in deltas:

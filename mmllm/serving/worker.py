@@ -65,7 +65,9 @@ class Worker:
         self._running: Job | None = None
         self._changed = threading.Condition()
         self._closing = False
+        # running mean of an answer's duration, for Retry-After
         self._seconds = 1.0
+        # daemon: a process that has to end does not wait for a token that takes long
         self._thread = threading.Thread(target=self._work, name="generator", daemon=True)
 
     @property
