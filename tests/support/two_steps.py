@@ -14,7 +14,7 @@ def two_steps(model: MultimodalLM, batch: Batch) -> tuple[torch.Tensor, list[str
     Two, because some (LoRA's A) get a gradient only once others have moved. Gradients are left in place.
     """
     for _ in range(2):
-        nll, extra = model(batch)
+        nll, extra, _ = model(batch)
         (nll / batch.n_labels + extra).backward()
         learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with torch.no_grad():

@@ -30,14 +30,14 @@ def config(stage: int) -> dict[str, Any]:
 
 
 def losses(
-    forward: Callable[[Batch], tuple[Tensor, Tensor]], learn: Callable[[Tensor], object], batches: Iterable[Batch]
+    forward: Callable[[Batch], tuple[Tensor, Tensor, Any]], learn: Callable[[Tensor], object], batches: Iterable[Batch]
 ) -> list[float]:
     """Loss per label over both ranks before each of the steps; ``batches``: this rank's of each step."""
     found = []
     for batch in batches:
         n_labels = torch.tensor(float(batch.n_labels))
         dist.all_reduce(n_labels)
-        nll, extra = forward(batch)
+        nll, extra, _ = forward(batch)
         learn(nll * dist.get_world_size() / n_labels + extra)
         total = nll.detach().clone()
         dist.all_reduce(total)
@@ -52,7 +52,7 @@ def learned(model: MultimodalLM, names: Sequence[str], stage: int, batches: Iter
         for name in names
     ]
     engine = Engine(model, groups, (0.9, 0.95), config(stage))
-    found = losses(engine, engine.learn, batches)
+    found = losses(engine, engine.backward_and_step, batches)
     engine.close()
     return found
 
