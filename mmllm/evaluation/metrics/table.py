@@ -1,0 +1,36 @@
+"""Name of a metric -> its function, so that what a benchmark calls its score and what computes it cannot part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from mmllm.evaluation.metrics.text import AnlsVariant, anls, exact_match, relaxed_accuracy
+from mmllm.evaluation.metrics.vqa import Variant, vqa_accuracy
+
+Metric = Callable[[str, Any, str], float]
+"""(prediction, reference, variant or empty) -> a value in 0..1."""
+
+
+def _exact_match(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return exact_match(prediction, answers)
+
+
+def _anls(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return anls(prediction, answers, cast(AnlsVariant, variant or "strict"))
+
+
+def _relaxed_accuracy(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return relaxed_accuracy(prediction.strip(), answers[0])
+
+
+def _vqa_accuracy(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return vqa_accuracy(prediction, answers, cast(Variant, variant or "vqa_official_2021"))
+
+
+METRICS: dict[str, Metric] = {
+    "exact_match": _exact_match,
+    "anls": _anls,
+    "relaxed_accuracy": _relaxed_accuracy,
+    "vqa_accuracy": _vqa_accuracy,
+}
