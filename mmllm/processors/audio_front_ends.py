@@ -70,7 +70,7 @@ class WhisperFrontEnd(FrontEnd):
 class AstFrontEnd(FrontEnd):
     """Spectrograms whose patches are frequency x time."""
 
-    smallest = 400
+    smallest = 400  # one window of its filter banks: 25 ms at 16 kHz
 
     def __init__(self, extractor: Any, rows: int, columns: int, time_stride: int) -> None:
         """``rows`` x ``columns`` patches of a window; ``time_stride``: frames from one column to the next."""
@@ -97,6 +97,7 @@ class WaveFrontEnd(FrontEnd):
         self._layers = list(zip(kernels, strides, strict=True))
         self.step = math.prod(strides) / self.rate
         self.smallest = 1
+        # back from one frame at the end: the fewest samples that give it
         for kernel, stride in reversed(self._layers):
             self.smallest = (self.smallest - 1) * stride + kernel
 

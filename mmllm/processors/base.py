@@ -15,9 +15,9 @@ from torch import Tensor
 from mmllm.types import Grid
 
 Item = dict[str, Tensor]
-"""What ``read`` gives of one media item: tensors without the N axis, on the CPU."""
+"""Tensors that ``read`` gives of one media item, without the N axis, on the CPU."""
 ItemInfo = Mapping[str, Tensor]
-"""What ``measure`` gives of one: all that ``grid`` and ``seconds`` ask for."""
+"""Tensors that ``measure`` gives of one: all that ``grid`` and ``seconds`` ask for."""
 
 
 class Processor(ABC):

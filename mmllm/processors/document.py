@@ -53,7 +53,7 @@ class DocumentProcessor(Processor):
         if len(media) > self.max_bytes:
             raise MediaError(f"the document has {len(media)} bytes, over the limit of {self.max_bytes}")
         try:
-            return media.decode("utf-8-sig")
+            return media.decode("utf-8-sig")  # a byte-order mark is no part of the text
         except UnicodeDecodeError as error:
             raise MediaError(f"the document is not text in UTF-8 ({error.reason} at byte {error.start})") from error
 

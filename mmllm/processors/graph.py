@@ -98,6 +98,7 @@ class GraphProcessor(Processor):
         graph, node = self.open(media)
         part = self._part(graph, node)
         edges = graph.links.among(part["nodes"].numpy())
+        # an edge without direction goes both ways, and max_edges counts those that are written
         if edges.shape[1] > 2 * self.max_edges:
             raise MediaError(f"{graph.where}: the item has {edges.shape[1]} edges; at most {2 * self.max_edges}.")
         nodes = part["nodes"]

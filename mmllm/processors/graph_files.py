@@ -31,7 +31,7 @@ class Graph:
     """A graph as it was given: what its nodes say, and who receives from whom."""
 
     where: str
-    """How an error calls it."""
+    """Name of it in errors."""
     links: Links
     texts: Sequence[str] | None
     """One per node; None where only states are known."""
@@ -135,6 +135,7 @@ def _pair(edge: Any, n_nodes: int, where: str) -> tuple[int, int]:
 
 def _texts(file: Path, where: str) -> list[str]:
     try:
+        # not splitlines: JSON texts may hold other line ends, such as U+2028
         lines = file.read_text(encoding="utf-8").split("\n")
         return [_text(json.loads(line), where, number) for number, line in enumerate(lines) if line.strip()]
     except ValueError as error:
@@ -145,6 +146,7 @@ def _edges(folder: Path, where: str) -> numpy.ndarray:
     for name in EDGES:
         if (folder / name).is_file():
             try:
+                # a pickle inside could run anything
                 found = numpy.load(folder / name, allow_pickle=False)
                 return numpy.asarray(found if name == "edges.npy" else found["edges"])
             except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:

@@ -19,6 +19,7 @@ class Links:
         if not directed:
             pairs = numpy.concatenate([pairs, pairs[:, ::-1]])
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+        # one number for each pair: sorts and drops duplicates at once
         keys = numpy.unique(pairs[:, 1] * max(1, n_nodes) + pairs[:, 0])  # by receiver, then by sender
         receivers, self.senders = keys // max(1, n_nodes), keys % max(1, n_nodes)
         self.n_nodes = n_nodes

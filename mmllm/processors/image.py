@@ -24,14 +24,14 @@ MAX_PIXELS = 50_000_000
 """Default limit on width x height, checked before anything is decoded."""
 
 Fit = Literal["squash", "pad", "crop"]
-"""How a picture that is not square meets a model that wants squares.
+"""Rule by which a picture that is not square is brought to a model that wants squares.
 
 ``squash``: resized to the square, nothing lost, and boxes in coordinates of 0..1 stay valid; the default.
 ``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost.
 """
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
-"""What Pillow's decoders raise on damaged files."""
+"""Errors that Pillow's decoders raise on damaged files."""
 
 
 class ImageProcessor(Processor):
@@ -97,6 +97,7 @@ class HfTransform:
             mean = tuple(round(255 * value) for value in self.processor.image_mean)
             image = square_canvas(image, self.size, (mean[0], mean[1], mean[2]))
         elif self.fit == "crop" and self.own_size and self.processor.do_center_crop:
+            # its own resizing and centre crop, as they are
             options = {}
         elif self.fit == "crop":
             image = centre(image, self.size)

@@ -81,7 +81,7 @@ _BROKEN = (
     MmllmError, ValueError, IndexError, KeyError, OverflowError, EOFError, OSError, MemoryError, StopIteration,
     zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError, TokenError,
 )  # fmt: skip
-"""What parsers raise on damaged files; the last ones are zip's, and numpy's on an NPY header that is no Python."""
+"""Errors of parsers on damaged files; the last ones are zip's, and numpy's on an NPY header that is no Python."""
 Parser = Callable[[bytes, int, int, int, bool], Tensor]
 
 
@@ -130,6 +130,7 @@ def _off(data: bytes, n: int, seed: int, max_points: int, mesh: bool) -> Tensor:
         size, *corners = (int(word) for word in line.split()[: 1 + int(line.split()[0])])
         if size < 3 or len(corners) < size or min(corners) < 0 or max(corners) >= n_vertices:
             raise ValueError(f"the face {line[:40]!r} names other than its vertices")
+        # a face of more corners as a fan of triangles
         triangles += [(corners[0], one, other) for one, other in pairwise(corners[1:])]
     return on_faces(vertices[torch.tensor(triangles)], n, seed)
 
@@ -168,6 +169,7 @@ def _npy(data: bytes, n: int, seed: int, max_points: int, mesh: bool) -> Tensor:
 def _npz(data: bytes, n: int, seed: int, max_points: int, mesh: bool) -> Tensor:
     with zipfile.ZipFile(io.BytesIO(data)) as packed:
         size = sum(part.file_size for part in packed.infolist())
+    # before anything is unpacked: up to eight numbers of 4 bytes a point
     _limit(size // 4, 8 * max_points, "numbers unpacked")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         names = list(arrays.keys())

@@ -23,6 +23,7 @@ def on_unit_sphere(points: Tensor) -> Tensor:
         points = points / size  # squares of huge coordinates would overflow
     points = points - points.mean(dim=0)
     radius = points.norm(dim=1).max()
+    # after the division by size a smaller radius is rounding alone
     return points / radius if radius > 1e-12 else torch.zeros_like(points)
 
 
@@ -69,6 +70,7 @@ def on_faces(corners: Tensor, n: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(n, 3, generator=generator, dtype=torch.float64)
     faces = torch.searchsorted(areas.cumsum(0), drawn[:, 0] * total).clamp(max=len(areas) - 1)
+    # the square root makes the points uniform on a triangle: without it they crowd at its first corner
     root = drawn[:, 1].sqrt()
     weights = torch.stack([1 - root, root * (1 - drawn[:, 2]), root * drawn[:, 2]], dim=1)
     return (weights[:, :, None] * corners[faces]).sum(dim=1)

@@ -43,6 +43,7 @@ class Header:
 
 def resampled_length(frames: int, rate: int, target: int) -> int:
     """Samples of a sound after resampling, at least 1: the same from a header as from the sound itself."""
+    # whole numbers: a float's rounding would differ from the real length now and then
     return max(1, -(-frames * target // rate))
 
 

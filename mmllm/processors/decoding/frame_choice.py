@@ -17,6 +17,7 @@ def sampled(seconds: Sequence[float], frames: int, fps: float | None) -> list[in
     """
     count = frames
     if fps is not None:
+        # the margin: a clip of just so many intervals must not lose its last frame to rounding
         count = min(frames, len(seconds), int((seconds[-1] - seconds[0]) * fps + 1e-6) + 1)
     return [int(index) for index in numpy.linspace(0, len(seconds) - 1, count).round()]
 

@@ -45,6 +45,7 @@ def sounds(request: Mapping[str, Any], data: bytes, end: dict[str, Any]) -> Iter
     source = io.BytesIO(data) if request["path"] is None else request["path"]
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     end["samples"] = 0
+    # tags in another coding than UTF-8 are no reason to refuse a sound
     with av.open(source, options=options, metadata_errors="replace") as container:
         if not container.streams.audio:
             raise BadMedia("has no sound in it")
@@ -74,5 +75,6 @@ def mono(container: Any, rate: int) -> Iterator[NDArray[np.float32]]:
     for frame in container.decode(audio=0):
         for piece in convert.resample(frame):
             yield piece.to_ndarray().mean(axis=0)
+    # what the resampler still holds
     for piece in convert.resample(None):
         yield piece.to_ndarray().mean(axis=0)

@@ -29,6 +29,7 @@ class Scan:
 
     def __init__(self, container: Any) -> None:
         stream = container.streams.best("video")
+        # the cover picture of a music file is a video stream too
         if stream is None or stream.disposition & type(stream.disposition).attached_pic:
             raise BadMedia("holds no video")
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -94,6 +95,7 @@ def quarter_turns(request: Mapping[str, Any], data: bytes) -> int:
     matrix = next((bytes(side) for side in first.side_data if side.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
         return 0
+    # 3 x 3 whole numbers, of which a, b, c, d turn, stretch and mirror; a negative determinant mirrors
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
     if first.rotation % 90 or a * d - b * c <= 0:
         raise BadMedia("is to be shown mirrored or turned by other than whole quarters, which is not supported")

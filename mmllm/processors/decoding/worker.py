@@ -108,7 +108,9 @@ def received(stream: BinaryIO, length: int) -> bytes:
 def main() -> None:
     """Answer requests until stdin ends; whatever libraries print goes nowhere."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    # a decoder that crashes leaves no file of its memory behind
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # what libraries print on stdout would stand between the messages
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
