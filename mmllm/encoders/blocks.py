@@ -8,6 +8,7 @@ from torch import nn
 
 from mmllm.errors import MmllmError
 
+# names of transformers, open_clip and timm; a block with none of them is refused, never guessed
 ATTENTION = ("attention", "self_attn", "attn")
 NORM_ATTENTION = (
     "layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1", "input_layernorm",
@@ -91,6 +92,7 @@ def blocks_of(model: nn.Module, n_blocks: int) -> list[nn.Module]:
     lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
     if not lists:
         raise MmllmError(f"{type(model).__name__} has no list of {n_blocks} blocks that a connector could work inside.")
+    # other parts may have as many members by chance; where no list fits, the last one's error says what is wrong
     for blocks in lists[:-1]:
         try:
             EncoderBlock.of(blocks[0])

@@ -95,6 +95,7 @@ class DocumentEncoder(Encoder):
         indices = self.resolve(self.n_blocks)
         seen = torch.arange(longest + n_more, device=device) < (lengths + n_more)[:, None]
         layout = TokenLayout((1,) * len(ids), (longest + n_more,), 0, seen)
+        # right behind each document's own end, where shorter ones have padding
         places = lengths[:, None] + torch.arange(n_more, device=device)
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout) as ctx:
             tokens = self.model.get_input_embeddings()(ids)

@@ -65,6 +65,7 @@ class BlockHooks:
 
     def after_block(self, index: int, change: ChangeOutput) -> Handle:
         """Replace the output of block ``index`` by ``change(ctx, its input, its output)``."""
+        # first: transformers records hidden states by hooks of its own, which must see the changed output
         return hooks.after(self.block(index), self._two(change), self.scope, first=True)
 
     def before_attention(self, index: int, change: Change) -> Handle:
@@ -72,6 +73,7 @@ class BlockHooks:
         parts = self.parts(index)
         one = self._one(change)
         if isinstance(parts.attention, nn.MultiheadAttention):  # called with queries, keys and values
+            # one change for all three: the norm's output is what they are made of
             return hooks.after(parts.norm_attention, lambda ctx, _, output: one(ctx, output), self.scope)
         return hooks.before(parts.attention, one, self.scope)
 
@@ -185,7 +187,7 @@ class _Stream:
         self.block = block
         self.residual: torch.Tensor | None = None
         self.given: weakref.ref[torch.Tensor] | None = None
-        """What the attention adds, once it is known; weak: it must not outlive the pass."""
+        """Tensor that the attention adds, once it is known; weak: it must not outlive the pass."""
 
     def start(self, _: EncoderContext, x: torch.Tensor) -> torch.Tensor:
         """Begin a block."""

@@ -84,6 +84,7 @@ class HfAudioEncoder(Encoder):
         counts = [self.processor.counts(n) for n in items]
         width = self.audio.width(windows.shape[-1])
         real = torch.tensor([count for item in counts for count in item], device=windows.device)
+        # rows of frequency stand one after the other in the sequence, each over all of time
         mask = (torch.arange(width, device=windows.device) < real[:, None]).repeat(1, prod(self.audio.front_end.raster))
         layout = TokenLayout(tuple(map(len, counts)), (*self.audio.front_end.raster, width), self.audio.prefix, mask)
         flat = torch.tensor([n for item in lengths for n in item], device=windows.device)
@@ -91,6 +92,7 @@ class HfAudioEncoder(Encoder):
             states = recorded(self.audio, self.resolve(self.n_blocks), windows, flat)
             layers = [self._joined(self._timed(state, width), counts) for state in states]
         grids = tuple(self.processor.grid_of(n) for n in items)
+        # time comes first and frequencies are alike, so the largest tuple has the most tokens
         largest = max(grids)
         tokens = torch.tensor([prod(grid) for grid in grids], device=windows.device)
         shown = torch.arange(prod(largest), device=windows.device) < tokens[:, None]

@@ -22,7 +22,7 @@ class AudioModel(nn.Module):
 
     net: PreTrainedModel
     front_end: FrontEnd
-    """What it hears."""
+    """Feature extractor and clock of the model."""
     prefix: int = 0
     """Tokens in front of the others."""
 
@@ -135,6 +135,7 @@ class WaveModel(AudioModel):
         kernel, jump = self._first
         frames = (self._lengths - kernel) // jump + 1
         real = (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
+        # float32: sums over thousands of frames
         values = x.float()
         count = frames[:, None, None].float()
         mean = (values * real).sum(-1, keepdim=True) / count
@@ -160,6 +161,7 @@ def recorded(model: AudioModel, indices: Sequence[int], windows: Tensor, lengths
         return state
 
     handles = []
+    # registered last, so they run after the hooks of connectors: what those changed is what is recorded
     if 0 in wanted:
         handles.append(hooks.before(model.blocks[0], partial(keep, 0), scope))
     for index in wanted - {0}:

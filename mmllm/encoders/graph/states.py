@@ -46,7 +46,7 @@ class TextModel(nn.Module):
         self.dim, self.n_blocks = int(config.hidden_size), int(config.num_hidden_layers)
         self.blocks_name = _blocks(self.model, self.n_blocks, path)
         self.digest = _digest(self.model, tokenizer, [pool, max_tokens, cut])
-        """Of weights in float32 and settings, before anything casts or shards them."""
+        """sha256 of weights in float32 and settings, taken before anything casts or shards them."""
         self._first = {name: value.detach().flatten()[:SEEN].clone() for name, value in self.named_parameters()}
 
     def learned(self) -> bool:
@@ -117,6 +117,7 @@ def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: S
         states[torch.tensor(nodes)] = made
     if states is None:
         raise MmllmError(f"{folder} has no texts, so there are no states to make.")
+    # in one step: a reader sees all states or none
     new = file.with_suffix(".new")
     save_file({"states": states}, new)
     new.replace(file)
@@ -154,6 +155,7 @@ def _digest(model: nn.Module, tokenizer: Any, settings: Sequence[Any]) -> str:
     total = hashlib.sha256(json.dumps([list(settings), sorted(tokenizer.get_vocab().items())]).encode())
     for name, value in sorted(model.state_dict().items()):
         total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        # as bytes, since NumPy has no bfloat16
         total.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 

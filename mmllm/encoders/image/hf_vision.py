@@ -50,6 +50,7 @@ class HfVisionEncoder(ImageEncoder):
         self.vision = load_vision(model)
         config = self.vision.config
         accepted = inspect.signature(self.vision.forward).parameters
+        # spatial_shapes: models such as SigLIP 2 NaFlex take patches of pictures of any shape
         if "pixel_values" not in accepted or "spatial_shapes" in accepted:
             kind = type(self.vision).__name__
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
@@ -84,6 +85,7 @@ class HfVisionEncoder(ImageEncoder):
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """The model's own ``hidden_states`` (in transformers 5 the last one is before the final norm)."""
         wanted = sorted(set(indices))
+        # numbers of layers instead of True: transformers (5.23) then keeps only those in memory
         output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
         return [output.hidden_states[index] for index in indices]
 

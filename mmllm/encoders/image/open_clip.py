@@ -73,6 +73,7 @@ class OpenClipEncoder(ImageEncoder):
     def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """Return what enters the first and leaves the other blocks, by hooks during the tower's own forward."""
         seen: dict[int, Tensor] = {}
+        # hooks, as open_clip's forward gives no hidden states
         handles = [self.blocks[0].register_forward_pre_hook(lambda _, args: seen.__setitem__(0, args[0]))]
         for index in set(indices) - {0}:
             block = self.blocks[index - 1]

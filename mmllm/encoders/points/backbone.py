@@ -22,7 +22,7 @@ POSITIONS = (
     "positional_embedding", "position_embedding.weight", "position_embeddings.weight", "position_embeddings",
     "embed_positions.weight", "wpe.weight", "pos_embed",
 )  # fmt: skip
-"""How models of open_clip, timm and transformers call their table of learned positions."""
+"""Names of the table of learned positions in models of open_clip, timm and transformers."""
 
 
 class Backbone(nn.Module):
@@ -67,6 +67,7 @@ class Backbone(nn.Module):
             torch.manual_seed(seed)
             for module in self.blocks.modules():
                 if isinstance(module, nn.MultiheadAttention):
+                    # private in torch (read in 2.15): its attention has no public way to draw its weights anew
                     module._reset_parameters()
                 elif isinstance(module, nn.Linear | nn.LayerNorm):
                     module.reset_parameters()
@@ -99,6 +100,7 @@ def _of_open_clip(kind: str, model: str, pretrained: str | None) -> Backbone:
     name = model if pretrained is not None else f"local-dir:{model}"
     clip: Any = open_clip.create_model(name, pretrained, force_quick_gelu=quick, require_pretrained=True)
     if kind == "image":
+        # without the first row, which is the class token's
         tower, table = clip.visual, clip.visual.positional_embedding
         return Backbone(list(tower.transformer.resblocks), _plane(table[1:], *tower.grid_size))
     tower = clip.text if hasattr(clip, "text") else clip
@@ -110,6 +112,7 @@ def _of_transformers(kind: str, model: str) -> Backbone:
     tower: Any = load_vision(model) if kind == "image" else _tower(kind, model, config)
     own = tower.config
     blocks = blocks_of(tower, own.num_hidden_layers)
+    # transformers' attention says of itself whether it is causal
     if any(vars(module).get("is_causal") for block in blocks for module in block.modules()):
         raise MmllmError(f'"{model}": tokens of a {type(tower).__name__} see only those before; a cloud has no order.')
     named = {name: value for name, value in tower.named_parameters() if name.endswith(POSITIONS)}

@@ -52,6 +52,7 @@ class PointsEncoder(Encoder):
         max_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__(layers=layers)
+        # a power of two: any2point halves the points, stage after stage, until the tokens are left
         if not 0 < tokens <= points or points % tokens or (points // tokens) & (points // tokens - 1):
             raise MmllmError(f"points: {points} points must be 1, 2, 4, 8, ... times the {tokens} tokens.")
         if weights not in ("pretrained", "random"):
@@ -116,6 +117,7 @@ class PointsEncoder(Encoder):
     def _plain(self, cloud: Tensor) -> Tensor:
         """Tokens that nothing learned: trigonometric features of centre and surroundings, float[N, T, D]."""
         centres = cloud[:, : self.tokens]
+        # exact: by matrix products a point would not be at distance 0 from itself
         distances = torch.cdist(centres, cloud, compute_mode="donot_use_mm_for_euclid_dist")
         nearest = distances.topk(min(16, self.points), largest=False).indices
         groups = torch.stack([one[index] for one, index in zip(cloud, nearest, strict=True)])
