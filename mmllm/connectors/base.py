@@ -20,7 +20,7 @@ from mmllm.types import Grid
 
 
 class Connector(nn.Module):
-    """What learns: all that the trainer and checkpoints need to know of it."""
+    """Base of everything that learns: all that the trainer and checkpoints need to know of it."""
 
     zero_init: bool = False
     """Inside the LLM or an encoder: whether untrained weights leave what it gives bit-identical."""
@@ -68,8 +68,8 @@ class Connector(nn.Module):
         return None
 
     def metrics(self, ctx: ForwardContext) -> Mapping[str, Any] | None:
-        """What log and evaluation show of the pass ``ctx``: nested mappings and lists whose leaves add up over passes
-        and ranks (numbers, or tensors on the LLM's device); default: none."""
+        """Return what log and evaluation show of the pass ``ctx``: nested mappings and lists whose leaves add up over
+        passes and ranks (numbers, or tensors on the LLM's device); default: none."""
         return None
 
     def summary(self, total: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ class DeepFusion(LLMAdapter):
         return prod(self.out_grid(*grids))
 
     def remember(self, *features: Any, **words: Any) -> Any:
-        """What its layers read of N items: it goes into ``ctx.media`` and comes back in each step of a decoding."""
+        """Return what its layers read of N items; it goes into ``ctx.media`` and comes back in each decoding step."""
         raise NotImplementedError
 
     def forward(self, *features: Any, **words: Any) -> tuple[Tensor, Any]:
@@ -152,11 +152,12 @@ class DeepFusion(LLMAdapter):
 
         One call for both: it is the module's call by which DeepSpeed's ZeRO-3 gathers its weights.
         """
+        # dtype and device of the empty tokens are those of what learns
         weight = next(self.parameters())
         return weight.new_zeros(len(features[0].mask), 0, self.llm_dim), self.remember(*features)
 
     def remembered(self, ctx: ForwardContext) -> Any:
-        """What ``remember`` gave of the items of these conversations; None: there are none."""
+        """Return what ``remember`` gave of the items of these conversations; None: there are none."""
         return ctx.media.get(self.key)
 
 

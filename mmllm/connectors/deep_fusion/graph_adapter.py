@@ -130,6 +130,7 @@ class GraphAdapterConnector(DeepFusion):
         if active is not None:
             seen = seen & (active[:, -1, 0] if places is None else active.flatten()[places])
         other = self.layers["fuse"](about[item.clamp(min=0)], hidden)
+        # in float32, as the loss takes its logarithms
         pair = [F.log_softmax(one.float(), dim=-1) for one in (logits, llm.plain_logits(other))]
         return torch.where(seen[:, None], torch.logaddexp(*pair) - math.log(2), logits.float())
 

@@ -150,6 +150,7 @@ class LayerwiseConnector(DeepFusion):
         seen = self._seen(ctx, len(latents))
         extra = extra_attention(query, key, value, scaling, seen)
         changed = output + task.gate(extra).to(output.dtype)
+        # bit for bit what it was where nothing is seen: adding zeros would turn -0.0 into 0.0
         changed = torch.where(seen.any(dim=-1)[..., None, None], changed, output)
         return self.select(ctx, changed.flatten(2), output.flatten(2)).view_as(output)
 

@@ -93,6 +93,7 @@ class AudioAdapterFusionConnector(BlockAdapter):
     def _shares(self, ctx: EncoderContext, x: Tensor, gate: Gate | None) -> list[Tensor | None]:
         """alpha of each adapter, to be multiplied with float[rows, tokens, D]; None: not used at all."""
         tasks = list(self.adapters)
+        # in evaluation no task is known, also in a stage that trains the adapters
         learning = self.training and any(p.requires_grad for p in self.adapters.parameters())
         if learning:
             chosen = self._tasks(ctx).to(x.device)[:, None, None]

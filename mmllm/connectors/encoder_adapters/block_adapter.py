@@ -44,6 +44,7 @@ class BlockAdapter(EncoderAdapter):
         """Put it into the chosen blocks of the encoder ``key``; weights that are there already are used again."""
         points = encoder.hook_points()
         handles: list[Handle] = []
+        # up to the last layer that is read: what changes later blocks would get no gradient
         for block in self.chosen(key, max(encoder.resolve(points.n_blocks))):
             handles += self.put(key, encoder, points, block)
         return Handle.of(handles)

@@ -114,11 +114,13 @@ class ConformerModule(nn.Module):
         """Along the last axis of the grid; a token of the prefix alone."""
         prefix, tokens = x[:, : layout.prefix], x[:, layout.prefix :]
         if layout.mask is not None:
+            # zeros, as beyond the ends: what an encoder makes of padding must not reach its neighbours
             tokens = tokens * layout.mask[..., None]
         lines = tokens.unflatten(1, (-1, layout.grid[-1])).flatten(0, 1).transpose(1, 2)  # [rows * bands, r, time]
         tokens = self.conv(lines).transpose(1, 2).reshape(tokens.shape)
         if not layout.prefix:
             return tokens
+        # the convolution of a sequence of one
         alone = self.conv(prefix.flatten(0, 1)[..., None])[..., 0].view(prefix.shape)
         return torch.cat([alone, tokens], dim=1)
 

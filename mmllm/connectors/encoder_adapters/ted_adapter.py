@@ -126,6 +126,7 @@ class Difference(Branch):
         """float[frames, prefix + T, D] -> the same shape, zero at the prefix."""
         if len(layout.grid) != 2:
             raise MmllmError(f"ted_adapter: difference needs frames of rows x cols, this encoder's are {layout.grid}.")
+        # class and register tokens have no place in the picture: a 3 x 3 neighbourhood of them means nothing
         patches = x[:, layout.prefix :]
         change = self.down(patches - patches[before(layout.rows).to(x.device)])
         moved = self.conv(change.transpose(1, 2).unflatten(2, layout.grid)).flatten(2).transpose(1, 2)

@@ -41,6 +41,7 @@ class RealBatchNorm(nn.Module):
     @torch.no_grad()
     def _learn(self, found: Tensor) -> None:
         """Move the running statistics; every rank is here, as each runs its encoders once per batch."""
+        # float64: the variance is a difference of large sums
         sums = torch.cat([found.new_tensor([len(found)]), found.sum(0), found.square().sum(0)]).double()
         if dist.is_initialized():
             dist.all_reduce(sums)
@@ -48,6 +49,7 @@ class RealBatchNorm(nn.Module):
         # no token anywhere: nothing to learn, and no branch that needs the number on the host
         share = self.momentum * (count > 1)
         mean = first / count.clamp(min=1)
+        # unbiased, as torch's own running variance
         var = (second / count.clamp(min=1) - mean.square()).clamp(min=0) * count / (count - 1).clamp(min=1)
         self.mean.lerp_(mean.to(self.mean.dtype), share.to(self.mean.dtype))
         self.var.lerp_(var.to(self.var.dtype), share.to(self.var.dtype))

@@ -1,4 +1,4 @@
-"""How a bottleneck is put into an LLM's blocks: the base of ``series_adapter`` and ``parallel_adapter``."""
+"""Bottlenecks in an LLM's blocks: the base of ``series_adapter`` and ``parallel_adapter``."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ class Branches(nn.Module):
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """W = W0 + s (U_p D_p + U_s D_s W0), b = b0 + s U_s D_s b0 from W0 float[out, in], b0 float[out]; float32."""
+        # the sequential branch first: it reads the frozen layer's output, not what the parallel one adds
         merged_weight, merged_bias = weight.float(), None if bias is None else bias.float()
         sequential = None if self.sequential is None else self.scale * _product(self.sequential)
         if sequential is not None:

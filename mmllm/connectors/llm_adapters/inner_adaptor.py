@@ -17,7 +17,7 @@ from mmllm.hooks import ChangeOutput, ForwardContext, Handle
 from mmllm.hooks.points import LLMHookPoints
 
 PRIVATE = ("embeddings", "norm", "head")
-"""What a branch may have of its own beside its layers."""
+"""Parts that a branch may have of its own beside its layers."""
 
 
 class InnerAdaptorConnector(LLMAdapter):
@@ -27,7 +27,7 @@ class InnerAdaptorConnector(LLMAdapter):
 
     With S the layers of ``after`` and j the index of l in S, where the connector is active (``when:``)::
 
-        h = E(ids), media spliced in
+        h = E(ids), media merged in
         for l in 0 .. L - 1:   u = F_l(h);   h = I_j(u) if l in S else u
         logits = Head(Norm(h))
 
@@ -88,7 +88,7 @@ class InnerAdaptorConnector(LLMAdapter):
     # ---- where it works
 
     def active(self, ctx: ForwardContext) -> Tensor | None:
-        """Where it works: as every connector, and with a text to look for only in conversations that it chooses."""
+        """Return where it works, as every connector; with a text to look for only in conversations that it chooses."""
         active = super().active(ctx)
         if active is None or not self._reads_text:
             return active

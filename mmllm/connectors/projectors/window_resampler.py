@@ -48,6 +48,7 @@ class WindowResamplerConnector(Projector):
         self.window, self.n_queries = window, queries
         self.norm_input = nn.LayerNorm(dim)
         self.input = nn.Identity() if width is None else nn.Linear(dim, inner)
+        # 0.02: as a Q-Former's queries start
         self.queries = nn.Parameter(torch.randn(queries, inner) * 0.02)
         # a single query has nobody else to attend to
         self.among = nn.ModuleList(Attention(inner, heads) for _ in range(depth if queries > 1 else 0))

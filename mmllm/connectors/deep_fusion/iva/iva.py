@@ -146,6 +146,7 @@ class IvaConnector(DeepFusion):
             if key not in self.layers:
                 layer = IvaLayer(llm.hidden_dim, self.dim, self.heads, self.head_dim, self.selector_width, self.score)
                 if self.selects_by == "uniform":
+                    # no weights that would never get a gradient
                     layer.register_module("selector", None)
                 self.layers[key] = layer
         return Handle.of([llm.before_block(block, partial(self._change, n)) for n, block in enumerate(blocks)])

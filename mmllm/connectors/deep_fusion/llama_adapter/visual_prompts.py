@@ -39,6 +39,8 @@ class VisualPrompts(nn.Module):
         rows, cols = (prod(features.grid[:-1]), features.grid[-1])
         shape = divided(self.cells, rows, cols)
         x, mask = features.concatenated(), features.mask[..., None].to(features.concatenated().dtype)
+        # the mean over real features alone: divided by their share of each cell, where there are none by the smallest
+        # number
         share = _averaged(mask, (rows, cols), shape)
         mean = _averaged(x * mask, (rows, cols), shape) / share.clamp(min=torch.finfo(share.dtype).tiny)
         return self.project(mean), share.squeeze(-1) > 0

@@ -83,6 +83,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
         self.guided, self.inner, self.span, self.cells = guided, inner, span, cells
         self._place: str | None = None
         self.turns: Tensor
+        # not persistent: it follows from `views`, so a checkpoint need not hold it
         self.register_buffer("turns", rotations(views), persistent=False)
         self.tokenizer: PointTokenizer | None = None
         self.first: nn.Embedding | None = None
@@ -125,6 +126,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
 
     def _make(self, encoder: PointCloudEncoder, dim: int, n_blocks: int) -> None:
         """The weights, once the encoder's width and numbers are known."""
+        # its binary logarithm: the encoder takes powers of two only
         stages = (encoder.points // encoder.tokens).bit_length() - 1
         self.tokenizer = PointTokenizer(dim, self.width, stages, self.neighbours)
         self.first = nn.Embedding(1, dim)
@@ -209,10 +211,12 @@ class _Guide(nn.Module):
         query, key, value = self.to_heads(x.to(self.out.weight.dtype))[:, None].chunk(3, dim=-1)
         seen = torch.cat([views.together, views.near], dim=1)
         scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        # every token sees itself, so no row is -inf alone
         inner = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1) @ value
         mean = seen.to(inner.dtype) / seen.sum(dim=-1, keepdim=True)
         outcome = functional.gelu(norm(self.out(mean @ inner)))
         flat, solid = outcome[:, :-1], outcome[:, -1:]
+        # the margin: views that all point the other way still have weights that add up
         agree = (1 + functional.cosine_similarity(flat, solid, dim=-1)) / 2 + 1e-6
         weights = agree / agree.sum(dim=1, keepdim=True)
         return (weights[..., None] * flat).sum(dim=1)

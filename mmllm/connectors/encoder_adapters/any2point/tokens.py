@@ -52,6 +52,7 @@ class _Stage(nn.Module):
         centres = points[:, :half]
         index = nearest(centres, points, min(neighbours, points.shape[1]))
         offsets = gathered(points, index) - centres[:, :, None]
+        # of each item alone, as nothing may mix items; at least 1e-6 where all points are at one place
         spread = offsets.norm(dim=-1).mean(dim=(1, 2)).clamp_min(1e-6)
         around = waves(offsets / spread[:, None, None, None], self.dim).to(x.dtype)
         beside = x[:, :half, None].expand(-1, -1, index.shape[2], -1)

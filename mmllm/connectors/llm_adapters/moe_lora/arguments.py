@@ -1,4 +1,4 @@
-"""What is wrong with the numbers that a recipe gives ``moe_lora``, as far as it can be told without the LLM."""
+"""Checks of the numbers that a recipe gives ``moe_lora``, as far as they can be made without the LLM."""
 
 from __future__ import annotations
 

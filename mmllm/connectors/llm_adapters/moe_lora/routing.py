@@ -1,4 +1,4 @@
-"""Which experts a token goes to, and with what weight; part of ``moe_lora``: routers, top-k, experts per block."""
+"""Choice and weights of the experts of each token; part of ``moe_lora``: routers, top-k, experts per block."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Router(nn.Module):
 
 @dataclass(frozen=True)
 class Routing:
-    """Where T tokens go: sorted by expert once, for every linear layer that shares the decision."""
+    """Experts of T tokens: sorted by expert once, for every linear layer that shares the decision."""
 
     probabilities: Tensor
     """float[T, E], softmax over all experts."""
@@ -105,6 +105,7 @@ class Routing:
         if len(logits) == 1:  # one token, as in every step of a chat: its experts are picked without sorting
             return cls(probabilities, weights, chosen, None, None, None)
         pairs = chosen.flatten()
+        # stable: one order on every machine, as sums over an expert's tokens are rounded by it
         order = pairs.argsort(stable=True)
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)

@@ -1,4 +1,4 @@
-"""What the routers of ``moe_lora`` did in one pass: the losses that balance or teach them, and expert usage to show."""
+"""Statistics of ``moe_lora``'s routers in one pass: the losses that balance or teach them, and expert usage to show."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TEXT = "text"
 
 @dataclass(frozen=True)
 class Goals:
-    """What the routers are to learn besides the task."""
+    """Goals that the routers are to learn besides the task."""
 
     per_block: Sequence[int]
     """Number of experts of each block."""
     balance: str
     """``llava_mole`` or ``switch``, see :class:`RouterStats`."""
     weight: float
-    """Of the balance in the loss."""
+    """Weight of the balance in the loss."""
     supervised: Mapping[str, int] = field(default_factory=dict)
     """Data key -> expert that its tokens should choose (-1: none)."""
     supervision: float = 0.0
@@ -145,8 +145,10 @@ class RouterStats:
             torch.stack(values).sum(dim=0).unflatten(0, (-1, size)).sum(dim=1)
             for values in (list(self._sums.values()), [self._counts[router][1] for router in self._sums])
         )
+        # detached: the number of tokens is no wish that a router could follow
         n_tokens = sums.detach().sum(dim=-1, keepdim=True)  # probabilities sum to 1
         scale = n_tokens.clamp(min=1).square()
+        # 0.5: sums of probabilities are whole numbers but for rounding
         n_rows = (n_tokens > 0.5).sum().clamp(min=1)
         return (sums * counts / scale).sum() / n_rows
 

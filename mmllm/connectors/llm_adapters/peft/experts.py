@@ -20,7 +20,7 @@ from mmllm.errors import MmllmError
 from mmllm.hooks.points import LLMHookPoints
 
 PREFIX = "base_model.model."
-"""What peft writes before a layer's name in the LLM."""
+"""Prefix that peft writes before a layer's name in the LLM."""
 ROUTER = "arrow_router"
 """peft's name of the adapter that routes among the others."""
 
@@ -86,6 +86,7 @@ class TunerArrow(TunerExperts):
         self.tuner.update_layer(ROUTER, 1, lora_alpha=1, config=config)
         self.tuner.set_adapter(ROUTER)
         for linear in (self.tuner.lora_A[ROUTER], self.tuner.lora_B[ROUTER]):  # peft makes them, and never uses them
+            # not persistent, so that no checkpoint holds them
             _freeze(linear, linear.weight.detach().float(), persistent=False)
         self.skip_if_zero()
 

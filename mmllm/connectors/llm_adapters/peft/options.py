@@ -1,4 +1,4 @@
-"""Which arguments each method of the ``peft`` connector takes, their defaults, and what is wrong with given ones."""
+"""Arguments of each method of the ``peft`` connector with their defaults, and checks of those that are given."""
 
 from __future__ import annotations
 

@@ -78,6 +78,7 @@ class Router(nn.Module):
             with torch.no_grad(), llm.scope.off():
                 words = {**kwargs, "past_key_values": shadow, "extensions": {}}
                 states = decoder.forward(*args, **words).last_hidden_state.float()  # not called: hooks are for the pass
+            # the namespace is all that peft's classifier (read in 0.21) asks of an output of transformers
             notes[self, "scalings"] = self.classifier(SimpleNamespace(hidden_states=(states,)), inputs_embeds=states)
 
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

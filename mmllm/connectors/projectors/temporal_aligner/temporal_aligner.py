@@ -106,6 +106,7 @@ class TemporalAlignerConnector(Projector):
         x = self.input(v)
         x = x + in_time(x.shape[1], self.width, x)
         if self.training and ctx is not None and ctx.text_embeds is not None and self._learns():
+            # detached: the target must not move towards the guess, also where an adapter learns inside the encoder
             ctx.notes[self.key, "error"] = self._foretelling_error(ctx, x, v.detach(), shown)
         return self.mlp(self._encoded(x, shown[:, None]))
 
