@@ -7,99 +7,20 @@ digest is of model, settings and texts, so what was made for others is never rea
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from torch import Tensor
 
-from mmllm import hooks
+from mmllm.encoders.graph.text_graph import TextGraphEncoder
+from mmllm.encoders.graph.text_model import TextModel
 from mmllm.errors import MmllmError
-from mmllm.processors.graph import PAD, NodeTexts, states_file
-from mmllm.processors.tokenizer import ModelTokenizer
-
-SEEN = 16
-"""Numbers of each weight by which a changed one is noticed."""
-
-
-class TextModel(nn.Module):
-    """A frozen transformer over texts: a causal LM without its head, or a text encoder."""
-
-    def __init__(self, path: str, pool: str, max_tokens: int, cut: bool) -> None:
-        super().__init__()
-        if pool not in ("last", "mean"):
-            raise MmllmError(f"pool: {pool!r} is unknown; known: last (of a causal LM), mean (over the tokens).")
-        if max_tokens < 1:
-            raise MmllmError(f"max_tokens: {max_tokens} must be at least 1.")
-        self.model, tokenizer = _load(path)
-        self.pool = pool
-        self.texts = NodeTexts(ModelTokenizer(path, tokenizer), max_tokens, cut)
-        """Makes its tokens, on the CPU."""
-        config = self.model.config.get_text_config()
-        self.dim, self.n_blocks = int(config.hidden_size), int(config.num_hidden_layers)
-        self.blocks_name = _blocks(self.model, self.n_blocks, path)
-        self.digest = _digest(self.model, tokenizer, [pool, max_tokens, cut])
-        """sha256 of weights in float32 and settings, taken before anything casts or shards them."""
-        self._first = {name: value.detach().flatten()[:SEEN].clone() for name, value in self.named_parameters()}
-
-    def learned(self) -> bool:
-        """Whether its weights learn, or are no longer those it was loaded with: then ``digest`` is not theirs."""
-        for name, value in self.named_parameters():
-            if value.requires_grad:
-                return True
-            first = self._first[name].to(value.dtype)
-            # under ZeRO-3 (`ds_id`) a rank sees only its shard
-            if not hasattr(value, "ds_id") and not torch.equal(value.detach().flatten()[:SEEN].cpu(), first):
-                return True
-        return False
-
-    def forward(self, ids: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """``ids`` int64[n, L] -> float[n, D] for each layer of 0..n_blocks (see ``Encoder``); 0 for an empty text."""
-        real = ids != PAD
-        if not ids.shape[1]:
-            ids, real = ids.new_zeros(len(ids), 1), real.new_zeros(len(ids), 1)
-        # an empty text still needs one visible token, or attention has nothing to read; its state is zeroed below
-        seen = real | (torch.arange(ids.shape[1], device=ids.device) == 0)
-        states = self._hidden(ids.clamp(min=0), seen, layers)
-        if self.pool == "last":
-            last = real.sum(dim=1).sub(1).clamp(min=0)
-            states = [state[torch.arange(len(ids), device=ids.device), last] for state in states]
-        else:
-            weight = real.to(states[0].dtype) / real.sum(dim=1, keepdim=True).clamp(min=1)
-            states = [torch.einsum("nld,nl->nd", state, weight) for state in states]
-        return [state * real.any(dim=1, keepdim=True) for state in states]
-
-    def _hidden(self, ids: Tensor, seen: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Return what enters the first block and leaves the others, before any final norm: float[n, L, D] each."""
-        found: dict[int, Tensor] = {}
-
-        def entering(_: None, x: Tensor) -> Tensor:
-            found[0] = x
-            return x
-
-        def leaving(number: int) -> hooks.ChangeOutput:
-            def keep(_: None, __: Tensor, output: Tensor) -> Tensor:
-                found[number] = output
-                return output
-
-            return keep
-
-        scope, blocks = hooks.Scope.without_context(), self.model.get_submodule(self.blocks_name)
-        assert isinstance(blocks, nn.ModuleList)
-        handles = [hooks.before(blocks[0], entering, scope)]
-        handles += [hooks.after(block, leaving(number), scope) for number, block in enumerate(blocks, 1)]
-        try:
-            self.model(input_ids=ids, attention_mask=seen.long())
-        finally:
-            hooks.Handle.of(handles).remove()
-        return [found[layer] for layer in layers]
+from mmllm.processors.graph import states_file
+from mmllm.processors.graph_files import graph_of_folder
 
 
 @torch.inference_mode()
@@ -124,47 +45,8 @@ def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: S
     return file
 
 
-def _load(path: str) -> tuple[Any, Any]:
-    """Model without head in float32, every weight filled, safetensors only; and its tokenizer."""
-    try:
-        model, report = AutoModel.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{path}" cannot be loaded as a text model of transformers: {reason}') from error
-    pooler = {key for key in report["missing_keys"] if key.startswith("pooler.")}
-    lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])} - pooler)
-    if lacking:
-        raise MmllmError(f'the weights of "{path}" do not fill the model: {", ".join(lacking[:5])}.')
-    if pooler:
-        model.pooler = None  # the blocks' states do not pass through it, and random weights would change the digest
-    return model, tokenizer
-
-
-def _blocks(model: nn.Module, n_blocks: int, path: str) -> str:
-    """Name of the list of the model's transformer blocks."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return name
-    raise MmllmError(f'"{path}": {type(model).__name__} has no list of {n_blocks} blocks; it is not supported.')
-
-
-def _digest(model: nn.Module, tokenizer: Any, settings: Sequence[Any]) -> str:
-    total = hashlib.sha256(json.dumps([list(settings), sorted(tokenizer.get_vocab().items())]).encode())
-    for name, value in sorted(model.state_dict().items()):
-        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        # as bytes, since NumPy has no bfloat16
-        total.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the states of one folder; a clear error is one line and exit code 2."""
-    from mmllm.encoders.graph.text_graph import TextGraphEncoder
-    from mmllm.processors.graph_files import graph_of_folder
-
     parser = argparse.ArgumentParser(prog="python -m mmllm.encoders.graph.states", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", required=True, help="folder or hub id, as in the recipe")

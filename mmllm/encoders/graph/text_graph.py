@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.graph.states import TextModel
+from mmllm.encoders.graph.text_model import TextModel
 from mmllm.errors import MmllmError
 from mmllm.processors.graph import GraphProcessor
 from mmllm.types import Features
