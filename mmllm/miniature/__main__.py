@@ -20,7 +20,7 @@ SENSES = {
     "document": "mmllm.miniature.tasks.documents:write_document",
     "together": "mmllm.miniature.tasks.together:write_together",
 }
-"""Sense -> what writes its miniature data: ``write(out, train, test, seed)``."""
+"""Modality -> what writes its miniature data: ``write(out, train, test, seed)``."""
 
 
 def parser() -> argparse.ArgumentParser:

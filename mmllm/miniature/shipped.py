@@ -19,7 +19,7 @@ from mmllm.recipe.files import shipped_root
 from mmllm.recipe.models import Recipe
 
 HOME = Path("data/mini")
-"""Where the miniature world is, relative to the current folder."""
+"""Folder of the miniature parts and worlds, relative to the current folder."""
 PARTS = ("lm", "clip", "vit", "audio")
 
 

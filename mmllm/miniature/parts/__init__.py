@@ -1,1 +1,1 @@
-"""How the miniature parts are trained and measured."""
+"""Training and measurement of the miniature parts."""

@@ -22,7 +22,7 @@ MELS = 64
 
 @dataclass(frozen=True)
 class AudioPlan:
-    """How the miniature audio encoder is trained."""
+    """Settings of the miniature audio encoder and its training."""
 
     lessons: int = 450
     """Times 32 windows of 2 seconds: the stock of generated sound, made before the first step."""

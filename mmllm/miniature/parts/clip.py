@@ -33,7 +33,7 @@ SCALE = 16.0
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """How the miniature CLIP is trained."""
+    """Settings of the miniature CLIP and its training."""
 
     steps: int = 6200
     digits_from: int = 2800

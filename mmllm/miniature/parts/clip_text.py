@@ -32,7 +32,7 @@ def label_phrases() -> dict[str, list[str]]:
 
 
 def cell_phrase(labels: list[int]) -> str:
-    """What one cell shows, as a phrase: "a1 red circle", "tea 12", "digit 7", "a1 nothing"."""
+    """Phrase for what one cell shows: "a1 red circle", "tea 12", "digit 7", "a1 nothing"."""
     named = {name: LABELS[name][label] for name, label in zip(LABELS, labels, strict=True)}
     if named["key"] != "nothing":
         return f"{named['key']} {named['value']}"

@@ -24,7 +24,7 @@ from mmllm.miniature.parts.tokenizer import build_tokenizer
 
 @dataclass(frozen=True)
 class LmPlan:
-    """How the miniature LM is trained; the curriculum ends after `lessons` steps.
+    """Settings of the miniature LM and its training; the curriculum ends after `lessons` steps.
 
     Muon takes the hidden matrices, AdamW the embedding and the norms.
     """

@@ -1,4 +1,4 @@
-"""What the miniature LM reads at each moment of its training: a curriculum from bare recall to whole scenes."""
+"""Curriculum of the miniature LM: its rows at each moment of training, from bare recall to whole scenes."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def cells(rng: Random, matter: Described) -> list[tuple[str, ...]]:
 
 
 def _of_row(rng: Random, key: str, value: str, column: int) -> tuple[str, ...]:
-    """What one of a row's four cells tells: the key in the left half, the value in the right, or both."""
+    """Words of one of a row's four cells: the key in the left half, the value in the right, or both."""
     if rng.random() < 0.5:
         return (key, value)
     return (key,) if column < 2 else (value,)

@@ -36,6 +36,7 @@ def as_llama(model: Qwen2ForCausalLM) -> LlamaForCausalLM:
     weights = dict(model.state_dict())
     for name, tensor in llama.state_dict().items():
         if name.endswith("o_proj.bias"):
+            # Qwen2 has no bias there
             weights[name] = torch.zeros_like(tensor)
     llama.load_state_dict(weights)
     return llama

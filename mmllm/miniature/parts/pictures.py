@@ -137,7 +137,7 @@ def pictures(rng: Random, n: int, held_out: bool, sort: str | None = None) -> li
 
 @dataclass(frozen=True)
 class Phases:
-    """When an encoder's training turns to digits: 1437 handwritten ones are few, and reading unseen ones forms last."""
+    """Steps at which training turns to digits: 1437 handwritten ones are few, and reading unseen ones forms last."""
 
     digits_from: int
     """From this step on half of the pictures are digits in varied forms."""

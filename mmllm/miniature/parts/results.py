@@ -51,7 +51,7 @@ def encode_vit(folder: Path, layer: int) -> Callable[[Tensor], Tensor]:
 
 
 def encode_clip(folder: Path, layer: int) -> Callable[[Tensor], Tensor]:
-    """As encode_vit, from open_clip's own loading of a local folder."""
+    """Return what encode_vit does, from open_clip's own loading of a local folder."""
     import open_clip
 
     model = open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()

@@ -18,7 +18,7 @@ from mmllm.miniature.parts.snapshot import load_snapshot, save_snapshot
 
 @dataclass(frozen=True)
 class VitPlan:
-    """How the miniature ViT is trained."""
+    """Settings of the miniature ViT and its training."""
 
     steps: int = 7700
     digits_from: int = 3600

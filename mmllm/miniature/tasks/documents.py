@@ -12,7 +12,7 @@ from mmllm.miniature.world.words import COLOURS, ITEMS
 
 RESTORE = "copy the text."
 FACTS = 4
-"""Of a document. Of eight facts of any words, tokens of a document learn nothing within minutes on one core."""
+"""Facts of a document. Of eight of any words, tokens of a document learn nothing within minutes on one core."""
 
 
 def write_document(out: Path, train: int, test: int, seed: int) -> None:

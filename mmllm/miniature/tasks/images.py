@@ -69,6 +69,7 @@ def _text_line(rng: Random) -> list[dict[str, str]]:
 
 def write_train(out: Path, n: int, seed: int) -> None:
     """Writes n training pictures, a caption and a conversation about each, and some text only."""
+    # seeded by name, as the tests are: more training pictures leave the questions as they were
     rng, captions, instruct = Random(f"train/{seed}"), [], []
     (out / "images").mkdir(parents=True, exist_ok=True)
     for index in range(n):

@@ -21,6 +21,7 @@ def write_points(out: Path, train: int, test: int, seed: int) -> None:
     """
     (out / "complete").unlink(missing_ok=True)
     rows: list[dict[str, object]] = []
+    # a digit behind the seed, so that training and test draw from streams of their own
     for file, kind in _clouds(out, "media", train, f"{seed}1"):
         asked = {"role": "user", "content": f"<points>\n{QUESTION}"}
         messages = [asked, {"role": "assistant", "content": SOLIDS[kind]}]

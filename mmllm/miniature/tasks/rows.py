@@ -1,4 +1,4 @@
-"""Lines of the miniature data's files: conversations in ``chat_jsonl`` form; used by every writer of a sense."""
+"""Lines of the miniature data's files: conversations in ``chat_jsonl`` form; used by every writer of a modality."""
 
 from __future__ import annotations
 

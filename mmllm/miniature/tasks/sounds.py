@@ -1,4 +1,4 @@
-"""Writes the miniature data of hearing: clips of four seconds as WAV files, conversations and questions about them."""
+"""Writes the miniature data of sounds: clips of four seconds as WAV files, conversations and questions about them."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from mmllm.errors import MmllmError
 from mmllm.miniature.tasks.rows import write_rows
 
 WORLDS = {"image": "world", "video": "video", "audio": "sound"}
-"""Sense -> folder of its miniature data, beside the one that is written."""
+"""Modality -> folder of its miniature data, beside the one that is written."""
 TESTS = {"image": "mini_scenes", "video": "mini_video", "audio": "mini_sound"}
 TURNS = 2
 """Questions about each item of a training conversation."""
 
 
 def write_together(out: Path, train: int, test: int, seed: int) -> None:
-    """``instruct.jsonl``: conversations that show all three senses, at the start or one after the other, in any order.
+    """``instruct.jsonl``: conversations that show all three, at the start or one after the other, in any order.
     ``test/mini_together.jsonl``: a picture, a clip and a sound each, and a question about one of them.
 
     Raises MmllmError where one of the three is not there.
@@ -40,7 +40,7 @@ def write_together(out: Path, train: int, test: int, seed: int) -> None:
 
 
 def _conversation(number: int, rows: Mapping[str, list[dict[str, Any]]], draw: random.Random) -> dict[str, Any]:
-    """One item of each sense with some of its questions; media paths start at the folder above."""
+    """One item of each modality with some of its questions; media paths start at the folder above."""
     chosen = {key: draw.choice(rows[key]) for key in draw.sample(sorted(WORLDS), len(WORLDS))}
     pairs = {key: _pairs(key, row, draw) for key, row in chosen.items()}
     if draw.random() < 0.5:  # all three shown first, then asked about in any order
@@ -71,7 +71,7 @@ def _pairs(key: str, row: Mapping[str, Any], draw: random.Random) -> list[tuple[
 
 
 def _question(number: int, asked: Mapping[str, list[dict[str, Any]]], draw: random.Random) -> dict[str, Any]:
-    """A question about the sense of this number, beside two other items; paths start at the test file."""
+    """A question about the modality of this number, beside two other items; paths start at the test file."""
     chosen = {key: draw.choice(asked[key]) for key in WORLDS}
     about = list(WORLDS)[number % len(WORLDS)]
     media = {key: f"../../{WORLDS[key]}/test/{row[key]}" for key, row in chosen.items()}

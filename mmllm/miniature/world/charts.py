@@ -49,6 +49,7 @@ def _stage() -> _Stage:
     texts = [
         axes.text(x, 0, "", fontsize=6.5, va="center", ha="left") for x in (1, HALF_START + LONGEST + 1) * MOST_ROWS
     ]
+    # again: barh has moved the limits
     axes.set_xlim(0, SIZE)
     axes.set_ylim(SIZE, 0)
     return _Stage(canvas, bars, tuple(texts[0::2]), tuple(texts[1::2]))

@@ -1,4 +1,4 @@
-"""What every matter of the world hands on: facts (groups of words), questions about them, and one canonical caption."""
+"""Descriptions of the world's matters: facts (groups of words), questions about them, and one canonical caption."""
 
 from __future__ import annotations
 

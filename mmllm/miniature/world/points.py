@@ -37,6 +37,7 @@ def solid(rng: np.random.Generator, kind: str, points: int = 256, noise: float =
 def _turn(rng: np.random.Generator) -> np.ndarray:
     """A rotation, uniform over all."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    # without these signs the rotations would not be uniform
     q = q * np.sign(np.diag(r))
     return q if np.linalg.det(q) > 0 else -q
 
@@ -70,6 +71,7 @@ def _pyramid(rng: np.random.Generator, n: int) -> Cloud:
     """Four sides and a square base."""
     on_base = rng.random(n) < 0.3
     base = rng.uniform(-1, 1, (n, 2))
+    # the root makes points uniform on the slopes, which narrow towards the top; so below, and on discs
     height = 1 - np.sqrt(rng.random(n))
     edge = rng.integers(0, 4, n)
     along, c, s = rng.uniform(-1, 1, n), np.cos(edge * np.pi / 2), np.sin(edge * np.pi / 2)

@@ -190,6 +190,7 @@ def about_scene(
     """
     weights = SCENE_KINDS if kinds is None else kinds
     asks: list[Ask] = []
+    # at most so many tries: a small scene may not have n different questions
     for _ in range(4 * n):
         kind = rng.choices(list(weights), list(weights.values()))[0]
         ask = scene_ask(rng, things, kind, boxes, negated_share)

@@ -145,6 +145,7 @@ def draw_digit(rng: Random, index: int, colour: str, bend: float = 0.0, blend: b
     """
     side = rng.randint(32, 56)
     digit = _blended(rng, index) if blend else _digit_images()[0][index]
+    # scikit-learn's digits are in 0..16
     strokes = Image.fromarray((digit * (255 / 16)).astype(np.uint8))
     large = strokes.resize((side, side), Image.Resampling.BILINEAR)
     mask = Image.new("L", (SIZE, SIZE), 0)

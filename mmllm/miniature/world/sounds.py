@@ -27,6 +27,7 @@ def _time(n: int) -> NDArray[np.float64]:
 def _band(rng: Generator, n: int, low: float, high: float) -> NDArray[np.float64]:
     """Noise between two frequencies in Hz with an RMS of 1."""
     sos = butter(2, [low, min(high, 0.49 * RATE)], "bandpass", fs=RATE, output="sos")
+    # the filter's first samples, until it has settled, are left out
     noise = sosfilt(sos, rng.normal(size=n + 400))[400:]
     return noise / (np.sqrt(np.mean(noise**2)) + 1e-9)
 
@@ -127,6 +128,7 @@ def event(rng: Generator, name: str, manner: str | None = None) -> Samples:
     decibel = {"loud": 10.0, "soft": -12.0}.get(manner or "", 0.0) + rng.normal(0, 0.8)
     n = int(share * SLOT)
     sound = MAKE[name](rng, n, float(f))
+    # 5 ms in and out, or its ends would click
     ramp = np.minimum(1, np.arange(n) / 80)
     sound = sound * ramp * ramp[::-1]
     return (0.05 * 10 ** (decibel / 20) * sound / (np.sqrt(np.mean(sound**2)) + 1e-9)).astype(np.float32)

@@ -1,9 +1,10 @@
-"""Which combinations belong to the test split only. Train and test draw from disjoint sets, decided here once."""
+"""Combinations that belong to the test split only. Train and test draw from disjoint sets, decided here once."""
 
 from __future__ import annotations
 
 from mmllm.miniature.world.words import CITIES, COLOURS, DAYS, ITEMS, NAMES, PLACES, SHAPES
 
+# 3 and 5, by which numbers are multiplied below, share no divisor with it: each value is held out equally often
 HELD_OUT_EVERY = 8
 KEYS = (*ITEMS, *NAMES, "total")
 VALUES = (*NAMES, *CITIES, *DAYS)

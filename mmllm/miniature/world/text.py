@@ -34,7 +34,7 @@ def digit(rng: Random, number: int, n: int, parity: float = 0.25) -> Described:
 
 
 def sounds(rng: Random, n: int) -> Described:
-    """What is heard when: "t1 low bell"."""
+    """Sounds with their times: "t1 low bell"."""
     facts = tuple((t, rng.choice(PITCHES), rng.choice(SOUNDS)) for t in sorted(rng.sample(TIMES, rng.randint(1, 4))))
     asks = []
     for _ in range(n):

@@ -31,7 +31,7 @@ class Actor:
     """Moment it appears, 0..7."""
     cells: tuple[tuple[int, int], ...]
     move: str | None
-    """Where it goes; None where it stays."""
+    """Word for the way it goes; None where it stays."""
 
     def at(self, moment: int) -> tuple[int, int] | None:
         """Its cell at a moment, None while it is not to be seen."""

@@ -45,7 +45,7 @@ class Speaker:
 
 @dataclass
 class Track:
-    """What is heard in each frame of n: amplitudes float[n], Hz, and labels."""
+    """Sound of each of n frames: amplitudes float[n], Hz, and labels."""
 
     phone: NDArray[np.int64]
     """Index into PHONES."""
