@@ -78,5 +78,5 @@ def _keys(recipe: Recipe, data: dict[str, float]) -> list[str]:
 def test_miniature_recipe_is_one(name: str) -> None:
     recipe = load_recipe(folder() / "mini" / f"{name}.yaml")
     found = [part for part in recipe.connectors.values() if part.type == name]
-    assert len(found) == 1 and set(found[0].inside or ()) == set(recipe.encoders)
+    assert len(found) == 1 and set(found[0].adapts or ()) == set(recipe.encoders)
     assert all(str(part.args).count("data/mini") == 1 for part in recipe.encoders.values())

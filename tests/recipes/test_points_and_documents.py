@@ -34,7 +34,7 @@ def test_any2point_with_stand_ins(backbone: str, axes: int, tmp_path: Path) -> N
     batch = packed(model, object_talks(tmp_path / "objects", 1))
     assert len(batch.media_positions["points"]) == 17
     set_trainable(model, recipe.stages["align"].train)
-    nll, _ = model(batch)
+    nll, *_ = model(batch)
     nll.backward()
     assert torch.isfinite(nll) and model.connectors["points"].head[0].weight.grad.abs().sum() > 0
 
@@ -50,7 +50,7 @@ def test_text_memory_with_stand_ins(tmp_path: Path) -> None:
     assert len(batch.media_positions["document"]) == 64
     for stage in recipe.stages.values():
         set_trainable(model, stage.train)
-        nll, _ = model(batch)
+        nll, *_ = model(batch)
         nll.backward()
         learning = [p for p in model.parameters() if p.requires_grad]
         assert torch.isfinite(nll) and sum(p.grad is not None and bool(p.grad.any()) for p in learning) > 0.7 * len(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mmllm.connectors.base import EncoderAdapter
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.datasets.chat_jsonl import ChatJsonl
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_together import MiniTogether
+from mmllm.hooks import Handle
+from mmllm.hooks.points import AdaptableEncoder
 from mmllm.miniature.tasks.together import write_together
-from mmllm.model.build import build
+from mmllm.model.build import adapted, build
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.recipe.files import folder
@@ -37,12 +38,13 @@ def sound(seconds: float) -> bytes:
     return wav(np.random.default_rng(0).normal(size=int(8000 * seconds)) * 0.1)
 
 
-class Inside(MlpConnector):
+class Inside(MlpConnector, EncoderAdapter):
     """An MLP that would also work inside encoders."""
 
-    def adapt(self, encoders: Mapping[str, Any]) -> None:
+    def attach(self, encoder: AdaptableEncoder, key: str) -> Handle:
         """Note which."""
-        self.adapted = list(encoders)
+        self.adapted = [*getattr(self, "adapted", ()), key]
+        return Handle.of([])
 
 
 TALKS = (
@@ -92,7 +94,7 @@ def test_files_of_every_sense_share_a_row(stand_in: tuple[Recipe, MultimodalLM])
     for stage in recipe.stages.values():
         set_trainable(model, stage.train)
         for _ in range(1 + ("connectors.lora" in stage.train)):  # LoRA's A gets a gradient once its B has moved
-            nll, _ = model(batch)
+            nll, *_ = model(batch)
             assert nll.isfinite()
             nll.backward()
             learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -121,7 +123,7 @@ def test_a_row_without_a_sense_is_not_slowed_by_it(stand_in: tuple[Recipe, Multi
 
 
 def test_a_connector_with_from_works_inside_its_own_encoder(tmp_path: Path) -> None:
-    """`inside` may be left out there; one without adapters inside encoders is in none."""
+    """`adapts` may be left out there; one that works inside no encoder is in none."""
     llm = tiny_llm_folder(tmp_path, "llama")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -137,9 +139,9 @@ def test_a_connector_with_from_works_inside_its_own_encoder(tmp_path: Path) -> N
         "stages: {a: {train: {connectors.one: 1.0e-3}, data: {x: 1.0}, steps: 1, batch: 1}}\n",
     )
     model = build(load_recipe(recipe), "cpu")
-    found = {key: connector.inside for key, connector in model.connectors.items()}
+    found = {key: adapted(part, model.connectors[key]) for key, part in model.recipe.connectors.items()}
     assert found == {"one": ("one",), "two": (), "both": ("two", "one")}
-    assert model.connectors["one"].adapted == ["one"] and set(model.handles) == {"one", "both"}
+    assert model.connectors["one"].adapted == ["one"] and set(model.handles) == {"one", "two", "both"}
     adapters = {key: [type(adapter).__name__ for adapter in one.adapters] for key, one in model.encoders.items()}
     assert adapters == {"one": ["Inside", "AdaptformerConnector"], "two": ["AdaptformerConnector"]}
 

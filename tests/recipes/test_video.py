@@ -74,7 +74,7 @@ def test_frames_pool_with_stand_ins(tmp_path: Path) -> None:
     overrides = [f"llm.path={llm}", "llm.dtype=float32", f"encoders.video.image.model={model}"]
     recipe = load_recipe(folder() / "frames_pool.yaml", overrides)
     assembly = build(recipe, "cpu")
-    readers, prompter = assembly.inputs, Prompter(assembly.llm.tokenizer, list(assembly.sources))
+    readers, prompter = assembly.inputs, Prompter(assembly.llm.tokenizer, list(assembly.inputs))
     samples = []
     for number, count in enumerate((12, 1)):
         clip = tiny_encoders.clip((200, 30, 30), count)
@@ -82,13 +82,13 @@ def test_frames_pool_with_stand_ins(tmp_path: Path) -> None:
         sample = Sample(f"clip {number}", said, {"video": (clip,)})
         samples.append(load_media(plan(sample, prompter, readers, recipe.llm.context, train=True), readers))
     batch = collate(samples, readers)
-    assert batch.media["video"]["counts"].tolist() == [3, 1]  # 2.2 s, one frame a second at most
+    assert batch.media["video"]["video"]["counts"].tolist() == [3, 1]  # 2.2 s, one frame a second at most
     assert len(batch.media_positions["video"]) == 4 * 14 * 14
     text = assembly.llm.tokenizer.decode(batch.input_ids[batch.media_ids < 0])
     assert [word in text for word in ("0.0s", "1.2s", "2.2s")] == [True] * 3
     for stage in recipe.stages.values():
         set_trainable(assembly, stage.train)
-        nll, _ = assembly(batch)
+        nll, *_ = assembly(batch)
         nll.backward()
         learned = {name: p for name, p in assembly.named_parameters() if p.requires_grad}
         assert [name for name, p in learned.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
