@@ -119,7 +119,9 @@ def learns_where_a_stage_trains_it(subject: Subject) -> None:
     """
     encoder = subject.maker()
     encoder.requires_grad_(True)
-    subject.features(encoder).concatenated().square().sum().backward()
+    features = subject.features(encoder).concatenated()
+    require(features.requires_grad, "features carry no gradient")
+    features.square().sum().backward()
     require(
         any(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters()), "no weight got a gradient"
     )

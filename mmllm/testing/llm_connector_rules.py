@@ -117,7 +117,9 @@ def teaches_every_weight(subject: Subject) -> None:
     require(not silent, f"no gradient in the second step: {', '.join(silent)}")
     require(all(p.grad is None for p in model.llm.parameters()), "the LLM's own weights got gradients")
     optimizer.zero_grad()
-    loss_of(model, (ROWS[1],)).backward()
+    loss = loss_of(model, (ROWS[1],))
+    require(loss.requires_grad, "the loss of a batch of text reaches none of its weights, not even with zeros")
+    loss.backward()
     lost = [name for name, p in learning.items() if p.grad is None or not p.grad.isfinite().all()]
     require(not lost, f"no gradient, not even zeros, from a batch of text: {', '.join(lost)}")
 

@@ -39,7 +39,9 @@ def check_llm_adapter(maker: Callable[..., LLMAdapter], *, family: str = "llama"
 def check_deep_fusion(maker: Callable[..., DeepFusion], *, family: str = "llama", grid: Grid = PATCHES) -> None:
     """Hold a connector whose layers inside the LLM read features to its contract: ``check_deep_fusion(Mine)``.
 
-    The rules are those of :func:`check_llm_adapter`; the features are of pictures, float[N, 16, 16].
+    The rules are those of :func:`check_llm_adapter`: untrained, trained, removed, cached, packed, with ``when``, in
+    gradients and in a checkpoint. What ``remember`` gives must be found again in each step of a decoding, and be of the
+    right conversation. The features are of pictures, float[N, 16, 16].
 
     Args:
         maker: called as ``maker(dim=..., llm_dim=...)``: the class itself, or a ``partial`` with small settings.

@@ -17,25 +17,22 @@ def check(what: str, rules: Sequence[Callable[[Subject], None]], subject: Subjec
     """Run every rule on ``subject``, which errors call ``what``.
 
     Raises:
-        AssertionError: rules are broken; the text names each with what was found and how to mend it.
-        Exception: what the part itself raised before any rule was seen broken, with a note that names the rule.
+        AssertionError: rules are broken; the text names each with what was found and how to mend it. Its cause is the
+            first error that the part itself raised, if any.
     """
     broken: list[str] = []
+    cause: Exception | None = None
     for rule in rules:
-        text = inspect.getdoc(rule) or rule.__name__
         try:
             rule(subject)
-        except AssertionError as error:
-            broken.append(_indented(f"* {text}\nFound: {error}"))
         except Exception as error:
-            if not broken:
-                error.add_note(f"{what}, while this rule of its contract was checked: {text}")
-                raise
-            # most likely what is broken above is why
-            broken.append(_indented(f"* {text}\nFound: {type(error).__name__}: {error}"))
-            raise AssertionError(_report(what, broken, rules)) from error
+            own = isinstance(error, AssertionError) and bool(str(error))
+            cause = cause if own else cause or error
+            found = str(error) if own else f"{type(error).__name__}: {error}"
+            broken.append(_indented(f"* {inspect.getdoc(rule) or rule.__name__}\nFound: {found}"))
     if broken:
-        raise AssertionError(_report(what, broken, rules))
+        text = f"{what} breaks {len(broken)} of {len(rules)} rules of its contract.\n\n" + "\n\n".join(broken)
+        raise AssertionError(text) from cause
 
 
 def require_kind(part: Any, base: type) -> None:
@@ -75,10 +72,6 @@ def require_error(kind: type[Failure], call: Callable[[], Any], what: str, *text
 def named(part: Any) -> str:
     """How errors call a part: its class's name."""
     return type(part).__name__
-
-
-def _report(what: str, broken: list[str], rules: Sequence[Any]) -> str:
-    return f"{what} breaks {len(broken)} of {len(rules)} rules of its contract.\n\n" + "\n\n".join(broken)
 
 
 def _indented(text: str) -> str:

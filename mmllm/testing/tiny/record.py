@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from mmllm import registry
 from mmllm.connectors.base import Connector
 
 
@@ -40,3 +41,8 @@ class Tiny:
     def __call__(self, *, llm_dim: int, dim: int = 0) -> Any:
         """Make one as the checks of ``mmllm.testing`` ask for it; a connector, not attached to anything."""
         return self.make(dim, SimpleNamespace(dim=llm_dim))
+
+
+def plain_projector(name: str) -> Tiny:
+    """The projector of the registry with every argument at its default, on a map of 4 x 4: what a new one needs."""
+    return Tiny(lambda dim, llm: registry.load("connectors", name)(dim=dim, llm_dim=llm.dim))

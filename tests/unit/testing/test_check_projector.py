@@ -220,7 +220,9 @@ def test_an_error_in_the_part_itself_names_the_rule() -> None:
         def forward(self, features: Features) -> Tensor:
             raise KeyError("x")
 
-    with pytest.raises(KeyError) as caught:
+    with pytest.raises(AssertionError) as caught:
         check_projector(Fails)
-    (note,) = caught.value.__notes__
-    assert note.startswith("Fails, while this rule of its contract was checked: ``out_grid`` tells before any forward")
+    assert "* ``out_grid`` tells before any forward" in str(caught.value) and "Found: KeyError: 'x'" in str(
+        caught.value
+    )
+    assert isinstance(caught.value.__cause__, KeyError)
