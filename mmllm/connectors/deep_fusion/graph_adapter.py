@@ -35,7 +35,7 @@ class GraphAdapterConnector(DeepFusion):
     The graph's placeholder takes no place then.
 
     ``at: input``: z, through an MLP, is a token of the LLM; of the node the graph is about, or of each node
-    (``show: nodes``). ``both``: both. A graph that is about no node is spoken of by the mean over its nodes.
+    (``show: nodes``). ``both``: both. A graph that is about no node is represented by the mean over its nodes.
 
     ``neighbours_only`` is the arm against leakage: a state of the node's own text tells the text that is to be
     predicted. ``gnn: none`` is the arm without a graph.
@@ -65,11 +65,11 @@ class GraphAdapterConnector(DeepFusion):
         Args:
             dim: width of the node states.
             llm_dim: width of the LLM's embeddings.
-            gnn: how nodes hear each other, see :class:`GraphNetwork`.
+            gnn: how nodes exchange messages, see :class:`GraphNetwork`.
             at: where it speaks, see above.
             show: which nodes become tokens.
             hidden: h, the width of the network.
-            layers: rounds of messages: how many hops a node hears of.
+            layers: rounds of messages, so hops that reach a node.
             heads: of ``gat``.
             neighbours_only: leave the node's own state out, see above.
             skip: start from the LLM's own state instead of nothing.

@@ -64,6 +64,7 @@ class AdaptformerConnector(BlockAdapter):
 
     def _add(self, layer: Bottleneck) -> ChangeOutput:
         def add(_: EncoderContext, stream: Tensor, normed: Tensor) -> Tensor:
+            # nothing is computed: one zero, seen as wide as the stream
             if layer.idle:
                 return stream.new_zeros(()).expand_as(stream)
             return layer((stream if self.reads == "stream" else normed).float())

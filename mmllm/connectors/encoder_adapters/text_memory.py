@@ -93,6 +93,7 @@ class TextMemoryConnector(Projector, EncoderAdapter):
             handles.append(documents.receive(self._memory, self.slots))
         points = encoder.hook_points()
         for block in range(points.n_blocks if self.adapter else 0):
+            # attached a second time, it goes on with the weights it has
             if block == len(self.adapters):
                 self.adapters.append(Bottleneck(points.dim, self.adapter, "gelu"))
             handles.append(points.after_mlp(block, self._adapted(block)))

@@ -21,7 +21,7 @@ class GraphNetwork(nn.Module):
     ``mix`` of a node and its senders, itself among them: their mean (``sage``, as in GraphAdapter's code), attention
     (``gat``), an MLP of their sum (``gin``), or the node alone (``none``: the same weights as ``sage`` without edges).
 
-    ``neighbours_only``: what is said of the node an item is about does not depend on its own state: its z0 is zero and
+    ``neighbours_only``: the result of the node an item is about does not depend on its own state: its z0 is zero and
     it sends nothing, not even to itself.
     """
 

@@ -108,6 +108,7 @@ class LlamaAdapterConnector(DeepFusion):
             )
         late = [str(i) for i in range(llm.n_blocks - last, llm.n_blocks)]
         tuned = make(llm, self.kinds)
+        # attached a second time, it goes on with the weights it has
         if not self.prompts:
             self.prompts.update({i: Prompts(self.n_prompts, llm.hidden_dim) for i in late})
             self.gates.update({i: HeadGate(llm.heads, self.start) for i in late})

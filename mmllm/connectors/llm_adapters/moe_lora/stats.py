@@ -65,7 +65,7 @@ class RouterStats:
 
     - ``llava_mole``: per conversation, pooled over all routers, ``sum_j f_j P_j``; then the mean over conversations
     - ``switch``: per block, pooled over its routers and the batch, ``J sum_j f_j P_j``; then the sum over blocks
-    - supervision: mean over routers and tokens of the cross entropy of the logits with the expert of the token's source
+    - supervision: mean over routers and tokens of the cross entropy of the logits with the token's data key's expert
     """
 
     @torch.no_grad()

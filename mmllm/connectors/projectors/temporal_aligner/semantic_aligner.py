@@ -1,4 +1,4 @@
-"""Words said about a clip, refined by the clip itself: they steer the prediction of ``temporal_aligner``."""
+"""Words about a clip, refined by the clip itself: they steer the prediction of ``temporal_aligner``."""
 
 from __future__ import annotations
 

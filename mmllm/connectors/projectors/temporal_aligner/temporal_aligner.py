@@ -25,7 +25,7 @@ class TemporalAlignerConnector(Projector):
 
         E = LN Enc(W v + positions)      bidirectional;      tokens = MLP(E)
 
-    While it learns, the frames to come are foretold from the past and from what is said of the clip, and ``weight``
+    While it learns, the frames to come are foretold from the past and from the words about the clip, and ``weight``
     times the error is added to the loss; answers enter there and never the tokens::
 
         past = LN Enc(W v + positions) with the same weights, frame t reading frames up to t only
