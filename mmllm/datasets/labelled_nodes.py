@@ -26,7 +26,7 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Which nodes have which class, and who may be asked when."""
+    """Classes of nodes, and the nodes of each split."""
 
     labels: numpy.ndarray
     """int64[nodes], -1: unknown."""
