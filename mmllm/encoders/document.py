@@ -122,6 +122,7 @@ class DocumentEncoder(Encoder):
 
             return keep
 
+        # hooks, not output_hidden_states: for the last layer transformers (5.23) gives the state after the final norm
         handles = [self._blocks[0].register_forward_pre_hook(enters, with_kwargs=True)]
         for index in set(indices) - {0}:
             handles.append(self._blocks[index - 1].register_forward_hook(leaves(index)))

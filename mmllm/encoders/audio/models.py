@@ -161,7 +161,8 @@ def recorded(model: AudioModel, indices: Sequence[int], windows: Tensor, lengths
         return state
 
     handles = []
-    # registered last, so they run after the hooks of connectors: what those changed is what is recorded
+    # hooks, not output_hidden_states: of the last layer transformers (5.23) gives the state after the final norm; and
+    # registered last, so that they record what the hooks of connectors changed
     if 0 in wanted:
         handles.append(hooks.before(model.blocks[0], partial(keep, 0), scope))
     for index in wanted - {0}:

@@ -83,6 +83,7 @@ class TextModel(nn.Module):
 
             return keep
 
+        # hooks, not output_hidden_states: for the last layer transformers (5.23) gives the state after the final norm
         scope, blocks = hooks.Scope.without_context(), self.model.get_submodule(self.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
         handles = [hooks.before(blocks[0], entering, scope)]
