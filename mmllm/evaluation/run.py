@@ -195,6 +195,7 @@ def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
 
     parts = digests.of_parts(generator.model)
     model = digests.of_value(parts)
+    # scores of other weights are dropped: one file is about one model
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
         "recipe": {"name": recipe.name, "digest": digest(recipe)},

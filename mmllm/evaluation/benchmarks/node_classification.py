@@ -18,7 +18,7 @@ PROMPT = "<graph>\n{question}"
 class NodeClassification(Benchmark):
     """Accuracy over the nodes of a split of ``planetoid`` or ``text_attributed_graph``; ``kind`` is the class.
 
-    The other arguments are the source's; give both the same ``seed`` and ``shares``, or their splits overlap.
+    The other arguments are the dataset's; give both the same ``seed`` and ``shares``, or their splits overlap.
     """
 
     name: ClassVar[str] = "node_classification"
