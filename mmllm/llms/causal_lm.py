@@ -97,6 +97,7 @@ class CausalLM(HookedLM):
                 f"llm.path: {path!r} cannot be loaded ({reason}); give a folder in save_pretrained format with "
                 "safetensors and a tokenizer, or the id of a causal LM on the Hugging Face hub"
             ) from error
+        # transformers draws what a file lacks at random and only logs it
         lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         if lost:
             raise MmllmError(f"llm.path: {path!r} lacks {len(lost)} weights of its model, the first is {lost[0]}")

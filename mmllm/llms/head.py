@@ -19,7 +19,7 @@ class _Echoed(BaseModelOutputWithPastAndCrossAttentions):
     """Output of a decoder that has no router logits or whatever else a family reads from it: those are None."""
 
     def __getattr__(self, name: str) -> None:
-        # copying and pickling ask for optional methods of such names and must hear that there are none
+        # copying and pickling ask for optional methods of such names and must be told that there are none
         if name.startswith("_"):
             raise AttributeError(name)
         return None
