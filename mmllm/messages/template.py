@@ -169,6 +169,7 @@ def _strip_bounds(text: str) -> tuple[str, dict[int, Span]]:
     """The text without bounds, and for each message rendered exactly once its (start, end) in it."""
     clean: list[str] = []
     length, last = 0, 0
+    # a message that is rendered twice has no place of its own, so its labels could not be told
     opened: int | None = None
     starts: dict[int, int] = {}
     bounds: dict[int, Span] = {}
