@@ -134,6 +134,7 @@ def train_audio(plan: AudioPlan, work: Path, out: Path) -> None:
     features, labels = stock(plan, work)
     started = time.monotonic()
     while step < plan.steps:
+        # from the step alone: a build that was stopped goes on with the same numbers
         rng = np.random.default_rng((plan.seed, 1, step))
         chosen = torch.from_numpy(rng.integers(0, len(features), plan.batch))
         wanted = labels[chosen].long()

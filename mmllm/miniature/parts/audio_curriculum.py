@@ -83,6 +83,7 @@ def _room(rng: Generator, sound: NDArray[np.float32]) -> NDArray[np.float32]:
     """Echo, the limits of a telephone, a microphone's slope, level: what stands between a mouth and a file."""
     if rng.random() < 0.4:
         tail = rng.normal(size=int(rng.uniform(0.03, 0.25) * RATE))
+        # falls by 60 dB (6.9 is the logarithm of 1000), by which the length of an echo is told
         tail = tail * np.exp(-np.linspace(0, 6.9, len(tail))) * rng.uniform(0.01, 0.08)
         tail[0] = 1.0
         sound = fftconvolve(sound, tail)[: len(sound)].astype(np.float32)
@@ -98,6 +99,7 @@ def _room(rng: Generator, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         hiss = 3 * sosfilt(butter(1, rng.uniform(100, 1000), "lowpass", fs=RATE, output="sos"), hiss)
     sound = sound + hiss.astype(np.float32)
     if rng.random() < 0.55:
+        # what a recording of 8000 samples a second leaves
         sound = sosfilt(butter(8, rng.uniform(3300, 3990), "lowpass", fs=RATE, output="sos"), sound)
     return np.asarray(sound, np.float32)
 

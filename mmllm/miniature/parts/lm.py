@@ -126,6 +126,7 @@ def train_lm(plan: LmPlan, work: Path, out: Path) -> None:
     started, tokens, total = time.monotonic(), 0, 0.0
     model.train()
     while step < plan.steps:
+        # from the step alone: a build that was stopped goes on with the same numbers
         rng, generator = Random(f"{plan.seed}/{step}"), torch.Generator().manual_seed(plan.seed + step)
         rows = [lesson(rng, writer, min(1.0, step / plan.lessons), plan.turns) for _ in range(plan.rows)]
         loss = learn(model, rows, tokenizer.pad_token_id, generator)

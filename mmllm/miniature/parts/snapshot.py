@@ -25,6 +25,7 @@ def load_snapshot(work: Path, model: nn.Module, optimizers: Sequence[torch.optim
     path = work / NAME
     if not path.is_file():
         return 0
+    # weights_only: nothing in it may run
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     for opt, saved in zip(optimizers, state["optimizers"], strict=True):

@@ -32,6 +32,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     raw.decoder = decoders.ByteLevel()
+    # more than it needs: merging ends by itself when every word is one token
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
         min_frequency=1,

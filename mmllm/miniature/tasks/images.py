@@ -117,6 +117,7 @@ def write_test(out: Path, n: int, seed: int) -> None:
 def write_world(out: Path, train: int = 6000, test: int = 300, seed: int = 0) -> None:
     """Writes the whole folder; the same arguments give the same files. ``complete`` is written last and says which."""
     complete = out / "complete"
+    # gone while files are written: what a kill left half done is not taken for whole
     complete.unlink(missing_ok=True)
     write_train(out, train, seed)
     write_test(out, test, seed)

@@ -63,6 +63,7 @@ def _presence(rng: Random, things: Sequence[Thing], easy: bool, negated_share: f
         present, templates = words["c"] in here, COLOUR_YES_NO
     elif which == "shape":
         here = {thing.shape for thing in things}
+        # all or none of the shapes may be there: then any of them
         words = {"s": rng.choice([s for s in shapes if (s in here) == want] or shapes)}
         present, templates = words["s"] in here, SHAPE_YES_NO
     else:

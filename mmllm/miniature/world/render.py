@@ -54,6 +54,7 @@ def draw_shape(draw: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int, 
         draw.rectangle((x1 + wide * 0.36, y1, x1 + wide * 0.64, y2), fill=fill)
         draw.rectangle((x1, y1 + high * 0.36, x2, y1 + high * 0.64), fill=fill)
     else:
+        # corners of a five-pointed star in a unit box
         rays = [
             (0.5, 0.0),
             (0.63, 0.36),
@@ -179,6 +180,7 @@ def draw_document(rng: Random, kind: str, rows: Rows) -> Image.Image:
         top = CELL * row + 2 + rng.randint(-1, 2)
         draw.text((1 + rng.randint(0, 1), top), key + colon, fill=fill, font=letters)
         wide = 6 * len(value)
+        # values stay in the right half: the cells there are labelled with them
         left = HALF + 1 + rng.randint(0, 1) if kind == "form" else SIZE - wide - rng.randint(2, 31 - wide)
         draw.text((left, top), value, fill=fill, font=letters)
         if kind == "table":
