@@ -20,7 +20,7 @@ Item = dict[str, dict[str, torch.Tensor]]
 
 
 class Input:
-    """Source of the places of ``<key>``: an item goes through its encoders, their features to its connector."""
+    """Input behind ``<key>``: an item goes through its encoders, their features to its connector."""
 
     def __init__(
         self,

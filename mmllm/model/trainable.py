@@ -1,4 +1,4 @@
-"""Which parts of a model learn, what a checkpoint must hold of them, and digests of the frozen ones."""
+"""Parts of a model that learn, what a checkpoint must hold of them, and digests of the frozen ones."""
 
 from __future__ import annotations
 
