@@ -11,7 +11,7 @@ class Links:
     """Edges of one graph, for each node those it receives from; ties, self loops and both directions settled here.
 
     Where the graph has no direction each edge goes both ways. Duplicates count once. Self loops are left out: a
-    connector that wants a node to hear itself adds them.
+    connector that wants a node to receive from itself adds them.
     """
 
     def __init__(self, pairs: numpy.ndarray, n_nodes: int, directed: bool) -> None:
@@ -30,7 +30,7 @@ class Links:
         return self.senders[self.starts[node] : self.starts[node + 1]]
 
     def around(self, node: int, fanout: Sequence[int], seed: int) -> numpy.ndarray:
-        """``node`` first, then what it hears of, hop by hop: int64[n]; of each node at most ``fanout[hop]`` senders.
+        """``node`` first, then those it receives from, hop by hop: int64[n]; at most ``fanout[hop]`` senders of each.
 
         Where there are more, that many are drawn, always the same for the same seed and node.
         """

@@ -21,11 +21,13 @@ def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], qualit
     import av
 
     out = io.BytesIO()
+    # one thread: with another number of them x264 gives other bytes for the same frames
     options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
     with av.open(out, "w", format="mp4") as container:
         stream = None
         for pixels, second in zip(frames, seconds, strict=True):
             if stream is None:
+                # the encoder wants some rate; frames are shown at their own times
                 stream = container.add_stream("libx264", rate=25, options=options)
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
