@@ -81,6 +81,7 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
     for key, part in recipe.connectors.items():
         path: Path = ("connectors", key)
         for name in dict.fromkeys(part.encoders):
+            # of an encoder that does not exist nothing is noted here, but below
             readers.get(name, []).append(key)
         for word, names, kind, known in (
             ("from", part.encoders, "encoder", list(recipe.encoders)),

@@ -35,7 +35,7 @@ class Llm(Section):
 
 
 class ComponentSpec(Section):
-    """An encoder, connector or data source: a type and the arguments of its class, written flat in the YAML."""
+    """An encoder, connector or dataset: a type and the arguments of its class, written flat in the YAML."""
 
     type: str = Field(min_length=1, description='name from `mmllm ls`, or "module:Class"')
     source: str | tuple[str, ...] | None = Field(

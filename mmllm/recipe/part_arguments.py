@@ -56,7 +56,7 @@ KINDS = ("Projector", "DeepFusion", "LLMAdapter", "EncoderAdapter")
 
 
 def kinds(type: str) -> frozenset[str]:
-    """Which of :data:`KINDS` a connector derives from; a DeepFusion is no further LLMAdapter.
+    """Those of :data:`KINDS` that a connector derives from; a DeepFusion is no further LLMAdapter.
 
     Raises:
         UnknownName: it derives from none, so nobody could tell where it works.

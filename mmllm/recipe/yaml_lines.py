@@ -43,6 +43,7 @@ def read(text: str) -> Document:
     """Read one YAML document; syntax errors and forbidden content are listed in ``problems``."""
     document = Document()
     try:
+        # nodes only, with their lines; what is made of them is decided below
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
