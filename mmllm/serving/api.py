@@ -185,6 +185,7 @@ class Api:
             yield event({"role": "assistant", "content": ""})
             while delta is None or delta.finish is None:
                 if delta is None:
+                    # a comment of server-sent events, which clients pass over
                     yield ": keep-alive\n\n"
                 elif delta.text:
                     yield event({"content": delta.text})

@@ -117,7 +117,7 @@ class Previewer:
         return Preview(f"video of {clip.seconds[-1]:.1f} s, {width} x {height} pixels", tuple(frames))
 
     def audio(self, item: bytes) -> Preview:
-        """Show waveform and spectrogram of what an encoder at 16 kHz hears."""
+        """Show waveform and spectrogram of what an encoder at 16 kHz is given."""
         from mmllm.processors.sound_files import read_sound
 
         samples = read_sound(item, RATE, self.limits.max_seconds)
