@@ -26,6 +26,7 @@ def load(run: str | Path, device: torch.device | str | None = None, stage: str |
     Raises:
         CheckpointError: no run, no usable checkpoint, or other frozen parts than those it was trained on.
     """
+    # imported in the functions, here and below: `import mmllm` must not import torch
     from mmllm.generation.model import Model
 
     return Model.open(run, device, stage)
