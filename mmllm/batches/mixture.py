@@ -15,10 +15,10 @@ from mmllm.errors import MmllmError
 class Mixture:
     """Order in which a stage goes through its datasets.
 
-    A weight multiplies a source's natural size: an epoch holds ``round(weight * len(source))`` samples of it (at least
-    one), so weights of 1.0 give every sample exactly once per epoch, in a new order each epoch. With 0.5 an epoch sees
-    one half of the source and the next epoch the other; with 2.0 it sees each sample twice: uses of two samples of one
-    source never differ by more than one.
+    A weight multiplies a dataset's natural size: an epoch holds ``round(weight * len(dataset))`` samples of it (at
+    least one), so weights of 1.0 give every sample exactly once per epoch, in a new order each epoch. With 0.5 an epoch
+    sees one half of the dataset and the next epoch the other; with 2.0 it sees each sample twice: uses of two samples
+    of one dataset never differ by more than one.
 
     ``epochs`` (may be a fraction) or ``steps`` says how long; ``batch`` is the samples of one optimizer step over all
     ranks. The last step of ``epochs`` may be smaller; no sample is left out or repeated to fill it. Stages that go
@@ -51,7 +51,7 @@ class Mixture:
         self._orders: dict[tuple[int, ...], np.ndarray] = {}
 
     def step(self, k: int) -> list[tuple[str, int]]:
-        """The samples of step k (from 0) as (source name, index); IndexError beyond the last step."""
+        """The samples of step k (from 0) as (dataset name, index); IndexError beyond the last step."""
         if not 0 <= k < self.n_steps:
             raise IndexError(f"step {k} of a mixture of {self.n_steps} steps")
         stop = min((k + 1) * self.batch, self.n_samples)
@@ -65,7 +65,7 @@ class Mixture:
         # counted over epochs, so that a weight of 0.5 goes on in the second epoch where the first one stopped
         drawn = epoch * count + slot - self._starts[source]
         turn, index = divmod(drawn, self._sizes[source])
-        # The name, not the place in the recipe, seeds a source: adding another leaves what an epoch draws from it.
+        # The name, not the place in the recipe, seeds a dataset: adding another leaves what an epoch draws from it.
         order = self._order(1 + zlib.crc32(self.names[source].encode()), turn, self._sizes[source])
         return self.names[source], int(order[index])
 
