@@ -50,7 +50,7 @@ def losses(model: MultimodalLM, zero: int) -> list[float]:
         batch = batch_of(model, rows[rank])
         n_labels = torch.tensor(float(batch.n_labels))
         dist.all_reduce(n_labels)
-        nll, extra = engine(batch)
+        nll, extra, _ = engine(batch)
         engine.backward_and_step(nll * dist.get_world_size() / n_labels + extra)
         total = nll.detach().clone()
         dist.all_reduce(total)
