@@ -52,4 +52,5 @@ class MultipleChoice(Benchmark):
         taken = letter(prediction)
         if taken in self._letters:
             return float(taken == reference[0])
+        # nothing never equals nothing: an option may be of punctuation alone
         return float(plain(prediction) == plain(reference[1]) != "")

@@ -34,7 +34,7 @@ class QaJson(Benchmark):
             variant: of the metric, where it has several.
         """
         if metric not in METRICS:
-            raise MmllmError(f"qa_json: the metric {metric!r} is unknown; known: {', '.join(METRICS)}.")
+            raise MmllmError(f"{self.name}: the metric {metric!r} is unknown; known: {', '.join(METRICS)}.")
         self.metric = metric
         super().__init__(prompt="{question}" if prompt is None else prompt, variant=variant)
         self._bare = prompt is None
@@ -43,14 +43,14 @@ class QaJson(Benchmark):
 
     def _content(self) -> Any:
         if not self.path.is_file():
-            raise MmllmError(f"qa_json needs the file {self.path}, which is missing. {self.fetch}")
+            raise MmllmError(f"{self.name} needs the file {self.path}, which is missing. {self.fetch}")
         text = self.path.read_text(encoding="utf-8")
         try:
             if text.lstrip().startswith("["):
                 return json.loads(text)
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         except ValueError as error:
-            raise MmllmError(f"qa_json: {self.path} is not JSON ({error}). {self.fetch}") from error
+            raise MmllmError(f"{self.name}: {self.path} is not JSON ({error}). {self.fetch}") from error
 
     @property
     def files(self) -> Sequence[Path]:
@@ -68,7 +68,7 @@ class QaJson(Benchmark):
         answers = found if isinstance(found, list) else [found]
         if not answers or not all(isinstance(one, str | int | float) for one in answers):
             what = f"row {index + 1} of {self.path} has the answer {found!r}"
-            raise MmllmError(f"qa_json: {what}; it is a text, a number or a list of them.")
+            raise MmllmError(f"{self.name}: {what}; it is a text, a number or a list of them.")
         media = {key: self._items(row[key]) for key in row if key in MODALITIES or f"<{key}>" in self.prompt}
         identity = row.get("id", index + 1)
         return self.question(identity, row["question"], media, tuple(map(str, answers)), str(row.get("kind", "")))

@@ -31,6 +31,7 @@ def edit_distance(one: str, two: str) -> int:
     """Levenshtein distance in characters: insertions, deletions and substitutions cost 1 each."""
     if len(one) < len(two):
         one, two = two, one
+    # one row of the table at a time; `corner` is the number above and to the left
     row = list(range(len(two) + 1))
     for i, a in enumerate(one, 1):
         corner, row[0] = row[0], i
