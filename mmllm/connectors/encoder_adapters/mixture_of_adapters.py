@@ -73,6 +73,7 @@ class MixtureOfAdaptersConnector(BlockAdapter):
         def make() -> Bottleneck:
             return Bottleneck(points.dim, self.width, self.activation, 1.0, self.dropout)
 
+        # shared experts have no encoder in their name, so every encoder finds them
         names = [f"{block}-{n}" for n in range(self.n_shared)] + [f"{key}-{block}-{n}" for n in range(self.n_own)]
         experts = [self.kept(self.experts, name, make, encoder) for name in names]
 

@@ -88,6 +88,7 @@ class TextMemoryConnector(Projector, EncoderAdapter):
         if self.compress == "memory":
             documents = cast(AppendingEncoder, encoder)
             if self.tail is None:
+                # a layer, not a bare parameter: ZeRO-3 gathers weights where their module is called
                 self.tail = nn.Embedding(self.slots, documents.embed_dim)
                 nn.init.normal_(self.tail.weight, std=0.02)
             handles.append(documents.receive(self._memory, self.slots))

@@ -64,6 +64,7 @@ class CAbstractorConnector(Projector):
         """Convolve, pool and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
         tokens = self.n_tokens(features.grid)
         x = features.concatenated()
+        # frames and tiles in front of rows and columns are maps of their own, with the same positions
         placed = x.reshape(-1, self.source_grid[0] * self.source_grid[1], x.shape[-1]) + self.positions.to(x.dtype)
         maps = placed.transpose(1, 2).unflatten(2, self.source_grid)
         maps = self.after(self.sample(self.before(maps)))

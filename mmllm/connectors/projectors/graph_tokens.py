@@ -124,6 +124,7 @@ class NodeQueries(nn.Module):
         super().__init__()
         self.n_queries, self.heads, self.hops = queries, heads, hops
         self.enter = nn.Linear(dim, width)
+        # 0 to `hops`, and one for all that is further away
         self.distance = nn.Embedding(hops + 2, width)
         self.norm = nn.LayerNorm(width)
         # a layer, not a bare parameter: ZeRO-3 gathers weights where their module is called

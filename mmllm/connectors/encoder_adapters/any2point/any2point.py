@@ -129,6 +129,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
         # its binary logarithm: the encoder takes powers of two only
         stages = (encoder.points // encoder.tokens).bit_length() - 1
         self.tokenizer = PointTokenizer(dim, self.width, stages, self.neighbours)
+        # a layer, not a bare parameter: ZeRO-3 gathers weights where their module is called
         self.first = nn.Embedding(1, dim)
         nn.init.normal_(self.first.weight, std=0.02)
         if self.guided:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EDGE = 1e-6
+EDGE = 1e-6  # spread below which all tokens lie at one place of an axis
 
 
 @dataclass(frozen=True)
