@@ -66,6 +66,7 @@ class ChatJsonl(Dataset):
         return self._sample(name, row)
 
     def _sample(self, name: str, row: dict[str, Any]) -> Sample:
+        # placeholders are looked for in all of it at once, whatever form its contents have
         text = str(row["messages"])
         words = [key for key in row if key != "messages" and (key in MODALITIES or f"<{key}>" in text)]
         try:
