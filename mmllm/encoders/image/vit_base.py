@@ -51,6 +51,7 @@ class ImageEncoder(Encoder):
         with torch.set_grad_enabled(self.learns()):
             states = self.hidden(pixels, self.resolve(self.n_blocks, layers))
         tokens = self.prefix + grid[0] * grid[1]
+        # else patches would be shifted by a token without a word
         if any(state.shape[1] != tokens for state in states):
             raise MmllmError(
                 f"the encoder gives {states[0].shape[1]} tokens for {pixels.shape[-2]} x {pixels.shape[-1]} pixels, "

@@ -46,6 +46,7 @@ class FramesEncoder(Encoder):
         max_seconds: float = 3600.0,
     ) -> None:
         inner = image_encoder(image)
+        # the image encoder's layers: a recipe names them there
         super().__init__(layers=inner.layers)
         self.image = inner
         # adapters in its blocks hang on this encoder: they are told of clips, and its passes need gradients for them
