@@ -179,6 +179,7 @@ class _Row:
             self.finish = "length"
         if self.finish:
             text += self._text.close()
+            # what was held back until now may have completed a stop text
             self.finish = "stop" if self._text.stopped else self.finish
         return text
 

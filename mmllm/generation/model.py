@@ -164,6 +164,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         name = next(iter(media))
         named = name in self.model.encoders
         key = next((k for k, one in self.model.inputs.items() if name in one.encoders), None) if named else name
+        # as a chat without text: an item may then have every form that chat takes
         sample = self._sample("", {key or name: media[name]})
         placeholder, items = next(iter(sample.media.items()))
         entry = self.model.inputs[placeholder]
@@ -176,6 +177,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
 
     # ---- keeping
 
+    # huggingface_hub's mixin (read in 2.4) calls this and the next one from save_pretrained and push_to_hub
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the learned tensors, the resolved recipe and the digests of the frozen parts, as a run folder.
 
