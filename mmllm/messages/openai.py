@@ -97,6 +97,7 @@ def file_modality(filename: str, url: str, modality: Any = None) -> str:
         if not isinstance(modality, str) or modality not in MODALITIES:
             raise MediaError(f"the modality {str(modality)[:40]!r} is unknown; known: {', '.join(MODALITIES)}")
         return modality
+    # behind "data:"; no media type that is known is longer
     kind = url[5:40].lower()
     declared = {name for name, known in MODALITIES.items() if known.declared and kind.startswith(known.declared)}
     ending = filename.rpartition(".")[2].lower()
