@@ -115,6 +115,7 @@ class AudioProcessor(Processor):
             part = samples[start : start + length]
             start += length
             made = self.front_end.prepare(np.pad(part, (0, max(0, self.front_end.smallest - length))))
+            # raw sound alone: the extractors of Whisper and AST pad to their own window
             if self.fixed and self.window is not None and self.front_end.own_window is None:
                 made = pad(made, (0, self.window - len(made)))
             parts.append(made)
@@ -127,6 +128,7 @@ def window_samples(model: str, front_end: FrontEnd, asked: float | None) -> int 
     own, rate = front_end.own_window, front_end.rate
     if asked is None:
         return own
+    # the margin: AST's 10.24 seconds, as its authors call them, are 10.255 in samples
     if own is not None and not math.isclose(asked, own / rate, abs_tol=0.05):
         raise MmllmError(f'window: "{model}" hears windows of {own / rate:g} seconds and no others; remove the word.')
     if asked * rate < front_end.smallest:

@@ -176,6 +176,7 @@ def states_file(folder: Path, digest: str, layers: Sequence[int], texts: Sequenc
     total = hashlib.sha256(json.dumps([digest, list(layers)]).encode())
     for text in texts:
         total.update(hashlib.sha256(text.encode()).digest())
+    # 24 digits: a name that can be read, and still one that no other texts get
     return folder / f"states-{total.hexdigest()[:24]}.safetensors"
 
 

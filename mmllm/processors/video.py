@@ -37,6 +37,7 @@ class Clip:
 def segment(media: str | Path | bytes) -> tuple[str | Path | bytes, tuple[float | None, float | None]]:
     """The file, and which part of it in seconds: a path may end in ``#t=3,7.5``, ``#t=3`` or ``#t=,7.5`` as in W3C's
     Media Fragments; without it, all. MediaError where the part is empty."""
+    # the file itself first: its name may really end so
     if isinstance(media, bytes) or Path(media).is_file() or not (found := _PART.search(str(media))):
         return media, (None, None)
     start, end = (None if bound is None else float(bound) for bound in found.groups())

@@ -197,6 +197,7 @@ def with_decord(request: Mapping[str, Any], data: bytes, scan: Scan, turns: int)
     def shown(indices: Sequence[int]) -> Iterator[Pixels]:
         source = io.BytesIO(data) if request["path"] is None else request["path"]
         reader = decord.VideoReader(source, ctx=decord.cpu(0), num_threads=1)
+        # else its numbers are not those of our list, and other frames would be shown without a word
         if len(reader) != scan.n_packets:
             raise BadMedia(f"has {len(reader)} frames for decord, but {scan.n_packets} packets")
         starts = decord_starts(reader, scan)
