@@ -73,6 +73,7 @@ def dump(recipe: Recipe) -> str:
         key: {word: value for word, value in stage.items() if value is not None}
         for key, stage in data["stages"].items()
     }
+    # sort_keys=False: stages run in the order they are written in
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 

@@ -75,6 +75,7 @@ def takes_features(type: str) -> bool | None:
     """Whether a connector gets encoders' features: always, never, or (None) works with and without."""
     if not kinds(type) & {"Projector", "DeepFusion"}:
         return False
+    # an optional `dim` is how a class says that it works with and without features
     parameters = registry.parameters("connectors", type)
     return True if "dim" not in parameters or parameters["dim"].required else None
 
