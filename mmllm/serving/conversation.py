@@ -69,6 +69,7 @@ def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -
     if roles[-1] != "user":
         raise ApiError(400, "The last message must be the user's: it is what gets answered.", param="messages")
     turns = list(read_turns([message.model_dump() for message in request.messages], REQUEST_ROLES))
+    # before anything is decoded
     for modality in [part.modality for turn in turns for part in turn.content if isinstance(part, MediaPart)]:
         try:
             inputs.key(modality)

@@ -66,6 +66,7 @@ def read_images(urls: Sequence[str], limits: Limits) -> tuple[Image.Image, ...]:
                 f"{limits.max_request_pixels} per request are decoded, so send fewer or smaller images."
             )
         opened.append(image)
+    # decoded only when the headers of all were within the limits
     return tuple(load(image, f"Image {number}") for number, image in enumerate(opened, 1))
 
 

@@ -168,6 +168,7 @@ def validation_error(errors: list[Any]) -> ApiError:
     parts = []
     for error in errors[:3]:
         where = ".".join(str(step) for step in error["loc"] if step != "body")
+        # pydantic's own prefix of what a validator raises
         message = str(error["msg"]).removeprefix("Value error, ")
         parts.append(f"{where[:ECHO]}: {message[:ECHO]}" if where else message[:ECHO])
     if len(errors) > 3:

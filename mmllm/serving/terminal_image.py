@@ -48,6 +48,7 @@ class Picture:
             for column in range(columns):
                 starts = (3 * (columns * (2 * line + half) + column) for half in (0, 1))
                 upper, lower = (Color.from_rgb(*pixels[start : start + 3]) for start in starts)
+                # the upper half block: its colour is the pixel above, its background the one below
                 yield Segment("\u2580", Style(color=upper, bgcolor=lower))
             yield Segment.line()
 

@@ -92,6 +92,7 @@ class Worker:
             for job in [*self._waiting, *([self._running] if self._running else [])]:
                 job.cancel()
             self._changed.notify_all()
+        # it may never have been started
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
@@ -113,6 +114,7 @@ class Worker:
         self.check_room()
         job = Job(encoded, sampling, asyncio.get_running_loop())
         with self._changed:
+            # requests that were given up make room
             self._waiting = deque(other for other in self._waiting if not other.cancelled.is_set())
             self._waiting.append(job)
             self._changed.notify_all()
