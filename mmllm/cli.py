@@ -207,6 +207,7 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
     for entry in entries:
         name, given, text = entry.partition("=")
         chosen[name] = yaml_lines.read(text).data if given else known.get(name, {})
+    # as an override, so that they are checked like a recipe's own
     return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
 
 
