@@ -33,7 +33,7 @@ class TextModel(nn.Module):
         self.model, tokenizer = _load(path)
         self.pool = pool
         self.texts = NodeTexts(ModelTokenizer(path, tokenizer), max_tokens, cut)
-        """Makes its tokens, on the CPU."""
+        """Tokenizer of the nodes' texts, on the CPU."""
         config = self.model.config.get_text_config()
         self.dim, self.n_blocks = int(config.hidden_size), int(config.num_hidden_layers)
         self.blocks_name = _blocks(self.model, self.n_blocks, path)
