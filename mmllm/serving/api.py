@@ -142,6 +142,7 @@ class Api:
             )
         return encoded, Sampling(
             max_new_tokens=body.limit or min(self.limits.max_new_tokens, room),
+            # OpenAI's default is 1; here the likeliest token, so that answers are the same each time
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
             seed=body.seed,
