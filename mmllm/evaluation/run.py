@@ -73,8 +73,7 @@ def evaluate_with(
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)
             results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
-            # after each, so that a later benchmark's error loses nothing
-            _write(file, results)
+            _write(file, results)  # after each, so that a later benchmark's error loses nothing
     _show(console, {benchmark.name: results["benchmarks"][benchmark.name] for benchmark in chosen}, file)
     usage.show(console)
     return results
