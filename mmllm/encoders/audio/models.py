@@ -107,11 +107,11 @@ class WaveModel(AudioModel):
         config = net.config
         super().__init__(net, WaveFrontEnd(extractor, config.conv_kernel, config.conv_stride))
         self._first = config.conv_kernel[0], config.conv_stride[0]
-        self._lengths: Tensor | None = None
+        self._lengths: hooks.Scope[Tensor] = hooks.Scope()
         if config.feat_extract_norm == "group":
             # on this instance, for its whole life: without padding it gives what the model's own gives
             norm = net.feature_extractor.conv_layers[0].layer_norm
-            hooks.wrap_forward(norm, lambda _, __, x: self._group_norm(norm, x), hooks.Scope.without_context())
+            hooks.wrap_forward(norm, lambda lengths, _, x: self._group_norm(norm, x, lengths), self._lengths)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -125,15 +125,14 @@ class WaveModel(AudioModel):
     def run(self, windows: Tensor, lengths: Tensor) -> None:
         """The mask says which samples are real."""
         lengths = lengths.clamp(min=self.front_end.smallest)
-        self._lengths = lengths
         mask = torch.arange(windows.shape[1], device=windows.device) < lengths[:, None]
-        self.net(windows, attention_mask=mask.long())
+        with self._lengths.open(lengths):
+            self.net(windows, attention_mask=mask.long())
 
-    def _group_norm(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    def _group_norm(self, norm: nn.GroupNorm, x: Tensor, lengths: Tensor) -> Tensor:
         """Norm with one group per channel over the real frames of each row: float[rows, C, frames]."""
-        assert self._lengths is not None
         kernel, jump = self._first
-        frames = (self._lengths - kernel) // jump + 1
+        frames = (lengths - kernel) // jump + 1
         real = (torch.arange(x.shape[-1], device=x.device) < frames[:, None])[:, None]
         # float32: sums over thousands of frames
         values = x.float()
