@@ -14,8 +14,8 @@ from PIL import Image
 
 from mmllm.errors import MediaError
 from mmllm.messages.media import decode_url, read_item
-from mmllm.processors.sound_files import read_sound, sound_length
 from mmllm.processors.point_files import read_points
+from mmllm.processors.sound_files import read_sound, sound_length
 
 
 def test_paths_urls_and_bytes(tmp_path: Path) -> None:
