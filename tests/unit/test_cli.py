@@ -97,6 +97,7 @@ def test_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "mmllm: show needs a recipe, a run folder or --schema.\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_may_name_parts_beside_the_user(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("class Mine:\n    def __init__(self, *, path: str) -> None: ...\n")
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("tests.support.recipe_parts:Source", "mine:Mine"))

@@ -106,6 +106,7 @@ def test_composite_prompts_hold_two_tasks_and_both_answers() -> None:
 # ---- experiments and recipes
 
 
+@pytest.mark.slow
 def test_every_experiment_is_whole() -> None:
     assert experiments.written(), "no experiment is there"
     for name in experiments.written():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,12 +9,10 @@ from mmllm.hooks import ForwardContext
 from mmllm.hooks.context import context_of, left_padded, next_token, select_rows
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, tiny_assembly
-from tests.support.inside import VARIANTS, connector_of, inside
+from tests.support.inside import inside
 from tests.support.parts import randomise
 
 ROWS = (Row(1, (2, "image", 2, "image", 1)), Row(2, (3,)), Row(3, ("image", 2)))
-ROWS_A = (Row(4, (4, "image", 6), source="captions"), Row(5, (9,), source="instruct"))
-ROWS_B = (Row(6, (7,), source="captions"), Row(7, ("image", 3, "image", 8), source="instruct"), Row(8, (5, "image", 4)))
 
 
 def placeless() -> MultimodalLM:
@@ -94,57 +90,6 @@ def test_a_hook_without_a_context_raises() -> None:
     model.hidden(batch)
     with pytest.raises(RuntimeError, match="a connector's hook ran without a forward context"):
         model.llm.model(input_ids=batch.input_ids[None])
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("recompute", [False, True])
-def test_two_passes_may_be_open_at_once(variant: str, recompute: bool) -> None:
-    """Backward passes in the order of the forward passes or the other way round, blocks recomputed or not: the same
-    gradients as one after the other."""
-    model = inside(variant)
-    randomise(connector_of(model, variant))
-    learning = [p.requires_grad_() for p in connector_of(model, variant).parameters()]
-    model.llm.gradient_checkpointing(recompute)
-    batches = [batch_of(model, rows) for rows in (ROWS_A, ROWS_B)]
-
-    def gradients(order: list[int], together: bool) -> list[list[torch.Tensor | None]]:
-        found: dict[int, list[torch.Tensor | None]] = {}
-        losses = [model(batch)[0] for batch in batches] if together else []
-        for number in order:
-            loss = losses[number] if together else model(batches[number])[0]
-            grads = torch.autograd.grad(loss, learning, allow_unused=True)
-            found[number] = list(grads)
-        return [found[number] for number in range(len(batches))]
-
-    expected = gradients([0, 1], together=False)
-    for order in ([0, 1], [1, 0]):
-        for one, other in zip(expected, gradients(order, together=True), strict=True):
-            for a, b in zip(one, other, strict=True):
-                assert (a is None) == (b is None)
-                assert a is None or b is None or torch.equal(a, b)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@torch.no_grad()
-def test_decodings_take_turns(variant: str) -> None:
-    """Two decodings in one model, step by step in turn, give what each gives alone; one loses a row on the way."""
-    model = inside(variant)
-    randomise(connector_of(model, variant))
-    batches = [batch_of(model, rows) for rows in (ROWS_A, ROWS_B)]
-
-    def steps(number: int) -> Iterator[torch.Tensor]:
-        state = model.prefill(batches[number])
-        for step in range(4):
-            yield state.logits
-            if step == 1:
-                state = model.select(state, torch.arange(1, len(state.logits)))
-            state = model.decode(state, state.logits.argmax(-1))
-
-    alone = [list(steps(number)) for number in range(2)]
-    in_turn = list(zip(steps(0), steps(1), strict=True))
-    for number in range(2):
-        for one, other in zip(alone[number], in_turn, strict=True):
-            assert torch.equal(one, other[number])
 
 
 def test_what_a_pass_leaves_is_not_found_by_the_next() -> None:

@@ -26,6 +26,8 @@ from mmllm.processors.decoding.worker import LENGTH, MEMORY
 from mmllm.processors.video import VideoReading
 from tests.support.films import LIMITS, grey, shown
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def reading() -> Iterator[VideoReading]:

@@ -41,6 +41,7 @@ def test_every_rule_says_how_to_mend_it(module: str) -> None:
     assert len({rule.__name__ for rule in rules}) == len(rules) >= 4
 
 
+@pytest.mark.slow
 def test_importing_it_is_light_and_needs_no_test_framework() -> None:
     heavy = "{'torch', 'transformers', 'pytest', 'numpy'} & set(sys.modules)"
     code = (

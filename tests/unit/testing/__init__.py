@@ -1,1 +1,0 @@
-"""Tests of what holds parts to their contract."""
