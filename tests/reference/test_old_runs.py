@@ -1,4 +1,4 @@
-"""Runs that an older version trained (``tests/fixtures/old_runs``) still load, answer word for word the same, and train on.
+"""Runs that an older version trained (``tests/fixtures/old_runs``) load, answer word for word the same, and train on.
 
 ``expected.json`` in each folder holds what that version itself answered.
 """
