@@ -1,4 +1,4 @@
-"""The contract every projector of the registry keeps, and that a projector which breaks a rule is found out."""
+"""The contract every projector of the registry keeps."""
 
 from __future__ import annotations
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from mmllm import testing
+from mmllm import connectors, datasets, encoders, testing
+from mmllm.evaluation import benchmarks
+from mmllm.testing.tiny import benchmarks as tiny_benchmarks
+from mmllm.testing.tiny import datasets as tiny_datasets
+from mmllm.testing.tiny import deep_fusion as tiny_deep_fusion
+from mmllm.testing.tiny import encoder_adapters as tiny_encoder_adapters
+from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny import llm_adapters as tiny_llm_adapters
 
 CHECKS = [name for name in testing.__all__ if name.startswith("check_")]
 
@@ -42,6 +49,25 @@ def test_every_rule_says_how_to_mend_it(module: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "tiny"),
+    [
+        (encoders.TABLE, tiny_encoders),
+        (connectors.DEEP_FUSION, tiny_deep_fusion),
+        (connectors.LLM_ADAPTERS, tiny_llm_adapters),
+        (connectors.ENCODER_ADAPTERS, tiny_encoder_adapters),
+        (datasets.TABLE, tiny_datasets),
+        (benchmarks.TABLE, tiny_benchmarks),
+    ],
+    ids=["encoders", "deep_fusion", "llm_adapters", "encoder_adapters", "datasets", "benchmarks"],
+)
+def test_each_listed_part_has_a_tiny_one(table: dict[str, str], tiny: Any) -> None:
+    """A projector may do without, where its default arguments are small."""
+    missing, unknown = sorted(table.keys() - tiny.TINY.keys()), sorted(tiny.TINY.keys() - table.keys())
+    assert not missing, f"add a function that makes a small one to {tiny.__name__}.TINY for {missing}"
+    assert not unknown, f"{tiny.__name__}.TINY has {unknown}, which no table lists"
+
+
 def test_importing_it_is_light_and_needs_no_test_framework() -> None:
     heavy = "{'torch', 'transformers', 'pytest', 'numpy'} & set(sys.modules)"
     code = (
