@@ -119,11 +119,11 @@ def _sectioned(data: dict[str, Any]) -> dict[str, Any]:
     found = dict(data)
     for section in GROUPS:
         if isinstance(found.get(section), dict):
-            found[section] = {key: _part(section, part) for key, part in found[section].items()}
+            found[section] = {key: _part(section, key, part) for key, part in found[section].items()}
     return found
 
 
-def _part(section: str, part: Any) -> Any:
+def _part(section: str, key: str, part: Any) -> Any:
     """One flat part; what is not a mapping is left for the models to refuse."""
     if not isinstance(part, dict):
         return part
@@ -131,7 +131,8 @@ def _part(section: str, part: Any) -> Any:
     if section == "connectors":
         words |= {"from": "source", "when": "when", "adapts": "adapts", "times": "times"}
         if "inside" in part and "adapts" not in part:
-            warnings.warn("recipe: `inside:` is called `adapts:` now; it is still read", FutureWarning, stacklevel=2)
+            sentence = f"recipe: connectors.{key}.inside is called `adapts` now; the old word is read in this release"
+            warnings.warn(sentence, FutureWarning, stacklevel=2)
             words["inside"] = "adapts"
     own = {words[word]: value for word, value in part.items() if word in words}
     return own | {"args": {word: value for word, value in part.items() if word not in words}}

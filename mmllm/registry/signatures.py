@@ -76,15 +76,21 @@ def _is_own(where: str) -> bool:
 def _imported(where: str) -> Any:
     """The class of a "module:Class"; ``UnknownName`` where there is none or its module cannot be imported."""
     module_name, _, class_name = where.partition(":")
-    _definition(where)  # says what is wrong without running anything
+    if _is_own(where) or _tree(module_name) is None:
+        _definition(where)  # says what is wrong without running anything
     try:
-        return getattr(importlib.import_module(module_name), class_name)
+        module = importlib.import_module(module_name)
     except Exception as error:
         if _is_own(where):
             raise
         raise UnknownName(
             f'"{where}" cannot be used: importing {module_name} fails ({type(error).__name__}: {error}).'
         ) from error
+    if not isinstance(getattr(module, class_name, None), type):  # it may be defined elsewhere and named here
+        near = nearest(class_name, vars(module))
+        hint = f'; did you mean "{near}"?' if near else "."
+        raise UnknownName(f'"{where}" cannot be found: module {module_name} has no class {class_name}{hint}')
+    return getattr(module, class_name)
 
 
 def _inspected(kind: Any) -> dict[str, Parameter]:

@@ -295,7 +295,7 @@ def test_a_connector_of_several_encoders_takes_them(tmp_path: Path) -> None:
 
 def test_the_former_word_inside_is_read_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace(LORA, 'Adapter", inside: [image]'))
-    with pytest.warns(FutureWarning, match=r"`inside:` is called `adapts:` now"):
+    with pytest.warns(FutureWarning, match=r"connectors\.\w+\.inside is called `adapts` now"):
         recipe = load_recipe(tmp_path / "recipe.yaml")
     assert recipe.connectors["lora"].adapts == ("image",)
     with pytest.warns(FutureWarning, match="adapts"):

@@ -129,3 +129,20 @@ def test_bases_in_any_spelling() -> None:
     assert part_arguments.takes_features("mine_f:Mine") is None  # with and without
     with pytest.raises(UnknownName, match=r'"mine_g:Mine" is no connector: its class must derive from Projector, '):
         part_arguments.kinds("mine_g:Mine")
+
+
+def test_a_class_that_a_package_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defined in a module of the package, re-exported by its ``__init__``."""
+    package = tmp_path / "named_parts"
+    package.mkdir()
+    (package / "__init__.py").write_text("from named_parts.inner import Mine\n")
+    (package / "inner.py").write_text(
+        "from mmllm.connectors.llm_adapters.lora import LoraConnector\n\n\n"
+        'class Mine(LoraConnector):\n    """LoRA by another name."""\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert registry.summary("connectors", "named_parts:Mine") == "LoRA by another name."
+    assert part_arguments.kinds("named_parts:Mine") == {"LLMAdapter"}
+    assert "rank" in registry.parameters("connectors", "named_parts:Mine")
+    with pytest.raises(registry.UnknownName, match='module named_parts has no class Mind; did you mean "Mine"'):
+        registry.load("connectors", "named_parts:Mind")
