@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmllm.connectors.base import Connector
+from mmllm.connectors.base import Connector, Projector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.base import Item, ItemInfo, Processor
-from mmllm.types import Features
+from mmllm.types import Features, Grid
 from tests.support.assemblies import tiny_encoder
 from tests.support.parts import tiny_llm
 from tests.support.talks import talk
@@ -82,24 +82,20 @@ class Stretched(Encoder):
         return Features({-1: seen}, mask, max(grids), grids if len(set(grids)) > 1 else None)
 
 
-class Ragged(Connector):
-    """A ragged connector for tests: one token per step of time, the mean over its plane."""
+class Ragged(Projector):
+    """A connector for tests that accepts padding: one token per step of time, the mean over its plane."""
 
-    ragged = True
+    accepts_padding = True
 
     def __init__(self, *, dim: int, llm_dim: int) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         self.out = nn.Linear(dim, llm_dim)
 
-    def tokens(self, grid: Sequence[int]) -> int:
-        """The length."""
-        return grid[0]
+    def out_grid(self, grid: Sequence[int]) -> Grid:
+        """One for each step."""
+        return grid[0], 1, 1
 
-    def steps(self, grid: Sequence[int]) -> int:
-        """The length."""
-        return grid[0]
-
-    def forward(self, features: Features, text: Tensor | None = None) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """float[N, most steps, llm_dim]; what is beyond an item's own steps is large, so that it would show."""
         x = features.concatenated()
         means = x.unflatten(1, (features.grid[0], -1)).mean(dim=2)
@@ -134,8 +130,8 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
         else PoolConnector(dim=12, llm_dim=llm.dim, stride=[1, 2, 1]),
         "lora": LoraConnector(llm_dim=llm.dim, rank=2, alpha=4),
     }
-    connectors["video"].times = times
-    model = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders})
+    timestamps = {} if times is None else {"video": times}
+    model = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}, timestamps=timestamps)
     for layer in model.connectors["lora"].layers.values():  # type: ignore[union-attr]
         nn.init.normal_(layer.b.weight, std=0.1)
     return model.requires_grad_(False).eval()

@@ -119,7 +119,7 @@ def test_a_clone_is_not_hidden_by_its_own_folder(clone: Path) -> None:
     assert entry.read_text().split() == [str(clone)]
     # -S: the environment of the tests has an mmllm of its own
     look = f"import site; site.addsitedir({str(site)!r}); import mmllm; print(mmllm.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", look], cwd=clone.parent, capture_output=True, text=True, check=True
-    )
+    elsewhere = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-S", "-c", look]
+    done = subprocess.run(command, cwd=clone.parent, env=elsewhere, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == clone / "mmllm" / "__init__.py"

@@ -146,8 +146,8 @@ def test_the_same_row_gives_the_same_sample_in_training_and_in_a_request(tmp_pat
     ]
     (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": messages}))
     row = ChatJsonl(str(tmp_path / "chat.jsonl"))[0]
-    encoders = {name: AnyEncoder(name) for name in MODALITIES}
-    inputs = Inputs(tuple(f"<{name}>" for name in MODALITIES), {name: name for name in MODALITIES}, encoders)
+    processors = {name: AnyEncoder(name).processor for name in MODALITIES}
+    inputs = Inputs(tuple(f"<{name}>" for name in MODALITIES), {name: name for name in MODALITIES}, processors)
     request = requested(
         ChatRequest.model_validate({"model": "m", "messages": messages}), row.name, inputs, Limits(max_seconds=60)
     )

@@ -12,7 +12,8 @@ import torch
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import load_media, plan
 from mmllm.errors import SampleError
-from mmllm.generation.generator import Decoding, Generator
+from mmllm.generation.generator import Generator
+from mmllm.hooks.context import context_of
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
@@ -49,7 +50,6 @@ def test_each_place_shows_its_own_item(video: str) -> None:
     model = three_senses(video=video)
     samples = encoded(model, TALKS)
     batch = collate(samples, model.inputs)
-    row = embedded(model, batch)
     ctx, row = model.embed(batch)
     text = model.llm.embed(batch.input_ids, ctx)
     filled = torch.zeros(batch.n_tokens, dtype=torch.bool)
@@ -85,7 +85,7 @@ def test_packed_together_as_one_by_one(family: str, video: str) -> None:
 def gradients(model: MultimodalLM, samples: list[Sample] | tuple[Sample, ...]) -> dict[str, torch.Tensor]:
     """The summed loss and its gradients by name, in training."""
     model.train().zero_grad()
-    nll, _ = model(packed(model, samples))
+    nll, _, _ = model(packed(model, samples))
     nll.backward()
     learned = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return {"loss": nll.detach(), **learned}
@@ -94,12 +94,13 @@ def gradients(model: MultimodalLM, samples: list[Sample] | tuple[Sample, ...]) -
 def test_neighbours_in_a_batch_change_nothing_bit_for_bit() -> None:
     """A longer sound beside it pads an item, and what it says stays the same."""
     model = three_senses(video="ragged")
-    readers, text = model.inputs, torch.zeros(1, model.llm.dim)
+    readers = model.inputs
+    ctx = context_of(packed(model, []), readers)
     for key in ("audio", "video"):
         items = [readers[key].read((seed, length)) for seed, length in ((1, 2), (2, 6), (3, 2))]
-        tokens, counts = model.connect(key, readers[key].collate(items), text)
+        tokens, counts = model.project(key, readers[key].collate(items), ctx)
         for item, some in zip(items, tokens.split(counts), strict=True):
-            torch.testing.assert_close(some, model.connect(key, readers[key].collate([item]), text)[0])
+            torch.testing.assert_close(some, model.project(key, readers[key].collate([item]), ctx)[0])
         assert len(set(counts)) == 2
 
 
@@ -129,7 +130,7 @@ def test_in_training_only_what_learns_is_run_on_nothing() -> None:
     trainable.set_trainable(model, {"connectors.audio": 1e-2, "connectors.lora": 1e-2})
     model.train()
     with counted(model) as calls:
-        nll, _ = model(packed(model, [TALKS[1]]))
+        nll, _, _ = model(packed(model, [TALKS[1]]))
     assert {name for name, n in calls.items() if n} == {"encoders.audio", "connectors.audio"}
     nll.backward()
     learned = dict(model.connectors["audio"].named_parameters())
@@ -148,10 +149,10 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
     samples = [generator.encode(sample) for sample in asked]
     together = generator.generate_encoded(samples, 6)
     assert together == [generator.generate_encoded([one], 6)[0] for one in samples]
-    decoding, tokens = Decoding(model, collate(samples, model.inputs)), []
+    state, tokens = model.prefill(collate(samples, model.inputs)), []
     for _ in range(6):
-        tokens.append(decoding.logits.argmax(dim=-1))
-        decoding.step(tokens[-1].tolist())
+        tokens.append(state.logits.argmax(dim=-1))
+        state = model.decode(state, tokens[-1])
     said = torch.stack(tokens, dim=1).tolist()
     longer = [
         replace(one, ids=[*one.ids, *new], labels=[IGNORE_INDEX] * (len(one.ids) + len(new)))
@@ -170,7 +171,7 @@ def test_answers_are_the_same_in_a_batch_alone_and_without_cache(family: str, ti
 def test_times_stand_before_the_steps_of_a_clip() -> None:
     """Token ids are those of the plain text, without label; places keep their order; what is planned comes out."""
     model, without = three_senses(times="at {s:.1f}s, {n}: "), three_senses()
-    prompter = Prompter(model.llm.tokenizer, list(model.sources))
+    prompter = Prompter(model.llm.tokenizer, list(model.inputs))
     readers = model.inputs
     for sample, plain in zip(TALKS, encoded(without, TALKS), strict=True):
         planned = plan(sample, prompter, readers, 256, train=True)
@@ -197,7 +198,7 @@ def test_marks_are_text_as_typed_and_nothing_in_them_is_special() -> None:
     """A mark is what the tokenizer makes of it behind other text; a special token or placeholder in it is plain."""
     model = three_senses()
     tokenizer = model.llm.tokenizer
-    prompter = Prompter(tokenizer, list(model.sources))
+    prompter = Prompter(tokenizer, list(model.inputs))
     for text in ("0.5s ", "<12> ", " at 3s:", "\n"):
         assert prompter.plain(text) == tokenizer.encode(text, add_special_tokens=False)
     for text in ("<|im_end|>", "<image> 3s "):
@@ -212,13 +213,16 @@ def test_times_change_no_place_of_the_media() -> None:
     model, without = three_senses(times="{s:.1f}s "), three_senses()
     marked, plain = packed(model, TALKS), packed(without, TALKS)
     rows = [embedded(model, marked), embedded(without, plain)]
-    for key in plain.places:
-        torch.testing.assert_close(rows[0][marked.places[key]], rows[1][plain.places[key]])
-        assert marked.media_ids[marked.places[key]].tolist() == plain.media_ids[plain.places[key]].tolist()
-        assert marked.owners[key].tolist() == plain.owners[key].tolist()
-    video = marked.places["video"]
-    starts = [int(video[marked.media_ids[video] == item][0]) for item in range(len(marked.owners["video"]))]
-    assert marked.starts["video"].tolist() == starts
+    for key in plain.media_positions:
+        torch.testing.assert_close(rows[0][marked.media_positions[key]], rows[1][plain.media_positions[key]])
+        assert (
+            marked.media_ids[marked.media_positions[key]].tolist()
+            == plain.media_ids[plain.media_positions[key]].tolist()
+        )
+        assert marked.item_sequence[key].tolist() == plain.item_sequence[key].tolist()
+    video = marked.media_positions["video"]
+    starts = [int(video[marked.media_ids[video] == item][0]) for item in range(len(marked.item_sequence["video"]))]
+    assert marked.item_starts["video"].tolist() == starts
     losses = [float(model(packed(model, [sample]))[0]) for sample in TALKS]
     assert float(model(marked)[0]) == pytest.approx(sum(losses), rel=1e-5)
     assert float(model(marked)[0]) != pytest.approx(float(without(plain)[0]), rel=1e-3)
@@ -227,7 +231,7 @@ def test_times_change_no_place_of_the_media() -> None:
 def test_times_without_a_clock_are_refused() -> None:
     """An encoder of pictures knows no times."""
     model = three_senses()
-    model.connectors["image"].times = "{s}"  # type: ignore[assignment]
+    model.inputs["image"].timestamps = "{s}"
     with pytest.raises(SampleError, match="picture: image 1: its connector has `times`, but its encoder knows no"):
         encoded(model, [TALKS[4]])
 
@@ -235,7 +239,7 @@ def test_times_without_a_clock_are_refused() -> None:
 def test_too_long_counts_the_marks() -> None:
     """What the context holds is decided with the times in it."""
     model = three_senses(times="{s:.1f}s ")
-    prompter = Prompter(model.llm.tokenizer, list(model.sources))
+    prompter = Prompter(model.llm.tokenizer, list(model.inputs))
     sample = talk("long", "<video>", "Yes.", video=((1, 5),))
     length = plan(sample, prompter, model.inputs, 256, train=True).length
     assert plan(sample, prompter, model.inputs, length, train=True).length == length
