@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +60,15 @@ def train(recipe: Recipe | str | Path, out: str | Path | None = None, overrides:
     run folder. Raises as ``load_recipe``, and MmllmError for data or weights that cannot be used.
     """
     from mmllm.recipe.models import Recipe
+    from mmllm.recipe.shipped_parts import place_parts
     from mmllm.training.run import train as run
 
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if isinstance(recipe, Recipe) and overrides:
         raise MmllmError("overrides are for a recipe's file; give them to load_recipe.")
+    sentence = place_parts(chosen)
+    if sentence:
+        print(f"mmllm: {sentence}.", file=sys.stderr)
     folder = Path(out) if out is not None else Path("runs") / chosen.name
     run(chosen, folder)
     return folder

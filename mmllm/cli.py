@@ -172,8 +172,8 @@ def _cp(arguments: argparse.Namespace) -> None:
 
 def _place_parts(path: Path, overrides: Sequence[str] = ()) -> None:
     """Copy the miniature parts a recipe names below the current folder where it has none, and say so."""
-    from mmllm.miniature.shipped import place_parts
     from mmllm.recipe.load import load_recipe
+    from mmllm.recipe.shipped_parts import place_parts
 
     sentence = place_parts(load_recipe(path, overrides))
     if sentence:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmllm.errors import MmllmError
-from mmllm.miniature.shipped import HOME, PARTS
+from mmllm.recipe.shipped_parts import HOME, PARTS
 
 SENSES = {
     "video": "mmllm.miniature.tasks.videos:write_video",

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm.miniature.shipped import HOME, place_parts
 from mmllm.recipe.files import folder
+from mmllm.recipe.shipped_parts import HOME, place_parts
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:

@@ -67,8 +67,10 @@ def copy_recipe(name: str, destination: Path) -> Path:
 
 
 def _shipped_file(name: str) -> Path:
-    """File of a shipped recipe, by the name that `mmllm ls recipes` prints."""
+    """File of a shipped recipe, by the name that `mmllm ls recipes` prints, or as a checkout calls it."""
     known = shipped()
+    # what the recipes' own first lines say, `mmllm train recipes/mini/pool.yaml`, works away from a checkout too
+    name = name.removeprefix("recipes/").removesuffix(".yaml") if name.startswith("recipes/") else name
     if name not in known:
         near = registry.nearest(name, known) or registry.nearest(Path(name).stem, known)
         hint = f'; did you mean "{near}"?' if near else "."

@@ -81,15 +81,15 @@ def packed(samples: list[tuple[torch.Tensor, torch.Tensor, int]], pixels: torch.
     return Batch(
         input_ids=ids.masked_fill(ids == IMAGE, 0),
         labels=labels,
-        position_ids=torch.cat([torch.arange(n) for n in lengths]),
+        position_ids=torch.cat([torch.arange(n) for n in lengths])[None],
         cu_seqlens=F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32),
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         media_ids=media_ids,
-        media={"image": {"pixels": pixels}},
-        places={"image": places},
-        starts={"image": places[::PATCHES]},
-        owners={"image": torch.repeat_interleave(torch.arange(len(samples)), lengths)[places[::PATCHES]]},
-        sources=[""] * len(samples),
+        media={"image": {"image": {"pixels": pixels}}},
+        media_positions={"image": places},
+        item_starts={"image": places[::PATCHES]},
+        item_sequence={"image": torch.repeat_interleave(torch.arange(len(samples)), lengths)[places[::PATCHES]]},
+        dataset_names=[""] * len(samples),
         names=[f"sample {n}" for n in range(len(samples))],
     )
 
@@ -117,7 +117,7 @@ def test_logits_loss_and_gradients_equal_llava(family: str, kind: str, layers: l
     ours = model.logits(batch)
     expected = torch.cat([row[: len(sample[0])] for row, sample in zip(theirs.logits, samples, strict=True)])
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
-    nll, extra = model(batch)
+    nll, extra, _ = model(batch)
     torch.testing.assert_close(nll / batch.n_labels, theirs.loss, atol=1e-5, rtol=1e-5)
     assert extra == 0
     theirs.loss.backward()

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from mmllm.errors import RecipeError
-from mmllm.recipe.files import folder
+from mmllm.recipe.files import find_recipe, folder
 from mmllm.recipe.load import digest, dump, load_recipe, parse
 from mmllm.recipe.models import ComponentSpec, Llm, Recipe, Stage
 from mmllm.recipe.schema import json_schema
@@ -205,3 +205,11 @@ def test_words_that_came_later_count_only_where_they_are_used() -> None:
     assert digest(parse(text, ["connectors.image.times='{n}'"])) != plain
     assert digest(parse(text, ["serve.max_files=5"])) != plain
     assert digest(parse(text, ["serve.max_files=4"])) == plain
+
+
+def test_a_shipped_recipe_is_found_as_a_checkout_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first lines say `mmllm train recipes/mini/pool.yaml`; that works in any folder."""
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("recipes/mini/pool.yaml") == find_recipe("mini/pool")
+    with pytest.raises(RecipeError, match='there is no recipe file "mini/pol"; .*did you mean "mini/pool"'):
+        find_recipe("recipes/mini/pol.yaml")

@@ -8,9 +8,9 @@ import pytest
 
 from mmllm.cli import main
 from mmllm.errors import MmllmError
-from mmllm.miniature.shipped import place_parts
 from mmllm.recipe.files import folder
 from mmllm.recipe.load import load_recipe
+from mmllm.recipe.shipped_parts import place_parts
 from mmllm.serving.page import page_command
 from tests.support.places import ROOT
 
