@@ -89,7 +89,7 @@ def test_every_full_size_recipe_is_here() -> None:
 def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     recipe, model = stand_in(name, tmp_path)
     tokens = RUNS[name][3]
-    assert model.inputs["image"].tokens(None) == tokens
+    assert model.inputs["image"].n_tokens() == tokens
     batch = batch_of(model, [Row(1, (5, "image", 9), 4), Row(2, (7,), 3)])
     assert batch.n_tokens == 5 + tokens + 9 + 7
     for stage in recipe.stages.values():
