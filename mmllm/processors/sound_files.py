@@ -158,5 +158,5 @@ def _decoded(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """(``rate`` and number of ``samples``, pieces of mono float32) of a container's first sound stream."""
     data, path = (media, None) if isinstance(media, bytes) else (b"", str(Path(media).absolute()))
-    request = {"sense": "sound", "path": path, "max_seconds": max_seconds, "send": send}
+    request = {"modality": "audio", "path": path, "max_seconds": max_seconds, "send": send}
     return WORKERS.answer(where, request, data, timeout)

@@ -70,7 +70,7 @@ class VideoReading:
                 raise MmllmError(f"{name}: {value:g} must be more than 0.")
         self.backend, self.timeout = backend, timeout
         limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-        self.asked = {"sense": "video", "frames": frames, "fps": fps, **limits}
+        self.asked = {"modality": "video", "frames": frames, "fps": fps, **limits}
         self._workers = Workers()
 
     def measure(self, media: str | Path | bytes) -> list[float]:

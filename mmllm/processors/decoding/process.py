@@ -118,12 +118,12 @@ class Workers:
 
     def __init__(self, most: int = 4) -> None:
         self.most = most
-        self._here: dict[int, _Here] = {}
+        self._here: dict[int, _WorkerSlot] = {}
         """Process id -> its workers: a fork sees its parent's, which it must not use."""
 
     def ask(self, request: Mapping[str, Any], data: bytes, timeout: float) -> tuple[dict[str, Any], list[bytes]]:
         """Ask a worker that nobody else asks, as ``MediaProcess.ask``."""
-        here = self._here.setdefault(os.getpid(), _Here(self.most))  # one step: two threads get the same
+        here = self._here.setdefault(os.getpid(), _WorkerSlot(self.most))  # one step: two threads get the same
         with here.places:
             worker = here.take()
             try:
@@ -167,7 +167,7 @@ class Workers:
         return Workers, (self.most,)
 
 
-class _Here:
+class _WorkerSlot:
     """The workers of one process."""
 
     def __init__(self, most: int) -> None:

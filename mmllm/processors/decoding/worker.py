@@ -39,8 +39,8 @@ MEMORY = 6 * 2**30
 """Bytes of address space that this program may take; a file that asks a decoder for more is refused."""
 
 
-def heard(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Messages of a request with ``sense`` sound: ``path`` (or null and the file's ``data``), ``max_seconds``.
+def decode_audio(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Messages of a request with ``modality`` audio: ``path`` (or null and the file's ``data``), ``max_seconds``.
 
     Without ``send`` the samples are only counted. The last message holds ``rate`` and ``samples``.
     """
@@ -51,8 +51,8 @@ def heard(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, byte
     yield END, json.dumps(end).encode()
 
 
-def seen(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Messages of a request with ``sense`` video: ``path`` (or null and the file's ``data``), ``part`` (start and end
+def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Messages of a request with ``modality`` video: ``path`` (or null and the file's ``data``), ``part`` (start and end
     in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
 
     ``backend`` null asks for the times alone. The last message holds ``seconds`` of the frames, and ``height`` and
@@ -85,7 +85,7 @@ def reason(error: BaseException) -> str:
 def messages(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The answer; whatever goes wrong becomes its last message, ``error``."""
     try:
-        yield from {"video": seen, "sound": heard}[request["sense"]](request, data)
+        yield from {"video": decode_video, "audio": decode_audio}[request["modality"]](request, data)
     except BadMedia as error:
         yield END, json.dumps({"error": str(error)}).encode()
     except ImportError as error:
@@ -94,11 +94,11 @@ def messages(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, b
         yield END, json.dumps({"error": f"asks for more than {MEMORY >> 30} GiB of memory"}).encode()
     except Exception as error:  # of three libraries, without a common base; it is told, and the run decides
         hint = "; backend: pyav may read it" if request.get("backend") == "decord" else ""
-        kind = "read as sound" if request["sense"] == "sound" else "decoded"
+        kind = "read as sound" if request["modality"] == "audio" else "decoded"
         yield END, json.dumps({"error": f"cannot be {kind} ({reason(error)}){hint}"}).encode()
 
 
-def received(stream: BinaryIO, length: int) -> bytes:
+def read_exact(stream: BinaryIO, length: int) -> bytes:
     """Exactly so many bytes; the program ends where the other side has ended."""
     data = stream.read(length)
     if len(data) != length:
@@ -117,9 +117,9 @@ def main() -> None:
     os.dup2(nothing, 1)
     with contextlib.suppress(BrokenPipeError):
         while True:
-            _, length = LENGTH.unpack(received(requests, LENGTH.size))
-            request = json.loads(received(requests, length))
-            data = received(requests, request["bytes"])
+            _, length = LENGTH.unpack(read_exact(requests, LENGTH.size))
+            request = json.loads(read_exact(requests, length))
+            data = read_exact(requests, request["bytes"])
             # Ends this program even if whoever waits for it is gone while a decoder hangs.
             signal.setitimer(signal.ITIMER_REAL, request["timeout"] + 5)
             for kind, content in messages(request, data):

@@ -64,7 +64,7 @@ def test_a_hanging_decoder_is_ended_in_time(reading) -> None:
 def endless(tmp_path) -> dict[str, Any]:
     """The request for a file whose opening never comes back: a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "endless.mp4")
-    return {**LIMITS, "sense": "video", "path": str(tmp_path / "endless.mp4"), "backend": "pyav"}
+    return {**LIMITS, "modality": "video", "path": str(tmp_path / "endless.mp4"), "backend": "pyav"}
 
 
 def test_a_library_that_never_comes_back_is_ended(endless) -> None:
