@@ -22,7 +22,8 @@ from mmllm.types import Sample
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
-    from mmllm.model.model import DecodingState, MultimodalLM
+    from mmllm.model.decoding_state import DecodingState
+    from mmllm.model.model import MultimodalLM
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""

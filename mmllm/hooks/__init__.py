@@ -1,6 +1,6 @@
 """Connectors inside frozen models: changes on instances, each undone by its handle, each given the pass's context."""
 
-from mmllm.hooks.context import EncoderContext, ForwardContext, Scope, TokenLayout
+from mmllm.hooks.context import EncoderContext, ForwardContext, TokenLayout
 from mmllm.hooks.handles import (
     Around,
     Change,
@@ -16,6 +16,7 @@ from mmllm.hooks.handles import (
     with_first_input,
     wrap_forward,
 )
+from mmllm.hooks.scope import Scope
 
 __all__ = [
     "Around",

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmllm.hooks.context import Scope
+from mmllm.hooks.scope import Scope
 
 Change = Callable[[Any, torch.Tensor], torch.Tensor]
 """(context, hidden states entering a module) -> those that enter it instead."""

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from mmllm.hooks.context import EncoderContext, ForwardContext, Scope
+from mmllm.hooks.context import EncoderContext, ForwardContext
 from mmllm.hooks.handles import Around, Change, ChangeOutput, Handle
+from mmllm.hooks.scope import Scope
 
 Extend = Callable[[Any, Tensor, Tensor, float], Tensor]
 """(context, query float[R, heads, S, d], output float[R, S, heads, d], scaling of query x key) -> another output."""

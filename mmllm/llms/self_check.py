@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from mmllm.errors import MmllmError
-from mmllm.hooks.context import ForwardContext, left_padded, next_token, text_context
+from mmllm.hooks.context import ForwardContext
+from mmllm.hooks.passes import left_padded, next_token, text_context
 
 
 class Passes(Protocol):

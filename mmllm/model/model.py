@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -17,8 +17,9 @@ from mmllm.connectors.base import Connector, DeepFusion, EncoderAdapter, LLMAdap
 from mmllm.encoders.base import Encoder
 from mmllm.errors import SampleError
 from mmllm.hooks import EncoderContext, ForwardContext, Handle
-from mmllm.hooks.context import context_of, left_padded, next_token, select_rows
+from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.model.decoding_state import DecodingState
 from mmllm.model.inputs import Input, Item
 from mmllm.model.loss import label_nll
 from mmllm.model.merge import merge_embeddings
@@ -27,20 +28,6 @@ from mmllm.types import IGNORE_INDEX, Batch, Features
 
 if TYPE_CHECKING:
     from mmllm.recipe.models import Recipe
-
-
-@dataclass(frozen=True)
-class DecodingState:
-    """B conversations being continued at once, each in a row of its own, padded on the left."""
-
-    ctx: ForwardContext
-    """Context of the last pass."""
-    attention_mask: torch.Tensor
-    """bool[B, S_total], True at real tokens of all that was fed so far."""
-    cache: Any
-    """Keys and values of what was fed; grows in place, so a state is decoded from once."""
-    logits: torch.Tensor
-    """float[B, V], of what each row says next."""
 
 
 class MultimodalLM(nn.Module):

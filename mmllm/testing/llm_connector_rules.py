@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmllm.model import trainable
-from mmllm.model.model import DecodingState, MultimodalLM
+from mmllm.model.decoding_state import DecodingState
+from mmllm.model.model import MultimodalLM
 from mmllm.testing.llm_connector_subject import Subject, loss_of, per_row, two_steps
 from mmllm.testing.rules import require, require_close
 from mmllm.testing.tiny.llms import tiny_llm

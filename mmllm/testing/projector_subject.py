@@ -13,7 +13,7 @@ from torch import Tensor
 from mmllm.connectors.base import Projector
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext
-from mmllm.hooks.context import text_context
+from mmllm.hooks.passes import text_context
 from mmllm.testing.tiny.weights import randomise
 from mmllm.types import Features, Grid
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmllm.connectors.projectors.concat import ConcatConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import MmllmError
-from mmllm.hooks.context import text_context
+from mmllm.hooks.passes import text_context
 from mmllm.model.project import project
 from mmllm.testing import check_projector
 from mmllm.types import Features, time_steps

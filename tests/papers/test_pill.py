@@ -11,7 +11,7 @@ from torch import Tensor
 from mmllm.connectors.llm_adapters.pill import PillConnector
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext
-from mmllm.hooks.context import text_context
+from mmllm.hooks.passes import text_context
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import batch_of
 from tests.support.forward import logits, per_row

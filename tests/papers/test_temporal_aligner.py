@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.errors import MmllmError
-from mmllm.hooks.context import context_of
+from mmllm.hooks.passes import context_of
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features, Sample

@@ -13,7 +13,7 @@ from mmllm.connectors.base import Projector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
 from mmllm.errors import MmllmError
-from mmllm.hooks.context import text_context
+from mmllm.hooks.passes import text_context
 from mmllm.model.project import project
 from mmllm.types import Features, time_steps
 

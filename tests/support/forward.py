@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mmllm.hooks import ForwardContext, context
+from mmllm.hooks import ForwardContext, passes
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch
@@ -37,7 +37,7 @@ def per_row(model: MultimodalLM, batch: Batch) -> list[Tensor]:
 
 def text_context(ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor) -> ForwardContext:
     """Context of a packed row of text with these position ids, int64[S]."""
-    return replace(context.text_context(ids, cu_seqlens), position_ids=position_ids[None, None])
+    return replace(passes.text_context(ids, cu_seqlens), position_ids=position_ids[None, None])
 
 
 def text_hidden(llm: CausalLM, ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor) -> Tensor:

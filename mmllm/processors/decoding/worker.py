@@ -52,8 +52,8 @@ def decode_audio(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[byte
 
 
 def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Messages of a request with ``modality`` video: ``path`` (or null and the file's ``data``), ``part`` (start and end
-    in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
+    """Messages of a request with ``modality`` video: ``path`` (or null and the file's ``data``), ``part`` (start and
+    end in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
 
     ``backend`` null asks for the times alone. The last message holds ``seconds`` of the frames, and ``height`` and
     ``width`` of those sent.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.hooks.context import context_of, left_padded, next_token, select_rows
+from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.messages.tokenize import Prompt, Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Message

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmllm.hooks import ForwardContext
-from mmllm.hooks.context import context_of, left_padded, next_token, select_rows
+from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, tiny_assembly
 from tests.support.inside import inside

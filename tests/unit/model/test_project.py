@@ -12,7 +12,7 @@ from mmllm.connectors.base import DeepFusion, Projector, SeveralEncoders
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import SampleError
 from mmllm.hooks import ForwardContext
-from mmllm.hooks.context import text_context
+from mmllm.hooks.passes import text_context
 from mmllm.model.project import project
 from mmllm.types import Features, Grid
 from tests.support.three_senses import Ragged

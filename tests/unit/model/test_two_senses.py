@@ -13,7 +13,7 @@ from mmllm.batches.collate import collate
 from mmllm.batches.sample import load_media, plan
 from mmllm.errors import SampleError
 from mmllm.generation.generator import Generator
-from mmllm.hooks.context import context_of
+from mmllm.hooks.passes import context_of
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM

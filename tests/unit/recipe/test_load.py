@@ -211,5 +211,5 @@ def test_a_shipped_recipe_is_found_as_a_checkout_calls_it(tmp_path: Path, monkey
     """Its first lines say `mmllm train recipes/mini/pool.yaml`; that works in any folder."""
     monkeypatch.chdir(tmp_path)
     assert find_recipe("recipes/mini/pool.yaml") == find_recipe("mini/pool")
-    with pytest.raises(RecipeError, match='there is no recipe file "mini/pol"; .*did you mean "mini/pool"'):
+    with pytest.raises(RecipeError, match=r'there is no recipe file "mini/pol"; .*did you mean "mini/pool"'):
         find_recipe("recipes/mini/pol.yaml")

@@ -1,0 +1,148 @@
+"""Contexts of the passes that there are: over a packed row, over padded rows, over one more token of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from mmllm.hooks.context import ForwardContext
+from mmllm.types import IGNORE_INDEX, Batch
+
+
+def text_context(input_ids: torch.Tensor, cu_seqlens: torch.Tensor) -> ForwardContext:
+    """Context of a packed row of text: ``input_ids`` int64[S], ``cu_seqlens`` int32[B + 1]; no media, no labels."""
+    lengths = cu_seqlens.diff()
+    sequence_ids = torch.repeat_interleave(torch.arange(len(lengths), device=input_ids.device), lengths)
+    positions = torch.arange(len(input_ids), device=input_ids.device) - cu_seqlens.long()[sequence_ids]
+    real = torch.ones_like(input_ids, dtype=torch.bool)[None]
+    return ForwardContext(
+        input_ids=input_ids[None],
+        position_ids=positions[None, None],
+        cu_seqlens=cu_seqlens,
+        sequence_ids=sequence_ids[None],
+        attention_mask=real,
+        loss_mask=~real,
+        has_media={},
+        media_positions={},
+        last_item={},
+        item_sequence={},
+        dataset_names=("",) * len(lengths),
+    )
+
+
+def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
+    """Context of the pass over a packed batch, one row of S positions; ``placeholders``: all that the model has."""
+    ids = batch.sequence_ids
+    none = ids.new_empty(0)
+    owners = {key: batch.item_sequence.get(key, none) for key in placeholders}
+    absent = torch.zeros(len(batch.names), dtype=torch.bool, device=ids.device)
+    starts = {key: batch.item_starts.get(key, none) for key in owners}
+    return ForwardContext(
+        input_ids=batch.input_ids[None],
+        position_ids=batch.position_ids[:, None],
+        cu_seqlens=batch.cu_seqlens,
+        sequence_ids=ids[None],
+        attention_mask=torch.ones_like(ids[None], dtype=torch.bool),
+        loss_mask=(batch.labels != IGNORE_INDEX)[None],
+        has_media={key: absent.index_fill(0, owner, True) for key, owner in owners.items()},
+        media_positions={key: batch.media_positions.get(key, none) for key in owners},
+        last_item={key: _last_items(starts[key], owner, ids)[None] for key, owner in owners.items()},
+        item_sequence=owners,
+        dataset_names=tuple(batch.dataset_names),
+        user_turn=None if batch.user_turn is None else batch.user_turn[None],
+    )
+
+
+def _last_items(starts: torch.Tensor, owners: torch.Tensor, sequence_ids: torch.Tensor) -> torch.Tensor:
+    """int64[S]: number of the last item that starts at or before each position in its conversation, or -1."""
+    # an item without places that ends the row starts behind its last position
+    inside = (starts < len(sequence_ids)).nonzero().squeeze(-1)
+    marks = torch.full_like(sequence_ids, -1)
+    # items without places may start at the same position: the last one counts
+    marks = marks.scatter_reduce(0, starts[inside], inside, "amax").cummax(0).values
+    if not len(owners):
+        return marks
+    # the running maximum goes on over the borders of conversations: an item of an earlier one does not count
+    own = (marks >= 0) & (owners[marks.clamp(min=0)] == sequence_ids)
+    return torch.where(own, marks, -1)
+
+
+def left_padded(ctx: ForwardContext, lengths: Sequence[int]) -> ForwardContext:
+    """Context of a packed row with each conversation, of these lengths, in a row of its own, padded on the left."""
+    longest, device = max(lengths), ctx.sequence_ids.device
+    sizes = torch.tensor(lengths, device=device)
+    ids = torch.arange(len(lengths), device=device)
+    real = torch.arange(longest, device=device) >= (longest - sizes)[:, None]
+
+    def rows(values: torch.Tensor) -> torch.Tensor:
+        empty = torch.full(real.shape, -1, device=device).to(values.dtype)
+        return empty.masked_scatter(real, values[0])
+
+    flat = real.flatten().nonzero().squeeze(-1)  # packed position -> position in the flattened rows
+    return replace(
+        ctx,
+        input_ids=rows(ctx.input_ids).clamp(min=0),  # pads are looked up in the embedding table too
+        position_ids=torch.stack([rows(axis) for axis in ctx.position_ids]),
+        cu_seqlens=None,
+        sequence_ids=ids[:, None].expand(real.shape),
+        attention_mask=real,
+        loss_mask=rows(ctx.loss_mask) & real,  # -1 at the pads became True
+        media_positions={key: flat[places] for key, places in ctx.media_positions.items()},
+        last_item={key: rows(values) for key, values in ctx.last_item.items()},
+        user_turn=None if ctx.user_turn is None else rows(ctx.user_turn),
+        text_embeds=None,
+        notes={},
+    )
+
+
+def next_token(ctx: ForwardContext, ids: torch.Tensor) -> ForwardContext:
+    """Context of one more token in each row, ``ids`` int64[R]: it sees every item of its conversation, fills none."""
+    return replace(
+        ctx,
+        input_ids=ids[:, None],
+        # the next position after the largest of the row: also right where items move positions on by other rules
+        position_ids=ctx.position_ids.amax(dim=(0, 2), keepdim=True).expand(len(ctx.position_ids), -1, -1) + 1,
+        sequence_ids=ctx.sequence_ids[:, -1:],
+        attention_mask=ctx.attention_mask[:, -1:],
+        loss_mask=torch.zeros_like(ctx.loss_mask[:, -1:]),
+        media_positions={key: places[:0] for key, places in ctx.media_positions.items()},
+        last_item={key: _latest(owners, ctx.sequence_ids[:, -1]) for key, owners in ctx.item_sequence.items()},
+        user_turn=None if ctx.user_turn is None else torch.full_like(ctx.user_turn[:, -1:], -1),
+        notes={},
+    )
+
+
+def _latest(owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """int64[R, 1]: the last item of each row's conversation, also where no token follows its start; -1: it has none."""
+    numbers = torch.arange(len(owners), device=owners.device)
+    owned = torch.where(owners == rows[:, None], numbers, -1)
+    return owned.amax(dim=1, keepdim=True) if len(owners) else torch.full_like(rows[:, None], -1)
+
+
+def select_rows(ctx: ForwardContext, rows: torch.Tensor) -> ForwardContext:
+    """Context for the steps after this one with these rows only, int64[n]; items keep their numbers, conversations get
+    those of their rows."""
+    # old number of a conversation -> its new one; -1: it is finished, and so are its items
+    numbers = torch.full((len(ctx.sequence_ids),), -1, device=rows.device)
+    numbers[rows] = torch.arange(len(rows), device=rows.device)
+
+    def chosen(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {key: value[rows] for key, value in values.items()}
+
+    return replace(
+        ctx,
+        input_ids=ctx.input_ids[rows],
+        position_ids=ctx.position_ids[:, rows],
+        sequence_ids=numbers[ctx.sequence_ids[rows]],
+        attention_mask=ctx.attention_mask[rows],
+        loss_mask=ctx.loss_mask[rows],
+        has_media=chosen(ctx.has_media),
+        media_positions={key: places[:0] for key, places in ctx.media_positions.items()},
+        last_item=chosen(ctx.last_item),
+        item_sequence={key: numbers[owner] for key, owner in ctx.item_sequence.items()},
+        dataset_names=tuple(ctx.dataset_names[row] for row in rows.tolist()),
+        user_turn=None if ctx.user_turn is None else ctx.user_turn[rows],
+        notes={},
+    )
