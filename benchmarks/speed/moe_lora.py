@@ -25,7 +25,7 @@ from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
 from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.hooks import Change, ChangeOutput, ForwardContext, Handle, Scope
-from mmllm.hooks.context import text_context
+from mmllm.hooks.passes import text_context
 
 RESULTS = Path("benchmarks/speed/RESULTS.md")
 EXPERTS, RANK, BOUND = 4, 32, 1.15
