@@ -48,6 +48,7 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *
     from mmllm.recipe.load import load_recipe as read
     from mmllm.recipe.load import parse
 
+    _no_text("overrides", overrides)
     if (path is None) == (text is None):
         raise MmllmError("load_recipe needs a path or a text, one of the two.")
     return parse(text, overrides) if text is not None else read(find_recipe(str(path)), overrides)
@@ -93,6 +94,7 @@ def evaluate(
     """
     from mmllm.evaluation.run import evaluate_with
 
+    _no_text("benchmarks", benchmarks)
     model = load(run) if isinstance(run, str | Path) else run
     folder = Path(out) if out is not None else model.folder
     if folder is None:
@@ -100,3 +102,9 @@ def evaluate(
     names = benchmarks.items() if isinstance(benchmarks, Mapping) else ((name, None) for name in benchmarks or ())
     chosen = None if benchmarks is None else {name: dict(arguments or {}) for name, arguments in names}
     return evaluate_with(model.generator, model.recipe, folder, chosen, limit, blind)
+
+
+def _no_text(name: str, value: Any) -> None:
+    # a text is a sequence too, of its letters
+    if isinstance(value, str):
+        raise MmllmError(f"{name} is a list; write {name}=[{value!r}].")

@@ -107,7 +107,7 @@ class Features:
         return Features(layers, self.mask[items, :tokens], grid, None, extras)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
     """One packed row: B conversations end to end, no pad tokens; attention stays within each conversation."""
 

@@ -38,7 +38,7 @@ LIMITS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "ma
 MEANINGS: dict[tuple[type[BaseModel], str], str] = {
     (Recipe, "seed"): "of the connectors' first weights, the order of the data and dropout",
     (Recipe, "llm"): "section below",
-    (Recipe, "connectors"): "what learns between the frozen parts, or inside them",
+    (Recipe, "encoders"): "frozen parts that read media, by key",
     (Recipe, "data"): "datasets by key; stages name the keys",
     (Recipe, "eval"): "section below",
     (Recipe, "serve"): "section below",

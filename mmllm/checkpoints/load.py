@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,17 +47,24 @@ def load_run(
     return recipe, model.eval()
 
 
-def find_run(run: str | Path) -> Path:
-    """The run folder itself, or a local copy of the hub's repository ``user/name`` where there is no such folder."""
+def find_run(run: str | Path, **hub: Any) -> Path:
+    """The run folder itself, or a local copy of the hub's repository ``user/name`` where there is no such folder.
+
+    ``hub``: arguments of ``huggingface_hub.snapshot_download``.
+    """
     folder = Path(run)
-    # a name on the hub is `user/name`: anything that looks like a path is never asked for over the network
-    if folder.exists() or str(run).count("/") != 1 or str(run).startswith((".", "/", "~")):
+    # a name on the hub is `user/name`: what looks like a path, or starts in a folder that is here or in the one where
+    # runs are put, is a mistyped path and never asked for over the network
+    user, _, name = str(run).partition("/")
+    if folder.exists() or not name or "/" in name or user.startswith((".", "~")) or user in ("", "runs"):
+        return folder
+    if Path(user).exists():
         return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(str(run)))
+        return Path(snapshot_download(str(run), **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise CheckpointError(
             f"{run} is no run folder, and the hub has no such repository that could be reached "

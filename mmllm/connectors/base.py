@@ -154,7 +154,7 @@ class DeepFusion(LLMAdapter):
         """
         # dtype and device of the empty tokens are those of what learns
         weight = next(self.parameters())
-        return weight.new_zeros(len(features[0].mask), 0, self.llm_dim), self.remember(*features)
+        return weight.new_zeros(len(features[0].mask), 0, self.llm_dim), self.remember(*features, **words)
 
     def remembered(self, ctx: ForwardContext) -> Any:
         """Return what ``remember`` gave of the items of these conversations; None: there are none."""

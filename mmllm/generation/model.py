@@ -15,7 +15,7 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Completion, Delta, Generator
 from mmllm.generation.sampling import Sampling
 from mmllm.messages.chat import to_sample
-from mmllm.model.trainable import frozen_digests, part_rows, trainable_state
+from mmllm.model.trainable import frozen_digests, learned_parts, part_rows, trainable_state
 from mmllm.recipe.load import digest, dump
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message
@@ -56,7 +56,10 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         self.model = model
         self.recipe = recipe
         self.folder = folder
+        # the mixin (read in 2.4) would write __init__'s arguments as config.json: the recipe is all there is
+        self._hub_mixin_config = None
         self.generator = Generator(model)
+        self._placeholders = {key: entry.modality for key, entry in model.inputs.items()}
         self._keys: dict[str, str] = {}
         for key, entry in model.inputs.items():
             # of several placeholders of one modality, `image=` means the recipe's first
@@ -72,10 +75,12 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
     def __repr__(self) -> str:
         """Its parts, one a line: key, class, parameters, and how many tokens an item takes."""
         lines = [f"mmllm.Model {self.recipe.name!r} on {self.model.device}"]
-        width = max(len(row.name) for row in part_rows(self.model))
-        for row in part_rows(self.model):
-            state = "learned" if row.name.startswith("connectors.") else "frozen"
-            entry = self.model.inputs.get(row.name.removeprefix("connectors.")) if state == "learned" else None
+        rows, learned = part_rows(self.model), learned_parts(self.model)
+        width = max(len(row.name) for row in rows)
+        for row in rows:
+            state = "learned" if row.name in learned else "frozen"
+            connector = row.name.startswith("connectors.")
+            entry = self.model.inputs.get(row.name.removeprefix("connectors.")) if connector else None
             n = None if entry is None else entry.n_tokens()
             tokens = (
                 "" if entry is None else f", <{entry.key}> takes {'a varying number of' if n is None else n} tokens"
@@ -173,7 +178,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         return {word: value.to(self.model.device) for word, value in chosen.items()}
 
     def _sample(self, messages: Messages, media: Mapping[str, Any], name: str = "chat") -> Any:
-        return to_sample(messages, keys=self._keys, media=media, name=name)
+        return to_sample(messages, keys=self._keys, media=media, name=name, placeholders=self._placeholders)
 
     # ---- keeping
 
@@ -184,6 +189,11 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         ``mmllm.load``, ``mmllm eval``, ``chat`` and ``serve`` take it; it holds no frozen weights: their paths in the
         recipe must lead to the same ones.
         """
+        if (save_directory / "stages").exists():
+            raise MmllmError(
+                f"{save_directory} holds a run already, and saving would replace its checkpoints; choose another "
+                "folder."
+            )
         # as a finished last stage: then all that opens a run finds it, and training has nothing left to do
         last = list(self.recipe.stages)[-1]
         replace_text(save_directory / "recipe.yaml", dump(self.recipe))
@@ -194,6 +204,31 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         commit(save_directory / "stages" / last, head, {LEARNED: learned}, keep=1)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **words: Any) -> Self:
-        """Open what ``save_pretrained`` or ``push_to_hub`` wrote."""
-        return cls.open(model_id)
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        device: torch.device | str | None = None,
+        stage: str | None = None,
+        **others: Any,
+    ) -> Self:
+        """Open what ``save_pretrained`` or ``push_to_hub`` wrote; ``device`` and ``stage`` as in ``mmllm.load``."""
+        if others:
+            raise MmllmError(
+                f"from_pretrained does not know {', '.join(sorted(others))}; besides the hub's own arguments it takes "
+                "device and stage."
+            )
+        folder = find_run(
+            model_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls.open(folder, device, stage)

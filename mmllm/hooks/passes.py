@@ -124,8 +124,9 @@ def _latest(owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 def select_rows(ctx: ForwardContext, rows: torch.Tensor) -> ForwardContext:
     """Context for the steps after this one with these rows only, int64[n]; items keep their numbers, conversations get
     those of their rows."""
-    # old number of a conversation -> its new one; -1: it is finished, and so are its items
-    numbers = torch.full((len(ctx.sequence_ids),), -1, device=rows.device)
+    # old number of a conversation -> its new one; -1: it is finished, and so are its items. One place more than rows:
+    # items that an earlier selection gave -1 find -1 there again, not the last row's number
+    numbers = torch.full((len(ctx.sequence_ids) + 1,), -1, device=rows.device)
     numbers[rows] = torch.arange(len(rows), device=rows.device)
 
     def chosen(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

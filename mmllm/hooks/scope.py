@@ -10,7 +10,11 @@ Context = TypeVar("Context")
 
 
 class Scope(Generic[Context]):
-    """Hands the context of the running pass to the hooks of one frozen model."""
+    """Hands the context of the running pass to the hooks of one frozen model.
+
+    One per model and not per thread: passes of one model must not run in two threads at once (the server's one worker
+    sees to it).
+    """
 
     def __init__(self) -> None:
         self._open: list[Context] = []

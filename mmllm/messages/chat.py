@@ -21,16 +21,18 @@ def to_sample(
     keys: Mapping[str, str],
     media: Mapping[str, Any] | None = None,
     name: str = "chat",
+    placeholders: Mapping[str, str] | None = None,
 ) -> Sample:
     """Return a question in Python as a Sample: a text or messages, and media by keyword.
 
     Args:
         messages: a question of the user, or dicts in OpenAI's form and ``Message`` objects, the user's last. Media
             inside parts may be whatever ``media.read_item`` takes.
-        keys: modality -> key of its encoder, for what the model reads.
-        media: keyword (``image``, ``images`` or an encoder's key) -> an item or a list of them. They take the
+        keys: modality -> placeholder's key, for what the model reads; of several of one modality the first.
+        media: keyword (``image``, ``images`` or a placeholder's key) -> an item or a list of them. They take the
             placeholders ``<key>`` of the texts in order; where no text has one, they go in front of the last message.
         name: of the sample, in front of every error.
+        placeholders: key -> modality of all placeholders that the model has; by default those of ``keys``.
 
     Raises:
         SampleError: names the message or keyword at fault and what is known; or the model lacks the modality.
@@ -41,7 +43,8 @@ def to_sample(
         if not turns or turns[-1].role != "user":
             found = f"is the {turns[-1].role}'s" if turns else "is missing"
             raise SampleError(f"the last message {found}; it must be the user's, since it is what gets answered")
-        fields = _fields(media or {}, keys)
+        known = {key: modality for modality, key in keys.items()} if placeholders is None else placeholders
+        fields = _fields(media or {}, keys, known)
         parts = assemble(_placed(turns, fields, keys), _locate, keys.__getitem__, fields)
     except MmllmError as error:
         raise SampleError(f"{name}: {error}") from error
@@ -56,21 +59,23 @@ def _locate(part: MediaPart) -> Any:
         raise SampleError(f"message {part.message}: {error}") from error
 
 
-def _fields(media: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Return keyword media as items by encoder key; an encoder may have a modality that the project does not know."""
-    modality_of_key = {key: modality for modality, key in keys.items()}
+def _fields(media: Mapping[str, Any], keys: Mapping[str, str], placeholders: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Return keyword media as items by placeholder; one may have a modality that the project does not know."""
     fields: dict[str, list[Any]] = {}
     for word, value in media.items():
         # a key of the recipe first: it may be called like a modality that it does not have
-        names = (modality_of_key.get(word), word, word.removesuffix("s"))
-        modality = next((name for name in names if name in MODALITIES or name in keys), None)
+        modality = placeholders.get(word)
         if modality is None:
-            raise SampleError(f"{word!r} is no media; known: {', '.join(MODALITIES)}, of each one item or a list")
-        if modality not in keys:
-            raise SampleError(f"{word}: the model {refusal(modality, keys)}")
+            names = (word, word.removesuffix("s"))
+            modality = next((name for name in names if name in MODALITIES or name in keys), None)
+            if modality is None:
+                raise SampleError(f"{word!r} is no media; known: {', '.join(MODALITIES)}, of each one item or a list")
+            if modality not in keys:
+                raise SampleError(f"{word}: the model {refusal(modality, keys)}")
+        key = word if word in placeholders else keys[modality]
         items = value if isinstance(value, list) else [] if value is None else [value]
         try:
-            fields.setdefault(keys[modality], []).extend(read_item(modality, item) for item in items)
+            fields.setdefault(key, []).extend(read_item(modality, item) for item in items)
         except MediaError as error:
             raise SampleError(f"{word}: {error}") from error
     return fields

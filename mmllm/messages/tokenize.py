@@ -37,7 +37,7 @@ class Prompt:
     labels: list[int]
     """One per id: the id itself in the assistant's text, IGNORE_INDEX elsewhere and at placeholders."""
     places: list[tuple[int, str]]
-    """(position in ``ids``, encoder key) of every placeholder, in order."""
+    """(position in ``ids``, key) of every placeholder, in order."""
     user_turn: list[int]
     """One per id: number of the user's message whose text a position is, -1 elsewhere; empty if not wanted."""
 
@@ -45,7 +45,7 @@ class Prompt:
 class Prompter:
     """Renders samples with the tokenizer's chat template and tokenises them; ids equal ``apply_chat_template``'s.
 
-    ``placeholders`` are the encoder keys; ``<key>`` in a message is where an item of ``sample.media[key]`` goes. The
+    ``placeholders`` are keys of connectors; ``<key>`` in a message is where an item of ``sample.media[key]`` goes. The
     tokenizer is copied, so the caller's never learns the placeholders. A special token typed in a message is plain text
     (outside the assistant's turns so are the template's other control tokens). Safe to use from several threads.
 

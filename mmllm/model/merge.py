@@ -25,7 +25,7 @@ def merge_embeddings(
     if places is None:
         places = batch.media_ids.new_empty(0)
     _compare_counts(places, counts, batch, key)
-    # out of place: the embeddings are a view of nothing that may change, and autograd still needs the text's
+    # out of place: the context keeps the text's embeddings as they were, for connectors that read the text
     return embeds.index_copy(0, places, tokens.to(embeds.dtype))
 
 

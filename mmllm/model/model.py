@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from mmllm.connectors.base import Connector, DeepFusion, EncoderAdapter, LLMAdapter, Projector
 from mmllm.encoders.base import Encoder
-from mmllm.errors import SampleError
+from mmllm.errors import RecipeError, SampleError
 from mmllm.hooks import EncoderContext, ForwardContext, Handle
 from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.llms.causal_lm import CausalLM
@@ -68,7 +69,11 @@ class MultimodalLM(nn.Module):
         for key, names in inputs.items():
             chosen = [names] if isinstance(names, str) else list(names)
             connector = connectors[key]
-            assert isinstance(connector, Projector | DeepFusion)
+            if not isinstance(connector, Projector | DeepFusion):
+                raise RecipeError(
+                    f"connectors.{key}: {type(connector).__name__} takes no features, and `from` gives it those of "
+                    f"{', '.join(chosen)}; leave `from` out, or use a Projector or DeepFusion."
+                )
             self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (timestamps or {}).get(key))
         self.handles: dict[str, Handle] = {}
         """Connector key -> takes it out of the LLM and the encoders."""
@@ -81,10 +86,15 @@ class MultimodalLM(nn.Module):
         """Hook a connector in where its base class says."""
         handles = [connector.attach(self.llm)] if isinstance(connector, LLMAdapter) else []
         if isinstance(connector, EncoderAdapter):
+            if not handles and not adapts.get(connector.key):
+                raise RecipeError(
+                    f"connectors.{connector.key}: {type(connector).__name__} works inside encoders; say in which: "
+                    f"adapts={{{connector.key!r}: [...]}}, of {', '.join(self.encoders) or 'none'}."
+                )
             for name in adapts.get(connector.key, ()):
                 encoder = self._encoder(name)
                 encoder.adapters.append(connector)
-                handles.append(connector.attach(encoder, name))
+                handles += [Handle(partial(_remove, encoder.adapters, connector)), connector.attach(encoder, name)]
         return handles
 
     def train(self, mode: bool = True) -> Self:
@@ -230,6 +240,10 @@ class MultimodalLM(nn.Module):
         module = self.encoders[key]
         assert isinstance(module, Encoder)
         return module
+
+
+def _remove(adapters: list[nn.Module], adapter: nn.Module) -> None:
+    adapters.remove(adapter)
 
 
 def seed_for(seed: int, key: str) -> None:

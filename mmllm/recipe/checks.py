@@ -90,7 +90,11 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
         ):
             for name in names or ():
                 if name not in known:
-                    problems.add((*path, word), f'found "{name}"; {unknown(kind, name, known)}')
+                    entry = next((key for key, one in recipe.connectors.items() if name in one.encoders), None)
+                    hint = f"; what the encoder {name} reads fills <{entry}>, its connector's key" if entry else ""
+                    problems.add(
+                        (*path, word), f'found "{name}"; {unknown(kind, name, known)}{hint if word == "when" else ""}'
+                    )
         _several(path, part, recipe, problems)
         _direction(path, part, recipe.encoders, problems)
         _times(path, part, problems)
@@ -147,10 +151,10 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
     if part.when is not None and adapts and not inside and not takes_features:
         problems.add((*path, "when"), "a connector inside encoders works on all they read; leave it out")
     if takes_features and part.when is not None and not inside:
-        problems.add((*path, "when"), "a connector with `from` works where its encoder's media is; leave it out")
+        problems.add((*path, "when"), "a connector with `from` works where its own items are; leave it out")
     if takes_features and part.source is None:
         known = ", ".join(encoders) or "none"
-        problems.add(path, f'"from" is missing; {part.type} takes the features of one encoder; known encoders: {known}')
+        problems.add(path, f'"from" is missing; {part.type} takes features; known encoders: {known}')
     if takes_features is False and part.source is not None:
         problems.add((*path, "from"), f"{part.type} works inside {where} and takes no encoder's features; remove it")
 

@@ -162,10 +162,12 @@ class Recipe(Section):
     name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
-    encoders: dict[Key, ComponentSpec] = Field(
-        default_factory=dict, description="the key is the placeholder: image fills <image>"
+    encoders: dict[Key, ComponentSpec] = Field(default_factory=dict)
+    connectors: dict[Key, ComponentSpec] = Field(
+        default_factory=dict,
+        description="what learns between the frozen parts, or inside them; with `from`, the key is the placeholder: "
+        "connectors.image fills <image>",
     )
-    connectors: dict[Key, ComponentSpec] = Field(default_factory=dict)
     data: dict[Key, ComponentSpec] = Field(default_factory=dict)
     stages: dict[Key, Stage] = Field(default_factory=dict, description="run in order, each from the last one's weights")
     eval: Eval = Field(default_factory=lambda: Eval())

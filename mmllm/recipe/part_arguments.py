@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from mmllm import registry
 from mmllm.registry import Parameter
@@ -151,7 +151,10 @@ def shown(value: Any) -> str:
 
 def _wrong_type(parameter: Parameter, value: Any) -> str | None:
     """The sentence for a value that does not fit the annotation; None when it fits or the annotation says nothing."""
-    adapter = TypeAdapter(parameter.hint or _type(parameter.annotation))
+    try:
+        adapter = TypeAdapter(parameter.hint or _type(parameter.annotation))
+    except PydanticSchemaGenerationError:  # a class that pydantic knows nothing about
+        adapter = TypeAdapter(_type(parameter.annotation))
     try:
         # through JSON, as the recipe's own words: strict, and yet a list may be a tuple
         adapter.validate_json(json.dumps(value), strict=True)

@@ -93,3 +93,10 @@ class Open(Nothing):
 
     def __init__(self, **anything: Any) -> None:
         never()
+
+
+class Odd(Nothing):
+    """A dataset with an argument of a class that no recipe can write."""
+
+    def __init__(self, *, path: str, cut: base.Connector | None = None) -> None:
+        never()

@@ -37,7 +37,7 @@ class InnerAdaptorConnector(LLMAdapter):
 
     A second branch for other conversations (the paper's is for grounding) is a second entry: ``with_text`` in one and
     the same ``without_text`` in the other share the multimodal conversations out by what their text says. It needs no
-    flag that a request could forget, so it is the same in training, evaluation and serving. (Two encoder keys with one
+    flag that a request could forget, so it is the same in training, evaluation and serving. (Two placeholders with one
     entry each and ``when:`` do it too, by the placeholder, and give each branch a projector of its own.)
     """
 

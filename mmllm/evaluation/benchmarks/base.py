@@ -38,7 +38,7 @@ class Benchmark(ABC):
     """A test set: ``len``, questions by index, and how an answer scores.
 
     ``prompt`` is the user's turn, with ``{question}`` where the question goes and ``<image>`` where the picture goes
-    (``<video>`` the clip: the placeholder is the name of the encoder in the recipe).
+    (``<video>`` the clip: the placeholder is the key of the connector in the recipe).
     """
 
     name: ClassVar[str]
@@ -90,7 +90,7 @@ class Benchmark(ABC):
     ) -> Question:
         """A question about media in this benchmark's prompt.
 
-        ``media`` is a picture, or the encoder key -> items in order of their placeholders; a path may end in a node
+        ``media`` is a picture, or the placeholder -> items in order of their placeholders; a path may end in a node
         or a segment (``cora.npz#17``). Raises MmllmError where a file is missing or the prompt has no place for it.
         """
         items = {"image": (media,)} if isinstance(media, Path) else dict(media)

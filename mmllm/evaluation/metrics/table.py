@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from mmllm.evaluation.metrics.text import AnlsVariant, anls, exact_match, relaxed_accuracy
+from mmllm.evaluation.metrics.text import ANLS_VARIANTS, AnlsVariant, anls, exact_match, relaxed_accuracy
+from mmllm.evaluation.metrics.vqa import VARIANTS as VQA_VARIANTS
 from mmllm.evaluation.metrics.vqa import Variant, vqa_accuracy
 
 Metric = Callable[[str, Any, str], float]
@@ -21,7 +22,7 @@ def _anls(prediction: str, answers: Sequence[str], variant: str) -> float:
 
 
 def _relaxed_accuracy(prediction: str, answers: Sequence[str], variant: str) -> float:
-    return relaxed_accuracy(prediction.strip(), answers[0])
+    return max((relaxed_accuracy(prediction.strip(), answer) for answer in answers), default=0.0)
 
 
 def _vqa_accuracy(prediction: str, answers: Sequence[str], variant: str) -> float:
@@ -34,3 +35,6 @@ METRICS: dict[str, Metric] = {
     "relaxed_accuracy": _relaxed_accuracy,
     "vqa_accuracy": _vqa_accuracy,
 }
+
+METRIC_VARIANTS: dict[str, Sequence[str]] = {"anls": ANLS_VARIANTS, "vqa_accuracy": VQA_VARIANTS}
+"""Metric -> the definitions that it has, where there are several."""

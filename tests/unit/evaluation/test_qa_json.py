@@ -13,6 +13,8 @@ from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.qa_json import QaJson
 from mmllm.evaluation.metrics.table import METRICS
 
+RED = {"question": "What?", "answer": "red"}
+
 
 def written(folder: Path, rows: Any, lines: bool = False) -> str:
     Image.new("RGB", (8, 8), "red").save(folder / "a.png")
@@ -49,6 +51,7 @@ def test_the_prompt_says_where_media_go(tmp_path: Path) -> None:
         ("exact_match", "The Red", "red", 1.0),
         ("anls", "helo", "hello", 0.8),
         ("relaxed_accuracy", "103", "100", 1.0),
+        ("relaxed_accuracy", "103", ["two", "100"], 1.0),
         ("relaxed_accuracy", "106", "100", 0.0),
         ("vqa_accuracy", "red", ["red"] * 3 + ["blue"] * 7, 0.9),
     ],
@@ -71,6 +74,13 @@ def test_a_metric_by_its_name_computes_the_score(
         ),
         ([{"answer": "red"}], {}, r"entry 0 of .* has no question"),
         ([], {}, "does not hold a list of questions"),
+        ([{"question": "What?"}], {}, r"row 1 of .* has the answer None; it is a text, a number or a list"),
+        ([RED, RED | {"img": "a.png"}], {}, "row 2 of .* has the unknown field 'img'; known: question, answer, "),
+        ([RED | {"image": None}], {}, "row 1 of .* has None as image; it is a path or a list of paths"),
+        ([RED | {"answers": ["red"]}], {}, "both answer and answers"),
+        ([RED], {"metric": "vqa_accuracy"}, "row 1 of .* has 1 answers; vqa_accuracy .* needs 4 or more"),
+        ([RED], {"metric": "anls", "variant": "old"}, "anls has no variant 'old'; its variants: strict, inclusive"),
+        ([RED], {"variant": "old"}, "exact_match has no variant 'old'; its variants: none"),
         ([{"question": "What?", "answer": "red"}], {"prompt": "Say it."}, r"has no \{question\} in it"),
     ],
 )
@@ -79,10 +89,19 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path, rows: Any, words: dict[str
         QaJson(path=written(tmp_path, rows), **words)
 
 
-def test_an_answer_or_a_picture_that_is_missing_is_named(tmp_path: Path) -> None:
-    rows = [{"question": "What?"}, {"question": "What?", "answer": "red", "image": "b.png"}]
-    benchmark = QaJson(path=written(tmp_path, rows))
-    with pytest.raises(MmllmError, match=r"row 1 of .* has the answer None; it is a text, a number or a list"):
-        benchmark[0]
+def test_a_picture_that_is_missing_is_named(tmp_path: Path) -> None:
+    benchmark = QaJson(path=written(tmp_path, [{"question": "What?", "answer": "red", "image": "b.png"}]))
     with pytest.raises(MmllmError, match=r"b\.png is missing"):
-        benchmark[1]
+        benchmark[0]
+
+
+def test_a_placeholder_of_the_prompt_is_a_field(tmp_path: Path) -> None:
+    path = written(tmp_path, [RED | {"page": "a.png"}])
+    assert QaJson(path=path, prompt="<page> {question}")[0].sample.media == {"page": (tmp_path / "a.png",)}
+    with pytest.raises(MmllmError, match="unknown field 'page'"):
+        QaJson(path=path)
+
+
+def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text('{"question": "a\u2028b", "answer": "red"}\n\n', encoding="utf-8")
+    assert QaJson(path=str(tmp_path / "own.json"))[0].text == "a\u2028b"

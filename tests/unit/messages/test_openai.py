@@ -198,6 +198,10 @@ def test_a_question_with_media_by_keyword() -> None:
 
 
 def test_media_take_the_placeholders_of_the_text_where_it_has_some() -> None:
+    two = {"one": "image", "two": "image"}
+    sample = to_sample("Same?", keys={"image": "one"}, media={"two": "b.png", "image": "a.png"}, placeholders=two)
+    assert sample.media == {"two": (Path("b.png"),), "one": (Path("a.png"),)}
+    assert sample.messages[0].text == "<two>\n<one>\nSame?"
     sample = to_sample("<image> or <image>?", keys=KEYS, media={"image": ["a.png", "b.png"], "points": "c.ply"})
     assert sample.messages[0].text == "<cloud>\n<image> or <image>?"
     assert sample.media == {"image": (Path("a.png"), Path("b.png")), "cloud": (Path("c.ply"),)}

@@ -32,6 +32,7 @@ def test_start_and_removal(kind: str) -> None:
     assert not torch.allclose(logits(model, batch), expected, atol=1e-3)
     model.handles["inner"].remove()
     assert torch.equal(logits(model, batch), expected)
+    assert not any(encoder.adapters for encoder in model.encoders.values())
 
 
 @each

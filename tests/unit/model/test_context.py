@@ -55,6 +55,16 @@ def test_padded_rows_steps_and_rows_that_stay() -> None:
     ].tolist() == [[2], [-1]]
 
 
+def test_items_of_finished_rows_are_nobodys_ever_after() -> None:
+    """Rows leave one after another: a picture of the first to leave must not become another conversation's."""
+    assembly = placeless()
+    ctx = left_padded(context_of(batch_of(assembly, ROWS), assembly.inputs), [5, 3, 2])
+    kept = select_rows(next_token(ctx, torch.tensor([7, 8, 9])), torch.tensor([2, 1]))
+    alone = select_rows(kept, torch.tensor([1]))
+    assert alone.item_sequence["image"].tolist() == [-1, -1, -1]
+    assert next_token(alone, torch.tensor([1])).last_item["image"].tolist() == [[-1]]
+
+
 def test_places_are_found_again_in_padded_rows() -> None:
     """A place of the packed row is the same token in its own, left-padded row."""
     assembly = tiny_assembly(lora=False)

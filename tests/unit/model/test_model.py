@@ -20,8 +20,9 @@ from mmllm.model.model import MultimodalLM
 from mmllm.recipe.load import parse
 from mmllm.recipe.models import Recipe
 from mmllm.types import IGNORE_INDEX
-from tests.support.assemblies import Row, batch_of, tiny_assembly
-from tests.support.parts import tiny_clip_folder, tiny_llm_folder
+from tests.support.adapted import variant
+from tests.support.assemblies import Row, batch_of, tiny_assembly, tiny_encoder
+from tests.support.parts import tiny_clip_folder, tiny_llm, tiny_llm_folder
 
 MIXED = (Row(1, (4, "image", 3, "page", 5)), Row(2, (9,)), Row(3, ("image", "image", 6)), Row(4, (2, "page", 4)))
 TEXT = (Row(5, (8,)), Row(6, (12,)))
@@ -282,3 +283,12 @@ def test_build_errors_are_sentences(tmp_path: Path) -> None:
     part = recipe.connectors["image"].model_copy(update={"args": {"deepth": 2}})
     with pytest.raises(RecipeError, match=r"connectors\.image: MlpConnector cannot be made from .*deepth"):
         build(recipe.model_copy(update={"connectors": {"image": part}}), "cpu")
+
+
+def test_parts_put_together_wrongly_are_named() -> None:
+    """In Python no recipe's checks stand before the model."""
+    encoder, llm = tiny_encoder(), tiny_llm("llama")
+    with pytest.raises(RecipeError, match=r"connectors.image: .* takes no features, and `from` gives it those"):
+        MultimodalLM(llm, {"image": encoder}, {"image": variant("conformer_adapter")}, {"image": "image"})
+    with pytest.raises(RecipeError, match=r"connectors.inner: .* works inside encoders; say in which: .* of image"):
+        MultimodalLM(llm, {"image": encoder}, {"inner": variant("conformer_adapter")}, {})

@@ -139,8 +139,8 @@ DAMAGES = {
     # Names that point to other sections
     "from nothing": ("from: image", "from: imag", '7: connectors.image.from: found "imag"; unknown encoder; known: image; did you '
                      'mean "image"?'),
-    "projector without from": ("from: image, ", "", f'7: connectors.image: "from" is missing; {P}:Projector takes the features of '
-                               "one encoder; known encoders: image."),
+    "projector without from": ("from: image, ", "", f'7: connectors.image: "from" is missing; {P}:Projector takes features; known '
+                               "encoders: image."),
     "inner connector with from": ("rank: 4", "from: image, rank: 4", f"8: connectors.lora.from: {P}:Inner works inside the LLM and "
                                   "takes no encoder's features; remove it."),
     "two connectors of one encoder": ("  lora: {", f'  second: {{type: "{P}:Projector", from: image, grid: [1, 1]}}\n  lora: {{',
@@ -151,7 +151,7 @@ DAMAGES = {
     "when nothing": ("when: [image]", "when: [imge]",
                      '8: connectors.lora.when: found "imge"; unknown placeholder; known: image; did you mean "image"?'),
     "when beside from": ("from: image, grid", "from: image, when: [image], grid",
-                         "7: connectors.image.when: a connector with `from` works where its encoder's media is; leave it out."),
+                         "7: connectors.image.when: a connector with `from` works where its own items are; leave it out."),
     # Inside encoders, times in the text
     "adapts missing": (LORA, 'Adapter", rank: 4', f'8: connectors.lora: "adapts" is missing; {P}:Adapter works inside encoders, '
                        "name them; known encoders: image."),
@@ -170,7 +170,7 @@ DAMAGES = {
     "adapter with from": (LORA, 'Adapter", adapts: [image], from: image', f"8: connectors.lora.from: {P}:Adapter works inside "
                           "encoders and takes no encoder's features; remove it."),
     "aligner without from": (f"{P}:Projector\", from: image, grid: [4, 4]", f"{P}:Aligner\"", f'7: connectors.image: "from" is '
-                             f"missing; {P}:Aligner takes the features of one encoder; known encoders: image."),
+                             f"missing; {P}:Aligner takes features; known encoders: image."),
     "inside and adapts": (LORA, 'Adapter", adapts: [image], inside: [image]',
                           f"8: connectors.lora.inside: unknown argument of {P}:Adapter; known: rank."),
     # Kinds, several encoders
@@ -291,6 +291,14 @@ def test_a_connector_of_one_encoder_takes_no_two(tmp_path: Path) -> None:
 def test_a_connector_of_several_encoders_takes_them(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(TWO.replace(SEVERAL, 'Several", from: [image, page]}'))
     assert load_recipe(tmp_path / "recipe.yaml").connectors["image"].encoders == ("image", "page")
+
+
+def test_a_placeholder_is_the_key_of_the_connector(tmp_path: Path) -> None:
+    text = RECIPE.replace("  image: {" + f'type: "{P}:Projector', "  picture: {" + f'type: "{P}:Projector')
+    assert sentences(tmp_path, text.replace("connectors.image", "connectors.picture")) == [
+        'recipe.yaml:8: connectors.lora.when: found "image"; unknown placeholder; known: picture; what the encoder image '
+        "reads fills <picture>, its connector's key."
+    ]
 
 
 def test_the_former_word_inside_is_read_with_a_warning(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def test_parameters_positional_and_open() -> None:
     assert registry.parameters("datasets", "tests.support.recipe_parts:Open")["anything"].variadic
 
 
+def test_a_class_as_annotation_says_nothing_of_what_a_recipe_writes() -> None:
+    assert part_arguments.problems("datasets", "tests.support.recipe_parts:Odd", {"path": "a", "cut": "b"}) == []
+    found = part_arguments.problems("datasets", "tests.support.recipe_parts:Odd", {"path": 3})
+    assert found == [("path", "found 3 (a whole number), expected str")]
+
+
 def test_summary_is_the_first_line() -> None:
     assert (
         registry.summary("connectors", "tests.support.recipe_parts:Projector") == "A connector between encoder and LLM."

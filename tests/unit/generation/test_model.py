@@ -1,0 +1,54 @@
+"""The Python face: what saving and opening refuse, so that nothing is lost and nothing is left out unsaid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmllm
+from mmllm.checkpoints.load import find_run
+from mmllm.errors import MmllmError
+from mmllm.generation.model import Model
+from mmllm.model.build import build
+from mmllm.recipe.load import load_recipe
+from tests.support.training import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+def test_saving_replaces_no_run(recipe_path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_path)
+    model = Model(build(recipe, "cpu"), recipe)
+    model.save_pretrained(tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert not (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(MmllmError, match="holds a run already, and saving would replace its checkpoints"):
+        model.save_pretrained(tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+    again = Model.from_pretrained(tmp_path / "run", device="cpu", stage="instruct")
+    state, other = model.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(state[name], other[name]) for name in state if name.startswith("connectors."))
+    with pytest.raises(MmllmError, match="from_pretrained does not know torch_dtype"):
+        Model.from_pretrained(tmp_path / "run", torch_dtype="bfloat16")
+
+
+def test_what_looks_like_a_path_is_not_asked_for_over_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    (tmp_path / "mine").mkdir()
+    for path in ("runs/typo", "mine/typo", "./a/b", "/a", "~/a", "a", "a/b/c"):
+        assert find_run(path) == Path(path)
+
+
+def test_a_text_is_no_list() -> None:
+    with pytest.raises(MmllmError, match=r"overrides is a list; write overrides=\['seed=1'\]"):
+        mmllm.load_recipe("some.yaml", "seed=1")
+    with pytest.raises(MmllmError, match=r"benchmarks is a list; write benchmarks=\['pope'\]"):
+        mmllm.evaluate("runs/none", "pope")
