@@ -36,6 +36,8 @@ class Prediction:
     """Why the question could not be asked (too long, unreadable picture); such a question counts and scores 0."""
     key: str
     """Digest of model, prompt, decoding and files; lines of another key are not this run's and are asked again."""
+    media: Sequence[str] = ()
+    """Size and time of change of each media file; a question whose files are others by now is asked again."""
 
 
 def predict(
@@ -54,6 +56,10 @@ def predict(
     and is put in order at the end. Scores are always computed anew, so a corrected metric needs no new answers.
     """
     kept = _kept(path, key)
+    for question in questions:
+        known = kept.get(question.sample.name)
+        if known is not None and list(known.media) != _media(question):
+            del kept[known.name]
     todo = [question for question in questions if question.sample.name not in kept]
     advance(len(questions) - len(todo))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +134,34 @@ def _length(question: Question) -> int:
 def _scored(benchmark: Benchmark, question: Question, text: str, error: str | None, key: str) -> Prediction:
     parsed = benchmark.parsed(text)
     score = benchmark.score(text, question.reference) if parsed else 0.0
-    references = list(question.reference)
-    return Prediction(question.sample.name, question.text, text, references, score, parsed, question.kind, error, key)
+    return Prediction(
+        name=question.sample.name,
+        question=question.text,
+        prediction=text,
+        references=list(question.reference),
+        score=score,
+        parsed=parsed,
+        kind=question.kind,
+        error=error,
+        key=key,
+        media=_media(question),
+    )
+
+
+def _media(question: Question) -> list[str]:
+    """Size and time of change of each file of its media; empty text where there is no such file."""
+    # not the content: thousands of kept answers would have all their pictures and videos read again
+    return [_stamp(item) for items in question.sample.media.values() for item in items if isinstance(item, Path)]
+
+
+def _stamp(path: Path) -> str:
+    # a node or a segment may follow the name of its file, as in cora.npz#17
+    file = path if path.exists() else Path(str(path).rpartition("#")[0])
+    try:
+        found = file.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _line(prediction: Prediction) -> str:

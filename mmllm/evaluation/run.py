@@ -17,6 +17,7 @@ from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR
 from mmllm.evaluation.metrics.text import interval
 from mmllm.evaluation.predictions import Prediction, blinded, predict
 from mmllm.evaluation.usage import Usage
+from mmllm.recipe import part_arguments
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -99,7 +100,11 @@ def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
             raise MmllmError(str(error)) from error
         except TypeError as error:
             known = ", ".join(registry.parameters("benchmarks", name))
-            raise MmllmError(f"eval.benchmarks.{name}: {error}; its arguments are {known}.") from error
+            # the sentences of a recipe's check, which stands before this on the command line but not in Python
+            found = part_arguments.problems("benchmarks", name, arguments)
+            wrong = [f"{argument}: {sentence}" if argument else sentence for argument, sentence in found]
+            why = "; ".join(wrong) or f"{error}; its arguments are {known}"
+            raise MmllmError(f"eval.benchmarks.{name}: {why}.") from error
     return opened
 
 

@@ -103,7 +103,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         **media: Any,
     ) -> str:
         """Answer a question or a conversation.
@@ -114,7 +114,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
             temperature: 0: the most probable token each time.
             top_p: share of the probability that tokens are drawn from.
             seed: of the draw; the same seed gives the same answer.
-            stop: texts that end the answer; they are left out of it.
+            stop: a text that ends the answer, or several; they are left out of it.
             media: ``image=``, ``images=``, ``video=``, ``audio=``, ``graph=``, ``points=``, ``document=`` or a
                 placeholder's name: an item or a list of them.
 
@@ -140,24 +140,26 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         **media: Any,
     ) -> Iterator[Delta]:
         """Answer as :meth:`chat`, piece by piece; the last one has ``finish`` set. Media are read before it returns."""
         limit = self.recipe.eval.max_new_tokens if max_new_tokens is None else max_new_tokens
-        sampling = Sampling(limit, temperature, top_p, seed, tuple(stop))
+        sampling = Sampling(limit, temperature, top_p, seed, _listed(stop))
         return self.generator.stream_encoded(self.generator.encode(self._sample(messages, media)), sampling)
 
     def generate(
-        self, conversations: Sequence[Messages], *, max_new_tokens: int | None = None, stop: Sequence[str] = ()
+        self, conversations: Sequence[Messages], *, max_new_tokens: int | None = None, stop: str | Sequence[str] = ()
     ) -> list[Completion]:
         """Answer several conversations at once, greedily, in their order: the same answers as :meth:`chat` gives.
 
         A conversation's media stand in its messages' parts.
         """
+        if isinstance(conversations, str):
+            raise MmllmError(f"generate takes a list of conversations; write generate([{conversations!r}]).")
         limit = self.recipe.eval.max_new_tokens if max_new_tokens is None else max_new_tokens
         samples = [self._sample(one, {}, f"conversation {n}") for n, one in enumerate(conversations, 1)]
-        return self.generator.generate(samples, limit, stop)
+        return self.generator.generate(samples, limit, _listed(stop))
 
     def process(self, **media: Any) -> dict[str, torch.Tensor]:
         """Read one item for the encoder that takes it: ``model.encoders["image"](**model.process(image="a.png"))``.
@@ -171,6 +173,9 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         key = next((k for k, one in self.model.inputs.items() if name in one.encoders), None) if named else name
         # as a chat without text: an item may then have every form that chat takes
         sample = self._sample("", {key or name: media[name]})
+        if sum(map(len, sample.media.values())) != 1:
+            found = sum(map(len, sample.media.values()))
+            raise MmllmError(f"process takes one item; {name} has {found}, call it for each.")
         placeholder, items = next(iter(sample.media.items()))
         entry = self.model.inputs[placeholder]
         inputs = entry.collate([entry.read(items[0])])
@@ -232,3 +237,8 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
             token=token,
         )
         return cls.open(folder, device, stage)
+
+
+def _listed(stop: str | Sequence[str]) -> tuple[str, ...]:
+    # one text alone, as in OpenAI's API: a text is a sequence too, of its letters
+    return (stop,) if isinstance(stop, str) else tuple(stop)

@@ -38,6 +38,8 @@ def to_sample(
         SampleError: names the message or keyword at fault and what is known; or the model lacks the modality.
     """
     asked = [Message("user", messages)] if isinstance(messages, str) else messages
+    if not isinstance(asked, Sequence):
+        raise SampleError(f"{name}: found a {type(asked).__name__}; give a question or a list of messages")
     try:
         turns = list(read_turns(asked, REQUEST_ROLES))
         if not turns or turns[-1].role != "user":
@@ -69,7 +71,10 @@ def _fields(media: Mapping[str, Any], keys: Mapping[str, str], placeholders: Map
             names = (word, word.removesuffix("s"))
             modality = next((name for name in names if name in MODALITIES or name in keys), None)
             if modality is None:
-                raise SampleError(f"{word!r} is no media; known: {', '.join(MODALITIES)}, of each one item or a list")
+                raise SampleError(
+                    f"{word!r} is neither a setting (max_new_tokens, temperature, top_p, seed, stop) nor media; known: "
+                    f"{', '.join(MODALITIES)}, of each one item or a list"
+                )
             if modality not in keys:
                 raise SampleError(f"{word}: the model {refusal(modality, keys)}")
         key = word if word in placeholders else keys[modality]

@@ -55,7 +55,12 @@ def read_turns(messages: Iterable[Any], roles: Mapping[str, str] = ROLES) -> Ite
     """
     for number, raw in enumerate(messages, 1):
         found: dict[str, Any] = {"role": raw.role, "content": raw.text} if isinstance(raw, Message) else raw
-        role = found.get("role") if isinstance(found, Mapping) else None
+        if not isinstance(found, Mapping):
+            raise SampleError(
+                f"message {number} is of type {type(found).__name__}; a message is {{'role': ..., 'content': ...}} or "
+                "a Message"
+            )
+        role = found.get("role")
         if not isinstance(role, str) or role not in roles:
             raise SampleError(f"message {number} has the role {role!r}; known: {', '.join(roles)}")
         content = found.get("content")

@@ -9,7 +9,7 @@ import torch
 from mmllm import registry
 from mmllm.connectors.base import Connector, EncoderAdapter
 from mmllm.encoders.base import Encoder
-from mmllm.errors import RecipeError
+from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.recipe.models import ComponentSpec, Recipe
@@ -26,6 +26,8 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise MmllmError(f"device {str(device)!r}: torch finds no GPU here; leave it out, or give 'cpu'.")
     llm = CausalLM.load(recipe.llm.path, recipe.llm.dtype, recipe.llm.context)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}

@@ -123,7 +123,7 @@ def test_blank_lines_and_line_ends(tmp_path: Path) -> None:
             {"messages": [{"role": "human", "content": "x"}]},
             "message 1 has the role 'human'; known: system, user, assistant",
         ),
-        ({"messages": ["x"]}, "message 1 has the role None"),
+        ({"messages": ["x"]}, "message 1 is of type str"),
         ({"messages": [{"role": "user", "content": None}]}, "message 1 has no content"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "part of type 'file'"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "part of type 'text'"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mmllm import cli
 from mmllm.batches.sample import Encoded
@@ -183,6 +184,20 @@ def test_changed_conditions_ask_everything_again(world: Path, tmp_path: Path, ch
     assert sorted(other.asked) == sorted(RIGHT)
     assert entry["score"] == pytest.approx(1 / 3)
     assert len(lines(tmp_path / "predictions" / "mini_scenes.jsonl")) == 3
+
+
+def test_another_picture_under_the_same_name_is_asked_about_again(world: Path, tmp_path: Path) -> None:
+    file, picture = world / "test" / "mini_scenes.jsonl", world / "test" / "own.png"
+    Image.new("RGB", (30, 30), "red").save(picture)
+    rows = lines(file)
+    rows[1]["image"] = picture.name
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    run(Scripted(RIGHT), world, tmp_path)
+    Image.new("RGB", (40, 30), "blue").save(picture)
+    later = Scripted(WRONG)
+    run(later, world, tmp_path)
+    run(later, world, tmp_path)
+    assert later.asked == ["mini_scenes:1"]
 
 
 def test_limit_is_recorded_and_may_grow(world: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import mmllm
 from mmllm.checkpoints.load import find_run
@@ -52,3 +53,27 @@ def test_a_text_is_no_list() -> None:
         mmllm.load_recipe("some.yaml", "seed=1")
     with pytest.raises(MmllmError, match=r"benchmarks is a list; write benchmarks=\['pope'\]"):
         mmllm.evaluate("runs/none", "pope")
+
+
+def test_one_text_is_one_stop_and_no_list_of_conversations(recipe_path: Path) -> None:
+    recipe = load_recipe(recipe_path)
+    model = Model(build(recipe, "cpu"), recipe)
+    red = Image.new("RGB", (8, 8), "red")
+    whole = model.chat("What is it?", image=red, max_new_tokens=8)
+    stop = whole[2:4]
+    assert model.chat("What is it?", image=red, max_new_tokens=8, stop=stop) == whole.partition(stop)[0]
+    assert model.generate(["Hi"], max_new_tokens=4, stop="never") == model.generate(["Hi"], max_new_tokens=4)
+    with pytest.raises(MmllmError, match=r"generate takes a list of conversations; write generate\(\['say'\]\)"):
+        model.generate("say")
+    for items in ([], [red, red]):
+        with pytest.raises(MmllmError, match=f"process takes one item; image has {len(items)}"):
+            model.process(image=items)
+    assert model.process(image=[red])
+    with pytest.raises(MmllmError, match="'max_tokens' is neither a setting"):
+        model.chat("Hi", max_tokens=3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_said(recipe_path: Path) -> None:
+    with pytest.raises(MmllmError, match="device 'cuda': torch finds no GPU here"):
+        build(load_recipe(recipe_path), "cuda")

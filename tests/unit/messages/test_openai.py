@@ -228,9 +228,10 @@ def test_a_conversation_of_dicts_and_messages() -> None:
     [
         ([], {}, "x: the last message is missing; it must be the user's"),
         ([Message("user", "?"), Message("assistant", "!")], {}, "x: the last message is the assistant's; it must be"),
-        (["Hi"], {}, "x: message 1 has the role None; known: system, user, assistant, developer"),
+        (["Hi"], {}, "x: message 1 is of type str; a message is {'role': ..., 'content': ...} or a Message"),
+        ({"role": "user", "content": "Hi"}, {}, "x: found a dict; give a question or a list of messages"),
         ("?", {"video": "a.mp4"}, "x: video: the model takes no videos; it takes text, images, sounds and"),
-        ("?", {"smell": "a"}, "x: 'smell' is no media; known: image, video, audio, graph, points, document"),
+        ("?", {"smell": "a"}, "x: 'smell' is neither a setting (max_new_tokens, "),
         ("?", {"image": 7}, "x: image: no image can be made of a value of type int; give a path, a file:// or data:"),
         ("?", {"image": "http://a/b.png"}, "x: image: http://a/b.png is not fetched; download the media"),
         (
