@@ -206,7 +206,10 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
     chosen: dict[str, Any] = {}
     for entry in entries:
         name, given, text = entry.partition("=")
-        chosen[name] = yaml_lines.read(text).data if given else known.get(name, {})
+        document = yaml_lines.read(text)
+        if document.problems:
+            raise MmllmError(f"--benchmarks {entry}: {document.problems[0][-1]}.")
+        chosen[name] = document.data if given else known.get(name, {})
     # as an override, so that they are checked like a recipe's own
     return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
 

@@ -6,6 +6,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -93,6 +94,9 @@ class CausalLM(HookedLM):
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
+            # a path with folders that is not here: what the hub says of its form would only lead away from that
+            if not Path(path).exists() and (path.count("/") != 1 or path.startswith((".", "~"))):
+                reason = f"there is no such folder; a path is meant from the current folder, {Path.cwd()}"
             raise MmllmError(
                 f"llm.path: {path!r} cannot be loaded ({reason}); give a folder in save_pretrained format with "
                 "safetensors and a tokenizer, or the id of a causal LM on the Hugging Face hub"

@@ -156,7 +156,12 @@ def _tree(module_name: str) -> ast.Module | None:
         spec = PathFinder.find_spec(".".join([first, *rest[: depth + 1]]), list(spec.submodule_search_locations))
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    try:
+        return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise UnknownName(
+            f"module {module_name} cannot be read: {spec.origin}, line {error.lineno}: {error.msg}."
+        ) from error
 
 
 def _lineage(module_name: str, definition: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef]]:

@@ -110,6 +110,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+    except OverflowError as error:
+        listener.close()
+        raise MmllmError(f"--port {port} is no port; there are 0 (any that is free) to 65535.") from error
     except OSError as error:
         listener.close()
         raise MmllmError(f"Cannot listen on {host}:{port} ({error.strerror}); choose another with --port.") from error

@@ -71,6 +71,8 @@ def test_a_taken_port_is_one_sentence(run: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        with pytest.raises(MmllmError, match=r"--port 99999 is no port"):
+            serve(run, port=99999)
         with pytest.raises(MmllmError, match=rf"Cannot listen on 127\.0\.0\.1:{port} .*--port"):
             serve(run, port=port)
 

@@ -152,6 +152,8 @@ def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.Monke
 
 
 def test_eval_of_an_unknown_benchmark(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(Path(recipe).parent), "--benchmarks", "docvqa={path: x"]) == 2
+    assert "--benchmarks docvqa={path: x: this is not YAML: while parsing a flow mapping" in capsys.readouterr().err
     assert main(["eval", str(Path(recipe).parent), "--benchmarks", "docvq"]) == 2
     assert 'benchmarks has no type "docvq"' in capsys.readouterr().err
 

@@ -120,6 +120,13 @@ def test_a_part_that_cannot_be_imported_is_one_sentence(
     signatures._tree.cache_clear()
 
 
+def test_a_file_that_is_not_python_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "unfinished.py").write_text("x = 1\nclass Part(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownName, match=r"module unfinished cannot be read: .*unfinished\.py, line 2: "):
+        registry.parameters("encoders", "unfinished:Part")
+
+
 @pytest.mark.parametrize(
     ("group", "name", "sentence"),
     [
