@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -247,8 +248,7 @@ def test_uniform_frames_are_spread_and_weigh_the_same() -> None:
 
 def test_a_batch_without_questions_is_refused() -> None:
     model = iva()
-    batch = packed(model, TALKS)
-    batch.user_turn = None
+    batch = replace(packed(model, TALKS), user_turn=None)
     with pytest.raises(MmllmError, match="where the user's messages are"):
         logits(model, batch)
     assert (packed(model, TALKS).labels != IGNORE_INDEX).any()

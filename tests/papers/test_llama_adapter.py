@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -257,7 +257,7 @@ def test_cached_steps_equal_the_full_pass(words: dict[str, Any]) -> None:
     stepped = state.logits
     batch = batch_of(model, [Row(3, ("image", 3, "image", 8), 0), Row(2, (9,), 0)])
     first, second = batch_of(model, rows[1:2]).input_ids, batch_of(model, rows[2:]).input_ids
-    batch.input_ids = torch.cat([first, torch.tensor([11, 11]), second, torch.tensor([12, 12])])
+    batch = replace(batch, input_ids=torch.cat([first, torch.tensor([11, 11]), second, torch.tensor([12, 12])]))
     # the pictures of a row are drawn after the text before them: take those that were decoded
     batch.media["image"] = batch_of(model, rows[1:]).media["image"]
     torch.testing.assert_close(stepped, logits(model, batch)[batch.cu_seqlens[1:] - 1], atol=1e-5, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_full_size_recipe_with_stand_ins(name: str, tmp_path: Path) -> None:
     for stage in recipe.stages.values():
         samples = [sample(key, data) for key, data in zip(_keys(recipe, stage.data), stage.data, strict=True)]
         batch = packed(model, samples)
-        batch.dataset_names = list(stage.data)
+        batch = replace(batch, dataset_names=list(stage.data))
         set_trainable(model, stage.train)
         model.train()
         _, silent = two_steps(model, batch)
