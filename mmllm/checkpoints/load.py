@@ -53,16 +53,24 @@ def find_run(run: str | Path, **hub: Any) -> Path:
     ``hub``: arguments of ``huggingface_hub.snapshot_download``.
     """
     folder = Path(run)
-    # a name on the hub is `user/name`: what looks like a path, or starts in a folder that is here or in the one where
-    # runs are put, is a mistyped path and never asked for over the network
-    user, _, name = str(run).partition("/")
-    if folder.exists() or not name or "/" in name or user.startswith((".", "~")) or user in ("", "runs"):
-        return folder
-    if Path(user).exists():
+    user, slash, _ = str(run).partition("/")
+    # what starts in a folder that is here, or in the one where runs are put, is a mistyped path: never asked for over
+    # the network
+    if folder.exists() or not slash or user == "runs" or Path(user).exists():
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(str(run))
+    except HFValidationError:  # no `user/name`, so nothing that the hub could have
+        return folder
     try:
         return Path(snapshot_download(str(run), **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

@@ -56,10 +56,9 @@ def predict(
     and is put in order at the end. Scores are always computed anew, so a corrected metric needs no new answers.
     """
     kept = _kept(path, key)
-    for question in questions:
-        known = kept.get(question.sample.name)
-        if known is not None and list(known.media) != _media(question):
-            del kept[known.name]
+    # once, before anything is read: a file that changes meanwhile is asked about again next time
+    media = {question.sample.name: _media(question) for question in questions}
+    kept = {name: one for name, one in kept.items() if list(one.media) == media.get(name, list(one.media))}
     todo = [question for question in questions if question.sample.name not in kept]
     advance(len(questions) - len(todo))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,14 +67,15 @@ def predict(
     with path.open("a", encoding="utf-8") as file:
         for some, answers in _answers(generator, todo, batch, max_new_tokens):
             for question, (text, error) in zip(some, answers, strict=True):
-                done = _scored(benchmark, question, text, error, key)
+                done = _scored(benchmark, question, text, error, key, media)
                 kept[done.name] = done
                 file.write(_line(done))
             file.flush()
             advance(len(some))
     predictions = [
-        _scored(benchmark, question, kept[question.sample.name].prediction, kept[question.sample.name].error, key)
+        _scored(benchmark, question, known.prediction, known.error, key, media)
         for question in questions
+        for known in [kept[question.sample.name]]
     ]
     asked = {prediction.name for prediction in predictions}
     _rewrite(path, predictions + [other for name, other in kept.items() if name not in asked])
@@ -131,7 +131,9 @@ def _length(question: Question) -> int:
     return sum(len(message.text) for message in question.sample.messages)
 
 
-def _scored(benchmark: Benchmark, question: Question, text: str, error: str | None, key: str) -> Prediction:
+def _scored(
+    benchmark: Benchmark, question: Question, text: str, error: str | None, key: str, media: Mapping[str, Sequence[str]]
+) -> Prediction:
     parsed = benchmark.parsed(text)
     score = benchmark.score(text, question.reference) if parsed else 0.0
     return Prediction(
@@ -144,7 +146,7 @@ def _scored(benchmark: Benchmark, question: Question, text: str, error: str | No
         kind=question.kind,
         error=error,
         key=key,
-        media=_media(question),
+        media=media[question.sample.name],
     )
 
 

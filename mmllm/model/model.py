@@ -94,7 +94,7 @@ class MultimodalLM(nn.Module):
             for name in adapts.get(connector.key, ()):
                 encoder = self._encoder(name)
                 encoder.adapters.append(connector)
-                handles += [Handle(partial(_remove, encoder.adapters, connector)), connector.attach(encoder, name)]
+                handles += [Handle(partial(encoder.adapters.remove, connector)), connector.attach(encoder, name)]
         return handles
 
     def train(self, mode: bool = True) -> Self:
@@ -240,10 +240,6 @@ class MultimodalLM(nn.Module):
         module = self.encoders[key]
         assert isinstance(module, Encoder)
         return module
-
-
-def _remove(adapters: list[nn.Module], adapter: nn.Module) -> None:
-    adapters.remove(adapter)
 
 
 def seed_for(seed: int, key: str) -> None:

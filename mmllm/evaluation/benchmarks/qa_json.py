@@ -75,9 +75,13 @@ class QaJson(Benchmark):
     def __getitem__(self, index: int) -> Question:
         """The question of a row; MmllmError where a file of its media is missing."""
         row = self._rows[index]
-        media = {key: self._items(value) for key, value in row.items() if self._holds_media(key)}
-        identity = row.get("id", index + 1)
-        return self.question(identity, row["question"], media, self._answers(row), str(row.get("kind", "")))
+        media = {
+            key: tuple(self.path.parent / one for one in _listed(value))
+            for key, value in row.items()
+            if self._holds_media(key)
+        }
+        answers = tuple(map(str, _listed(row.get("answers", row.get("answer")))))
+        return self.question(row.get("id", index + 1), row["question"], media, answers, str(row.get("kind", "")))
 
     def _check(self, row: Mapping[str, Any], where: str) -> None:
         unknown = [key for key in row if key not in FIELDS and not self._holds_media(key)]
@@ -89,7 +93,7 @@ class QaJson(Benchmark):
         if "answer" in row and "answers" in row:
             raise MmllmError(f"{where} has both answer and answers; keep one.")
         found = row.get("answers", row.get("answer"))
-        answers = found if isinstance(found, list) else [found]
+        answers = _listed(found)
         if not answers or not all(isinstance(one, str | int | float) for one in answers):
             raise MmllmError(f"{where} has the answer {found!r}; it is a text, a number or a list of them.")
         # the metric leaves each annotator out in turn and asks for three others who agree: with fewer it is never 1
@@ -99,18 +103,11 @@ class QaJson(Benchmark):
                 "10): exact_match is the metric for fewer."
             )
         for key, value in row.items():
-            if self._holds_media(key) and not _paths(value):
+            if self._holds_media(key) and not all(isinstance(one, str) for one in _listed(value)):
                 raise MmllmError(f"{where} has {value!r} as {key}; it is a path or a list of paths.")
 
     def _holds_media(self, key: str) -> bool:
         return key not in FIELDS and (key in MODALITIES or f"<{key}>" in self.prompt)
-
-    def _answers(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        found = row.get("answers", row.get("answer"))
-        return tuple(map(str, found if isinstance(found, list) else [found]))
-
-    def _items(self, value: str | list[str]) -> tuple[Path, ...]:
-        return tuple(self.path.parent / one for one in (value if isinstance(value, list) else [value]))
 
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
         """The prompt with the question; without a prompt of its own, the placeholders in front of it."""
@@ -118,5 +115,5 @@ class QaJson(Benchmark):
         return "\n".join([*front, super().turn(text, media)])
 
 
-def _paths(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
