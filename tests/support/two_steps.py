@@ -23,3 +23,19 @@ def two_steps(model: MultimodalLM, batch: Batch) -> tuple[torch.Tensor, list[str
                 parameter -= 1e-2 * parameter.grad
     assert torch.isfinite(nll)
     return extra, [name for name, p in learning.items() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def fitted(model: MultimodalLM, batch: Batch, steps: int = 12) -> tuple[list[float], list[str]]:
+    """Adam on one batch: the loss before each step, and the weights without a gradient in the first two."""
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.Adam(learning.values(), lr=1e-2)
+    losses, silent = [], set(learning)
+    for step in range(steps):
+        optimizer.zero_grad()
+        nll, *_ = model(batch)
+        nll.backward()
+        if step < 2:
+            silent -= {name for name, p in learning.items() if p.grad is not None and p.grad.abs().sum() > 0}
+        optimizer.step()
+        losses.append(float(nll.detach()))
+    return losses, sorted(silent)
