@@ -79,7 +79,7 @@ class MultimodalLM(nn.Module):
         """Connector key -> takes it out of the LLM and the encoders."""
         with torch.random.fork_rng(devices=[]):
             for key, connector in connectors.items():
-                seed_for(recipe.seed if recipe is not None else 0, key)  # those inside make their weights now
+                seed_for(recipe.seed if recipe is not None else 0, _stream(key, connector))
                 self.handles[key] = Handle.of(self._attached(connector.bind(key, connector.when), adapts or {}))
 
     def _attached(self, connector: Connector, adapts: Mapping[str, Sequence[str]]) -> list[Handle]:
@@ -243,8 +243,16 @@ class MultimodalLM(nn.Module):
 
 
 def seed_for(seed: int, key: str) -> None:
-    """Seed torch for the connector ``key``, so that its weights do not depend on which others there are."""
+    """Seed torch for the weights of ``key``, so that they do not depend on which other connectors there are."""
     torch.manual_seed((seed + zlib.crc32(key.encode())) % 2**63)
+
+
+def _stream(key: str, connector: nn.Module) -> str:
+    """What to seed with for the weights that a connector makes when it is attached.
+
+    The key itself is spent where ``__init__`` made weights: the same numbers again would start pairs of them equal.
+    """
+    return key if next(connector.parameters(), None) is None else f"{key} (attached)"
 
 
 def _never_empty(batch: Batch) -> Batch:
