@@ -16,9 +16,11 @@ Axis letters used in every docstring and annotation comment:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,6 +62,17 @@ class Message:
     text: str
 
 
+class Stored(ABC):
+    """One media item that lies inside a larger file (a tar shard, a table) and is read when its rank needs it.
+
+    Equal ones hold the same item; safe to pickle and to read from several threads.
+    """
+
+    @abstractmethod
+    def load(self) -> bytes | Path:
+        """Return the item's file, or its path; MediaError where it cannot be read."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One conversation with its media: what a dataset yields, a benchmark asks and an API request becomes."""
@@ -69,7 +82,7 @@ class Sample:
     messages: tuple[Message, ...]
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
-    node it is about), ``bytes`` or what the encoder takes besides (a ``PIL.Image``)."""
+    node it is about), ``bytes``, :class:`Stored` or what the encoder takes besides (a ``PIL.Image``)."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Datasets: each yields samples; one file per format. Listed here, imported on use."""
 
 TABLE: dict[str, str] = {
-    "chat_jsonl": "mmllm.datasets.chat_jsonl:ChatJsonl",
+    "chat": "mmllm.datasets.chat:Chat",
+    "chat_jsonl": "mmllm.datasets.chat:Chat",
     "easy_vqa": "mmllm.datasets.easy_vqa:EasyVqa",
     "fsdd": "mmllm.datasets.fsdd:Fsdd",
     "msvd_qa": "mmllm.datasets.msvd_qa:MsvdQa",

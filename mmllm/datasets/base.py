@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from mmllm.types import Sample
 
@@ -16,6 +17,10 @@ class Dataset(ABC):
 
     name: str
     """Origin of the samples, as the user knows it; the first half of every ``Sample.name``."""
+    summary: str | None = None
+    """What was found, for the start of a stage: ``3,120 rows, LLaVA conversations``. None: the number of samples."""
+    blocks: Sequence[int] | None = None
+    """Sizes of stretches of samples that are cheap to read together, in order; None: any order is as good."""
 
     @abstractmethod
     def __len__(self) -> int:

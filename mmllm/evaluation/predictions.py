@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import SampleError
+from mmllm.messages import placeholders
 
 if TYPE_CHECKING:
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
@@ -84,12 +85,8 @@ def predict(
 
 def blinded(question: Question) -> Question:
     """The same question without its media: placeholders (and the line break after one) are taken out."""
-    messages = []
-    for message in question.sample.messages:
-        text = message.text
-        for key in question.sample.media:
-            text = text.replace(f"<{key}>\n", "").replace(f"<{key}>", "")
-        messages.append(replace(message, text=text))
+    keys = list(question.sample.media)
+    messages = [replace(message, text=placeholders.without(message, keys)) for message in question.sample.messages]
     return replace(question, sample=replace(question.sample, messages=tuple(messages), media={}))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.messages import placeholders as places
 from mmllm.messages.media import read_item
 from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
 from mmllm.modalities import MODALITIES, refusal
@@ -89,9 +90,9 @@ def _fields(media: Mapping[str, Any], keys: Mapping[str, str], placeholders: Map
 def _placed(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> list[Turn]:
     """Put placeholders in front of the last message for the fields that no placeholder of any message names."""
     named: set[str] = set()
-    for part in [part for turn in turns for part in turn.content]:
+    for role, part in [(turn.role, part) for turn in turns for part in turn.content]:
         if isinstance(part, str):
-            named |= {key for key in fields if f"<{key}>" in part}
+            named |= {key for key in fields if places.count(Message(role, part), key)}
         elif part.modality not in keys:
             raise SampleError(f"message {part.message}: the model {refusal(part.modality, keys)}")
         elif part.item is None:

@@ -12,6 +12,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from mmllm.errors import MediaError, SampleError
+from mmllm.messages import placeholders
 from mmllm.modalities import MODALITIES, MODALITY_OF
 from mmllm.types import Message
 
@@ -136,13 +137,15 @@ def assemble(
     """
     media = _MediaOrder(fields or {})
 
-    def text_of(part: str | MediaPart) -> str:
+    def text_of(part: str | MediaPart, role: str) -> str:
         if isinstance(part, str):
-            return media.take(part)
+            return media.take(Message(role, part))
         placeholder = key(part.modality)
-        return media.take(f"<{placeholder}>") if part.item is None else media.add(placeholder, locate(part))
+        if part.item is None:
+            return media.take(Message("user", f"<{placeholder}>"))
+        return media.add(placeholder, locate(part))
 
-    messages = tuple(Message(turn.role, join([text_of(part) for part in turn.content])) for turn in turns)
+    messages = tuple(Message(turn.role, join([text_of(part, turn.role) for part in turn.content])) for turn in turns)
     return messages, media.in_order()
 
 
@@ -153,13 +156,13 @@ class _MediaOrder:
         self._left = {key: list(items) for key, items in fields.items()}
         self._ordered: dict[str, list[Any]] = {key: [] for key in fields}
 
-    def take(self, text: str) -> str:
+    def take(self, message: Message) -> str:
         """Return the text as it is; its placeholders take the next items of their fields."""
         for key, left in self._left.items():
-            n_places = text.count(f"<{key}>")
+            n_places = placeholders.count(message, key)
             self._ordered[key] += left[:n_places]
             del left[:n_places]
-        return text
+        return message.text
 
     def add(self, key: str, item: Any) -> str:
         """Return the placeholder of an item that stands inside a part."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError, SampleError
+from mmllm.messages import placeholders
 from mmllm.messages.template import ChatTemplate, Span
 from mmllm.types import IGNORE_INDEX, Message, Sample
 
@@ -45,17 +46,16 @@ class Prompt:
 class Prompter:
     """Renders samples with the tokenizer's chat template and tokenises them; ids equal ``apply_chat_template``'s.
 
-    ``placeholders`` are keys of connectors; ``<key>`` in a message is where an item of ``sample.media[key]`` goes. The
+    ``keys`` are those of connectors; ``<key>`` in a message is where an item of ``sample.media[key]`` goes, see
+    ``placeholders.py``. The
     tokenizer is copied, so the caller's never learns the placeholders. A special token typed in a message is plain text
     (outside the assistant's turns so are the template's other control tokens). Safe to use from several threads.
 
     Raises MmllmError for a tokenizer without a chat template or one whose template cannot be learned from.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, placeholders: Sequence[str], user_turn: bool = False
-    ) -> None:
-        self.placeholders = tuple(placeholders)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, keys: Sequence[str], user_turn: bool = False) -> None:
+        self.placeholders = tuple(keys)
         self.user_turn = user_turn
         self._backend, self._plain = _backends(tokenizer, [f"<{key}>" for key in self.placeholders])
         self._keys = {self._backend.token_to_id(f"<{key}>"): key for key in self.placeholders}
@@ -111,25 +111,29 @@ class Prompter:
                 known = ", ".join(self.placeholders) or "none"
                 raise SampleError(f"{sample.name}: holds {key!r} media, but the encoders are: {known}")
         for key in self.placeholders:
-            n_places = sum(message.text.count(f"<{key}>") for message in sample.messages)
+            n_places = sum(placeholders.count(message, key) for message in sample.messages)
             n_items = len(sample.media.get(key, ()))
             if n_places != n_items:
-                raise SampleError(f"{sample.name}: {n_places} <{key}> placeholders in the text, {n_items} items given")
+                literal = f"; write \\<{key}> where the text itself is meant" if n_places > n_items else ""
+                raise SampleError(
+                    f"{sample.name}: {n_places} <{key}> placeholders in the text, {n_items} items given{literal}"
+                )
         return [{"role": m.role, "content": self._neutral(m)} for m in sample.messages]
 
     def _neutral(self, message: Message) -> str:
         """The text with each typed control token between marks, so that it is tokenised as plain text."""
         pattern = self._special if message.role == "assistant" else self._control
-        if pattern.search(message.text) is None:
-            return message.text
-        own = {f"<{key}>" for key in self.placeholders}
-        return pattern.sub(lambda m: m[0] if m[0] in own else f"{_TYPED}{m[0]}{_TYPED_END}", message.text)
+        pieces = placeholders.pieces(message, self.placeholders)
+        return "".join(text if place else pattern.sub(_typed, text) for text, place in pieces)
+
+    def _plain_text(self, message: Message) -> str:
+        return "".join(text for text, _ in placeholders.pieces(message, self.placeholders))
 
     def _verify(self, sample: Sample, text: str, ask: bool) -> None:
         """The marked rendering without its marks must be the plain rendering, else the template looked at the marks."""
         if _TYPED not in text and (ask or self._template.marks_speech):
             return
-        unmarked = [{"role": message.role, "content": message.text} for message in sample.messages]
+        unmarked = [{"role": message.role, "content": self._plain_text(message)} for message in sample.messages]
         plain, _ = self._template.render(sample.name, unmarked, ask)
         if _NONCHARACTERS.sub("", text) != plain:
             raise SampleError(f"{sample.name}: the chat template rewrites a message, so its labels cannot be found")
@@ -169,7 +173,7 @@ class Prompter:
         """Media are handed out in rendered order, so a template that moves a message with media would swap them."""
         if len(places) < 2 or all(message.role != "system" for message in sample.messages):
             return
-        holds = [any(f"<{key}>" in message.text for key in self.placeholders) for message in sample.messages]
+        holds = [any(placeholders.count(m, key) for key in self.placeholders) for m in sample.messages]
         order = [i for i in self._template.order(sample.name, self._messages(sample)) if holds[i]]
         if order != sorted(order):
             raise SampleError(f"{sample.name}: the chat template moves a message that holds media out of its order")
@@ -208,6 +212,11 @@ class Prompter:
         if typed and self._control_ids.intersection(ids):
             raise SampleError(f"{name}: the tokenizer has {piece!r} only as a special token; it cannot be plain text")
         return ids, offsets
+
+
+def _typed(found: re.Match[str]) -> str:
+    """What was found, between the marks of plain text."""
+    return f"{_TYPED}{found[0]}{_TYPED_END}"
 
 
 def _any_of(texts: Collection[str]) -> re.Pattern[str]:

@@ -13,7 +13,7 @@ import torch
 from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError
-from mmllm.types import Span, time_steps
+from mmllm.types import Span, Stored, time_steps
 
 Item = dict[str, dict[str, torch.Tensor]]
 """Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
@@ -51,12 +51,14 @@ class Input:
 
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
-        return {name: processor.read(media) for name, processor in self.processors.items()}
+        found = loaded(media)
+        return {name: processor.read(found) for name, processor in self.processors.items()}
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
         ``read``."""
-        return {name: processor.measure(media) for name, processor in self.processors.items()}
+        found = loaded(media)
+        return {name: processor.measure(found) for name, processor in self.processors.items()}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -91,3 +93,8 @@ class Input:
     def blank(self) -> Item:
         """Inputs of one blank item with the batch axis: what a rank without media runs."""
         return self.collate([{name: processor.blank() for name, processor in self.processors.items()}])
+
+
+def loaded(media: Any) -> Any:
+    """Return the item itself where it lies inside a larger file; all else as it is."""
+    return media.load() if isinstance(media, Stored) else media

@@ -5,16 +5,17 @@ Its parts are understood by ``mmllm/messages/openai.py``, as those of training d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import MediaError
+from mmllm.messages import placeholders
 from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
 from mmllm.modalities import MODALITIES, refusal
 from mmllm.serving.media import Limits, read_files, read_images
 from mmllm.serving.schema import ApiError, ChatRequest
-from mmllm.types import Sample
+from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 class Inputs:
     """Inputs of the served model besides text."""
 
-    placeholders: tuple[str, ...]
-    """``<key>`` of every input; none of them may be typed in a message."""
     keys: Mapping[str, str]
     """Modality -> key of the input its items go to, the first of that modality."""
     processors: Mapping[str, Processor]
@@ -39,7 +38,7 @@ class Inputs:
         keys: dict[str, str] = {}
         for key, processor in found.items():
             keys.setdefault(processor.modality, key)
-        return cls(tuple(f"<{key}>" for key in found), keys, found)
+        return cls(keys, found)
 
     def key(self, modality: str) -> str:
         """Return the key of the input for ``modality``; MediaError where the model lacks it."""
@@ -77,7 +76,7 @@ def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -
             plural = "images" if modality == "image" else modality
             raise ApiError(400, str(error), code=f"no_{plural}", param="messages") from error
     for number, (turn, role) in enumerate(zip(turns, roles, strict=True)):
-        _check(turn, role, number, inputs.placeholders)
+        _check(turn, role, number, inputs.processors)
     messages, urls = assemble(turns, lambda part: part.item, inputs.key)
     modality_of = {key: modality for modality, key in inputs.keys.items()}
     media = {key: read_media(modality_of[key], sent, inputs, limits) for key, sent in urls.items()}
@@ -96,7 +95,7 @@ def read_media(modality: str, urls: Sequence[str], inputs: Inputs, limits: Limit
         raise ApiError(400, str(error), code=f"invalid_{modality}", param="messages") from error
 
 
-def _check(turn: Turn, role: str, number: int, placeholders: Sequence[str]) -> None:
+def _check(turn: Turn, role: str, number: int, keys: Collection[str]) -> None:
     """Refuse media outside the user's messages and placeholders typed as text: ApiError 400; ``number`` from 0."""
     param = f"messages.{number}.content"
     for part in turn.content:
@@ -104,13 +103,13 @@ def _check(turn: Turn, role: str, number: int, placeholders: Sequence[str]) -> N
             plural = MODALITIES[part.modality].plural
             text = f"Message {number + 1} is the {role}'s; only user messages hold {plural}."
             raise ApiError(400, text, param=param)
-    typed = [part for part in turn.content if isinstance(part, str)]
-    for placeholder in placeholders:
-        if any(placeholder in text for text in typed):
+    typed = [Message(turn.role, part) for part in turn.content if isinstance(part, str)]
+    for key in keys:
+        if any(placeholders.count(message, key) for message in typed):
             raise ApiError(
                 400,
-                f"Message {number + 1} holds the text {placeholder}, which marks the place of media; write it another "
-                "way, and send media as parts of their own (image_url, video_url, input_audio, file).",
+                f"Message {number + 1} holds the text <{key}>, which marks the place of media; write \\<{key}> for "
+                "the text itself, and send media as parts of their own (image_url, video_url, input_audio, file).",
                 code="placeholder_in_text",
                 param=param,
             )

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.messages.openai import join
+from mmllm.messages.placeholders import escape
 from mmllm.modalities import MODALITIES, MODALITY_OF
 from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits, open_path
@@ -125,15 +126,13 @@ class Chat:
         if not text:
             self.pending = shown
             return
-        for placeholder in self.inputs.placeholders:
-            if placeholder in text:
-                raise MmllmError(f"{placeholder} marks the place of media; write it another way, and use /image.")
+        typed = escape(text, self.inputs.processors)  # whatever is typed is text: media are attached by a command
         marks = [f"<{self.inputs.key(item.modality)}>" for item in shown]
         media: dict[str, tuple[Any, ...]] = {}
         for item in (*self.items, *shown):
             key = self.inputs.key(item.modality)
             media[key] = (*media.get(key, ()), item.media)
-        sample = Sample("chat", (*self.messages, Message("user", join([*marks, text]))), media)
+        sample = Sample("chat", (*self.messages, Message("user", join([*marks, typed]))), media)
         answer = self._answer(sample)
         self.messages = (*sample.messages, Message("assistant", answer))
         self.items, self.pending = (*self.items, *shown), ()

@@ -36,6 +36,7 @@ from mmllm.training import distributed
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
 from mmllm.training.log import Log, memory, parts_table
+from mmllm.training.met_items import STEPS, MetItems
 from mmllm.training.metrics import line, shortened
 from mmllm.training.run_folder import Metrics
 from mmllm.training.schedule import lr_scale
@@ -69,6 +70,7 @@ class StageTraining:
         self.connectors: dict[str, Any] = dict(self.model.connectors.items())
         self.counting = any(connector.has_metrics for connector in self.connectors.values())
         self.learned = list(trainable_state(self.model))
+        self.items = MetItems(self.model, self.settings.train, name)
         self.rows = set_trainable(self.model, self.settings.train)
         if self.settings.gradient_checkpointing:
             self.model.llm.gradient_checkpointing(True)
@@ -82,7 +84,7 @@ class StageTraining:
             self._continue(start)
 
     def _loader(self) -> Loader:
-        datasets = {
+        self.datasets = datasets = {
             key: registry.load("datasets", self.recipe.data[key].type)(**self.recipe.data[key].args)
             for key in self.settings.data
         }
@@ -133,6 +135,7 @@ class StageTraining:
         self.engine.set_step(start.manifest.step)
         self.loader.restore(state["loader"])
         distributed.restore_random(state["random"])
+        self.items.met |= set(state.get("met", self.model.inputs))  # runs of 0.1 did not write it down
         self.done = start.manifest.step
 
     def train(self, stop: distributed.StopSignals, log: Log) -> VerifiedCheckpoint:
@@ -149,6 +152,10 @@ class StageTraining:
                 log.say(f"skipped {error}")
             row, stopping = self._step(batches, stop)
             self.done += 1
+            self.items.add(batches)
+            if self.done == min(STEPS, self.n_steps):
+                seen = all_gather((sorted(self.items.met), self.items.n_samples))
+                self.items.check(self.done, {key for met, _ in seen for key in met}, sum(n for _, n in seen))
             if rank() == 0:
                 metrics.write(row)
                 left = (time.monotonic() - began) / (self.done - first) * (self.n_steps - self.done)
@@ -251,6 +258,7 @@ class StageTraining:
                 "step": self.done,
                 "loader": self.loader.state(),
                 "random": distributed.random_state(),
+                "met": sorted(self.items.met),
             },
         }
         if rank() == 0:
@@ -259,6 +267,8 @@ class StageTraining:
 
     def announce(self, log: Log) -> None:
         """Shows what learns, what is frozen, and where it starts."""
+        for key, dataset in self.datasets.items():
+            log.say(f"data.{key}: {dataset.summary or f'{len(dataset):,} samples'}")
         log.console.print(parts_table(self.name, self.rows))
         start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
         log.say(

@@ -106,7 +106,7 @@ def mmllm(folder: Path, *arguments: str) -> str:
 
 
 def test_llava_becomes_chat_jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmllm.datasets.chat_jsonl import ChatJsonl
+    from mmllm.datasets.chat import Chat
 
     ((kind, name, text),) = blocks("data.md")
     assert (kind, name) == ("file", "llava_to_chat.py")
@@ -117,7 +117,7 @@ def test_llava_becomes_chat_jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, "llava.json", "chat.jsonl"])
     runpy.run_path(name, run_name="__main__")
-    first, second = ChatJsonl("chat.jsonl")
+    first, second = Chat("chat.jsonl")
     assert [message.text for message in first.messages] == ["<image>\nWhat is it?", "A cat."]
     assert first.media == {"image": (Path("1.png"),)} and second.media == {}
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmllm.connectors.base import EncoderAdapter
 from mmllm.connectors.projectors.mlp import MlpConnector
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_together import MiniTogether
 from mmllm.hooks import Handle
@@ -163,7 +163,7 @@ def test_the_miniature_joins_three_worlds(tmp_path: Path) -> None:
         asked = {"id": "0", key: "0.x", "question": f"which {key}?", "answers": ["a"], "kind": "which"}
         (tmp_path / world / "test" / f"{test}.jsonl").write_text(json.dumps(asked) + "\n")
     write_together(tmp_path / "together", 20, 6, 0)
-    source = ChatJsonl(str(tmp_path / "together" / "instruct.jsonl"), str(tmp_path))
+    source = Chat(str(tmp_path / "together" / "instruct.jsonl"), str(tmp_path))
     orders = set()
     for index in range(20):
         sample = source[index]

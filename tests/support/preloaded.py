@@ -13,6 +13,6 @@ import transformers.models.vit.modeling_vit  # noqa: E402, F401
 
 import mmllm.connectors.llm_adapters.lora  # noqa: E402
 import mmllm.connectors.projectors.mlp  # noqa: E402
-import mmllm.datasets.chat_jsonl  # noqa: E402
+import mmllm.datasets.chat  # noqa: E402
 import mmllm.encoders.image.hf_vision  # noqa: E402
 import mmllm.training.run  # noqa: E402, F401

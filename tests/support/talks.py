@@ -9,7 +9,7 @@ from typing import Any
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.datasets.modelnet import ModelNet
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
@@ -49,5 +49,5 @@ def document_talks(folder: Path, n: int = 3) -> list[Sample]:
         turns = [{"role": "user", "content": "<document> tea?"}, {"role": "assistant", "content": str(number)}]
         rows.append(json.dumps({"messages": turns, "document": f"{number}.txt"}) + "\n")
     (folder / "chat.jsonl").write_text("".join(rows))
-    source = ChatJsonl(str(folder / "chat.jsonl"))
+    source = Chat(str(folder / "chat.jsonl"))
     return [talk("text", "the cat?", "sat"), *(source[index] for index in range(n))]

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"recipe", "model"},
     "training": {"recipe", "messages", "model", "datasets", "batches", "checkpoints"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
-    "evaluation": {"recipe", "model", "datasets", "checkpoints", "generation"},
+    "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "serving": {"recipe", "messages", "processors", "encoders", "checkpoints", "generation"},
     "api": {"recipe", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
 from mmllm.evaluation.metrics.table import METRICS
+from mmllm.messages.placeholders import escape
 from mmllm.types import Message, Sample
 
 QUESTION_ONLY = "<image>\n{question}"
@@ -104,8 +105,8 @@ class Benchmark(ABC):
         return Question(Sample(f"{self.name}:{identity}", (message,), items), text, reference, kind)
 
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
-        """The user's turn that asks ``text`` about the media."""
-        return self.prompt.replace("{question}", text)
+        """The user's turn that asks ``text`` about the media; placeholders typed in the text are text."""
+        return self.prompt.replace("{question}", escape(text, [key for key in media if f"<{key}>" in self.prompt]))
 
     def _there(self, identity: Any, key: str, item: Any) -> None:
         """MmllmError where an item is the path of a file that is missing; what follows its last # is no part of it."""

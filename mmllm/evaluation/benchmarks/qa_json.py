@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
+from mmllm.messages.placeholders import escape
 from mmllm.modalities import MODALITIES
 
 FIELDS = ("question", "answer", "answers", "id", "kind")
@@ -111,8 +112,9 @@ class QaJson(Benchmark):
 
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
         """The prompt with the question; without a prompt of its own, the placeholders in front of it."""
-        front = [f"<{key}>" for key, items in media.items() for _ in items] if self._bare else []
-        return "\n".join([*front, super().turn(text, media)])
+        if not self._bare:
+            return super().turn(text, media)
+        return "\n".join([*(f"<{key}>" for key, items in media.items() for _ in items), escape(text, media)])
 
 
 def _listed(value: Any) -> list[Any]:

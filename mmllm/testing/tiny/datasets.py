@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmllm.datasets.base import Dataset
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.datasets.easy_vqa import EasyVqa
 from mmllm.datasets.fsdd import Fsdd
 from mmllm.datasets.modelnet import ModelNet
@@ -32,7 +32,7 @@ COLOURED_PIXEL = base64.b64decode(
 """A PNG file of one pixel, half transparent green."""
 
 
-def chat_jsonl(folder: Path) -> ChatJsonl:
+def chat(folder: Path) -> Chat:
     """Three lines: one image, two turns of text, two images in parts."""
     (folder / "pixel.png").write_bytes(PIXEL)
     answer = {"role": "assistant", "content": "A pixel."}
@@ -45,7 +45,7 @@ def chat_jsonl(folder: Path) -> ChatJsonl:
     ]
     path = folder / "chat.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return ChatJsonl(str(path))
+    return Chat(str(path))
 
 
 def easy_vqa(folder: Path) -> EasyVqa:
@@ -196,7 +196,8 @@ def write_text_attributed_graph(folder: Path) -> None:
 
 
 TINY: dict[str, Callable[[Path], Dataset]] = {
-    "chat_jsonl": chat_jsonl,
+    "chat": chat,
+    "chat_jsonl": chat,
     "easy_vqa": easy_vqa,
     "fsdd": fsdd,
     "msvd_qa": msvd_qa,

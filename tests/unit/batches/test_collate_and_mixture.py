@@ -28,14 +28,13 @@ def prompter() -> Prompter:
 
 def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompter) -> None:
     readers = {"image": Counting(), "sound": Counting(fixed=3)}
-    sample = talk("a", "<image> is <sound>", "A <image> red", "<image>?", "square.", image=(5, 1, 7), sound=(9,))
+    sample = talk("a", "<image> is <sound>", "A red", "<image>?", "a <image> square.", image=(5, 7), sound=(9,))
     encoded = encode(sample, prompter, readers, 256, train=True)
     prompt = prompter.tokenize_for_training(sample)
     assert [(span.length, span.key, span.item) for span in encoded.spans] == [
         (5, "image", 0),
         (3, "sound", 0),
-        (1, "image", 1),
-        (7, "image", 2),
+        (7, "image", 1),
     ]
     covered = {i for span in encoded.spans for i in range(span.start, span.start + span.length)}
     placed = {position for position, _ in prompt.places}
@@ -43,7 +42,7 @@ def test_placeholders_become_as_many_places_as_their_item_takes(prompter: Prompt
     assert [encoded.ids[i] for i in rest] == [token for i, token in enumerate(prompt.ids) if i not in placed]
     assert [encoded.labels[i] for i in rest] == [label for i, label in enumerate(prompt.labels) if i not in placed]
     assert all(encoded.ids[i] == 0 and encoded.labels[i] == IGNORE_INDEX for i in covered)
-    assert [float(item["eye"]["value"]) for item in encoded.media["image"]] == [5, 1, 7]
+    assert [float(item["eye"]["value"]) for item in encoded.media["image"]] == [5, 7]
     assert encoded.n_labels == sum(label != IGNORE_INDEX for label in encoded.labels) > 0
 
 

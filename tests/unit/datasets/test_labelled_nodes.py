@@ -15,7 +15,7 @@ import numpy
 import pytest
 from safetensors.numpy import load_file
 
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.datasets.planetoid import Planetoid
 from mmllm.datasets.text_attributed_graph import TextAttributedGraph
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
@@ -156,7 +156,7 @@ def test_another_source_is_unknown(tmp_path: Path) -> None:
 
 def test_miniature_graphs_are_homophilous_weakly_told_and_apart(tmp_path: Path) -> None:
     write_graph(tmp_path, 30, 20, 0)
-    source = ChatJsonl(str(tmp_path / "instruct.jsonl"))
+    source = Chat(str(tmp_path / "instruct.jsonl"))
     rows = [json.loads(line) for line in (tmp_path / "test" / "mini_graph.jsonl").read_text().splitlines()]
     assert len(source) == 30 and len(rows) == 20 and (tmp_path / "complete").is_file()
     encoder = tiny_encoders.text_graph()

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.errors import MediaError, SampleError
 from mmllm.messages.chat import to_sample
 from mmllm.messages.openai import MediaPart, Turn, assemble, file_modality, read_part, read_turns
@@ -145,9 +145,9 @@ def test_the_same_row_gives_the_same_sample_in_training_and_in_a_request(tmp_pat
         {"role": "user", "content": [{"type": "text", "text": "And?\n"}, image_part(), {"type": "text", "text": ""}]},
     ]
     (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": messages}))
-    row = ChatJsonl(str(tmp_path / "chat.jsonl"))[0]
+    row = Chat(str(tmp_path / "chat.jsonl"))[0]
     processors = {name: AnyEncoder(name).processor for name in MODALITIES}
-    inputs = Inputs(tuple(f"<{name}>" for name in MODALITIES), {name: name for name in MODALITIES}, processors)
+    inputs = Inputs({name: name for name in MODALITIES}, processors)
     request = requested(
         ChatRequest.model_validate({"model": "m", "messages": messages}), row.name, inputs, Limits(max_seconds=60)
     )
@@ -175,7 +175,7 @@ def test_a_file_part_of_training_data_may_be_a_path(tmp_path: Path) -> None:
     ]
     row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A."}]}
     (tmp_path / "chat.jsonl").write_text(json.dumps(row))
-    sample = ChatJsonl(str(tmp_path / "chat.jsonl"))[0]
+    sample = Chat(str(tmp_path / "chat.jsonl"))[0]
     assert sample.messages[0].text == "<graph>\n<audio>"
     assert sample.media == {"graph": (tmp_path / "a.json",), "audio": (tmp_path / "b",)}
 

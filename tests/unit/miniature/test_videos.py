@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.evaluation.benchmarks.mini_video import MiniVideo
 from mmllm.miniature.tasks.videos import write_video
 from mmllm.miniature.world.render import INK
@@ -106,10 +106,10 @@ def test_written_clips_are_read_as_they_were_drawn(folder) -> None:
 
 
 def test_the_folder_is_complete_and_readable(folder) -> None:
-    source = ChatJsonl(str(folder / "instruct.jsonl"))
+    source = Chat(str(folder / "instruct.jsonl"))
     assert len(source) == 6 and source[0].media["video"][0].is_file()
     assert all(sample.messages[0].text.startswith("<video>\n") for sample in (source[0], source[5]))
-    captions = ChatJsonl(str(folder / "captions.jsonl"))
+    captions = Chat(str(folder / "captions.jsonl"))
     assert len(captions) == 6 and captions[0].messages[1].text.startswith("t")
     assert json.loads((folder / "complete").read_text()) == {"train": 6, "test": 12, "seed": 0}
     benchmark = MiniVideo(path=str(folder))

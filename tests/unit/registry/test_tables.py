@@ -162,5 +162,5 @@ def test_entry_points_add_names(group: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_entry_points_may_not_redefine_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     _declare(monkeypatch, EntryPoint("chat_jsonl", "tests.support.recipe_parts:Source", "mmllm.datasets"))
-    with pytest.raises(UnknownName, match=r"redefines mmllm\.datasets\.chat_jsonl:ChatJsonl"):
+    with pytest.raises(UnknownName, match=r"redefines mmllm\.datasets\.chat:Chat"):
         registry.table("datasets")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmllm.datasets.chat_jsonl import ChatJsonl
+from mmllm.datasets.chat import Chat
 from mmllm.datasets.easy_vqa import EasyVqa
 from mmllm.errors import MmllmError, SampleError
 from mmllm.testing.tiny.datasets import easy_vqa
@@ -27,7 +27,7 @@ def _write(folder: Path, *rows: Any, between: str = "\n") -> Path:
 
 def _one(folder: Path, content: Any, **fields: Any) -> Sample:
     row = {"id": "x7", "messages": [{"role": "user", "content": content}, ANSWER], **fields}
-    return ChatJsonl(str(_write(folder, row)))[0]
+    return Chat(str(_write(folder, row)))[0]
 
 
 def test_a_line_becomes_a_sample(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_media_folder_absolute_paths_and_data_urls(tmp_path: Path) -> None:
         "messages": [{"role": "user", "content": "<image><image><image>"}, ANSWER],
         "image": ["a.png", "/b.png", url],
     }
-    source = ChatJsonl(str(_write(tmp_path, rows)), media=str(tmp_path / "pictures"))
+    source = Chat(str(_write(tmp_path, rows)), media=str(tmp_path / "pictures"))
     assert source[0].media == {"image": (tmp_path / "pictures" / "a.png", Path("/b.png"), b"bytes")}
 
 
@@ -108,7 +108,7 @@ def test_media_without_a_placeholder_stay_visible(tmp_path: Path) -> None:
 
 def test_blank_lines_and_line_ends(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": f"é{i}"}, ANSWER]} for i in range(3)]
-    source = ChatJsonl(str(_write(tmp_path, *rows, between="\r\n\n  \n")))
+    source = Chat(str(_write(tmp_path, *rows, between="\r\n\n  \n")))
     assert [source[i].messages[0].text for i in range(len(source))] == ["é0", "é1", "é2"]
     assert [sample.name.rsplit(":", 1)[1] for sample in (source[0], source[1], source[2])] == ["1", "4", "7"]
 
@@ -117,26 +117,26 @@ def test_blank_lines_and_line_ends(tmp_path: Path) -> None:
     ("row", "sentence"),
     [
         ("{broken", "not a JSON object"),
-        ([1], "no list of messages"),
+        ([1], "a row is a JSON object, and this is [1]"),
         ({"conversations": []}, "no list of messages"),
         (
-            {"messages": [{"role": "human", "content": "x"}]},
-            "message 1 has the role 'human'; known: system, user, assistant",
+            {"messages": [{"role": "narrator", "content": "x"}]},
+            "message 1 has the role 'narrator'; known: system, developer, user, human, assistant, gpt",
         ),
         ({"messages": ["x"]}, "message 1 is of type str"),
         ({"messages": [{"role": "user", "content": None}]}, "message 1 has no content"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "part of type 'file'"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "part of type 'text'"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url without its url"),
-        ({"messages": [], "image": [3]}, "it is a path or a list of paths"),
-        ({"messages": [], "image": {"a": 1}}, "it is a path or a list of paths"),
+        ({"messages": [], "image": [3]}, "it is a path, a data URL, base64"),
+        ({"messages": [], "image": {"a": 1}}, "it is a path, a data URL, base64"),
         ({"messages": [], "image": ["https://a.b/c.png"]}, "is not fetched"),
         ({"messages": [], "image": ["data:image/png,abc"]}, "data URL cannot be read"),
         ({"messages": [], "image": ["data:image/png;base64,a*"]}, "data URL cannot be read"),
     ],
 )
 def test_a_bad_line_is_a_named_bad_sample(tmp_path: Path, row: Any, sentence: str) -> None:
-    source = ChatJsonl(str(_write(tmp_path, {"messages": [ANSWER]}, row)))
+    source = Chat(str(_write(tmp_path, {"messages": [ANSWER]}, row)))
     assert source[0].messages
     with pytest.raises(SampleError) as error:
         source[1]
@@ -144,10 +144,10 @@ def test_a_bad_line_is_a_named_bad_sample(tmp_path: Path, row: Any, sentence: st
 
 
 def test_an_unusable_file_is_an_error_at_once(tmp_path: Path) -> None:
-    with pytest.raises(MmllmError, match="holds no line"):
-        ChatJsonl(str(_write(tmp_path, " ")))
+    with pytest.raises(MmllmError, match="holds no row"):
+        Chat(str(_write(tmp_path, " ")))
     with pytest.raises(MmllmError, match="where the media"):
-        ChatJsonl(str(_write(tmp_path, {"messages": [ANSWER]})), media=str(tmp_path / "gone"))
+        Chat(str(_write(tmp_path, {"messages": [ANSWER]})), media=str(tmp_path / "gone"))
 
 
 def test_easy_vqa_rows(tmp_path: Path) -> None:

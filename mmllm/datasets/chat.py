@@ -1,0 +1,206 @@
+"""Conversations as people have them: any common form of row in any common container, with media beside or inside it.
+
+``containers`` say where rows lie, ``forms.py`` how one is written, ``row_media.py`` what its media fields hold; here
+they become samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mmllm.datasets.base import Dataset
+from mmllm.datasets.containers.opening import open_rows
+from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
+from mmllm.datasets.row_media import RowMedia
+from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.messages import openai, placeholders
+from mmllm.messages.openai import MediaPart, Turn
+from mmllm.registry import nearest
+from mmllm.types import Message, Sample
+
+_LOOKED_AT = 20
+"""Rows that are tried for a form before a file is said to have none: the first may be damaged."""
+
+
+class _UnreadError(SampleError):
+    """A field holds media that nothing reads."""
+
+
+class Chat(Dataset):
+    """Conversations from JSON, CSV, Parquet, folders, tar shards or Hugging Face datasets, in any common form.
+
+    The form is told by the fields of the first row and is the same for all: OpenAI's ``messages`` (texts or parts),
+    ``conversations`` (LLaVA, ShareGPT), ``query``/``response``, Alpaca's ``instruction``/``output``, TRL's
+    ``prompt``/``completion``, ``question``/``answer``, or a media field with ``caption`` or ``text``. Media stand in
+    ``image``, ``images``, ``video``, ``audio`` and so on, or in a field whose ``<name>`` occurs in a message: a path
+    (a graph's may end in ``#17``, a clip's in ``#t=3,7.5``), a data URL, base64, ``{"bytes", "path"}``, or a list. They
+    take the placeholders of the texts in order; where no text has one, they go in front of the user's first message.
+    Of the rows only where they begin is kept in memory.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        media: str | None = None,
+        form: str | None = None,
+        columns: dict[str, str] | None = None,
+        ignore: list[str] | None = None,
+        split: str | None = None,
+        streaming: bool = False,
+    ) -> None:
+        """Open the rows; MmllmError where they are missing, empty or of no known form.
+
+        Args:
+            path: a file, a pattern (``shards/{000..099}.tar``, ``part-*.jsonl``), a folder, or ``hf://datasets/...``.
+            media: folder that paths of media start from; default: the one the rows lie in. Absolute paths and ``..``
+                are taken as they are: this is the user's own data.
+            form: instead of what the first row shows.
+            columns: field of the form (``image``, ``caption``) -> its name in the rows.
+            ignore: fields that may hold media and are not to be read.
+            split: of a dataset that has several; default: ``train``, or the only one.
+            streaming: read a hub's Parquet where it is instead of downloading it.
+        """
+        self.name = str(path)
+        self._rows = open_rows(self.name, split, streaming)
+        if media is not None and not Path(media).is_dir():
+            raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
+        self._columns, self._ignored = dict(columns or {}), frozenset(ignore or ())
+        self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
+        first = list(islice(self._readable(), _LOOKED_AT))
+        self._check_columns(first)
+        self.form = detect(first, self.name, form, MEDIA_FIELDS)
+        """Name of the form that its rows have."""
+        self.blocks = self._rows.blocks
+        shows = any(row.get(field) is not None for row in first[:1] for field in MEDIA_FIELDS)
+        self.summary = f"{len(self):,} rows, {_title(self.form, shows)} ({self._rows.kind})"
+        for row in first[:1]:
+            try:
+                self._read(row)
+            except _UnreadError as error:  # a fault of the recipe, not of one sample
+                raise MmllmError(f"{self.name}: {error}") from error
+            except (SampleError, MediaError):
+                continue
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample of a row, named as its container calls it: ``<path>:<line number>``."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        name = self._rows.label(index)
+        try:
+            return Sample(name, *self._read(self._row(index)))
+        except (SampleError, MediaError) as error:
+            raise SampleError(f"{name}: {error}") from error
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the files that hold the rows; media outside of them are left out."""
+        return self._rows.digest()
+
+    def _row(self, index: int) -> dict[str, Any]:
+        """Return a row under the names of its form."""
+        row = dict(self._rows[index])
+        taken = {ours: row.pop(theirs) for ours, theirs in self._columns.items() if theirs in row}
+        return {**row, **taken}
+
+    def _readable(self) -> Any:
+        for index in range(len(self._rows)):
+            try:
+                yield self._row(index)
+            except SampleError:
+                continue
+
+    def _read(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
+        """Messages and media of a row."""
+        raw = FORMS[self.form].read(row)
+        turns = list(openai.read_turns(raw, ROLES))
+        texts = [part for turn in turns for part in turn.content if isinstance(part, str)]
+        fields: dict[str, list[Any]] = {}
+        for field in row:
+            key = self._key(field, row[field], texts)
+            if key is not None:
+                found = self._media.items(field, row[field])
+                if found and key in fields:
+                    raise SampleError(f"{field} and another field both hold items of <{key}>; keep one")
+                if found:
+                    fields[key] = found
+        self._check_unread(row, texts, frozenset(str(one) for items in fields.values() for one in items))
+        return openai.assemble(_placed(turns, fields), self._locate, fields=fields)
+
+    def _key(self, field: str, value: Any, texts: Sequence[str]) -> str | None:
+        """Return the placeholder whose media a field holds; None for any other field."""
+        if field in self._ignored or field in FORMS[self.form].fields:
+            return None
+        if field in MEDIA_FIELDS:
+            return MEDIA_FIELDS[field]
+        named = any(f"<{field}>" in text for text in texts)
+        return field if named and self._media.holds(value, there=False) else None
+
+    def _locate(self, part: MediaPart) -> Any:
+        """Find the item of a part."""
+        if part.type == "input_audio":
+            return self._media.item(part.item, "input_audio")
+        return self._media.item(part.item, f"the part of type {part.type} in message {part.message}")
+
+    def _check_columns(self, first: Sequence[Mapping[str, Any]]) -> None:
+        """MmllmError where ``columns`` names a field that no row has, or one that no form reads."""
+        there = dict.fromkeys(name for index in range(min(_LOOKED_AT, len(self._rows))) for name in self._fields(index))
+        for ours, theirs in self._columns.items():
+            if there and theirs not in there:
+                near = nearest(theirs, there)
+                hint = f'; did you mean "{near}"?' if near else ""
+                raise MmllmError(
+                    f'{self.name}: columns names the field "{theirs}" for {ours}, and its rows have {", ".join(there)}'
+                    f"{hint}"
+                )
+
+    def _fields(self, index: int) -> Sequence[str]:
+        try:
+            return list(self._rows[index])
+        except SampleError:
+            return []
+
+    def _check_unread(self, row: Mapping[str, Any], texts: Sequence[str], read: frozenset[str]) -> None:
+        """SampleError where a field that nothing reads holds media that no field that is read holds."""
+        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._ignored}
+        for field, value in row.items():
+            if field in known or not self._media.holds(value, beyond=read):
+                continue
+            if any(f"<{field}>" in text for text in texts):
+                continue
+            near = nearest(field.lower(), MEDIA_FIELDS) or "image"
+            raise _UnreadError(
+                f'the field "{field}" holds media, and none of that name are read; known: {", ".join(MEDIA_FIELDS)}; '
+                f"write columns: {{{near}: {field}}} to read it, or ignore: [{field}]"
+            )
+
+
+def _title(form: str, shows: bool) -> str:
+    if form == "conversations":
+        return "LLaVA conversations" if shows else "ShareGPT conversations"
+    return FORMS[form].title
+
+
+def _placed(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]]) -> list[Turn]:
+    """Put placeholders in front of the user's first message for the fields that have no place in any text."""
+    placed: set[str] = set()
+    for turn in turns:
+        for part in turn.content:
+            if isinstance(part, MediaPart):
+                placed |= {part.modality} if part.item is None else set()
+            else:
+                placed |= {key for key in fields if placeholders.count(Message(turn.role, part), key)}
+    front = [f"<{key}>" for key, items in fields.items() if key not in placed for _ in items]
+    first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
+    if not front:
+        return list(turns)
+    if first is None:
+        raise SampleError(f"{', '.join(fields)} without a message of the user to stand in")
+    turn = turns[first]
+    content = (*front, *(part for part in turn.content if part != ""))
+    return [*turns[:first], Turn(turn.role, content), *turns[first + 1 :]]

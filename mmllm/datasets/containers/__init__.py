@@ -1,0 +1,1 @@
+"""Where rows of data lie: one class per container (JSON lines, a JSON array, CSV, Parquet, folders, tar shards)."""

@@ -1,0 +1,56 @@
+"""Rows of folders in the hub's layout: media files and beside them ``metadata.jsonl``, ``.csv`` or ``.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmllm.datasets.containers.base import Row, Rows
+from mmllm.errors import SampleError
+from mmllm.modalities import MODALITY_OF
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Names of the file that says what the media show; the first that is there."""
+
+
+class MediaFolder(Rows):
+    """Media named by ``file_name`` (or ``KEY_file_name``, ``KEY_file_names``) of the metadata's rows."""
+
+    kind = "a folder of media with metadata"
+
+    def __init__(self, metadata: Path, open_rows: Callable[[Path], Rows]) -> None:
+        self._rows = open_rows(metadata)
+        self.folder = metadata.parent
+        self.blocks = self._rows.blocks
+
+    def __len__(self) -> int:
+        """Return the number of the metadata's rows."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Row:
+        """Return a row with its media under their modality or key."""
+        row: dict[str, Any] = {}
+        for name, value in self._rows[index].items():
+            key = name.removesuffix("s").removesuffix("file_name").removesuffix("_")
+            if not name.removesuffix("s").endswith("file_name"):
+                row[name] = value
+            elif value:
+                row[key or _modality(value)] = value
+        return row
+
+    def label(self, index: int) -> str:
+        """Return the metadata's name for the row."""
+        return self._rows.label(index)
+
+    def files(self) -> Sequence[Path]:
+        """Return the metadata's files."""
+        return self._rows.files()
+
+
+def _modality(value: Any) -> str:
+    first = value[0] if isinstance(value, list) and value else value
+    ending = str(first).rpartition(".")[2].lower()
+    if ending not in MODALITY_OF:
+        raise SampleError(f"file_name is {str(first)[:80]!r}, of no known ending; known: {', '.join(MODALITY_OF)}")
+    return MODALITY_OF[ending]

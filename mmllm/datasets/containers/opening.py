@@ -1,0 +1,224 @@
+"""From what a recipe names (a file, a pattern, a folder, a dataset of the hub) to its rows."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from mmllm.datasets.containers.arrow_rows import HfDataset, Parquet
+from mmllm.datasets.containers.base import Row, Rows
+from mmllm.datasets.containers.csv_rows import CsvRows
+from mmllm.datasets.containers.json_rows import JsonArray, JsonLines, is_array
+from mmllm.datasets.containers.media_folder import METADATA, MediaFolder
+from mmllm.datasets.containers.webdataset import WebDataset
+from mmllm.errors import MmllmError
+
+HUB = "hf://datasets/"
+KNOWN = (
+    "JSON lines or a JSON array (.jsonl, .json), .csv, .tsv, .parquet, WebDataset shards (.tar), a folder with "
+    "metadata.jsonl beside its media, or a Hugging Face dataset (a folder, or hf://datasets/OWNER/NAME)"
+)
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tgz")
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CONFIGS = re.compile(r"^(configs|dataset_info):", re.MULTILINE)
+
+
+class Concatenated(Rows):
+    """Rows of several containers of one kind, one after the other."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self._parts = list(parts)
+        self.kind = f"{len(parts)} files of {parts[0].kind}"
+        self.folder = parts[0].folder
+        self._starts = [0, *accumulate(map(len, parts))]
+
+    def __len__(self) -> int:
+        """Return the rows of all parts."""
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> Row:
+        """Return the row of the part that holds it."""
+        part, place = self._place(index)
+        return part[place]
+
+    def label(self, index: int) -> str:
+        """Return what its part calls it."""
+        part, place = self._place(index)
+        return part.label(place)
+
+    def files(self) -> Sequence[Path]:
+        """Return the files of all parts."""
+        return [file for part in self._parts for file in part.files()]
+
+    def _place(self, index: int) -> tuple[Rows, int]:
+        number = bisect_right(self._starts, index) - 1
+        return self._parts[number], index - self._starts[number]
+
+
+def open_rows(path: str, split: str | None = None, streaming: bool = False) -> Rows:
+    """Open what ``path`` names: a file, a pattern (``shards/{000..099}.tar``, ``part-*.jsonl``), a folder, a dataset.
+
+    Args:
+        path: as above; ``hf://datasets/OWNER/NAME`` or, where nothing local has the name, ``OWNER/NAME``: of the hub.
+        split: of a dataset that has several.
+        streaming: read a hub's Parquet files where they are, row group by row group, instead of downloading them.
+
+    Raises:
+        MmllmError: nothing is there, or it is none of the known kinds.
+    """
+    here = Path(path)
+    if "://" in path:
+        rows = _far(path, split, streaming)
+    elif here.is_file():
+        rows = _file(here)
+    elif here.is_dir():
+        rows = _folder(here, split)
+    elif "*" in path or _BRACES.search(path):
+        rows = _joined(_matching(path), path)
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not here.parent.exists() and not here.suffix:
+        rows = _far(HUB + path, split, streaming)
+    else:
+        raise MmllmError(f"there is no file or folder {path}; data are {KNOWN}")
+    if not len(rows):
+        raise MmllmError(f"{path} holds no row")
+    return rows
+
+
+def _file(path: Path) -> Rows:
+    ending = path.suffix.lower()
+    if ending in _COMPRESSED:
+        raise MmllmError(f"{path} is compressed, and rows are read from the middle of a file; unpack it first")
+    if ending == ".parquet":
+        return Parquet([str(path)], path.parent)
+    if ending == ".tar":
+        return WebDataset([path])
+    if ending in (".csv", ".tsv"):
+        return CsvRows(path, "," if ending == ".csv" else "\t")
+    return JsonArray(path) if is_array(path) else JsonLines(path)
+
+
+def _joined(files: Sequence[Path], path: str) -> Rows:
+    """Several files of one kind as one container."""
+    endings = {file.suffix.lower() for file in files}
+    if len(endings) > 1:
+        raise MmllmError(f"{path} names files of several kinds: {', '.join(sorted(endings))}")
+    if endings == {".tar"}:
+        return WebDataset(files)
+    if endings == {".parquet"}:
+        return Parquet([str(file) for file in files], files[0].parent)
+    return Concatenated([_file(file) for file in files]) if len(files) > 1 else _file(files[0])
+
+
+def _matching(path: str) -> list[Path]:
+    """Files of a pattern, sorted; those of ``{000..099}`` all have to be there."""
+    braces = _BRACES.search(path)
+    if braces:
+        low, high = braces[1], braces[2]
+        names = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
+        files = [found for name in names for found in _matching(path.replace(braces[0], name, 1))]
+        if not files:
+            raise MmllmError(f"{path} names no file: {low} is above {high}")
+        return files
+    if "*" not in path:
+        if not Path(path).is_file():
+            raise MmllmError(f"there is no file {path}")
+        return [Path(path)]
+    start = Path(path).anchor or "."
+    files = sorted(file for file in Path(start).glob(path.removeprefix(start)) if file.is_file())
+    if not files:
+        raise MmllmError(f"no file is named {path}")
+    return files
+
+
+def _folder(folder: Path, split: str | None) -> Rows:
+    for place in (folder / split, folder) if split else (folder,):
+        metadata = next((place / name for name in METADATA if (place / name).is_file()), None)
+        if metadata is not None:
+            return MediaFolder(metadata, _file)
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _saved(folder, split)
+    shards = sorted(folder.glob("*.tar"))
+    if shards:
+        return WebDataset(shards)
+    readme = folder / "README.md"
+    described = readme.is_file() and _CONFIGS.search(readme.read_text(encoding="utf-8", errors="replace"))
+    if described or next(folder.rglob("*.parquet"), None) is not None:
+        return _loaded(str(folder), split, folder)
+    found = sorted(entry.name for entry in folder.iterdir())
+    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    raise MmllmError(f"{folder} is a folder without data that are known ({shown or 'it is empty'}); data are {KNOWN}")
+
+
+def _saved(folder: Path, split: str | None) -> Rows:
+    """What ``Dataset.save_to_disk`` wrote."""
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise MmllmError(f"{folder} cannot be read as a saved dataset: {error}") from error
+    if isinstance(found, datasets.DatasetDict):
+        found = found[_chosen(str(folder), list(found), split)]
+    return HfDataset(found, str(folder), folder)
+
+
+def _loaded(name: str, split: str | None, folder: Path) -> Rows:
+    """A dataset in the hub's layout, by the ``datasets`` library; its Parquet becomes memory-mapped Arrow."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        splits = datasets.get_dataset_split_names(name)
+        found = datasets.load_dataset(name, split=_chosen(name, splits, split))
+    except MmllmError:
+        raise
+    except Exception as error:  # the library and the hub's client raise many kinds, network errors among them
+        text = " ".join(str(error).split())
+        raise MmllmError(f"{name} cannot be read as a Hugging Face dataset: {text[:300]}") from error
+    return HfDataset(found, name, folder)
+
+
+def _chosen(name: str, known: Sequence[str], split: str | None) -> str:
+    """The split asked for; where none is, ``train`` or the only one."""
+    if split is None:
+        split = "train" if "train" in known or len(known) != 1 else known[0]
+    if split not in known:
+        raise MmllmError(f"{name} has the splits {', '.join(known)} and no {split}; name one with split")
+    return split
+
+
+def _far(path: str, split: str | None, streaming: bool) -> Rows:
+    """A dataset of the hub, downloaded or streamed, or Parquet files of any file system that fsspec knows."""
+    if path.startswith(HUB) and not streaming:
+        name = path.removeprefix(HUB)
+        if name.count("/") != 1:
+            raise MmllmError(f"{path}: a dataset of the hub is {HUB}OWNER/NAME; files of it need streaming: true")
+        return _loaded(name, split, Path())
+    import fsspec
+
+    try:
+        system, place = fsspec.url_to_fs(path)
+        pattern = place if place.endswith(".parquet") else f"{place.rstrip('/')}/**/*.parquet"
+        files = sorted(system.glob(pattern))
+    except Exception as error:  # each file system raises its own kinds
+        text = " ".join(str(error).split())
+        raise MmllmError(f"{path} cannot be reached: {text[:300]}") from error
+    chosen = [file for file in files if split is None or _of_split(file.removeprefix(place), split)]
+    if not chosen:
+        wanted = f" of the split {split}" if split else ""
+        raise MmllmError(f"{path} holds no Parquet file{wanted}; only Parquet is read from afar")
+    if split is None and len({_split_of(file) for file in chosen}) > 1:
+        raise MmllmError(f"{path} holds several splits ({', '.join(sorted({_split_of(f) for f in chosen}))}); name one")
+    return Parquet(chosen, Path(), system.open)
+
+
+def _of_split(name: str, split: str) -> bool:
+    return _split_of(name) == split or f"/{split}/" in f"/{name}"
+
+
+def _split_of(name: str) -> str:
+    """What a file's name says before its number: ``train`` of ``data/train-00000-of-00002.parquet``."""
+    return re.split(r"[-.]", name.rpartition("/")[2])[0]

@@ -1,0 +1,169 @@
+"""The forms in which rows of chat data are written, each read into OpenAI's messages; ``chat.py`` adds the media.
+
+Names of fields and speakers are those of LLaVA, ShareGPT, Alpaca, TRL, LLaMA-Factory and ms-swift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmllm.errors import MmllmError, SampleError
+from mmllm.modalities import MODALITIES
+from mmllm.registry import nearest
+
+Raw = dict[str, Any]
+"""A message as OpenAI writes it, not yet checked."""
+
+ROLES: Mapping[str, str] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+"""Who speaks, as data write it -> role of the message."""
+
+MEDIA_FIELDS: Mapping[str, str] = {name: key for key in MODALITIES for name in (key, f"{key.rstrip('s')}s")}
+"""Field that holds media in every form -> placeholder."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of writing a conversation."""
+
+    title: str
+    """As it is stated at the start."""
+    needs: tuple[str, ...]
+    """Fields that tell it."""
+    reads: tuple[str, ...]
+    """Further fields of text."""
+    read: Callable[[Mapping[str, Any]], list[Raw]]
+    """Row -> messages; SampleError says what is wrong with a field."""
+    media: bool = False
+    """Whether a row has to show something: a caption without a picture is no conversation."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields of text."""
+        return (*self.needs, *self.reads)
+
+
+def _messages(row: Mapping[str, Any]) -> list[Raw]:
+    return _listed(row, "messages")
+
+
+def _conversations(row: Mapping[str, Any]) -> list[Raw]:
+    turns = []
+    for number, turn in enumerate(_listed(row, "conversations"), 1):
+        if not isinstance(turn, Mapping):
+            raise SampleError(f"turn {number} of conversations is {type(turn).__name__}; it is {{'from', 'value'}}")
+        speaker = turn.get("from", turn.get("role"))
+        turns.append({"role": speaker, "content": turn.get("value", turn.get("content"))})
+    return [*_system(row), *turns]
+
+
+def _prompt_completion(row: Mapping[str, Any]) -> list[Raw]:
+    return [*_spoken(row, "prompt", "user"), *_spoken(row, "completion", "assistant")]
+
+
+def _query_response(row: Mapping[str, Any]) -> list[Raw]:
+    return [*_system(row), *_history(row), _said(row, "query", "user"), _said(row, "response", "assistant")]
+
+
+def _alpaca(row: Mapping[str, Any]) -> list[Raw]:
+    asked = _said(row, "instruction", "user")
+    if row.get("input"):
+        asked["content"] += "\n" + _said(row, "input", "user")["content"]
+    return [*_system(row), *_history(row), asked, _said(row, "output", "assistant")]
+
+
+def _question_answer(row: Mapping[str, Any]) -> list[Raw]:
+    return [_said(row, "question", "user"), _said(row, "answer", "assistant")]
+
+
+def _caption(field: str) -> Callable[[Mapping[str, Any]], list[Raw]]:
+    return lambda row: [{"role": "user", "content": ""}, _said(row, field, "assistant")]
+
+
+FORMS: Mapping[str, Form] = {
+    "messages": Form("messages", ("messages",), (), _messages),
+    "conversations": Form("conversations", ("conversations",), ("system",), _conversations),
+    "prompt_completion": Form("prompts and completions", ("prompt", "completion"), (), _prompt_completion),
+    "query_response": Form("queries and responses", ("query", "response"), ("history", "system"), _query_response),
+    "alpaca": Form("Alpaca instructions", ("instruction", "output"), ("input", "history", "system"), _alpaca),
+    "question_answer": Form("questions and answers", ("question", "answer"), (), _question_answer),
+    "caption": Form("captions", ("caption",), (), _caption("caption"), media=True),
+    "text": Form("captions (text)", ("text",), (), _caption("text"), media=True),
+}
+"""Name -> form; a file has the first that its first rows show."""
+
+
+def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, media: Collection[str]) -> str:
+    """Return the name of the form that rows have; the first row that shows one decides.
+
+    Args:
+        rows: the first few, as far as they can be read.
+        where: what they are of, for the error.
+        name: the form that the recipe says they have, if it says so.
+        media: fields of media.
+
+    Raises:
+        MmllmError: the form is unknown, or no row shows any; names their fields and the forms.
+    """
+    if name is not None:
+        if name not in FORMS:
+            near = nearest(name, FORMS)
+            hint = f'; did you mean "{near}"?' if near else ""
+            raise MmllmError(f'form: "{name}" is unknown; known: {", ".join(FORMS)}{hint}')
+        return name
+    seen: list[str] = []
+    for row in rows:
+        for known, form in FORMS.items():
+            if all(field in row for field in form.needs) and (not form.media or any(field in row for field in media)):
+                return known
+        seen = seen or list(row)
+    shapes = "; ".join(f"{known} ({', '.join(form.needs)})" for known, form in FORMS.items())
+    found = f"rows have the fields {', '.join(seen)}" if seen else "no row at its beginning can be read"
+    raise MmllmError(f"{where}: {found}, which is no form of chat data; known: {shapes}; columns maps other names")
+
+
+def _listed(row: Mapping[str, Any], field: str) -> list[Any]:
+    value = row.get(field)
+    if not isinstance(value, list | tuple):
+        raise SampleError(f"no list of {field}; it is {_kind(value)}")
+    return list(value)
+
+
+def _said(row: Mapping[str, Any], field: str, role: str) -> Raw:
+    value = row.get(field)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # tables hold numbers as answers
+    if not isinstance(value, str):
+        raise SampleError(f"{field} is {_kind(value)}; it is a text")
+    return {"role": role, "content": value}
+
+
+def _spoken(row: Mapping[str, Any], field: str, role: str) -> list[Raw]:
+    """A text, or messages already (TRL's conversational form)."""
+    return list(row[field]) if isinstance(row.get(field), list | tuple) else [_said(row, field, role)]
+
+
+def _system(row: Mapping[str, Any]) -> list[Raw]:
+    return [_said(row, "system", "system")] if row.get("system") else []
+
+
+def _history(row: Mapping[str, Any]) -> list[Raw]:
+    """Earlier rounds: pairs of what was asked and answered."""
+    turns: list[Raw] = []
+    for number, pair in enumerate(row.get("history") or (), 1):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
+            raise SampleError(f"round {number} of history is {_kind(pair)}; it is a pair of texts")
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return turns
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"of type {type(value).__name__}"

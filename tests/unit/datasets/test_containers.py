@@ -1,0 +1,206 @@
+"""Every container gives the same conversations and pictures, at random access, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mmllm.datasets.chat import Chat
+from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.model.inputs import loaded
+from mmllm.testing import check_dataset
+from mmllm.types import Sample
+from tests.support.containers import COLOURS, WRITERS, json_lines, parquet, pictures, png, saved_dataset, shards, table
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the datasets library converts goes into a folder of the test."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def colour(sample: Sample) -> tuple[int, ...]:
+    """Of the one picture that a sample shows."""
+    (item,) = sample.media["image"]
+    found = loaded(item)
+    with Image.open(io.BytesIO(found) if isinstance(found, bytes) else found) as image:
+        pixel = image.convert("RGB").getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def colour_of(name: str) -> Any:
+    return Image.new("RGB", (1, 1), name).getpixel((0, 0))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_rows_of_every_container(name: str, tmp_path: Path) -> None:
+    source = Chat(WRITERS[name](tmp_path))
+    assert len(source) == len(COLOURS)
+    for index in (*reversed(range(len(COLOURS))), 0, 3):
+        sample = source[index]
+        assert sample.messages[-1].text == COLOURS[index]
+        assert colour(sample) == colour_of(COLOURS[index])
+        assert sum(message.text.count("<image>") for message in sample.messages) == 1
+    assert f"{len(COLOURS)} rows, " in source.summary
+
+
+@pytest.mark.parametrize("name", [one for one in WRITERS if one not in ("several_files", "shards", "far_parquet")])
+def test_every_container_keeps_the_contract_of_datasets(name: str) -> None:
+    check_dataset(lambda folder: Chat(WRITERS[name](folder)))
+
+
+def test_the_start_says_what_was_found(tmp_path: Path) -> None:
+    assert Chat(json_lines(tmp_path)).summary == "7 rows, LLaVA conversations (JSON lines)"
+    (tmp_path / "t").mkdir()
+    assert Chat(shards(tmp_path / "t")).summary == "7 rows, LLaVA conversations (WebDataset shards)"
+
+
+def test_row_groups_are_blocks_and_pictures_are_read_where_they_are_needed(tmp_path: Path) -> None:
+    source = Chat(parquet(tmp_path))
+    assert source.blocks == [3, 3, 1]
+    samples = [source[index] for index in range(len(source))]
+    assert all(not isinstance(item, bytes) for sample in samples for item in sample.media["image"])
+    (tmp_path / "train-00000-of-00001.parquet").unlink()
+    with pytest.raises(MediaError, match=r"row group 0 of .* cannot be read"):
+        loaded(samples[0].media["image"][0])
+
+
+def test_class_labels_are_read_by_name(tmp_path: Path) -> None:
+    import datasets
+
+    kind = datasets.Features(
+        {"image": datasets.Image(decode=False), "caption": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    rows = {"image": [{"bytes": png("red"), "path": None}] * 2, "caption": [1, 0]}
+    one = datasets.Dataset.from_dict(rows, features=kind)
+    one.to_parquet(str(tmp_path / "a.parquet"))
+    one.save_to_disk(str(tmp_path / "saved"))
+    for name in ("a.parquet", "saved"):
+        assert [sample.messages[-1].text for sample in Chat(str(tmp_path / name))] == ["dog", "cat"]
+
+
+def test_dates_stay_text(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    for day in ("2026-11-28", "2026-11-28T02:00:00Z"):
+        (tmp_path / "a.jsonl").write_text(json.dumps({"image": "red.png", "caption": day}))
+        assert Chat(str(tmp_path / "a.jsonl"))[0].messages[-1].text == day
+
+
+def test_a_large_array_is_not_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.json"
+    row = json.dumps({"query": "é" * 400, "response": '\\"]}, {[' * 20})
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[\n" + ",\n".join([row] * 20_000) + "]")
+    assert path.stat().st_size > 20 << 20
+    tracemalloc.start()
+    source = Chat(str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 << 20
+    assert len(source) == 20_000 and source[19_999].messages[0].text == "é" * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[{"a": 1}, {"a": 2', r"is no array of JSON objects: a row is damaged or cut .* \(after 1 rows\)"),
+        ('[{"a": 1} {"a": 2}]', r"found '\{' behind a row, expected a comma or \]"),
+        ("[1, 2]", "found '1, 2]' where an object should begin"),
+        ('[{"a": 1},]', "where an object should begin"),
+        ("[]", "holds no row"),
+        ("", "holds no row"),
+        ("{\n}", "no row at its beginning can be read"),
+        ('{"a": 1}', "rows have the fields a, which is no form of chat data; known: messages"),
+    ],
+)
+def test_a_file_that_is_no_data_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(MmllmError, match=sentence) as error:
+        Chat(str(tmp_path / "a.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_key_that_stands_twice_is_an_error_of_its_row(tmp_path: Path) -> None:
+    good = '{"query": "a", "response": "b"}'
+    (tmp_path / "a.jsonl").write_text(f'{good}\n{{"query": "a", "response": "b", "query": "c"}}\n{good}\n')
+    source = Chat(str(tmp_path / "a.jsonl"))
+    with pytest.raises(SampleError, match=r"a\.jsonl:2: the key 'query' stands twice"):
+        source[1]
+    assert source[2].messages[0].text == "a"
+
+
+def test_what_is_no_data_is_one_sentence(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jsonl.gz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
+    for name, sentence in (
+        ("sub", "is a folder without data that are known"),
+        ("gone.jsonl", "there is no file or folder"),
+        ("*.json", "no file is named"),
+        ("{00..02}.tar", "there is no file .*00.tar"),
+        ("a.jsonl.gz", "is compressed"),
+        ("a.parquet", "cannot be read as Parquet"),
+    ):
+        with pytest.raises(MmllmError, match=sentence):
+            Chat(str(tmp_path / name))
+    with pytest.raises(MmllmError, match="cannot be read as a tar file"):
+        Chat(str(tmp_path / "a.tar"))
+
+
+def test_splits_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MmllmError, match="has the splits train and no test; name one with split"):
+        Chat(saved_dataset(tmp_path), split="test")
+
+
+def test_several_splits_from_afar_are_never_mixed(tmp_path: Path) -> None:
+    parquet(tmp_path)
+    parquet(tmp_path, name="test-00000-of-00001.parquet")
+    with pytest.raises(MmllmError, match=r"holds several splits \(test, train\); name one"):
+        Chat(f"file://{tmp_path}")
+    assert len(Chat(f"file://{tmp_path}", split="test")) == len(COLOURS)
+
+
+def test_files_of_other_columns_are_not_one_table(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet as pq
+
+    parquet(tmp_path, name="a.parquet")
+    pq.write_table(pyarrow.table({"messages": table()["messages"]}), tmp_path / "b.parquet")
+    with pytest.raises(MmllmError, match="has other columns than"):
+        Chat(str(tmp_path / "*.parquet"))
+
+
+def test_members_of_a_shard_that_do_not_stand_together(tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a.txt", "b.txt", "a.png"):
+            member = tarfile.TarInfo(name)
+            tar.addfile(member, io.BytesIO())
+    with pytest.raises(MmllmError, match="the members of a do not stand together"):
+        Chat(str(tmp_path / "a.tar"))
+
+
+def test_numbered_members_are_several_pictures(tmp_path: Path) -> None:
+    import tarfile
+
+    members = {"x.2.png": png("blue"), "x.10.png": png("red"), "x.txt": b"Two.\n"}
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    (sample,) = list(Chat(str(tmp_path / "a.tar")))
+    assert [loaded(item) for item in sample.media["image"]] == [png("blue"), png("red")]
+    assert sample.messages[0].text == "<image>\n<image>" and sample.messages[1].text == "Two."

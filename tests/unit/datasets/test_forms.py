@@ -1,0 +1,200 @@
+"""Every form that rows of chat data are written in, where media go in it, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmllm.datasets.chat import Chat
+from mmllm.errors import MmllmError, SampleError
+from mmllm.types import Message
+from tests.support.containers import pictures, png
+
+ASKED, SAID = {"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}
+RED = Message("assistant", "Red.")
+FRONT = (Message("user", "<image>\nWhat colour?"), RED)
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(texts)]
+
+
+def chat(folder: Path, *rows: Any, **words: Any) -> Chat:
+    pictures(folder)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return Chat(str(folder / "rows.jsonl"), **words)
+
+
+@pytest.mark.parametrize(
+    ("row", "messages", "form"),
+    [
+        ({"messages": [ASKED, SAID], "image": "red.png"}, FRONT, "messages"),
+        ({"messages": [ASKED, SAID], "images": ["red.png"]}, FRONT, "messages"),
+        ({"messages": [{**ASKED, "content": "<image>\nWhat colour?"}, SAID], "images": ["red.png"]}, FRONT, "messages"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What colour?"}]},
+                    SAID,
+                ],
+                "images": [{"bytes": None, "path": "red.png"}],
+            },
+            FRONT,
+            "messages",
+        ),
+        (
+            {"messages": [{**ASKED, "role": "human"}, {**SAID, "role": "gpt"}], "image": "red.png"},
+            FRONT,
+            "messages",
+        ),
+        ({"conversations": turns("<image>\nWhat colour?", "Red."), "image": "red.png"}, FRONT, "LLaVA conversations"),
+        (
+            {"conversations": turns("What colour?\n<image>", "Red."), "image": ["red.png"]},
+            (Message("user", "What colour?\n<image>"), RED),
+            "LLaVA conversations",
+        ),
+        (
+            {"conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": "Ho"}], "system": "Be."},
+            (Message("system", "Be."), Message("user", "Hi"), Message("assistant", "Ho")),
+            "ShareGPT conversations",
+        ),
+        ({"query": "<image>What colour?", "response": "Red.", "images": ["red.png"]}, (Message("user", "<image>What colour?"), RED), "queries and responses"),
+        (
+            {"query": "And?", "response": "Blue.", "history": [["What colour?", "Red."]], "image": "red.png"},
+            (*FRONT, Message("user", "And?"), Message("assistant", "Blue.")),
+            "queries and responses",
+        ),
+        (
+            {"instruction": "Say it.", "input": "red", "output": "Red."},
+            (Message("user", "Say it.\nred"), RED),
+            "Alpaca instructions",
+        ),
+        ({"instruction": "Say it.", "input": "", "output": "Red."}, (Message("user", "Say it."), RED), "Alpaca instructions"),
+        ({"prompt": [ASKED], "completion": [SAID], "images": ["red.png"]}, FRONT, "prompts and completions"),
+        ({"prompt": "What colour?", "completion": "Red.", "image": "red.png"}, FRONT, "prompts and completions"),
+        ({"question": "What colour?", "answer": "Red.", "image": "red.png"}, FRONT, "questions and answers"),
+        ({"image": "red.png", "caption": "Red."}, (Message("user", "<image>"), RED), "captions"),
+        ({"image": "red.png", "text": "Red."}, (Message("user", "<image>"), RED), "captions (text)"),
+    ],
+)  # fmt: skip
+def test_every_form(row: dict[str, Any], messages: tuple[Message, ...], form: str, tmp_path: Path) -> None:
+    source = chat(tmp_path, row)
+    (sample,) = list(source)
+    assert sample.messages == messages
+    assert sample.media == ({"image": (tmp_path / "red.png",)} if "red.png" in str(row) else {})
+    assert source.summary == f"1 rows, {form} (JSON lines)"
+
+
+def test_videos_and_sounds_stand_in_their_own_fields(tmp_path: Path) -> None:
+    row = {"messages": [ASKED, SAID], "videos": ["c.mp4"], "audios": ["s.wav", "t.wav"]}
+    (sample,) = list(chat(tmp_path, row))
+    assert sample.media == {"video": (tmp_path / "c.mp4",), "audio": (tmp_path / "s.wav", tmp_path / "t.wav")}
+    assert sample.messages[0].text == "<video>\n<audio>\n<audio>\nWhat colour?"
+
+
+def test_one_form_for_all_rows_unless_told(tmp_path: Path) -> None:
+    source = chat(tmp_path, {"query": "a", "response": "b"}, {"messages": [ASKED, SAID]})
+    with pytest.raises(SampleError, match=r"rows\.jsonl:2: query is missing"):
+        source[1]
+    assert chat(tmp_path, {"query": "a", "response": "b", "messages": [ASKED, SAID]}, form="query_response")[
+        0
+    ].messages == (Message("user", "a"), Message("assistant", "b"))
+    with pytest.raises(MmllmError, match=r'form: "alpacca" is unknown; known: .*; did you mean "alpaca"'):
+        chat(tmp_path, {"query": "a", "response": "b"}, form="alpacca")
+
+
+def test_a_damaged_first_row_decides_nothing(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"quer\n{"query": "a", "response": "b"}\n')
+    source = Chat(str(tmp_path / "a.jsonl"))
+    assert source.form == "query_response" and len(source) == 2
+
+
+def test_columns_map_other_names(tmp_path: Path) -> None:
+    row = {"bild": "red.png", "frage": "What colour?", "antwort": "Red."}
+    words = {"columns": {"image": "bild", "question": "frage", "answer": "antwort"}}
+    assert chat(tmp_path, row, **words)[0].messages == FRONT
+    with pytest.raises(
+        MmllmError, match=r'names the field "bilt" for image, and its rows have .*; did you mean "bild"'
+    ):
+        chat(tmp_path, row, columns={"image": "bilt"})
+
+
+@pytest.mark.parametrize("field", ["image_path", "Image", "picture", "img"])
+def test_media_under_an_unknown_name_are_refused(field: str, tmp_path: Path) -> None:
+    row = {"messages": [ASKED, SAID], field: "red.png"}
+    with pytest.raises(MmllmError, match=f'the field "{field}" holds media, and none of that name are read'):
+        chat(tmp_path, row)
+    assert chat(tmp_path, row, ignore=[field])[0].media == {}
+    assert chat(tmp_path, row, columns={"image": field})[0].messages == FRONT
+
+
+@pytest.mark.parametrize("value", ["data:image/png;base64,AAAA", ["red.png"], {"bytes": None, "path": "red.png"}])
+def test_in_any_shape(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(MmllmError, match='the field "shown" holds media'):
+        chat(tmp_path, {"messages": [ASKED, SAID], "shown": value})
+
+
+def test_a_later_row_of_that_kind_is_a_bad_sample(tmp_path: Path) -> None:
+    source = chat(tmp_path, {"messages": [ASKED, SAID]}, {"messages": [ASKED, SAID], "picture": "red.png"})
+    with pytest.raises(SampleError, match=r'rows\.jsonl:2: the field "picture" holds media'):
+        source[1]
+
+
+def test_fields_that_are_no_media_are_left_alone(tmp_path: Path) -> None:
+    row = {"messages": [ASKED, SAID], "image": "red.png", "id": "red.png", "source": "gone.png", "score": 3, "tag": "x"}
+    assert chat(tmp_path, row)[0].media == {"image": (tmp_path / "red.png",)}
+    tags = {
+        "messages": [{"role": "user", "content": "What does <source> mean, and <id>?"}, SAID],
+        "source": "html5",
+        "id": 7,
+    }
+    assert chat(tmp_path, tags)[0].media == {}
+
+
+def test_two_fields_of_one_placeholder(tmp_path: Path) -> None:
+    (source,) = [chat(tmp_path, {"messages": [ASKED, SAID], "image": "red.png", "images": ["blue.png"]})]
+    with pytest.raises(SampleError, match="images and another field both hold items of <image>"):
+        source[0]
+    assert chat(tmp_path, {"messages": [ASKED, SAID], "image": "red.png", "images": []})[0].messages == FRONT
+
+
+def test_base64_is_decoded_or_its_row_is_bad(tmp_path: Path) -> None:
+    text = base64.b64encode(png("red")).decode()
+    broken = text[:-3] + "="
+    source = chat(
+        tmp_path, *({"messages": [ASKED, SAID], "image": one} for one in (text, broken, text[:40] + "\n" + text[40:]))
+    )
+    assert source[0].media == source[2].media == {"image": (png("red"),)}
+    with pytest.raises(SampleError, match="image is neither a file nor base64 that can be read"):
+        source[1]
+
+
+def test_a_mismatch_is_not_mended(tmp_path: Path) -> None:
+    from mmllm.messages.tokenize import Prompter
+    from tests.support.parts import tiny_tokenizer
+
+    row = {"messages": [{**ASKED, "content": "<image>\nSame?"}, SAID], "image": ["red.png", "blue.png"]}
+    with pytest.raises(SampleError, match="1 <image> placeholders in the text, 2 items given"):
+        Prompter(tiny_tokenizer(), ["image"]).tokenize_for_training(chat(tmp_path, row)[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"conversations": ["x"]}, "turn 1 of conversations is str"),
+        ({"conversations": [{"from": "tool", "value": "x"}]}, "message 1 has the role 'tool'; known: system"),
+        ({"query": ["x"], "response": "y"}, "query is of type list; it is a text"),
+        ({"query": "x", "response": "y", "history": [["a"]]}, "round 1 of history is of type list"),
+        ({"messages": "x"}, "no list of messages; it is of type str"),
+        ({"messages": [SAID], "image": "red.png"}, "image without a message of the user to stand in"),
+        ({"messages": [ASKED, SAID], "image": ["https://a.b/c.png"]}, "is not fetched"),
+    ],
+)
+def test_a_bad_row_says_what_is_wrong(row: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=sentence):
+        chat(tmp_path, row)[0]
