@@ -16,21 +16,36 @@ if TYPE_CHECKING:
     from mmllm.recipe.models import Recipe
 
 
-def load(run: str | Path, device: torch.device | str | None = None, stage: str | None = None) -> Model:
+def load(
+    run: str | Path,
+    device: torch.device | str | None = None,
+    stage: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    accept: bool = False,
+    verify: bool = False,
+    trust_code: bool = False,
+) -> Model:
     """Open a run folder (what ``train`` or ``Model.save_pretrained`` wrote) and put its learned weights in place.
 
     Args:
         run: the folder, or ``user/name`` of one on the Hugging Face hub where there is no such folder.
         device: where to; default: a GPU if there is one.
         stage: weights of that stage instead of the last one.
+        overrides: ``path=value`` for what did not shape the weights: ``llm.path=...``, ``llm.context=4096``.
+        accept: go on where tokenizer, chat template or preprocessing are others than in training.
+        verify: hash the frozen weights anew, even where their files have not changed since they were hashed.
+        trust_code: import classes of the user's own files (``module:Class``) that the run names.
 
     Raises:
         CheckpointError: no run, no usable checkpoint, or other frozen parts than those it was trained on.
     """
     # imported in the functions, here and below: `import mmllm` must not import torch
+    from mmllm.checkpoints.load import Trust
     from mmllm.generation.model import Model
 
-    return Model.open(run, device, stage)
+    _no_text("overrides", overrides)
+    return Model.open(run, device, stage, overrides, Trust(accept, verify, trust_code))
 
 
 def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *, text: str | None = None) -> Recipe:

@@ -86,17 +86,18 @@ def _run_commands(commands: Parsers) -> None:
     train.add_argument("--gpus", type=int, default=1, help="ranks per node (default: 1, in this process)")
     train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
     train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
+    _trust_arguments(train)
     evaluate = _command(commands, "eval", _eval, "score a run on benchmarks")
-    evaluate.add_argument("folder", type=Path, metavar="RUN")
     evaluate.add_argument(
         "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
     )
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
     evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
+    evaluate.add_argument("--out", type=Path, help="folder for results and predictions (default: the run)")
     chat = _command(commands, "chat", _chat, "talk to a run in the terminal")
-    chat.add_argument("folder", type=Path, metavar="RUN")
     serve = _command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
-    serve.add_argument("folder", type=Path, metavar="RUN")
+    for parser in (evaluate, chat, serve):
+        _run_argument(parser)
     serve.add_argument("--host", help="default: the recipe's")
     serve.add_argument("--port", type=int, help="default: the recipe's")
     _command(commands, "demo", _demo, "train, score and try the miniature model")
@@ -107,6 +108,28 @@ def _command(commands: Parsers, name: str, run: Callable[[argparse.Namespace], i
     parser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run)
     return parser
+
+
+def _run_argument(parser: argparse.ArgumentParser) -> None:
+    """RUN, overrides of what did not shape its weights, and how much is trusted."""
+    parser.add_argument("folder", type=Path, metavar="RUN")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="eval, serve, llm.context, paths of parts")
+    _trust_arguments(parser)
+    parser.add_argument("--trust-code", action="store_true", help="import the user's own classes that the run names")
+
+
+def _trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a changed run is met with."""
+    parser.add_argument(
+        "--accept", choices=["changed"], help="go on where tokenizer, template, preprocessing or data have changed"
+    )
+    parser.add_argument("--verify", action="store_true", help="hash frozen weights anew even where no file has changed")
+
+
+def _trust(arguments: argparse.Namespace) -> Any:
+    from mmllm.checkpoints.load import Trust
+
+    return Trust(arguments.accept is not None, arguments.verify, arguments.trust_code)
 
 
 def _recipe_argument(parser: argparse.ArgumentParser, optional: bool = False) -> None:
@@ -185,7 +208,24 @@ def _train(arguments: argparse.Namespace) -> int:
 
     path = find_recipe(arguments.recipe)
     _place_parts(path, arguments.overrides)
-    return launch(path, arguments.overrides, gpus=arguments.gpus, nodes=arguments.nodes, out=arguments.out)
+    _show_places(path)
+    return launch(
+        path,
+        arguments.overrides,
+        gpus=arguments.gpus,
+        nodes=arguments.nodes,
+        out=arguments.out,
+        accept=arguments.accept is not None,
+        verify=arguments.verify,
+    )
+
+
+def _show_places(path: Path) -> None:
+    """Say which paths of a recipe are not meant from the current folder, since they were found elsewhere."""
+    from mmllm.recipe.load import paths_beside
+
+    for sentence in paths_beside(path):
+        print(f"mmllm: {sentence}", file=sys.stderr)
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -194,7 +234,16 @@ def _eval(arguments: argparse.Namespace) -> None:
     benchmarks = None
     if arguments.benchmarks:
         benchmarks = _chosen(find_recipe(arguments.folder), arguments.benchmarks)
-    evaluate(arguments.folder, benchmarks=benchmarks, limit=arguments.limit, blind=arguments.blind)
+    _show_places(find_recipe(arguments.folder))
+    evaluate(
+        arguments.folder,
+        benchmarks=benchmarks,
+        limit=arguments.limit,
+        blind=arguments.blind,
+        out=arguments.out,
+        overrides=arguments.overrides,
+        trust=_trust(arguments),
+    )
 
 
 def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -215,11 +264,12 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    _serving("terminal").chat(arguments.folder)
+    _serving("terminal").chat(arguments.folder, arguments.overrides, _trust(arguments))
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    _serving("app").serve(arguments.folder, host=arguments.host, port=arguments.port)
+    app = _serving("app")
+    app.serve(arguments.folder, arguments.host, arguments.port, arguments.overrides, _trust(arguments))
 
 
 def _serving(module: str) -> Any:

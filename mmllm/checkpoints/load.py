@@ -7,28 +7,58 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmllm.checkpoints.code_trust import check_code
+from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.store import LEARNED, VerifiedCheckpoint, checkpoints, newest, read_tensors
-from mmllm.errors import CheckpointError
+from mmllm.errors import CheckpointError, RecipeError
 from mmllm.model.build import build
+from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
-from mmllm.model.trainable import frozen_digests, load_trainable
-from mmllm.recipe.load import digest, load_recipe
+from mmllm.model.trainable import load_trainable
+from mmllm.recipe.load import digest, load_recipe, parse
 from mmllm.recipe.models import Recipe
+from mmllm.recipe.shaping import FREE, LLM_WORDS, changes, listed, shaping
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What of a changed or foreign run is taken as it is."""
+
+    changed: bool = False
+    """Go on where tokenizer, chat template, preprocessing or data are others than in training, and log it."""
+    verify: bool = False
+    """Hash the frozen weights anew, instead of trusting files that have not changed since they were hashed."""
+    code: bool = False
+    """Import classes (``module:Class``) that neither belong to an installed package nor to a run trained here."""
 
 
 def load_run(
-    run: Path, device: torch.device | str | None = None, stage: str | None = None
+    run: Path,
+    device: torch.device | str | None = None,
+    stage: str | None = None,
+    overrides: Sequence[str] = (),
+    trust: Trust | None = None,
 ) -> tuple[Recipe, MultimodalLM]:
     """The recipe of a run folder and its model in eval mode with the learned weights.
 
-    ``stage``: of that stage instead of the last one that has a checkpoint. Logs a warning for every damaged checkpoint
-    it skips. Raises CheckpointError: no run, no usable checkpoint, or frozen parts other than those it was trained on.
+    Args:
+        run: the folder.
+        device: where to.
+        stage: of that stage instead of the last one that has a checkpoint.
+        overrides: ``path=value`` for what did not shape the weights: ``eval``, ``serve``, ``llm.context``, paths.
+        trust: what of a changed or foreign run is taken as it is.
+
+    Logs a warning for every damaged checkpoint it skips. Raises CheckpointError: no run, no usable checkpoint, or
+    other frozen parts, inputs or recipe than it was trained with.
     """
+    trust = trust or Trust()
+    check_code(run, trust.code)  # before the recipe's checks, which import classes to read their arguments
     recipe = run_recipe(run)
     found, skipped = last_checkpoint(run, recipe, stage)
     for sentence in skipped:
@@ -37,14 +67,61 @@ def load_run(
         why = f" ({'; '.join(skipped)})" if skipped else ""
         what = f"no checkpoint of stage {stage}" if stage else "no checkpoint"
         raise CheckpointError(f"{run} has {what} that can be used{why}; train it: mmllm train {run / 'recipe.yaml'}")
-    if found.manifest.recipe != digest(recipe):
-        raise CheckpointError(
-            f"{found.path} was trained with another recipe than {run / 'recipe.yaml'} now holds; put the old one back"
-        )
+    check_recipe(found, recipe, str(run / "recipe.yaml"))
+    recipe = _overridden(run, recipe, found.manifest.stage, overrides)
     model = build(recipe, device)
-    check_frozen(found, frozen_digests(model))
-    load_trainable(model, read_tensors(found.path / LEARNED))
+    check_frozen(found, frozen(model, recipe, DigestCache(run, trust.verify), found.manifest.frozen))
+    check_inputs(found, input_digests(model), trust.changed)
+    load_trainable(model, read_tensors(found.path / LEARNED), later=found.manifest.frozen)
     return recipe, model.eval()
+
+
+def _overridden(run: Path, recipe: Recipe, stage: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe with overrides that leave alone what shaped the weights; RecipeError for others."""
+    if not overrides:
+        return recipe
+    wanted = load_recipe(run / "recipe.yaml", overrides)
+    found = changes(shaping(recipe, stage, finished=True), shaping(wanted, stage, finished=True))
+    if found:
+        raise RecipeError(f"{run}: {listed(found)}; what shaped the weights of a finished run stays: free are {FREE}")
+    return wanted
+
+
+def check_recipe(found: VerifiedCheckpoint, recipe: Recipe, where: str) -> None:
+    """CheckpointError unless the recipe in ``where`` says of the weights what it said when they were trained."""
+    told = found.manifest
+    if told.shaping is None:  # of 0.1: only the digest of all of it
+        # as it is written: paths that were found beside it are no part of what was digested
+        if told.recipe != digest(parse(Path(where).read_text(encoding="utf-8"), file=where)):
+            raise CheckpointError(
+                f"{found.path} was trained with another recipe than {where} now holds, and by a version that did not "
+                "write down which words differ; put the old one back, and give eval, serve and paths as path=value"
+            )
+        return
+    llm = {word: value for word, value in told.shaping["llm"].items() if word not in LLM_WORDS}
+    differing = changes({**told.shaping, "llm": llm}, shaping(recipe, told.stage, finished=True))
+    if differing:
+        raise CheckpointError(
+            f"{found.path} was trained with another recipe than {where} now holds: {listed(differing)}; put the old "
+            f"value back (free in a finished run: {FREE})"
+        )
+
+
+def check_inputs(found: VerifiedCheckpoint, digests: Mapping[str, str], accept: bool) -> list[str]:
+    """CheckpointError where tokenizer, template, preprocessing or data are others than in training.
+
+    ``accept``: log it and go on. Returns what differs; of older checkpoints, which say nothing, nothing.
+    """
+    told = found.manifest.inputs
+    other = [name for name in digests if name in told and told[name] != digests[name]]
+    if other and not accept:
+        raise CheckpointError(
+            f"{found.path} was trained with another {_listed(other)} than there is now; put the old one back, or go on "
+            "with --accept changed"
+        )
+    for name in other:
+        logging.getLogger(__name__).warning("%s is another than %s was trained with: accepted", name, found.path)
+    return other
 
 
 def find_run(run: str | Path, **hub: Any) -> Path:

@@ -26,6 +26,7 @@ from mmllm.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 LEARNED = "learned.safetensors"
+_ZEROS = "0" * 64
 _CHUNK = 1 << 22
 """Bytes hashed at a time: 4 MiB; larger pieces hash no faster and smaller ones are more calls than work."""
 
@@ -46,6 +47,17 @@ class Manifest:
     frozen: dict[str, str]
     """Frozen part -> sha256 of its weights."""
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    shaping: dict[str, Any] | None = None
+    """What of the recipe shaped the weights (``recipe.shaping``); None in checkpoints older than this field."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """What the model was fed through -> sha256: ``tokenizer``, ``template``, ``preprocessing.<encoder>``,
+    ``data.<key>``. Empty in older checkpoints."""
+    accepted: list[str] = field(default_factory=list)
+    """Differences that were accepted with ``--accept changed`` since the run began, as sentences."""
+    threads: int | None = None
+    """Threads of torch on a CPU: with another number the last bits of a sum may differ."""
+    digest: str = ""
+    """sha256 of the manifest's file with 64 zeros in this place; empty in older checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,7 @@ def _abort_if(failures: list[str | None], tmp: Path) -> None:
 
 
 def _publish(tmp: Path, final: Path, manifest: Manifest, keep: int) -> None:
-    _write(tmp / MANIFEST, asdict(manifest))
+    write_manifest(tmp / MANIFEST, manifest)
     _fsync(tmp)
     if final.exists():  # one that did not verify, trained again from an older one
         _remove(final)
@@ -128,6 +140,26 @@ def _publish(tmp: Path, final: Path, manifest: Manifest, keep: int) -> None:
     # a folder beyond this step was skipped as damaged when this run resumed; it must not shadow this one
     for step in [*old, *(step for step in numbers if step > manifest.step)]:
         _remove(numbers[step])
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest that holds the digest of its own text."""
+    text = json.dumps({**asdict(manifest), "digest": _ZEROS}, indent=1)
+    path.write_text(text.replace(_ZEROS, hashlib.sha256(text.encode()).hexdigest()), encoding="utf-8")
+    _fsync(path)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of a file whose own digest agrees; ValueError where it does not."""
+    text = path.read_bytes()
+    values = json.loads(text)
+    manifest = Manifest(**values)
+    # older ones end with `files` and hold no digest; one that lost its digest has a field that no manifest has
+    if "digest" in values:
+        zeroed = text.replace(manifest.digest.encode(), _ZEROS.encode())
+        if len(manifest.digest) != len(_ZEROS) or hashlib.sha256(zeroed).hexdigest() != manifest.digest:
+            raise ValueError("it does not have the sha256 it holds itself")
+    return manifest
 
 
 def _remove(path: Path) -> None:
@@ -196,7 +228,11 @@ def checkpoints(folder: Path) -> list[Path]:
 def verify(path: Path) -> Manifest:
     """The manifest of ``path`` after every file's size and sha256 was compared; CheckpointError says what is wrong."""
     try:
-        manifest = Manifest(**json.loads((path / MANIFEST).read_text(encoding="utf-8")))
+        manifest = read_manifest(path / MANIFEST)
+        if (manifest.stage, manifest.step) != (path.parent.name, number(path)):
+            raise CheckpointError(
+                f"{path} is not where it belongs: its manifest says step {manifest.step} of stage {manifest.stage}"
+            )
         for name, (size, digest) in manifest.files.items():
             found = (path / name).stat().st_size
             if found != size:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from mmllm.errors import SampleError
 from mmllm.types import Sample
 
 
@@ -26,6 +31,34 @@ class Dataset(ABC):
     def __len__(self) -> int:
         """Number of samples."""
 
+    def digest(self) -> str:
+        """SHA-256 (hex) of its samples' texts and the names of their media, in order: whether it is still the same.
+
+        A dataset of many rows had better hash its files instead.
+        """
+        total = hashlib.sha256()
+        for index in range(len(self)):
+            try:
+                sample = self[index]
+                said = [[message.role, message.text] for message in sample.messages]
+                shown = {key: [_named(item) for item in items] for key, items in sample.media.items()}
+            except SampleError as error:
+                said, shown = [["error", type(error).__name__]], {}
+            total.update(json.dumps([said, shown]).encode())
+        return total.hexdigest()
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Local files whose contents decide the digest; none: it is taken anew at every start."""
+        return ()
+
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Sample ``index`` of 0 .. len - 1; IndexError beyond, SampleError if it cannot be used."""
+
+
+def _named(item: Any) -> str:
+    """A path by its last name, so that a folder may move; bytes by their digest."""
+    if isinstance(item, bytes):
+        return hashlib.sha256(item).hexdigest()
+    return Path(item).name if isinstance(item, str | Path) else type(item).__name__

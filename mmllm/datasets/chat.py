@@ -102,6 +102,11 @@ class Chat(Dataset):
         """SHA-256 (hex) of the files that hold the rows; media outside of them are left out."""
         return self._rows.digest()
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files that hold the rows."""
+        return self._rows.files()
+
     def _row(self, index: int) -> dict[str, Any]:
         """Return a row under the names of its form."""
         row = dict(self._rows[index])

@@ -22,6 +22,7 @@ from mmllm.recipe import part_arguments
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from mmllm.checkpoints.load import Trust
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
     from mmllm.generation.generator import Generator
     from mmllm.recipe.models import Eval, Recipe
@@ -36,11 +37,14 @@ def evaluate(
     limit: int | None = None,
     blind: bool = False,
     out: Path | None = None,
+    overrides: Sequence[str] = (),
+    trust: Trust | None = None,
 ) -> dict[str, Any]:
     """Score the newest checkpoint of a run folder; returns what is written to ``results.json``.
 
-    ``benchmarks`` instead of the recipe's; ``limit``: only the first so many questions of each; ``blind``: also the
-    same questions without the picture; ``out``: another folder for results and predictions than the run's. What was
+    ``benchmarks`` instead of the recipe's; ``limit``: only the first so many questions of each, written to a file of
+    their own (``results.limit-50.json``); ``blind``: also the same questions without the picture; ``out``: another
+    folder for results and predictions than the run's; the rest as ``checkpoints.load.load_run`` has it. What was
     answered before by the same weights, prompt, decoding and files is kept.
 
     Raises MmllmError: no benchmark, unknown ones, missing files; CheckpointError: no usable checkpoint.
@@ -48,7 +52,7 @@ def evaluate(
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
-    recipe, loaded = load_run(Path(run))
+    recipe, loaded = load_run(Path(run), overrides=overrides, trust=trust)
     return evaluate_with(Generator(loaded), recipe, Path(out or run), benchmarks, limit, blind)
 
 
@@ -66,7 +70,8 @@ def evaluate_with(
     if limit is not None and limit < 1:
         raise MmllmError(f"--limit {limit} leaves no question; give at least 1.")
     chosen = _opened(recipe.eval.benchmarks if benchmarks is None else benchmarks)
-    file, console = out / "results.json", Console()
+    # a part of the questions never replaces the score over all of them
+    file, console = out / ("results.json" if limit is None else f"results.limit-{limit}.json"), Console()
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
         usage = Usage(generator, out, results["checkpoint"])

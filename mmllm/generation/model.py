@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from huggingface_hub import ModelHubMixin
 
-from mmllm.checkpoints.load import find_run, load_run
+from mmllm.checkpoints.load import Trust, find_run, load_run
 from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.errors import MmllmError
 from mmllm.generation.generator import Completion, Delta, Generator
 from mmllm.generation.sampling import Sampling
 from mmllm.messages.chat import to_sample
+from mmllm.model.input_digests import input_digests
 from mmllm.model.trainable import frozen_digests, learned_parts, part_rows, trainable_state
 from mmllm.recipe.load import digest, dump
 from mmllm.recipe.models import Recipe
+from mmllm.recipe.shaping import shaping
 from mmllm.types import Message
 
 if TYPE_CHECKING:
@@ -66,10 +68,17 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
             self._keys.setdefault(entry.modality, key)
 
     @classmethod
-    def open(cls, run: str | Path, device: torch.device | str | None = None, stage: str | None = None) -> Self:
+    def open(
+        cls,
+        run: str | Path,
+        device: torch.device | str | None = None,
+        stage: str | None = None,
+        overrides: Sequence[str] = (),
+        trust: Trust | None = None,
+    ) -> Self:
         """Load a run, see ``mmllm.load``."""
         folder = find_run(run)
-        recipe, model = load_run(folder, device, stage)
+        recipe, model = load_run(folder, device, stage, overrides, trust)
         return cls(model, recipe, folder)
 
     def __repr__(self) -> str:
@@ -203,7 +212,14 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         last = list(self.recipe.stages)[-1]
         replace_text(save_directory / "recipe.yaml", dump(self.recipe))
         head = Manifest(
-            stage=last, step=0, final=True, world=1, recipe=digest(self.recipe), frozen=frozen_digests(self.model)
+            stage=last,
+            step=0,
+            final=True,
+            world=1,
+            recipe=digest(self.recipe),
+            frozen=frozen_digests(self.model),
+            shaping=shaping(self.recipe),
+            inputs=input_digests(self.model),
         )
         learned = {name: tensor.detach().cpu().clone() for name, tensor in trainable_state(self.model).items()}
         commit(save_directory / "stages" / last, head, {LEARNED: learned}, keep=1)

@@ -236,6 +236,10 @@ class MultimodalLM(nn.Module):
     def _connectors(self) -> dict[str, Connector]:
         return dict(self.connectors.items())  # type: ignore[arg-type]
 
+    def adapters_of(self, key: str) -> list[nn.Module]:
+        """Connectors that work inside an encoder, in the order in which they were attached."""
+        return list(self._encoder(key).adapters)
+
     def _encoder(self, key: str) -> Encoder:
         module = self.encoders[key]
         assert isinstance(module, Encoder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -125,13 +125,18 @@ def trainable_state(model: MultimodalLM) -> dict[str, torch.Tensor]:
     return dict(_learned(model))
 
 
-def load_trainable(model: MultimodalLM, tensors: Mapping[str, torch.Tensor]) -> None:
+def load_trainable(model: MultimodalLM, tensors: Mapping[str, torch.Tensor], later: Collection[str] = ()) -> None:
     """Copy learned tensors in place; exactly those of :func:`trainable_state` must be given.
+
+    ``later``: parts that only stages after the tensors' own train; they stay as they are where none are given.
 
     Raises:
         CheckpointError: a name too many or too few, or another shape.
     """
     own = trainable_state(model)
+    if later:
+        waiting = tuple(f"{part}." for part in later)
+        own = {name: tensor for name, tensor in own.items() if name in tensors or not name.startswith(waiting)}
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     for names, what in ((missing, "lacks"), (extra, "has, but this recipe's model has not,")):
         if names:
@@ -149,13 +154,19 @@ def load_trainable(model: MultimodalLM, tensors: Mapping[str, torch.Tensor]) -> 
     skip_if_zero(model)
 
 
-def frozen_digests(model: MultimodalLM) -> dict[str, str]:
-    """Part that no stage trains -> sha256 over names, dtypes, shapes and bytes of its tensors.
+def frozen_digests(model: MultimodalLM, wanted: Collection[str] = ()) -> dict[str, str]:
+    """Part that no stage trains (or of ``wanted``) -> sha256 over names, dtypes, shapes and bytes of its tensors.
 
     Take it while the weights are whole, so before DeepSpeed partitions them.
     """
+    known = parts(model)
+    return {name: _digest(known[name]) for name in (wanted or frozen_parts(model))}
+
+
+def frozen_parts(model: MultimodalLM, wanted: Collection[str] = ()) -> list[str]:
+    """Names of the parts that no stage trains, and those of ``wanted`` that the model has."""
     learned = learned_parts(model)
-    return {name: _digest(module) for name, module in parts(model).items() if name not in learned}
+    return [name for name in parts(model) if name in wanted or name not in learned]
 
 
 def _learned(model: MultimodalLM) -> Iterator[tuple[str, torch.Tensor]]:

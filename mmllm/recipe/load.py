@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from mmllm.errors import RecipeError
 from mmllm.recipe import checks, yaml_lines
+from mmllm.recipe.located import ORIGIN, locate
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.recipe.models import Recipe, Serve
 
@@ -32,11 +33,26 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"{path}: the recipe cannot be read: {reason}.") from error
-    return parse(text, overrides, file=str(path))
+    return parse(text, overrides, file=str(path), folders=_folders(Path(path)))
 
 
-def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe") -> Recipe:
-    """``load_recipe`` for text; ``file`` is what errors call it."""
+def paths_beside(path: Path) -> list[str]:
+    """A clause for each path of a recipe that is not meant from the current folder, because it was found elsewhere."""
+    document = yaml_lines.read(path.read_text(encoding="utf-8"))
+    return locate(document.data, _folders(path)) if isinstance(document.data, dict) else []
+
+
+def _folders(path: Path) -> list[Path]:
+    """Where relative paths are looked for besides the current folder: the recipe's, and where a run was trained."""
+    try:
+        origin = json.loads((path.parent / ORIGIN).read_text(encoding="utf-8"))["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [path.parent]
+    return [path.parent, Path(str(origin))]
+
+
+def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe", folders: Sequence[Path] = ()) -> Recipe:
+    """``load_recipe`` for text; ``file`` is what errors call it, ``folders`` are where its relative paths may start."""
     problems = Problems(file)
     document = yaml_lines.read(text)
     for path, line, sentence in document.problems:
@@ -48,6 +64,8 @@ def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe") -> Rec
         problems.add((), f"{found}; a recipe has the keys {', '.join(Recipe.model_fields)}")
         problems.raise_any()
     document.data.setdefault("name", Path(file).stem)
+    if folders:
+        locate(document.data, folders)  # before the overrides: what is typed is meant from the current folder
     for override in overrides:
         _apply(document.data, override, problems)
     problems.raise_any()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +28,25 @@ from mmllm.serving.page import page_command
 from mmllm.serving.schema import ApiError, error_response, validation_error
 
 if TYPE_CHECKING:
+    from mmllm.checkpoints.load import Trust
     from mmllm.generation.generator import Generator
     from mmllm.recipe.models import Recipe
 
 LOG = logging.getLogger("serve")
 
 
-def serve(run: Path, host: str | None = None, port: int | None = None) -> None:
-    """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``."""
-    recipe, app = load_app(run)
+def serve(
+    run: Path,
+    host: str | None = None,
+    port: int | None = None,
+    overrides: Sequence[str] = (),
+    trust: Trust | None = None,
+) -> None:
+    """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``.
+
+    ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them.
+    """
+    recipe, app = load_app(run, overrides, trust)
     host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
     listener = _listen(host, port)
     _log_to_terminal()
@@ -56,12 +66,12 @@ def _log_to_terminal() -> None:
     LOG.propagate = False
 
 
-def load_app(run: Path) -> tuple[Recipe, FastAPI]:
+def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None) -> tuple[Recipe, FastAPI]:
     """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
-    recipe, model = load_run(run)
+    recipe, model = load_run(run, overrides=overrides, trust=trust)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +26,22 @@ from mmllm.serving.terminal_image import draw
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
+    from mmllm.checkpoints.load import Trust
     from mmllm.generation.generator import Generator
 
 COMMANDS = {f"/{modality}": modality for modality in MODALITIES}
 
 
-def chat(run: Path, console: Console | None = None) -> None:
-    """Load the last checkpoint of ``run`` and answer lines of standard input until ``/quit``, Ctrl-D or Ctrl-C."""
+def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, console: Console | None = None) -> None:
+    """Load the last checkpoint of ``run`` and answer lines of standard input until ``/quit``, Ctrl-D or Ctrl-C.
+
+    ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them.
+    """
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
 
     console = console or Console()
-    recipe, model = load_run(run)
+    recipe, model = load_run(run, overrides=overrides, trust=trust)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -22,6 +25,8 @@ from mmllm.errors import MmllmError
 from mmllm.recipe.models import Recipe
 
 T = TypeVar("T")
+LAUNCHER = "MMLLM_LAUNCHER"
+"""Environment variable by which ranks know the command that started them."""
 
 
 def accelerator() -> str:
@@ -145,6 +150,25 @@ def restore_random(state: dict[str, Any]) -> None:
 
 def _tensor(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def follow_launcher(every: float = 1.0) -> None:
+    """Stop this process, as SIGTERM does, when the command that started its launcher is gone.
+
+    DeepSpeed's launcher lives on when ``mmllm train`` is killed, and its ranks would train unseen. ``LAUNCHER`` says
+    ``host:process``; ranks on other hosts are ended by the launcher's own connection.
+    """
+    host, _, number = os.environ.get(LAUNCHER, "").rpartition(":")
+    if host != platform.node() or not number.isdecimal():
+        return
+
+    def watch() -> None:
+        while Path(f"/proc/{number}").exists():
+            time.sleep(every)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if Path("/proc/self").exists():
+        threading.Thread(target=watch, name="follow-launcher", daemon=True).start()
 
 
 class StopSignals:

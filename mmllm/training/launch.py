@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -18,12 +19,20 @@ from mmllm.recipe.load import load_recipe
 
 
 def launch(
-    recipe: Path, overrides: Sequence[str] = (), gpus: int = 1, nodes: Path | None = None, out: Path | None = None
+    recipe: Path,
+    overrides: Sequence[str] = (),
+    gpus: int = 1,
+    nodes: Path | None = None,
+    out: Path | None = None,
+    *,
+    accept: bool = False,
+    verify: bool = False,
 ) -> int:
     """Trains ``recipe`` into ``out`` (default ``runs/<name>``) and returns the exit code.
 
     ``gpus`` ranks on this machine (CPU ranks where it has no GPU), or on each of ``nodes``, a DeepSpeed hostfile
     (``host slots=8`` per line; the run folder and the code must be reachable under the same paths everywhere).
+    ``accept`` and ``verify`` as ``train`` has them.
     """
     loaded = load_recipe(recipe, overrides)
     folder = out or Path("runs") / loaded.name
@@ -32,9 +41,10 @@ def launch(
     if gpus == 1 and nodes is None:
         from mmllm.training.run import train
 
-        train(loaded, folder)
+        train(loaded, folder, accept=accept, verify=verify)
         return 0
     script = ["mmllm.training.run", str(recipe), *overrides, "--out", str(folder)]
+    script += ["--accept", "changed"] * accept + ["--verify"] * verify
     return _run(_node_command(nodes, gpus) + script if nodes else _local_command(gpus) + script, gpus)
 
 
@@ -58,7 +68,9 @@ def _run(command: list[str], ranks: int) -> int:
     """Runs the launcher; SIGTERM and Ctrl-C reach the ranks through it, and then the code is 128 + the signal."""
     import torch
 
-    environment = dict(os.environ)
+    from mmllm.training.distributed import LAUNCHER
+
+    environment = {**os.environ, LAUNCHER: f"{platform.node()}:{os.getpid()}"}
     if not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
         # the ranks share the cores: torch would start as many threads as there are cores in each of them

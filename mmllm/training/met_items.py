@@ -61,5 +61,5 @@ def _placeholders(model: MultimodalLM, key: str) -> set[str]:
         return set(connector.when)
     if not isinstance(connector, EncoderAdapter):
         return set()
-    inside = {name for name, encoder in model.encoders.items() if connector in encoder.adapters}  # type: ignore
+    inside = {name for name in model.encoders if connector in model.adapters_of(name)}
     return {place for place, entry in model.inputs.items() if inside & set(entry.encoders)}

@@ -11,23 +11,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmllm.checkpoints.code_trust import sign_code
 from mmllm.checkpoints.store import replace_text
 from mmllm.errors import CheckpointError, RecipeError
 from mmllm.recipe.load import dump, load_recipe
+from mmllm.recipe.located import ORIGIN
 from mmllm.recipe.models import Recipe
-
-_SHOWN = 6  # differences named in the error; the rest is counted
+from mmllm.recipe.shaping import changes, listed, shaping
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Holds the run folder for this process; the system lets go when it ends, however it ends.
 
-    Raises CheckpointError when another process holds it.
+    Raises CheckpointError when another process holds it, or nothing can be written there.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    # not "w": that would empty the file of the process that holds it, which the error names
-    with (out / "lock").open("a+", encoding="utf-8") as file:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # not "w": that would empty the file of the process that holds it, which the error names
+        opened = (out / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"the run cannot be written into {out}: {error.strerror}; give another --out, a folder that you may write"
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -42,27 +49,31 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def pin_recipe(recipe: Recipe, out: Path) -> None:
-    """Writes ``recipe.yaml`` the first time; later RecipeError unless it still says the same."""
+def pin_recipe(recipe: Recipe, out: Path, stage: str | None = None, shaped: dict[str, Any] | None = None) -> None:
+    """Write ``recipe.yaml``; RecipeError where another recipe shaped a checkpoint of the run.
+
+    ``stage``: the one that the newest checkpoint is of, and what it says itself of the recipe that ``shaped`` it. What
+    comes after it, and words that shape no weights, may change; a run without a checkpoint takes any recipe.
+    """
     path = out / "recipe.yaml"
-    if not path.exists():
-        replace_text(path, dump(recipe))
-        return
-    changes = _changes(load_recipe(path).model_dump(mode="json"), recipe.model_dump(mode="json"), "")
-    if changes:
-        more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-        raise RecipeError(
-            f"{out} was started with another recipe: {'; '.join(changes[:_SHOWN])}{more}; run it with the recipe in "
-            f"{path}, or give another --out (or name) for this one"
-        )
-
-
-def _changes(old: Any, new: Any, where: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = list(dict.fromkeys([*old, *new]))
-        found = [line for key in keys for line in _changes(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))]
-        return found or ([f"{where} is in another order"] if list(old) != list(new) else [])
-    return [] if old == new else [f"{where} was {json.dumps(old)}, is {json.dumps(new)}"]
+    if path.exists() and stage is not None:
+        known = load_recipe(path)
+        found = changes(shaping(known, stage) if shaped is None else shaped, shaping(recipe, stage))
+        names = list(known.stages)
+        if not found and names[: names.index(stage) + 1] != list(recipe.stages)[: names.index(stage) + 1]:
+            found = [f"its stages were {', '.join(names)}, are {', '.join(recipe.stages)}"]
+        if found:
+            raise RecipeError(
+                f"{out} was started with another recipe: {listed(found)}; run it with the recipe in {path}, or give "
+                "another --out (or name) for this one"
+            )
+    text = dump(recipe)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        replace_text(path, text)
+    sign_code(out)
+    origin = json.dumps({"folder": str(Path.cwd())})
+    if not (out / ORIGIN).exists() or (out / ORIGIN).read_text(encoding="utf-8") != origin:
+        replace_text(out / ORIGIN, origin)
 
 
 class Metrics:
@@ -87,9 +98,15 @@ class Metrics:
         replace_text(self.path, "".join(kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Appends one line; CheckpointError where the run folder is gone or full."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be written any more: {error.strerror}; the run ends here, and the same command "
+                "goes on from its last checkpoint"
+            ) from error
 
     def secure(self) -> None:
         """Makes sure the lines so far survive a power cut; called before a checkpoint that counts on them."""

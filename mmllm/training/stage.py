@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
-from mmllm.checkpoints.load import check_frozen
+from mmllm.checkpoints.digest_cache import DigestCache, frozen, key_of_files
+from mmllm.checkpoints.load import check_frozen, check_inputs
 from mmllm.checkpoints.store import (
     LEARNED,
     Manifest,
@@ -27,11 +30,13 @@ from mmllm.checkpoints.store import (
 from mmllm.errors import CheckpointError, MmllmError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
+from mmllm.model.input_digests import input_digests
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
-from mmllm.model.trainable import frozen_digests, learning, load_trainable, set_trainable, trainable_state
+from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
+from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
@@ -48,9 +53,27 @@ class StageTraining:
     """One stage of a run, from its start or from a checkpoint of it to its end or a stop signal."""
 
     def __init__(
-        self, recipe: Recipe, name: str, out: Path, device: torch.device, start: VerifiedCheckpoint | None
+        self,
+        recipe: Recipe,
+        name: str,
+        out: Path,
+        device: torch.device,
+        start: VerifiedCheckpoint | None,
+        *,
+        accept: bool = False,
+        verify: bool = False,
     ) -> None:
-        """Build everything. ``start``: a checkpoint of this stage to go on from, or the last stage's end."""
+        """Build everything.
+
+        Args:
+            recipe: of the run.
+            name: of the stage.
+            out: the run folder.
+            device: of this rank.
+            start: a checkpoint of this stage to go on from, or the last stage's end.
+            accept: go on where the inputs have changed since ``start``.
+            verify: hash all frozen weights and data anew.
+        """
         self.recipe, self.name, self.out, self.device = recipe, name, out, device
         self.settings = recipe.stages[name]
         self.folder = out / "stages" / name
@@ -62,10 +85,13 @@ class StageTraining:
         distributed.seed(recipe.seed)
         self.model: MultimodalLM = build(recipe, device)
         # before DeepSpeed may partition the weights, and on one rank: all of them loaded the same files
-        self.frozen: dict[str, str] = distributed.on_rank0(lambda: frozen_digests(self.model))
+        self.cache = DigestCache(out, verify)
+        told = start.manifest.frozen if start is not None else {}
+        digests: dict[str, str] = distributed.on_rank0(lambda: frozen(self.model, recipe, self.cache, told))
+        self.frozen = {part: digests[part] for part in frozen_parts(self.model)}
         if start is not None:
-            check_frozen(start, self.frozen)
-            load_trainable(self.model, read_tensors(start.path / LEARNED))
+            check_frozen(start, {part: one for part, one in digests.items() if part in told or part in self.frozen})
+            load_trainable(self.model, read_tensors(start.path / LEARNED), later=told)
         # known without a look at the data, so that ranks agree on whether to exchange reports
         self.connectors: dict[str, Any] = dict(self.model.connectors.items())
         self.counting = any(connector.has_metrics for connector in self.connectors.values())
@@ -75,6 +101,7 @@ class StageTraining:
         if self.settings.gradient_checkpointing:
             self.model.llm.gradient_checkpointing(True)
         self.loader = self._loader()
+        self.inputs, self.accepted = self._inputs(start, accept)
         self.n_steps = self.loader.mixture.n_steps
         self.engine = self._engine()
         self.model.train()
@@ -111,6 +138,28 @@ class StageTraining:
             all_gather=all_gather,
         )
 
+    def _inputs(self, start: VerifiedCheckpoint | None, accept: bool) -> tuple[dict[str, str], list[str]]:
+        """Digests of all that the model is fed through and with, and the accepted differences from ``start``.
+
+        CheckpointError for a difference that was not.
+        """
+        found: dict[str, str] = distributed.on_rank0(self._input_digests)
+        if start is None:
+            return found, []
+        # what the stages before read counts no more: it may be gone
+        own = start.manifest.stage == self.name
+        compared = {name: digest for name, digest in found.items() if own or not name.startswith("data.")}
+        other = distributed.on_rank0(lambda: check_inputs(start, compared, accept))
+        step = start.manifest.step + 1 if own else 1
+        sentences = [f"{name} changed before step {step} of stage {self.name}" for name in other]
+        return found, [*start.manifest.accepted, *sentences]
+
+    def _input_digests(self) -> dict[str, str]:
+        found = input_digests(self.model)
+        for key, dataset in self.datasets.items():
+            found[f"data.{key}"] = self.cache.digest(key_of_files(key, dataset.files), dataset.digest)
+        return found
+
     def _engine(self) -> Engine:
         dtype = self.model.llm.dtype
         if dtype == torch.float16:
@@ -137,6 +186,13 @@ class StageTraining:
         distributed.restore_random(state["random"])
         self.items.met |= set(state.get("met", self.model.inputs))  # runs of 0.1 did not write it down
         self.done = start.manifest.step
+        threads = start.manifest.threads
+        if rank() == 0 and threads not in (None, torch.get_num_threads()) and self.device.type == "cpu":
+            print(
+                f"this run had {threads} threads of torch and has {torch.get_num_threads()} now: the last bits of its "
+                "losses may differ",
+                file=sys.stderr,
+            )
 
     def train(self, stop: distributed.StopSignals, log: Log) -> VerifiedCheckpoint:
         """Runs the remaining steps; the checkpoint of the last one done, after a signal not the stage's last."""
@@ -216,6 +272,7 @@ class StageTraining:
             "tokens_per_second": total[2] / seconds,
             "seconds": seconds,
             "memory": memory(self.device),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         return row | self._usage(usage), total[4] > 0
 
@@ -251,6 +308,10 @@ class StageTraining:
             world=distributed.world(),
             recipe=digest(self.recipe),
             frozen=self.frozen,
+            shaping=shaping(self.recipe, self.name),
+            inputs=self.inputs,
+            accepted=self.accepted,
+            threads=torch.get_num_threads(),
         )
         files: dict[str, Any] = {
             f"optimizer-rank{rank()}.safetensors": self.engine.state(),

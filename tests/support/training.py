@@ -87,7 +87,9 @@ def train_here(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> None:
 def metrics(out: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl`` without what a clock or the machine says."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second", "memory")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second", "memory", "time")} for row in rows
+    ]
 
 
 def start(target: Callable[..., None], *arguments: Any, ranks: int = 1) -> list[BaseProcess]:
@@ -120,6 +122,13 @@ def finish(processes: Sequence[BaseProcess]) -> list[int | None]:
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
+
+
+def edit_manifest(path: Path, **values: Any) -> None:
+    """Give a checkpoint's manifest other values, and the digest that belongs to them."""
+    from mmllm.checkpoints.store import Manifest, write_manifest
+
+    write_manifest(path, Manifest(**{**json.loads(path.read_text(encoding="utf-8")), **values}))
 
 
 def flip(path: Path) -> None:

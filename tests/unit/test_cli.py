@@ -133,21 +133,35 @@ def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatc
 
     seen: list[object] = []
     monkeypatch.setattr(launch, "launch", lambda *words, **named: seen.append((words, named)) or 143)
-    command = ["train", recipe, "seed=1", "--gpus", "2", "--out", "there", "stages.align.batch=128"]
+    command = [
+        "train",
+        recipe,
+        "seed=1",
+        "--gpus",
+        "2",
+        "--out",
+        "there",
+        "stages.align.batch=128",
+        "--accept",
+        "changed",
+    ]
     assert main(command) == 143
-    named = {"gpus": 2, "nodes": None, "out": Path("there")}
+    named = {"gpus": 2, "nodes": None, "out": Path("there"), "accept": True, "verify": False}
     assert seen == [((Path(recipe), ["seed=1", "stages.align.batch=128"]), named)]
 
 
 def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmllm.checkpoints.load import Trust
     from mmllm.evaluation import run
 
     file = Path(recipe)
     file.write_text(file.read_text().replace("[docvqa]", "{docvqa: {path: here}}"))
     seen: list[object] = []
     monkeypatch.setattr(run, "evaluate", lambda folder, **named: seen.append((folder, named)))
-    assert main(["eval", str(file.parent), "--benchmarks", "docvqa", "textvqa", "--limit", "3", "--blind"]) == 0
+    command = ["eval", str(file.parent), "--benchmarks", "docvqa", "textvqa", "--limit", "3", "--blind"]
+    assert main([*command, "--out", "there", "--verify", "llm.context=64"]) == 0
     named = {"benchmarks": {"docvqa": {"path": "here"}, "textvqa": {}}, "limit": 3, "blind": True}
+    named |= {"out": Path("there"), "overrides": ["llm.context=64"], "trust": Trust(verify=True)}
     assert seen == [(file.parent, named)]
 
 

@@ -28,11 +28,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"messages"},
     "batches": {"messages"},
     "checkpoints": {"recipe", "model"},
-    "training": {"recipe", "messages", "model", "datasets", "batches", "checkpoints"},
+    "training": {"recipe", "messages", "connectors", "model", "datasets", "batches", "checkpoints"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "serving": {"recipe", "messages", "processors", "encoders", "checkpoints", "generation"},
-    "api": {"recipe", "training", "generation", "evaluation"},
+    "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
     "serve": {"serving"},
     "client": set(),

@@ -16,7 +16,7 @@ from mmllm.checkpoints.store import (
     read_tensors,
 )
 from mmllm.errors import CheckpointError
-from tests.support.training import finish, flip, start, tiny_recipe, train_here
+from tests.support.training import edit_manifest, finish, flip, start, tiny_recipe, train_here
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +67,7 @@ def test_load_run_falls_back_and_says_why(run: Path, caplog: pytest.LogCaptureFi
 
 def test_load_run_refuses_other_frozen_weights(run: Path) -> None:
     path = run / "stages" / "instruct" / "step-4" / MANIFEST
-    manifest = json.loads(path.read_text())
-    manifest["frozen"]["llm"] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    edit_manifest(path, frozen={**json.loads(path.read_text())["frozen"], "llm": "0" * 64})
     with pytest.raises(CheckpointError, match=r"step-4 was trained on other weights of llm than"):
         load_run(run)
 

@@ -27,7 +27,7 @@ from tests.support.training import finish, flip, start
 
 def save(folder: Path, step: int, keep: int = 2) -> Path:
     """A checkpoint whose tensor says its step."""
-    head = Manifest("align", step, False, 1, "recipe", {"llm": "digest"})
+    head = Manifest(folder.name, step, False, 1, "recipe", {"llm": "digest"})
     files = {LEARNED: {"weight": torch.full((40,), float(step))}, "state-rank0.json": {"step": step}}
     return commit(folder, head, files, keep)
 

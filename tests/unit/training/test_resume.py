@@ -51,6 +51,23 @@ def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) ->
     train_here(recipe, out, overrides)
 
 
+def train_and_hear_in_last_save(recipe: Path, out: Path) -> None:
+    """Trains; one rank alone gets SIGTERM while the last checkpoint of the first stage is written."""
+    from mmllm.checkpoints.store import rank
+    from mmllm.training import stage
+
+    real = stage.commit
+
+    def heard(folder: Path, head: Any, files: Any, keep: int) -> Path:
+        path = real(folder, head, files, keep)
+        if head.final and head.stage == "align" and rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return path
+
+    stage.commit = heard
+    train_here(recipe, out)
+
+
 def _lines(out: Path) -> int:
     path = out / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
@@ -131,6 +148,15 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
         assert found is not None and not found.manifest.final
         assert found.manifest.step == metrics(out)[-1]["step"]
     assert finish(start(train_here, recipe, out, ranks=ranks)) == [0] * ranks
+    _assert_equal(out, tmp_path / "whole")
+
+
+def test_a_signal_to_one_rank_in_a_stages_last_save_ends_all_alike(tmp_path: Path) -> None:
+    recipe, out = tiny_recipe(tmp_path), tmp_path / "stopped"
+    assert finish(start(train_here, recipe, tmp_path / "whole", ranks=2)) == [0, 0]
+    assert finish(start(train_and_hear_in_last_save, recipe, out, ranks=2)) == [128 + signal.SIGTERM] * 2
+    assert [row["stage"] for row in metrics(out)] == ["align"] * 4
+    assert finish(start(train_here, recipe, out, ranks=2)) == [0, 0]
     _assert_equal(out, tmp_path / "whole")
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mmllm.checkpoints.store import LEARNED, read_tensors
 from mmllm.errors import CheckpointError, MmllmError
 from mmllm.training.launch import launch
 from mmllm.training.run_folder import locked
-from tests.support.training import finish, metrics, start, tiny_recipe, train_here
+from tests.support.training import edit_manifest, finish, metrics, start, tiny_recipe, train_here
 
 pytestmark = pytest.mark.slow
 
@@ -125,8 +126,7 @@ def test_what_cannot_go_on_says_why(trained: Path, tmp_path: Path, overrides: li
 def test_another_number_of_ranks_inside_a_stage_is_refused(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
     shutil.rmtree(run / "stages" / "instruct" / "step-4")
-    path = run / "stages" / "instruct" / "step-2" / "manifest.json"
-    path.write_text(path.read_text().replace('"world": 1', '"world": 2'))
+    edit_manifest(run / "stages" / "instruct" / "step-2" / "manifest.json", world=2)
     said = finish_saying(trained / "recipe.yaml", run, ["stages.align.monitor.csv=true"], code=2)
     assert "was written by 2 ranks and this run has 1" in said
 
@@ -146,6 +146,34 @@ def test_launcher_starts_two_cpu_ranks(trained: Path, tmp_path: Path) -> None:
         "optimizer-rank0.safetensors",
         "optimizer-rank1.safetensors",
     ]
+
+
+def test_ranks_end_with_the_command_that_started_them(trained: Path, tmp_path: Path) -> None:
+    words = ["stages.align.steps=100000", "stages.align.save_every=100000", "connectors.lora.dropout=0.0"]
+    command = [sys.executable, "-m", "mmllm", "train", str(trained / "recipe.yaml"), *words, "--gpus", "2"]
+    with subprocess.Popen([*command, "--out", str(tmp_path / "run")], stdout=subprocess.DEVNULL) as process:
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.1)
+        assert len(ranks_of(tmp_path / "run")) == 2
+        process.kill()
+    ended = time.monotonic() + 60
+    while ranks_of(tmp_path / "run") and time.monotonic() < ended:
+        time.sleep(0.2)
+    assert not ranks_of(tmp_path / "run")
+    assert list((tmp_path / "run" / "stages" / "align").glob("step-*"))  # as after SIGTERM: what was done is kept
+
+
+def ranks_of(out: Path) -> list[int]:
+    """Processes that train into a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"mmllm.training.run" in words and str(out).encode() in words and b"deepspeed.launcher.launch" not in words:
+            found.append(int(path.parent.name))
+    return found
 
 
 def test_launch_refuses_what_it_cannot_start(trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Where a recipe's relative paths lead: beside the recipe first, then the current folder, then where it was trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmllm.recipe.shaping import PLACES
+
+ORIGIN = "origin.json"
+"""File of a run folder that holds the folder its training was started in."""
+
+
+def locate(data: dict[str, Any], folders: Sequence[Path]) -> list[str]:
+    """Rewrite the relative paths of a recipe's YAML (in place) that are found in one of ``folders``.
+
+    One that is found in none stays as it is: it may be a name on the hub, or be missing. One found in the current
+    folder stays too. Returns a clause for each that another folder decided.
+    """
+    here = Path.cwd()
+    said = []
+    for where, part, word in _places(data):
+        value = part[word]
+        if not isinstance(value, str) or not value or "://" in value or os.path.isabs(value) or value.startswith("~"):
+            continue
+        # `media: .` of a run was the folder it was trained in; the run's own folder is there too, and is never meant
+        own = () if set(value) <= {".", "/"} and is_run(folders[0]) else folders[:1]
+        found = next((folder for folder in (*own, here, *folders[1:]) if _exists(folder / value)), None)
+        if found is None or found.resolve() == here:
+            continue
+        # relative to where we are if it lies below, so that a run folder of it can move along
+        target = (found / value).resolve()
+        part[word] = os.path.relpath(target, here) if target.is_relative_to(here) else str(target)
+        said.append(f"{where} is {part[word]}")
+    return said
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / ORIGIN).is_file() or (folder / "stages").is_dir()
+
+
+def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(dotted path, mapping, word) of every value that may be a place."""
+    sections: dict[str, Any] = {"llm": {"": data.get("llm")}}
+    sections |= {name: data.get(name) for name in ("encoders", "connectors", "data")}
+    evaluation = data.get("eval")
+    sections["eval.benchmarks"] = evaluation.get("benchmarks") if isinstance(evaluation, dict) else None
+    for section, parts in sections.items():
+        if not isinstance(parts, dict):
+            continue
+        for key, part in parts.items():
+            yield from _of_part(f"{section}.{key}".rstrip("."), part)
+
+
+def _of_part(where: str, part: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
+    if not isinstance(part, dict):
+        return
+    for word, value in part.items():
+        if word in PLACES:
+            yield f"{where}.{word}", part, word
+        yield from _of_part(f"{where}.{word}", value)  # an encoder inside an encoder
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; a pattern (``*.tar``) counts by the folder it starts in."""
+    text = str(path)
+    if any(sign in text for sign in "*{"):
+        path = Path(text[: min(text.find(sign) for sign in "*{" if sign in text)]).parent
+        return path != Path(text).anchor and path.is_dir()
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
