@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.datasets.base import Dataset
+from mmllm.datasets.boxes import Boxes
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
 from mmllm.datasets.row_media import RowMedia
@@ -50,6 +51,7 @@ class Chat(Dataset):
         ignore: list[str] | None = None,
         split: str | None = None,
         streaming: bool = False,
+        boxes: dict[str, str] | None = None,
     ) -> None:
         """Open the rows; MmllmError where they are missing, empty or of no known form.
 
@@ -62,11 +64,14 @@ class Chat(Dataset):
             ignore: fields that may hold media and are not to be read.
             split: of a dataset that has several; default: ``train``, or the only one.
             streaming: read a hub's Parquet where it is instead of downloading it.
+            boxes: ``{from: xyxy_1, square: pad}``: how boxes in the texts are written; they are rewritten to what the
+                recipe's encoder sees (``boxes.py``). ``fit`` is the encoder's, and is filled in from the recipe.
         """
         self.name = str(path)
         self._rows = open_rows(self.name, split, streaming)
         if media is not None and not Path(media).is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
+        self._boxes = Boxes.of(boxes) if boxes is not None else None
         self._columns, self._ignored = dict(columns or {}), frozenset(ignore or ())
         self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
         first = list(islice(self._readable(), _LOOKED_AT))
@@ -135,7 +140,8 @@ class Chat(Dataset):
                 if found:
                     fields[key] = found
         self._check_unread(row, texts, frozenset(str(one) for items in fields.values() for one in items))
-        return openai.assemble(_placed(turns, fields), self._locate, fields=fields)
+        messages, media = openai.assemble(_placed(turns, fields), self._locate, fields=fields)
+        return (messages if self._boxes is None else self._boxes.rewrite(messages, media)), media
 
     def _key(self, field: str, value: Any, texts: Sequence[str]) -> str | None:
         """Return the placeholder whose media a field holds; None for any other field."""

@@ -36,6 +36,7 @@ from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
+from mmllm.recipe.part_arguments import dataset_arguments
 from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
 from mmllm.training.deepspeed_config import config, micro_batches
@@ -112,7 +113,7 @@ class StageTraining:
 
     def _loader(self) -> Loader:
         self.datasets = datasets = {
-            key: registry.load("datasets", self.recipe.data[key].type)(**self.recipe.data[key].args)
+            key: registry.load("datasets", self.recipe.data[key].type)(**dataset_arguments(self.recipe, key))
             for key in self.settings.data
         }
         mixture = Mixture(

@@ -1,0 +1,137 @@
+"""Boxes written in conversations, rewritten to what the recipe's encoder sees of the picture; for ``chat.py``.
+
+LLaVA's data write fractions of the picture padded to a square, Qwen's and InternVL's thousandths of the picture,
+PaliGemma's ``<loc>`` tokens, COCO's pixels. An encoder that squashes, pads or crops sees a box elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.types import Message, Stored
+
+FORMS = {
+    "xyxy_1": "fractions, left top right bottom (LLaVA)",
+    "xyxy_1000": "thousandths, left top right bottom (Qwen-VL, InternVL)",
+    "xyxy_pixels": "pixels, left top right bottom (Qwen2.5-VL)",
+    "xywh_pixels": "pixels, left top width height (COCO)",
+    "loc_tokens": "<locNNNN> of 1024, top left bottom right (PaliGemma)",
+}
+"""Word of ``from`` -> how a box is written."""
+SQUARES = ("none", "pad")
+FITS = ("squash", "pad", "crop")
+WORDS = ("from", "square", "fit")
+
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_OPEN, _CLOSE = r"(?:<box>|<\|box_start\|>)?\s*", r"\s*(?:</box>|<\|box_end\|>)?"
+_FOUR = re.compile(rf"{_OPEN}\[{{1,2}}{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]{{1,2}}{_CLOSE}")
+_PAIRS = re.compile(rf"{_OPEN}\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\){_CLOSE}")
+_LOC = re.compile("".join(r"<loc(\d{4})>" for _ in range(4)))
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Rewrites every box of a conversation to ``[x1,y1,x2,y2]``: fractions of what the encoder sees, three decimals."""
+
+    form: str
+    """How they are written, of ``FORMS``."""
+    square: str = "none"
+    """``pad``: they count in the picture padded to a square (LLaVA's ``image_aspect_ratio: pad``)."""
+    fit: str = "squash"
+    """How the recipe's encoder brings a picture to its square."""
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any]) -> Boxes:
+        """Read the recipe's ``boxes: {from, square, fit}``; MmllmError names the word at fault and what is known."""
+        unknown = [word for word in words if word not in WORDS]
+        if unknown:
+            raise MmllmError(f"boxes: unknown word {unknown[0]!r}; known: {', '.join(WORDS)}")
+        made = cls(str(words.get("from")), str(words.get("square", "none")), str(words.get("fit", "squash")))
+        for word, value, known in (
+            ("from", made.form, FORMS),
+            ("square", made.square, SQUARES),
+            ("fit", made.fit, FITS),
+        ):
+            if value not in known:
+                raise MmllmError(f'boxes.{word}: "{value}" is unknown; known: {", ".join(known)}')
+        return made
+
+    def rewrite(self, messages: Sequence[Message], media: Mapping[str, Sequence[Any]]) -> tuple[Message, ...]:
+        """Messages with their boxes rewritten; SampleError where one cannot be placed, MediaError for its picture."""
+        patterns = (_LOC,) if self.form == "loc_tokens" else (_FOUR, _PAIRS)
+        if not any(pattern.search(message.text) for pattern in patterns for message in messages):
+            return tuple(messages)
+        items = [item for found in media.values() for item in found]
+        if len(items) != 1:
+            raise SampleError(f"boxes beside {len(items)} media; of one picture alone it is known what they count in")
+        size = upright_size(items[0])
+
+        def moved(match: re.Match[str]) -> str:
+            numbers = [float(number) for number in match.groups()]
+            box = self.seen(self.pixels((numbers[0], numbers[1], numbers[2], numbers[3]), size), size)
+            return "[" + ",".join(f"{value:.3f}" for value in box) + "]"
+
+        written = list(messages)
+        for pattern in patterns:
+            written = [replace(message, text=pattern.sub(moved, message.text)) for message in written]
+        return tuple(written)
+
+    def pixels(self, numbers: Box, size: tuple[int, int]) -> Box:
+        """A box as it is written -> pixels of the upright picture of ``size`` (width, height)."""
+        width, height = size
+        a, b, c, d = numbers
+        if self.form == "xywh_pixels":
+            return a, b, a + c, b + d
+        if self.form == "xyxy_pixels":
+            return a, b, c, d
+        if self.form == "loc_tokens":
+            a, b, c, d = b, a, d, c
+        scale = {"xyxy_1": 1.0, "xyxy_1000": 1000.0, "loc_tokens": 1024.0}[self.form]
+        side = max(width, height)
+        wide, high = (side, side) if self.square == "pad" else (width, height)
+        left, top = (wide - width) // 2, (high - height) // 2
+        return a / scale * wide - left, b / scale * high - top, c / scale * wide - left, d / scale * high - top
+
+    def seen(self, box: Box, size: tuple[int, int]) -> Box:
+        """Pixels of the picture -> fractions of the square that the encoder sees, cut at its borders.
+
+        Raises:
+            SampleError: the box has no area, or lies outside of what is seen.
+        """
+        width, height = size
+        wide, high = size
+        if self.fit != "squash":
+            wide = high = max(size) if self.fit == "pad" else min(size)
+        left, top = (wide - width) // 2, (high - height) // 2
+        x1, y1, x2, y2 = box
+        found = ((x1 + left) / wide, (y1 + top) / high, (x2 + left) / wide, (y2 + top) / high)
+        cut = tuple(min(1.0, max(0.0, value)) for value in found)
+        if cut[2] <= cut[0] or cut[3] <= cut[1]:
+            raise SampleError(
+                f"the box {[round(value, 1) for value in box]} (pixels of a {width} x {height} picture) has no area in "
+                f"what the encoder sees (fit: {self.fit}); is `from: {self.form}` right?"
+            )
+        return cut[0], cut[1], cut[2], cut[3]
+
+
+def upright_size(item: Any) -> tuple[int, int]:
+    """Width and height of a picture as its EXIF tag turns it, from its header; MediaError where it cannot be read."""
+    from PIL import ExifTags, Image
+
+    found = item.load() if isinstance(item, Stored) else item
+    try:
+        with Image.open(io.BytesIO(found) if isinstance(found, bytes) else Path(found)) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MediaError(f"the picture that boxes count in cannot be read: {error}") from error
+    return (height, width) if turned else (width, height)
