@@ -1,6 +1,6 @@
 """The one parser of OpenAI's message form: a message's parts become text with placeholders, and media in their order.
 
-Training data (``datasets/chat_jsonl.py``), the API's requests (``serving/conversation.py``) and Python (``chat.py``)
+Training data (``datasets/chat.py``), the API's requests (``serving/conversation.py``) and Python (``chat.py``)
 are read by it. They differ in where an item may come from and what is refused of it: the ``locate`` of ``assemble``.
 """
 

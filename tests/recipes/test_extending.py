@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import runpy
 import shutil
@@ -103,23 +102,6 @@ def mmllm(folder: Path, *arguments: str) -> str:
         [sys.executable, "-m", "mmllm", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
     return done.stdout + done.stderr
-
-
-def test_llava_becomes_chat_jsonl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmllm.datasets.chat import Chat
-
-    ((kind, name, text),) = blocks("data.md")
-    assert (kind, name) == ("file", "llava_to_chat.py")
-    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
-    rows = [{"id": "1", "image": "1.png", "conversations": turns}, {"conversations": [turns[1]]}]
-    (tmp_path / "llava.json").write_text(json.dumps(rows))
-    (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [name, "llava.json", "chat.jsonl"])
-    runpy.run_path(name, run_name="__main__")
-    first, second = Chat("chat.jsonl")
-    assert [message.text for message in first.messages] == ["<image>\nWhat is it?", "A cat."]
-    assert first.media == {"image": (Path("1.png"),)} and second.media == {}
 
 
 @pytest.fixture
