@@ -52,17 +52,21 @@ class Form:
 
 
 def _messages(row: Mapping[str, Any]) -> list[Raw]:
-    return _listed(row, "messages")
+    return [*_system(row), *_turns(row, "messages")]
 
 
 def _conversations(row: Mapping[str, Any]) -> list[Raw]:
-    turns = []
-    for number, turn in enumerate(_listed(row, "conversations"), 1):
-        if not isinstance(turn, Mapping):
-            raise SampleError(f"turn {number} of conversations is {type(turn).__name__}; it is {{'from', 'value'}}")
-        speaker = turn.get("from", turn.get("role"))
-        turns.append({"role": speaker, "content": turn.get("value", turn.get("content"))})
-    return [*_system(row), *turns]
+    return [*_system(row), *_turns(row, "conversations")]
+
+
+def _turns(row: Mapping[str, Any], field: str) -> list[Any]:
+    """Turns of ``from``/``value`` as ``role``/``content``; those that are so already, or are no mapping, as they are."""
+    turns: list[Any] = []
+    for turn in _listed(row, field):
+        if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
+            turn = {"role": turn["from"], "content": turn.get("value")}
+        turns.append(turn)
+    return turns
 
 
 def _prompt_completion(row: Mapping[str, Any]) -> list[Raw]:
@@ -89,7 +93,7 @@ def _caption(field: str) -> Callable[[Mapping[str, Any]], list[Raw]]:
 
 
 FORMS: Mapping[str, Form] = {
-    "messages": Form("messages", ("messages",), (), _messages),
+    "messages": Form("messages", ("messages",), ("system",), _messages),
     "conversations": Form("conversations", ("conversations",), ("system",), _conversations),
     "prompt_completion": Form("prompts and completions", ("prompt", "completion"), (), _prompt_completion),
     "query_response": Form("queries and responses", ("query", "response"), ("history", "system"), _query_response),

@@ -30,7 +30,8 @@ class RowMedia:
 
         Each is a path, bytes or a :class:`~mmllm.types.Stored`.
         """
-        values = [] if value is None else value if isinstance(value, list | tuple) else [value]
+        # an empty text is how tables write that there is none
+        values = [] if value is None or value == "" else value if isinstance(value, list | tuple) else [value]
         return [self.item(one, field) for one in values if one is not None]
 
     def item(self, value: Any, name: str) -> Any:

@@ -186,7 +186,7 @@ def test_a_mismatch_is_not_mended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"conversations": ["x"]}, "turn 1 of conversations is str"),
+        ({"conversations": ["x"]}, "message 1 is of type str"),
         ({"conversations": [{"from": "tool", "value": "x"}]}, "message 1 has the role 'tool'; known: system"),
         ({"query": ["x"], "response": "y"}, "query is of type list; it is a text"),
         ({"query": "x", "response": "y", "history": [["a"]]}, "round 1 of history is of type list"),
