@@ -74,6 +74,14 @@ def _recipe_commands(commands: Parsers) -> None:
     show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     _recipe_argument(show, optional=True)
     show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
+    inspect = _command(commands, "inspect", _inspect, "show what a model will see of a recipe's data")
+    _recipe_argument(inspect)
+    inspect.add_argument("--data", metavar="KEY", help="only this entry of the recipe's data")
+    inspect.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows of each (default: 3)")
+    inspect.add_argument(
+        "--row", type=int, action="append", default=[], metavar="NUMBER", help="this row, from 1, instead"
+    )
+    inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
     cp = _command(commands, "cp", _cp, "copy a shipped recipe, and the miniature parts it names")
     cp.add_argument("name", help="as `mmllm ls recipes` prints it")
     cp.add_argument("destination", type=Path, help="file or folder")
@@ -185,6 +193,22 @@ def _show(arguments: argparse.Namespace) -> None:
     if arguments.recipe is None:
         raise MmllmError("show needs a recipe, a run folder or --schema.")
     print(dump(load_recipe(find_recipe(arguments.recipe), arguments.overrides)), end="")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmllm.inspection import terminal
+    from mmllm.inspection.page import write
+    from mmllm.inspection.report import inspect
+    from mmllm.recipe.load import load_recipe
+
+    recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
+    report = inspect(recipe, arguments.data, arguments.rows, arguments.row, terminal.progress)
+    if arguments.html is None:
+        terminal.show(report, Console(highlight=False))
+    else:
+        print(write(report, arguments.html))
 
 
 def _cp(arguments: argparse.Namespace) -> None:
