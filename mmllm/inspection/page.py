@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError
 from mmllm.inspection.chart import chart
@@ -14,7 +15,9 @@ from mmllm.inspection.report import Entry, Report
 from mmllm.inspection.rows import ShownRow
 from mmllm.inspection.survey import Survey
 from mmllm.inspection.tokens import Piece
-from mmllm.inspection.views import View
+
+if TYPE_CHECKING:
+    from mmllm.inspection.views import View
 
 SIGNS = {"good": "✓", "note": "•", "bad": "✗"}
 

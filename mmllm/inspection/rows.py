@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmllm.batches.sample import Encoded, encode
+from mmllm.batches.sample import Encoded, load_media, plan
 from mmllm.datasets.base import Dataset
 from mmllm.errors import MmllmError, SampleError
 from mmllm.inspection.inputs import Reading
@@ -31,7 +31,7 @@ class ShownRow:
     """Its tokens; none where it cannot be used."""
     n_tokens: int = 0
     n_media: int = 0
-    """Of them places of media."""
+    """Of them places of media, and the times between them."""
     n_labels: int = 0
     """Supervised positions."""
     views: tuple[View, ...] = ()
@@ -47,10 +47,12 @@ def shown_row(dataset: Dataset, index: int, reading: Reading) -> ShownRow:
         return ShownRow(index + 1, f"row {index + 1}", str(error))
     try:
         # without a limit: an over-long row is shown, and said to be one
-        encoded = encode(sample, reading.prompter, reading.inputs, sys.maxsize, train=True)
+        planned = plan(sample, reading.prompter, reading.inputs, sys.maxsize, train=True)
+        encoded = load_media(planned, reading.inputs)
     except SampleError as error:
         return ShownRow(index + 1, sample.name, str(error), messages=sample.messages)
     n_tokens = len(encoded.ids)
+    n_text = len(planned.prompt.ids) - len(planned.prompt.places)
     over = n_tokens > reading.context
     problem = f"{n_tokens:,} tokens are over the context of {reading.context:,}; nothing is cut" if over else None
     return ShownRow(
@@ -59,7 +61,7 @@ def shown_row(dataset: Dataset, index: int, reading: Reading) -> ShownRow:
         problem,
         tuple(pieces_of(encoded, reading.tokenizer)),
         n_tokens,
-        sum(span.length for span in encoded.spans),
+        n_tokens - n_text,
         encoded.n_labels,
         tuple(_views(sample, encoded, reading)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import dropwhile, pairwise
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -18,7 +19,9 @@ from mmllm.inspection.report import Entry, Report
 from mmllm.inspection.rows import ShownRow
 from mmllm.inspection.survey import Survey
 from mmllm.inspection.tokens import Piece
-from mmllm.inspection.views import View
+
+if TYPE_CHECKING:
+    from mmllm.inspection.views import View
 
 LEARNED, READ, MEDIA = ("on green4", "on dark_green"), ("on grey23", "on grey30"), ("bold white on blue3",) * 2
 """Styles of tokens, in turn so that each token is seen: with a label, without, places of media."""
