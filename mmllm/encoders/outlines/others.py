@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmllm.encoders.outlines.record import Outline
 
@@ -104,10 +105,10 @@ def points(
     from mmllm.processors.points import PointsProcessor
 
     file = Path(model) / "open_clip_config.json"
-    if pretrained is not None:
-        return None
-    if file.is_file():
-        own = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+    if pretrained is not None or file.is_file():
+        own = _open_clip_config(model, file)
+        if own is None:
+            return None
         dim = int(own["vision_cfg" if backbone == "image" else "text_cfg"]["width"])
     else:
         dim = _width(model, {"language": "text_config", "image": "vision_config"}.get(backbone))
@@ -115,6 +116,16 @@ def points(
         points=points, tokens=tokens, seed=seed, max_points=max_points or MAX_POINTS, max_bytes=max_bytes or MAX_BYTES
     )
     return Outline(processor, dim, len(layers))
+
+
+def _open_clip_config(model: str, file: Path) -> dict[str, Any] | None:
+    """Configuration of a folder, or of a model that open_clip knows by name."""
+    import open_clip
+
+    if file.is_file():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+        return found
+    return open_clip.get_model_config(model)
 
 
 def _width(model: str, part: str | None = None) -> int:

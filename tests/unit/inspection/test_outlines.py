@@ -69,6 +69,12 @@ def test_a_published_tag_brings_its_own_preprocessing() -> None:
     assert found.processor.transform.transforms[-1].mean == mean
 
 
+def test_points_ask_a_published_model_for_its_width_alone() -> None:
+    for backbone, width in (("language", 768), ("image", 1024)):
+        found = outline("points", {"model": "ViT-L-14", "pretrained": "openai", "backbone": backbone})
+        assert found is not None and found.dim == width
+
+
 def test_what_is_not_known_has_no_outline(tmp_path: Path) -> None:
     assert set(MAKERS) == set(registry.table("encoders"))
     assert outline("some.package:Encoder", {}) is None

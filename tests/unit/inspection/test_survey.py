@@ -1,4 +1,4 @@
-"""All rows of a dataset: lengths, bad rows with their reasons, rows over the context, duplicates, rows without media."""
+"""All rows of a dataset: lengths, bad rows and their reasons, rows over the context, repeated ones, without media."""
 
 from __future__ import annotations
 
