@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmllm.inspection.histogram import Bin, histogram
 from mmllm.inspection.survey import Length
 
-WIDTH, HEIGHT = 640, 220
+WIDTH, HEIGHT = 440, 190
 """Of the drawing, in units of its view box; it scales to the page."""
 LEFT, RIGHT, TOP, BOTTOM = 8, 8, 26, 28
 
@@ -51,7 +51,7 @@ def _bar(one: Bin, scale: float, most: int) -> str:
 
 
 def _ticks(bins: Sequence[Bin], shown: int, scale: float) -> list[str]:
-    step = max(1, -(-len(bins) // 5)) * (bins[0].end - bins[0].start)
+    step = max(1, -(-len(bins) // 4)) * (bins[0].end - bins[0].start)
     places = range(0, shown + 1, step)
     y = HEIGHT - BOTTOM + 18
     ends = {0: "start"}

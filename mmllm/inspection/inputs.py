@@ -126,7 +126,11 @@ def _outlined(recipe: Recipe, name: str, notes: list[str]) -> Outline:
     found = outline(part.type, part.args)
     if found is not None:
         return found
-    encoder = registry.load("encoders", part.type)(**part.args)
+    kind = registry.load("encoders", part.type)
+    try:
+        encoder = kind(**part.args)
+    except TypeError as error:
+        raise MmllmError(f"encoders.{name}: {kind.__name__} cannot be made from {part.args} ({error})") from error
     notes.append(
         f"encoders.{name}: its weights were loaded, as a {part.type} encoder so written is known by them alone."
     )
@@ -143,9 +147,11 @@ def _connector(recipe: Recipe, key: str, width: int) -> Any:
     try:
         with torch.device("meta"):
             return kind(**arguments)
-    except (RuntimeError, NotImplementedError, TypeError):
-        # one that computes with its first weights, or refuses its arguments: made as in training
+    except (RuntimeError, NotImplementedError):
+        # one that computes with its first weights: made as in training
         return kind(**arguments)
+    except TypeError as error:
+        raise MmllmError(f"connectors.{key}: {kind.__name__} cannot be made from {arguments} ({error})") from error
 
 
 def _llm_width(path: str) -> int:

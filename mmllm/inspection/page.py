@@ -19,6 +19,8 @@ from mmllm.inspection.tokens import Piece
 if TYPE_CHECKING:
     from mmllm.inspection.views import View
 
+SMALL = 128
+"""A narrower picture is shown larger, its pixels as squares."""
 SIGNS = {"good": "✓", "note": "•", "bad": "✗"}
 
 
@@ -47,11 +49,11 @@ def page(report: Report) -> str:
 
 def _head(report: Report) -> Iterator[str]:
     yield f"<header><p>mmllm inspect</p><h1>{escape(report.name)}</h1>"
-    facts = [f"tokens of <code>{escape(report.llm)}</code>", f"context {report.context:,}"]
+    facts = [f"tokens of <code>{escape(report.llm)}</code>, context {report.context:,}"]
     facts += [escape(line) for line in report.encoders]
     yield f"<ul class=facts>{''.join(f'<li>{fact}</li>' for fact in facts)}</ul>"
     for sentence in report.notes:
-        yield f'<p class="finding note"><span class=sign>•</span> {escape(sentence)}</p>'
+        yield f'<p class="finding note"><span class=sign>•</span>{escape(sentence)}</p>'
     if len(report.entries) > 1:
         links = (f'<a href="#{escape(one.key)}">{escape(one.key)}</a>' for one in report.entries)
         yield f"<nav>{''.join(links)}</nav>"
@@ -75,7 +77,7 @@ def _survey(survey: Survey) -> Iterator[str]:
     yield f"<div class=survey><div><h3>Of {escape(scope(survey))}</h3>"
     for finding in findings(survey):
         sign = f"<span class=sign>{SIGNS[finding.level]}</span>"
-        yield f'<div class="finding {finding.level}">{sign} {escape(finding.title)}'
+        yield f'<div class="finding {finding.level}">{sign}{escape(finding.title)}'
         if finding.details:
             yield f"<ul>{''.join(f'<li>{escape(detail)}</li>' for detail in finding.details)}</ul>"
         yield "</div>"
@@ -99,7 +101,7 @@ def _row(row: ShownRow) -> Iterator[str]:
     yield f"<article><h3>row {row.number:,} <small>{escape(row.name)}</small></h3>"
     if row.problem:
         skipped = "; training skips it" if row.pieces else ""
-        yield f'<p class="finding bad"><span class=sign>✗</span> {escape(row.problem)}{skipped}</p>'
+        yield f'<p class="finding bad"><span class=sign>✗</span>{escape(row.problem)}{skipped}</p>'
     if row.pieces:
         counts = f"{row.n_tokens:,} tokens, {row.n_media:,} of them media; {row.n_labels:,} labels"
         yield f"<p class=counts>{counts}</p><p class=tokens>{tokens(row.pieces)}</p>"
@@ -138,7 +140,8 @@ def _view(view: View) -> Iterator[str]:
         under = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         alt = escape(f"{view.title} {caption}".strip(), quote=True)
         size = f'width="{picture.width}" height="{picture.height}"'
-        yield f'<figure><img src="{data_url(picture)}" {size} alt="{alt}">{under}</figure>'
+        small = " class=small" if picture.width < SMALL else ""
+        yield f'<figure><img{small} src="{data_url(picture)}" {size} alt="{alt}">{under}</figure>'
     yield "</div>"
     if view.text and not view.pictures:
         yield f"<pre>{escape(view.text)}</pre>"

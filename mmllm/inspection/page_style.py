@@ -20,8 +20,7 @@ h2 { margin: 3rem 0 .25rem; font-size: 1.4rem; border-top: 1px solid var(--line)
 h3 { margin: 0 0 .5rem; font-size: 1rem; }
 small, .counts, .summary { color: var(--soft); font-size: .875rem; font-weight: normal; }
 code, pre, .tokens { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .875rem; }
-.facts { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 0 0 1rem; padding: 0;
-  color: var(--soft); font-size: .9rem; }
+.facts { list-style: none; margin: 0 0 1rem; padding: 0; color: var(--soft); font-size: .9rem; }
 nav { display: flex; flex-wrap: wrap; gap: .5rem; margin-bottom: 1rem; }
 nav a { color: inherit; text-decoration: none; border: 1px solid var(--line); border-radius: 1rem;
   padding: .1rem .8rem; }
@@ -46,8 +45,8 @@ article { margin-top: 1rem; }
 .view p { margin: 0 0 .5rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: .5rem; }
 figure { margin: 0; max-width: 100%; }
-img { display: block; max-width: 100%; height: auto; border-radius: .3rem; min-width: min(8rem, 100%);
-  image-rendering: auto; background: #fff; }
+img { display: block; max-width: 100%; height: auto; border: 1px solid var(--line); background: #fff; }
+img.small { width: 8rem; image-rendering: pixelated; }
 figcaption { color: var(--soft); font-size: .8rem; text-align: center; }
 pre { white-space: pre-wrap; margin: .5rem 0 0; }
 summary { cursor: pointer; color: var(--soft); font-size: .875rem; }
@@ -62,8 +61,9 @@ svg .axis { stroke: var(--line); stroke-width: 1.5; }
 .key span { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin: 0 .3rem 0 .6rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid var(--line); }
+th, td { padding: .2rem .4rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child { text-align: left; } thead th { color: var(--soft); font-weight: normal; }
+@media (max-width: 30rem) { table { font-size: .78rem; } th, td { padding: .2rem .25rem; } }
 .said { margin: .25rem 0; white-space: pre-wrap; } .said b { color: var(--soft); font-weight: 600; }
 """
 """CSS; it names no address."""

@@ -29,6 +29,9 @@ def outline(type: str, arguments: Mapping[str, Any]) -> Outline | None:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise MmllmError(f"the {type} encoder {arguments.get('model')!r} cannot be read: {reason}") from error
+    except (AttributeError, RuntimeError, TypeError):
+        # a model of another form than its kind has: the encoder's own loading says what is wrong with it
+        return None
 
 
 def _frames(

@@ -11,7 +11,9 @@ import torch
 from mmllm import registry
 from mmllm.encoders.outlines.outline import MAKERS, outline
 from mmllm.errors import MmllmError
+from mmllm.testing.tiny import deep_fusion, projectors
 from mmllm.testing.tiny import encoders as tiny
+from mmllm.testing.tiny.llms import tiny_llm
 from tests.unit.inspection.recipes import ENCODERS, MINI
 
 PARTS: dict[str, dict[str, Any]] = {
@@ -82,3 +84,16 @@ def test_what_is_not_known_has_no_outline(tmp_path: Path) -> None:
     assert outline("hf_vision", {"model": f"{MINI}/vit", "later_word": 1}) is None
     with pytest.raises(MmllmError, match=r"the hf_vision encoder .* cannot be read"):
         outline("hf_vision", {"model": str(tmp_path / "nothing" / "here")})
+
+
+PROJECTORS = {**projectors.TINY, **deep_fusion.TINY}
+
+
+@pytest.mark.parametrize("name", PROJECTORS)
+def test_a_connector_without_numbers_knows_its_places(name: str) -> None:
+    one, llm = PROJECTORS[name], tiny_llm("llama")
+    real = one.make(16, llm)
+    with torch.device("meta"):
+        empty = one.make(16, llm)
+    assert empty.n_tokens(one.grid) == real.n_tokens(one.grid)
+    assert all(parameter.is_meta for parameter in empty.parameters())

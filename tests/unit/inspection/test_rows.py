@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessor
 
 from mmllm import registry
 from mmllm.batches.sample import encode
+from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError
 from mmllm.inspection.inputs import reading_of
 from mmllm.inspection.pictures import denormalised
@@ -19,9 +20,10 @@ from mmllm.inspection.report import Report, inspect
 from mmllm.inspection.rows import shown_row
 from mmllm.inspection.tokens import pieces_of
 from mmllm.model.build import build
+from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.image import HfTransform, ImageProcessor
 from mmllm.types import IGNORE_INDEX
-from tests.unit.inspection.recipes import ENDINGS, recipe, row, write_media
+from tests.unit.inspection.recipes import ENDINGS, MINI, recipe, row, write_media
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +148,78 @@ def test_what_is_wrong_with_a_row_is_said(tmp_path: Path) -> None:
     assert gone.messages[1].text == "red"
     assert good.problem is None
     assert alone.problem is not None and "no message of the assistant" in alone.problem
+
+
+class Lengths(Processor):
+    """Any file as one number for each of its first bytes."""
+
+    modality = "document"
+
+    def read(self, media: Path) -> Item:
+        return {"bytes": torch.tensor(list(media.read_bytes()[:5]))}
+
+    def grid(self, info: ItemInfo) -> tuple[int]:
+        return (len(info["bytes"]),)
+
+    def blank(self) -> Item:
+        return {"bytes": torch.zeros(1)}
+
+
+class Own(Encoder):
+    """An encoder that this package does not know."""
+
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__(layers=(-1,))
+        self.dim, self.processor = width, Lengths()
+
+
+def test_an_encoder_of_another_package_is_made_and_its_tensors_described(tmp_path: Path) -> None:
+    write_media(tmp_path)
+    made = recipe(tmp_path, [row(document="document.txt")], keys=("document",))
+    own = made.encoders["document"].model_copy(update={"type": f"{Own.__module__}:Own", "args": {"width": 4}})
+    mlp = made.connectors["document"].model_copy(update={"type": "mlp", "args": {}})
+    made = made.model_copy(update={"encoders": {"document": own}, "connectors": {"document": mlp}})
+    report = inspect(made)
+    assert report.notes[0].startswith("encoders.document: its weights were loaded")
+    (view,) = report.entries[0].rows[0].views
+    assert view.facts.startswith("tensors bytes (5,)") and view.title == "<document> 1: 5 places"
+    wrong = own.model_copy(update={"args": {"widht": 4}})
+    (note,) = inspect(made.model_copy(update={"encoders": {"document": wrong}})).notes
+    assert note.startswith("Not looked at: <document>") and "cannot be made from {'widht': 4}" in note
+
+
+def test_two_encoders_of_one_picture_are_shown_apart(tmp_path: Path) -> None:
+    write_media(tmp_path)
+    made = recipe(tmp_path, [row(image="image.png")], keys=("image",))
+    vit = made.encoders["image"].model_copy(
+        update={"type": "hf_vision", "args": {"model": f"{MINI}/vit", "layers": [-1]}}
+    )
+    both = made.connectors["image"].model_copy(update={"type": "concat", "source": ("clip", "vit"), "args": {}})
+    made = made.model_copy(
+        update={"encoders": {"clip": made.encoders["image"], "vit": vit}, "connectors": {"image": both}}
+    )
+    one, other = inspect(made).entries[0].rows[0].views
+    assert one.title == "<image> 1 for encoders.clip: 64 places" and other.title.startswith(
+        "<image> 1 for encoders.vit"
+    )
+    assert one.pictures[0][1].size == other.pictures[0][1].size == (64, 64)
+
+
+def test_items_inside_a_table_are_shown_and_compared(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    write_media(tmp_path)
+    made = recipe(tmp_path, [row()], keys=("image", "audio"))
+    image, sound = ((tmp_path / name).read_bytes() for name in ("image.png", "audio.wav"))
+    cells = [{"bytes": image, "path": None}, None, {"bytes": image, "path": None}]
+    sounds = [None, {"bytes": sound, "path": None}, None]
+    table = {"question": ["what?"] * 3, "answer": ["red"] * 3, "image": cells, "audio": sounds}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "rows.parquet")
+    data = made.data["rows"].model_copy(update={"type": "chat", "args": {"path": f"{tmp_path}/rows.parquet"}})
+    (entry,) = inspect(made.model_copy(update={"data": {"rows": data}})).entries
+    assert "3 rows, questions and answers" in entry.summary
+    assert [shown.problem for shown in entry.rows] == [None] * 3
+    assert entry.rows[0].views[0].pictures[0][1].size == (64, 64)
+    assert entry.rows[1].views[0].facts.startswith("1.38 s at 16,000 Hz")
+    assert entry.survey.duplicates.groups == ((entry.rows[0].name, entry.rows[2].name),)
