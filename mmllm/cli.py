@@ -77,10 +77,8 @@ def _recipe_commands(commands: Parsers) -> None:
     inspect = _command(commands, "inspect", _inspect, "show what a model will see of a recipe's data")
     _recipe_argument(inspect)
     inspect.add_argument("--data", metavar="KEY", help="only this entry of the recipe's data")
-    inspect.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows of each (default: 3)")
-    inspect.add_argument(
-        "--row", type=int, action="append", default=[], metavar="NUMBER", help="this row, from 1, instead"
-    )
+    inspect.add_argument("--rows", type=int, default=3, metavar="N", help="first N rows of each (default: 3)")
+    inspect.add_argument("--row", type=int, action="append", default=[], metavar="NUMBER", help="this row, from 1")
     inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
     cp = _command(commands, "cp", _cp, "copy a shipped recipe, and the miniature parts it names")
     cp.add_argument("name", help="as `mmllm ls recipes` prints it")
@@ -196,19 +194,10 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    from mmllm.inspection.command import run
 
-    from mmllm.inspection import terminal
-    from mmllm.inspection.page import write
-    from mmllm.inspection.report import inspect
-    from mmllm.recipe.load import load_recipe
-
-    recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
-    report = inspect(recipe, arguments.data, arguments.rows, arguments.row, terminal.progress)
-    if arguments.html is None:
-        terminal.show(report, Console(highlight=False))
-    else:
-        print(write(report, arguments.html))
+    path = find_recipe(arguments.recipe)
+    run(path, arguments.overrides, arguments.data, arguments.rows, arguments.row, arguments.html)
 
 
 def _cp(arguments: argparse.Namespace) -> None:
@@ -301,7 +290,7 @@ def _serving(module: str) -> Any:
     try:
         return importlib.import_module(f"mmllm.serving.{module}")
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn", "networkx"):
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise
         raise MmllmError(f'this needs {error.name}; install it with: pip install "mmllm[serve]".') from error
 

@@ -78,7 +78,7 @@ def _views(sample: Sample, encoded: Encoded, reading: Reading) -> list[View]:
         for number, item in enumerate(items):
             for name, processor in reading.processors.get(key, {}).items():
                 of = f" for encoders.{name}" if len(item) > 1 or name != key else ""
-                title = f"<{key}> {number + 1}{of}: {places[number]} places"
+                title = f"<{key}> {number + 1}{of}: {places[number]} place{'s' * (places[number] != 1)}"
                 found.append(view(title, processor, sample.media[key][number], dict(item[name])))
     return found
 

@@ -182,7 +182,7 @@ def _bars(survey: Survey) -> Iterator[Text]:
 def _bar(one: Bin, most: int, context: int) -> Text:
     size = round(_BAR * one.n_rows / most) or (1 if one.n_rows else 0)
     media = round(size * one.media_share)
-    end = f"{one.start:,}-{one.end - 1:,}"
+    end = f"{one.start:,}" if one.end == one.start + 1 else f"{one.start:,}-{one.end - 1:,}"
     over = one.start > context
     text = Text.assemble(
         (f"  {end:>15}  ", "red" if over else ""),
