@@ -13,6 +13,7 @@ from mmllm.inspection.inputs import Reading, reading_of
 from mmllm.inspection.rows import ShownRow, chosen, shown_row
 from mmllm.inspection.survey import Survey, survey
 from mmllm.recipe.models import ComponentSpec, Recipe
+from mmllm.recipe.part_arguments import dataset_arguments
 
 Progress = Callable[[str, Iterable[int]], Iterable[int]]
 """(data key, row numbers) -> the same numbers, while it shows how far they are."""
@@ -67,7 +68,8 @@ def inspect(
         MmllmError: there is no such entry or row, nothing at its path, or no tokenizer.
     """
     parts = _entries(recipe, data)
-    datasets = {key: registry.load("datasets", part.type)(**part.args) for key, part in parts.items()}
+    kinds = {key: registry.load("datasets", part.type) for key, part in parts.items()}
+    datasets = {key: kind(**dataset_arguments(recipe, key)) for key, kind in kinds.items()}
     picked = {key: chosen(dataset, first, list(numbers)) for key, dataset in datasets.items()}
     # after the data: what is missing there is told before anything is loaded
     reading = reading_of(recipe)

@@ -223,3 +223,16 @@ def test_items_inside_a_table_are_shown_and_compared(tmp_path: Path) -> None:
     assert entry.rows[0].views[0].pictures[0][1].size == (64, 64)
     assert entry.rows[1].views[0].facts.startswith("1.38 s at 16,000 Hz")
     assert entry.survey.duplicates.groups == ((entry.rows[0].name, entry.rows[2].name),)
+
+
+def test_boxes_are_shown_as_training_rewrites_them(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 50), "red").save(tmp_path / "image.png")
+    made = recipe(tmp_path, [row("[0.00, 0.25, 1.00, 0.75]", image="image.png")], keys=("image",))
+    rows = made.data["rows"]
+    boxes = rows.model_copy(update={"args": {**rows.args, "boxes": {"from": "xyxy_1", "square": "pad"}}})
+    said = []
+    for entry in (rows, boxes):
+        (shown,) = inspect(made.model_copy(update={"data": {"rows": entry}})).entries[0].rows
+        said.append("".join(piece.text for piece in shown.pieces if piece.learned))
+    # of a picture twice as wide as high, padded to a square by the other tool, squashed to one here
+    assert said == ["[0.00, 0.25, 1.00, 0.75]<|end|>", "[0.000,0.000,1.000,1.000]<|end|>"]
