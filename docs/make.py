@@ -12,6 +12,7 @@ from pathlib import Path
 
 from docs.write.connectors import table
 from docs.write.errors import errors
+from docs.write.inspect import inspected
 from docs.write.parts import arguments
 from docs.write.rooms import rooms
 from docs.write.sections import sections
@@ -26,6 +27,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "benchmarks": ("parts.md", partial(arguments, "benchmarks")),
     "table": ("connectors.md", table),
     "rooms": ("architecture.md", rooms),
+    "inspect": ("data.md", inspected),
 }
 """Name of a block -> page it stands in, and what writes it."""
 

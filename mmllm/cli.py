@@ -74,6 +74,12 @@ def _recipe_commands(commands: Parsers) -> None:
     show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     _recipe_argument(show, optional=True)
     show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
+    inspect = _command(commands, "inspect", _inspect, "show what a model will see of a recipe's data")
+    _recipe_argument(inspect)
+    inspect.add_argument("--data", metavar="KEY", help="only this entry of the recipe's data")
+    inspect.add_argument("--rows", type=int, default=3, metavar="N", help="first N rows of each (default: 3)")
+    inspect.add_argument("--row", type=int, action="append", default=[], metavar="NUMBER", help="this row, from 1")
+    inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
     cp = _command(commands, "cp", _cp, "copy a shipped recipe, and the miniature parts it names")
     cp.add_argument("name", help="as `mmllm ls recipes` prints it")
     cp.add_argument("destination", type=Path, help="file or folder")
@@ -187,6 +193,13 @@ def _show(arguments: argparse.Namespace) -> None:
     print(dump(load_recipe(find_recipe(arguments.recipe), arguments.overrides)), end="")
 
 
+def _inspect(arguments: argparse.Namespace) -> None:
+    from mmllm.inspection.command import run
+
+    path = find_recipe(arguments.recipe)
+    run(path, arguments.overrides, arguments.data, arguments.rows, arguments.row, arguments.html)
+
+
 def _cp(arguments: argparse.Namespace) -> None:
     path = copy_recipe(arguments.name, arguments.destination)
     print(path)
@@ -277,7 +290,7 @@ def _serving(module: str) -> Any:
     try:
         return importlib.import_module(f"mmllm.serving.{module}")
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "starlette", "uvicorn", "networkx"):
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
             raise
         raise MmllmError(f'this needs {error.name}; install it with: pip install "mmllm[serve]".') from error
 

@@ -96,8 +96,8 @@ def _answer(out: Path, console: Console) -> None:
     from PIL import Image
 
     from mmllm.checkpoints.load import load_run
+    from mmllm.drawing.terminal_image import draw
     from mmllm.generation.generator import Generator
-    from mmllm.serving.terminal_image import draw
 
     console.rule("[bold]5  three questions about pictures it has never seen")
     _, model = load_run(out)

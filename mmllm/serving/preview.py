@@ -7,21 +7,20 @@ stays a client of HTTP.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
+from mmllm.drawing import plots
+from mmllm.drawing.data_url import data_url
+from mmllm.drawing.waveform import blocks
 from mmllm.errors import MediaError
 from mmllm.messages.openai import MediaPart, read_part
-from mmllm.serving import plots
 from mmllm.serving.conversation import Inputs, read_media
 from mmllm.serving.media import Limits
 from mmllm.serving.parts import MediaContent
@@ -42,8 +41,6 @@ RATE = 16_000
 """Samples per second of a sound that is drawn: the rate of speech encoders."""
 SIDE = 320
 """Longest side of a picture or frame in pixels."""
-BLOCKS = " ▁▂▃▄▅▆▇█"
-"""Characters from silence to the loudest, for a waveform in a line of text."""
 
 
 class PreviewRequest(BaseModel):
@@ -67,7 +64,7 @@ class Preview:
 
     def body(self) -> dict[str, Any]:
         """Return the answer to ``POST /preview``: pictures as data URLs."""
-        pictures = [{"caption": caption, "url": _url(picture)} for caption, picture in self.pictures]
+        pictures = [{"caption": caption, "url": data_url(picture)} for caption, picture in self.pictures]
         return {"object": "preview", "caption": self.caption, "pictures": pictures, "text": self.text}
 
 
@@ -183,14 +180,6 @@ def document(item: bytes) -> Preview:
     return Preview(f"document of {len(text.split())} words, {len(text)} letters", (), _cut(text))
 
 
-def blocks(samples: NDArray[np.floating], width: int = 60) -> str:
-    """Return a waveform as ``width`` block characters: the loudest of each stretch against the loudest of all."""
-    low, high = plots.extremes(samples, width)
-    loud = np.maximum(np.abs(low), np.abs(high))
-    steps = np.ceil(loud / max(float(loud.max()), 1e-6) * (len(BLOCKS) - 1)).astype(int)
-    return "".join(BLOCKS[step] for step in steps)
-
-
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
@@ -203,10 +192,3 @@ def _small(picture: Image.Image) -> Image.Image:
     small = ImageOps.exif_transpose(picture)
     small.thumbnail((SIDE, SIDE))
     return small
-
-
-def _url(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    # PNG has no CMYK or float pictures
-    picture.convert("RGBA").save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

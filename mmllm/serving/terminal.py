@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from mmllm.drawing.plots import strip
+from mmllm.drawing.terminal_image import draw
 from mmllm.errors import MediaError, MmllmError
 from mmllm.messages.openai import join
 from mmllm.messages.placeholders import escape
@@ -20,9 +22,7 @@ from mmllm.modalities import MODALITIES, MODALITY_OF
 from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits, open_path
 from mmllm.serving.path_parsing import path_of, split_paths
-from mmllm.serving.plots import strip
 from mmllm.serving.preview import Preview, Previewer
-from mmllm.serving.terminal_image import draw
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:

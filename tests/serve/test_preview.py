@@ -12,12 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from mmllm.drawing import plots
+from mmllm.drawing.waveform import blocks
 from mmllm.errors import MediaError
 from mmllm.generation.generator import Generator
-from mmllm.serving import plots
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
-from mmllm.serving.preview import NODES, blocks, document, graph, points
+from mmllm.serving.preview import NODES, document, graph, points
 from tests.support.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
 from tests.support.serving import MODEL, RED, file_part, image_part, tiny_generator
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from mmllm.drawing.terminal_image import SHADES, draw
 from mmllm.generation.generator import Generator
 from mmllm.serving.media import Limits
 from mmllm.serving.path_parsing import split_paths
 from mmllm.serving.terminal import Chat
-from mmllm.serving.terminal_image import SHADES, draw
 from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, assembled, every_sense, video_file

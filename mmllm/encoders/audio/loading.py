@@ -38,7 +38,7 @@ def load_audio(model: str) -> AudioModel:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise MmllmError(f'"{model}" cannot be loaded as an audio model of transformers: {reason}') from error
-    net, kind, front = _kind(loaded, model)
+    net, kind, front = kind_of(loaded, model)
     missing = {key.removeprefix(front) for key in info["missing_keys"] if key.startswith(front)}
     masked = missing & {"masked_spec_embed"}
     wrong = sorted(missing - masked) or sorted(str(key) for key in info["mismatched_keys"])
@@ -49,7 +49,7 @@ def load_audio(model: str) -> AudioModel:
     return kind(net, extractor)
 
 
-def _kind(loaded: Any, model: str) -> tuple[PreTrainedModel, type[AudioModel], str]:
+def kind_of(loaded: Any, model: str) -> tuple[PreTrainedModel, type[AudioModel], str]:
     """The encoder, its class here, and what its weights' names begin with."""
     if isinstance(loaded, WhisperModel):
         return loaded.encoder, WhisperEncoderModel, "encoder."

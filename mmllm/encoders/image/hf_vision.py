@@ -59,15 +59,15 @@ class HfVisionEncoder(ImageEncoder):
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
         own = AutoImageProcessor.from_pretrained(model)
-        size = _processed_size(own) if image_size is None else (image_size, image_size)
+        size = processed_size(own) if image_size is None else (image_size, image_size)
         self.processor = ImageProcessor(
             HfTransform(own, size, fit, own_size=image_size is None),
             size=size,
-            patch=_pair(config.patch_size),
+            patch=sides(config.patch_size),
             max_pixels=max_pixels,
         )
         # Models with a table of positions refuse other sizes unless told; the others interpolate or rotate anyway.
-        resized = "interpolate_pos_encoding" in accepted and size != _pair(config.image_size)
+        resized = "interpolate_pos_encoding" in accepted and size != sides(config.image_size)
         self.options: dict[str, Any] = {"interpolate_pos_encoding": True} if resized else {}
         self.resolve(self.n_blocks)
         self.freeze()
@@ -119,12 +119,12 @@ def load_vision(model: str) -> PreTrainedModel:
     return tower
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) of a config value that is one number or two."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _processed_size(processor: Any) -> tuple[int, int]:
+def processed_size(processor: Any) -> tuple[int, int]:
     """(height, width) of what a processor returns for a square picture."""
     if processor.do_center_crop and processor.crop_size:
         return processor.crop_size["height"], processor.crop_size["width"]

@@ -46,7 +46,7 @@ class OpenClipEncoder(ImageEncoder):
         check_fit(fit)
         self.visual: Any = load_visual(model, pretrained)
         config = PreprocessCfg(**self.visual.preprocess_cfg | {"resize_mode": RESIZE_MODES[fit]})
-        patch, self.dim, self._prefix = _shape(self.visual, model)
+        patch, self.dim, self._prefix = tower_shape(self.visual, model)
         height, width = self.visual.image_size
         # open_clip's own inference transform with our `fit`
         transform = image_transform_v2(config, is_train=False)
@@ -144,7 +144,7 @@ def _load(name: str, pretrained: str | None, quick_gelu: bool) -> Any:
     return clip.visual
 
 
-def _shape(visual: nn.Module, model: str) -> tuple[tuple[int, int], int, int]:
+def tower_shape(visual: nn.Module, model: str) -> tuple[tuple[int, int], int, int]:
     """(patch size, width, prefix tokens) of the two transformer towers that open_clip builds."""
     if isinstance(visual, VisionTransformer):
         height, width = visual.patch_size

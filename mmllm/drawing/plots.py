@@ -1,6 +1,7 @@
 """Drawings of what the model is shown: sound as waveform and spectrogram, graphs, point clouds, strips of video frames.
 
-``preview.py`` calls it with what the encoders' processors give. matplotlib's Agg only: no display, no state of pyplot.
+``serving/preview.py`` and ``inspection`` call it with what processors give. matplotlib's Agg only: no display, no
+state of pyplot.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmllm.drawing.waveform import extremes
+
 DRAWN_POINTS = 4000
 """Maximum number of points drawn of a cloud."""
 DRAWN_SAMPLES = 2000
@@ -28,8 +31,8 @@ LOCK = threading.Lock()
 Floats = NDArray[np.floating]
 
 
-def sound(samples: Floats, rate: int) -> Image.Image:
-    """Draw the waveform above the spectrogram of float[n] samples at ``rate`` Hz."""
+def sound(samples: Floats, rate: int, borders: Sequence[float] = ()) -> Image.Image:
+    """Draw the waveform above the spectrogram of float[n] samples at ``rate`` Hz; ``borders``: seconds to mark."""
     figure = Figure(figsize=(6, 3), dpi=100, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     seconds = max(len(samples) / rate, 1e-6)
@@ -38,15 +41,11 @@ def sound(samples: Floats, rate: int) -> Image.Image:
     # at least 1e-3: silence is a flat line, not its rounding noise drawn large
     loudest = 1.05 * max(float(np.abs([low, high]).max()), 1e-3)
     above.set(ylim=(-loudest, loudest), yticks=[])
+    for border in borders:
+        above.axvline(border, color="tab:orange", linewidth=1)
     below.imshow(spectrogram(samples), origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, rate / 2000))
     below.set(xlim=(0, seconds), xlabel="seconds", ylabel="kHz")
     return _picture(figure)
-
-
-def extremes(samples: Floats, columns: int) -> tuple[Floats, Floats]:
-    """Return the least and greatest sample of each of at most ``columns`` equal pieces: two float[columns]."""
-    pieces = np.array_split(samples, max(1, min(columns, len(samples)))) if len(samples) else [np.zeros(1)]
-    return np.array([piece.min() for piece in pieces]), np.array([piece.max() for piece in pieces])
 
 
 def spectrogram(samples: Floats, window: int = 512, columns: int = 600) -> Floats:

@@ -1,0 +1,68 @@
+"""What an encoder reads and how wide its states are, from its configuration alone: no weights are loaded.
+
+``mmllm inspect`` shows with it what a model will see. A kind of encoder, or an argument, that is not known here has no
+outline: the encoder itself is then made, weights and all.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmllm.encoders.outlines import others, pictures
+from mmllm.encoders.outlines.record import Outline
+from mmllm.errors import MmllmError
+
+
+def outline(type: str, arguments: Mapping[str, Any]) -> Outline | None:
+    """Return the outline of ``encoders.<key>: {type, <arguments>}``; None where it needs the encoder's weights.
+
+    Raises:
+        MmllmError: its files cannot be read, or an argument has a wrong value.
+    """
+    make = MAKERS.get(type)
+    if make is None or not set(arguments) <= set(inspect.signature(make).parameters):
+        return None
+    try:
+        return make(**arguments)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise MmllmError(f"the {type} encoder {arguments.get('model')!r} cannot be read: {reason}") from error
+    except (AttributeError, RuntimeError, TypeError):
+        # a model of another form than its kind has: the encoder's own loading says what is wrong with it
+        return None
+
+
+def _frames(
+    image: Mapping[str, Any],
+    frames: int = 8,
+    fps: float | None = None,
+    backend: str = "decord",
+    timeout: float = 30.0,
+    max_pixels: int = 10_000_000,
+    max_seconds: float = 3600.0,
+) -> Outline | None:
+    from mmllm.processors.image import ImageProcessor
+    from mmllm.processors.video import VideoProcessor, VideoReading
+
+    inner = outline(str(image["type"]), {name: value for name, value in image.items() if name != "type"})
+    if inner is None or not isinstance(inner.processor, ImageProcessor):
+        return None
+    reading = VideoReading(
+        frames=frames, fps=fps, backend=backend, timeout=timeout, max_pixels=max_pixels, max_seconds=max_seconds
+    )
+    processor = VideoProcessor(inner.processor, reading, frames=frames, fps=fps)
+    return Outline(processor, inner.dim, inner.n_layers)
+
+
+MAKERS: Mapping[str, Callable[..., Outline | None]] = {
+    "hf_vision": pictures.hf_vision,
+    "open_clip": pictures.open_clip,
+    "hf_audio": others.hf_audio,
+    "frames": _frames,
+    "document": others.document,
+    "text_graph": others.text_graph,
+    "points": others.points,
+}
+"""Type of an encoder -> what makes its outline of its arguments."""

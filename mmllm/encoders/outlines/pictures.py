@@ -1,0 +1,91 @@
+"""Outlines of image encoders; ``outline.py`` chooses between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmllm.encoders.outlines.record import Outline
+
+
+def hf_vision(
+    model: str,
+    layers: Sequence[int | str] = (-2,),
+    fit: str = "squash",
+    image_size: int | None = None,
+    max_pixels: int | None = None,
+) -> Outline | None:
+    """Outline of ``HfVisionEncoder``, by the folder's configuration and image processor."""
+    from transformers import AutoConfig, AutoImageProcessor
+
+    from mmllm.encoders.image.hf_vision import processed_size, sides
+    from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
+
+    check_fit(fit)
+    config = AutoConfig.from_pretrained(model)
+    vision = config.vision_config if "vision_config" in config.sub_configs else config
+    if not {"patch_size", "hidden_size"} <= vision.to_dict().keys():
+        return None
+    own = AutoImageProcessor.from_pretrained(model)
+    size = processed_size(own) if image_size is None else (image_size, image_size)
+    transform = HfTransform(own, size, fit, own_size=image_size is None)
+    processor = ImageProcessor(
+        transform, size=size, patch=sides(vision.patch_size), max_pixels=max_pixels or MAX_PIXELS
+    )
+    return Outline(processor, vision.hidden_size, len(layers))
+
+
+def open_clip(
+    model: str,
+    pretrained: str | None = None,
+    layers: Sequence[int | str] = (-2,),
+    fit: str = "squash",
+    max_pixels: int | None = None,
+) -> Outline | None:
+    """Outline of ``OpenClipEncoder``: its tower is laid out on torch's meta device, which holds no numbers."""
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from mmllm.encoders.image.open_clip import RESIZE_MODES, tower_shape
+    from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
+
+    check_fit(fit)
+    folder = Path(model).is_dir()
+    tag = None if folder or pretrained is None else open_clip.get_pretrained_cfg(model, pretrained)
+    # a file of weights, a model of the hub, a folder that lacks something: the encoder's own loading says what they are
+    if not (tag or (folder and pretrained is None and (Path(model) / "open_clip_config.json").is_file())):
+        return None
+    with torch.device("meta"), _no_weights_expected():
+        clip: Any = open_clip.create_model(
+            f"local-dir:{model}" if folder else model, load_weights=False, pretrained_text=False, device="meta"
+        )
+    patch, width, _ = tower_shape(clip.visual, model)
+    known = {name for name in PreprocessCfg.__dataclass_fields__ if tag and name in tag}
+    settings = clip.visual.preprocess_cfg | {name: (tag or {})[name] for name in known}
+    config = PreprocessCfg(**settings | {"resize_mode": RESIZE_MODES[fit]})
+    height, across = clip.visual.image_size
+    processor = ImageProcessor(
+        image_transform_v2(config, is_train=False),
+        size=(height, across),
+        patch=patch,
+        max_pixels=max_pixels or MAX_PIXELS,
+    )
+    return Outline(processor, width, len(layers))
+
+
+@contextmanager
+def _no_weights_expected() -> Iterator[None]:
+    """Keep open_clip from warning, by the root logger, of the weights that are left out on purpose."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded for model")
+
+    logging.getLogger().addFilter(other)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(other)

@@ -1,0 +1,1 @@
+"""`mmllm inspect`: what a model will see of its data, before anything is trained."""

@@ -1,0 +1,163 @@
+"""What turns a recipe's conversations into tokens and places: the tokenizer and each placeholder's way to its tokens.
+
+The same classes as in training, made from configurations: no weights of the LLM are read, and those of an encoder only
+where it has no outline. A recipe without placeholders needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mmllm import registry
+from mmllm.batches.sample import Item, MediaInput
+from mmllm.errors import MmllmError
+from mmllm.messages.tokenize import Prompter
+from mmllm.recipe.models import Recipe
+from mmllm.types import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mmllm.encoders.outlines.record import Outline
+    from mmllm.processors.base import Processor
+
+_ANY_WIDTH = 1024
+"""Stands for the width of an LLM whose configuration is not read: no number of places depends on it."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that reads the samples of one recipe."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prompter: Prompter
+    inputs: Mapping[str, MediaInput]
+    """Placeholder -> what reads its items and knows their places."""
+    processors: Mapping[str, Mapping[str, Processor]]
+    """Placeholder -> encoder key -> its processor; a placeholder that is not looked at has none."""
+    context: int
+    """Most tokens of a conversation."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is not looked at and why, or what had to be loaded."""
+
+
+def reading_of(recipe: Recipe) -> Reading:
+    """Return what reads the recipe's samples.
+
+    Raises:
+        MmllmError: the tokenizer cannot be read, or has no chat template that can be learned from.
+    """
+    tokenizer = load_tokenizer(recipe.llm.path)
+    keys = [key for key, part in recipe.connectors.items() if part.encoders]
+    prompter = Prompter(tokenizer, keys)
+    inputs: dict[str, MediaInput] = {}
+    processors: dict[str, Mapping[str, Processor]] = {}
+    notes: list[str] = []
+    for key in keys:
+        try:
+            inputs[key], processors[key] = _input(recipe, key, notes)
+        except MmllmError as error:
+            inputs[key] = Unseen()
+            because = str(error).rstrip(".")
+            notes.append(f"Not looked at: <{key}>, whose items take no places in the lengths below, because {because}.")
+    return Reading(tokenizer, prompter, inputs, processors, recipe.llm.context, tuple(notes))
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the LLM, without its weights; MmllmError where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise MmllmError(
+            f"llm.path: the tokenizer of {path!r} cannot be loaded ({reason}); give a folder with tokenizer.json and a "
+            "chat template, or the id of a causal LM on the Hugging Face hub"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Stands at a placeholder whose items are not looked at: they take no places."""
+
+    spans: list[Span] = field(default_factory=list)
+
+    def read(self, media: Any) -> Item:
+        """Read nothing."""
+        return {}
+
+    def measure(self, media: Any) -> Item:
+        """Measure nothing."""
+        return {}
+
+    def n_tokens(self) -> int:
+        """No places."""
+        return 0
+
+    def layout(self, item: Mapping[str, Mapping[str, Any]]) -> list[Span]:
+        """No spans."""
+        return self.spans
+
+    def collate(self, items: Sequence[Item]) -> Item:
+        """Nothing to collate."""
+        return {}
+
+
+def _input(recipe: Recipe, key: str, notes: list[str]) -> tuple[MediaInput, Mapping[str, Processor]]:
+    """The placeholder's input and its processors; says in ``notes`` which weights had to be loaded."""
+    from mmllm.model.inputs import Input
+
+    part = recipe.connectors[key]
+    outlines: dict[str, Any] = {name: _outlined(recipe, name, notes) for name in part.encoders}
+    width = sum(one.dim * one.n_layers for one in outlines.values())
+    connector = _connector(recipe, key, width)
+    made = Input(key, outlines, connector, part.times)
+    return made, made.processors
+
+
+def _outlined(recipe: Recipe, name: str, notes: list[str]) -> Outline:
+    from mmllm.encoders.outlines.outline import outline
+    from mmllm.encoders.outlines.record import Outline
+
+    part = recipe.encoders[name]
+    found = outline(part.type, part.args)
+    if found is not None:
+        return found
+    kind = registry.load("encoders", part.type)
+    try:
+        encoder = kind(**part.args)
+    except TypeError as error:
+        raise MmllmError(f"encoders.{name}: {kind.__name__} cannot be made from {part.args} ({error})") from error
+    notes.append(
+        f"encoders.{name}: its weights were loaded, as a {part.type} encoder so written is known by them alone."
+    )
+    return Outline(encoder.processor, encoder.dim, len(encoder.layers))
+
+
+def _connector(recipe: Recipe, key: str, width: int) -> Any:
+    """The connector on torch's meta device: it knows its places, and has no numbers."""
+    import torch
+
+    part = recipe.connectors[key]
+    kind = registry.load("connectors", part.type)
+    arguments = {"dim": width, "llm_dim": _llm_width(recipe.llm.path), **part.args}
+    try:
+        with torch.device("meta"):
+            return kind(**arguments)
+    except (RuntimeError, NotImplementedError):
+        # one that computes with its first weights: made as in training
+        return kind(**arguments)
+    except TypeError as error:
+        raise MmllmError(f"connectors.{key}: {kind.__name__} cannot be made from {arguments} ({error})") from error
+
+
+def _llm_width(path: str) -> int:
+    from transformers import AutoConfig
+
+    try:
+        return int(AutoConfig.from_pretrained(path).get_text_config().hidden_size)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return _ANY_WIDTH

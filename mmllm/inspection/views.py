@@ -1,0 +1,146 @@
+"""Media items as an encoder gets them: fitted pictures, frames with times, windows of sound, graphs, points, documents.
+
+``rows.py`` asks for them with what the processors read; an encoder of another package is described by its tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmllm.drawing import plots
+from mmllm.drawing.waveform import blocks
+from mmllm.errors import MediaError
+from mmllm.inspection.pictures import denormalised
+from mmllm.model.inputs import loaded
+from mmllm.processors.audio import AudioProcessor
+from mmllm.processors.base import Item, Processor
+from mmllm.processors.document import DocumentProcessor
+from mmllm.processors.graph import GraphProcessor
+from mmllm.processors.image import ImageProcessor
+from mmllm.processors.points import FIXED_POINT, PointsProcessor
+from mmllm.processors.sound_files import read_sound
+from mmllm.processors.video import VideoProcessor
+
+FRAMES = 16
+"""Most frames shown of a clip, evenly chosen."""
+NODES = 60
+"""Most nodes drawn of a graph: the first, which lie nearest to the node it is about."""
+LETTERS = 600
+"""Most letters shown of a document, and of the texts of a graph's nodes."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One item as one encoder gets it."""
+
+    title: str
+    """What it is: ``<image> 1 for clip``."""
+    facts: str
+    """Sizes and counts in one line."""
+    pictures: tuple[tuple[str, Image.Image], ...] = ()
+    """Pairs of a caption (the time of a frame) and a picture."""
+    text: str = ""
+    """Text to read: a waveform in characters, texts of nodes, the beginning of a document."""
+
+
+def view(title: str, processor: Processor, media: Any, item: Item) -> View:
+    """Return the view of an item that ``processor`` read as ``item``; ``media`` is what the row holds."""
+    grid = processor.grid(item)
+    shape = " x ".join(map(str, grid))
+    tokens = f"{shape} tokens of the encoder" if len(grid) == 1 else f"{shape} = {prod(grid)} tokens of the encoder"
+    try:
+        facts, pictures, text = _shown(processor, loaded(media), item)
+    except MediaError as error:
+        facts, pictures, text = str(error).rstrip("."), (), ""
+    return View(title, f"{facts}; {tokens}", pictures, text)
+
+
+Shown = tuple[str, tuple[tuple[str, Image.Image], ...], str]
+"""Facts, captioned pictures, text."""
+
+
+def _shown(processor: Processor, media: Any, item: Item) -> Shown:
+    match processor:
+        case ImageProcessor():
+            return _image(processor, item)
+        case VideoProcessor():
+            return _video(processor, item)
+        case AudioProcessor():
+            return _audio(processor, media, item)
+        case GraphProcessor():
+            return _graph(processor, media, item)
+        case PointsProcessor():
+            return _points(item)
+        case DocumentProcessor():
+            return _document(processor, item)
+    return _tensors(item)
+
+
+def _image(processor: ImageProcessor, item: Item) -> Shown:
+    picture = denormalised(processor, item["pixels"])
+    return f"{picture.width} x {picture.height} pixels after fitting", (("", picture),), ""
+
+
+def _video(processor: VideoProcessor, item: Item) -> Shown:
+    times = [float(time) for time in item["times"]]
+    chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), FRAMES)).round().astype(int))
+    frames = [(f"{times[n]:.2f} s", denormalised(processor.image, item["pixels"][n])) for n in chosen.tolist()]
+    height, width = item["pixels"].shape[-2:]
+    fewer = f", {len(frames)} of them shown" if len(frames) < len(times) else ""
+    return (
+        f"{len(times)} frames of {width} x {height} pixels, {times[0]:.2f} to {times[-1]:.2f} s{fewer}",
+        (*frames,),
+        "",
+    )
+
+
+def _audio(processor: AudioProcessor, media: Any, item: Item) -> Shown:
+    rate = processor.front_end.rate
+    samples = read_sound(media, rate, processor.max_seconds, processor.timeout)
+    lengths = processor.lengths(len(samples))
+    borders = np.cumsum(lengths)[:-1] / rate
+    windows = "1 window" if len(lengths) == 1 else f"{len(lengths)} windows"
+    inputs = " x ".join(map(str, item["windows"].shape[1:]))
+    facts = f"{len(samples) / rate:.2f} s at {rate:,} Hz in {windows} of {inputs} numbers"
+    return facts, (("", plots.sound(samples, rate, borders.tolist())),), blocks(samples)
+
+
+def _graph(processor: GraphProcessor, media: Any, item: Item) -> Shown:
+    graph, _ = processor.open(media)
+    nodes = item["nodes"].tolist()
+    labels = [str(number) if graph.texts is None else graph.texts[number] for number in nodes]
+    edges = item["edges"].numpy().T
+    pairs = np.unique(np.sort(edges, axis=1), axis=0)
+    drawn = min(len(nodes), NODES)
+    centre = int(item["target"])
+    about = f", about node {nodes[centre]}" if centre >= 0 else ""
+    fewer = f"; the first {drawn} are drawn" if drawn < len(nodes) else ""
+    facts = f"{len(nodes)} of {graph.n_nodes} nodes, {len(pairs)} edges{about}{fewer}"
+    inside = pairs[(pairs < drawn).all(axis=1)]
+    picture = plots.graph(drawn, inside, labels[:drawn], centre if 0 <= centre < drawn else None)
+    return facts, (("", picture),), _cut("; ".join(labels))
+
+
+def _points(item: Item) -> Shown:
+    cloud = item["points"].float().numpy() / FIXED_POINT
+    return f"{len(cloud)} points on the unit sphere's scale", (("", plots.points(cloud)),), ""
+
+
+def _document(processor: DocumentProcessor, item: Item) -> Shown:
+    text = processor.tokenizer.loaded.decode(item["ids"].tolist())
+    return f"{len(text.split())} words, {len(text)} letters", (), _cut(text)
+
+
+def _tensors(item: Mapping[str, Any]) -> Shown:
+    shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in item.items())
+    return f"tensors {shapes}; its encoder is of another package, so they are not drawn", (), ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
