@@ -60,7 +60,7 @@ def _conversations(row: Mapping[str, Any]) -> list[Raw]:
 
 
 def _turns(row: Mapping[str, Any], field: str) -> list[Any]:
-    """Turns of ``from``/``value`` as ``role``/``content``; those that are so already, or are no mapping, as they are."""
+    """Turns of ``from``/``value`` as ``role``/``content``; others, and what is no mapping, as they are."""
     turns: list[Any] = []
     for turn in _listed(row, field):
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:

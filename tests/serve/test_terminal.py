@@ -64,7 +64,6 @@ def test_image_command_waits_for_the_question(generator: Generator, image: Path)
     [
         ("/image absent.png", "absent.png is not a file"),
         ("/frobnicate", "not a command"),
-        ("What is <image> here?", "<image> marks the place"),
         ("cat " * 400, "over the context of 256"),
         ("/help", "/quit"),
     ],
@@ -74,6 +73,12 @@ def test_faults_are_said_and_change_nothing(generator: Generator, line: str, wor
     assert chat.turn(line.strip())
     assert words in " ".join(out.getvalue().split())
     assert (chat.messages, chat.items, chat.pending) == ((), (), ())
+
+
+def test_a_typed_placeholder_is_text(generator: Generator) -> None:
+    chat, _ = talk(generator)
+    assert chat.turn("What is <image> here?")
+    assert len(chat.messages) == 2 and chat.messages[0].text == r"What is \<image> here?" and not chat.items
 
 
 def test_too_many_images(generator: Generator, image: Path) -> None:
