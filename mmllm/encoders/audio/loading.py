@@ -13,12 +13,14 @@ from transformers import (
     AutoModel,
     HubertModel,
     PreTrainedModel,
+    Qwen2AudioEncoder,
     Wav2Vec2Model,
     WhisperModel,
 )
 
-from mmllm.encoders.audio.models import AstModel, AudioModel, WaveModel, WhisperEncoderModel
+from mmllm.encoders.audio.models import AstModel, AudioModel, MaskedWhisperModel, WaveModel, WhisperEncoderModel
 from mmllm.errors import MmllmError
+from mmllm.vlms.tower import load_tower
 
 KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"
 
@@ -32,6 +34,10 @@ def load_audio(model: str) -> AudioModel:
     try:
         AutoConfig.from_pretrained(model)
         extractor = AutoFeatureExtractor.from_pretrained(model)
+        published = load_tower(model, "audio")
+        if published is not None:
+            own = MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
+            return own(published, extractor)
         loaded, info = AutoModel.from_pretrained(
             model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
