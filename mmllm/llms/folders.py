@@ -49,8 +49,8 @@ def _adapter(folder: Path) -> str:
     """The sentence for PEFT's adapters, with the command that merges."""
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
     code = (
-        f"from peft import AutoPeftModelForCausalLM as M; M.from_pretrained({str(folder)!r}).merge_and_unload()"
-        ".save_pretrained('MERGED')"
+        f"from peft import AutoPeftModelForCausalLM as M; M.from_pretrained({json.dumps(str(folder))})"
+        '.merge_and_unload().save_pretrained("MERGED")'
     )
     return (
         f"llm.path: {str(folder)!r} is a PEFT adapter, not a model: its weights are changes to {base}. Merge it, copy "
@@ -86,8 +86,8 @@ def _without_weights(folder: Path) -> str:
         )
     code = (
         "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-        f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained('CONVERTED'); "
-        f"T.from_pretrained({str(folder)!r}).save_pretrained('CONVERTED')"
+        f'M.from_pretrained({json.dumps(str(folder))}, dtype="auto").save_pretrained("CONVERTED"); '
+        f'T.from_pretrained({json.dumps(str(folder))}).save_pretrained("CONVERTED")'
     )
     return (
         f"llm.path: {str(folder)!r} holds its weights as {pickles[0]}, a pickle, which could run code and is never "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmllm.errors import MmllmError
@@ -18,6 +18,11 @@ PLAIN = (
     "qwen2_audio_encoder", "voxtral_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
+
+
+TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
+"""Settings of image processors that cut a picture into several."""
+KEPT = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
 
 
 def load_tower(path: str, modality: str) -> PreTrainedModel | None:
@@ -43,6 +48,24 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
     return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
+
+
+def picture_processor(path: str) -> Any:
+    """The folder's image processor; of one that cuts pictures into tiles, its view of the whole picture alone.
+
+    That view has the tower's size; how it resizes and normalises stays the folder's. Raises OSError where none is.
+    """
+    own = AutoImageProcessor.from_pretrained(path)
+    if not any(hasattr(own, word) for word in TILES):
+        return own
+    family_config = AutoConfig.from_pretrained(path)
+    family = family_of(family_config)
+    if family is None:
+        return own
+    side = getattr(family_config, family.tower_config).image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    words = {word: value for word in KEPT if (value := getattr(own, word)) is not None}
+    return CLIPImageProcessor(size={"height": height, "width": width}, do_center_crop=False, **words)
 
 
 def _names(tower: str) -> Mapping[str, str]:

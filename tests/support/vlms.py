@@ -72,6 +72,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         vision_config=_siglip(), text_config=t.Cohere2Config(**LLM, logit_scale=0.25)
     ),
     "Qwen2Audio": lambda: t.Qwen2AudioConfig(
+        audio_token_index=383,
         audio_config=dict(d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, **EAR),
         text_config=t.Qwen2Config(**LLM),
     ),

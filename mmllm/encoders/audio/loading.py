@@ -8,7 +8,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     ASTModel,
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     HubertModel,
@@ -32,9 +31,8 @@ def load_audio(model: str) -> AudioModel:
         MmllmError: it cannot be loaded, is of a kind that is not known here, or weights are missing.
     """
     try:
-        AutoConfig.from_pretrained(model)
-        extractor = AutoFeatureExtractor.from_pretrained(model)
         published = load_tower(model, "audio")
+        extractor = AutoFeatureExtractor.from_pretrained(model)
         if published is not None:
             own = MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
             return own(published, extractor)

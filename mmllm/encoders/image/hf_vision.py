@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     PreTrainedModel,
 )
@@ -21,7 +20,7 @@ from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
-from mmllm.vlms.tower import load_tower
+from mmllm.vlms.tower import load_tower, picture_processor
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
@@ -59,7 +58,7 @@ class HfVisionEncoder(ImageEncoder):
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        own = AutoImageProcessor.from_pretrained(model)
+        own = picture_processor(model)
         size = _processed_size(own) if image_size is None else (image_size, image_size)
         self.processor = ImageProcessor(
             HfTransform(own, size, fit, own_size=image_size is None),
