@@ -127,7 +127,7 @@ def check_kind(path: str, config: Any, causal: frozenset[str], masked: frozenset
     ``causal``, ``masked``: names of transformers' classes of the two kinds.
 
     Raises:
-        MmllmError: an encoder, an encoder-decoder, or blocks with a recurrent state.
+        MmllmError: an encoder, an encoder-decoder, or blocks that carry a state.
     """
     made = [str(name) for name in config.architectures or ()]
     name = made[0] if made else str(config.model_type)
@@ -141,6 +141,15 @@ def check_kind(path: str, config: Any, causal: frozenset[str], masked: frozenset
             f"llm.path: {path!r} is an encoder ({name}), which fills gaps and cannot write an answer; give a causal "
             "LM. As an encoder of texts it can serve under encoders"
         )
+    check_blocks(path, config)
+
+
+def check_blocks(path: str, config: Any) -> None:
+    """Refuse blocks that carry a state from token to token.
+
+    Raises:
+        MmllmError: there are such.
+    """
     kinds = recurrent_kinds(config)
     if kinds:
         raise MmllmError(

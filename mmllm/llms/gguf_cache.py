@@ -23,7 +23,7 @@ from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from mmllm.errors import MmllmError
-from mmllm.llms.folders import check_folder
+from mmllm.llms.folders import check_blocks, check_folder
 from mmllm.llms.gguf_config import check_config, check_weights, correct_config
 from mmllm.llms.gguf_file import BROKEN, GgufFile, read_gguf
 from mmllm.llms.gguf_tokenizer import load_tokenizer
@@ -111,6 +111,7 @@ def _convert(path: Path, dtype: torch.dtype, folder: Path) -> None:
     file = read_gguf(path)
     try:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        check_blocks(str(path), config)
         correct_config(config, file)
         model, report = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, config=config, dtype=dtype, output_loading_info=True

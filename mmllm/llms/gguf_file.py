@@ -39,6 +39,11 @@ def find_gguf(path: str, file: str | None) -> Path | None:
             raise MmllmError(f"llm.file: {file!r}, but llm.path is a file already ({path!r}); leave one of the two out")
         return place
     found = sorted(place.glob("*.gguf")) if place.is_dir() else []
+    if file is not None and not place.exists():
+        raise MmllmError(
+            f"llm.file: {path!r} is no folder here; a GGUF file of the hub is fetched first: hf download "
+            f"{shlex.quote(path)} {shlex.quote(file)} --local-dir FOLDER"
+        )
     if file is not None:
         chosen = place / file
         if chosen.suffix != ".gguf" or not chosen.is_file():

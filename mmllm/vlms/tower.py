@@ -53,9 +53,18 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
 def picture_processor(path: str) -> Any:
     """The folder's image processor; of one that cuts pictures into tiles, its view of the whole picture alone.
 
-    That view has the tower's size; how it resizes and normalises stays the folder's. Raises OSError where none is.
+    That view has the tower's size; how it resizes and normalises stays the folder's.
+
+    Raises:
+        MmllmError: there is none.
     """
-    own = AutoImageProcessor.from_pretrained(path)
+    try:
+        own = AutoImageProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise MmllmError(
+            f'"{path}" has no image processor that can be read (preprocessor_config.json): '
+            f"{str(error).strip().splitlines()[0]}; copy the file of the model that it was made from"
+        ) from error
     if not any(hasattr(own, word) for word in TILES):
         return own
     family_config = AutoConfig.from_pretrained(path)

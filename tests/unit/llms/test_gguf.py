@@ -185,6 +185,8 @@ def test_which_file(tmp_path) -> None:
     assert torch.equal(logits(CausalLM.load(str(tmp_path), "float32", file="a.gguf").model), logits(model))
     with pytest.raises(MmllmError, match=r"no GGUF file 'c\.gguf'; it has a\.gguf, b\.gguf"):
         CausalLM.load(str(tmp_path), file="c.gguf")
+    with pytest.raises(MmllmError, match=r"fetched first: hf download org/model-GGUF a\.gguf --local-dir"):
+        CausalLM.load("org/model-GGUF", file="a.gguf")
     with pytest.raises(MmllmError, match="there is no file"):
         CausalLM.load(str(tmp_path / "c.gguf"))
     with pytest.raises(MmllmError, match=r"llm\.file: 'a\.gguf', but llm\.path is a file already"):

@@ -134,3 +134,25 @@ def test_a_base_model_of_a_recipe(tmp_path) -> None:
     assert trained(found)[1] == "Two.</s>So.</s>"
     folder = tiny_llm_folder(tmp_path)
     assert tiny_tokenizer().chat_template != CausalLM.load(str(folder), template="chatml").tokenizer.chat_template
+
+
+def test_a_template_file_lies_beside_its_recipe(tmp_path, monkeypatch) -> None:
+    """And what it says counts for a finished run by its digest, not by where it lies."""
+    from mmllm.recipe.load import load_recipe
+    from mmllm.recipe.shaping import shaping
+
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mine.jinja").write_text("x")
+    text = (
+        "llm: {path: some/llm, template: mine.jinja}\nconnectors:\n  inner: {type: lora}\n"
+        "data:\n  rows: {type: chat_jsonl, path: rows.jsonl}\n"
+        "stages:\n  a: {train: {connectors.inner: 1.0e-3}, data: {rows: 1.0}, steps: 1, batch: 1}\n"
+    )
+    (home / "r.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(home / "r.yaml")
+    assert recipe.llm.template == "home/mine.jinja"
+    assert "template" not in shaping(recipe)["llm"]
+    (home / "r.yaml").write_text(text.replace("mine.jinja", "chatml"))
+    assert load_recipe(home / "r.yaml").llm.template == "chatml"
