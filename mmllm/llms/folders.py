@@ -29,7 +29,8 @@ def check_folder(folder: Path) -> None:
         MmllmError: an adapter, pickled weights, files missing or cut off, no config, no tokenizer.
     """
     names = {file.name for file in folder.iterdir()}
-    if "adapter_config.json" in names and "config.json" not in names:
+    # whatever lies beside it: transformers would load the base model that it names, and the adapter into that
+    if "adapter_config.json" in names:
         raise MmllmError(_adapter(folder))
     if "config.json" not in names:
         raise MmllmError(

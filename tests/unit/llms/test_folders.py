@@ -150,6 +150,7 @@ def _no_tokenizer(folder: Path) -> None:
 
 DAMAGE = {
     _bin_only: r"holds its weights as pytorch_model\.bin, a pickle, .* python -c 'from transformers import",
+    lambda folder: (folder / "adapter_config.json").write_text("{}"): "its weights are changes to its base model",
     _adapter: r"is a PEFT adapter, not a model: its weights are changes to org/base\..*merge_and_unload",
     _truncated: r"model\.safetensors is cut off: \d+ of \d+ bytes are there; fetch it again: hf download MODEL",
     _pointer: "is a Git LFS pointer, not the weights; run git lfs pull",

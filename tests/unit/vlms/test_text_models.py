@@ -98,3 +98,18 @@ def test_a_multimodal_model_of_an_unknown_family_is_named(tmp_path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(MmllmError, match=r"is a Blip2ForConditionalGeneration; the text models .* LLaVA 1\.5, LLaVA"):
         CausalLM.load(str(tmp_path))
+
+
+def test_a_tokenizer_that_has_the_placeholder_as_a_token(tmp_path) -> None:
+    """LLaVA's ``<image>`` is a token of its own; here it is only a place."""
+    folder, _ = vlm_folder("Llava", tmp_path / "vlm")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
+    tokenizer.save_pretrained(folder)
+    prompter = Prompter(CausalLM.load(str(folder), "float32").tokenizer, ["image"])
+    sample = Sample("row", (Message("user", "<image>\nred?"), Message("assistant", "no")), {"image": (b"",)})
+    prompt = prompter.tokenize_for_training(sample)
+    ((place, key),) = prompt.places
+    assert key == "image" and prompt.labels[place] == -100
+    plain = Prompter(tiny_tokenizer(), ["image"]).tokenize_for_training(sample)
+    assert [i for n, i in enumerate(prompt.ids) if n != place] == [i for n, i in enumerate(plain.ids) if n != place]
