@@ -16,6 +16,7 @@ import transformers as t
 from mmllm.cli import main
 from mmllm.errors import MmllmError
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.llms.folders import recurrent_kinds
 from mmllm.testing.tiny.llms import tiny_llm_folder, tiny_model, tiny_tokenizer
 
 TEXT: dict[str, Any] = {
@@ -69,49 +70,18 @@ def test_models_of_another_kind(name, tmp_path) -> None:
     assert len(str(raised.value)) < 420 and "\n" not in str(raised.value)
 
 
+ATTENTION = """Llama Qwen2 Qwen3 Qwen3Moe Mistral Gemma2 Gemma3Text Phi3 Olmo2 SmolLM3 GPT2 GPTNeoX OPT Cohere2 Granite
+Mixtral DeepseekV3 GptOss StableLm Falcon""".split()
+STATE = """Mamba Mamba2 FalconMamba Bamba FalconH1 Jamba Zamba2 Qwen3Next Rwkv RecurrentGemma NemotronH GraniteMoeHybrid
+MiniMax""".split()
+
+
 def test_every_family_of_transformers_that_is_all_attention_passes_the_check() -> None:
     """The words by which recurrent blocks are known do not stand in configs of attention."""
-    from mmllm.llms.folders import recurrent_kinds
-
-    for kind in (
-        "Llama",
-        "Qwen2",
-        "Qwen3",
-        "Qwen3Moe",
-        "Mistral",
-        "Gemma2",
-        "Gemma3Text",
-        "Phi3",
-        "Olmo2",
-        "SmolLM3",
-        "GPT2",
-        "GPTNeoX",
-        "OPT",
-        "Cohere2",
-        "Granite",
-        "Mixtral",
-        "DeepseekV3",
-        "GptOss",
-        "StableLm",
-        "Falcon",
-    ):
-        assert recurrent_kinds(getattr(t, f"{kind}Config")()) == [], kind  # fmt: skip
-    for kind in (
-        "Mamba",
-        "Mamba2",
-        "FalconMamba",
-        "Bamba",
-        "FalconH1",
-        "Jamba",
-        "Zamba2",
-        "Qwen3Next",
-        "Rwkv",
-        "RecurrentGemma",
-        "NemotronH",
-        "GraniteMoeHybrid",
-        "MiniMax",
-    ):
-        assert recurrent_kinds(getattr(t, f"{kind}Config")()) != [], kind  # fmt: skip
+    for kind in ATTENTION:
+        assert recurrent_kinds(getattr(t, f"{kind}Config")()) == [], kind
+    for kind in STATE:
+        assert recurrent_kinds(getattr(t, f"{kind}Config")()) != [], kind
 
 
 def _bin_only(folder: Path) -> None:
