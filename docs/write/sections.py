@@ -120,7 +120,7 @@ def _default(model: type[BaseModel], field: str, schema: Mapping[str, Any]) -> s
         return "the file's name"
     if model.model_fields[field].is_required():
         return "needed"
-    if "$ref" in schema:
+    if "$ref" in schema and model.model_fields[field].default is not None:
         return "its defaults"
     value = schema.get("default", {})
     return "none" if value is None else f"`{json.dumps(value)}`"

@@ -6,11 +6,10 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmllm import hooks
 from mmllm.errors import MmllmError
@@ -18,17 +17,8 @@ from mmllm.hooks import ForwardContext, Scope
 from mmllm.llms.attention import ATTENTION, Extend, Packing, register
 from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
+from mmllm.llms.load import load_llm
 from mmllm.llms.self_check import check_logits, reference_logits
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Word of the recipe -> dtype; ``auto`` is resolved by :func:`resolve_dtype`."""
-
-
-def resolve_dtype(word: str) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU that has it, else float32 (bfloat16 is 8-10x slower on most CPUs)."""
-    if word == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    return DTYPES[word]
 
 
 class CausalLM(HookedLM):
@@ -77,34 +67,23 @@ class CausalLM(HookedLM):
         check_logits(self, reference)
 
     @classmethod
-    def load(cls, path: str, dtype: str = "auto", context: int | None = None) -> Self:
-        """Read model and tokenizer from a folder or the Hugging Face hub (safetensors only, no remote code).
+    def load(
+        cls,
+        path: str,
+        dtype: str = "auto",
+        context: int | None = None,
+        *,
+        file: str | None = None,
+        template: str | None = None,
+    ) -> Self:
+        """Read model and tokenizer from a folder, the Hugging Face hub, a GGUF file or a published VLM.
+
+        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; ``template``: see ``load_llm``.
 
         Raises:
             MmllmError: nothing there, not a causal LM, or weights missing in the files.
         """
-        try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=resolve_dtype(dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().split("\n")[0]
-            # a path with folders that is not here: what the hub says of its form would only lead away from that
-            if not Path(path).exists() and (path.count("/") != 1 or path.startswith((".", "~"))):
-                reason = f"there is no such folder; a path is meant from the current folder, {Path.cwd()}"
-            raise MmllmError(
-                f"llm.path: {path!r} cannot be loaded ({reason}); give a folder in save_pretrained format with "
-                "safetensors and a tokenizer, or the id of a causal LM on the Hugging Face hub"
-            ) from error
-        # transformers draws what a file lacks at random and only logs it
-        lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if lost:
-            raise MmllmError(f"llm.path: {path!r} lacks {len(lost)} weights of its model, the first is {lost[0]}")
+        model, tokenizer = load_llm(path, dtype, file=file, template=template)
         return cls(model, tokenizer, context)
 
     @staticmethod

@@ -1,7 +1,8 @@
 """The tokenizer's chat template: renders messages and finds the assistant's text in them; used by ``tokenize.py``.
 
 Templates with ``{% generation %}`` marks say themselves what the assistant says. For the others the messages' texts are
-put between marks, and a turn begins where the template's own generation prompt ends. A template that prints today's
+put between marks, and a turn begins where the template's own generation prompt ends. Templates of published VLMs want
+a message as a list of parts; whether one does is tried. A template that prints today's
 date prints 26 July 2024 here, so that a run resumed or evaluated tomorrow reads the same tokens; one that can open
 with thoughts (``enable_thinking``) is told not to, as samples hold none.
 """
@@ -46,6 +47,9 @@ class ChatTemplate:
         """Whether it has ``{% generation %}`` marks."""
         self._special_tokens = dict(tokenizer.special_tokens_map)
         self._lock = threading.Lock()  # transformers' generation tracker is one object per template, not per call
+        self.as_parts = False
+        """Whether messages are handed over as lists of parts, ``[{"type": "text", "text": ...}]``."""
+        self.as_parts = not self._shows_words() and self._shows_words(as_parts=True)
         self.end = self._end_of_turn(ends)
         """The token that ends the assistant's turn."""
         if not self.marks_speech:  # say now, not at the first sample, that its opening is none
@@ -56,23 +60,36 @@ class ChatTemplate:
 
         Messages are {"role", "content"}. Raises SampleError where the template refuses them.
         """
-        from jinja2 import TemplateError
+        from jinja2 import TemplateError, TemplateSyntaxError
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        given: list[Any] = [_in_parts(message) for message in messages] if self.as_parts else messages
         try:
             with self._lock:
                 texts, marks = render_jinja_template(
-                    conversations=[messages],
+                    conversations=[given],
                     chat_template=self.text,
                     return_assistant_tokens_mask=self.marks_speech,
                     add_generation_prompt=ask,
                     enable_thinking=False,
                     **self._special_tokens,
                 )
+        except TemplateSyntaxError as error:
+            raise MmllmError(f"the chat template is no jinja: line {error.lineno}: {error.message}") from error
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise SampleError(f"{name}: the chat template refuses messages of {roles}: {error.message}") from error
         return texts[0], list(marks[0]) if marks else []
+
+    def _shows_words(self, as_parts: bool = False) -> bool:
+        """Whether question and answer are in what it renders."""
+        before, self.as_parts = self.as_parts, as_parts
+        try:
+            return len(_strip_bounds(self.render("chat template", _bounded(_WORDS), ask=False)[0])[1]) == len(_WORDS)
+        except (SampleError, TypeError):  # text joined to a list
+            return False
+        finally:
+            self.as_parts = before
 
     def speech(self, name: str, messages: list[dict[str, str]]) -> tuple[str, list[Span]]:
         """The rendered conversation and where in it the assistant speaks, end-of-turn included.
@@ -133,7 +150,8 @@ class ChatTemplate:
         if not tokens or found is None:
             raise MmllmError(
                 "the tokenizer's chat template ends the assistant's turn with no special token, so the model could "
-                "never learn to stop; let the template write one there (usually eos_token)"
+                "never learn to stop; let the template write one there (usually eos_token), or use "
+                "llm: {template: chatml}"
             )
         return found[1]
 
@@ -152,6 +170,10 @@ class ChatTemplate:
         """Indices of the messages in the order in which they are rendered (a template may move the system's)."""
         _, bounds = _strip_bounds(self.render(name, _bounded(messages), ask=False)[0])
         return sorted(bounds, key=lambda i: bounds[i])
+
+
+def _in_parts(message: dict[str, str]) -> dict[str, Any]:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def _bounded(messages: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -194,7 +216,7 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
         template: Any = tokenizer.get_chat_template()
     except ValueError as error:
         raise MmllmError(
-            f"the tokenizer of {tokenizer.name_or_path or 'the LLM'!r} has no chat template: put a chat_template.jinja "
-            "beside its tokenizer.json (that of the model's instruct version, say) or take the instruct version"
+            f"the tokenizer of {tokenizer.name_or_path or 'the LLM'!r} has no chat template: give it one with "
+            "llm: {template: chatml}, or a jinja file, or take the model's instruct version"
         ) from error
     return str(template)

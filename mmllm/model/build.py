@@ -12,6 +12,7 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import MultimodalLM, seed_for
+from mmllm.model.start import load_start
 from mmllm.recipe.models import ComponentSpec, Recipe
 
 
@@ -28,7 +29,9 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise MmllmError(f"device {str(device)!r}: torch finds no GPU here; leave it out, or give 'cpu'.")
-    llm = CausalLM.load(recipe.llm.path, recipe.llm.dtype, recipe.llm.context)
+    llm = CausalLM.load(
+        recipe.llm.path, recipe.llm.dtype, recipe.llm.context, file=recipe.llm.file, template=recipe.llm.template
+    )
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
@@ -43,6 +46,9 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
         )
+    # after they were attached: some have their weights only then
+    parts = ((key, part) for key, part in recipe.connectors.items() if part.start is not None)
+    model.started = {key: load_start(key, part, connectors[key]) for key, part in parts}
     model.requires_grad_(False)
     return model.to(device).eval()
 

@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mmllm import registry
 from mmllm.errors import RecipeError
-from mmllm.recipe import checks, yaml_lines
+from mmllm.recipe import checks, part_arguments, yaml_lines
 from mmllm.recipe.located import ORIGIN, locate
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.recipe.models import Recipe, Serve
@@ -87,6 +88,7 @@ def dump(recipe: Recipe) -> str:
     data = recipe.model_dump(mode="json")
     for section in GROUPS:
         data[section] = {key: _flat(part) for key, part in data[section].items()}
+    data["llm"] = {word: value for word, value in data["llm"].items() if value is not None}
     data["stages"] = {
         key: {word: value for word, value in stage.items() if value is not None}
         for key, stage in data["stages"].items()
@@ -102,9 +104,12 @@ def digest(recipe: Recipe) -> str:
     goes into this list too, unless its default changes what is trained.
     """
     unused: dict[str, Any] = {
-        section: {key: {word for word in ("adapts", "times") if getattr(part, word) is None} for key, part in parts}
+        section: {
+            key: {word for word in ("adapts", "times", "start") if getattr(part, word) is None} for key, part in parts
+        }
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
+    unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
     plain = Serve()
     unused["serve"] = {
         word for word in ("max_files", "max_seconds") if getattr(recipe.serve, word) == getattr(plain, word)
@@ -127,7 +132,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _flat(part: dict[str, Any]) -> dict[str, Any]:
     """A part as the YAML writes it."""
-    own = ("when", "adapts", "times")
+    own = ("when", "adapts", "times", "start")
     words = {"type": part["type"], "from": part["source"], **{word: part[word] for word in own}}
     return {word: value for word, value in words.items() if value is not None} | part["args"]
 
@@ -148,12 +153,22 @@ def _part(section: str, key: str, part: Any) -> Any:
     words = {"type": "type"}
     if section == "connectors":
         words |= {"from": "source", "when": "when", "adapts": "adapts", "times": "times"}
+        if not _has_own_start(part.get("type")):
+            words["start"] = "start"
         if "inside" in part and "adapts" not in part:
             sentence = f"recipe: connectors.{key}.inside is called `adapts` now; the old word is read in this release"
             warnings.warn(sentence, FutureWarning, stacklevel=2)
             words["inside"] = "adapts"
     own = {words[word]: value for word, value in part.items() if word in words}
     return own | {"args": {word: value for word, value in part.items() if word not in words}}
+
+
+def _has_own_start(type: Any) -> bool:
+    """Whether `start` is an argument of this connector's class (deepstack's first block), which goes first."""
+    try:
+        return isinstance(type, str) and "start" in part_arguments.accepted("connectors", type)
+    except registry.UnknownName:  # noted later, with the arguments
+        return False
 
 
 def _apply(data: dict[str, Any], override: str, problems: Problems) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmllm.recipe.shaping import PLACES
+from mmllm.recipe.shaping import LLM_PLACES, PLACES
 
 ORIGIN = "origin.json"
 """File of a run folder that holds the folder its training was started in."""
@@ -59,7 +59,7 @@ def _of_part(where: str, part: Any) -> Iterator[tuple[str, dict[str, Any], str]]
     if not isinstance(part, dict):
         return
     for word, value in part.items():
-        if word in PLACES:
+        if word in (LLM_PLACES if where == "llm" else PLACES):
             yield f"{where}.{word}", part, word
         yield from _of_part(f"{where}.{word}", value)  # an encoder inside an encoder
 

@@ -28,11 +28,27 @@ class Section(BaseModel):
 class Llm(Section):
     """The frozen causal LM."""
 
-    path: str = Field(min_length=1, description="Hugging Face name or local folder")
+    path: str = Field(
+        min_length=1, description="Hugging Face name, local folder (a published VLM's: its text model) or GGUF file"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 on GPUs that have it, float32 on CPU"
     )
     context: Positive = Field(2048, description="longest conversation in tokens, media included")
+    file: str | None = Field(None, min_length=1, description="which GGUF file of a folder that has several")
+    template: str | None = Field(
+        None, min_length=1, description="chat template in place of the tokenizer's: chatml, llama3 or a jinja file"
+    )
+
+
+class Start(Section):
+    """Weights that a connector begins with instead of drawn ones."""
+
+    path: str = Field(min_length=1, description="a published VLM, for its projector, or a safetensors file")
+    prefix: str = Field("", description="how the names of the connector's tensors begin in the file")
+    rename: dict[str, str] = Field(
+        default_factory=dict, description="beginning of a name in the file, after prefix: the connector's"
+    )
 
 
 class ComponentSpec(Section):
@@ -52,6 +68,9 @@ class ComponentSpec(Section):
         None,
         description="connectors only: text before the tokens of each step in time; {s:.1f}: seconds, {n}: its number",
     )
+    start: Start | None = Field(
+        None, description="connectors only: weights to begin with, a published VLM's folder or {path, prefix, rename}"
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
 
     @field_validator("source", mode="before")
@@ -62,6 +81,12 @@ class ComponentSpec(Section):
         if value is not None and not all(isinstance(name, str) for name in names):
             raise ValueError(f"found {shown(value)}, expected the key of an encoder or a list of keys")
         return tuple(value) if isinstance(value, list) else value  # strict mode takes no list that came by Python
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        """A path alone is ``{path: ...}``."""
+        return {"path": value} if isinstance(value, str) else value
 
     @property
     def encoders(self) -> tuple[str, ...]:

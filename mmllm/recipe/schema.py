@@ -64,6 +64,10 @@ def _words(section: str) -> dict[str, Any]:
             "description": "the encoders in whose blocks it works",
         },
         "times": {"type": "string", "description": "text before each step in time; {s:.1f}: seconds, {n}: number"},
+        "start": {
+            "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
+            "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",
+        },
     }
 
 

@@ -11,6 +11,8 @@ from mmllm.recipe.models import Recipe
 
 PLACES = ("path", "media", "model", "pretrained", "videos", "mapping", "graph", "file", "start")
 """Arguments of parts that say where something lies. What lies there counts by its digest, wherever it has moved."""
+LLM_PLACES = (*PLACES, "template")
+"""The same for the LLM, whose template may be a file; elsewhere the word means something else."""
 STAGE_WORDS = ("save_every", "keep", "log_every", "monitor")
 """Words of a stage that leave its weights as they are."""
 LLM_WORDS = ("context", "dtype")
@@ -32,7 +34,7 @@ def shaping(recipe: Recipe, stage: str | None = None, *, finished: bool = False)
         name: {word: value for word, value in data["stages"][name].items() if word not in STAGE_WORDS} for name in done
     }
     read = {key for words in stages.values() for key in words["data"]}
-    aside = (*PLACES, *LLM_WORDS) if finished else PLACES
+    aside = (*LLM_PLACES, *LLM_WORDS) if finished else LLM_PLACES
     llm = {word: value for word, value in data["llm"].items() if word not in aside}
     return {
         "seed": data["seed"],

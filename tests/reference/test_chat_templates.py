@@ -158,7 +158,7 @@ def test_templates_that_cannot_be_learned_from() -> None:
         Prompter(style_tokenizer("forced_thought"), [])
     bare = style_tokenizer("chatml")
     bare.chat_template = None
-    with pytest.raises(MmllmError, match=r"has no chat template: put a chat_template.jinja"):
+    with pytest.raises(MmllmError, match=r"has no chat template: give it one with"):
         Prompter(bare, [])
 
 

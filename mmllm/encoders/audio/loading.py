@@ -8,17 +8,18 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     ASTModel,
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     HubertModel,
     PreTrainedModel,
+    Qwen2AudioEncoder,
     Wav2Vec2Model,
     WhisperModel,
 )
 
-from mmllm.encoders.audio.models import AstModel, AudioModel, WaveModel, WhisperEncoderModel
+from mmllm.encoders.audio.models import AstModel, AudioModel, MaskedWhisperModel, WaveModel, WhisperEncoderModel
 from mmllm.errors import MmllmError
+from mmllm.vlms.tower import load_tower
 
 KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"
 
@@ -30,8 +31,11 @@ def load_audio(model: str) -> AudioModel:
         MmllmError: it cannot be loaded, is of a kind that is not known here, or weights are missing.
     """
     try:
-        AutoConfig.from_pretrained(model)
+        published = load_tower(model, "audio")
         extractor = AutoFeatureExtractor.from_pretrained(model)
+        if published is not None:
+            own = MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
+            return own(published, extractor)
         loaded, info = AutoModel.from_pretrained(
             model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )

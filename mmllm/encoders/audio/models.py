@@ -70,6 +70,20 @@ class WhisperEncoderModel(AudioModel):
         self.net(windows)
 
 
+class MaskedWhisperModel(WhisperEncoderModel):
+    """Qwen2-Audio's encoder (Chu et al. 2024, arXiv 2407.10759): Whisper's, which does not hear what pads a window."""
+
+    def run(self, windows: Tensor, lengths: Tensor) -> None:
+        """Frames of silence behind the sound get no attention; rows of them are never read."""
+        width = self.width(windows.shape[-1])
+        real = torch.tensor([self.front_end.tokens(int(n)) for n in lengths], device=windows.device)
+        hidden = torch.arange(width, device=windows.device) >= real[:, None]
+        # the smallest finite number, not -inf: a window that is all silence must not become nan
+        mask = torch.zeros(hidden.shape, dtype=windows.dtype, device=windows.device)
+        mask.masked_fill_(hidden, torch.finfo(windows.dtype).min)
+        self.net(windows, attention_mask=mask[:, None, None].expand(-1, 1, width, -1))
+
+
 class AstModel(AudioModel):
     """Audio spectrogram transformer (Gong et al. 2021): patches of frequency x time behind two class tokens."""
 

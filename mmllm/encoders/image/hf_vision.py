@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     PreTrainedModel,
 )
@@ -21,13 +20,14 @@ from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
+from mmllm.vlms.tower import load_tower, picture_processor
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
 
 
 class HfVisionEncoder(ImageEncoder):
-    """A vision transformer of transformers; of an image-text model (CLIP, SigLIP) the vision tower alone.
+    """A vision transformer of transformers; of an image-text model (CLIP, SigLIP) or a published VLM the tower alone.
 
     How many class and register tokens to drop comes from the parameters that the model's embeddings hold and is
     compared with the length of every hidden state, so a SigLIP tower of 27 x 27 patches gives 729 tokens.
@@ -58,7 +58,7 @@ class HfVisionEncoder(ImageEncoder):
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        own = AutoImageProcessor.from_pretrained(model)
+        own = picture_processor(model)
         size = processed_size(own) if image_size is None else (image_size, image_size)
         self.processor = ImageProcessor(
             HfTransform(own, size, fit, own_size=image_size is None),
@@ -98,6 +98,9 @@ def load_vision(model: str) -> PreTrainedModel:
     """The vision tower in float32 with every weight that its hidden states need, safetensors only."""
     try:
         config = AutoConfig.from_pretrained(model)
+        published = load_tower(model, "image")
+        if published is not None:
+            return published
         loaded, info = AutoModel.from_pretrained(
             model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )

@@ -19,7 +19,8 @@ from transformers import (
 
 from mmllm.errors import MmllmError
 from mmllm.llms.attention import ATTENTION, Packing, attention
-from mmllm.llms.causal_lm import CausalLM, resolve_dtype
+from mmllm.llms.causal_lm import CausalLM
+from mmllm.llms.load import resolve_dtype
 from tests.support.forward import decoded, text_context, text_hidden, text_logits
 from tests.support.parts import FAMILIES, tiny_llm, tiny_llm_folder, tiny_model, tiny_tokenizer
 

@@ -1,0 +1,183 @@
+"""Looks at an LLM's folder before anything is loaded, and says in one sentence why it cannot serve and what helps.
+
+``load.py`` calls it first: transformers meets such folders with tracebacks, or with random weights and a log line.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mmllm.errors import MmllmError
+
+TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tekken.json", "added_tokens.json",
+)  # fmt: skip
+"""Files of which a folder with a tokenizer has at least one."""
+PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.pth")
+RECURRENT = ("mamba", "linear_attention", "conv", "recurrent")
+"""Words by which configs call blocks that carry a state from token to token."""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a local folder that holds no whole causal LM in safetensors.
+
+    Raises:
+        MmllmError: an adapter, pickled weights, files missing or cut off, no config, no tokenizer.
+    """
+    names = {file.name for file in folder.iterdir()}
+    # whatever lies beside it: transformers would load the base model that it names, and the adapter into that
+    if "adapter_config.json" in names:
+        raise MmllmError(_adapter(folder))
+    if "config.json" not in names:
+        raise MmllmError(
+            f"llm.path: {str(folder)!r} has no config.json; it holds {_some(names)}. Give the folder that "
+            "save_pretrained wrote or `hf download` made"
+        )
+    _check_weights(folder)
+    if not names & set(TOKENIZERS):
+        raise MmllmError(
+            f"llm.path: {str(folder)!r} has no tokenizer (none of {', '.join(TOKENIZERS[:4])}); copy the files of the "
+            f"model it was made from: hf download MODEL --include 'tokenizer*' 'vocab*' 'merges*' 'special_tokens*' "
+            f"--local-dir {shlex.quote(str(folder))}"
+        )
+
+
+def _adapter(folder: Path) -> str:
+    """The sentence for PEFT's adapters, with the command that merges."""
+    base = _json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
+    code = (
+        f"from peft import AutoPeftModelForCausalLM as M; M.from_pretrained({json.dumps(str(folder))})"
+        '.merge_and_unload().save_pretrained("MERGED")'
+    )
+    return (
+        f"llm.path: {str(folder)!r} is a PEFT adapter, not a model: its weights are changes to {base}. Merge it, copy "
+        f"the tokenizer of {base} beside it and give llm.path MERGED: python -c {shlex.quote(code)}"
+    )
+
+
+def _check_weights(folder: Path) -> None:
+    """Every weight file that the folder promises is there and whole."""
+    index = folder / "model.safetensors.index.json"
+    files = sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        shards = sorted(set(_json(index).get("weight_map", {}).values()))
+        missing = [name for name in shards if not (folder / name).is_file()]
+        if missing:
+            raise MmllmError(
+                f"llm.path: {str(folder)!r} lacks {len(missing)} of its {len(shards)} weight files, the first is "
+                f"{missing[0]}; fetch it again: hf download MODEL {missing[0]} --local-dir {shlex.quote(str(folder))}"
+            )
+        files = [folder / name for name in shards]
+    for file in files:
+        check_whole(file, "llm.path")
+    if not files:
+        raise MmllmError(_without_weights(folder))
+
+
+def _without_weights(folder: Path) -> str:
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if not pickles:
+        return (
+            f"llm.path: {str(folder)!r} has a config.json but no weights (*.safetensors); fetch them: "
+            f"hf download MODEL --local-dir {shlex.quote(str(folder))}"
+        )
+    code = (
+        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        f'M.from_pretrained({json.dumps(str(folder))}, dtype="auto").save_pretrained("CONVERTED"); '
+        f'T.from_pretrained({json.dumps(str(folder))}).save_pretrained("CONVERTED")'
+    )
+    return (
+        f"llm.path: {str(folder)!r} holds its weights as {pickles[0]}, a pickle, which could run code and is never "
+        f"read here. Convert it once, if you trust it, and give llm.path CONVERTED: python -c {shlex.quote(code)}"
+    )
+
+
+def check_whole(file: Path, word: str) -> None:
+    """Compare a safetensors file's length with what its header promises.
+
+    Raises:
+        MmllmError: it is shorter or has no header; ``word`` of the recipe names it.
+    """
+    size = file.stat().st_size
+    again = f"fetch it again: hf download MODEL {file.name} --local-dir {shlex.quote(str(file.parent))}"
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = int.from_bytes(start, "little")
+        if start.startswith(b"version "):  # Git LFS keeps a few lines of text in place of a large file
+            raise MmllmError(f"{word}: {file} is a Git LFS pointer, not the weights; run git lfs pull, or {again}")
+        if len(start) < 8 or length > size - 8:
+            raise MmllmError(f"{word}: {file} is cut off or no safetensors file ({size} bytes); {again}")
+        try:
+            header = json.loads(opened.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise MmllmError(f"{word}: {file} has a damaged header and is no safetensors file; {again}") from error
+    if size < 8 + length + max(ends, default=0):
+        raise MmllmError(
+            f"{word}: {file} is cut off: {size} of {8 + length + max(ends, default=0)} bytes are there; {again}"
+        )
+
+
+def check_kind(path: str, config: Any, causal: frozenset[str], masked: frozenset[str]) -> None:
+    """Refuse what is no decoder of attention blocks, by its config.
+
+    ``causal``, ``masked``: names of transformers' classes of the two kinds.
+
+    Raises:
+        MmllmError: an encoder, an encoder-decoder, or blocks that carry a state.
+    """
+    made = [str(name) for name in config.architectures or ()]
+    name = made[0] if made else str(config.model_type)
+    if config.is_encoder_decoder if hasattr(config, "is_encoder_decoder") else False:
+        raise MmllmError(
+            f"llm.path: {path!r} is an encoder-decoder ({name}); connectors need a causal LM, whose prompt and answer "
+            "are one sequence. Give a decoder such as Llama, Qwen, Gemma or SmolLM"
+        )
+    if made and not causal.intersection(made) and masked.intersection(made):
+        raise MmllmError(
+            f"llm.path: {path!r} is an encoder ({name}), which fills gaps and cannot write an answer; give a causal "
+            "LM. As an encoder of texts it can serve under encoders"
+        )
+    check_blocks(path, config)
+
+
+def check_blocks(path: str, config: Any) -> None:
+    """Refuse blocks that carry a state from token to token.
+
+    Raises:
+        MmllmError: there are such.
+    """
+    kinds = recurrent_kinds(config)
+    if kinds:
+        raise MmllmError(
+            f"llm.path: {path!r} is a {config.model_type} with {', '.join(kinds)} blocks, whose state runs on from one "
+            "conversation of a packed row into the next; give an LLM whose blocks are all attention"
+        )
+
+
+def recurrent_kinds(config: Any) -> list[str]:
+    """Kinds of blocks in a config that carry a state from token to token."""
+    words = vars(config.get_text_config())
+    layers = [str(kind) for kind in [*(words.get("layer_types") or ()), *(words.get("block_types") or ())]]
+    found = {kind for kind in layers if any(word in kind for word in RECURRENT)}
+    # families without a list of their blocks have sizes of the state: mamba_d_state, state_size, ssm_state_size, rwkv's
+    if not found and any(word in words for word in ("state_size", "mamba_d_state", "ssm_state_size", "rescale_every")):
+        found = {"state-space"}
+    return sorted(found)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MmllmError(f"llm.path: {file} cannot be read as JSON ({error}); fetch it again") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _some(names: set[str]) -> str:
+    shown = sorted(names)[:4]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "") if shown else "nothing"

@@ -1,0 +1,64 @@
+"""The table of published multimodal families: how each names its parts, and in what its text model is special.
+
+``text_model.py``, ``tower.py`` and ``projector.py`` read it. A family is found by the ``model_type`` of its config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the parts of a published model lie in its checkpoint, below ``model.`` or at the top (older files)."""
+
+    name: str
+    """Name by which people know the family."""
+    modality: str = "image"
+    """Modality of its tower: image or audio."""
+    tower: str = "vision_tower"
+    """Module that holds the tower."""
+    tower_config: str = "vision_config"
+    """Word of the config that describes the tower."""
+    projector: str = "multi_modal_projector"
+    """Module that holds the projector."""
+    text: Mapping[str, Any] = field(default_factory=dict)
+    """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
+    text_class: str | None = None
+    """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
+
+
+# Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
+# the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
+# read prompts in both directions; as an LLM it reads them as the text model it was made from.
+FAMILIES: Mapping[str, Family] = {
+    "llava": Family("LLaVA 1.5"),
+    "llava_next": Family("LLaVA-NeXT"),
+    "llava_next_video": Family("LLaVA-NeXT-Video"),
+    "llava_onevision": Family("LLaVA-OneVision"),
+    "internvl": Family("InternVL"),
+    "idefics3": Family("Idefics3", tower="vision_model", projector="connector.modality_projection"),
+    "smolvlm": Family("SmolVLM", tower="vision_model", projector="connector.modality_projection"),
+    "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
+    "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
+    "mistral3": Family("Mistral 3"),
+    "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
+    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
+    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
+    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),
+    "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
+    "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
+}
+"""``model_type`` -> family."""
+
+
+def known() -> str:
+    """Names of the families, for sentences."""
+    return ", ".join(family.name for family in FAMILIES.values())
+
+
+def family_of(config: Any) -> Family | None:
+    """The family of a config of transformers; None for a model that is none of them."""
+    return FAMILIES.get(config.model_type)

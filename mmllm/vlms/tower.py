@@ -1,0 +1,81 @@
+"""The vision or audio tower of a published multimodal folder as a model of its own; called by encoders' loading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, CLIPImageProcessor, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from mmllm.errors import MmllmError
+from mmllm.vlms.families import family_of
+from mmllm.vlms.partial import load_part
+
+PLAIN = (
+    "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
+    "qwen2_audio_encoder", "voxtral_encoder",
+)  # fmt: skip
+"""Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
+
+
+TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
+"""Settings of image processors that cut a picture into several."""
+KEPT = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
+
+
+def load_tower(path: str, modality: str) -> PreTrainedModel | None:
+    """The float32 tower of the published model at ``path``; None where it is no such model.
+
+    Raises:
+        MmllmError: it hears instead of sees (or the reverse), weights are missing, or its tower takes what no encoder
+            here makes.
+    """
+    config = AutoConfig.from_pretrained(path)
+    family = family_of(config)
+    if family is None:
+        return None
+    if family.modality != modality:
+        word = {"image": "hf_vision", "audio": "hf_audio"}[family.modality]
+        raise MmllmError(f'"{path}" is {family.name}, whose tower is for {family.modality}; use {word}.')
+    tower: Any = getattr(config, family.tower_config)
+    if tower.model_type not in PLAIN:
+        raise MmllmError(
+            f'"{path}" is {family.name}, whose tower ({tower.model_type}) takes pictures of any shape in patches of '
+            "its own; no encoder here computes it. Its text model can be used: llm: {path: ...}."
+        )
+    if hasattr(tower, "vision_use_head"):
+        tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
+    return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
+
+
+def picture_processor(path: str) -> Any:
+    """The folder's image processor; of one that cuts pictures into tiles, its view of the whole picture alone.
+
+    That view has the tower's size; how it resizes and normalises stays the folder's.
+
+    Raises:
+        MmllmError: there is none.
+    """
+    try:
+        own = AutoImageProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise MmllmError(
+            f'"{path}" has no image processor that can be read (preprocessor_config.json): '
+            f"{str(error).strip().splitlines()[0]}; copy the file of the model that it was made from"
+        ) from error
+    if not any(hasattr(own, word) for word in TILES):
+        return own
+    family_config = AutoConfig.from_pretrained(path)
+    family = family_of(family_config)
+    if family is None:
+        return own
+    side = getattr(family_config, family.tower_config).image_size
+    height, width = (side, side) if isinstance(side, int) else side
+    words = {word: value for word in KEPT if (value := getattr(own, word)) is not None}
+    return CLIPImageProcessor(size={"height": height, "width": width}, do_center_crop=False, **words)
+
+
+def _names(tower: str) -> Mapping[str, str]:
+    return {rf"^(model\.)?{tower}\.": ""}
