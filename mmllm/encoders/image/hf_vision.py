@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -16,11 +16,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from mmllm.encoders.blocks import blocks_of
+from mmllm.encoders.blocks import blocks_of, list_name
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.recording import Blocks, recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
+from mmllm.types import Layer
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
@@ -36,11 +38,13 @@ class HfVisionEncoder(ImageEncoder):
     squash, boxes in coordinates of 0..1 stay valid. ``image_size`` overrides the processor's size (a square in pixels).
     """
 
+    gives_final = True
+
     def __init__(
         self,
         *,
         model: str,
-        layers: Sequence[int] = (-2,),
+        layers: Sequence[int | Literal["final"]] = (-2,),
         fit: str = "squash",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -55,6 +59,7 @@ class HfVisionEncoder(ImageEncoder):
             kind = type(self.vision).__name__
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
         self.dim = config.hidden_size
+        self._blocks = list_name(self.vision, config.num_hidden_layers)
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
@@ -82,12 +87,23 @@ class HfVisionEncoder(ImageEncoder):
         """Tokens in front of the patches: the lengths of the prefix parameters that the model holds."""
         return self._prefix
 
-    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """The model's own ``hidden_states`` (in transformers 5 the last one is before the final norm)."""
-        wanted = sorted(set(indices))
-        # numbers of layers instead of True: transformers (5.23) then keeps only those in memory
-        output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
-        return [output.hidden_states[index] for index in indices]
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's list of transformer blocks (a view: registering it twice would store every weight twice)."""
+        blocks = self.vision.get_submodule(self._blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    def hidden(self, pixels: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """What enters the first and leaves the other blocks, and the tower's ``last_hidden_state``."""
+
+        def run() -> Tensor:
+            last: Tensor = self.vision(pixel_values=pixels, **self.options).last_hidden_state
+            return last
+
+        # of CLIP and its kin, which norm the class token alone; OWL-ViT, say, norms CLIP's patches with it as well
+        norm = dict(self.vision.named_children()).get("post_layernorm")
+        return recorded(self.blocks, wanted, run, norm)
 
     def hook_points(self) -> BlockHooks:
         """Return the tower's blocks."""

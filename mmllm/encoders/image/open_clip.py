@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 from open_clip.timm_model import TimmModel
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
+from mmllm.types import Layer
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
 """Our ``fit`` -> open_clip's ``resize_mode``."""
@@ -33,12 +35,14 @@ class OpenClipEncoder(ImageEncoder):
     are not square (squash | pad | crop): squash loses nothing and keeps boxes in coordinates of 0..1 valid.
     """
 
+    gives_final = True
+
     def __init__(
         self,
         *,
         model: str,
         pretrained: str | None = None,
-        layers: Sequence[int] = (-2,),
+        layers: Sequence[int | Literal["final"]] = (-2,),
         fit: str = "squash",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
@@ -52,6 +56,8 @@ class OpenClipEncoder(ImageEncoder):
         transform = image_transform_v2(config, is_train=False)
         self.processor = ImageProcessor(transform, size=(height, width), patch=patch, max_pixels=max_pixels)
         self.resolve(self.n_blocks)
+        if "final" in self.layers and not _norms_patches(self.visual):
+            raise MmllmError(f'layers: final: the tower of "{model}" has no norm for patches; name layer -1.')
         self.freeze()
 
     @property
@@ -70,20 +76,22 @@ class OpenClipEncoder(ImageEncoder):
         """Tokens in front of the patches: one class token in open_clip's own tower, as declared in timm's."""
         return self._prefix
 
-    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Return what enters the first and leaves the other blocks, by hooks during the tower's own forward."""
-        seen: dict[int, Tensor] = {}
-        # hooks, as open_clip's forward gives no hidden states
-        handles = [self.blocks[0].register_forward_pre_hook(lambda _, args: seen.__setitem__(0, args[0]))]
-        for index in set(indices) - {0}:
-            block = self.blocks[index - 1]
-            handles.append(block.register_forward_hook(lambda _, __, out, index=index: seen.__setitem__(index, out)))
-        try:
+    def hidden(self, pixels: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """What enters the first and leaves the other blocks, and that after the tower's last norm."""
+        own = isinstance(self.visual, VisionTransformer)
+        seen: list[Tensor] = []
+
+        def run() -> Tensor:
             self.visual(pixels)  # called as a module: ZeRO-3 gathers its weights then
+            return seen[-1]
+
+        # a hook, as the forward of both gives the pooled state alone
+        last = self.visual.transformer if own else self.visual.trunk.norm
+        handle = last.register_forward_hook(lambda _, __, output: seen.append(output))
+        try:
+            return recorded(self.blocks, wanted, run, self.visual.ln_post if own else None)
         finally:
-            for handle in handles:
-                handle.remove()
-        return [seen[index] for index in indices]
+            handle.remove()
 
     def hook_points(self) -> BlockHooks:
         """Return the tower's blocks; they may see the tokens first."""
@@ -142,6 +150,13 @@ def _load(name: str, pretrained: str | None, quick_gelu: bool) -> Any:
     except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise MmllmError(f'open_clip cannot load "{name}" with pretrained "{pretrained}": {error}') from error
     return clip.visual
+
+
+def _norms_patches(visual: Any) -> bool:
+    """Whether the tower's last norm is one for patches: CoCa's stands behind an attention pool, for its queries."""
+    if isinstance(visual, VisionTransformer):
+        return visual.attn_pool is None or visual.attn_pool_contrastive is not None
+    return "norm" in dict(visual.trunk.named_children())
 
 
 def _shape(visual: nn.Module, model: str) -> tuple[tuple[int, int], int, int]:
