@@ -1,4 +1,4 @@
-"""Keeps in float32 what a frozen model computes in it whatever its weights are in: rotary frequencies above all.
+"""Keeps in float32 what a model of transformers keeps in it when loaded in 16 bits: its rotary frequencies above all.
 
 Used where frozen parts are cast: by ``base.py`` for encoders, by ``MultimodalLM`` for all of them.
 """
@@ -7,31 +7,67 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HALF = (torch.bfloat16, torch.float16)
 
 
 @contextmanager
 def float32_buffers(*parts: nn.Module) -> Iterator[None]:
-    """Bring back to float32, with their values, the computed buffers that are cast to 16 bits while this is open.
+    """Bring back to float32, with their values, computed buffers that are cast to 16 bits while this is open.
 
-    Those are the buffers that a checkpoint does not hold (not persistent): transformers computes them in float32 when
-    it loads a model in 16 bits. In bfloat16 a rotary frequency is known to 3 digits, so after 4,096 tokens an angle is
-    off by whole radians.
+    Which ones, the model's own class says: those that it makes in float32 also where it is loaded in 16 bits. In
+    bfloat16 a rotary frequency is known to 3 digits, so after 4,096 tokens an angle is off by whole radians. Models of
+    other libraries are left as they are cast: some of timm's buffers are biases, which must follow the weights.
     """
-    kept = []
-    for part in parts:
-        stored = part.state_dict(keep_vars=True).keys()
-        for name, buffer in part.named_buffers(remove_duplicate=False):
-            if buffer.dtype == torch.float32 and name not in stored:
-                kept.append((part, name, buffer))
+    kept = [(model, _computed(model)) for part in parts for model in _models(part)]
     yield
-    for part, name, buffer in kept:
-        path, _, own = name.rpartition(".")
-        module = part.get_submodule(path)
-        now: torch.Tensor = getattr(module, own)
-        if now.dtype in HALF:
-            setattr(module, own, buffer.to(now.device))
+    for model, before in kept:
+        now = dict(model.named_buffers(remove_duplicate=False))
+        cast = [name for name in before if now[name].dtype in HALF]
+        own = _own_dtypes(model, now[cast[0]].dtype) if cast else {}
+        for name in cast:
+            # a connector inside may have put in one that the model's class knows nothing of
+            if own.get(name) == torch.float32:
+                path, _, last = name.rpartition(".")
+                setattr(model.get_submodule(path), last, before[name].to(now[name].device))
+
+
+def _models(part: nn.Module) -> list[PreTrainedModel]:
+    """The models of transformers in a part, without those inside another."""
+    # here: a part of another library starts without transformers
+    from transformers import PreTrainedModel
+
+    found: list[PreTrainedModel] = []
+    inner: set[nn.Module] = set()
+    for module in part.modules():
+        if isinstance(module, PreTrainedModel) and module not in inner:
+            found.append(module)
+            inner |= set(module.modules())
+    return found
+
+
+def _computed(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers in float32 that a checkpoint does not hold."""
+    stored = model.state_dict(keep_vars=True).keys()
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: value for name, value in buffers if value.dtype == torch.float32 and name not in stored}
+
+
+def _own_dtypes(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Name of each buffer -> its dtype where this model is made for ``dtype``, as ``from_pretrained`` makes it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):  # without memory and without numbers
+            made = type(model)(deepcopy(model.config))
+    finally:
+        torch.set_default_dtype(before)
+    return {name: value.dtype for name, value in made.named_buffers(remove_duplicate=False)}

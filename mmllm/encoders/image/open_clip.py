@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmllm.encoders.hook_points import BlockHooks
+from mmllm.encoders.image.open_clip_weights import NO_TAG, declares_quick_gelu, needs_quick_gelu, of_file
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
@@ -29,7 +31,10 @@ class OpenClipEncoder(ImageEncoder):
     """A vision transformer of open_clip (Radford et al. 2021, arXiv 2103.00020, and its successors).
 
     ``model`` with ``pretrained``: a name and tag of open_clip (``ViT-L-14-336``, ``openai``), or ``hf-hub:org/repo``.
-    ``pretrained`` may also be a ``.safetensors`` file for that architecture.
+    ``pretrained`` may also be a ``.safetensors`` file for that architecture; it says nothing of how it was trained, so
+    ``tag`` names the published weights that it holds (``none``: nobody's, used with open_clip's defaults) wherever
+    those of this name need other pixels or another activation than the defaults. ``quick_gelu`` says the activation
+    where nothing else does.
     ``model`` alone: a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
     Pixels are prepared by the model's own mean, std, size and interpolation; ``fit`` says what happens to pictures that
     are not square (squash | pad | crop): squash loses nothing and keeps boxes in coordinates of 0..1 valid.
@@ -42,13 +47,15 @@ class OpenClipEncoder(ImageEncoder):
         *,
         model: str,
         pretrained: str | None = None,
+        tag: str | None = None,
+        quick_gelu: bool | None = None,
         layers: Sequence[int | Literal["final"]] = (-2,),
         fit: str = "squash",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(layers=layers)
         check_fit(fit)
-        self.visual: Any = load_visual(model, pretrained)
+        self.visual: Any = load_visual(model, pretrained, tag, quick_gelu)
         config = PreprocessCfg(**self.visual.preprocess_cfg | {"resize_mode": RESIZE_MODES[fit]})
         patch, self.dim, self._prefix = _shape(self.visual, model)
         height, width = self.visual.image_size
@@ -101,52 +108,64 @@ class OpenClipEncoder(ImageEncoder):
         )
 
 
-def load_visual(model: str, pretrained: str | None) -> Any:
+def load_visual(model: str, pretrained: str | None, tag: str | None = None, quick_gelu: bool | None = None) -> Any:
     """The visual tower with its weights and ``preprocess_cfg``; raises where open_clip would guess or warn."""
+    local = pretrained is not None and pretrained.endswith(".safetensors") and Path(pretrained).is_file()
+    if tag is not None and not local:
+        raise MmllmError(f'tag: "{tag}" says what a .safetensors file under `pretrained` holds, and there is none.')
     if Path(model).is_dir():
-        return _load(*_folder(Path(model), pretrained), quick_gelu=False)
+        name, declared = _folder(Path(model), pretrained)
+        return _load(name, None, _chosen(model, bool(declared), quick_gelu, fixed=declared is not None))
     if model.startswith("hf-hub:"):
+        if quick_gelu is not None:
+            raise MmllmError(f'quick_gelu: the configuration of "{model}" says which activation it has; leave it out.')
         return _load(model, None, quick_gelu=False)
     known = open_clip.list_models()
     if model not in known:
         near = difflib.get_close_matches(model, known, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "; `open_clip.list_models()` lists the names."
         raise MmllmError(f'open_clip model "{model}" is neither a folder nor a model name of open_clip{hint}')
-    if pretrained is not None and pretrained.endswith(".safetensors") and Path(pretrained).is_file():
-        return _load(model, pretrained, quick_gelu=False)
-    return _load(model, pretrained, quick_gelu=needs_quick_gelu(model, pretrained))
+    if not local:
+        return _load(model, pretrained, _chosen(model, needs_quick_gelu(model, pretrained), quick_gelu, fixed=True))
+    training = of_file(model, tag, quick_gelu)
+    said = tag not in (None, NO_TAG) or declares_quick_gelu(model)
+    quick = _chosen(model, bool(training.quick_gelu), quick_gelu, fixed=said)
+    return _load(model, pretrained, quick, training.pixels)
 
 
-def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
-    """Whether the weights of a tag were trained with QuickGELU while the model name says GELU.
-
-    open_clip only warns of this (``ViT-L-14-336`` with ``openai`` is such a pair) and goes on with wrong activations.
-    """
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained not in tags:
-        known = ", ".join(tags) or "none"
-        raise MmllmError(f'open_clip model "{model}" has no pretrained "{pretrained}"; known: {known}.')
-    weights = bool(open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False))
-    declared = bool(open_clip.get_model_config(model).get("quick_gelu", False))
-    if declared and not weights:
-        raise MmllmError(f'open_clip "{model}" uses QuickGELU but its weights "{pretrained}" were trained with GELU.')
-    return weights
+def _chosen(model: str, known: bool, asked: bool | None, *, fixed: bool) -> bool:
+    """Whether QuickGELU is used; MmllmError where the recipe asks for another activation than is ``fixed``."""
+    if asked is not None and fixed and asked != known:
+        names = {True: "QuickGELU", False: "GELU"}
+        raise MmllmError(
+            f'quick_gelu: {str(asked).lower()}, but "{model}" with these weights has {names[known]}; leave it out.'
+        )
+    return known if asked is None else asked
 
 
-def _folder(folder: Path, pretrained: str | None) -> tuple[str, None]:
-    """open_clip's name of a local folder, after checking that it holds what is needed."""
+def _folder(folder: Path, pretrained: str | None) -> tuple[str, bool | None]:
+    """open_clip's name of a local folder, once it holds what is needed; and whether it says QuickGELU, None: neither."""
     if pretrained is not None:
         raise MmllmError(f'pretrained: "{pretrained}" has no meaning beside the folder {folder}; leave it out.')
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
         if not (folder / name).is_file():
             raise MmllmError(f"open_clip folder {folder} has no {name}.")
-    return f"local-dir:{folder}", None
-
-
-def _load(name: str, pretrained: str | None, quick_gelu: bool) -> Any:
-    """Load the whole CLIP strictly in float32, keep the visual tower."""
     try:
-        clip = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu, require_pretrained=True)
+        config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+        declared = config.get("quick_gelu")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MmllmError(
+            f"{folder / 'open_clip_config.json'} is not a configuration of open_clip: {error!r}."
+        ) from error
+    return f"local-dir:{folder}", declared
+
+
+def _load(name: str, pretrained: str | None, quick_gelu: bool, pixels: dict[str, Any] | None = None) -> Any:
+    """Load the whole CLIP strictly in float32, keep the visual tower; ``pixels``: words of its ``preprocess_cfg``."""
+    try:
+        clip = open_clip.create_model(
+            name, pretrained, force_quick_gelu=quick_gelu, force_preprocess_cfg=pixels, require_pretrained=True
+        )
     except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise MmllmError(f'open_clip cannot load "{name}" with pretrained "{pretrained}": {error}') from error
     return clip.visual

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel
 
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.image.hf_vision import load_vision
-from mmllm.encoders.image.open_clip import needs_quick_gelu
+from mmllm.encoders.image.open_clip_weights import needs_quick_gelu
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.types import Layer
