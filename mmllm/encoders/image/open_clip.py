@@ -128,8 +128,9 @@ def load_visual(model: str, pretrained: str | None, tag: str | None = None, quic
     if not local:
         return _load(model, pretrained, _chosen(model, needs_quick_gelu(model, pretrained), quick_gelu, fixed=True))
     training = of_file(model, tag, quick_gelu)
-    said = tag not in (None, NO_TAG) or declares_quick_gelu(model)
-    quick = _chosen(model, bool(training.quick_gelu), quick_gelu, fixed=said)
+    declared = declares_quick_gelu(model)
+    fixed = declared or tag not in (None, NO_TAG)
+    quick = _chosen(model, declared or bool(training.quick_gelu), quick_gelu, fixed=fixed)
     return _load(model, pretrained, quick, training.pixels)
 
 
@@ -144,7 +145,7 @@ def _chosen(model: str, known: bool, asked: bool | None, *, fixed: bool) -> bool
 
 
 def _folder(folder: Path, pretrained: str | None) -> tuple[str, bool | None]:
-    """open_clip's name of a local folder, once it holds what is needed; and whether it says QuickGELU, None: neither."""
+    """open_clip's name of a folder, once it holds what is needed; whether it says QuickGELU (None: says nothing)."""
     if pretrained is not None:
         raise MmllmError(f'pretrained: "{pretrained}" has no meaning beside the folder {folder}; leave it out.')
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
@@ -154,9 +155,8 @@ def _folder(folder: Path, pretrained: str | None) -> tuple[str, bool | None]:
         config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
         declared = config.get("quick_gelu")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MmllmError(
-            f"{folder / 'open_clip_config.json'} is not a configuration of open_clip: {error!r}."
-        ) from error
+        file = folder / "open_clip_config.json"
+        raise MmllmError(f"{file} is not a configuration of open_clip: {error!r}.") from error
     return f"local-dir:{folder}", declared
 
 

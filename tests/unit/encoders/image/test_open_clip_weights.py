@@ -140,14 +140,14 @@ def test_a_folder_says_its_activation_or_lets_the_recipe_say_it(tmp_path: Path) 
         OpenClipEncoder(model=str(tmp_path), quick_gelu=False)
     for text in ("{", json.dumps({"preprocess_cfg": {}}), "[]"):
         (tmp_path / "open_clip_config.json").write_text(text)
-        with pytest.raises(MmllmError, match="open_clip_config.json is not a configuration of open_clip"):
+        with pytest.raises(MmllmError, match=r"open_clip_config\.json is not a configuration of open_clip"):
             OpenClipEncoder(model=str(tmp_path))
 
 
 def test_published_names_that_were_used_silently_wrong_ask_now() -> None:
     """OpenAI's CLIP ran with plain GELU, SigLIP's pixels had OpenAI's mean."""
     for model, tag in (("ViT-B-32", "openai"), ("ViT-L-14-336", "openai"), ("ViT-B-16-SigLIP", "webli")):
-        with pytest.raises(MmllmError, match=f"tag: .*{tag}"):
+        with pytest.raises(MmllmError, match=rf"tag: .*{tag}"):
             of_file(model, None, None)
     assert of_file("ViT-B-32", "openai", None).quick_gelu is True
     assert of_file("ViT-B-16-SigLIP", "webli", None).mean == (0.5, 0.5, 0.5)
