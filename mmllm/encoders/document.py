@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.blocks import EncoderBlock, list_name
 from mmllm.encoders.hook_points import BlockHooks
+from mmllm.encoders.pretrained import load_model, load_tokenizer
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.hooks import EncoderContext, Handle, TokenLayout
@@ -149,15 +148,8 @@ def appended(tokens: Tensor, tail: Tensor, places: Tensor) -> Tensor:
 
 def load_text_model(model: str) -> tuple[Any, Any]:
     """(model without its head, tokenizer) in float32, safetensors only; MmllmError where that cannot be."""
-    try:
-        config = AutoConfig.from_pretrained(model)
-        loaded, info = AutoModel.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{model}" cannot be loaded as a text model of transformers: {reason}') from error
+    config, loaded, info = load_model(model, "a text model")
+    tokenizer = load_tokenizer(model, "a text model")
     if config.is_encoder_decoder:
         raise MmllmError(f'"{model}" is an encoder and a decoder; the document encoder takes one of them alone.')
     lost = [name for name in sorted(map(str, info["missing_keys"])) if "pooler." not in name]

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from transformers import (
     ASTModel,
-    AutoConfig,
     AutoFeatureExtractor,
-    AutoModel,
     HubertModel,
     PreTrainedModel,
     Wav2Vec2Model,
@@ -18,6 +14,7 @@ from transformers import (
 )
 
 from mmllm.encoders.audio.models import AstModel, AudioModel, WaveModel, WhisperEncoderModel
+from mmllm.encoders.pretrained import load_model, load_processor
 from mmllm.errors import MmllmError
 
 KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"
@@ -29,16 +26,9 @@ def load_audio(model: str) -> AudioModel:
     Raises:
         MmllmError: it cannot be loaded, is of a kind that is not known here, or weights are missing.
     """
-    try:
-        AutoConfig.from_pretrained(model)
-        extractor = AutoFeatureExtractor.from_pretrained(model)
-        loaded, info = AutoModel.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{model}" cannot be loaded as an audio model of transformers: {reason}') from error
+    _, loaded, info = load_model(model, "an audio model")
     net, kind, front = _kind(loaded, model)
+    extractor = load_processor(AutoFeatureExtractor, model, "sound")
     missing = {key.removeprefix(front) for key in info["missing_keys"] if key.startswith(front)}
     masked = missing & {"masked_spec_embed"}
     wrong = sorted(missing - masked) or sorted(str(key) for key in info["mismatched_keys"])

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
 from mmllm.encoders.blocks import list_name
+from mmllm.encoders.pretrained import load_model, load_tokenizer
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.graph import PAD, NodeTexts
@@ -87,14 +86,8 @@ class TextModel(nn.Module):
 
 def _load(path: str) -> tuple[Any, Any]:
     """Model without head in float32, every weight filled, safetensors only; and its tokenizer."""
-    try:
-        model, report = AutoModel.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{path}" cannot be loaded as a text model of transformers: {reason}') from error
+    _, model, report = load_model(path, "a text model")
+    tokenizer = load_tokenizer(path, "a text model")
     pooler = {key for key in report["missing_keys"] if key.startswith("pooler.")}
     lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])} - pooler)
     if lacking:

@@ -6,19 +6,13 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    PreTrainedModel,
-)
+from transformers import AutoImageProcessor, PreTrainedModel
 
 from mmllm.encoders.blocks import blocks_of, list_name
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.pretrained import load_model, load_processor
 from mmllm.encoders.recording import Blocks, recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
@@ -26,6 +20,9 @@ from mmllm.types import Layer
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
+
+VIT = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
+"""Words in the configuration of every vision transformer of one width."""
 
 
 class HfVisionEncoder(ImageEncoder):
@@ -58,12 +55,18 @@ class HfVisionEncoder(ImageEncoder):
         if "pixel_values" not in accepted or "spatial_shapes" in accepted:
             kind = type(self.vision).__name__
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
+        lacking = [name for name in VIT if not hasattr(config, name)]
+        if lacking:
+            raise MmllmError(
+                f'"{model}" holds a {type(self.vision).__name__}, which is no vision transformer over patches (its '
+                f"configuration has no {lacking[0]}); choose a ViT, CLIP, SigLIP or DINO instead."
+            )
         self.dim = config.hidden_size
         self._blocks = list_name(self.vision, config.num_hidden_layers)
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        own = AutoImageProcessor.from_pretrained(model)
+        own = load_processor(AutoImageProcessor, model, "a picture")
         size = _processed_size(own) if image_size is None else (image_size, image_size)
         self.processor = ImageProcessor(
             HfTransform(own, size, fit, own_size=image_size is None),
@@ -112,14 +115,7 @@ class HfVisionEncoder(ImageEncoder):
 
 def load_vision(model: str) -> PreTrainedModel:
     """The vision tower in float32 with every weight that its hidden states need, safetensors only."""
-    try:
-        config = AutoConfig.from_pretrained(model)
-        loaded, info = AutoModel.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{model}" cannot be loaded as a vision model of transformers: {reason}') from error
+    config, loaded, info = load_model(model, "a vision model")
     inner = "vision_config" in config.sub_configs
     tower = loaded.vision_model if inner else loaded
     front = "vision_model." if inner else ""

@@ -10,11 +10,12 @@ import open_clip
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.image.hf_vision import load_vision
 from mmllm.encoders.image.open_clip_weights import needs_quick_gelu
+from mmllm.encoders.pretrained import load_model
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.types import Layer
@@ -138,7 +139,7 @@ def _of_transformers(kind: str, model: str) -> Backbone:
 
 def _tower(kind: str, model: str, config: Any) -> Any:
     """A text tower or sound encoder with every weight in its files, its pooler aside."""
-    loaded, info = AutoModel.from_pretrained(model, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    _, loaded, info = load_model(model, f"a {kind} model")
     lost = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
     lost = [name for name in lost if "pooler." not in name]
     if lost:
