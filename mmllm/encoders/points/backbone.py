@@ -8,6 +8,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig
@@ -111,6 +112,8 @@ def _of_open_clip(kind: str, model: str, pretrained: str | None) -> Backbone:
     clip: Any = open_clip.create_model(name, pretrained, force_quick_gelu=quick, require_pretrained=True)
     if kind == "image":
         # without the first row, which is the class token's
+        if not isinstance(clip.visual, VisionTransformer):
+            raise MmllmError(f'"{model}" has a {type(clip.visual).__name__} tower; points take open_clip\'s own ViTs.')
         tower, table = clip.visual, clip.visual.positional_embedding
         return Backbone(list(tower.transformer.resblocks), _plane(table[1:], *tower.grid_size), tower.ln_post)
     tower = clip.text if hasattr(clip, "text") else clip
