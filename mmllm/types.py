@@ -21,13 +21,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (the value torch's cross entropy ignores)."""
+
+Layer = int | Literal["final"]
+"""A hidden layer of an encoder: 0 is what enters its first block, k what leaves block k, -1 what leaves the last one;
+``final`` is the state after the norm that follows the last block."""
 
 Grid = tuple[int, ...]
 """(rows, cols) | (time, rows, cols) | (time,) | (nodes,)."""
@@ -89,8 +93,8 @@ class Sample:
 class Features:
     """Encoder output for a batch of N items, which may differ in size along the first axis of their grid."""
 
-    layers: Mapping[int, torch.Tensor]
-    """Layer index as asked for in the recipe (-2, -1, 3) -> float[N, T, D]; the CLS token is already dropped."""
+    layers: Mapping[Layer, torch.Tensor]
+    """Layer as asked for in the recipe (-2, -1, 3, "final") -> float[N, T, D]; the CLS token is already dropped."""
     mask: torch.Tensor
     """bool[N, T], True where a token is real."""
     grid: tuple[int, ...]

@@ -12,10 +12,11 @@ from mmllm.errors import MmllmError
 ATTENTION = ("attention", "self_attn", "attn")
 NORM_ATTENTION = (
     "layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1", "input_layernorm",
+    "attn_norm",
 )  # fmt: skip
 NORM_MLP = (
     "layernorm_after", "norm2", "layer_norm2", "final_layer_norm", "ln_2", "pre_feedforward_layernorm",
-    "post_attention_layernorm",
+    "post_attention_layernorm", "mlp_norm",
 )  # fmt: skip
 MLP = ("mlp", "feed_forward")
 SCALE_ATTENTION = ("layer_scale1", "ls_1", "ls1")
@@ -83,24 +84,35 @@ def _refused(block: nn.Module, found: list[str]) -> MmllmError:
     )
 
 
-def blocks_of(model: nn.Module, n_blocks: int) -> list[nn.Module]:
-    """The ``n_blocks`` transformer blocks of a model, found by their structure.
+def list_name(model: nn.Module, n_blocks: int) -> str:
+    """Name in ``model`` of the list of its ``n_blocks`` transformer blocks, found by their structure.
 
     Raises:
-        MmllmError: it has no list of that many blocks, or of blocks that :class:`EncoderBlock` can read.
+        MmllmError: it has no list of that many.
     """
-    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks]
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_blocks > 0}
     if not lists:
-        raise MmllmError(f"{type(model).__name__} has no list of {n_blocks} blocks that a connector could work inside.")
-    # other parts may have as many members by chance; where no list fits, the last one's error says what is wrong
-    for blocks in lists[:-1]:
+        raise MmllmError(f"{type(model).__name__} has no list of {n_blocks} blocks; choose another encoder.")
+    # other parts may have as many members by chance; one that can be read is preferred
+    for name, blocks in lists.items():
         try:
             EncoderBlock.of(blocks[0])
         except MmllmError:
             continue
-        return blocks
-    EncoderBlock.of(lists[-1][0])
-    return lists[-1]
+        return name
+    return list(lists)[-1]
+
+
+def blocks_of(model: nn.Module, n_blocks: int) -> list[nn.Module]:
+    """The ``n_blocks`` transformer blocks of a model, for connectors inside.
+
+    Raises:
+        MmllmError: it has no list of that many blocks, or of blocks that :class:`EncoderBlock` can read.
+    """
+    blocks = model.get_submodule(list_name(model, n_blocks))
+    assert isinstance(blocks, nn.ModuleList)
+    EncoderBlock.of(blocks[0])
+    return list(blocks)
 
 
 def _one_of(inner: dict[str, nn.Module], names: tuple[str, ...]) -> nn.Module | None:

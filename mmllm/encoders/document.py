@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mmllm.encoders.base import Encoder
-from mmllm.encoders.blocks import blocks_of
+from mmllm.encoders.blocks import EncoderBlock, list_name
 from mmllm.encoders.hook_points import BlockHooks
+from mmllm.encoders.pretrained import load_model, load_tokenizer
+from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.hooks import EncoderContext, Handle, TokenLayout
 from mmllm.processors.document import MAX_BYTES, DocumentProcessor
 from mmllm.processors.tokenizer import ModelTokenizer
-from mmllm.types import Features
+from mmllm.types import Features, Layer
 
 Tail = Callable[[EncoderContext], Tensor]
 """context -> float[n, embed_dim]."""
@@ -36,11 +36,13 @@ class DocumentEncoder(Encoder):
 
     processor: DocumentProcessor
 
+    gives_final = True
+
     def __init__(
         self,
         *,
         model: str,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int | Literal["final"]] = (-1,),
         max_tokens: int = 1024,
         blocks: int | None = None,
         max_bytes: int = MAX_BYTES,
@@ -48,8 +50,8 @@ class DocumentEncoder(Encoder):
         super().__init__(layers=layers)
         self.model, tokenizer = load_text_model(model)
         self.dim = int(self.model.config.hidden_size)
-        found = blocks_of(self.model, self.model.config.num_hidden_layers)
-        self._blocks = _first(self.model, found, blocks)
+        self._blocks_name = list_name(self.model, self.model.config.num_hidden_layers)
+        _keep_first(self._list, blocks)
         self.processor = DocumentProcessor(ModelTokenizer(model, tokenizer), max_tokens=max_tokens, max_bytes=max_bytes)
         self._tail: Tail | None = None
         self._appended = 0
@@ -60,7 +62,14 @@ class DocumentEncoder(Encoder):
     @property
     def n_blocks(self) -> int:
         """Transformer blocks that are used."""
-        return len(self._blocks)
+        return len(self._list)
+
+    @property
+    def _list(self) -> nn.ModuleList:
+        """The model's list of transformer blocks (a view: the model holds it)."""
+        blocks = self.model.get_submodule(self._blocks_name)
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
 
     @property
     def embed_dim(self) -> int:
@@ -85,14 +94,14 @@ class DocumentEncoder(Encoder):
 
     def hook_points(self) -> BlockHooks:
         """The blocks that are used."""
-        return BlockHooks(self._blocks, self.dim, self.scope)
+        return BlockHooks(self._list, self.dim, self.scope)
 
     def forward(self, **inputs: Tensor) -> Features:
         """``ids`` int64[N, L], ``lengths`` int64[N] -> layers of float[N, L, D], each document's own tokens first."""
         device = next(self.parameters()).device
         ids, lengths = inputs["ids"].to(device), inputs["lengths"].to(device)
         longest, n_more = ids.shape[1], self._appended
-        indices = self.resolve(self.n_blocks)
+        wanted = self.resolve(self.n_blocks)
         seen = torch.arange(longest + n_more, device=device) < (lengths + n_more)[:, None]
         layout = TokenLayout((1,) * len(ids), (longest + n_more,), 0, seen)
         # right behind each document's own end, where shorter ones have padding
@@ -101,7 +110,7 @@ class DocumentEncoder(Encoder):
             tokens = self.model.get_input_embeddings()(ids)
             if self._tail is not None:
                 tokens = appended(tokens, self._tail(ctx).to(tokens.dtype), places)
-            states = self._states(tokens, seen, indices)
+            states = self._states(tokens, seen, wanted)
         mask = torch.arange(longest, device=device) < lengths[:, None]
         layers = {layer: state[:, :longest] for layer, state in zip(self.layers, states, strict=True)}
         rows = torch.arange(len(ids), device=device)[:, None]
@@ -109,29 +118,14 @@ class DocumentEncoder(Encoder):
         sizes = tuple((int(length),) for length in lengths)
         return Features(layers, mask, (longest,), sizes if len(set(sizes)) > 1 else None, extras)
 
-    def _states(self, tokens: Tensor, seen: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Return what enters the first block and leaves the others, by hooks during the model's own forward."""
-        found: dict[int, Tensor] = {}
+    def _states(self, tokens: Tensor, seen: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """Return what enters the first block and leaves the others, and the model's own last state."""
 
-        def enters(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[0] = args[0] if args else kwargs["hidden_states"]
+        def run() -> Tensor:
+            last: Tensor = self.model(inputs_embeds=tokens, attention_mask=seen.long()).last_hidden_state
+            return last
 
-        def leaves(index: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-            def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-                found[index] = output[0] if isinstance(output, tuple) else output
-
-            return keep
-
-        # hooks, not output_hidden_states: for the last layer transformers (5.23) gives the state after the final norm
-        handles = [self._blocks[0].register_forward_pre_hook(enters, with_kwargs=True)]
-        for index in set(indices) - {0}:
-            handles.append(self._blocks[index - 1].register_forward_hook(leaves(index)))
-        try:
-            self.model(inputs_embeds=tokens, attention_mask=seen.long())
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [found[index] for index in indices]
+        return recorded(self._list, wanted, run)
 
     def _fits(self, n_more: int) -> None:
         """MmllmError where documents of ``max_tokens`` and ``n_more`` tokens have no positions in the model."""
@@ -154,15 +148,8 @@ def appended(tokens: Tensor, tail: Tensor, places: Tensor) -> Tensor:
 
 def load_text_model(model: str) -> tuple[Any, Any]:
     """(model without its head, tokenizer) in float32, safetensors only; MmllmError where that cannot be."""
-    try:
-        config = AutoConfig.from_pretrained(model)
-        loaded, info = AutoModel.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{model}" cannot be loaded as a text model of transformers: {reason}') from error
+    config, loaded, info = load_model(model, "a text model")
+    tokenizer = load_tokenizer(model, "a text model")
     if config.is_encoder_decoder:
         raise MmllmError(f'"{model}" is an encoder and a decoder; the document encoder takes one of them alone.')
     lost = [name for name in sorted(map(str, info["missing_keys"])) if "pooler." not in name]
@@ -171,14 +158,11 @@ def load_text_model(model: str) -> tuple[Any, Any]:
     return loaded, tokenizer
 
 
-def _first(model: nn.Module, found: list[nn.Module], keep: int | None) -> list[nn.Module]:
-    """The first ``keep`` blocks; the others are taken out of the model."""
+def _keep_first(blocks: nn.ModuleList, keep: int | None) -> None:
+    """Take all but the first ``keep`` blocks out of a model's list; MmllmError where connectors could not read them."""
+    EncoderBlock.of(blocks[0])
     if keep is None:
-        return found
-    if not 0 < keep <= len(found):
-        raise MmllmError(f"document: blocks {keep} must be 1 to {len(found)}, the blocks of this model.")
-    name = next(name for name, module in model.named_modules() if module is found[0]).rpartition(".")[0]
-    holder = model.get_submodule(name)
-    assert isinstance(holder, nn.ModuleList)
-    del holder[keep:]
-    return found[:keep]
+        return
+    if not 0 < keep <= len(blocks):
+        raise MmllmError(f"document: blocks {keep} must be 1 to {len(blocks)}, the blocks of this model.")
+    del blocks[keep:]

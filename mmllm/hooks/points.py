@@ -209,8 +209,8 @@ class AdaptableEncoder(Protocol):
         """Its blocks."""
         ...
 
-    def resolve(self, n_blocks: int) -> tuple[int, ...]:
-        """The layers that are read of it, counted from the front."""
+    def depth(self, n_blocks: int) -> int:
+        """How many of its blocks make the layers that are read of it."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +16,7 @@ from torch import nn
 
 from mmllm.connectors.base import Connector, DeepFusion, EncoderAdapter, LLMAdapter, Projector
 from mmllm.encoders.base import Encoder
+from mmllm.encoders.float32_buffers import float32_buffers
 from mmllm.errors import RecipeError, SampleError
 from mmllm.hooks import EncoderContext, ForwardContext, Handle
 from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
@@ -105,6 +106,12 @@ class MultimodalLM(nn.Module):
         super().train(mode)
         self.connectors.train(mode)  # last: layers of theirs may also sit in the LLM
         return self
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Cast or move, but let the buffers that a frozen model computes in float32 stay in it."""
+        # private in torch (read in 2.15): the one way that to(), half() and DeepSpeed's bfloat16() all take
+        with float32_buffers(self.llm, *self.encoders.values()):
+            return super()._apply(fn, recurse)
 
     @property
     def device(self) -> torch.device:

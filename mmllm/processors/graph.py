@@ -18,6 +18,7 @@ from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.graph_files import Graph, states_of
 from mmllm.processors.graph_store import GraphStore
 from mmllm.processors.tokenizer import ModelTokenizer
+from mmllm.types import Layer
 
 LOG = logging.getLogger(__name__)
 PAD = -1
@@ -61,7 +62,7 @@ class GraphProcessor(Processor):
         texts: NodeTexts | None,
         digest: str,
         dim: int,
-        layers: Sequence[int],
+        layers: Sequence[Layer],
         fanout: Sequence[int],
         max_nodes: int,
         max_edges: int,
@@ -171,7 +172,7 @@ class GraphProcessor(Processor):
         return {"nodes": torch.from_numpy(nodes), "target": torch.tensor(-1 if node is None else 0)}
 
 
-def states_file(folder: Path, digest: str, layers: Sequence[int], texts: Sequence[str]) -> Path:
+def states_file(folder: Path, digest: str, layers: Sequence[Layer], texts: Sequence[str]) -> Path:
     """Path of the states of these texts by the model of this digest, whether it is there or not."""
     total = hashlib.sha256(json.dumps([digest, list(layers)]).encode())
     for text in texts:

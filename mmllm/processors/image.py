@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mmllm.errors import MediaError, MmllmError
@@ -30,6 +30,8 @@ Fit = Literal["squash", "pad", "crop"]
 ``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost.
 """
 
+_SIGNATURES = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000", b"%PDF": "PDF", b"<": "HTML or SVG"}
+"""First bytes of files that people take for pictures that can be read -> what they are."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, OverflowError)
 """Errors that Pillow's decoders raise on damaged files."""
 
@@ -128,6 +130,8 @@ def open_image(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PI
             image = Image.open(source, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise MediaError(f"{where} has too many pixels; at most {max_pixels} are read.") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{where} cannot be opened as one of {', '.join(FORMATS)}{_looks_like(source)}.") from error
     except _BROKEN as error:
         raise MediaError(f"{where} cannot be opened as one of {', '.join(FORMATS)}: {error}.") from error
     with image:
@@ -143,20 +147,51 @@ def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
         raise MediaError(f"{where} has no pixels ({width} x {height}).")
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(ImageOps.exif_transpose(image), where)
     except _BROKEN as error:
         raise MediaError(f"{where} is damaged: {error}.") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _looks_like(source: io.BytesIO | Path) -> str:
+    """What a file of another format is, and how to go on: the end of a sentence."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            start = file.read(16)
+    else:
+        start = source.getvalue()[:16]
+    if not start:
+        return ": it is empty"
+    known = [name for signature, name in _SIGNATURES.items() if start.startswith(signature)]
+    known += ["AVIF or HEIC"] if start[4:8] == b"ftyp" else []
+    return f": it looks like {known[0]}; save it as one of them" if known else ": it is none, or damaged"
+
+
+def _to_rgb(image: Image.Image, where: str) -> Image.Image:
     """Any mode -> RGB; what is transparent becomes white (not black, which hides dark text)."""
-    if image.mode.startswith("I"):  # Pillow would clip 16-bit greys to 255 instead of scaling them
-        return Image.fromarray((numpy.asarray(image).clip(0, 65535) // 256).astype("uint8")).convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _of_wide_greys(image, where)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _of_wide_greys(image: Image.Image, where: str) -> Image.Image:
+    """Greys of 16 bits, scaled from 0..65535 to 0..255: Pillow would clip them to 255.
+
+    Raises:
+        MediaError: greys that nobody says the range of: they would come out black or white.
+    """
+    values = numpy.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    # below 4096: of a sensor of 12 bits or fewer, of which 16 grey levels near black would be left
+    if image.mode == "F" or low < 0 or high > 65535 or 0 < high < 4096:
+        raise MediaError(
+            f"{where} holds greys from {low:g} to {high:g}, which say nothing of what is white; scale them to 0..65535 "
+            "(16 bits) or 0..255 (8 bits) before."
+        )
+    return Image.fromarray((values // 256).astype("uint8")).convert("RGB")
 
 
 def square_canvas(image: Image.Image, size: tuple[int, int], fill: tuple[int, int, int]) -> Image.Image:

@@ -41,6 +41,8 @@ NAMES: dict[str, Any] = {
     "Path": Path,
     "EncoderPart": Mapping[str, Any],
 }
+EXPECTED = {"Sequence[int | Literal['final']]": 'a list of numbers of layers and the word "final"'}
+"""Annotation -> how sentences say it, where its own text would not tell a reader enough."""
 NODES = (ast.Expression, ast.Name, ast.Load, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List)
 
 
@@ -184,7 +186,7 @@ def _wrong_type(parameter: Parameter, value: Any) -> str | None:
         # through JSON, as the recipe's own words: strict, and yet a list may be a tuple
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError:
-        return f"found {shown(value)}, expected {parameter.annotation}"
+        return f"found {shown(value)}, expected {EXPECTED.get(parameter.annotation, parameter.annotation)}"
     return None
 
 

@@ -15,6 +15,7 @@ from mmllm.testing.processor_rules import RULES as PROCESSOR_RULES
 from mmllm.testing.processor_rules import Subject
 from mmllm.testing.rules import check, named, require, require_close, require_error, require_kind
 from mmllm.testing.tiny import encoders as tiny
+from mmllm.types import Layer
 
 MEDIA: dict[str, Callable[[], Sequence[Any]]] = {
     "image": tiny.pictures,
@@ -151,13 +152,15 @@ def stores_each_weight_once(subject: Subject) -> None:
 def gives_the_layers_asked_for(subject: Subject) -> None:
     """``layers`` follow one rule: 0 is what enters the first block, k what leaves block k, -1 the last; as ordered.
 
+    Where it ``gives_final``, ``final`` may stand among them, and changes none of the others.
     Mend: index hidden states by ``self.resolve(self.n_blocks)``.
     """
     encoder = subject.encoder
     blocks, before = getattr(encoder, "n_blocks", 0), encoder.layers
     if not blocks:
         return
-    asked = (blocks, 0, -1, -blocks - 1, 1)
+    asked: tuple[Layer, ...] = (blocks, 0, -1, -blocks - 1, 1)
+    asked = ("final", *asked) if encoder.gives_final else asked
     encoder.layers = asked
     try:
         layers = subject.features().layers

@@ -15,7 +15,7 @@ from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext
 from mmllm.hooks.passes import text_context
 from mmllm.testing.tiny.weights import randomise
-from mmllm.types import Features, Grid
+from mmllm.types import Features, Grid, Layer
 
 KEY = "it"
 
@@ -45,7 +45,9 @@ class Subject:
 
     def _features(self, n: int, grid: Grid, generator: torch.Generator) -> Features:
         tokens = prod(grid)
-        layers = {layer: torch.randn(n, tokens, self.width, generator=generator) for layer in self.layers}
+        layers: dict[Layer, torch.Tensor] = {
+            layer: torch.randn(n, tokens, self.width, generator=generator) for layer in self.layers
+        }
         return Features(layers, torch.ones(n, tokens, dtype=torch.bool), grid, None, self.extras(n))
 
     def clips(self) -> Iterator[tuple[Grid, ...]]:

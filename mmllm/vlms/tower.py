@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, CLIPImageProcessor, PreTrainedModel
+from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmllm.errors import MmllmError
@@ -50,21 +50,11 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
     return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
 
 
-def picture_processor(path: str) -> Any:
-    """The folder's image processor; of one that cuts pictures into tiles, its view of the whole picture alone.
+def whole_picture(own: Any, path: str) -> Any:
+    """The image processor ``own`` of a folder; of one that cuts pictures into tiles, its view of the whole picture.
 
     That view has the tower's size; how it resizes and normalises stays the folder's.
-
-    Raises:
-        MmllmError: there is none.
     """
-    try:
-        own = AutoImageProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise MmllmError(
-            f'"{path}" has no image processor that can be read (preprocessor_config.json): '
-            f"{str(error).strip().splitlines()[0]}; copy the file of the model that it was made from"
-        ) from error
     if not any(hasattr(own, word) for word in TILES):
         return own
     family_config = AutoConfig.from_pretrained(path)

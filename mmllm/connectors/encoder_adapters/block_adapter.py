@@ -45,7 +45,7 @@ class BlockAdapter(EncoderAdapter):
         points = encoder.hook_points()
         handles: list[Handle] = []
         # up to the last layer that is read: what changes later blocks would get no gradient
-        for block in self.chosen(key, max(encoder.resolve(points.n_blocks))):
+        for block in self.chosen(key, encoder.depth(points.n_blocks)):
             handles += self.put(key, encoder, points, block)
         return Handle.of(handles)
 

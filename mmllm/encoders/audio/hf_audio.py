@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.audio.loading import load_audio
-from mmllm.encoders.audio.models import recorded
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import BlockHooks
+from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
 from mmllm.processors.audio import AudioProcessor, window_samples
@@ -37,11 +37,13 @@ class HfAudioEncoder(Encoder):
 
     processor: AudioProcessor
 
+    gives_final = True
+
     def __init__(
         self,
         *,
         model: str,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int | Literal["final"]] = (-1,),
         window: float | None = None,
         fixed: bool = False,
         max_seconds: float = MAX_SECONDS,
@@ -89,7 +91,8 @@ class HfAudioEncoder(Encoder):
         layout = TokenLayout(tuple(map(len, counts)), (*self.audio.front_end.raster, width), self.audio.prefix, mask)
         flat = torch.tensor([n for item in lengths for n in item], device=windows.device)
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
-            states = recorded(self.audio, self.resolve(self.n_blocks), windows, flat)
+            wanted = self.resolve(self.n_blocks)
+            states = recorded(self.audio.blocks, wanted, lambda: self.audio.run(windows, flat))
             layers = [self._joined(self._timed(state, width), counts) for state in states]
         grids = tuple(self.processor.grid_of(n) for n in items)
         # time comes first and frequencies are alike, so the largest tuple has the most tokens

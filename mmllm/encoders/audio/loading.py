@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from transformers import (
     ASTModel,
     AutoFeatureExtractor,
-    AutoModel,
     HubertModel,
     PreTrainedModel,
     Qwen2AudioEncoder,
@@ -18,8 +15,8 @@ from transformers import (
 )
 
 from mmllm.encoders.audio.models import AstModel, AudioModel, MaskedWhisperModel, WaveModel, WhisperEncoderModel
+from mmllm.encoders.pretrained import load_model, load_processor, load_published
 from mmllm.errors import MmllmError
-from mmllm.vlms.tower import load_tower
 
 KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"
 
@@ -30,19 +27,13 @@ def load_audio(model: str) -> AudioModel:
     Raises:
         MmllmError: it cannot be loaded, is of a kind that is not known here, or weights are missing.
     """
-    try:
-        published = load_tower(model, "audio")
-        extractor = AutoFeatureExtractor.from_pretrained(model)
-        if published is not None:
-            own = MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
-            return own(published, extractor)
-        loaded, info = AutoModel.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{model}" cannot be loaded as an audio model of transformers: {reason}') from error
+    published = load_published(model, "audio", "an audio model")
+    if published is not None:
+        own = MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
+        return own(published, load_processor(AutoFeatureExtractor, model, "sound"))
+    _, loaded, info = load_model(model, "an audio model")
     net, kind, front = kind_of(loaded, model)
+    extractor = load_processor(AutoFeatureExtractor, model, "sound")
     missing = {key.removeprefix(front) for key in info["missing_keys"] if key.startswith(front)}
     masked = missing & {"masked_spec_embed"}
     wrong = sorted(missing - masked) or sorted(str(key) for key in info["mismatched_keys"])

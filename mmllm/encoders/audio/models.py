@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -45,8 +43,11 @@ class AudioModel(nn.Module):
         """Tokens in time of a row whose inputs are so long, real or not."""
         raise NotImplementedError
 
-    def run(self, windows: Tensor, lengths: Tensor) -> None:
-        """Run over float[rows, ..., L], of which int64[rows] samples are real; hooks take what it gives."""
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """Run over float[rows, ..., L], of which int64[rows] samples are real -> float[rows, prefix + T, D].
+
+        That is the model's last state, after its last norm; hooks take the others.
+        """
         raise NotImplementedError
 
 
@@ -65,15 +66,16 @@ class WhisperEncoderModel(AudioModel):
         """Always its number of positions."""
         return int(self.net.config.max_source_positions)
 
-    def run(self, windows: Tensor, lengths: Tensor) -> None:
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """The model has no mask: what pads a window is heard as silence."""
-        self.net(windows)
+        last: Tensor = self.net(windows).last_hidden_state
+        return last
 
 
 class MaskedWhisperModel(WhisperEncoderModel):
     """Qwen2-Audio's encoder (Chu et al. 2024, arXiv 2407.10759): Whisper's, which does not hear what pads a window."""
 
-    def run(self, windows: Tensor, lengths: Tensor) -> None:
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Frames of silence behind the sound get no attention; rows of them are never read."""
         width = self.width(windows.shape[-1])
         real = torch.tensor([self.front_end.tokens(int(n)) for n in lengths], device=windows.device)
@@ -81,7 +83,8 @@ class MaskedWhisperModel(WhisperEncoderModel):
         # the smallest finite number, not -inf: a window that is all silence must not become nan
         mask = torch.zeros(hidden.shape, dtype=windows.dtype, device=windows.device)
         mask.masked_fill_(hidden, torch.finfo(windows.dtype).min)
-        self.net(windows, attention_mask=mask[:, None, None].expand(-1, 1, width, -1))
+        last: Tensor = self.net(windows, attention_mask=mask[:, None, None].expand(-1, 1, width, -1)).last_hidden_state
+        return last
 
 
 class AstModel(AudioModel):
@@ -103,9 +106,10 @@ class AstModel(AudioModel):
         """Always all its columns."""
         return self.front_end.columns
 
-    def run(self, windows: Tensor, lengths: Tensor) -> None:
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """The model has no mask for padding of its spectrogram: it is heard."""
-        self.net(windows)
+        last: Tensor = self.net(windows).last_hidden_state
+        return last
 
 
 class WaveModel(AudioModel):
@@ -136,12 +140,19 @@ class WaveModel(AudioModel):
         """Frames that the convolutions make."""
         return self.front_end.frames(inputs)
 
-    def run(self, windows: Tensor, lengths: Tensor) -> None:
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """The mask says which samples are real."""
         lengths = lengths.clamp(min=self.front_end.smallest)
         mask = torch.arange(windows.shape[1], device=windows.device) < lengths[:, None]
-        with self._lengths.open(lengths):
-            self.net(windows, attention_mask=mask.long())
+        last: list[Tensor] = []
+        # of the transformer: some models have an adapter behind it that makes fewer tokens
+        handle = self.net.encoder.register_forward_hook(lambda _, __, output: last.append(output.last_hidden_state))
+        try:
+            with self._lengths.open(lengths):
+                self.net(windows, attention_mask=mask.long())
+        finally:
+            handle.remove()
+        return last[-1]
 
     def _group_norm(self, norm: nn.GroupNorm, x: Tensor, lengths: Tensor) -> Tensor:
         """Norm with one group per channel over the real frames of each row: float[rows, C, frames]."""
@@ -155,34 +166,3 @@ class WaveModel(AudioModel):
         spread = ((values - mean).square() * real).sum(-1, keepdim=True) / count
         values = (values - mean) * torch.rsqrt(spread + norm.eps)
         return (values * norm.weight[:, None].float() + norm.bias[:, None].float()).to(x.dtype)
-
-
-def _keep_output(
-    keep: Callable[[int, None, Tensor], Tensor], index: int, _: None, __: Tensor, output: Tensor
-) -> Tensor:
-    return keep(index, None, output)
-
-
-def recorded(model: AudioModel, indices: Sequence[int], windows: Tensor, lengths: Tensor) -> list[Tensor]:
-    """float[rows, prefix + T, D] of each layer (0: what enters the first block), with all that works inside."""
-    wanted = set(indices)
-    states: dict[int, Tensor] = {}
-    scope = hooks.Scope.without_context()
-
-    def keep(index: int, _: None, state: Tensor) -> Tensor:
-        states[index] = state
-        return state
-
-    handles = []
-    # hooks, not output_hidden_states: of the last layer transformers (5.23) gives the state after the final norm; and
-    # registered last, so that they record what the hooks of connectors changed
-    if 0 in wanted:
-        handles.append(hooks.before(model.blocks[0], partial(keep, 0), scope))
-    for index in wanted - {0}:
-        handles.append(hooks.after(model.blocks[index - 1], partial(_keep_output, keep, index), scope))
-    try:
-        model.run(windows, lengths)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [states[index] for index in indices]

@@ -21,10 +21,13 @@ from mmllm.encoders.graph.text_model import TextModel
 from mmllm.errors import MmllmError
 from mmllm.processors.graph import states_file
 from mmllm.processors.graph_files import graph_of_folder
+from mmllm.types import Layer
 
 
 @torch.inference_mode()
-def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: Sequence[str], batch: int = 64) -> Path:
+def write_states(
+    folder: Path, model: TextModel, layers: Sequence[Layer], texts: Sequence[str], batch: int = 64
+) -> Path:
     """Make the states float[nodes, D * layers] of all texts of a folder, ``batch`` at once; the file."""
     file = states_file(folder, model.digest, layers, texts)
     order = sorted(range(len(texts)), key=lambda node: len(texts[node]))  # alike lengths together: little padding
@@ -45,13 +48,18 @@ def write_states(folder: Path, model: TextModel, layers: Sequence[int], texts: S
     return file
 
 
+def _layer(word: str) -> Layer:
+    """A number of a layer or the word final; ValueError for anything else, which argparse reports."""
+    return "final" if word == "final" else int(word)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the states of one folder; a clear error is one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m mmllm.encoders.graph.states", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", required=True, help="folder or hub id, as in the recipe")
     parser.add_argument("--pool", default="last", choices=("last", "mean"))
-    parser.add_argument("--layers", type=int, nargs="+", default=[-1])
+    parser.add_argument("--layers", type=_layer, nargs="+", default=[-1], help="numbers of layers, or final")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--cut", action="store_true", help="keep the first tokens of longer texts")
     parser.add_argument("--batch", type=int, default=64)

@@ -31,13 +31,14 @@ class TextGraphEncoder(Encoder):
     """
 
     processor: GraphProcessor
+    gives_final = True
 
     def __init__(
         self,
         *,
         model: str | None = None,
         width: int | None = None,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int | Literal["final"]] = (-1,),
         pool: Literal["last", "mean"] = "last",
         max_tokens: int = 256,
         cut: bool = False,
@@ -70,8 +71,8 @@ class TextGraphEncoder(Encoder):
         self.text = None if model is None else TextModel(model, pool, max_tokens, cut)
         self.dim = self.text.dim if self.text is not None else int(width or 0)
         resolved = self.resolve(self.n_blocks)
-        if self.text is None and len(self.layers) > 1:
-            raise MmllmError(f"layers: {list(self.layers)}, but given states are of one layer.")
+        if self.text is None and (len(self.layers) > 1 or "final" in self.layers):
+            raise MmllmError(f"layers: {list(self.layers)}, but given states are of one layer; leave the word out.")
         self.processor = GraphProcessor(
             texts=None if self.text is None else self.text.texts,
             digest="" if self.text is None else self.text.digest,

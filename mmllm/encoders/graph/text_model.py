@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
-from mmllm import hooks
+from mmllm.encoders.blocks import list_name
+from mmllm.encoders.pretrained import load_model, load_tokenizer
+from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.graph import PAD, NodeTexts
 from mmllm.processors.tokenizer import ModelTokenizer
+from mmllm.types import Layer
 
 SEEN = 16
 """Numbers of each weight by which a changed one is noticed."""
@@ -36,7 +37,7 @@ class TextModel(nn.Module):
         """Tokenizer of the nodes' texts, on the CPU."""
         config = self.model.config.get_text_config()
         self.dim, self.n_blocks = int(config.hidden_size), int(config.num_hidden_layers)
-        self.blocks_name = _blocks(self.model, self.n_blocks, path)
+        self.blocks_name = list_name(self.model, self.n_blocks)
         self.digest = _digest(self.model, tokenizer, [pool, max_tokens, cut])
         """sha256 of weights in float32 and settings, taken before anything casts or shards them."""
         self._first = {name: value.detach().flatten()[:SEEN].clone() for name, value in self.named_parameters()}
@@ -52,8 +53,11 @@ class TextModel(nn.Module):
                 return True
         return False
 
-    def forward(self, ids: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """``ids`` int64[n, L] -> float[n, D] for each layer of 0..n_blocks (see ``Encoder``); 0 for an empty text."""
+    def forward(self, ids: Tensor, layers: Sequence[Layer]) -> list[Tensor]:
+        """``ids`` int64[n, L] -> float[n, D] for each layer of 0..n_blocks or ``final`` (see ``Encoder``).
+
+        An empty text has zeros.
+        """
         real = ids != PAD
         if not ids.shape[1]:
             ids, real = ids.new_zeros(len(ids), 1), real.new_zeros(len(ids), 1)
@@ -68,43 +72,22 @@ class TextModel(nn.Module):
             states = [torch.einsum("nld,nl->nd", state, weight) for state in states]
         return [state * real.any(dim=1, keepdim=True) for state in states]
 
-    def _hidden(self, ids: Tensor, seen: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Return what enters the first block and leaves the others, before any final norm: float[n, L, D] each."""
-        found: dict[int, Tensor] = {}
-
-        def entering(_: None, x: Tensor) -> Tensor:
-            found[0] = x
-            return x
-
-        def leaving(number: int) -> hooks.ChangeOutput:
-            def keep(_: None, __: Tensor, output: Tensor) -> Tensor:
-                found[number] = output
-                return output
-
-            return keep
-
-        # hooks, not output_hidden_states: for the last layer transformers (5.23) gives the state after the final norm
-        scope, blocks = hooks.Scope.without_context(), self.model.get_submodule(self.blocks_name)
+    def _hidden(self, ids: Tensor, seen: Tensor, layers: Sequence[Layer]) -> list[Tensor]:
+        """What enters the first block and leaves the others, and the model's own last state: float[n, L, D] each."""
+        blocks = self.model.get_submodule(self.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
-        handles = [hooks.before(blocks[0], entering, scope)]
-        handles += [hooks.after(block, leaving(number), scope) for number, block in enumerate(blocks, 1)]
-        try:
-            self.model(input_ids=ids, attention_mask=seen.long())
-        finally:
-            hooks.Handle.of(handles).remove()
-        return [found[layer] for layer in layers]
+
+        def run() -> Tensor:
+            last: Tensor = self.model(input_ids=ids, attention_mask=seen.long()).last_hidden_state
+            return last
+
+        return recorded(blocks, layers, run)
 
 
 def _load(path: str) -> tuple[Any, Any]:
     """Model without head in float32, every weight filled, safetensors only; and its tokenizer."""
-    try:
-        model, report = AutoModel.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{path}" cannot be loaded as a text model of transformers: {reason}') from error
+    _, model, report = load_model(path, "a text model")
+    tokenizer = load_tokenizer(path, "a text model")
     pooler = {key for key in report["missing_keys"] if key.startswith("pooler.")}
     lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])} - pooler)
     if lacking:
@@ -112,14 +95,6 @@ def _load(path: str) -> tuple[Any, Any]:
     if pooler:
         model.pooler = None  # the blocks' states do not pass through it, and random weights would change the digest
     return model, tokenizer
-
-
-def _blocks(model: nn.Module, n_blocks: int, path: str) -> str:
-    """Name of the list of the model's transformer blocks."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return name
-    raise MmllmError(f'"{path}": {type(model).__name__} has no list of {n_blocks} blocks; it is not supported.')
 
 
 def _digest(model: nn.Module, tokenizer: Any, settings: Sequence[Any]) -> str:

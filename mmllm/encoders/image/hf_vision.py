@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    PreTrainedModel,
-)
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, PreTrainedModel
 
-from mmllm.encoders.blocks import blocks_of
+from mmllm.encoders.blocks import blocks_of, list_name
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.pretrained import load_model, load_processor, load_published
+from mmllm.encoders.recording import Blocks, recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
-from mmllm.vlms.tower import load_tower, picture_processor
+from mmllm.types import Layer
+from mmllm.vlms.tower import whole_picture
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
 """Parameters by which vision models of transformers declare the tokens that stand in front of the patches."""
+
+VIT = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
+"""Words in the configuration of every vision transformer of one width."""
 
 
 class HfVisionEncoder(ImageEncoder):
@@ -36,11 +36,13 @@ class HfVisionEncoder(ImageEncoder):
     squash, boxes in coordinates of 0..1 stay valid. ``image_size`` overrides the processor's size (a square in pixels).
     """
 
+    gives_final = True
+
     def __init__(
         self,
         *,
         model: str,
-        layers: Sequence[int] = (-2,),
+        layers: Sequence[int | Literal["final"]] = (-2,),
         fit: str = "squash",
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -54,11 +56,18 @@ class HfVisionEncoder(ImageEncoder):
         if "pixel_values" not in accepted or "spatial_shapes" in accepted:
             kind = type(self.vision).__name__
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
+        lacking = [name for name in VIT if not hasattr(config, name)]
+        if lacking:
+            raise MmllmError(
+                f'"{model}" holds a {type(self.vision).__name__}, which is no vision transformer over patches (its '
+                f"configuration has no {lacking[0]}); choose a ViT, CLIP, SigLIP or DINO instead."
+            )
         self.dim = config.hidden_size
+        self._blocks = list_name(self.vision, config.num_hidden_layers)
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        own = picture_processor(model)
+        own = whole_picture(load_processor(AutoImageProcessor, model, "a picture"), model)
         size = processed_size(own) if image_size is None else (image_size, image_size)
         self.processor = ImageProcessor(
             HfTransform(own, size, fit, own_size=image_size is None),
@@ -82,12 +91,23 @@ class HfVisionEncoder(ImageEncoder):
         """Tokens in front of the patches: the lengths of the prefix parameters that the model holds."""
         return self._prefix
 
-    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """The model's own ``hidden_states`` (in transformers 5 the last one is before the final norm)."""
-        wanted = sorted(set(indices))
-        # numbers of layers instead of True: transformers (5.23) then keeps only those in memory
-        output = self.vision(pixel_values=pixels, output_hidden_states=wanted, **self.options)
-        return [output.hidden_states[index] for index in indices]
+    @property
+    def blocks(self) -> Blocks:
+        """The tower's list of transformer blocks (a view: registering it twice would store every weight twice)."""
+        blocks = self.vision.get_submodule(self._blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        return blocks
+
+    def hidden(self, pixels: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """What enters the first and leaves the other blocks, and the tower's ``last_hidden_state``."""
+
+        def run() -> Tensor:
+            last: Tensor = self.vision(pixel_values=pixels, **self.options).last_hidden_state
+            return last
+
+        # of CLIP and its kin, which norm the class token alone; OWL-ViT, say, norms CLIP's patches with it as well
+        norm = dict(self.vision.named_children()).get("post_layernorm")
+        return recorded(self.blocks, wanted, run, norm)
 
     def hook_points(self) -> BlockHooks:
         """Return the tower's blocks."""
@@ -96,17 +116,10 @@ class HfVisionEncoder(ImageEncoder):
 
 def load_vision(model: str) -> PreTrainedModel:
     """The vision tower in float32 with every weight that its hidden states need, safetensors only."""
-    try:
-        config = AutoConfig.from_pretrained(model)
-        published = load_tower(model, "image")
-        if published is not None:
-            return published
-        loaded, info = AutoModel.from_pretrained(
-            model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MmllmError(f'"{model}" cannot be loaded as a vision model of transformers: {reason}') from error
+    published = load_published(model, "image", "a vision model")
+    if published is not None:
+        return published
+    config, loaded, info = load_model(model, "a vision model")
     inner = "vision_config" in config.sub_configs
     tower = loaded.vision_model if inner else loaded
     front = "vision_model." if inner else ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 from open_clip.timm_model import TimmModel
@@ -15,9 +16,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmllm.encoders.hook_points import BlockHooks
+from mmllm.encoders.image.open_clip_weights import NO_TAG, declares_quick_gelu, needs_quick_gelu, of_file
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
+from mmllm.types import Layer
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
 """Our ``fit`` -> open_clip's ``resize_mode``."""
@@ -27,24 +31,31 @@ class OpenClipEncoder(ImageEncoder):
     """A vision transformer of open_clip (Radford et al. 2021, arXiv 2103.00020, and its successors).
 
     ``model`` with ``pretrained``: a name and tag of open_clip (``ViT-L-14-336``, ``openai``), or ``hf-hub:org/repo``.
-    ``pretrained`` may also be a ``.safetensors`` file for that architecture.
+    ``pretrained`` may also be a ``.safetensors`` file for that architecture; it says nothing of how it was trained, so
+    ``tag`` names the published weights that it holds (``none``: nobody's, used with open_clip's defaults) wherever
+    those of this name need other pixels or another activation than the defaults. ``quick_gelu`` says the activation
+    where nothing else does.
     ``model`` alone: a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
     Pixels are prepared by the model's own mean, std, size and interpolation; ``fit`` says what happens to pictures that
     are not square (squash | pad | crop): squash loses nothing and keeps boxes in coordinates of 0..1 valid.
     """
+
+    gives_final = True
 
     def __init__(
         self,
         *,
         model: str,
         pretrained: str | None = None,
-        layers: Sequence[int] = (-2,),
+        tag: str | None = None,
+        quick_gelu: bool | None = None,
+        layers: Sequence[int | Literal["final"]] = (-2,),
         fit: str = "squash",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(layers=layers)
         check_fit(fit)
-        self.visual: Any = load_visual(model, pretrained)
+        self.visual: Any = load_visual(model, pretrained, tag, quick_gelu)
         config = PreprocessCfg(**self.visual.preprocess_cfg | {"resize_mode": RESIZE_MODES[fit]})
         patch, self.dim, self._prefix = tower_shape(self.visual, model)
         height, width = self.visual.image_size
@@ -52,6 +63,8 @@ class OpenClipEncoder(ImageEncoder):
         transform = image_transform_v2(config, is_train=False)
         self.processor = ImageProcessor(transform, size=(height, width), patch=patch, max_pixels=max_pixels)
         self.resolve(self.n_blocks)
+        if "final" in self.layers and not _norms_patches(self.visual):
+            raise MmllmError(f'layers: final: the tower of "{model}" has no norm for patches; name layer -1.')
         self.freeze()
 
     @property
@@ -70,20 +83,22 @@ class OpenClipEncoder(ImageEncoder):
         """Tokens in front of the patches: one class token in open_clip's own tower, as declared in timm's."""
         return self._prefix
 
-    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Return what enters the first and leaves the other blocks, by hooks during the tower's own forward."""
-        seen: dict[int, Tensor] = {}
-        # hooks, as open_clip's forward gives no hidden states
-        handles = [self.blocks[0].register_forward_pre_hook(lambda _, args: seen.__setitem__(0, args[0]))]
-        for index in set(indices) - {0}:
-            block = self.blocks[index - 1]
-            handles.append(block.register_forward_hook(lambda _, __, out, index=index: seen.__setitem__(index, out)))
-        try:
+    def hidden(self, pixels: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """What enters the first and leaves the other blocks, and that after the tower's last norm."""
+        own = isinstance(self.visual, VisionTransformer)
+        seen: list[Tensor] = []
+
+        def run() -> Tensor:
             self.visual(pixels)  # called as a module: ZeRO-3 gathers its weights then
+            return seen[-1]
+
+        # a hook, as the forward of both gives the pooled state alone
+        last = self.visual.transformer if own else self.visual.trunk.norm
+        handle = last.register_forward_hook(lambda _, __, output: seen.append(output))
+        try:
+            return recorded(self.blocks, wanted, run, self.visual.ln_post if own else None)
         finally:
-            for handle in handles:
-                handle.remove()
-        return [seen[index] for index in indices]
+            handle.remove()
 
     def hook_points(self) -> BlockHooks:
         """Return the tower's blocks; they may see the tokens first."""
@@ -93,55 +108,74 @@ class OpenClipEncoder(ImageEncoder):
         )
 
 
-def load_visual(model: str, pretrained: str | None) -> Any:
+def load_visual(model: str, pretrained: str | None, tag: str | None = None, quick_gelu: bool | None = None) -> Any:
     """The visual tower with its weights and ``preprocess_cfg``; raises where open_clip would guess or warn."""
+    local = pretrained is not None and pretrained.endswith(".safetensors") and Path(pretrained).is_file()
+    if tag is not None and not local:
+        raise MmllmError(f'tag: "{tag}" says what a .safetensors file under `pretrained` holds, and there is none.')
     if Path(model).is_dir():
-        return _load(*_folder(Path(model), pretrained), quick_gelu=False)
+        name, declared = _folder(Path(model), pretrained)
+        return _load(name, None, _chosen(model, bool(declared), quick_gelu, fixed=declared is not None))
     if model.startswith("hf-hub:"):
+        if quick_gelu is not None:
+            raise MmllmError(f'quick_gelu: the configuration of "{model}" says which activation it has; leave it out.')
         return _load(model, None, quick_gelu=False)
     known = open_clip.list_models()
     if model not in known:
         near = difflib.get_close_matches(model, known, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else "; `open_clip.list_models()` lists the names."
         raise MmllmError(f'open_clip model "{model}" is neither a folder nor a model name of open_clip{hint}')
-    if pretrained is not None and pretrained.endswith(".safetensors") and Path(pretrained).is_file():
-        return _load(model, pretrained, quick_gelu=False)
-    return _load(model, pretrained, quick_gelu=needs_quick_gelu(model, pretrained))
+    if not local:
+        return _load(model, pretrained, _chosen(model, needs_quick_gelu(model, pretrained), quick_gelu, fixed=True))
+    training = of_file(model, tag, quick_gelu)
+    declared = declares_quick_gelu(model)
+    fixed = declared or tag not in (None, NO_TAG)
+    quick = _chosen(model, declared or bool(training.quick_gelu), quick_gelu, fixed=fixed)
+    return _load(model, pretrained, quick, training.pixels)
 
 
-def needs_quick_gelu(model: str, pretrained: str | None) -> bool:
-    """Whether the weights of a tag were trained with QuickGELU while the model name says GELU.
-
-    open_clip only warns of this (``ViT-L-14-336`` with ``openai`` is such a pair) and goes on with wrong activations.
-    """
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained not in tags:
-        known = ", ".join(tags) or "none"
-        raise MmllmError(f'open_clip model "{model}" has no pretrained "{pretrained}"; known: {known}.')
-    weights = bool(open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False))
-    declared = bool(open_clip.get_model_config(model).get("quick_gelu", False))
-    if declared and not weights:
-        raise MmllmError(f'open_clip "{model}" uses QuickGELU but its weights "{pretrained}" were trained with GELU.')
-    return weights
+def _chosen(model: str, known: bool, asked: bool | None, *, fixed: bool) -> bool:
+    """Whether QuickGELU is used; MmllmError where the recipe asks for another activation than is ``fixed``."""
+    if asked is not None and fixed and asked != known:
+        names = {True: "QuickGELU", False: "GELU"}
+        raise MmllmError(
+            f'quick_gelu: {str(asked).lower()}, but "{model}" with these weights has {names[known]}; leave it out.'
+        )
+    return known if asked is None else asked
 
 
-def _folder(folder: Path, pretrained: str | None) -> tuple[str, None]:
-    """open_clip's name of a local folder, after checking that it holds what is needed."""
+def _folder(folder: Path, pretrained: str | None) -> tuple[str, bool | None]:
+    """open_clip's name of a folder, once it holds what is needed; whether it says QuickGELU (None: says nothing)."""
     if pretrained is not None:
         raise MmllmError(f'pretrained: "{pretrained}" has no meaning beside the folder {folder}; leave it out.')
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
         if not (folder / name).is_file():
             raise MmllmError(f"open_clip folder {folder} has no {name}.")
-    return f"local-dir:{folder}", None
-
-
-def _load(name: str, pretrained: str | None, quick_gelu: bool) -> Any:
-    """Load the whole CLIP strictly in float32, keep the visual tower."""
     try:
-        clip = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu, require_pretrained=True)
+        config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+        declared = config.get("quick_gelu")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        file = folder / "open_clip_config.json"
+        raise MmllmError(f"{file} is not a configuration of open_clip: {error!r}.") from error
+    return f"local-dir:{folder}", declared
+
+
+def _load(name: str, pretrained: str | None, quick_gelu: bool, pixels: dict[str, Any] | None = None) -> Any:
+    """Load the whole CLIP strictly in float32, keep the visual tower; ``pixels``: words of its ``preprocess_cfg``."""
+    try:
+        clip = open_clip.create_model(
+            name, pretrained, force_quick_gelu=quick_gelu, force_preprocess_cfg=pixels, require_pretrained=True
+        )
     except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise MmllmError(f'open_clip cannot load "{name}" with pretrained "{pretrained}": {error}') from error
     return clip.visual
+
+
+def _norms_patches(visual: Any) -> bool:
+    """Whether the tower's last norm is one for patches: CoCa's stands behind an attention pool, for its queries."""
+    if isinstance(visual, VisionTransformer):
+        return visual.attn_pool is None or visual.attn_pool_contrastive is not None
+    return "norm" in dict(visual.trunk.named_children())
 
 
 def tower_shape(visual: nn.Module, model: str) -> tuple[tuple[int, int], int, int]:

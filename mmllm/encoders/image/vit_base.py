@@ -14,7 +14,7 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
 from mmllm.processors.image import ImageProcessor
-from mmllm.types import Features
+from mmllm.types import Features, Layer
 
 
 class ImageEncoder(Encoder):
@@ -22,8 +22,8 @@ class ImageEncoder(Encoder):
 
     processor: ImageProcessor
 
-    def hidden(self, pixels: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """float[N, prefix + T, D] for each index in 0..n_blocks (see ``Encoder``), prefix tokens first."""
+    def hidden(self, pixels: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """float[N, prefix + T, D] for each layer of 0..n_blocks or ``final`` (see ``Encoder``), prefix tokens first."""
         raise NotImplementedError
 
     @property
@@ -42,7 +42,7 @@ class ImageEncoder(Encoder):
         with self.laid_out(TokenLayout((1,) * len(pixels), self.processor.grid(inputs), self.prefix)):
             return self.features(pixels, self.layers)
 
-    def features(self, pixels: Tensor, layers: Sequence[int]) -> Features:
+    def features(self, pixels: Tensor, layers: Sequence[Layer]) -> Features:
         """Features of these layers, as ``forward`` gives them; the caller says what the rows are (:meth:`laid_out`)."""
         weight = next(self.parameters())
         pixels = pixels.to(device=weight.device, dtype=weight.dtype)

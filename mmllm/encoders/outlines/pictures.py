@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.encoders.outlines.record import Outline
+from mmllm.vlms.families import family_of
 
 
 def hf_vision(
@@ -26,6 +27,8 @@ def hf_vision(
 
     check_fit(fit)
     config = AutoConfig.from_pretrained(model)
+    if family_of(config) is not None:  # a published VLM: its tower and its view of a picture are found as they load
+        return None
     vision = config.vision_config if "vision_config" in config.sub_configs else config
     if not {"patch_size", "hidden_size"} <= vision.to_dict().keys():
         return None
@@ -41,6 +44,8 @@ def hf_vision(
 def open_clip(
     model: str,
     pretrained: str | None = None,
+    tag: str | None = None,
+    quick_gelu: bool | None = None,
     layers: Sequence[int | str] = (-2,),
     fit: str = "squash",
     max_pixels: int | None = None,
@@ -55,17 +60,18 @@ def open_clip(
 
     check_fit(fit)
     folder = Path(model).is_dir()
-    tag = None if folder or pretrained is None else open_clip.get_pretrained_cfg(model, pretrained)
+    published = None if folder or pretrained is None else open_clip.get_pretrained_cfg(model, pretrained)
     # a file of weights, a model of the hub, a folder that lacks something: the encoder's own loading says what they are
-    if not (tag or (folder and pretrained is None and (Path(model) / "open_clip_config.json").is_file())):
+    plain = folder and pretrained is None and (Path(model) / "open_clip_config.json").is_file()
+    if tag is not None or quick_gelu is not None or not (published or plain):
         return None
     with torch.device("meta"), _no_weights_expected():
         clip: Any = open_clip.create_model(
             f"local-dir:{model}" if folder else model, load_weights=False, pretrained_text=False, device="meta"
         )
     patch, width, _ = tower_shape(clip.visual, model)
-    known = {name for name in PreprocessCfg.__dataclass_fields__ if tag and name in tag}
-    settings = clip.visual.preprocess_cfg | {name: (tag or {})[name] for name in known}
+    known = {name for name in PreprocessCfg.__dataclass_fields__ if published and name in published}
+    settings = clip.visual.preprocess_cfg | {name: (published or {})[name] for name in known}
     config = PreprocessCfg(**settings | {"resize_mode": RESIZE_MODES[fit]})
     height, across = clip.visual.image_size
     processor = ImageProcessor(

@@ -8,14 +8,18 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.image.hf_vision import load_vision
-from mmllm.encoders.image.open_clip import needs_quick_gelu
+from mmllm.encoders.image.open_clip_weights import needs_quick_gelu
+from mmllm.encoders.pretrained import load_model
+from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
+from mmllm.types import Layer
 
 KINDS = ("language", "image", "audio")
 POSITIONS = (
@@ -23,43 +27,46 @@ POSITIONS = (
     "embed_positions.weight", "wpe.weight", "pos_embed",
 )  # fmt: skip
 """Names of the table of learned positions in models of open_clip, timm and transformers."""
+NORMS = ("post_layernorm", "layernorm", "final_layer_norm", "layer_norm", "norm")
+"""Names in transformers of the norm behind the last block, directly in a model; one with none of them, as BERT, norms
+in its blocks."""
 
 
 class Backbone(nn.Module):
     """Blocks float[N, T, D] -> float[N, T, D], every token seeing every other, and the source's table of positions.
 
     ``positions`` is float[L, D] (a line: text, time) or float[rows, cols, D] (a plane: patches), without the rows of
-    class and register tokens. Embeddings, final norm and heads of the source are left out.
+    class and register tokens. Embeddings and heads of the source are left out.
     """
 
     positions: Tensor
 
-    def __init__(self, blocks: Sequence[nn.Module], positions: Tensor, **options: Any) -> None:
-        """Take blocks that may be called with one tensor, batch first, and these ``options``."""
+    def __init__(
+        self, blocks: Sequence[nn.Module], positions: Tensor, norm: nn.Module | None = None, **options: Any
+    ) -> None:
+        """Take blocks that may be called with one tensor, batch first, and these ``options``.
+
+        ``norm`` stands behind the last block; needed for ``final`` alone.
+        """
         super().__init__()
+        self.norm = norm
         self.options = options
         self.blocks = nn.ModuleList(blocks)
         # a buffer: read outside of any module's forward, where ZeRO-3 would have taken a parameter away
         self.register_buffer("positions", positions.detach().clone().float())
         self.dim = int(positions.shape[-1])
 
-    def forward(self, tokens: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Hidden states of each index in 0..n_blocks: what enters the first block, what leaves the others."""
-        seen: dict[int, Tensor] = {}
+    def forward(self, tokens: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:
+        """Hidden states of each layer of 0..n_blocks or ``final``: float[N, T, D]."""
 
-        def enters(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[0] = args[0]
+        def run() -> Tensor:
+            state = tokens
+            for block in self.blocks:
+                output = block(state, **self.options)
+                state = output[0] if isinstance(output, tuple) else output
+            return state
 
-        last = max(max(indices), 1)  # the first block's hooks may change what enters it
-        handle = self.blocks[0].register_forward_pre_hook(enters)
-        try:
-            for index, block in enumerate(self.blocks[:last], 1):
-                output = block(tokens, **self.options)
-                tokens = output[0] if isinstance(output, tuple) else output
-                seen[index] = tokens
-        finally:
-            handle.remove()
-        return [seen[index] for index in indices]
+        return recorded(self.blocks, wanted, run, self.norm)
 
     def draw(self, seed: int) -> None:
         """Random weights in place of the trained ones, by torch's own initialisation; positions stay."""
@@ -73,11 +80,11 @@ class Backbone(nn.Module):
                     module.reset_parameters()
 
 
-def load_backbone(kind: str, model: str, pretrained: str | None) -> Backbone:
+def load_backbone(kind: str, model: str, pretrained: str | None, *, with_norm: bool = False) -> Backbone:
     """The blocks and positions of a text tower (``language``), vision tower (``image``) or sound encoder (``audio``).
 
     ``model`` is a folder of open_clip, an open_clip name with its tag ``pretrained`` (language and image), or a folder
-    or hub id of transformers.
+    or hub id of transformers. ``with_norm``: its last norm as well; else it is left out, and no weight of the result.
 
     Raises:
         MmllmError: it cannot be loaded, or has no learned positions or blocks of the usual form.
@@ -86,11 +93,15 @@ def load_backbone(kind: str, model: str, pretrained: str | None) -> Backbone:
         raise MmllmError(f'backbone: "{kind}" is unknown; known: {", ".join(KINDS)}.')
     try:
         if pretrained is not None or (Path(model) / "open_clip_config.json").is_file():
-            return _of_open_clip(kind, model, pretrained)
-        return _of_transformers(kind, model)
+            made = _of_open_clip(kind, model, pretrained)
+        else:
+            made = _of_transformers(kind, model)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise MmllmError(f'"{model}" cannot be loaded as a {kind} backbone of points: {reason}') from error
+    if not with_norm:
+        made.norm = None
+    return made
 
 
 def _of_open_clip(kind: str, model: str, pretrained: str | None) -> Backbone:
@@ -101,10 +112,12 @@ def _of_open_clip(kind: str, model: str, pretrained: str | None) -> Backbone:
     clip: Any = open_clip.create_model(name, pretrained, force_quick_gelu=quick, require_pretrained=True)
     if kind == "image":
         # without the first row, which is the class token's
+        if not isinstance(clip.visual, VisionTransformer):
+            raise MmllmError(f'"{model}" has a {type(clip.visual).__name__} tower; points take open_clip\'s own ViTs.')
         tower, table = clip.visual, clip.visual.positional_embedding
-        return Backbone(list(tower.transformer.resblocks), _plane(table[1:], *tower.grid_size))
+        return Backbone(list(tower.transformer.resblocks), _plane(table[1:], *tower.grid_size), tower.ln_post)
     tower = clip.text if hasattr(clip, "text") else clip
-    return Backbone(list(tower.transformer.resblocks), tower.positional_embedding)
+    return Backbone(list(tower.transformer.resblocks), tower.positional_embedding, tower.ln_final)
 
 
 def _of_transformers(kind: str, model: str) -> Backbone:
@@ -120,14 +133,16 @@ def _of_transformers(kind: str, model: str) -> Backbone:
         raise MmllmError(f'"{model}": a {type(tower).__name__} has no learned table of positions to be reused.')
     table = next(iter(named.values())).detach()
     table = table[0] if table.dim() == 3 else table
+    inside = dict(tower.named_children())
+    norm = next((inside[name] for name in NORMS if name in inside), None)
     if kind == "language" or "max_source_positions" in own.to_dict():
-        return Backbone(blocks, table, attention_mask=None)
-    return Backbone(blocks, _plane(*_patches(tower, own, table)), attention_mask=None)
+        return Backbone(blocks, table, norm, attention_mask=None)
+    return Backbone(blocks, _plane(*_patches(tower, own, table)), norm, attention_mask=None)
 
 
 def _tower(kind: str, model: str, config: Any) -> Any:
     """A text tower or sound encoder with every weight in its files, its pooler aside."""
-    loaded, info = AutoModel.from_pretrained(model, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    _, loaded, info = load_model(model, f"a {kind} model")
     lost = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
     lost = [name for name in lost if "pooler." not in name]
     if lost:

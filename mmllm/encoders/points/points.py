@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class PointsEncoder(Encoder):
     """
 
     processor: PointsProcessor
+    gives_final = True
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class PointsEncoder(Encoder):
         pretrained: str | None = None,
         points: int = 1024,
         tokens: int = 128,
-        layers: Sequence[int] = (-1,),
+        layers: Sequence[int | Literal["final"]] = (-1,),
         weights: str = "pretrained",
         seed: int = 0,
         max_points: int = MAX_POINTS,
@@ -57,7 +59,8 @@ class PointsEncoder(Encoder):
             raise MmllmError(f"points: {points} points must be 1, 2, 4, 8, ... times the {tokens} tokens.")
         if weights not in ("pretrained", "random"):
             raise MmllmError(f'points: weights "{weights}" is unknown; known: pretrained, random.')
-        self.backbone = load_backbone(backbone, model, pretrained)
+        self.gives_final = "final" in layers
+        self.backbone = load_backbone(backbone, model, pretrained, with_norm=self.gives_final)
         if weights == "random":
             self.backbone.draw(seed)
         self.dim = self.backbone.dim
@@ -104,11 +107,11 @@ class PointsEncoder(Encoder):
         weight = next(self.parameters())
         cloud = inputs["points"].to(weight.device).float() / FIXED_POINT
         n = len(cloud)
-        indices = self.resolve(self.n_blocks)
+        wanted = self.resolve(self.n_blocks)
         layout = TokenLayout((1,) * n, (self.tokens,), self._prefix)
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout) as ctx:
             tokens = self._plain(cloud) if self._embed is None else self._embed(ctx, cloud)
-            states = self.backbone(tokens.to(weight.dtype), indices)
+            states = self.backbone(tokens.to(weight.dtype), wanted)
         prefix = torch.cat([state[:, : self._prefix] for state in states], dim=-1)
         layers = dict(zip(self.layers, (state[:, self._prefix :] for state in states), strict=True))
         mask = torch.ones(n, self.tokens, dtype=torch.bool, device=cloud.device)

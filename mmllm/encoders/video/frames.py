@@ -33,6 +33,7 @@ class FramesEncoder(Encoder):
 
     processor: VideoProcessor
     processor_class: ClassVar[type[VideoProcessor]] = VideoProcessor
+    gives_final = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -30,13 +30,15 @@ from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
 from mmllm.processors.decoding.video_writing import mp4
+from mmllm.types import Layer
 
 
 @dataclass(frozen=True)
 class TinyEncoder:
     """A small encoder for tests, and what it may be shown."""
 
-    make: Callable[[], Encoder]
+    make: Callable[..., Encoder]
+    """Makes it; takes other ``layers``."""
     media: Callable[[], list[Any]]
     """Three items that differ, as its processor reads them."""
 
@@ -58,11 +60,11 @@ def _root() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="mmllm-tiny-")
 
 
-def hf_vision() -> HfVisionEncoder:
+def hf_vision(layers: Sequence[Layer] = (-2,)) -> HfVisionEncoder:
     """A DINOv2 with registers: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches."""
     with seeded_folder() as folder:
         write_vision(folder)
-        return HfVisionEncoder(model=folder)
+        return HfVisionEncoder(model=folder, layers=layers)
 
 
 def write_vision(folder: str) -> None:
@@ -75,13 +77,13 @@ def write_vision(folder: str) -> None:
     transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
 
 
-def open_clip_tower() -> OpenClipEncoder:
+def open_clip_tower(layers: Sequence[Layer] = (-2,)) -> OpenClipEncoder:
     """A CLIP: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches."""
     vision = {"image_size": 32, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3}
     text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
     with seeded_folder() as folder:
         write_clip(folder, vision, text)
-        return OpenClipEncoder(model=folder)
+        return OpenClipEncoder(model=folder, layers=layers)
 
 
 def write_clip(folder: str, vision: dict[str, int], text: dict[str, int]) -> None:
@@ -91,7 +93,7 @@ def write_clip(folder: str, vision: dict[str, int], text: dict[str, int]) -> Non
     Path(folder, "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
 
 
-def hf_audio() -> HfAudioEncoder:
+def hf_audio(layers: Sequence[Layer] = (-1,)) -> HfAudioEncoder:
     """A Whisper: 3 blocks, width 16, windows of 1 second of 50 tokens."""
     config = transformers.WhisperConfig(
         vocab_size=2, num_mel_bins=16, d_model=16, encoder_layers=3, encoder_attention_heads=2, encoder_ffn_dim=32,
@@ -102,14 +104,14 @@ def hf_audio() -> HfAudioEncoder:
     with seeded_folder() as folder:
         transformers.WhisperModel(config).save_pretrained(folder)
         transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
-        return HfAudioEncoder(model=folder)
+        return HfAudioEncoder(model=folder, layers=layers)
 
 
-def text_graph() -> TextGraphEncoder:
+def text_graph(layers: Sequence[Layer] = (-2,)) -> TextGraphEncoder:
     """A Llama of 3 blocks and width 16 over bytes."""
     with seeded_folder() as folder:
         write_text_model(folder)
-        return TextGraphEncoder(model=folder, layers=(-2,))
+        return TextGraphEncoder(model=folder, layers=layers)
 
 
 def write_text_model(folder: str) -> None:
@@ -125,23 +127,23 @@ def write_text_model(folder: str) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
-def frames() -> FramesEncoder:
+def frames(layers: Sequence[Layer] = (-2,)) -> FramesEncoder:
     """:func:`hf_vision` on at most 3 frames, 5 per second: clips differ in their number of frames."""
     with seeded_folder() as folder:
         write_vision(folder)
-        return FramesEncoder(image={"type": "hf_vision", "model": folder}, frames=3, fps=5.0)
+        return FramesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, frames=3, fps=5.0)
 
 
-def points() -> PointsEncoder:
+def points(layers: Sequence[Layer] = (-1,)) -> PointsEncoder:
     """A CLIP's text tower: 3 blocks of width 16, 8 positions; 32 points, 8 tokens."""
     vision = {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1}
     text = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 3}
     with seeded_folder() as folder:
         write_clip(folder, vision, text)
-        return PointsEncoder(model=folder, points=32, tokens=8)
+        return PointsEncoder(model=folder, points=32, tokens=8, layers=layers)
 
 
-def document() -> DocumentEncoder:
+def document(layers: Sequence[Layer] = (-1,)) -> DocumentEncoder:
     """A Llama: 3 blocks of width 16, a word-level tokenizer of 32 words."""
     words = ["[UNK]", *(f"w{n}" for n in range(27)), "tea", "milk", "3", "7"]
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
@@ -157,7 +159,7 @@ def document() -> DocumentEncoder:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         model.save_pretrained(folder)
         transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
-        return DocumentEncoder(model=folder, max_tokens=48)
+        return DocumentEncoder(model=folder, max_tokens=48, layers=layers)
 
 
 def pictures() -> list[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy
@@ -39,9 +41,23 @@ def test_every_allowed_format_from_bytes_and_file(kind: str, tmp_path: Path) -> 
         assert left[0] > 240 and left[2] < 15 and right[0] < 15 and right[2] > 240
 
 
-def test_other_formats_are_refused() -> None:
-    with pytest.raises(MediaError, match="cannot be opened as one of PNG, JPEG, WEBP, GIF, BMP"):
-        open_image(encoded(two_colours(), "TIFF"))
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (encoded(two_colours(), "TIFF"), "it looks like TIFF; save it as one of them"),
+        (encoded(two_colours(), "JPEG2000"), "it looks like JPEG 2000; save it as one of them"),
+        (encoded(two_colours(), "AVIF"), "it looks like AVIF or HEIC; save it as one of them"),
+        (b"<html>404</html>", "it looks like HTML or SVG"),
+        (b"nothing known", "it is none, or damaged"),
+        (b"", "it is empty"),
+    ],
+)
+def test_other_formats_are_refused(data: bytes, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    for media in (data, path):
+        with pytest.raises(MediaError, match=f"cannot be opened as one of PNG, JPEG, WEBP, GIF, BMP: {kind}"):
+            open_image(media)
 
 
 @pytest.mark.parametrize(("orientation", "red_at"), [(1, (4, 10)), (3, (36, 10)), (6, (10, 4)), (8, (10, 36))])
@@ -70,6 +86,35 @@ def test_sixteen_bit_greys_are_scaled_not_clipped() -> None:
     values = numpy.array([[0, 32768], [65535, 256]], dtype="uint16")
     image = open_image(encoded(Image.fromarray(values)))
     assert [image.getpixel(p)[0] for p in ((0, 0), (1, 0), (0, 1), (1, 1))] == [0, 128, 255, 1]
+
+
+@pytest.mark.parametrize(
+    ("picture", "sentence"),
+    [
+        (
+            encoded(Image.fromarray(numpy.full((4, 4), 2000, "uint16"))),
+            "holds greys from 2000 to 2000, which say nothing",
+        ),
+        (Image.fromarray(numpy.full((4, 4), 0.5, "float32")), "holds greys from 0.5 to 0.5, which say nothing"),
+        (Image.fromarray(numpy.full((4, 4), 70_000, "int32")), r"scale them to 0..65535 \(16 bits\) or 0..255"),
+        (Image.new("L", (4, 4), 200).convert("I"), "holds greys from 200 to 200"),
+    ],
+)
+def test_greys_of_unknown_range_are_no_black_pictures(picture: bytes | Image.Image, sentence: str) -> None:
+    with pytest.raises(MediaError, match=sentence):
+        open_image(picture)
+
+
+def test_sixteen_bit_black_and_sixteen_bit_colours_are_read() -> None:
+    assert open_image(encoded(Image.fromarray(numpy.zeros((4, 4), "uint16")))).getpixel((0, 0)) == (0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n"
+    body = zlib.compress(b"\0" + struct.pack(">3H", 65535, 32768, 0))
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    png = head + chunk(b"IHDR", struct.pack(">2I5B", 1, 1, 16, 2, 0, 0, 0)) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    assert open_image(png).getpixel((0, 0)) == (255, 128, 0)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "RGBA"])

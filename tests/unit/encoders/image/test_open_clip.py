@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from mmllm.encoders.image.open_clip import OpenClipEncoder, needs_quick_gelu
+from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.encoders.image.open_clip_weights import needs_quick_gelu
 from mmllm.errors import MmllmError
 from tests.support.stand_ins import open_clip_folder
 

@@ -1,0 +1,99 @@
+"""Runs a frozen model and keeps the hidden states that were asked for; the forward of every encoder comes here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor, nn
+
+from mmllm import hooks
+from mmllm.errors import MmllmError
+from mmllm.types import Layer
+
+Blocks = nn.ModuleList | nn.Sequential
+"""The list in which a model holds its transformer blocks."""
+
+
+def recorded(
+    blocks: Blocks, wanted: Sequence[Layer], run: Callable[[], Tensor], norm: nn.Module | None = None
+) -> list[Tensor]:
+    """Hidden states of each layer in ``wanted`` (0..n_blocks or ``final``), with all that works inside.
+
+    Blocks behind the deepest of them do not run; the first one always does, since hooks of connectors may change what
+    enters it.
+
+    Args:
+        blocks: the list itself that the model runs through.
+        wanted: counted from the front, see ``Encoder.resolve``.
+        run: runs the model, ``blocks`` with it, and gives its last state.
+        norm: what makes ``final`` of the last state where the model itself leaves that as the last block gave it.
+
+    Raises:
+        MmllmError: ``final`` is of another width than what leaves the blocks, or the model does not run its blocks.
+    """
+    n_blocks = len(blocks)
+    taken = {n_blocks if layer == "final" else layer for layer in wanted}
+    states: dict[Layer, Tensor] = {}
+    scope = hooks.Scope.without_context()
+
+    def keep(layer: int, _: None, state: Tensor) -> Tensor:
+        states[layer] = state
+        return state
+
+    handles = []
+    # hooks, not output_hidden_states: of the last layer some models of transformers (5.23) give the state after the
+    # final norm, some the one before; and registered last, so that they record what the hooks of connectors changed
+    if 0 in taken:
+        handles.append(hooks.before(blocks[0], partial(keep, 0), scope))
+    for layer in taken - {0}:
+        handles.append(hooks.after(blocks[layer - 1], partial(_keep_output, keep, layer), scope))
+    try:
+        with _only_first(blocks, max(taken)):
+            final = run()
+    finally:
+        hooks.Handle.of(handles).remove()
+    if not taken <= states.keys():
+        raise MmllmError("the model does not run its blocks one after the other; choose another encoder.")
+    if "final" in wanted:
+        last = states[n_blocks]
+        states["final"] = norm(final) if norm is not None and final is last else final
+        _same_width(states["final"], last)
+    return [states[layer] for layer in wanted]
+
+
+def depth(wanted: Sequence[Layer], n_blocks: int) -> int:
+    """How many of ``n_blocks`` blocks these layers (0..n_blocks or ``final``) are made by."""
+    return max(n_blocks if layer == "final" else layer for layer in wanted)
+
+
+def _same_width(final: Tensor, last: Tensor) -> None:
+    """Raise MmllmError where a model's output is not as wide as its blocks, as in OPT 350m."""
+    if final.shape[-1] != last.shape[-1]:
+        raise MmllmError(
+            f"layers: final is {final.shape[-1]} wide in this model, its blocks {last.shape[-1]}; name layers by their "
+            "numbers instead."
+        )
+
+
+def _keep_output(
+    keep: Callable[[int, None, Tensor], Tensor], layer: int, _: None, __: Tensor, output: Tensor
+) -> Tensor:
+    return keep(layer, None, output)
+
+
+@contextmanager
+def _only_first(blocks: Blocks, n: int) -> Iterator[None]:
+    """Take all but the first ``n`` blocks (at least one) out of the list for as long as this is open.
+
+    Not an error thrown out of the forward: under ZeRO-3 the modules around would keep the weights they gathered.
+    """
+    rest = list(blocks[max(n, 1) :])
+    if rest:
+        del blocks[max(n, 1) :]
+    try:
+        yield
+    finally:
+        if rest:
+            blocks.extend(rest)
