@@ -50,6 +50,14 @@ def accepted(group: str, type: str) -> dict[str, Parameter]:
     return {name: found for name, found in registry.parameters(group, type).items() if name not in given}
 
 
+def default_of(parameter: Parameter) -> Any:
+    """The default as a value, where its text is a plain one; None where there is none, or a name or call."""
+    try:
+        return ast.literal_eval(parameter.default)
+    except (ValueError, SyntaxError):
+        return None
+
+
 def inner_encoders(group: str, type: str) -> list[str]:
     """Arguments that are encoders themselves: ``image`` of ``frames``."""
     return [name for name, parameter in accepted(group, type).items() if parameter.annotation == "EncoderPart"]

@@ -1,0 +1,64 @@
+"""All of what `mmllm check` does: reads the recipe, then opens what it names, and collects every finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmllm import registry
+from mmllm.checks import contracts
+from mmllm.checks.data import check_benchmark, check_data
+from mmllm.checks.encoders import check_encoder
+from mmllm.checks.llm import check_llm
+from mmllm.checks.monitors import check_monitors
+from mmllm.checks.places import local_arguments, missing
+from mmllm.checks.report import Report
+from mmllm.recipe.load import load_placed
+from mmllm.recipe.messages import GROUPS, REGISTRY
+from mmllm.recipe.models import Recipe
+from mmllm.recipe.yaml_lines import Path as YamlPath
+
+
+def check_recipe(
+    path: Path, overrides: Sequence[str] = (), importing: Callable[[str], None] | None = None
+) -> tuple[Recipe, Report]:
+    """Read a recipe and open all that it names, without torch and without a network.
+
+    ``importing`` is told each class of another package before it is imported.
+
+    Raises:
+        RecipeError: the recipe itself is wrong; what it names is looked at only when it is right.
+    """
+    recipe, problems = load_placed(path, overrides, importing)
+    report = Report(problems)
+    check_llm(recipe.llm, report)
+    _outside(recipe, report)
+    for key, part in recipe.encoders.items():
+        check_encoder(("encoders", key), part.type, part.args, report)
+    for key, part in recipe.connectors.items():
+        for name, value in local_arguments("connectors", part.type, part.args).items():
+            lost = missing(value)
+            if lost:
+                report.error(("connectors", key, name), lost)
+    filled = [key for key, part in recipe.connectors.items() if part.encoders]
+    for key, part in recipe.data.items():
+        check_data(key, part.type, part.args, filled, report)
+    for key, stage in recipe.stages.items():
+        check_monitors(key, stage, report)
+    for name, args in recipe.eval.benchmarks.items():
+        check_benchmark(name, args, report)
+    return recipe, report
+
+
+def _outside(recipe: Recipe, report: Report) -> None:
+    """Classes of other packages against their contract."""
+    named: list[tuple[YamlPath, str, str]] = [
+        ((section, key, "type"), REGISTRY[section], part.type)
+        for section in GROUPS
+        for key, part in getattr(recipe, section).items()
+    ]
+    named += [(("eval", "benchmarks", name), "benchmarks", name) for name in recipe.eval.benchmarks]
+    for path, group, type in named:
+        if registry.locate(group, type).partition(".")[0] != registry.OWN:
+            for sentence in contracts.problems(group, type):
+                report.error(path, sentence)
