@@ -58,7 +58,7 @@ def check_benchmark(name: str, args: Mapping[str, Any], report: Report) -> None:
     except (MmllmError, TypeError) as error:
         report.error(path, str(error))
         return
-    report.note(path, f"{len(opened):,} questions")
+    report.note(path, f"{len(opened):,} {'question' if len(opened) == 1 else 'questions'}")
     try:
         opened[0]
     except MmllmError as error:

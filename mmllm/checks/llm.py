@@ -41,7 +41,7 @@ def check_llm(llm: Llm, report: Report) -> None:
     weights(found, AT, report)
     _tokenizer(found, config, given, report)
     own = configs.llm_config(config)
-    positions = configs.number(own, "max_position_embeddings")
+    positions = configs.number(own, "max_position_embeddings", "n_positions")
     if positions is not None and llm.context > positions:
         report.error(
             ("llm", "context"), f"found {llm.context:,} tokens, but {llm.path} has {positions:,} positions; give fewer"

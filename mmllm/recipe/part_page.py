@@ -142,7 +142,7 @@ def _line(group: str, name: str) -> str:
     """A line to copy, one of a shipped recipe's where there is one."""
     section = SECTIONS[group]
     needed = {
-        one: f"<{parameter.annotation}>"
+        one: f'"<{parameter.annotation}>"'
         for one, parameter in part_arguments.accepted(group, name).items()
         if parameter.required
     }

@@ -111,11 +111,20 @@ def _assigned(body: Iterable[ast.stmt], name: str) -> Any:
             continue
         targets, value = [node.target] if isinstance(node, ast.AnnAssign) else node.targets, node.value
         if value is not None and any(isinstance(one, ast.Name) and one.id == name for one in targets):
-            try:
-                return ast.literal_eval(value)
-            except ValueError:
-                return None
+            return _plain(value)
     return None
+
+
+def _plain(value: ast.expr) -> Any:
+    """A literal, or arithmetic of numbers (``1 << 20``); None for anything else."""
+    arithmetic = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
+    if all(isinstance(node, arithmetic) for node in ast.walk(value)):
+        # safe: constants and operators alone got this far
+        return eval(compile(ast.Expression(value), "<constant>", "eval"), {"__builtins__": {}})
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=256)
