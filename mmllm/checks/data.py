@@ -12,6 +12,7 @@ from mmllm.checks.places import cached, local_arguments, missing
 from mmllm.checks.report import Report
 from mmllm.errors import MmllmError, SampleError
 from mmllm.recipe import yaml_lines
+from mmllm.recipe.shipped_parts import HOME
 
 MOST_BYTES = 64 << 20
 """Largest file whose rows are counted: to find where 64 MiB of rows begin takes some tenths of a second."""
@@ -78,7 +79,9 @@ def _there(
         lost = missing(value)
         if lost:
             at = (*path, name) if name in args else path
-            report.error(at, f"{lost.removesuffix('.')}{_how_to_get(group, type, value)}")
+            way = _how_to_get(group, type, value)
+            joined = "" if not way else " Or " if lost.endswith("?") else "; "
+            report.error(at, f"{lost}{joined}{way}")
             there = False
     return there
 
@@ -90,11 +93,13 @@ def _is_far(path: str) -> bool:
 
 
 def _how_to_get(group: str, type: str, path: str) -> str:
-    """The end of a sentence about missing data: what the class says of fetching it, or who makes it."""
-    if Path(path).parts[:3] == ("data", "mini", "world"):
-        return "; `mmllm demo` makes it, and so does `python -m mmllm.miniature data`"
+    """The end of a sentence about missing data: what the class says of fetching it, or who draws a miniature world."""
+    parts = Path(path).parts
+    if parts[:2] == HOME.parts and len(parts) > len(HOME.parts):
+        world = parts[len(HOME.parts)]
+        return f"`python -m mmllm.miniature {'data' if world == 'world' else f'sense {world}'}` draws it"
     fetch = registry.constant(group, type, "fetch")
-    return f"; {fetch[:1].lower()}{fetch[1:]}" if isinstance(fetch, str) else ""
+    return f"{fetch[:1].lower()}{fetch[1:]}" if isinstance(fetch, str) else ""
 
 
 # ---- what is not opened, and why

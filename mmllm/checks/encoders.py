@@ -51,6 +51,19 @@ def check_encoder(path: yaml_lines.Path, type: str, args: Mapping[str, Any], rep
         model_files(model, at, report)
 
 
+def check_start(key: str, start: Any, report: Report) -> None:
+    """Look at the weights that a connector starts from, a file or a published model; None: they are drawn."""
+    place = start.get("path") if isinstance(start, dict) else start
+    if not isinstance(place, str):
+        return
+    path: yaml_lines.Path = ("connectors", key, "start")
+    found = model_files(place, path, report)
+    if found is not None and found.path.is_file():
+        _weights_file(found.path, path, report)
+    elif found is not None:
+        weights(found, path, report)
+
+
 def _weights_file(file: Path, path: yaml_lines.Path, report: Report) -> None:
     try:
         safetensors_files.tensors(file)

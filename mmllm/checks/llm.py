@@ -20,10 +20,7 @@ _GGUF = b"GGUF"
 def check_llm(llm: Llm, report: Report) -> None:
     """Open what ``llm.path`` names."""
     found = model_files(llm.path, AT, report)
-    words = llm.model_dump()
-    given = words.get("template")
-    if isinstance(given, str) and ("/" in given or "." in given) and (lost := missing(given)):
-        report.error(("llm", "template"), lost)
+    template = _given_template(llm.model_dump().get("template"), report)
     if found is None:
         return
     if found.path.is_file() or not (found.path / "config.json").is_file():
@@ -39,7 +36,7 @@ def check_llm(llm: Llm, report: Report) -> None:
         report.error(AT, foreign)
         return
     weights(found, AT, report)
-    _tokenizer(found, config, given, report)
+    _tokenizer(found, config, template, report)
     own = configs.llm_config(config)
     positions = configs.number(own, "max_position_embeddings", "n_positions")
     if positions is not None and llm.context > positions:
@@ -108,8 +105,20 @@ def _kind(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         yield f'{folder} holds a model of type "{kind}", which is no causal LM of the installed transformers'
 
 
-def _tokenizer(found: Found, config: Mapping[str, Any], template: Any, report: Report) -> None:
-    """Tokenizer and template, and whether every token has an embedding."""
+def _given_template(given: Any, report: Report) -> str | None:
+    """Text of a template that the recipe gives as a file, "" where it names one; None: the tokenizer's own is used."""
+    if not isinstance(given, str):
+        return None
+    if "/" not in given and "." not in given:
+        return ""
+    lost = missing(given)
+    if lost:
+        report.error(("llm", "template"), lost)
+    return "" if lost else Path(given).read_text(encoding="utf-8")
+
+
+def _tokenizer(found: Found, config: Mapping[str, Any], template: str | None, report: Report) -> None:
+    """Tokenizer and template, and whether every token has an embedding; an empty template is not tried."""
     try:
         tokenizer = TokenizerFiles(found.path)
     except configs.UnreadableError as error:
@@ -125,6 +134,6 @@ def _tokenizer(found: Found, config: Mapping[str, Any], template: Any, report: R
             f"the tokenizer of {found.path} has {len(tokenizer):,} tokens, the model {vocabulary:,} embeddings; use "
             "the tokenizer that belongs to the model",
         )
-    if template is None:
-        for sentence in template_problems(tokenizer):
-            report.error(AT, sentence)
+    if template != "":
+        for sentence in template_problems(tokenizer, template):
+            report.error(AT if template is None else ("llm", "template"), sentence)

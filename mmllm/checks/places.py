@@ -88,7 +88,7 @@ def model_files(value: str, path: yaml_lines.Path, report: Report) -> Found | No
     found = here_or_shipped(value)
     if found is not None:
         return found
-    if not _HUB_ID.fullmatch(value):
+    if not _HUB_ID.fullmatch(value) or value.endswith(_FILES):
         report.error(path, missing(value) or "")
         return None
     snapshot = cached(value, "models")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmllm import registry
 from mmllm.checks import contracts
 from mmllm.checks.data import check_benchmark, check_data
-from mmllm.checks.encoders import check_encoder
+from mmllm.checks.encoders import check_encoder, check_start
 from mmllm.checks.llm import check_llm
 from mmllm.checks.monitors import check_monitors
 from mmllm.checks.places import local_arguments, missing
@@ -40,6 +40,7 @@ def check_recipe(
             lost = missing(value)
             if lost:
                 report.error(("connectors", key, name), lost)
+        check_start(key, part.model_dump().get("start"), report)
     filled = [key for key, part in recipe.connectors.items() if part.encoders]
     for key, part in recipe.data.items():
         check_data(key, part.type, part.args, filled, report)

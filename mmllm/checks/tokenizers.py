@@ -35,6 +35,8 @@ class TokenizerFiles:
             name: text for name, value in named.items() if name.endswith("_token") and (text := _content(value))
         }
         """``eos_token`` and the like."""
+        self.given: str | None = None
+        """A template in place of the folder's own."""
 
     @property
     def added(self) -> list[str]:
@@ -54,6 +56,8 @@ class TokenizerFiles:
 
     def get_chat_template(self) -> str:
         """The template's text, found where transformers looks for it; ValueError where there is none."""
+        if self.given is not None:
+            return self.given
         file = self._folder / "chat_template.jinja"
         if file.is_file():
             return file.read_text(encoding="utf-8")
@@ -70,10 +74,14 @@ class TokenizerFiles:
         return found
 
 
-def template_problems(tokenizer: TokenizerFiles) -> Iterator[str]:
-    """A sentence where the chat template cannot be learned from: none, broken, or the assistant's text not found."""
+def template_problems(tokenizer: TokenizerFiles, given: str | None = None) -> Iterator[str]:
+    """A sentence where the chat template cannot be learned from: none, broken, or the assistant's text not found.
+
+    ``given`` is a template in place of the tokenizer's own.
+    """
     from mmllm.messages.template import ChatTemplate
 
+    tokenizer.given = given
     ends = [text for text in tokenizer.added if not text.isspace()]
     try:
         ChatTemplate(cast(Any, tokenizer), ends)

@@ -188,6 +188,30 @@ def test_a_shipped_recipe_away_from_its_data(checked: Checked) -> None:
     done = subprocess.run(command, cwd=checked.folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert 'data.captions.path: there is no file or folder "data/mini/world/captions.jsonl"' in done.stderr
-    assert "`mmllm demo` makes it" in done.stderr
+    assert "`python -m mmllm.miniature data` draws it" in done.stderr
     assert "llm.path" not in done.stderr  # the miniature parts come with mmllm
     assert "mini/pool" in shipped()
+
+
+def test_a_near_name_and_a_way_to_get_it(checked: Checked) -> None:
+    (checked.folder / "data" / "easy_vqa2").mkdir(parents=True)
+    checked.change("{qa_json: {path: questions.json}}", "[easy_vqa]")
+    assert (
+        'did you mean "data/easy_vqa2"? Or fetch the folder data/ of github.com/vzhou842/easy-VQA' in checked.sentence()
+    )
+
+
+def test_weights_that_a_connector_starts_from(checked: Checked) -> None:
+    from mmllm.checks.encoders import check_start
+    from mmllm.checks.report import Report
+    from mmllm.recipe.messages import Problems
+
+    report = Report(Problems("my.yaml"))
+    check_start("image", {"path": "start.safetensors"}, report)
+    (checked.folder / "start.safetensors").write_bytes(b"\x08")
+    check_start("image", {"path": "start.safetensors"}, report)
+    check_start("image", None, report)
+    assert [sentence.partition(";")[0] for sentence in report.errors] == [
+        'my.yaml:1: connectors.image.start: there is no file or folder "start.safetensors".',
+        "my.yaml:1: connectors.image.start: start.safetensors is no safetensors file (1 bytes)",
+    ]

@@ -113,8 +113,8 @@ LLMS = {
     "config": (llm(written("config.json", "{")), "config.json cannot be read as JSON"),
     "adapter": (llm(adapter), "is a PEFT adapter of some/base, no LLM; merge it"),
     "no tokenizer": (llm(without("tokenizer*")), "has no tokenizer (tokenizer.json, "),
-    "no template": (llm(without("chat_template*")), "has no chat template: put a chat_template.jinja beside"),
-    "broken template": (llm(written("chat_template.jinja", "{% for %}")), "the chat template refuses messages"),
+    "no template": (llm(without("chat_template*")), "has no chat template: "),
+    "broken template": (llm(written("chat_template.jinja", "{% for %}")), "chat template"),
     "silent template": (
         llm(written("chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}")),
         "ends the assistant's turn with no special token",
