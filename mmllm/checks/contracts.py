@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import dis
+import importlib
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -128,8 +129,6 @@ def _globals(code: CodeType) -> Iterator[str]:
 
 def _unknown_points(type: str, function: FunctionType, base: str) -> Iterator[str]:
     """Hook points that ``attach`` asks its first argument for and that there are not."""
-    import importlib
-
     points = importlib.import_module("mmllm.hooks.points")
     protocol = getattr(points, _HOOK_POINTS[base])
     known = {name for one in protocol.__mro__ for name in (*vars(one), *vars(one).get("__annotations__", {}))}

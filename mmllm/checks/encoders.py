@@ -35,7 +35,7 @@ def check_encoder(path: yaml_lines.Path, type: str, args: Mapping[str, Any], rep
         if lost:
             report.error((*path, name), lost)
         elif value.endswith(".safetensors") and Path(value).is_file():
-            _weights_file(Path(value), (*path, name), report)
+            check_weights_file(Path(value), (*path, name), report)
     model = args.get("model")
     if not isinstance(model, str):
         return
@@ -51,20 +51,8 @@ def check_encoder(path: yaml_lines.Path, type: str, args: Mapping[str, Any], rep
         model_files(model, at, report)
 
 
-def check_start(key: str, start: Any, report: Report) -> None:
-    """Look at the weights that a connector starts from, a file or a published model; None: they are drawn."""
-    place = start.get("path") if isinstance(start, dict) else start
-    if not isinstance(place, str):
-        return
-    path: yaml_lines.Path = ("connectors", key, "start")
-    found = model_files(place, path, report)
-    if found is not None and found.path.is_file():
-        _weights_file(found.path, path, report)
-    elif found is not None:
-        weights(found, path, report)
-
-
-def _weights_file(file: Path, path: yaml_lines.Path, report: Report) -> None:
+def check_weights_file(file: Path, path: yaml_lines.Path, report: Report) -> None:
+    """Note a safetensors file that is incomplete or of another kind."""
     try:
         safetensors_files.tensors(file)
     except safetensors_files.DamagedError as error:

@@ -14,27 +14,28 @@ from mmllm.recipe import yaml_lines
 from mmllm.recipe.models import Llm
 
 AT: yaml_lines.Path = ("llm", "path")
+_DEPTH = ("num_hidden_layers", "n_layer")
 _GGUF = b"GGUF"
 
 
-def check_llm(llm: Llm, report: Report) -> None:
-    """Open what ``llm.path`` names."""
+def check_llm(llm: Llm, report: Report) -> int | None:
+    """Open what ``llm.path`` names; returns its number of blocks, None where it is not known."""
     found = model_files(llm.path, AT, report)
     template = _given_template(llm.model_dump().get("template"), report)
     if found is None:
-        return
+        return None
     if found.path.is_file() or not (found.path / "config.json").is_file():
         _without_config(found, report)
-        return
+        return None
     try:
         config = configs.read_json(found.path / "config.json")
     except configs.UnreadableError as error:
         report.error(AT, str(error))
-        return
+        return None
     foreign = next(_kind(found.path, config), None)
     if foreign is not None:
         report.error(AT, foreign)
-        return
+        return None
     weights(found, AT, report)
     _tokenizer(found, config, template, report)
     own = configs.llm_config(config)
@@ -45,6 +46,7 @@ def check_llm(llm: Llm, report: Report) -> None:
         )
     where = {"folder": "", "shipped": ", placed here by `mmllm train`", "cached": ", in the hub's cache"}[found.origin]
     report.note(("llm",), f"{own.get('model_type')}{_width(own)}{where}")
+    return configs.number(own, *_DEPTH)
 
 
 def weights(found: Found, path: yaml_lines.Path, report: Report) -> None:
@@ -58,7 +60,7 @@ def weights(found: Found, path: yaml_lines.Path, report: Report) -> None:
 
 def _width(config: Mapping[str, Any]) -> str:
     """``, 24 blocks, width 896`` where the config says so."""
-    blocks = configs.number(config, "num_hidden_layers", "n_layer")
+    blocks = configs.number(config, *_DEPTH)
     width = configs.number(config, "hidden_size", "n_embd")
     return (f", {blocks} blocks" if blocks else "") + (f", width {width:,}" if width else "")
 

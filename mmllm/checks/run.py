@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mmllm import registry
 from mmllm.checks import contracts
+from mmllm.checks.connectors import check_connector, check_start
 from mmllm.checks.data import check_benchmark, check_data
-from mmllm.checks.encoders import check_encoder, check_start
+from mmllm.checks.encoders import check_encoder
 from mmllm.checks.llm import check_llm
 from mmllm.checks.monitors import check_monitors
-from mmllm.checks.places import local_arguments, missing
 from mmllm.checks.report import Report
+from mmllm.recipe import part_arguments
 from mmllm.recipe.load import load_placed
 from mmllm.recipe.messages import GROUPS, REGISTRY
 from mmllm.recipe.models import Recipe
@@ -31,15 +32,12 @@ def check_recipe(
     """
     recipe, problems = load_placed(path, overrides, importing)
     report = Report(problems)
-    check_llm(recipe.llm, report)
+    n_blocks = check_llm(recipe.llm, report)
     _outside(recipe, report)
     for key, part in recipe.encoders.items():
         check_encoder(("encoders", key), part.type, part.args, report)
     for key, part in recipe.connectors.items():
-        for name, value in local_arguments("connectors", part.type, part.args).items():
-            lost = missing(value)
-            if lost:
-                report.error(("connectors", key, name), lost)
+        check_connector(key, part.type, part.args, n_blocks, report)
         check_start(key, part.model_dump().get("start"), report)
     filled = [key for key, part in recipe.connectors.items() if part.encoders]
     for key, part in recipe.data.items():
@@ -57,6 +55,12 @@ def _outside(recipe: Recipe, report: Report) -> None:
         ((section, key, "type"), REGISTRY[section], part.type)
         for section in GROUPS
         for key, part in getattr(recipe, section).items()
+    ]
+    named += [
+        (("encoders", key, word, "type"), "encoders", str(value["type"]))
+        for key, part in recipe.encoders.items()
+        for word, value in part.args.items()
+        if isinstance(value, dict) and word in part_arguments.inner_encoders("encoders", part.type)
     ]
     named += [(("eval", "benchmarks", name), "benchmarks", name) for name in recipe.eval.benchmarks]
     for path, group, type in named:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from mmllm.registry.signatures import _definition, _is_own, _lineage, _tree, load
+from mmllm.registry.signatures import definition_of, is_own, lineage, load, tree_of
 from mmllm.registry.tables import locate
 
 _ENTRY = re.compile(r"^(\*{0,2}\w+)(?: \([^)]*\))?: (.*)$")
@@ -24,8 +24,8 @@ _HEAD = re.compile(r"^(Args|Arguments|Raises|Returns|Yields|Attributes):$")
 def docstrings(group: str, type: str) -> list[str]:
     """Docstrings of the class and of those of its bases that are parts as well, nearest first; none that is empty."""
     where = locate(group, type)
-    if _is_own(where):
-        texts = [ast.get_docstring(definition) for _, definition in _lineage(*_definition(where))]
+    if is_own(where):
+        texts = [ast.get_docstring(definition) for _, definition in lineage(*definition_of(where))]
     else:
         kinds = [kind for kind in load(group, type).__mro__ if kind.__module__.partition(".")[0] not in _FOREIGN]
         texts = [inspect.cleandoc(vars(kind).get("__doc__") or "") for kind in kinds]
@@ -39,13 +39,13 @@ def _inits(definition: ast.ClassDef) -> Iterator[ast.FunctionDef]:
 def meanings(group: str, type: str) -> dict[str, str]:
     """Argument -> what its ``Args:`` say, one text each; bases' where a class hands arguments on."""
     where = locate(group, type)
-    if not _is_own(where):
+    if not is_own(where):
         kinds = [kind for kind in load(group, type).__mro__ if kind is not object]
         texts = [inspect.getdoc(vars(kind).get("__init__")) or "" for kind in kinds]
         texts += docstrings(group, type)
     else:
-        lineage = [definition for _, definition in _lineage(*_definition(where))]
-        texts = [ast.get_docstring(one) or "" for definition in lineage for one in _inits(definition)]
+        chain = [definition for _, definition in lineage(*definition_of(where))]
+        texts = [ast.get_docstring(one) or "" for definition in chain for one in _inits(definition)]
         texts += docstrings(group, type)
     found: dict[str, str] = {}
     for text in texts:
@@ -79,9 +79,9 @@ def described(docstring: str) -> dict[str, str]:
 def constant(group: str, type: str, name: str) -> Any:
     """Value of a class's own constant or of a name that its module knows, where it is plain; None where it is not."""
     where = locate(group, type)
-    if not _is_own(where):
+    if not is_own(where):
         return getattr(load(group, type), name, None)
-    for module, definition in _lineage(*_definition(where)):
+    for module, definition in lineage(*definition_of(where)):
         found = _assigned(definition.body, name)
         if found is None:
             found = _of_module(module, name)
@@ -92,13 +92,13 @@ def constant(group: str, type: str, name: str) -> Any:
 
 def _of_module(module: str, name: str) -> Any:
     """A name that a module assigns, or imports from another of this package."""
-    tree = _tree(module)
+    tree = tree_of(module)
     body = tree.body if tree else []
     found = _assigned(body, name)
     if found is not None:
         return found
     for node in body:
-        if isinstance(node, ast.ImportFrom) and node.module and _is_own(node.module):
+        if isinstance(node, ast.ImportFrom) and node.module and is_own(node.module):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     return _of_module(node.module, alias.name)
@@ -137,7 +137,7 @@ def _reaches(module: str, names: tuple[str, ...], seen: set[str]) -> bool:
     if module in seen:
         return False
     seen.add(module)
-    tree = _tree(module)
+    tree = tree_of(module)
     found = [module.rpartition(".")[0]] if "." in module else []  # the package a module lies in is imported first
     for node in tree.body if tree else []:
         if isinstance(node, ast.Import):
@@ -146,4 +146,4 @@ def _reaches(module: str, names: tuple[str, ...], seen: set[str]) -> bool:
             found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     if any(name.partition(".")[0] in names for name in found):
         return True
-    return any(_reaches(name, names, seen) for name in found if _is_own(name))
+    return any(_reaches(name, names, seen) for name in found if is_own(name))

@@ -202,7 +202,7 @@ def test_a_near_name_and_a_way_to_get_it(checked: Checked) -> None:
 
 
 def test_weights_that_a_connector_starts_from(checked: Checked) -> None:
-    from mmllm.checks.encoders import check_start
+    from mmllm.checks.connectors import check_start
     from mmllm.checks.report import Report
     from mmllm.recipe.messages import Problems
 
@@ -215,3 +215,18 @@ def test_weights_that_a_connector_starts_from(checked: Checked) -> None:
         'my.yaml:1: connectors.image.start: there is no file or folder "start.safetensors".',
         "my.yaml:1: connectors.image.start: start.safetensors is no safetensors file (1 bytes)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        ("{type: inner_adaptor, after: [5, 6]}", "after"),
+        ("{type: series_adapter, blocks: [6]}", "blocks"),
+        ("{type: parallel_adapter, blocks: [0, 6]}", "blocks"),
+    ],
+)
+def test_blocks_that_the_llm_has_not(part: str, word: str, checked: Checked) -> None:
+    checked.change("{type: lora, rank: 4}", part)
+    assert checked.sentence() == f"my.yaml:6: connectors.lora.{word}: found 6, and the LLM has the blocks 0 to 5."
+    checked.change(part, part.replace("6]", "4]"))
+    assert checked() == 0
