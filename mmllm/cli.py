@@ -71,6 +71,7 @@ def _recipe_commands(commands: Parsers) -> None:
     check = _command(commands, "check", _check, "validate a recipe and what it names: print every error")
     _recipe_argument(check)
     check.add_argument("--syntax", action="store_true", help="only the recipe's own words; open nothing that it names")
+    check.add_argument("--trust-code", action="store_true", help="import the user's own classes that a run names")
     show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     _recipe_argument(show, optional=True)
     show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
@@ -201,14 +202,14 @@ def _check(arguments: argparse.Namespace) -> int:
         return 0
     from mmllm.checks.run import check_recipe
 
-    recipe, report = check_recipe(path, arguments.overrides, _importing)
+    recipe, report = check_recipe(path, arguments.overrides, _importer(path, arguments.trust_code))
     for sentence in report.errors:
         print(f"mmllm: {sentence}", file=sys.stderr)
     for sentence in report.warnings:
         print(f"mmllm: warning: {sentence}", file=sys.stderr)
     if report.errors:
         counted = f"{len(report.errors)} {'error' if len(report.errors) == 1 else 'errors'}"
-        print(f"mmllm: {path}: {counted}; relative paths start from {Path.cwd()}.", file=sys.stderr)
+        print(f"mmllm: {path}: {counted}; relative paths start beside the recipe or in {Path.cwd()}.", file=sys.stderr)
         return 2
     untested = f", {len(report.warnings)} not tested" if report.warnings else ""
     print(f"{path}: ok ({_stages(recipe.stages)}{untested})")
@@ -216,6 +217,20 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"  {note}")
     print(f"next: {shlex.join(['mmllm', 'train', str(arguments.recipe), *arguments.overrides])}")
     return 0
+
+
+def _importer(path: Path, trusted: bool) -> Callable[[str], None]:
+    """What is called before a class of another package is imported: a run from elsewhere has to be trusted first."""
+    from mmllm.recipe.located import is_run
+
+    def importing(where: str) -> None:
+        if path.name == "recipe.yaml" and is_run(path.parent):
+            from mmllm.checkpoints.code_trust import check_code
+
+            check_code(path.parent, trusted)
+        _importing(where)
+
+    return importing
 
 
 def _importing(where: str) -> None:

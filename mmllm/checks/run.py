@@ -13,6 +13,7 @@ from mmllm.checks.encoders import check_encoder
 from mmllm.checks.llm import check_llm
 from mmllm.checks.monitors import check_monitors
 from mmllm.checks.report import Report
+from mmllm.errors import RecipeError
 from mmllm.recipe import part_arguments
 from mmllm.recipe.load import load_placed
 from mmllm.recipe.messages import GROUPS, REGISTRY
@@ -41,7 +42,12 @@ def check_recipe(
         check_start(key, part.model_dump().get("start"), report)
     filled = [key for key, part in recipe.connectors.items() if part.encoders]
     for key, part in recipe.data.items():
-        check_data(key, part.type, part.args, filled, report)
+        try:
+            args = part_arguments.dataset_arguments(recipe, key)
+        except RecipeError as error:
+            report.error(("data", key), str(error).removeprefix(f"data.{key}."))
+            args = part.args
+        check_data(key, part.type, args, filled, report)
     for key, stage in recipe.stages.items():
         check_monitors(key, stage, report)
     for name, args in recipe.eval.benchmarks.items():

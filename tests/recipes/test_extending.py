@@ -95,7 +95,9 @@ def test_a_file_and_a_line_are_a_part_of_the_repository(tmp_path: Path) -> None:
     assert mmllm(tmp_path, "check", "my.yaml", "--syntax") == "my.yaml: its words are right (1 stage: learn)\n"
     said = mmllm(tmp_path, "check", "my.yaml")
     assert "mmllm: importing my_parts.gain:MlpGain, a class of another package.\n" in said
-    assert "mmllm: my.yaml: 3 errors; relative paths start from " in said  # its files; its classes are right
+    assert (
+        "mmllm: my.yaml: 3 errors; relative paths start beside the recipe or in " in said
+    )  # its files; its classes are right
     said = mmllm(tmp_path, "check", "my.yaml", "connectors.image.grids=[8, 8]")
     assert 'unknown argument of bilinear; known: grid, depth; did you mean "grid"?' in said
 

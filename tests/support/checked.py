@@ -67,5 +67,5 @@ class Checked:
         assert self(*arguments) == 2, self.out
         errors = [line for line in self.err.splitlines() if not line.startswith("mmllm: warning: ")]
         assert len(errors) == 2, self.err
-        assert errors[1] == f"mmllm: my.yaml: 1 error; relative paths start from {self.folder}."
+        assert errors[1] == f"mmllm: my.yaml: 1 error; relative paths start beside the recipe or in {self.folder}."
         return errors[0].removeprefix("mmllm: ")

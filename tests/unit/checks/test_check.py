@@ -44,7 +44,7 @@ def test_all_that_is_missing_is_listed_at_once(checked: Checked) -> None:
         'mmllm: my.yaml:15: eval.benchmarks.qa_json.path: there is no file or folder "questions.json"; a row is '
         '{"question": "...", "answer": "...", "image": "a.png"}, paths beside the file.',
     ]
-    assert lines[4] == f"mmllm: my.yaml: 4 errors; relative paths start from {checked.folder}."
+    assert lines[4] == f"mmllm: my.yaml: 4 errors; relative paths start beside the recipe or in {checked.folder}."
 
 
 def test_the_defaults_of_paths_count(checked: Checked) -> None:

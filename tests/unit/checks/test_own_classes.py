@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from mmllm.cli import main
 from tests.support.checked import Checked
 
 HEAD = """
@@ -147,3 +149,18 @@ def test_an_own_path_argument_is_looked_for(checked: Checked, write_class: objec
     checked.change("table: rows.json", "start: weights.safetensors")
     assert checked() == 2
     assert 'connectors.lora.start: there is no file or folder "weights.safetensors"' in checked.err
+
+
+def test_code_that_a_run_names_is_asked_for(checked: Checked, write_class: object) -> None:
+    """A run folder from elsewhere imports nothing until it is trusted."""
+    assert callable(write_class)
+    write_class("open('ran', 'w').close()\nclass Mine(LoraConnector):\n    '''Own.'''\n")
+    checked.change("lora: {type: lora, rank: 4}", 'lora: {type: "own_part:Mine"}')
+    run = checked.folder / "runs" / "my"
+    run.mkdir(parents=True)
+    (run / "origin.json").write_text(json.dumps({"folder": str(checked.folder)}))
+    (run / "recipe.yaml").write_text((checked.folder / "my.yaml").read_text())
+    assert main(["check", "runs/my"]) == 2
+    assert not Path("ran").exists()
+    assert main(["check", "runs/my", "--trust-code"]) == 0
+    assert Path("ran").exists()
