@@ -15,6 +15,7 @@ from mmllm.checks.monitors import check_monitors
 from mmllm.checks.report import Report
 from mmllm.errors import RecipeError
 from mmllm.recipe import part_arguments
+from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.load import load_placed
 from mmllm.recipe.messages import GROUPS, REGISTRY
 from mmllm.recipe.models import Recipe
@@ -43,7 +44,7 @@ def check_recipe(
     filled = [key for key, part in recipe.connectors.items() if part.encoders]
     for key, part in recipe.data.items():
         try:
-            args = part_arguments.dataset_arguments(recipe, key)
+            args = dataset_arguments(recipe, key)
         except RecipeError as error:
             report.error(("data", key), str(error).removeprefix(f"data.{key}."))
             args = part.args

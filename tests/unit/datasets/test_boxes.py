@@ -14,8 +14,8 @@ from mmllm.datasets.chat import Chat
 from mmllm.errors import MmllmError, RecipeError, SampleError
 from mmllm.evaluation.metrics.boxes import iou, parse_box
 from mmllm.processors.image import centre, square_canvas
+from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.load import parse
-from mmllm.recipe.part_arguments import dataset_arguments
 from mmllm.types import Message
 
 WIDE, TALL = (640, 480), (300, 500)
@@ -126,7 +126,7 @@ def test_the_recipes_own_fit(tmp_path: Path) -> None:
     args = dataset_arguments(parse(RECIPE.replace("FIT", "pad")), "some")
     assert args["boxes"] == {"from": "xyxy_1", "square": "pad", "fit": "pad"}
     with pytest.raises(
-        RecipeError, match="the encoders fit pictures differently .encoders.image crop, encoders.page pad"
+        RecipeError, match=r"the encoders fit pictures differently .encoders.image crop, encoders.page pad"
     ):
         dataset_arguments(parse(RECIPE.replace("FIT", "crop")), "some")
     Image.new("RGB", WIDE).save(tmp_path / "a.png")
