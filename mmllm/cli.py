@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -63,14 +64,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe_commands(commands: Parsers) -> None:
     """Add the commands that work on recipes alone."""
-    ls = _command(commands, "ls", _ls, "list the parts and recipes there are")
-    # former names are understood, but the help shows the present ones only
-    groups = [*registry.groups(), *registry.FORMER, "recipes"]
+    ls = _command(commands, "ls", _ls, "list the parts and recipes there are, or say all of one part")
     ls.add_argument(
-        "group", nargs="?", choices=groups, metavar="GROUP", help=", ".join([*registry.groups(), "recipes"])
+        "name", nargs="?", metavar="NAME", help=f"{', '.join([*registry.groups(), 'recipes'])}, a part or module:Class"
     )
-    check = _command(commands, "check", _check, "validate a recipe: print every error")
+    check = _command(commands, "check", _check, "validate a recipe and what it names: print every error")
     _recipe_argument(check)
+    check.add_argument("--syntax", action="store_true", help="only the recipe's own words; open nothing that it names")
+    check.add_argument("--trust-code", action="store_true", help="import the user's own classes that a run names")
     show = _command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     _recipe_argument(show, optional=True)
     show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
@@ -145,7 +146,12 @@ def _recipe_argument(parser: argparse.ArgumentParser, optional: bool = False) ->
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    groups = [arguments.group] if arguments.group else [*registry.groups(), "recipes"]
+    name = arguments.name
+    known = [*registry.groups(), *registry.FORMER, "recipes"]
+    if name is not None and name not in known:
+        _ls_part(name)
+        return
+    groups = [name] if name else [*registry.groups(), "recipes"]
     for group in groups:
         if group == "recipes":
             rows = shipped()
@@ -162,6 +168,27 @@ def _ls(arguments: argparse.Namespace) -> None:
                 print(f"{indent}{'  ' if title else ''}{name:{width}}  {rows[name]}")
 
 
+def _ls_part(name: str) -> None:
+    """Print the page of one part, of each group that has one of this name."""
+    from mmllm.recipe.part_page import groups_of, page
+
+    if ":" in name:
+        _importing(name)
+    groups = groups_of(name)
+    if not groups:
+        near = registry.nearest(name, _names())
+        hint = f'; did you mean "{near}"?' if near else "; `mmllm ls` lists all names."
+        kinds = ", ".join([*registry.groups(), "recipes"])
+        raise MmllmError(f'"{name}" is neither a group ({kinds}) nor a part{hint}')
+    print("\n\n".join(page(group, name) for group in groups))
+
+
+def _names() -> list[str]:
+    """Groups and the parts of all of them."""
+    parts = [name for group in registry.groups() for name in registry.table(group)]
+    return [*registry.groups(), "recipes", *dict.fromkeys(parts)]
+
+
 def _titled(group: str, names: Iterable[str]) -> list[tuple[str, list[str]]]:
     """Names under the heading of their kind: connectors of the tables by where they work, all else without heading."""
     if group != "connectors":
@@ -172,13 +199,54 @@ def _titled(group: str, names: Iterable[str]) -> list[tuple[str, list[str]]]:
     return [(title, found) for title, found in [*known, ("of other packages", others)] if found]
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from mmllm.recipe.load import load_recipe
-
+def _check(arguments: argparse.Namespace) -> int:
     path = find_recipe(arguments.recipe)
-    recipe = load_recipe(path, arguments.overrides)
-    word = "stage" if len(recipe.stages) == 1 else "stages"
-    print(f"{path}: ok ({len(recipe.stages)} {word}: {', '.join(recipe.stages)})")
+    if arguments.syntax:
+        from mmllm.recipe.load import load_recipe
+
+        print(f"{path}: its words are right ({_stages(load_recipe(path, arguments.overrides).stages)})")
+        return 0
+    from mmllm.checks.run import check_recipe
+
+    recipe, report = check_recipe(path, arguments.overrides, _importer(path, arguments.trust_code))
+    for sentence in report.errors:
+        print(f"mmllm: {sentence}", file=sys.stderr)
+    for sentence in report.warnings:
+        print(f"mmllm: warning: {sentence}", file=sys.stderr)
+    if report.errors:
+        counted = f"{len(report.errors)} {'error' if len(report.errors) == 1 else 'errors'}"
+        print(f"mmllm: {path}: {counted}; relative paths start beside the recipe or in {Path.cwd()}.", file=sys.stderr)
+        return 2
+    untested = f", {len(report.warnings)} not tested" if report.warnings else ""
+    print(f"{path}: ok ({_stages(recipe.stages)}{untested})")
+    for note in report.notes:
+        print(f"  {note}")
+    print(f"next: {shlex.join(['mmllm', 'train', str(arguments.recipe), *arguments.overrides])}")
+    return 0
+
+
+def _importer(path: Path, trusted: bool) -> Callable[[str], None]:
+    """What is called before a class of another package is imported: a run from elsewhere has to be trusted first."""
+    from mmllm.recipe.located import is_run
+
+    def importing(where: str) -> None:
+        if path.name == "recipe.yaml" and is_run(path.parent):
+            from mmllm.checkpoints.code_trust import check_code
+
+            check_code(path.parent, trusted)
+        _importing(where)
+
+    return importing
+
+
+def _importing(where: str) -> None:
+    """Say which class of another package runs its module's code now."""
+    print(f"mmllm: importing {where}, a class of another package.", file=sys.stderr)
+
+
+def _stages(names: Iterable[str]) -> str:
+    found = list(names)
+    return f"{len(found)} {'stage' if len(found) == 1 else 'stages'}: {', '.join(found)}"
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -222,7 +290,7 @@ def _train(arguments: argparse.Namespace) -> int:
     path = find_recipe(arguments.recipe)
     _place_parts(path, arguments.overrides)
     _show_places(path)
-    return launch(
+    code = launch(
         path,
         arguments.overrides,
         gpus=arguments.gpus,
@@ -231,6 +299,18 @@ def _train(arguments: argparse.Namespace) -> int:
         accept=arguments.accept is not None,
         verify=arguments.verify,
     )
+    if code == 0:
+        _next_of_run(path, arguments.overrides, arguments.out)
+    return code
+
+
+def _next_of_run(path: Path, overrides: Sequence[str], out: Path | None) -> None:
+    """Print how to go on with a run that is trained."""
+    from mmllm.recipe.load import load_recipe
+
+    recipe = load_recipe(path, overrides)
+    word = "eval" if recipe.eval.benchmarks else "chat"
+    print(f"next: {shlex.join(['mmllm', word, str(out or Path('runs') / recipe.name)])}")
 
 
 def _show_places(path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmllm import cli
+from mmllm.recipe.files import shipped_root
 
 FILE = "my.yaml"
 GOOD = """\
@@ -97,6 +98,7 @@ def said(text: str) -> str:
     """What ``mmllm check my.yaml`` prints of a recipe."""
     with tempfile.TemporaryDirectory() as folder, _inside(Path(folder)):
         Path(FILE).write_text(text, encoding="utf-8")
+        Path("data").symlink_to(shipped_root() / "data")  # what the recipe names is there
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             cli.main(["check", FILE])

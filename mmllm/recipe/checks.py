@@ -37,6 +37,24 @@ MONITORS = ("tensorboard", "wandb", "csv", "comet")
 """Blocks of `monitor:`; each is a mapping of DeepSpeed's words for it, or true."""
 
 
+def outside_parts(recipe: Recipe) -> list[str]:
+    """Each "module:Class" of another package that checking the recipe imports, in order; unknown names left out."""
+    parts = [(section, part) for section in GROUPS for part in getattr(recipe, section).values()]
+    named = [(REGISTRY[section], part.type) for section, part in parts]
+    inner = [value for _, part in parts for value in part.args.values() if isinstance(value, dict) and "type" in value]
+    named += [("encoders", str(value["type"])) for value in inner]
+    named += [("benchmarks", name) for name in recipe.eval.benchmarks]
+    found = []
+    for group, type in named:
+        try:
+            where = registry.locate(group, type)
+        except registry.UnknownName:
+            continue  # noted with the arguments
+        if where.partition(".")[0] != registry.OWN:
+            found.append(where)
+    return list(dict.fromkeys(found))
+
+
 def check(recipe: Recipe, problems: Problems) -> None:
     """Note every problem that lies between sections."""
     for section in GROUPS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from mmllm.recipe.located import ORIGIN, locate
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.recipe.models import Recipe, Serve
 
+Importing = Callable[[str], None]
+"""Called with a "module:Class" that is about to be imported."""
+
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, apply ``stages.align.batch=64`` overrides, check all of it.
@@ -29,12 +32,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises ``RecipeError`` with one sentence per problem. Problems of the YAML text, of the overrides, of each section
     and of names across sections are found in that order; a later kind is looked for only when there is none before it.
     """
+    return load_placed(path, overrides)[0]
+
+
+def load_placed(
+    path: str | Path, overrides: Sequence[str] = (), importing: Importing | None = None
+) -> tuple[Recipe, Problems]:
+    """``load_recipe``, and where each word stands: for findings that only opening what is named can give.
+
+    ``importing`` is told each "module:Class" of another package before it is imported.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"{path}: the recipe cannot be read: {reason}.") from error
-    return parse(text, overrides, file=str(path), folders=_folders(Path(path)))
+    problems = Problems(str(path))
+    return _parsed(text, overrides, problems, _folders(Path(path)), importing), problems
 
 
 def paths_beside(path: Path) -> list[str]:
@@ -54,7 +68,18 @@ def _folders(path: Path) -> list[Path]:
 
 def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe", folders: Sequence[Path] = ()) -> Recipe:
     """``load_recipe`` for text; ``file`` is what errors call it, ``folders`` are where its relative paths may start."""
-    problems = Problems(file)
+    return _parsed(text, overrides, Problems(file), folders)
+
+
+def _parsed(
+    text: str,
+    overrides: Sequence[str],
+    problems: Problems,
+    folders: Sequence[Path],
+    importing: Importing | None = None,
+) -> Recipe:
+    """The recipe of a text; its problems are noted, then raised."""
+    file = problems.file
     document = yaml_lines.read(text)
     for path, line, sentence in document.problems:
         problems.add(path, sentence, place=f"{file}:{line}")
@@ -78,6 +103,9 @@ def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe", folder
             problems.add(*of_pydantic(details))
         problems.raise_any()
         raise
+    if importing is not None:
+        for outside in checks.outside_parts(recipe):
+            importing(outside)
     checks.check(recipe, problems)
     problems.raise_any()
     return recipe

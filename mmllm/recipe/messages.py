@@ -55,12 +55,16 @@ class Problems:
 
     def add(self, path: Path, sentence: str, place: str | None = None) -> None:
         """Note one problem; the place is that of the nearest key above that is written down."""
+        self.sentences.append(self.placed(path, sentence, place))
+
+    def placed(self, path: Path, sentence: str, place: str | None = None) -> str:
+        """``my.yaml:3: llm.path: sentence.``, without noting it as a problem."""
         depth = len(path)
         while path[:depth] not in self.places:
             depth -= 1
         dotted = ".".join(map(str, path))
         end = "" if sentence.endswith(("?", ".")) else "."
-        self.sentences.append(f"{place or self.places[path[:depth]]}: {dotted + ': ' if dotted else ''}{sentence}{end}")
+        return f"{place or self.places[path[:depth]]}: {dotted + ': ' if dotted else ''}{sentence}{end}"
 
     def raise_any(self) -> None:
         """Raise one ``RecipeError`` with every sentence noted so far, a line each."""

@@ -11,16 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from mmllm import registry
-from mmllm.errors import RecipeError
 from mmllm.registry import Parameter
-
-if TYPE_CHECKING:
-    from mmllm.recipe.models import Recipe
 
 GIVEN = {"connectors": ("dim", "llm_dim")}
 """Arguments that the build fills in; a recipe does not write them."""
@@ -52,30 +48,17 @@ def accepted(group: str, type: str) -> dict[str, Parameter]:
     return {name: found for name, found in registry.parameters(group, type).items() if name not in given}
 
 
+def default_of(parameter: Parameter) -> Any:
+    """The default as a value, where its text is a plain one; None where there is none, or a name or call."""
+    try:
+        return ast.literal_eval(parameter.default)
+    except (ValueError, SyntaxError):
+        return None
+
+
 def inner_encoders(group: str, type: str) -> list[str]:
     """Arguments that are encoders themselves: ``image`` of ``frames``."""
     return [name for name, parameter in accepted(group, type).items() if parameter.annotation == "EncoderPart"]
-
-
-def dataset_arguments(recipe: Recipe, key: str) -> dict[str, Any]:
-    """Arguments of the dataset ``key``: the recipe's, and how its picture encoder fits pictures where boxes need it.
-
-    Raises:
-        RecipeError: boxes count in pictures, and the recipe's encoders of pictures fit them in several ways.
-    """
-    args = dict(recipe.data[key].args)
-    boxes = args.get("boxes")
-    if not isinstance(boxes, dict) or "fit" in boxes:
-        return args
-    fits = {}
-    for name, part in recipe.encoders.items():
-        known = accepted("encoders", part.type)
-        if "fit" in known:
-            fits[name] = str(part.args.get("fit", ast.literal_eval(known["fit"].default)))
-    if len(set(fits.values())) > 1:
-        said = ", ".join(f"encoders.{name} {fit}" for name, fit in fits.items())
-        raise RecipeError(f"data.{key}.boxes: the encoders fit pictures differently ({said}); write fit there")
-    return args | {"boxes": {**boxes, "fit": next(iter(fits.values()), "squash")}}
 
 
 KINDS = ("Projector", "DeepFusion", "LLMAdapter", "EncoderAdapter")

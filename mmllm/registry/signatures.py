@@ -48,25 +48,26 @@ def load(group: str, type: str) -> Any:
 def parameters(group: str, type: str) -> dict[str, Parameter]:
     """Arguments of the class's ``__init__`` (inherited ones included), in order."""
     where = locate(group, type)
-    return _parameters(*_definition(where)) if _is_own(where) else _inspected(_imported(where))
+    return _parameters(*definition_of(where)) if is_own(where) else _inspected(_imported(where))
 
 
 def bases(group: str, type: str) -> list[str]:
     """Names of the class and of all its bases that are classes of this package, nearest first."""
     where = locate(group, type)
-    if not _is_own(where):
+    if not is_own(where):
         return [one.__name__ for one in _imported(where).__mro__ if one.__module__.partition(".")[0] == OWN]
-    return list(dict.fromkeys(definition.name for _, definition in _lineage(*_definition(where))))
+    return list(dict.fromkeys(definition.name for _, definition in lineage(*definition_of(where))))
 
 
 def summary(group: str, type: str) -> str:
     """First line of the class's docstring."""
     where = locate(group, type)
-    text = ast.get_docstring(_definition(where)[1]) if _is_own(where) else inspect.getdoc(_imported(where))
+    text = ast.get_docstring(definition_of(where)[1]) if is_own(where) else inspect.getdoc(_imported(where))
     return (text or "").partition("\n")[0]
 
 
-def _is_own(where: str) -> bool:
+def is_own(where: str) -> bool:
+    """Whether a module or "module:Class" is of this package."""
     return where.partition(".")[0] == OWN
 
 
@@ -76,12 +77,12 @@ def _is_own(where: str) -> bool:
 def _imported(where: str) -> Any:
     """The class of a "module:Class"; ``UnknownName`` where there is none or its module cannot be imported."""
     module_name, _, class_name = where.partition(":")
-    if _is_own(where) or _tree(module_name) is None:
-        _definition(where)  # says what is wrong without running anything
+    if is_own(where) or tree_of(module_name) is None:
+        definition_of(where)  # says what is wrong without running anything
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        if _is_own(where):
+        if is_own(where):
             raise
         raise UnknownName(
             f'"{where}" cannot be used: importing {module_name} fails ({type(error).__name__}: {error}).'
@@ -129,10 +130,10 @@ def _of_function(function: Any) -> dict[str, Parameter]:
 # ---- by source
 
 
-def _definition(where: str) -> tuple[str, ast.ClassDef]:
+def definition_of(where: str) -> tuple[str, ast.ClassDef]:
     """(module name, class statement) of a "module:Class"; ``UnknownName`` where there is no such file or class."""
     module_name, _, class_name = where.partition(":")
-    tree = _tree(module_name)
+    tree = tree_of(module_name)
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)} if tree else {}
     if class_name not in classes:
         found = f"module {module_name} has no class {class_name}" if tree else f"there is no module {module_name}"
@@ -142,7 +143,7 @@ def _definition(where: str) -> tuple[str, ast.ClassDef]:
 
 
 @lru_cache(maxsize=256)
-def _tree(module_name: str) -> ast.Module | None:
+def tree_of(module_name: str) -> ast.Module | None:
     """Syntax tree of a module's source, found without importing it or its parents; None where there is none."""
     first, *rest = module_name.split(".")
     try:
@@ -164,13 +165,13 @@ def _tree(module_name: str) -> ast.Module | None:
         ) from error
 
 
-def _lineage(module_name: str, definition: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef]]:
+def lineage(module_name: str, definition: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef]]:
     """The class and its bases that can be read, depth first."""
     yield module_name, definition
     for base in definition.bases:
         found = _base(module_name, base)
         if found is not None:
-            yield from _lineage(*found)
+            yield from lineage(*found)
 
 
 def _parameters(module_name: str, definition: ast.ClassDef) -> dict[str, Parameter]:
@@ -195,14 +196,14 @@ def _base(module_name: str, base: ast.expr) -> tuple[str, ast.ClassDef] | None:
     """Definition of a base class, in this module or the one it is imported from; None outside what can be read."""
     if not isinstance(base, ast.Name):
         return None
-    tree = _tree(module_name)
+    tree = tree_of(module_name)
     for node in tree.body if tree else []:
         if isinstance(node, ast.ClassDef) and node.name == base.id:
             return module_name, node
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for alias in node.names:
-                if (alias.asname or alias.name) == base.id and _tree(node.module) is not None:
-                    return _definition(f"{node.module}:{alias.name}")
+                if (alias.asname or alias.name) == base.id and tree_of(node.module) is not None:
+                    return definition_of(f"{node.module}:{alias.name}")
     return None
 
 

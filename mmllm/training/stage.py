@@ -34,9 +34,9 @@ from mmllm.model.input_digests import input_digests
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
+from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
-from mmllm.recipe.part_arguments import dataset_arguments
 from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
 from mmllm.training.deepspeed_config import config, micro_batches

@@ -91,7 +91,12 @@ def test_a_file_and_a_line_are_a_part_of_the_repository(tmp_path: Path) -> None:
             (tmp_path / path).write_text(before.replace(head, head + text))
     (tmp_path / "my.yaml").write_text(RECIPE)
     assert "bilinear" in mmllm(tmp_path, "ls", "connectors") and "timm_cnn" in mmllm(tmp_path, "ls", "encoders")
-    assert mmllm(tmp_path, "check", "my.yaml") == "my.yaml: ok (1 stage: learn)\n"
+    assert mmllm(tmp_path, "check", "my.yaml", "--syntax") == "my.yaml: its words are right (1 stage: learn)\n"
+    said = mmllm(tmp_path, "check", "my.yaml")
+    assert "mmllm: importing my_parts.gain:MlpGain, a class of another package.\n" in said
+    assert (
+        "mmllm: my.yaml: 3 errors; relative paths start beside the recipe or in " in said
+    )  # its files; its classes are right
     said = mmllm(tmp_path, "check", "my.yaml", "connectors.image.grids=[8, 8]")
     assert 'unknown argument of bilinear; known: grid, depth; did you mean "grid"?' in said
 

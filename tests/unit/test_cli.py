@@ -18,7 +18,8 @@ from tests.support.recipe_text import RECIPE
 LIGHT = {
     "ls": ["ls"],
     "ls connectors": ["ls", "connectors"],
-    "check": ["check", "image_pool"],
+    "ls part": ["ls", "pool"],
+    "check": ["check", "image_pool", "--syntax"],
     "show": ["show", "image_pool"],
     "schema": ["show", "--schema"],
     "cp": ["cp", "image_pool", "copied.yaml"],
@@ -62,9 +63,24 @@ def test_ls_of_one_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == list(registry.table("encoders"))
 
 
-def test_check_says_ok(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", recipe, "stages.align.batch=128"]) == 0
-    assert capsys.readouterr().out == f"{recipe}: ok (1 stage: align)\n"
+def test_check_of_a_full_size_recipe_is_light_too(tmp_path: Path) -> None:
+    """What it names is looked for, here and in the hub's cache; without its data it is not ok."""
+    code = (
+        "import sys; from mmllm.cli import main; code = main(sys.argv[1:]); "
+        f"print([name for name in {HEAVY} if name in sys.modules]); sys.exit(code)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", code, "check", "image_pool"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert 'data.captions.path: there is no file or folder "data/llava_pretrain/chat.jsonl"' in done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_check_of_the_words_alone(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", recipe, "--syntax", "stages.align.batch=128"]) == 0
+    assert capsys.readouterr().out == f"{recipe}: its words are right (1 stage: align)\n"
 
 
 def test_check_lists_every_problem(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,8 +119,9 @@ def test_a_recipe_may_name_parts_beside_the_user(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("tests.support.recipe_parts:Source", "mine:Mine"))
     (tmp_path / "tests").symlink_to(TESTS)
     script = Path(sys.executable).parent / "mmllm"
-    done = subprocess.run([script, "check", "recipe.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.stderr, done.stdout) == ("", "recipe.yaml: ok (1 stage: align)\n")
+    command = [script, "check", "recipe.yaml", "--syntax"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == ("", "recipe.yaml: its words are right (1 stage: align)\n")
 
 
 def test_cp_copies_and_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +167,18 @@ def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatc
     assert seen == [((Path(recipe), ["seed=1", "stages.align.batch=128"]), named)]
 
 
+def test_train_says_how_to_go_on(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmllm.training import launch
+
+    monkeypatch.setattr(launch, "launch", lambda *words, **named: 0)
+    assert main(["train", recipe]) == 0
+    assert capsys.readouterr().out == "next: mmllm eval runs/demo\n"
+    assert main(["train", recipe, "eval.benchmarks=[]", "--out", "my run"]) == 0
+    assert capsys.readouterr().out == "next: mmllm chat 'my run'\n"
+
+
 def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmllm.checkpoints.load import Trust
     from mmllm.evaluation import run
@@ -176,7 +205,7 @@ def test_interrupted(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*words: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmllm.recipe.load.load_recipe", interrupt)
+    monkeypatch.setattr("mmllm.checks.run.load_placed", interrupt)
     assert main(["check", recipe]) == 130
 
 
@@ -184,7 +213,7 @@ def test_a_defect_is_not_hidden(recipe: str, monkeypatch: pytest.MonkeyPatch) ->
     def defect(*words: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("mmllm.recipe.load.load_recipe", defect)
+    monkeypatch.setattr("mmllm.checks.run.load_placed", defect)
     with pytest.raises(ZeroDivisionError):
         main(["check", recipe])
 

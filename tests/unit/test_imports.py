@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": set(),
     "recipe": set(),
     "messages": set(),
+    "checks": {"recipe", "messages"},
     "hooks": set(),
     "processors": set(),
     "vlms": set(),

@@ -93,11 +93,12 @@ def test_wheel_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
         return done.stdout, done.stderr
 
     assert [line.split()[0] for line in mmllm("ls", "recipes")[0].splitlines()] == list(shipped())
-    assert mmllm("check", "mini/demo")[0].endswith("mini/demo.yaml: ok (2 stages: align, instruct)\n")
+    right = "its words are right (2 stages: align, instruct)\n"
+    assert mmllm("check", "mini/demo", "--syntax")[0].endswith(f"mini/demo.yaml: {right}")
     out, said = mmllm("cp", "mini/demo", "my.yaml")
     assert out == "my.yaml\n"
     assert said.startswith("mmllm: data/mini/lm, data/mini/clip: copied into the current folder from ")
-    assert mmllm("check", "my.yaml") == ("my.yaml: ok (2 stages: align, instruct)\n", "")
+    assert mmllm("check", "my.yaml", "--syntax") == (f"my.yaml: {right}", "")
     assert mmllm("cp", "mini/pool", ".") == ("pool.yaml\n", "")
     found = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     named = {path for path in PARTS if path.parts[2] in ("lm", "clip")}

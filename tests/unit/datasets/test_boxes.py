@@ -14,8 +14,8 @@ from mmllm.datasets.chat import Chat
 from mmllm.errors import MmllmError, RecipeError, SampleError
 from mmllm.evaluation.metrics.boxes import iou, parse_box
 from mmllm.processors.image import centre, square_canvas
+from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.load import parse
-from mmllm.recipe.part_arguments import dataset_arguments
 from mmllm.types import Message
 
 WIDE, TALL = (640, 480), (300, 500)

@@ -114,10 +114,10 @@ def test_a_part_that_cannot_be_imported_is_one_sentence(
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     name = "Part" if content else "Parts"
     (tmp_path / "mine.py").write_text(f"{content}class {name}:\n    pass\n")
-    signatures._tree.cache_clear()
+    signatures.tree_of.cache_clear()
     with pytest.raises(UnknownName, match=sentence):
         registry.parameters("encoders", "mine:Part")
-    signatures._tree.cache_clear()
+    signatures.tree_of.cache_clear()
 
 
 def test_a_file_that_is_not_python_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

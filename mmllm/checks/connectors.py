@@ -1,0 +1,51 @@
+"""Connectors: files that they name, weights that they start from, and the LLM's blocks that they are put into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmllm import registry
+from mmllm.checks.encoders import check_weights_file
+from mmllm.checks.llm import weights
+from mmllm.checks.places import local_arguments, missing, model_files
+from mmllm.checks.report import Report
+from mmllm.recipe import part_arguments, yaml_lines
+
+_BLOCKS = {
+    "InnerAdaptorConnector": "after",
+    "IvaConnector": "blocks",
+    "SeriesAdapterConnector": "blocks",
+    "ParallelAdapterConnector": "blocks",
+    "LayerwiseConnector": "layers",
+}
+"""Class -> its argument that lists blocks of the LLM, counted from 0."""
+
+
+def check_connector(key: str, type: str, args: Mapping[str, Any], n_blocks: int | None, report: Report) -> None:
+    """Look at what a connector's arguments name; ``n_blocks`` of the LLM, None where that is not known."""
+    path: yaml_lines.Path = ("connectors", key)
+    for name, value in local_arguments("connectors", type, args).items():
+        lost = missing(value)
+        if lost:
+            report.error((*path, name), lost)
+    if n_blocks is None or not part_arguments.works_inside(type):
+        return
+    for base in registry.bases("connectors", type):
+        blocks = args.get(_BLOCKS.get(base, ""))
+        for block in blocks if isinstance(blocks, list | tuple) else ():
+            if not 0 <= block < n_blocks:
+                report.error((*path, _BLOCKS[base]), f"found {block}, and the LLM has the blocks 0 to {n_blocks - 1}")
+
+
+def check_start(key: str, start: Any, report: Report) -> None:
+    """Look at the weights that a connector starts from, a file or a published model; None: they are drawn."""
+    place = start.get("path") if isinstance(start, dict) else start
+    if not isinstance(place, str):
+        return
+    path: yaml_lines.Path = ("connectors", key, "start")
+    found = model_files(place, path, report)
+    if found is not None and found.path.is_file():
+        check_weights_file(found.path, path, report)
+    elif found is not None:
+        weights(found, path, report)

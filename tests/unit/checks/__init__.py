@@ -1,0 +1,1 @@
+"""What `mmllm check` opens, part by part."""
