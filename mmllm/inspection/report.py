@@ -12,8 +12,8 @@ from mmllm.errors import MmllmError
 from mmllm.inspection.inputs import Reading, reading_of
 from mmllm.inspection.rows import ShownRow, chosen, shown_row
 from mmllm.inspection.survey import Survey, survey
+from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.models import ComponentSpec, Recipe
-from mmllm.recipe.part_arguments import dataset_arguments
 
 Progress = Callable[[str, Iterable[int]], Iterable[int]]
 """(data key, row numbers) -> the same numbers, while it shows how far they are."""

@@ -192,9 +192,13 @@ def _part(section: str, key: str, part: Any) -> Any:
 
 
 def _has_own_start(type: Any) -> bool:
-    """Whether `start` is an argument of this connector's class (deepstack's first block), which goes first."""
+    """Whether `start` is an argument of this connector's class (deepstack's first block), which goes first.
+
+    Of classes of other packages it is the recipe's word: nothing may be imported before the checks ask for it.
+    """
     try:
-        return isinstance(type, str) and "start" in part_arguments.accepted("connectors", type)
+        own = isinstance(type, str) and registry.locate("connectors", type).partition(".")[0] == registry.OWN
+        return own and "start" in part_arguments.accepted("connectors", type)
     except registry.UnknownName:  # noted later, with the arguments
         return False
 

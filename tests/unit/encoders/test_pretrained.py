@@ -51,7 +51,7 @@ def test_a_preprocessor_config_that_is_broken_or_for_other_media(tmp_path: Path)
     vit(tmp_path)
     file = tmp_path / "preprocessor_config.json"
     hf.WhisperFeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(MmllmError, match=f"{file} does not say how a picture is prepared: Unrecognized .{{,90}}$"):
+    with pytest.raises(MmllmError, match=f"{file} does not say how a picture is prepared: Unrecognized [^\\n]*$"):
         HfVisionEncoder(model=str(tmp_path))
     file.write_text("{")
     with pytest.raises(MmllmError, match=f"{file} does not say how a picture is prepared: .*not a valid JSON file"):
