@@ -12,7 +12,6 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import MultimodalLM, seed_for
-from mmllm.model.start import load_start
 from mmllm.recipe.models import ComponentSpec, Recipe
 
 
@@ -46,9 +45,6 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
         )
-    # after they were attached: some have their weights only then
-    parts = ((key, part) for key, part in recipe.connectors.items() if part.start is not None)
-    model.started = {key: load_start(key, part, connectors[key]) for key, part in parts}
     model.requires_grad_(False)
     return model.to(device).eval()
 

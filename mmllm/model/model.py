@@ -26,7 +26,6 @@ from mmllm.model.inputs import Input, Item
 from mmllm.model.loss import label_nll
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
-from mmllm.model.start import Started
 from mmllm.types import IGNORE_INDEX, Batch, Features
 
 if TYPE_CHECKING:
@@ -77,7 +76,6 @@ class MultimodalLM(nn.Module):
                     f"{', '.join(chosen)}; leave `from` out, or use a Projector or DeepFusion."
                 )
             self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (timestamps or {}).get(key))
-        self.started: Mapping[str, Started] = {}
         """Connector key -> what it began with, where the recipe says `start`."""
         self.handles: dict[str, Handle] = {}
         """Connector key -> takes it out of the LLM and the encoders."""

@@ -1,6 +1,6 @@
 """``connectors.KEY: {start: ...}``: fills a connector with a published projector's or a file's weights.
 
-``build.py`` calls it when the model is made, before any training; a checkpoint's weights then go over it.
+``checkpoints/start.py`` calls it before a run's first step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_start(key: str, part: ComponentSpec, connector: Connector) -> Started:
     where = f"connectors.{key}.start"
     try:
         if Path(part.start.path).suffix == ".safetensors":
-            found, left = _of_file(part.start, set(connector.state_dict()))
+            found, left = of_file(part.start, set(connector.state_dict()))
         else:
             _check_folder(part.start)
             found, left = projector_tensors(part.start.path, part.type)
@@ -50,7 +50,7 @@ def load_start(key: str, part: ComponentSpec, connector: Connector) -> Started:
         raise RecipeError(f"{where}: {part.start.path!r} cannot be read ({reason}).") from error
     except MmllmError as error:
         raise RecipeError(f"{where}: {error}.") from error
-    _fill(where, part.start.path, connector, found)
+    fill(where, part.start.path, connector, found)
     return Started(part.start.path, tuple(sorted(found)), tuple(sorted(left)))
 
 
@@ -64,11 +64,11 @@ def _check_folder(start: Start) -> None:
     if place.is_dir() and not (place / "config.json").is_file():
         raise MmllmError(
             f"{start.path!r} has no config.json, so it is no published model; give its safetensors file: "
-            f"start: {{path: FILE, prefix: ...}}, with prefix connectors.KEY. for a checkpoint of mmllm"
+            f"start: {{path: FILE, prefix: ...}}; a folder that mmllm train made has a folder stages"
         )
 
 
-def _of_file(start: Start, wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
+def of_file(start: Start, wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors by the connector's names, and the names of others below the prefix."""
     if not Path(start.path).is_file():
         raise MmllmError(f"there is no file {start.path!r}; a path is meant from the current folder, {Path.cwd()}")
@@ -92,7 +92,8 @@ def _of_file(start: Start, wanted: set[str]) -> tuple[dict[str, Tensor], list[st
     return {name: renamed[name] for name in renamed if name in wanted}, [n for n in renamed if n not in wanted]
 
 
-def _fill(where: str, path: str, connector: Connector, found: dict[str, Tensor]) -> None:
+@torch.no_grad()
+def fill(where: str, path: str, connector: Connector, found: dict[str, Tensor]) -> None:
     """Copy, after comparing names and shapes."""
     own = connector.state_dict()
     missing = sorted(own.keys() - found.keys())

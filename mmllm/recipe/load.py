@@ -139,6 +139,8 @@ def digest(recipe: Recipe) -> str:
     }
     unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
     plain = Serve()
+    if recipe.start is None:
+        unused["start"] = True
     unused["serve"] = {
         word for word in ("max_files", "max_seconds") if getattr(recipe.serve, word) == getattr(plain, word)
     }

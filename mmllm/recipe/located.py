@@ -45,6 +45,9 @@ def is_run(folder: Path) -> bool:
 def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """(dotted path, mapping, word) of every value that may be a place."""
     sections: dict[str, Any] = {"llm": {"": data.get("llm")}}
+    yield from _of_part("", {"start": data["start"]} if isinstance(data.get("start"), dict) else {})
+    if isinstance(data.get("start"), str):
+        yield "start", data, "start"
     sections |= {name: data.get(name) for name in ("encoders", "connectors", "data")}
     evaluation = data.get("eval")
     sections["eval.benchmarks"] = evaluation.get("benchmarks") if isinstance(evaluation, dict) else None
@@ -60,8 +63,8 @@ def _of_part(where: str, part: Any) -> Iterator[tuple[str, dict[str, Any], str]]
         return
     for word, value in part.items():
         if word in (LLM_PLACES if where == "llm" else PLACES):
-            yield f"{where}.{word}", part, word
-        yield from _of_part(f"{where}.{word}", value)  # an encoder inside an encoder
+            yield f"{where}.{word}".lstrip("."), part, word
+        yield from _of_part(f"{where}.{word}".lstrip("."), value)  # an encoder inside an encoder
 
 
 def _exists(path: Path) -> bool:

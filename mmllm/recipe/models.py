@@ -42,13 +42,19 @@ class Llm(Section):
 
 
 class Start(Section):
-    """Weights that a connector begins with instead of drawn ones."""
+    """Weights that a training begins with instead of drawn ones."""
 
-    path: str = Field(min_length=1, description="a published VLM, for its projector, or a safetensors file")
-    prefix: str = Field("", description="how the names of the connector's tensors begin in the file")
+    path: str = Field(min_length=1, description="another run, a safetensors file or, for a connector, a published VLM")
+    stage: str | None = Field(None, description="of a run: that stage instead of its last")
+    prefix: str = Field("", description="how the names of the tensors begin in the file or run")
     rename: dict[str, str] = Field(
         default_factory=dict, description="beginning of a name in the file, after prefix: the connector's"
     )
+
+
+def _as_start(value: Any) -> Any:
+    """A path alone is ``{path: ...}``."""
+    return {"path": value} if isinstance(value, str) else value
 
 
 class ComponentSpec(Section):
@@ -69,7 +75,7 @@ class ComponentSpec(Section):
         description="connectors only: text before the tokens of each step in time; {s:.1f}: seconds, {n}: its number",
     )
     start: Start | None = Field(
-        None, description="connectors only: weights to begin with, a published VLM's folder or {path, prefix, rename}"
+        None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
 
@@ -82,11 +88,7 @@ class ComponentSpec(Section):
             raise ValueError(f"found {shown(value)}, expected the key of an encoder or a list of keys")
         return tuple(value) if isinstance(value, list) else value  # strict mode takes no list that came by Python
 
-    @field_validator("start", mode="before")
-    @classmethod
-    def _path(cls, value: Any) -> Any:
-        """A path alone is ``{path: ...}``."""
-        return {"path": value} if isinstance(value, str) else value
+    _start = field_validator("start", mode="before")(_as_start)
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -187,6 +189,9 @@ class Recipe(Section):
     name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
+    start: Start | None = Field(
+        None, description="weights to begin with: another run, or a safetensors file; a path or {path, stage, ...}"
+    )
     encoders: dict[Key, ComponentSpec] = Field(default_factory=dict)
     connectors: dict[Key, ComponentSpec] = Field(
         default_factory=dict,
@@ -197,3 +202,5 @@ class Recipe(Section):
     stages: dict[Key, Stage] = Field(default_factory=dict, description="run in order, each from the last one's weights")
     eval: Eval = Field(default_factory=lambda: Eval())
     serve: Serve = Field(default_factory=lambda: Serve())
+
+    _start = field_validator("start", mode="before")(_as_start)

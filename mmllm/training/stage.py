@@ -17,6 +17,7 @@ from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.checkpoints.digest_cache import DigestCache, frozen, key_of_files
 from mmllm.checkpoints.load import check_frozen, check_inputs
+from mmllm.checkpoints.start import start_weights
 from mmllm.checkpoints.store import (
     LEARNED,
     Manifest,
@@ -33,6 +34,7 @@ from mmllm.model.build import build
 from mmllm.model.input_digests import input_digests
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
+from mmllm.model.start import Started
 from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.load import digest
@@ -48,6 +50,8 @@ from mmllm.training.run_folder import Metrics
 from mmllm.training.schedule import lr_scale
 
 _WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take its cores
+
+_LISTED = 6  # tensors that a start left, named
 
 
 class StageTraining:
@@ -90,6 +94,7 @@ class StageTraining:
         told = start.manifest.frozen if start is not None else {}
         digests: dict[str, str] = distributed.on_rank0(lambda: frozen(self.model, recipe, self.cache, told))
         self.frozen = {part: digests[part] for part in frozen_parts(self.model)}
+        self.started: Mapping[str, Started] = start_weights(self.model, recipe) if start is None else {}
         if start is not None:
             check_frozen(start, {part: one for part, one in digests.items() if part in told or part in self.frozen})
             load_trainable(self.model, read_tensors(start.path / LEARNED), later=told)
@@ -331,6 +336,10 @@ class StageTraining:
         """Shows what learns, what is frozen, and where it starts."""
         for key, dataset in self.datasets.items():
             log.say(f"data.{key}: {dataset.summary or f'{len(dataset):,} samples'}")
+        for where, begun in self.started.items():
+            more = " ..." if len(begun.left) > _LISTED else ""
+            left = f"; left: {', '.join(begun.left[:_LISTED])}{more}" if begun.left else ""
+            log.say(f"{where}: {len(begun.taken)} tensors of {begun.path}{left}")
         log.console.print(parts_table(self.name, self.rows))
         start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
         log.say(

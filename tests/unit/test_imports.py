@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"messages"},
     "drawing": set(),
     "batches": {"messages"},
-    "checkpoints": {"recipe", "model"},
+    "checkpoints": {"recipe", "connectors", "model"},
     "training": {"recipe", "messages", "connectors", "model", "datasets", "batches", "checkpoints"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},

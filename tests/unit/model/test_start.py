@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmllm.checkpoints.start import start_weights
 from mmllm.errors import RecipeError
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
+from mmllm.model.start import Started
 from mmllm.recipe.load import digest, dump, parse
 from tests.support.vlms import vlm_folder
 
@@ -30,10 +32,17 @@ stages:
 VISION = "{type: hf_vision, model: PATH, layers: [LAYER]}"
 
 
-def made(path: Path, connector: str, layer: int = -2, encoder: str = VISION) -> MultimodalLM:
-    """The model of a recipe whose parts all come from the folder ``path``; START in ``connector`` is its start."""
+def begun(path: Path, connector: str, layer: int = -2, encoder: str = VISION) -> tuple[MultimodalLM, Started]:
+    """The model of a recipe whose parts all come from ``path`` as its training begins, and what ``item`` began with."""
     filled = encoder.replace("PATH", str(path)).replace("LAYER", str(layer))
-    return build(parse(RECIPE.format(path=path, encoder=filled, connector=connector.replace("PATH", str(path)))))
+    recipe = parse(RECIPE.format(path=path, encoder=filled, connector=connector.replace("PATH", str(path))))
+    model = build(recipe)
+    return model, start_weights(model, recipe)["connectors.item.start"]
+
+
+def made(path: Path, connector: str, layer: int = -2, encoder: str = VISION) -> MultimodalLM:
+    """The model alone."""
+    return begun(path, connector, layer, encoder)[0]
 
 
 def projected(model: MultimodalLM, **inputs: Any) -> torch.Tensor:
@@ -55,7 +64,7 @@ def projected(model: MultimodalLM, **inputs: Any) -> torch.Tensor:
 def test_tokens_of_pictures_are_the_published_models(name, connector, layer, names, tmp_path) -> None:
     """Tower, layer and projector together give what the whole model puts into its text."""
     folder, whole = vlm_folder(name, tmp_path / "vlm", names)
-    model = made(folder, connector, layer)
+    model, started = begun(folder, connector, layer)
     pixels = torch.randn(2, 3, 28, 28)
     options: dict[str, Any] = {}
     if name in ("LlavaNext", "LlavaOnevision"):  # their tiles are put together after the projector: not of one view
@@ -64,7 +73,6 @@ def test_tokens_of_pictures_are_the_published_models(name, connector, layer, nam
     else:
         expected = torch.stack(list(whole.model.get_image_features(pixel_values=pixels, **options).pooler_output))
     torch.testing.assert_close(projected(model, pixels=pixels), expected, atol=1e-5, rtol=1e-5)
-    started = model.started["item"]
     assert started.path == str(folder) and started.left == ()
     assert set(started.taken) == set(model.connectors["item"].state_dict())
 
@@ -135,10 +143,10 @@ def test_a_plain_file_with_prefix_and_names(tmp_path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({**weights, "other.weight": torch.ones(2)}, file)
     start = f"{{type: mlp, from: item, start: {{path: {file}, prefix: net., rename: {{in.: mlp.0., out: mlp.2}}}}}}"
-    model = made(folder, start)
+    model, started = begun(folder, start)
     assert torch.equal(model.connectors["item"].mlp[2].weight, weights["net.out.weight"])
     assert torch.equal(model.connectors["item"].mlp[0].bias, weights["net.in.bias"])
-    assert model.started["item"].left == ("extra",)
+    assert started.left == ("extra",)
     for old, new, sentence in (
         ("prefix: net.", "prefix: web.", "no tensor of .* begins with the prefix 'web.'"),
         (
@@ -166,7 +174,9 @@ def test_the_word_in_recipes(tmp_path) -> None:
     assert parse(dump(short)) == short and parse(dump(plain)) == plain
     stacked = parse(text.replace("{type: mlp, from: item}", "{type: deepstack, from: item, start: 2}"))
     assert stacked.connectors["item"].args == {"start": 2} and stacked.connectors["item"].start is None
-    with pytest.raises(RecipeError, match=r"connectors\.item\.start\.pth: unknown key; known: path, prefix, rename"):
+    with pytest.raises(
+        RecipeError, match=r"connectors\.item\.start\.pth: unknown key; known: path, stage, prefix, rename"
+    ):
         parse(text.replace("from: item}", "from: item, start: {pth: some/vlm}}"))
     with pytest.raises(RecipeError, match=r"encoders\.item\.start: unknown argument of hf_vision"):
         parse(text.replace("layers: [-1]}", "layers: [-1], start: some/vlm}"))
