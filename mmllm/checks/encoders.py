@@ -102,6 +102,7 @@ def _blocks(config: Mapping[str, Any], bases: list[str]) -> int | None:
     if "HfVisionEncoder" in bases:
         config = config["vision_config"] if isinstance(config.get("vision_config"), dict) else config
     elif "HfAudioEncoder" in bases:
+        config = config["audio_config"] if isinstance(config.get("audio_config"), dict) else config
         return configs.number(config, "encoder_layers", "num_hidden_layers")
     else:
         config = configs.llm_config(config)

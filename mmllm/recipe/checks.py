@@ -5,7 +5,7 @@ Runs after the models have accepted each section on its own; needs neither torch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmllm import registry
@@ -37,17 +37,26 @@ MONITORS = ("tensorboard", "wandb", "csv", "comet")
 """Blocks of `monitor:`; each is a mapping of DeepSpeed's words for it, or true."""
 
 
-def outside_parts(recipe: Recipe) -> list[str]:
-    """Each "module:Class" of another package that checking the recipe imports, in order; unknown names left out."""
-    parts = [(section, part) for section in GROUPS for part in getattr(recipe, section).values()]
-    named = [(REGISTRY[section], part.type) for section, part in parts]
-    inner = [value for _, part in parts for value in part.args.values() if isinstance(value, dict) and "type" in value]
-    named += [("encoders", str(value["type"])) for value in inner]
-    named += [("benchmarks", name) for name in recipe.eval.benchmarks]
+def outside_parts(data: Mapping[str, Any]) -> list[str]:
+    """Each "module:Class" of another package that a recipe's YAML names, in order; what is no part's name is left out.
+
+    Of the YAML, not of the recipe: making that already imports classes to read their arguments.
+    """
+    named: list[tuple[str, Any]] = []
+    for section in GROUPS:
+        parts = data.get(section)
+        for part in parts.values() if isinstance(parts, dict) else ():
+            if isinstance(part, dict):
+                named.append((REGISTRY[section], part.get("type")))
+                inner = [value.get("type") for value in part.values() if isinstance(value, dict)]
+                named += [("encoders", type) for type in inner]
+    evaluation = data.get("eval")
+    benchmarks = evaluation.get("benchmarks") if isinstance(evaluation, dict) else None
+    named += [("benchmarks", name) for name in benchmarks or () if isinstance(benchmarks, dict | list)]
     found = []
     for group, type in named:
         try:
-            where = registry.locate(group, type)
+            where = registry.locate(group, type) if isinstance(type, str) else registry.OWN
         except registry.UnknownName:
             continue  # noted with the arguments
         if where.partition(".")[0] != registry.OWN:

@@ -95,6 +95,9 @@ def _parsed(
     for override in overrides:
         _apply(document.data, override, problems)
     problems.raise_any()
+    if importing is not None:
+        for outside in checks.outside_parts(document.data):
+            importing(outside)
     try:
         # By way of JSON, pydantic's strict mode takes a list for a tuple but never "64" for 64.
         recipe = Recipe.model_validate_json(json.dumps(_sectioned(document.data)), strict=True)
@@ -103,9 +106,6 @@ def _parsed(
             problems.add(*of_pydantic(details))
         problems.raise_any()
         raise
-    if importing is not None:
-        for outside in checks.outside_parts(recipe):
-            importing(outside)
     checks.check(recipe, problems)
     problems.raise_any()
     return recipe

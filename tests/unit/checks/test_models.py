@@ -19,7 +19,9 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.messages.tokenize import Prompter
 from mmllm.testing import FAMILIES, tiny_llm_folder, tiny_model, tiny_tokenizer
 from tests.support.checked import Checked
+from tests.support.gguf_files import write_gguf
 from tests.support.places import TEMPLATES
+from tests.support.vlms import CONFIGS, vlm_folder
 
 
 def llm(changes: Callable[[Path], None] | None = None, shards: str = "5GB") -> Callable[[Path], Path]:
@@ -264,3 +266,42 @@ def test_transformers_tables_are_those_of_the_library() -> None:
 
     assert llm_types()[0] == set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert llm_types()[1] >= set(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_published_multimodal_models_are_right(name: str, checked: Checked) -> None:
+    """As the LLM: its text model is what is measured."""
+    vlm_folder(name, checked.folder / "vlm", max_shard_size="40KB")
+    assert checked("llm.path=vlm", "llm.context=128") == 0, checked.err
+    assert checked.err == ""
+    assert "has 128 positions" in checked.sentence("llm.path=vlm", "llm.context=129")
+
+
+@pytest.mark.parametrize("name", ["Llava", "Qwen2Audio", "SmolVLM"])
+def test_towers_of_multimodal_models(name: str, checked: Checked) -> None:
+    vlm_folder(name, checked.folder / "vlm")
+    kind = "hf_audio" if name == "Qwen2Audio" else "hf_vision"
+    checked.change(
+        "{type: open_clip, model: data/mini/clip, layers: [-1]}", f"{{type: {kind}, model: vlm, layers: [-1]}}"
+    )
+    assert checked() == 0, checked.err
+    assert ", 2 blocks\n" in checked.out
+    assert "the model has 2 blocks" in checked.sentence("encoders.image.layers=[final, 3]")
+
+
+def test_a_gguf_file(checked: Checked) -> None:
+    write_gguf(checked.folder / "tiny.gguf", tiny_model("llama"), tiny_tokenizer())
+    assert checked("llm.path=tiny.gguf", "llm.context=128") == 0
+    assert "llm.path: tiny.gguf is in GGUF; its weights, tokenizer and template are not tested" in checked.err
+    (checked.folder / "tiny.gguf").write_bytes(b"GGU")
+    assert checked.sentence("llm.path=tiny.gguf").endswith("tiny.gguf is no GGUF file; download it again.")
+
+
+def test_a_given_template(checked: Checked) -> None:
+    llm(without("chat_template*"))(checked.folder)
+    assert checked("llm.path=lm", "llm.context=128", "llm.template=chatml") == 0
+    (checked.folder / "mine.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    said = checked.sentence("llm.path=lm", "llm.context=128", "llm.template=mine.jinja")
+    assert ": llm.template: the tokenizer's chat template ends the assistant's turn with no special token" in said
+    said = checked.sentence("llm.path=lm", "llm.context=128", "llm.template=min.jinja")
+    assert 'llm.template: there is no file or folder "min.jinja"; did you mean "mine.jinja"?' in said
