@@ -20,7 +20,6 @@ from typing import Any
 
 import yaml
 
-from mmllm.checkpoints.store import replace_text
 from mmllm.errors import CheckpointError
 from mmllm.recipe.models import Recipe
 
@@ -42,6 +41,8 @@ def sign_code(run: Path) -> None:
     """Remember that the classes which the recipe of ``run`` names were run here, in the training that is about to."""
     names = _foreign(run)
     if names:
+        from mmllm.checkpoints.store import replace_text  # here: opening a recipe must not import torch
+
         replace_text(run / FILE, json.dumps({"classes": names, "signature": _signature(names)}, indent=1) + "\n")
 
 

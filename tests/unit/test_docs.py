@@ -173,7 +173,7 @@ def test_recipes_of_the_pages_are_right(page: Path) -> None:
             for key, part in found.get(section, {}).items():
                 if ":" in part["type"] or part["type"] == "bilinear":
                     continue  # of docs/extending.md
-                words = ("type", "from", "when", "adapts", "times")
+                words = ("type", "from", "when", "adapts", "times", "start")
                 given = {word: value for word, value in part.items() if word not in words}
                 assert part_arguments.problems(group, part["type"], given) == [], f"{page.name}: {section}.{key}"
 

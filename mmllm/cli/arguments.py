@@ -1,0 +1,66 @@
+"""Arguments that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmllm.recipe.files import find_recipe
+from mmllm.recipe.located import is_run
+
+Parsers = Any
+"""argparse's object that collects subcommands; it has no public name."""
+
+
+def command(commands: Parsers, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:
+    """One subcommand's parser."""
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run_argument(parser: argparse.ArgumentParser) -> None:
+    """RUN, overrides of what did not shape its weights, and how much is trusted."""
+    parser.add_argument("folder", type=Path, metavar="RUN")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="eval, serve, llm.context, paths of parts")
+    change_arguments(parser)
+    code_argument(parser)
+
+
+def change_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a changed run is met with."""
+    parser.add_argument(
+        "--accept", choices=["changed"], help="go on where tokenizer, template, preprocessing or data have changed"
+    )
+    parser.add_argument("--verify", action="store_true", help="hash frozen weights anew even where no file has changed")
+
+
+def code_argument(parser: argparse.ArgumentParser) -> None:
+    """Whether classes that a run from elsewhere names are imported."""
+    parser.add_argument("--trust-code", action="store_true", help="import the user's own classes that a run names")
+
+
+def trust(arguments: argparse.Namespace) -> Any:
+    """What of a changed or foreign run is taken as it is."""
+    from mmllm.checkpoints.load import Trust
+
+    return Trust(arguments.accept is not None, arguments.verify, arguments.trust_code)
+
+
+def recipe_argument(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """RECIPE and its overrides."""
+    parser.add_argument("recipe", nargs="?" if optional else None, help="file, run folder or name of a shipped recipe")
+    parser.add_argument("overrides", nargs="*", metavar="path=value", help="e.g. stages.align.batch=64")
+    code_argument(parser)
+
+
+def recipe_path(arguments: argparse.Namespace) -> Path:
+    """The file of RECIPE; MmllmError where it is a run from elsewhere that names code and is not trusted."""
+    path = find_recipe(arguments.recipe)
+    if path.name == "recipe.yaml" and is_run(path.parent):
+        from mmllm.checkpoints.code_trust import check_code
+
+        check_code(path.parent, arguments.trust_code)
+    return path

@@ -1,0 +1,137 @@
+"""Commands that train or use a run: train, eval, chat, serve, demo."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmllm.cli.arguments import (
+    Parsers,
+    change_arguments,
+    command,
+    recipe_argument,
+    recipe_path,
+    run_argument,
+    trust,
+)
+from mmllm.cli.placing import place, show_places
+from mmllm.errors import MmllmError
+from mmllm.recipe.files import find_recipe
+
+
+def add(commands: Parsers) -> None:
+    """Add the commands that train or use a run."""
+    train = command(commands, "train", _train, "train all stages of a recipe; resumes where it stopped")
+    recipe_argument(train)
+    train.add_argument("--gpus", type=int, default=1, help="ranks per node (default: 1, in this process)")
+    train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
+    train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
+    change_arguments(train)
+    evaluate = command(commands, "eval", _eval, "score a run on benchmarks")
+    evaluate.add_argument(
+        "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
+    )
+    evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
+    evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
+    evaluate.add_argument("--out", type=Path, help="folder for results and predictions (default: the run)")
+    chat = command(commands, "chat", _chat, "talk to a run in the terminal")
+    serve = command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
+    for parser in (evaluate, chat, serve):
+        run_argument(parser)
+    serve.add_argument("--host", help="default: the recipe's")
+    serve.add_argument("--port", type=int, help="default: the recipe's")
+    command(commands, "demo", _demo, "train, score and try the miniature model")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from mmllm.training.launch import launch
+
+    path = recipe_path(arguments)
+    place(path, arguments.overrides)
+    show_places(path)
+    code = launch(
+        path,
+        arguments.overrides,
+        gpus=arguments.gpus,
+        nodes=arguments.nodes,
+        out=arguments.out,
+        accept=arguments.accept is not None,
+        verify=arguments.verify,
+    )
+    if code == 0:
+        _next_of_run(path, arguments.overrides, arguments.out)
+    return code
+
+
+def _next_of_run(path: Path, overrides: Sequence[str], out: Path | None) -> None:
+    """Print how to go on with a run that is trained."""
+    from mmllm.recipe.load import load_recipe
+
+    recipe = load_recipe(path, overrides)
+    word = "eval" if recipe.eval.benchmarks else "chat"
+    print(f"next: {shlex.join(['mmllm', word, str(out or Path('runs') / recipe.name)])}")
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from mmllm.evaluation.run import evaluate
+
+    benchmarks = None
+    if arguments.benchmarks:
+        benchmarks = _chosen(find_recipe(arguments.folder), arguments.benchmarks)
+    show_places(find_recipe(arguments.folder))
+    evaluate(
+        arguments.folder,
+        benchmarks=benchmarks,
+        limit=arguments.limit,
+        blind=arguments.blind,
+        out=arguments.out,
+        overrides=arguments.overrides,
+        trust=trust(arguments),
+    )
+
+
+def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Benchmarks asked for, with the arguments given here or else by the run's recipe; checked as a recipe's are."""
+    from mmllm.recipe import yaml_lines
+    from mmllm.recipe.load import load_recipe
+
+    known = load_recipe(path).eval.benchmarks
+    chosen: dict[str, Any] = {}
+    for entry in entries:
+        name, given, text = entry.partition("=")
+        document = yaml_lines.read(text)
+        if document.problems:
+            raise MmllmError(f"--benchmarks {entry}: {document.problems[0][-1]}.")
+        chosen[name] = document.data if given else known.get(name, {})
+    # as an override, so that they are checked like a recipe's own
+    return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    _serving("terminal").chat(arguments.folder, arguments.overrides, trust(arguments))
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    app = _serving("app")
+    app.serve(arguments.folder, arguments.host, arguments.port, arguments.overrides, trust(arguments))
+
+
+def _serving(module: str) -> Any:
+    """A module of mmllm.serving; MmllmError where a package of the extra `serve` is missing."""
+    try:
+        return importlib.import_module(f"mmllm.serving.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise MmllmError(f'this needs {error.name}; install it with: pip install "mmllm[serve]".') from error
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from mmllm.miniature.demo import run
+
+    run()
