@@ -1,4 +1,4 @@
-"""Connectors: files that they name, weights that they start from, and the LLM's blocks that they are put into."""
+"""Connectors: files that they name, and the LLM's blocks that they are put into."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmllm import registry
-from mmllm.checks.encoders import check_weights_file
-from mmllm.checks.llm import weights
-from mmllm.checks.places import local_arguments, missing, model_files
+from mmllm.checks.places import local_arguments, missing
 from mmllm.checks.report import Report
 from mmllm.recipe import part_arguments, yaml_lines
 
@@ -36,16 +34,3 @@ def check_connector(key: str, type: str, args: Mapping[str, Any], n_blocks: int 
         for block in blocks if isinstance(blocks, list | tuple) else ():
             if not 0 <= block < n_blocks:
                 report.error((*path, _BLOCKS[base]), f"found {block}, and the LLM has the blocks 0 to {n_blocks - 1}")
-
-
-def check_start(key: str, start: Any, report: Report) -> None:
-    """Look at the weights that a connector starts from, a file or a published model; None: they are drawn."""
-    place = start.get("path") if isinstance(start, dict) else start
-    if not isinstance(place, str):
-        return
-    path: yaml_lines.Path = ("connectors", key, "start")
-    found = model_files(place, path, report)
-    if found is not None and found.path.is_file():
-        check_weights_file(found.path, path, report)
-    elif found is not None:
-        weights(found, path, report)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mmllm import registry
 from mmllm.checks import contracts
-from mmllm.checks.connectors import check_connector, check_start
+from mmllm.checks.connectors import check_connector
 from mmllm.checks.data import check_benchmark, check_data
 from mmllm.checks.encoders import check_encoder
 from mmllm.checks.llm import check_llm
 from mmllm.checks.monitors import check_monitors
 from mmllm.checks.report import Report
+from mmllm.checks.starts import check_start
 from mmllm.errors import RecipeError
 from mmllm.recipe import part_arguments
 from mmllm.recipe.dataset_arguments import dataset_arguments
@@ -36,11 +37,12 @@ def check_recipe(
     report = Report(problems)
     n_blocks = check_llm(recipe.llm, report)
     _outside(recipe, report)
+    check_start(("start",), recipe.start, "", report)
     for key, part in recipe.encoders.items():
         check_encoder(("encoders", key), part.type, part.args, report)
     for key, part in recipe.connectors.items():
         check_connector(key, part.type, part.args, n_blocks, report)
-        check_start(key, part.model_dump().get("start"), report)
+        check_start(("connectors", key, "start"), part.start, f"connectors.{key}.", report)
     filled = [key for key, part in recipe.connectors.items() if part.encoders]
     for key, part in recipe.data.items():
         try:

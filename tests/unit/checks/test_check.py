@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
 from mmllm.checks import data
@@ -202,19 +203,32 @@ def test_a_near_name_and_a_way_to_get_it(checked: Checked) -> None:
 
 
 def test_weights_that_a_connector_starts_from(checked: Checked) -> None:
-    from mmllm.checks.connectors import check_start
-    from mmllm.checks.report import Report
-    from mmllm.recipe.messages import Problems
-
-    report = Report(Problems("my.yaml"))
-    check_start("image", {"path": "start.safetensors"}, report)
+    checked.change("grid: [4, 4]", "grid: [4, 4], start: start.safetensors")
+    assert checked.sentence().endswith('connectors.image.start: there is no file or folder "start.safetensors".')
     (checked.folder / "start.safetensors").write_bytes(b"\x08")
-    check_start("image", {"path": "start.safetensors"}, report)
-    check_start("image", None, report)
-    assert [sentence.partition(";")[0] for sentence in report.errors] == [
-        'my.yaml:1: connectors.image.start: there is no file or folder "start.safetensors".',
-        "my.yaml:1: connectors.image.start: start.safetensors is no safetensors file (1 bytes)",
-    ]
+    assert checked.sentence().endswith(
+        "connectors.image.start: start.safetensors is no safetensors file (1 bytes); download it again."
+    )
+
+
+def test_a_run_that_a_recipe_starts_from(checked: Checked) -> None:
+    from safetensors.numpy import save_file
+
+    checked.change("llm:", "start: runs/old\nllm:")
+    run = checked.folder / "runs" / "old"
+    (run / "stages" / "align").mkdir(parents=True)
+    (run / "recipe.yaml").write_text((checked.folder / "my.yaml").read_text())
+    assert checked.sentence().endswith("start: runs/old has no checkpoint; train it first.")
+    step = run / "stages" / "align" / "step-2"
+    step.mkdir()
+    save_file({"connectors.image.mlp.0.weight": numpy.zeros((2, 2), numpy.float32)}, step / "learned.safetensors")
+    assert checked() == 0
+    checked.change("start: runs/old", "start: {path: runs/old, stage: tune}")
+    assert checked.sentence().endswith("start: runs/old has no stage 'tune'; its stages are align.")
+    checked.change("start: {path: runs/old, stage: tune}", "name: other")
+    checked.change("rank: 4", "rank: 4, start: runs/old")
+    said = "connectors.lora.start: runs/old has learned connectors.image, and nothing below connectors.lora."
+    assert checked.sentence().endswith(said)
 
 
 @pytest.mark.parametrize(
