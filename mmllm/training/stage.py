@@ -15,8 +15,8 @@ import torch
 from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
-from mmllm.checkpoints.digest_cache import DigestCache, frozen, key_of_files
-from mmllm.checkpoints.load import check_frozen, check_inputs
+from mmllm.checkpoints.digest_cache import DigestCache, frozen
+from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.start import start_weights
 from mmllm.checkpoints.store import (
     LEARNED,
@@ -31,7 +31,6 @@ from mmllm.checkpoints.store import (
 from mmllm.errors import CheckpointError, MmllmError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
-from mmllm.model.input_digests import input_digests
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import Started
@@ -41,6 +40,7 @@ from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
 from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
+from mmllm.training.changed_inputs import accepted, digests_of
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
 from mmllm.training.log import Log, memory, parts_table
@@ -107,7 +107,8 @@ class StageTraining:
         if self.settings.gradient_checkpointing:
             self.model.llm.gradient_checkpointing(True)
         self.loader = self._loader()
-        self.inputs, self.accepted = self._inputs(start, accept)
+        self.inputs = digests_of(self.model, self.datasets, self.cache)
+        self.accepted = accepted(start, name, self.inputs, accept)
         self.n_steps = self.loader.mixture.n_steps
         self.engine = self._engine()
         self.model.train()
@@ -143,28 +144,6 @@ class StageTraining:
             workers=_WORKERS if self.device.type == "cuda" else 0,
             all_gather=all_gather,
         )
-
-    def _inputs(self, start: VerifiedCheckpoint | None, accept: bool) -> tuple[dict[str, str], list[str]]:
-        """Digests of all that the model is fed through and with, and the accepted differences from ``start``.
-
-        CheckpointError for a difference that was not.
-        """
-        found: dict[str, str] = distributed.on_rank0(self._input_digests)
-        if start is None:
-            return found, []
-        # what the stages before read counts no more: it may be gone
-        own = start.manifest.stage == self.name
-        compared = {name: digest for name, digest in found.items() if own or not name.startswith("data.")}
-        other = distributed.on_rank0(lambda: check_inputs(start, compared, accept))
-        step = start.manifest.step + 1 if own else 1
-        sentences = [f"{name} changed before step {step} of stage {self.name}" for name in other]
-        return found, [*start.manifest.accepted, *sentences]
-
-    def _input_digests(self) -> dict[str, str]:
-        found = input_digests(self.model)
-        for key, dataset in self.datasets.items():
-            found[f"data.{key}"] = self.cache.digest(key_of_files(key, dataset.files), dataset.digest)
-        return found
 
     def _engine(self) -> Engine:
         dtype = self.model.llm.dtype
