@@ -333,3 +333,22 @@ def test_an_older_manifest_is_taken_as_it_is(home: Path, monkeypatch: pytest.Mon
     edit_manifest(path, frozen={**values["frozen"], "llm": "0" * 64})
     with pytest.raises(CheckpointError, match="other weights of llm"):
         load_run(run)
+
+
+def test_a_run_folder_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
+    from mmllm.training.run_folder import Metrics
+
+    (tmp_path / "run").mkdir()
+    metrics_file = Metrics(tmp_path / "run")
+    metrics_file.write({"stage": "align", "step": 1})
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be written any more: No such file"):
+        metrics_file.write({"stage": "align", "step": 2})
+
+
+def test_metrics_have_the_time_of_day(trained: Path) -> None:
+    from datetime import datetime
+
+    rows = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
+    times = [datetime.fromisoformat(row["time"]) for row in rows]
+    assert times == sorted(times) and all(time.tzinfo is not None for time in times)

@@ -81,7 +81,8 @@ def run(
 ) -> Any:
     chosen = {"mini_scenes": {"path": str(world), **args}}
     results = evaluate_with(generator, recipe(), out, chosen, limit, blind)
-    assert json.loads((out / "results.json").read_text()) == results
+    file = "results.json" if limit is None else f"results.limit-{limit}.json"
+    assert json.loads((out / file).read_text()) == results
     return results["benchmarks"]["mini_scenes"]
 
 
@@ -206,7 +207,10 @@ def test_limit_is_recorded_and_may_grow(world: Path, tmp_path: Path) -> None:
     later = Scripted(RIGHT)
     assert run(later, world, tmp_path)["n"] == 3
     assert later.asked == ["mini_scenes:2"]
+    whole = (tmp_path / "results.json").read_text()
     assert run(Scripted(RIGHT), world, tmp_path, limit=50)["n"] == 3
+    run(Scripted(WRONG), world, tmp_path, limit=1)
+    assert (tmp_path / "results.json").read_text() == whole  # a part never replaces the score over all
     with pytest.raises(MmllmError, match="--limit 0"):
         run(later, world, tmp_path, limit=0)
 
@@ -275,7 +279,7 @@ def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys:
     assert cli.main(["eval", str(tmp_path / "run"), "--blind", "--limit", "2"]) == 0
     shown = capsys.readouterr().out
     assert "mini_scenes" in shown and "exact_match" in shown and "95 %" in shown
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = json.loads((tmp_path / "run" / "results.limit-2.json").read_text())
     entry = found["benchmarks"]["mini_scenes"]
     assert (entry["n"], entry["limit"]) == (2, 2)
     assert entry["blind"] is not None

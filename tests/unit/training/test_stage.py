@@ -91,10 +91,17 @@ def test_monitors_are_deepspeeds(tmp_path: Path) -> None:
 
 def test_another_recipe_in_the_same_folder_is_an_error_that_names_the_keys(tmp_path: Path) -> None:
     recipe = load_recipe(tiny_recipe(tmp_path))
-    pin_recipe(recipe, tmp_path / ".")
-    with pytest.raises(RecipeError, match=r"stages.align.batch was 4, is 8; seed was|seed was 0, is 1") as caught:
-        pin_recipe(load_recipe(tmp_path / "recipe.yaml", ["stages.align.batch=8", "seed=1"]), tmp_path)
-    assert "seed was 0, is 1" in str(caught.value) and "another --out" in str(caught.value)
+    out = tmp_path / "run"
+    out.mkdir()
+    pin_recipe(recipe, out)
+    other = load_recipe(tmp_path / "recipe.yaml", ["stages.align.batch=8", "seed=1"])
+    with pytest.raises(RecipeError, match=r"seed was 0, is 1; stages\.align\.batch was 4, is 8; .* another --out"):
+        pin_recipe(other, out, "align")  # with a checkpoint of that stage
+    later = load_recipe(tmp_path / "recipe.yaml", ["stages.instruct.batch=8", "eval.max_new_tokens=3"])
+    pin_recipe(later, out, "align")
+    assert load_recipe(out / "recipe.yaml") == later
+    pin_recipe(other, out)
+    assert load_recipe(out / "recipe.yaml") == other
 
 
 def test_metrics_are_rewound_to_the_checkpoint(tmp_path: Path) -> None:
