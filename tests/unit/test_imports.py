@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "serving": {"recipe", "messages", "processors", "encoders", "checkpoints", "generation"},
+    "real": set(),
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
     "serve": {"serving"},
