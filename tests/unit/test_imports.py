@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {"recipe", "messages", "processors", "encoders", "model", "datasets", "batches", "drawing"},
     "serving": {"recipe", "messages", "processors", "encoders", "drawing", "checkpoints", "generation"},
+    "real": set(),
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
     "serve": {"serving"},
