@@ -63,7 +63,7 @@ if __name__ == "__main__":
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = mp.spawn(rank_main, args=(port,), nprocs=2, join=False)
-    latest, ends = FOLDER / "latest", time.monotonic() + 300
+    latest, ends = FOLDER / "latest", time.monotonic() + 900
     while not (latest.is_file() and latest.read_text() == "step2") and time.monotonic() < ends:
         time.sleep(0.02)
     early = files("step2")

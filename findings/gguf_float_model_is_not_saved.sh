@@ -12,7 +12,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 python3 -m venv env
-env/bin/pip install --quiet torch==2.13.0 transformers==5.23.0 gguf==0.19.0
+env/bin/pip install --quiet torch==2.13.0 transformers==5.23.0 gguf==0.19.0 accelerate==1.15.0
 cat > look.py <<'PY'
 from pathlib import Path
 

@@ -49,7 +49,7 @@ def test_twenty_steps_learn(name: str, data: str, tmp_path: Path, monkeypatch: p
                 "train",
                 recipe,
                 "stages.learn.steps=20",
-                "stages.learn.batch=8",
+                "stages.learn.batch=2",
                 "stages.learn.log_every=1",
                 "--out",
                 "runs/real",
