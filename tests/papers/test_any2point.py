@@ -224,7 +224,8 @@ def test_learns_through_an_assembly(tmp_path: Path) -> None:
     again = assembly_with_points()
     assert not torch.allclose(again(batch)[0], model(batch)[0])
     load_trainable(again, state)
-    assert torch.equal(again(batch)[0], model(batch)[0])
+    with torch.no_grad():  # where gradients are kept, torch may take other kernels, with other last bits
+        assert torch.equal(again(batch)[0], model(batch)[0])
 
 
 def test_a_batch_without_points_touches_every_weight(tmp_path: Path) -> None:
