@@ -163,12 +163,21 @@ def follow_launcher(every: float = 1.0) -> None:
         return
 
     def watch() -> None:
-        while Path(f"/proc/{number}").exists():
+        while _lives(number):
             time.sleep(every)
         os.kill(os.getpid(), signal.SIGTERM)
 
     if Path("/proc/self").exists():
         threading.Thread(target=watch, name="follow-launcher", daemon=True).start()
+
+
+def _lives(process: str) -> bool:
+    """Whether a process is there and has not ended: one that nobody has asked for its status yet is still listed."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 class StopSignals:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.training import finish, start
 
 PAGE = (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
 SHORT = "stages.learn.steps=6"
@@ -37,14 +38,23 @@ def commands() -> list[str]:
 
 
 def run(command: str, home: Path) -> str:
-    words = shlex.split(command)
-    program = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "mmllm"]
-    own = {"HF_DATASETS_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*program, *words[1:]], cwd=home, env={**os.environ, **own}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    """What a command of the page prints there, in a process that has torch and DeepSpeed loaded."""
+    log = home / "said.log"
+    assert finish(start(typed, shlex.split(command), home, log)) == [0], f"{command}\n{log.read_text()}"
+    return log.read_text()
+
+
+def typed(words: list[str], home: Path, log: Path) -> None:
+    from mmllm.cli import main
+
+    os.chdir(home)
+    os.environ |= {"HF_DATASETS_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1"}
+    with log.open("w", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        if words[0] == "python":
+            runpy.run_path(words[1], run_name="__main__")
+        else:
+            sys.exit(main(words[1:]))
 
 
 @pytest.mark.slow

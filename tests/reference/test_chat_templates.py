@@ -94,10 +94,10 @@ def test_media_anywhere_and_never_learned() -> None:
         Message("user", "And"),
         Message("assistant", "Second."),
     )
-    prompt = prompter.tokenize_for_training(sample_of(*turns, image=(1, 2, 3, 4), audio=(5,)))
-    assert [key for _, key in prompt.places] == ["image", "audio", "image", "image", "image"]
+    prompt = prompter.tokenize_for_training(sample_of(*turns, image=(1, 2, 3), audio=(5,)))
+    assert [key for _, key in prompt.places] == ["image", "audio", "image", "image"]
     assert all(prompt.labels[position] == IGNORE_INDEX for position, _ in prompt.places)
-    assert label_spans(tokenizer, prompt) == ["This: ", " one.<|im_end|>", "Second.<|im_end|>"]
+    assert label_spans(tokenizer, prompt) == ["This: <image> one.<|im_end|>", "Second.<|im_end|>"]
     assert tokenizer.convert_tokens_to_ids("<image>") != prompt.ids[prompt.places[0][0]], "the caller's tokenizer grew"
     assert "<image>" not in tokenizer.get_vocab()
 
@@ -176,6 +176,10 @@ def test_outer_blanks_are_learned_as_rendered() -> None:
     assert label_spans(trimmed, Prompter(trimmed, []).tokenize_for_training(sample_of(*turns))) == ["First.<|eot_id|>"]
 
 
+MARK = "\u2603"
+"""Stands for a placeholder of the user's in what the template alone renders."""
+
+
 @pytest.mark.parametrize("style", SPANS)
 def test_random_conversations_full_of_traps(style: str) -> None:
     tokenizer = style_tokenizer(style)
@@ -187,7 +191,8 @@ def test_random_conversations_full_of_traps(style: str) -> None:
     for _ in range(40):
         roles = ["user", "assistant"] * draw.randint(1, 3)
         messages = tuple(Message(role, "x" + "".join(draw.choices(pieces, k=draw.randint(0, 6)))) for role in roles)
-        counts = [message.text.count("<image>") for message in messages]
+        # what the assistant says is text
+        counts = [message.text.count("<image>") if message.role == "user" else 0 for message in messages]
         prompt = prompter.tokenize_for_training(sample_of(*messages, image=tuple(range(sum(counts)))))
         harmless = prompter.tokenize_for_training(sample_of(*(Message(role, "x") for role in roles)))
         assert [i for i in prompt.ids if i in control] == [i for i in harmless.ids if i in control]
@@ -196,7 +201,11 @@ def test_random_conversations_full_of_traps(style: str) -> None:
         assert prompt.ids[: len(asked.ids)] == asked.ids
         if STYLES[style][0] == "bytes":
             plain = tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.text} for m in messages], tokenize=False
+                [
+                    {"role": m.role, "content": m.text.replace("<image>", MARK) if m.role == "user" else m.text}
+                    for m in messages
+                ],
+                tokenize=False,
             )
             ids = [i for i in prompt.ids if i not in {prompt.ids[position] for position, _ in prompt.places}]
-            assert ids_text(tokenizer, ids) == plain.replace("<image>", "")
+            assert ids_text(tokenizer, ids) == plain.replace(MARK, "")

@@ -82,5 +82,5 @@ def test_chat_answers_lines_of_standard_input(run: Path, tmp_path: Path, monkeyp
     lines = f"/image {tmp_path / 'red.png'}\nWhat is on the sign?\n/quit\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     out = io.StringIO()
-    chat(run, Console(file=out, width=80))
+    chat(run, console=Console(file=out, width=80))
     assert "model>" in out.getvalue() and len(out.getvalue().splitlines()) >= 15

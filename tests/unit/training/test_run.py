@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -148,32 +151,51 @@ def test_launcher_starts_two_cpu_ranks(trained: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_ranks_end_with_the_command_that_started_them(trained: Path, tmp_path: Path) -> None:
-    words = ["stages.align.steps=100000", "stages.align.save_every=100000", "connectors.lora.dropout=0.0"]
-    command = [sys.executable, "-m", "mmllm", "train", str(trained / "recipe.yaml"), *words, "--gpus", "2"]
-    with subprocess.Popen([*command, "--out", str(tmp_path / "run")], stdout=subprocess.DEVNULL) as process:
-        while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
-            time.sleep(0.1)
-        assert len(ranks_of(tmp_path / "run")) == 2
+def test_ranks_end_with_the_command_that_started_them(tmp_path: Path) -> None:
+    """A rank whose launcher's command is killed hears SIGTERM, as if somebody had asked it to stop."""
+    rank = (
+        "import os, signal, sys, time; from mmllm.training import distributed\n"
+        "with distributed.StopSignals() as stop:\n"
+        "    distributed.follow_launcher(every=0.05); print('follows', flush=True)\n"
+        "    while not stop.received: time.sleep(0.01)\n"
+        f"open({str(tmp_path / 'heard')!r}, 'w').write(str(stop.received))\n"
+    )
+    command = (
+        "import os, platform, subprocess, sys\n"
+        "there = {**os.environ, 'MMLLM_LAUNCHER': f'{platform.node()}:{os.getpid()}'}\n"
+        f"subprocess.run([sys.executable, '-c', {rank!r}], env=there, start_new_session=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "follows\n"
         process.kill()
-    ended = time.monotonic() + 60
-    while ranks_of(tmp_path / "run") and time.monotonic() < ended:
-        time.sleep(0.2)
-    assert not ranks_of(tmp_path / "run")
-    assert list((tmp_path / "run" / "stages" / "align").glob("step-*"))  # as after SIGTERM: what was done is kept
+        ended = time.monotonic() + 30
+        while not (tmp_path / "heard").exists() and time.monotonic() < ended:
+            time.sleep(0.05)
+    assert (tmp_path / "heard").read_text() == str(int(signal.SIGTERM))
 
 
-def ranks_of(out: Path) -> list[int]:
-    """Processes that train into a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"mmllm.training.run" in words and str(out).encode() in words and b"deepspeed.launcher.launch" not in words:
-            found.append(int(path.parent.name))
-    return found
+def test_ranks_are_told_which_command_started_them(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmllm.training import launch as module
+
+    seen: dict[str, str] = {}
+
+    class Popen:
+        """Notes the environment that the launcher's process would get."""
+
+        def __init__(self, command: list[str], env: dict[str, str], start_new_session: bool) -> None:
+            seen.update(env)
+
+        def __enter__(self) -> Popen:
+            return self
+
+        def __exit__(self, *exc: object) -> None: ...
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(module.subprocess, "Popen", Popen)
+    assert launch(trained / "recipe.yaml", gpus=2, out=trained / "never") == 0
+    assert seen["MMLLM_LAUNCHER"] == f"{platform.node()}:{os.getpid()}"
 
 
 def test_launch_refuses_what_it_cannot_start(trained: Path, tmp_path: Path) -> None:
