@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmllm import registry
 from mmllm.batches.sample import Item, MediaInput
 from mmllm.errors import MmllmError
+from mmllm.messages.chat_templates import set_template
 from mmllm.messages.tokenize import Prompter
-from mmllm.recipe.models import Recipe
+from mmllm.recipe.models import Llm, Recipe
 from mmllm.types import Span
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def reading_of(recipe: Recipe) -> Reading:
     Raises:
         MmllmError: the tokenizer cannot be read, or has no chat template that can be learned from.
     """
-    tokenizer = load_tokenizer(recipe.llm.path)
+    tokenizer = load_tokenizer(recipe.llm)
     keys = [key for key, part in recipe.connectors.items() if part.encoders]
     prompter = Prompter(tokenizer, keys)
     inputs: dict[str, MediaInput] = {}
@@ -65,8 +67,37 @@ def reading_of(recipe: Recipe) -> Reading:
     return Reading(tokenizer, prompter, inputs, processors, recipe.llm.context, tuple(notes))
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the LLM, without its weights; MmllmError where there is none."""
+def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the LLM as training has it, without its weights; MmllmError where there is none.
+
+    Of a GGUF file it is read from the file, of an older published VLM the chat template from its processor's file, and
+    ``llm.template`` goes over it.
+    """
+    place = Path(llm.path)
+    in_gguf = place.suffix == ".gguf" or (place.is_dir() and any(place.glob("*.gguf")))
+    tokenizer = _of_gguf(llm) if in_gguf else None
+    if tokenizer is None:
+        tokenizer = _of_folder(llm.path)
+    if tokenizer.chat_template is None and (place / "chat_template.json").is_file():
+        from mmllm.vlms.text_model import chat_template_of
+
+        tokenizer.chat_template = chat_template_of(llm.path, tokenizer)
+    if llm.template is not None:
+        set_template(tokenizer, llm.template)
+    return tokenizer
+
+
+def _of_gguf(llm: Llm) -> PreTrainedTokenizerBase | None:
+    """The tokenizer inside a GGUF file; None for a folder whose model is none, whatever lies beside it."""
+    from mmllm.llms.gguf_file import find_gguf, read_gguf
+    from mmllm.llms.gguf_tokenizer import load_tokenizer as inside
+
+    file = find_gguf(llm.path, llm.file)
+    return None if file is None else inside(read_gguf(file))
+
+
+def _of_folder(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or of the hub."""
     from transformers import AutoTokenizer
 
     try:

@@ -6,6 +6,8 @@ reads its bytes where they are needed, on the one rank that needs them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from abc import abstractmethod
 from bisect import bisect_right
@@ -152,6 +154,13 @@ class Parquet(ArrowRows):
         before = sum(self._footers[number].row_group(one).num_rows for one in range(of_file))
         return f"{self._files[number]}#{before + place + 1}"
 
+    def digest(self) -> str:
+        """SHA-256 (hex) of the files; of files far away, of their footers: sizes, places and ranges of every column."""
+        if len(self.files()) == len(self._files):
+            return super().digest()
+        footers = [footer.to_dict() for footer in self._footers]
+        return hashlib.sha256(json.dumps(footers, default=str).encode()).hexdigest()
+
     def files(self) -> Sequence[Path]:
         """Return the files that are here."""
         return [Path(name) for name in self._files if Path(name).is_file()]
@@ -244,8 +253,6 @@ def media_columns(schema: pyarrow.Schema) -> dict[str, bool]:
 
 def label_names(schema: pyarrow.Schema) -> dict[str, list[str]]:
     """Column -> names of its classes, where the ``datasets`` library wrote them into the file."""
-    import json
-
     text = (schema.metadata or {}).get(b"huggingface")
     features = (json.loads(text).get("info") or {}).get("features") or {} if text else {}
     return {

@@ -171,6 +171,18 @@ def test_several_splits_from_afar_are_never_mixed(tmp_path: Path) -> None:
     assert len(Chat(f"file://{tmp_path}", split="test")) == len(COLOURS)
 
 
+def test_a_change_far_away_is_noticed(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet as pq
+
+    digests = []
+    for answers in (["a", "b"], ["a", "c"], ["a", "b"], ["a", "b", "c"]):
+        pq.write_table(pyarrow.table({"query": answers, "response": answers}), tmp_path / "a.parquet")
+        digests.append((Chat(f"file://{tmp_path / 'a.parquet'}").digest(), Chat(str(tmp_path / "a.parquet")).digest()))
+    for far in zip(*digests, strict=True):
+        assert far[0] == far[2] and len(set(far)) == 3
+
+
 def test_files_of_other_columns_are_not_one_table(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet as pq
