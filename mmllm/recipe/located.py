@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmllm.recipe.shaping import LLM_PLACES, PLACES
 
+_BRACES = re.compile(r"\{[^}]*\}")
 ORIGIN = "origin.json"
 """File of a run folder that holds the folder its training was started in."""
 
@@ -27,7 +29,7 @@ def locate(data: dict[str, Any], folders: Sequence[Path]) -> list[str]:
             continue
         # `media: .` of a run was the folder it was trained in; the run's own folder is there too, and is never meant
         own = () if set(value) <= {".", "/"} and is_run(folders[0]) else folders[:1]
-        found = next((folder for folder in (*own, here, *folders[1:]) if _exists(folder / value)), None)
+        found = next((folder for folder in (*own, here, *folders[1:]) if _exists(folder, value)), None)
         if found is None or found.resolve() == here:
             continue
         # relative to where we are if it lies below, so that a run folder of it can move along
@@ -67,13 +69,11 @@ def _of_part(where: str, part: Any) -> Iterator[tuple[str, dict[str, Any], str]]
         yield from _of_part(f"{where}.{word}".lstrip("."), value)  # an encoder inside an encoder
 
 
-def _exists(path: Path) -> bool:
-    """Whether something is there; a pattern (``*.tar``) counts by the folder it starts in."""
-    text = str(path)
-    if any(sign in text for sign in "*{"):
-        path = Path(text[: min(text.find(sign) for sign in "*{" if sign in text)]).parent
-        return path != Path(text).anchor and path.is_dir()
+def _exists(folder: Path, value: str) -> bool:
+    """Whether ``value`` is there below a folder; a pattern (``part-*.json``, ``{000..099}.tar``) by what it matches."""
     try:
-        return path.exists()
-    except (OSError, ValueError):
+        if any(sign in value for sign in "*{"):
+            return next(folder.glob(_BRACES.sub("*", value)), None) is not None
+        return (folder / value).exists()
+    except (OSError, ValueError):  # longer than a file system's names, or no pattern
         return False
