@@ -9,8 +9,11 @@ from typing import Any, cast
 from mmllm.checks.configs import UnreadableError, read_json
 from mmllm.errors import MmllmError
 
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
-"""Files of which transformers makes a tokenizer, one of them is enough."""
+FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tekken.json", "added_tokens.json",
+)  # fmt: skip
+"""Files of which a folder with a tokenizer has at least one; ``llms/folders.py`` asks for the same when it loads."""
 
 
 class TokenizerFiles:

@@ -305,3 +305,10 @@ def test_a_given_template(checked: Checked) -> None:
     assert ": llm.template: the tokenizer's chat template ends the assistant's turn with no special token" in said
     said = checked.sentence("llm.path=lm", "llm.context=128", "llm.template=min.jinja")
     assert 'llm.template: there is no file or folder "min.jinja"; did you mean "mine.jinja"?' in said
+
+
+def test_check_and_loading_ask_for_the_same_tokenizer_files() -> None:
+    from mmllm.checks.tokenizers import FILES
+    from mmllm.llms.folders import TOKENIZERS
+
+    assert FILES == TOKENIZERS
