@@ -16,6 +16,7 @@ from mmllm.datasets.boxes import Boxes
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
 from mmllm.datasets.row_media import RowMedia
+from mmllm.datasets.unread import UnreadError, check_fields, check_texts, check_turns
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.messages import openai, placeholders
 from mmllm.messages.openai import MediaPart, Turn
@@ -24,10 +25,6 @@ from mmllm.types import Message, Sample
 
 _LOOKED_AT = 20
 """Rows that are tried for a form before a file is said to have none: the first may be damaged."""
-
-
-class _UnreadError(SampleError):
-    """A field holds media that nothing reads."""
 
 
 class Chat(Dataset):
@@ -84,7 +81,7 @@ class Chat(Dataset):
         for row in first[:1]:
             try:
                 self._read(row)
-            except _UnreadError as error:  # a fault of the recipe, not of one sample
+            except UnreadError as error:  # a fault of the recipe, not of one sample
                 raise MmllmError(f"{self.name}: {error}") from error
             except (SampleError, MediaError):
                 continue
@@ -128,6 +125,7 @@ class Chat(Dataset):
     def _read(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
         """Messages and media of a row."""
         raw = FORMS[self.form].read(row)
+        check_turns(raw, self._media)
         turns = list(openai.read_turns(raw, ROLES))
         texts = [part for turn in turns for part in turn.content if isinstance(part, str)]
         fields: dict[str, list[Any]] = {}
@@ -139,8 +137,13 @@ class Chat(Dataset):
                     raise SampleError(f"{field} and another field both hold items of <{key}>; keep one")
                 if found:
                     fields[key] = found
-        self._check_unread(row, texts, frozenset(str(one) for items in fields.values() for one in items))
+        if self.form == "conversations":
+            turns = _clips(turns, fields)
         messages, media = openai.assemble(_placed(turns, fields), self._locate, fields=fields)
+        named = {field for field in row if any(f"<{field}>" in text for text in texts)}
+        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._ignored, *named}
+        check_fields(row, known, self._media, [item for items in media.values() for item in items])
+        check_texts(row, messages, self._ignored)
         return (messages if self._boxes is None else self._boxes.rewrite(messages, media)), media
 
     def _key(self, field: str, value: Any, texts: Sequence[str]) -> str | None:
@@ -176,20 +179,6 @@ class Chat(Dataset):
         except SampleError:
             return []
 
-    def _check_unread(self, row: Mapping[str, Any], texts: Sequence[str], read: frozenset[str]) -> None:
-        """SampleError where a field that nothing reads holds media that no field that is read holds."""
-        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._ignored}
-        for field, value in row.items():
-            if field in known or not self._media.holds(value, beyond=read):
-                continue
-            if any(f"<{field}>" in text for text in texts):
-                continue
-            near = nearest(field.lower(), MEDIA_FIELDS) or "image"
-            raise _UnreadError(
-                f'the field "{field}" holds media, and none of that name are read; known: {", ".join(MEDIA_FIELDS)}; '
-                f"write columns: {{{near}: {field}}} to read it, or ignore: [{field}]"
-            )
-
 
 def _title(form: str, shows: bool) -> str:
     if form == "conversations":
@@ -197,15 +186,43 @@ def _title(form: str, shows: bool) -> str:
     return FORMS[form].title
 
 
+def _clips(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]]) -> list[Turn]:
+    """LLaVA's own data of clips and sounds write ``<image>`` for them: give a row's only media that place."""
+    (key,) = fields if len(fields) == 1 else ("image",)
+    if key == "image":
+        return list(turns)
+    asked = [Message(turn.role, part) for turn in turns for part in turn.content if isinstance(part, str)]
+    places = sum(placeholders.count(message, "image") for message in asked)
+    if places != len(fields[key]) or any(placeholders.count(one, key) for one in asked):
+        return list(turns)
+
+    def renamed(role: str, part: str | MediaPart) -> str | MediaPart:
+        if not isinstance(part, str):
+            return part
+        pieces = placeholders.pieces(Message(role, part), ("image",))
+        return "".join(f"<{key}>" if is_place else text for text, is_place in pieces)
+
+    return [Turn(turn.role, tuple(renamed(turn.role, part) for part in turn.content)) for turn in turns]
+
+
 def _placed(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]]) -> list[Turn]:
     """Put placeholders in front of the user's first message for the fields that have no place in any text."""
     placed: set[str] = set()
+    own: set[str] = set()
     for turn in turns:
         for part in turn.content:
             if isinstance(part, MediaPart):
                 placed |= {part.modality} if part.item is None else set()
+                if part.item is not None:
+                    own.add(part.modality)
             else:
                 placed |= {key for key in fields if placeholders.count(Message(turn.role, part), key)}
+    twice = own & (fields.keys() - placed)
+    if twice:
+        (key, *_) = sorted(twice)
+        raise SampleError(
+            f"{key} items stand in parts of the messages and, without a place, beside them; keep one of both"
+        )
     front = [f"<{key}>" for key, items in fields.items() if key not in placed for _ in items]
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
     if not front:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import MmllmError, SampleError
 from mmllm.modalities import MODALITIES
 from mmllm.registry import nearest
@@ -64,7 +65,7 @@ def _turns(row: Mapping[str, Any], field: str) -> list[Any]:
     turns: list[Any] = []
     for turn in _listed(row, field):
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
-            turn = {"role": turn["from"], "content": turn.get("value")}
+            turn = {**turn, "role": turn["from"], "content": turn.get("value")}
         turns.append(turn)
     return turns
 
@@ -126,7 +127,9 @@ def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, medi
     seen: list[str] = []
     for row in rows:
         for known, form in FORMS.items():
-            if all(field in row for field in form.needs) and (not form.media or any(field in row for field in media)):
+            # null in tables whose rows have the fields of several forms
+            there = all(row.get(field) is not None for field in form.needs)
+            if there and (not form.media or any(field in row for field in media)):
                 return known
         seen = seen or list(row)
     shapes = "; ".join(f"{known} ({', '.join(form.needs)})" for known, form in FORMS.items())
@@ -135,7 +138,7 @@ def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, medi
 
 
 def _listed(row: Mapping[str, Any], field: str) -> list[Any]:
-    value = row.get(field)
+    value = unpacked(row.get(field))
     if not isinstance(value, list | tuple):
         raise SampleError(f"no list of {field}; it is {_kind(value)}")
     return list(value)
@@ -152,7 +155,10 @@ def _said(row: Mapping[str, Any], field: str, role: str) -> Raw:
 
 def _spoken(row: Mapping[str, Any], field: str, role: str) -> list[Raw]:
     """A text, or messages already (TRL's conversational form)."""
-    return list(row[field]) if isinstance(row.get(field), list | tuple) else [_said(row, field, role)]
+    value = row.get(field)
+    if isinstance(value, str) and value.startswith("[{"):
+        value = unpacked(value)
+    return list(value) if isinstance(value, list | tuple) else [_said(row, field, role)]
 
 
 def _system(row: Mapping[str, Any]) -> list[Raw]:
@@ -162,7 +168,7 @@ def _system(row: Mapping[str, Any]) -> list[Raw]:
 def _history(row: Mapping[str, Any]) -> list[Raw]:
     """Earlier rounds: pairs of what was asked and answered."""
     turns: list[Raw] = []
-    for number, pair in enumerate(row.get("history") or (), 1):
+    for number, pair in enumerate(unpacked(row.get("history")) or (), 1):
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
             raise SampleError(f"round {number} of history is {_kind(pair)}; it is a pair of texts")
         turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]

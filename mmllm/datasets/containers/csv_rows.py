@@ -1,14 +1,13 @@
-"""Rows of CSV and TSV files: the first line names the fields; a cell that holds a JSON list or object is one."""
+"""Rows of CSV and TSV files: the first line names the fields; every cell is a text."""
 
 from __future__ import annotations
 
 import csv
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mmllm.datasets.containers.base import Row, Rows
 from mmllm.errors import MmllmError, SampleError
@@ -51,7 +50,7 @@ class CsvRows(Rows):
         cells = next(csv.reader(_Lines(BytesIO(data)), delimiter=self._delimiter))
         if len(cells) != len(self.fields):
             raise SampleError(f"{len(cells)} cells, and the first line names {len(self.fields)} fields")
-        return {name: _value(cell) for name, cell in zip(self.fields, cells, strict=True) if cell}
+        return {name: cell for name, cell in zip(self.fields, cells, strict=True) if cell}
 
     def label(self, index: int) -> str:
         """Return the file and the number of the line that the record begins on."""
@@ -77,13 +76,3 @@ class _Lines(Iterator[str]):
         self.offset += len(line)
         self.number += 1
         return text
-
-
-def _value(cell: str) -> Any:
-    """Return a list or an object where a cell holds one as JSON, else its text."""
-    if cell[0] in "[{":
-        try:
-            return json.loads(cell)
-        except ValueError:
-            return cell
-    return cell

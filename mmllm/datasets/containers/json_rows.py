@@ -100,6 +100,16 @@ def parsed(text: bytes | str) -> Row:
     return row
 
 
+def unpacked(value: Any) -> Any:
+    """Return the list or object that a text holds as JSON, as tables write them; any other value as it is."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_unique)
+    except ValueError:
+        return value
+
+
 def is_array(path: Path) -> bool:
     """Whether the first sign of a file opens an array."""
     with path.open("rb") as file:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.datasets.containers.base import Row, Rows
+from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import SampleError
 from mmllm.modalities import MODALITY_OF
 
@@ -49,6 +50,7 @@ class MediaFolder(Rows):
 
 
 def _modality(value: Any) -> str:
+    value = unpacked(value)
     first = value[0] if isinstance(value, list) and value else value
     ending = str(first).rpartition(".")[2].lower()
     if ending not in MODALITY_OF:
