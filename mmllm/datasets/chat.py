@@ -47,6 +47,7 @@ class Chat(Dataset):
         columns: dict[str, str] | None = None,
         ignore: list[str] | None = None,
         split: str | None = None,
+        config: str | None = None,
         streaming: bool = False,
         boxes: dict[str, str] | None = None,
     ) -> None:
@@ -60,12 +61,13 @@ class Chat(Dataset):
             columns: field of the form (``image``, ``caption``) -> its name in the rows.
             ignore: fields that may hold media and are not to be read.
             split: of a dataset that has several; default: ``train``, or the only one.
+            config: of a dataset of the hub, or in its layout, that has several.
             streaming: read a hub's Parquet where it is instead of downloading it.
             boxes: ``{from: xyxy_1, square: pad}``: how boxes in the texts are written; they are rewritten to what the
                 recipe's encoder sees (``boxes.py``). ``fit`` is the encoder's, and is filled in from the recipe.
         """
         self.name = str(path)
-        self._rows = open_rows(self.name, split, streaming)
+        self._rows = open_rows(self.name, split, streaming, config)
         if media is not None and not Path(media).is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
         self._boxes = Boxes.of(boxes) if boxes is not None else None
@@ -73,7 +75,7 @@ class Chat(Dataset):
         self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
         first = list(islice(self._readable(), _LOOKED_AT))
         self._check_columns(first)
-        self.form = detect(first, self.name, form, MEDIA_FIELDS)
+        self.form = detect(first, self.name, form, MEDIA_FIELDS, "" if first else self._damage())
         """Name of the form that its rows have."""
         self.blocks = self._rows.blocks
         shows = any(row.get(field) is not None for row in first[:1] for field in MEDIA_FIELDS)
@@ -122,6 +124,13 @@ class Chat(Dataset):
             except SampleError:
                 continue
 
+    def _damage(self) -> str:
+        try:
+            self._row(0)
+        except SampleError as error:
+            return str(error)
+        return ""
+
     def _read(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
         """Messages and media of a row."""
         raw = FORMS[self.form].read(row)
@@ -140,6 +149,8 @@ class Chat(Dataset):
         if self.form == "conversations":
             turns = _clips(turns, fields)
         messages, media = openai.assemble(_placed(turns, fields), self._locate, fields=fields)
+        if FORMS[self.form].media and not media:
+            raise SampleError(f"a {self.form} without anything that it describes")
         named = {field for field in row if any(f"<{field}>" in text for text in texts)}
         known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._ignored, *named}
         check_fields(row, known, self._media, [item for items in media.values() for item in items])

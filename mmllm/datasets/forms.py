@@ -106,7 +106,9 @@ FORMS: Mapping[str, Form] = {
 """Name -> form; a file has the first that its first rows show."""
 
 
-def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, media: Collection[str]) -> str:
+def detect(
+    rows: Iterable[Mapping[str, Any]], where: str, name: str | None, media: Collection[str], reason: str = ""
+) -> str:
     """Return the name of the form that rows have; the first row that shows one decides.
 
     Args:
@@ -114,6 +116,7 @@ def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, medi
         where: what they are of, for the error.
         name: the form that the recipe says they have, if it says so.
         media: fields of media.
+        reason: why the first row cannot be read, where it cannot.
 
     Raises:
         MmllmError: the form is unknown, or no row shows any; names their fields and the forms.
@@ -133,8 +136,13 @@ def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, medi
                 return known
         seen = seen or list(row)
     shapes = "; ".join(f"{known} ({', '.join(form.needs)})" for known, form in FORMS.items())
-    found = f"rows have the fields {', '.join(seen)}" if seen else "no row at its beginning can be read"
-    raise MmllmError(f"{where}: {found}, which is no form of chat data; known: {shapes}; columns maps other names")
+    if not seen:
+        raise MmllmError(f"{where}: no row at its beginning can be read; the first: {reason or 'it is empty'}")
+    fields = ", ".join(seen)
+    raise MmllmError(
+        f"{where}: rows have the fields {fields}, which is no form of chat data; known: {shapes}; columns maps other "
+        "names"
+    )
 
 
 def _listed(row: Mapping[str, Any], field: str) -> list[Any]:

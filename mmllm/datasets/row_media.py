@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -14,13 +13,12 @@ from urllib.parse import unquote
 from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import MediaError, SampleError
 from mmllm.messages.media import decode_url, refuse_address
-from mmllm.modalities import MODALITIES, MODALITY_OF
+from mmllm.modalities import MODALITIES, modality_of
 from mmllm.types import Stored
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{60,}={0,2}\s*")
 """Text that is base64 if it is no path: a path so long has a dot or another sign in it."""
 _URL = tuple(f"data:{known.declared}" for known in MODALITIES.values() if known.declared)
-_KINDS = ("image/", "video/", "audio/")
 # first three bytes of JPEG, PNG, GIF, RIFF (WebP, WAV, AVI), Ogg, FLAC, ID3 and EBML
 _ENCODED = tuple(base64.b64encode(head).decode() for head in (
     b"\xff\xd8\xff", b"\x89PN", b"GIF", b"RIF", b"Ogg", b"fLa", b"ID3", b"\x1a\x45\xdf"
@@ -96,9 +94,8 @@ def names_media(value: Any) -> str | None:
     """Return the first picture, clip or sound that a value names by path or address, here or not; None: it has none."""
     for one in _leaves(value):
         if isinstance(one, str) and not any(sign.isspace() for sign in one.strip()) and (name := _media_name(one)):
-            kind = mimetypes.guess_type(name)[0] or ""
             # a graph or a document has the ending of any other file
-            if kind.startswith(_KINDS):
+            if modality_of(name) in ("image", "video", "audio"):
                 return one
     return None
 
@@ -124,9 +121,7 @@ def _media_name(text: str) -> str | None:
     if len(text) > _LONGEST:
         return None
     for name in (text.rpartition("#")[0], text.partition("?")[0] if "://" in text else text):
-        ending = name.rpartition(".")[2].lower()
-        # formats that nothing here reads are media as well
-        if ending in MODALITY_OF or (ending.isalnum() and (mimetypes.guess_type(name)[0] or "").startswith(_KINDS)):
+        if "." in name and modality_of(name):
             return name
     return None
 

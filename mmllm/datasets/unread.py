@@ -12,7 +12,7 @@ from typing import Any
 from mmllm.datasets.forms import MEDIA_FIELDS, ROLES
 from mmllm.datasets.row_media import RowMedia, names_media
 from mmllm.errors import SampleError
-from mmllm.modalities import MODALITY_OF
+from mmllm.modalities import modality_of
 from mmllm.registry import nearest
 from mmllm.types import Message
 
@@ -96,8 +96,11 @@ def check_fields(row: Mapping[str, Any], known: Collection[str], media: RowMedia
         if not held and not read and (name := names_media(value)):
             held = f"names media ({name[:80]})"
         if held:
-            ending = (names_media(value) or "").partition("?")[0].rpartition(".")[2].lower()
-            near = MODALITY_OF.get(ending) or nearest(field.lower(), MEDIA_FIELDS) or "image"
+            near = (
+                modality_of((names_media(value) or "").partition("?")[0])
+                or nearest(field.lower(), MEDIA_FIELDS)
+                or "image"
+            )
             raise UnreadError(
                 f'the field "{field}" {held}, and none of that name are read; known: {", ".join(MEDIA_FIELDS)}; '
                 f"write columns: {{{near}: {field}}} to read it, or ignore: [{field}]"

@@ -21,10 +21,12 @@ class CsvRows(Rows):
         self._path, self.folder, self._delimiter = path, path.parent, delimiter
         self._offsets, self._numbers = array("Q"), array("Q")
         csv.field_size_limit(1 << 30)  # of the whole process: pictures in base64 are longer than the default 131,072
+        at, number = 0, 1
         with path.open("rb") as file:
             counted = _Lines(file)
             try:
-                records = csv.reader(counted, delimiter=delimiter)
+                # strict: a quote that is never closed would take all rows behind it into its cell
+                records = csv.reader(counted, delimiter=delimiter, strict=True)
                 self.fields = next(records, [])
                 at, number = counted.offset, counted.number + 1
                 for record in records:
@@ -32,8 +34,15 @@ class CsvRows(Rows):
                         self._offsets.append(at)
                         self._numbers.append(number)
                     at, number = counted.offset, counted.number + 1
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise MmllmError(f"{path}:{counted.number} is no {self.kind}: {error}") from error
+            except UnicodeDecodeError as error:
+                raise MmllmError(
+                    f"{path} is not UTF-8 text behind line {counted.number}: {error}; save it so"
+                ) from error
+            except csv.Error as error:
+                raise MmllmError(
+                    f"{path} is no {self.kind}: {error} (in the record that begins on line {number}); a cell with a "
+                    'quote or a line break stands in quotes, and a quote in it is written twice: "a ""word"""'
+                ) from error
         if len(set(self.fields)) < len(self.fields):
             raise MmllmError(f"{path}: a field stands twice in the first line: {', '.join(self.fields)}")
 

@@ -196,7 +196,9 @@ def test_parts_as_transformers_templates_write_them(tmp_path: Path) -> None:
         asked = {"role": "user", "content": [{"type": "image", **words}, {"type": "text", "text": "What colour?"}]}
         row = {"messages": [asked, SAID]}
         assert chat(tmp_path, row)[0].media == {"image": (tmp_path / "red.png",)}
-        with pytest.raises(SampleError, match="image items stand in parts of the messages and beside them"):
+        with pytest.raises(
+            SampleError, match="image items stand in parts of the messages and, without a place, beside"
+        ):
             chat(tmp_path, {**row, "images": ["blue.png"]})[0]
 
 
