@@ -89,7 +89,8 @@ def train(
 ) -> Path:
     """Train all stages of a recipe in this process, on one device; goes on where an earlier call stopped.
 
-    ``out``: run folder; default: the run whose folder or recipe.yaml ``recipe`` is, else ``runs/<name>``. ``trust_code``:
+    ``out``: run folder; default: the run whose folder or recipe.yaml ``recipe`` is, else ``runs/<name>``.
+    ``trust_code``:
     as ``load_recipe``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the run folder. Raises as
     ``load_recipe``, and MmllmError for data or weights that cannot be used.
     """
