@@ -90,7 +90,7 @@ def train(
     """Train all stages of a recipe in this process, on one device; goes on where an earlier call stopped.
 
     ``out``: run folder; default: the run whose folder or recipe.yaml ``recipe`` is, else ``runs/<name>``.
-    ``trust_code``: as ``load_recipe``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the run folder.
+    ``trust_code``: as ``load_recipe``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the folder.
     Raises as ``load_recipe``, and MmllmError for data or weights that cannot be used.
     """
     from mmllm.recipe.files import find_recipe
