@@ -58,7 +58,7 @@ class Chat(Dataset):
             media: folder that paths of media start from; default: the one the rows lie in. Absolute paths and ``..``
                 are taken as they are: this is the user's own data.
             form: instead of what the first row shows.
-            columns: field of the form (``image``, ``caption``) -> its name in the rows.
+            columns: field of the form (``image``, ``caption``) or key of a connector -> its name in the rows.
             ignore: fields that may hold media and are not to be read.
             split: of a dataset that has several; default: ``train``, or the only one.
             config: of a dataset of the hub, or in its layout, that has several.
@@ -152,7 +152,7 @@ class Chat(Dataset):
         if FORMS[self.form].media and not media:
             raise SampleError(f"a {self.form} without anything that it describes")
         named = {field for field in row if any(f"<{field}>" in text for text in texts)}
-        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._ignored, *named}
+        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._columns, *self._ignored, *named}
         check_fields(row, known, self._media, [item for items in media.values() for item in items])
         check_texts(row, messages, self._ignored)
         return (messages if self._boxes is None else self._boxes.rewrite(messages, media)), media
@@ -163,6 +163,8 @@ class Chat(Dataset):
             return None
         if field in MEDIA_FIELDS:
             return MEDIA_FIELDS[field]
+        if field in self._columns:  # a connector may have any key
+            return field
         named = any(f"<{field}>" in text for text in texts)
         return field if named and self._media.holds(value, there=False) else None
 

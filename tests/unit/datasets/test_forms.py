@@ -124,6 +124,12 @@ def test_columns_map_other_names(tmp_path: Path) -> None:
         chat(tmp_path, row, columns={"image": "bilt"})
 
 
+def test_columns_name_the_key_of_a_connector(tmp_path: Path) -> None:
+    sample = chat(tmp_path, {"messages": [ASKED, SAID], "image": "red.png"}, columns={"left": "image"})[0]
+    assert sample.media == {"left": (tmp_path / "red.png",)}
+    assert sample.messages == (Message("user", "<left>\nWhat colour?"), RED)
+
+
 @pytest.mark.parametrize("field", ["image_path", "Image", "picture", "img"])
 def test_media_under_an_unknown_name_are_refused(field: str, tmp_path: Path) -> None:
     row = {"messages": [ASKED, SAID], field: "red.png"}
