@@ -11,6 +11,7 @@ from mmllm import registry
 from mmllm.checks.places import cached, local_arguments, missing
 from mmllm.checks.report import Report
 from mmllm.errors import MmllmError, SampleError
+from mmllm.files.hub_names import is_dataset_of_hub
 from mmllm.messages.learnable import check_answers, check_places
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.shipped_parts import HOME
@@ -89,8 +90,7 @@ def _there(
 
 def _is_far(path: str) -> bool:
     """Whether rows lie elsewhere: an address, or a dataset of the hub where nothing here has the name."""
-    owner = re.fullmatch(r"([\w.-]+)/[\w.-]+", path)
-    return "://" in path or (owner is not None and not Path(owner[1]).exists() and not Path(path).suffix)
+    return "://" in path or is_dataset_of_hub(path)
 
 
 def _how_to_get(group: str, type: str, path: str) -> str:

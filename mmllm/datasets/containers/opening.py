@@ -15,6 +15,7 @@ from mmllm.datasets.containers.json_rows import JsonArray, JsonLines, is_array
 from mmllm.datasets.containers.media_folder import METADATA, MediaFolder
 from mmllm.datasets.containers.webdataset import WebDataset
 from mmllm.errors import MmllmError
+from mmllm.files.hub_names import is_dataset_of_hub
 
 HUB = "hf://datasets/"
 KNOWN = (
@@ -81,7 +82,7 @@ def open_rows(path: str, split: str | None = None, streaming: bool = False, conf
     elif "*" in path or _BRACES.search(path):
         rows = _joined(_matching(path), path)
         _without_splits(path, split)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not here.parent.exists() and not here.suffix:
+    elif is_dataset_of_hub(path):
         rows = _far(HUB + path, split, streaming, config)
     else:
         raise MmllmError(f"there is no file or folder {path}; data are {KNOWN}")
