@@ -94,8 +94,8 @@ def names_media(value: Any) -> str | None:
     """Return the first picture, clip or sound that a value names by path or address, here or not; None: it has none."""
     for one in _leaves(value):
         if isinstance(one, str) and not any(sign.isspace() for sign in one.strip()) and (name := _media_name(one)):
-            # a graph or a document has the ending of any other file
-            if modality_of(name) in ("image", "video", "audio"):
+            # a graph or a document has the ending of any other file, and so has a transport stream of TypeScript
+            if modality_of(name) in ("image", "video", "audio") and not name.lower().endswith(".ts"):
                 return one
     return None
 

@@ -238,6 +238,8 @@ def test_a_later_row_of_that_kind_is_a_bad_sample(tmp_path: Path) -> None:
 def test_fields_that_are_no_media_are_left_alone(tmp_path: Path) -> None:
     row = {"messages": [ASKED, SAID], "image": "red.png", "id": "red.png", "source": "gone.png", "score": 3, "tag": "x"}
     assert chat(tmp_path, row)[0].media == {"image": (tmp_path / "red.png",)}
+    code = {"messages": [ASKED, SAID], "file": "main.ts", "source": "code.json", "text": "see a.png"}
+    assert chat(tmp_path, code)[0].media == {}
     tags = {
         "messages": [{"role": "user", "content": "What does <source> mean, and <id>?"}, SAID],
         "source": "html5",
