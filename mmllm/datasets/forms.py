@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from mmllm.datasets.containers.json_rows import unpacked
@@ -156,6 +157,11 @@ def _said(row: Mapping[str, Any], field: str, role: str) -> Raw:
     value = row.get(field)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # tables hold numbers as answers
+    if isinstance(value, date):  # datetime is one of these
+        raise SampleError(
+            f"{field} is {_kind(value)}, as the datasets library reads JSON columns of dates; name the file itself as "
+            "path, or save the column as text"
+        )
     if not isinstance(value, str):
         raise SampleError(f"{field} is {_kind(value)}; it is a text")
     return {"role": role, "content": value}
