@@ -160,7 +160,7 @@ def test_a_split_or_config_of_what_has_none_is_refused(tmp_path: Path) -> None:
 def test_dates_that_the_library_read_are_not_made_text_again(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"query": "When?", "response": "2021-02-03"}\n')
     (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: a.jsonl\n---\n")
-    with pytest.raises(SampleError, match="response is of type datetime, as the datasets library .* name the file"):
+    with pytest.raises(SampleError, match=r"response is of type datetime, as the datasets library .* name the file"):
         Chat(str(tmp_path))[0]
     assert Chat(str(tmp_path / "a.jsonl"))[0].messages[1].text == "2021-02-03"
 
