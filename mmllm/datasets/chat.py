@@ -80,13 +80,7 @@ class Chat(Dataset):
         self.blocks = self._rows.blocks
         shows = any(row.get(field) is not None for row in first[:1] for field in MEDIA_FIELDS)
         self.summary = f"{len(self):,} rows, {_title(self.form, shows)} ({self._rows.kind})"
-        for row in first[:1]:
-            try:
-                self._read(row)
-            except UnreadError as error:  # a fault of the recipe, not of one sample
-                raise MmllmError(f"{self.name}: {error}") from error
-            except (SampleError, MediaError):
-                continue
+        self._try(first[:1])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -122,6 +116,15 @@ class Chat(Dataset):
             try:
                 yield self._row(index)
             except SampleError:
+                continue
+
+    def _try(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            try:
+                self._read(row)
+            except UnreadError as error:  # a fault of the recipe, not of one sample
+                raise MmllmError(f"{self.name}: {error}") from error
+            except (SampleError, MediaError):
                 continue
 
     def _damage(self) -> str:

@@ -196,8 +196,7 @@ def _loaded(name: str, split: str | None, folder: Path, config: str | None) -> R
     try:
         configs = datasets.get_dataset_config_names(name)
         if config not in configs and (config is not None or len(configs) > 1):
-            wanted = f" and no {config}" if config else ""
-            raise MmllmError(f"{name} has the configs {', '.join(configs)}{wanted}; name one with config")
+            raise MmllmError(f"{name} has the configs {', '.join(configs)}; name one of them with config")
         splits = datasets.get_dataset_split_names(name, config)
         found = datasets.load_dataset(name, config, split=_chosen(name, splits, split))
     except MmllmError:

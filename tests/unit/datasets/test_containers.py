@@ -171,7 +171,7 @@ def test_configs_are_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text(f"query,response\n{name},b\n")
     listed = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in names)
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
-    with pytest.raises(MmllmError, match="has the configs de, en; name one with config"):
+    with pytest.raises(MmllmError, match="has the configs de, en; name one of them with config"):
         Chat(str(tmp_path))
     assert Chat(str(tmp_path), config="en")[0].messages[0].text == "en"
 
