@@ -30,7 +30,7 @@ def add(commands: Parsers) -> None:
     recipe_argument(train)
     train.add_argument("--gpus", type=int, default=1, help="ranks per node (default: 1, in this process)")
     train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
-    train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
+    train.add_argument("--out", type=Path, help="run folder (default: the run that RECIPE is, or runs/<name>)")
     change_arguments(train)
     evaluate = command(commands, "eval", _eval, "score a run on benchmarks")
     evaluate.add_argument(
@@ -71,10 +71,11 @@ def _train(arguments: argparse.Namespace) -> int:
 def _next_of_run(path: Path, overrides: Sequence[str], out: Path | None) -> None:
     """Print how to go on with a run that is trained."""
     from mmllm.recipe.load import load_recipe
+    from mmllm.recipe.located import run_folder
 
     recipe = load_recipe(path, overrides)
     word = "eval" if recipe.eval.benchmarks else "chat"
-    print(f"next: {shlex.join(['mmllm', word, str(out or Path('runs') / recipe.name)])}")
+    print(f"next: {shlex.join(['mmllm', word, str(run_folder(path, recipe.name, out))])}")
 
 
 def _eval(arguments: argparse.Namespace) -> None:

@@ -212,7 +212,7 @@ class Serve(Section):
 class Recipe(Section):
     """One run: what is built, trained, measured and served. Sections stand in the order data flows."""
 
-    name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
+    name: Name = Field(description="a new run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
     start: Start | None = Field(
