@@ -98,6 +98,25 @@ class ComponentSpec(Section):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
+class Cache(Section):
+    """Features of frozen encoders that are computed once for every item and kept on disk."""
+
+    dir: str | None = Field(
+        None, min_length=1, description="folder that runs share; default: features in mmllm's cache ($MMLLM_CACHE)"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="what features are kept as, and rounded to before use; float32: bit for bit as without"
+    )
+    encoders: tuple[str, ...] | None = Field(None, min_length=1, description="of these alone; default: of all")
+
+
+def _as_cache(value: Any) -> Any:
+    """``true`` is a cache as it comes, ``false`` none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    return value
+
+
 class Stage(Section):
     """One training stage. What ``train`` names learns, everything else is frozen."""
 
@@ -112,6 +131,10 @@ class Stage(Section):
         None, description="conversations per forward on one GPU; default: batch / GPUs"
     )
     tokens: Positive | None = Field(None, description="packing budget of one forward in tokens; default: computed")
+    cache: Cache | None = Field(
+        None,
+        description="keep features of frozen encoders: true or {dir, dtype, encoders}; default: compute each time",
+    )
     warmup: Share = Field(0.03, description="share of the steps with rising learning rate")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="not on norms and biases")
@@ -128,6 +151,8 @@ class Stage(Section):
     monitor: dict[str, Any] = Field(
         default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
     )
+
+    _cache = field_validator("cache", mode="before")(_as_cache)
 
     @model_validator(mode="after")
     def _agrees(self) -> Stage:
@@ -155,6 +180,9 @@ class Eval(Section):
     max_new_tokens: Positive = 32
     batch: Positive = 16
     blind: bool = Field(False, description="also score without the media")
+    cache: Cache | None = Field(None, description="keep features of frozen encoders, as under a stage")
+
+    _cache = field_validator("cache", mode="before")(_as_cache)
 
     @field_validator("benchmarks", mode="before")
     @classmethod
