@@ -6,15 +6,20 @@ changes. Two that compute the same item keep it twice, and the older one is read
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 from mmllm.features import files, shards
 from mmllm.features.record import Record
 from mmllm.features.shards import DamagedShard, Shard
 
 LOG = logging.getLogger(__name__)
+SAID = "encoder.json"
+"""File that says what a store's features depend on; nothing reads it."""
 SHARD_BYTES = 128 << 20
 """Bytes of features that are gathered in memory before they are written as a shard."""
 
@@ -22,9 +27,12 @@ SHARD_BYTES = 128 << 20
 class FeatureStore:
     """Records by the 32 bytes of their keys. Safe for threads."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open what is there; damaged shards are named, removed and count as missing."""
-        self.folder = folder
+    def __init__(self, folder: Path, said: Mapping[str, Any] | None = None) -> None:
+        """Open what is there; damaged shards are named, removed and count as missing.
+
+        ``said``: what its features depend on, written beside them for people who look.
+        """
+        self.folder, self._said = folder, said
         self._lock = RLock()
         self._shards: dict[str, Shard] = {}
         self._rows: dict[bytes, tuple[str, int]] = {}
@@ -66,6 +74,8 @@ class FeatureStore:
             if not self._new:
                 return
             path = shards.write(self.folder, self._new)
+            if self._said is not None and not (self.folder / SAID).exists():
+                (self.folder / SAID).write_text(json.dumps(self._said, indent=1) + "\n", encoding="utf-8")
             self._open(path.name)
             self._new, self._new_bytes = {}, 0
 

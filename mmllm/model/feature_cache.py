@@ -15,6 +15,7 @@ from mmllm.features.store import FeatureStore
 from mmllm.llms.gguf_cache import cache_root
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import weights_digest
+from mmllm.recipe.models import Cache
 
 FOLDER = "features"
 CONTENTS = "contents"
@@ -70,7 +71,7 @@ def open_features(
         _check(name, encoder)
         weights = (digests or {}).get(name) or weights_digest(encoder)
         said = description(encoder, weights, dtype)
-        store = FeatureStore(root / digest(said)[:32])
+        store = FeatureStore(root / digest(said)[:32], said)
         caches[key] = EncoderCache(name, encoder, store, contents, DTYPES[dtype])
     return FeatureCache(root, caches, contents)
 
@@ -99,6 +100,16 @@ def cache_features(
     for entry in model.inputs.values():
         entry.caches.update({key: one for key, one in cache.encoders.items() if key in entry.encoders})
     return cache
+
+
+def cache_as_said(
+    model: MultimodalLM, cache: Cache | None, *, digests: Mapping[str, str] | None = None, verify: bool = False
+) -> FeatureCache | None:
+    """:func:`cache_features` as the word `cache` of a recipe says; None where it is left out."""
+    if cache is None:
+        return None
+    folder = None if cache.dir is None else Path(cache.dir)
+    return cache_features(model, folder, cache.dtype, encoders=cache.encoders, digests=digests, verify=verify)
 
 
 def _check(name: str, encoder: Encoder) -> None:

@@ -176,7 +176,7 @@ class MultimodalLM(nn.Module):
                 owners = ctx.item_sequence[key].tolist()
                 context = EncoderContext(dataset_names=tuple(ctx.dataset_names[owner] for owner in owners))
             with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
-                run = partial(_run, encoder)
+                run = partial(run_encoder, encoder)
                 cache = entry.caches.get(name)
                 found.append(run(inputs[name]) if cache is None else cache.features(inputs[name], run))
         return found
@@ -283,7 +283,8 @@ def _never_empty(batch: Batch) -> Batch:
     return replace(batch, **row, names=["(no sample)"], dataset_names=[""])
 
 
-def _run(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:
+def run_encoder(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:
+    """Features of collated inputs, which are brought to the encoder's dtype."""
     features: Features = encoder(**_cast(inputs, encoder))
     return features
 

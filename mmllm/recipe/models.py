@@ -109,11 +109,19 @@ class Cache(Section):
     )
     encoders: tuple[str, ...] | None = Field(None, min_length=1, description="of these alone; default: of all")
 
+    @field_validator("encoders", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Strict mode takes no list that came by Python, as this one does."""
+        return tuple(value) if isinstance(value, list) else value
+
 
 def _as_cache(value: Any) -> Any:
     """``true`` is a cache as it comes, ``false`` none."""
     if isinstance(value, bool):
         return {} if value else None
+    if value is not None and not isinstance(value, dict | Cache):
+        raise ValueError(f"found {shown(value)}, expected true, false or a mapping of {', '.join(Cache.model_fields)}")
     return value
 
 

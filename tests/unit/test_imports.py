@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": set(),
     "batches": {"messages"},
     "checkpoints": {"recipe", "connectors", "model"},
-    "training": {"recipe", "messages", "connectors", "model", "datasets", "batches", "checkpoints"},
+    "training": {"recipe", "messages", "features", "connectors", "model", "datasets", "batches", "checkpoints"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {
