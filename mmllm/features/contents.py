@@ -48,6 +48,8 @@ class ContentDigests:
         self._lock = Lock()
         self._known: dict[bytes, bytes] = {}
         self._new: dict[bytes, bytes] = {}
+        if folder is not None:
+            files.remove_left_over(folder)
         if folder is not None and not verify:
             for name in files.names(folder):
                 self._known.update(_read(folder / name))
