@@ -92,10 +92,12 @@ class CollatedItems:
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
         self.inputs = inputs
-        keys = [bytes(row) for row in inputs[KEYS].cpu().numpy()]
+        # where all are known, nothing is asked of the device: the host would wait for all that it still has to do
+        fresh = len(inputs[SIZES]) > 0
+        keys = [bytes(row) for row in inputs[KEYS].cpu().numpy()] if fresh else []
         self.keys = [None if key == NO_KEY else key for key in keys]
         """Of the items that were not known to the loader."""
-        self.sizes: list[int] = inputs[SIZES].tolist()
+        self.sizes: list[int] = inputs[SIZES].tolist() if fresh else []
         """Of the groups in which they are computed."""
 
     def group(self, number: int) -> dict[str, Tensor]:
@@ -108,22 +110,32 @@ class CollatedItems:
         found = self.inputs.get(f"{SECONDS}.{number}")
         return None if found is None else found.cpu()
 
-    def features(self, fresh: Sequence[Record], layers: Sequence[Layer], like: Tensor) -> Features:
-        """All items in their order: the known ones and ``fresh``, in the dtype and on the device of ``like``."""
+    def features(
+        self, fresh: Sequence[Record], layers: Sequence[Layer], like: Tensor, fixed: Grid | None = None
+    ) -> Features:
+        """All items in their order: the known ones and ``fresh``, in the dtype and on the device of ``like``.
+
+        ``fixed``: the grid of all of them, where the processor knows one.
+        """
         parts = []
         if KNOWN in self.inputs:
-            parts.append({name: value.to(like.device) for name, value in self.inputs.items()})
+            parts.append({name: value.to(like.device) for name, value in self.inputs.items() if _is_feature(name)})
         if fresh:
             items = [item_of(NO_KEY, record) for record in fresh]
             parts.append({name: value.to(like.device) for name, value in _stacked(items).items()})
         order = self.inputs[ORDER].to(like.device)
-        found = {name: _joined([part[name] for part in parts]) for name in parts[0] if _is_feature(name)}
-        if not torch.equal(order, torch.arange(len(found[KNOWN]), device=order.device)):
+        found = {name: _joined([part[name] for part in parts]) for name in parts[0]}
+        # known or new alone, each shown once, they are in order already
+        if len(parts) > 1 or len(order) != len(found[KNOWN]):
             found = {name: value[order] for name, value in found.items()}
-        grids: list[Grid] = [tuple(grid) for grid in found[KNOWN].tolist()]
+        n = len(order)
+        grids: list[Grid] = [fixed] * n if fixed is not None else [tuple(grid) for grid in found[KNOWN].tolist()]
         largest = max(grids, key=prod)
-        real = torch.tensor([prod(grid) for grid in grids], device=like.device)
-        mask = torch.arange(prod(largest), device=like.device) < real[:, None]
+        if len(set(grids)) == 1:
+            mask = torch.ones(n, prod(largest), dtype=torch.bool, device=like.device)
+        else:
+            real = torch.tensor([prod(grid) for grid in grids], device=like.device)
+            mask = torch.arange(prod(largest), device=like.device) < real[:, None]
         given = {layer: found[f"{LAYER}{layer}"].to(like.dtype) for layer in layers}
         extras = {name.removeprefix(EXTRA): value for name, value in found.items() if name.startswith(EXTRA)}
         return Features(given, mask, largest, tuple(grids) if len(set(grids)) > 1 else None, extras)

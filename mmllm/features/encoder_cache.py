@@ -120,7 +120,8 @@ class EncoderCache:
             for place, record in enumerate(made, start):
                 if known[place] is None:
                     known[place] = self._keep(items.keys[place], record, items.seconds(place))
-        return items.features([record for record in known if record is not None], self.encoder.layers, like)
+        made = [record for record in known if record is not None]
+        return items.features(made, self.encoder.layers, like, self.processor.fixed_grid())
 
     def _keep(self, key: bytes | None, record: Record, seconds: Tensor | None) -> Record:
         self.n_computed += 1
