@@ -26,6 +26,9 @@ class Connector(nn.Module):
     """Inside the LLM or an encoder: whether untrained weights leave what it gives bit-identical."""
     reads_user_turn: bool = False
     """Whether it needs ``ctx.user_turn``."""
+    positionwise: bool = False
+    """Inside the LLM: whether what it changes at a position depends on nothing but what is there and what the context
+    says of that position, and ``ctx.notes`` stay empty: the last block may then run at label positions only."""
     has_metrics: bool = False
     """Whether :meth:`metrics` gives something; known beforehand, so that ranks agree on exchanging it."""
 

@@ -64,6 +64,7 @@ class HydraConnector(LLMAdapter):
     """
 
     zero_init = True
+    positionwise = True
 
     def __init__(
         self,
