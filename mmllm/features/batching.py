@@ -33,11 +33,14 @@ NO_KEY = bytes(32)
 
 def item_of(key: bytes, record: Record) -> Item:
     """A record as the loader hands it on."""
-    item = {KEY: key_tensor(key), GRID: torch.tensor(record.grid)}
-    if record.seconds is not None:
-        item[SECONDS] = record.seconds
+    item = {KEY: key_tensor(key), **shape_of(record.grid, record.seconds)}
     item |= {LAYER + name: value for name, value in record.layers.items()}
     return item | {EXTRA + name: value for name, value in record.extras.items()}
+
+
+def shape_of(grid: Grid, seconds: Tensor | None) -> Item:
+    """What the loader needs of a record to plan with it."""
+    return {GRID: torch.tensor(grid)} if seconds is None else {GRID: torch.tensor(grid), SECONDS: seconds}
 
 
 def key_tensor(key: bytes) -> Tensor:

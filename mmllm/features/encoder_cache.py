@@ -8,6 +8,7 @@ the same to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -65,6 +66,16 @@ class EncoderCache:
                 times = {} if seconds is None else {SECONDS: torch.tensor(list(seconds), dtype=torch.float64)}
                 return {**item, **times, KEY: key_tensor(seen.key)}
         raise MediaError("it changes while it is read")
+
+    def measure(self, media: Any) -> ItemInfo:
+        """What ``grid`` and ``seconds`` need: of a file that is known unread, without opening it."""
+        if isinstance(media, str | Path | bytes):
+            content = self.processor.content(media)
+            key = None if content is None else self.contents.known(content)
+            shape = None if key is None else self.store.shape(key)
+            if shape is not None:
+                return batching.shape_of(*shape)
+        return self.processor.measure(media)
 
     def grid(self, item: ItemInfo) -> Grid:
         """Shape of the tokens of an item."""

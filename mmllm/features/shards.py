@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmllm.features import files
 from mmllm.features.record import Record
+from mmllm.types import Grid
 
 FORM = "1"
 """Counts up when the form of a shard changes: others are not read."""
@@ -79,6 +80,10 @@ class Shard:
             self._seconds = index["seconds"].split(index["steps"].tolist())
         self._checked = bytearray(len(self.keys))
 
+    def shape(self, row: int) -> tuple[Grid, Tensor | None]:
+        """Grid and times of record number ``row``, by the index alone."""
+        return self._grids[row], None if self._seconds is None else self._seconds[row]
+
     def read(self, row: int) -> Record:
         """Record number ``row``, its tensors views of the file; DamagedShard where it is not what was written."""
         if _stat(self.path) != self._stat:
@@ -91,7 +96,8 @@ class Shard:
                 layers[name.removeprefix(LAYER)] = value
             else:
                 extras[name.removeprefix(EXTRA)] = value.view(self._shapes[name][row])
-        found = Record(layers, self._grids[row], extras, None if self._seconds is None else self._seconds[row])
+        grid, seconds = self.shape(row)
+        found = Record(layers, grid, extras, seconds)
         if not self._checked[row]:  # once: hashing a record takes longer than reading it
             if _digest(found) != self._digests[row]:
                 raise DamagedShard(f"record {row} does not have the digest that its index says")

@@ -13,9 +13,12 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from torch import Tensor
+
 from mmllm.features import files, shards
 from mmllm.features.record import Record
 from mmllm.features.shards import DamagedShard, Shard
+from mmllm.types import Grid
 
 LOG = logging.getLogger(__name__)
 SAID = "encoder.json"
@@ -53,6 +56,14 @@ class FeatureStore:
         if found is None and self._look():  # another process may have written it since
             found = self._read(key)
         return found
+
+    def shape(self, key: bytes) -> tuple[Grid, Tensor | None] | None:
+        """Grid and times of an item, without reading its record; None where there is none."""
+        new, place = self._new.get(key), self._rows.get(key)
+        if new is not None:
+            return new.grid, new.seconds
+        shard = self._shards.get(place[0]) if place is not None else None
+        return None if place is None or shard is None else shard.shape(place[1])
 
     def has(self, key: bytes) -> bool:
         """Whether there is a record, without reading it."""

@@ -61,7 +61,7 @@ class Input:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
         ``read``."""
         found = loaded(media)
-        return {name: processor.measure(found) for name, processor in self.processors.items()}
+        return {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""

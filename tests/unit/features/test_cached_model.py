@@ -131,6 +131,9 @@ def test_6_kept_features_are_those_of_the_live_encoder(name: str, tmp_path: Path
         assert torch.equal(found.extras[extra], value) and found.extras[extra].dtype == value.dtype
     times = [encoder.processor.seconds(encoder.processor.read(item)) for item in media]
     assert [one.seconds(item["x"]) for item in items] == times
+    measured = [inner.measure(item) for item in media]  # of files by name alone, else by the processor
+    assert [inner.layout(item) for item in measured] == [inner.layout(item) for item in items]
+    assert [one.seconds(item["x"]) for item in measured] == times
 
 
 def test_6_cached_features_give_the_loss_of_live_encoders(tmp_path: Path, pictures: list[Path]) -> None:
@@ -193,6 +196,8 @@ def test_a_changed_picture_is_a_miss(tmp_path: Path, pictures: list[Path], monke
     real = contents._hashed
     monkeypatch.setattr(contents, "_hashed", lambda file: [hashed.append(file), real(file)][1])
     assert torch.equal(loss(model, [sample("a", path)]), values[1]) and hashed == []
+    monkeypatch.setattr(model.inputs["image"].processors["image"], "measure", None)  # a plan opens no file either
+    assert [span.grid for span in model.inputs["image"].layout(model.inputs["image"].measure(path))] == [(4, 4)]
     cache.commit()
     again = model_of(tiny_encoder_copy())
     cache_features(again, tmp_path / "store", "float32")
