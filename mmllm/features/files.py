@@ -45,12 +45,26 @@ def write(folder: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str])
     return path
 
 
+def prepare(folder: Path) -> None:
+    """Make a folder that is to be written; MmllmError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MmllmError(
+            f"features cannot be kept in {folder} ({error.strerror}); name another `dir` under `cache`."
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MmllmError(f"features cannot be kept in {folder}, which may not be written; name another `dir`.")
+
+
 def names(folder: Path) -> list[str]:
-    """Names of the whole files of a folder, in the order in which they were written."""
+    """Names of the whole files of a folder, in the order in which they were written; MmllmError: it cannot be read."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # nothing is kept yet; writing says what is wrong
         return []
+    except OSError as error:
+        raise MmllmError(f"features in {folder} cannot be read ({error.strerror}); name another `dir`.") from error
 
 
 def remove_left_over(folder: Path) -> None:

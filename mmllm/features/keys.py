@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mmllm.encoders.base import Encoder
+from mmllm.features.shards import FORM
 from mmllm.processors.settings import settings
 
 LIBRARIES = (
@@ -40,6 +41,7 @@ def description(encoder: Encoder, weights: str, dtype: str) -> dict[str, Any]:
         "class": _name(type(encoder)),
         "layers": list(encoder.layers),
         "dtype": dtype,
+        "form": FORM,
         "weights": weights,
         "device": device,
         "structure": digest([dict(_structure(encoder)), _buffers(encoder)]),

@@ -23,13 +23,17 @@ from mmllm.features.record import Record
 from mmllm.types import Grid
 
 FORM = "1"
-"""Counts up when the form of a shard changes: others are not read."""
+"""Counts up when the form of a shard changes; part of what a store is known by, so that forms never mix."""
 LAYER, EXTRA, SHAPE = "layer.", "extra.", "shape."
 """Beginnings of the names of tensors: all items' tokens of a layer end to end, values of an extra, shapes of those."""
 
 
 class DamagedShard(Exception):
-    """A shard that is torn, altered or of another form; its sentence says how."""
+    """A shard that is torn or altered; its sentence says how."""
+
+
+class UnreadableShard(DamagedShard):
+    """A shard that cannot be read now, or not by this version: it may be whole."""
 
 
 def write(folder: Path, records: Mapping[bytes, Record]) -> Path:
@@ -56,12 +60,12 @@ class Shard:
             names = list(self._file.keys())
             parts = {name: self._file.get_slice(name) for name in names}
             index = {name: self._file.get_tensor(name) for name in names if not name.startswith((LAYER, EXTRA))}
-        except (SafetensorError, OSError, ValueError) as error:
+        except (OSError, MemoryError) as error:
+            raise UnreadableShard(f"it cannot be read: {error}") from error
+        except (SafetensorError, ValueError) as error:
             raise DamagedShard(str(error).strip().partition("\n")[0]) from error
-        if metadata.get("form") != FORM:
-            raise DamagedShard(f"its form is {metadata.get('form')}, not {FORM}")
         described = {name: [_DTYPES.get(part.get_dtype(), ""), part.get_shape()] for name, part in parts.items()}
-        if metadata.get("index") != _index_digest(described, index):
+        if metadata.get("form") != FORM or metadata.get("index") != _index_digest(described, index):
             raise DamagedShard("its index does not have the digest that it holds itself")
         self._slices = {name: parts[name] for name in names if name.startswith((LAYER, EXTRA))}
         self.keys = [bytes(row) for row in index["keys"].numpy()]
@@ -149,7 +153,7 @@ def _stat(path: Path) -> tuple[int, int, int]:
     try:
         stat = path.stat()
     except OSError as error:
-        raise DamagedShard(f"it cannot be opened: {error.strerror}") from error
+        raise UnreadableShard(f"it cannot be read: {error.strerror}") from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 

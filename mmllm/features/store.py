@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmllm.features import files, shards
 from mmllm.features.record import Record
-from mmllm.features.shards import DamagedShard, Shard
+from mmllm.features.shards import DamagedShard, Shard, UnreadableShard
 from mmllm.types import Grid
 
 LOG = logging.getLogger(__name__)
@@ -137,8 +137,8 @@ class FeatureStore:
                 if self._rows.get(key, ("", 0))[0] == name:
                     del self._rows[key]
         path = self.folder / name
-        if not path.exists():
-            LOG.warning("%s has been removed while it was in use: its features are computed anew", path)
+        if isinstance(error, UnreadableShard):  # another process removed it, or a disk does not answer
+            LOG.warning("%s is passed over (%s): its features are computed anew", path, error)
             return
         LOG.warning("%s is damaged (%s): it is removed, and its features are computed anew", path, error)
         try:

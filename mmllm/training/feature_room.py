@@ -15,6 +15,7 @@ from typing import Any
 
 from mmllm.datasets.base import Dataset
 from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.features import files
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.feature_cache import FeatureCache
 from mmllm.model.inputs import loaded
@@ -111,7 +112,7 @@ def check(where: str, folder: Path, rooms: Sequence[Room]) -> str:
     """A sentence on the room that is needed and there.
 
     Raises:
-        MmllmError: the disk cannot hold it.
+        MmllmError: the disk cannot hold it, or the folder cannot be written.
     """
     free, needed = free_bytes(folder), sum(room.n_bytes for room in rooms)
     parts = [
@@ -123,6 +124,7 @@ def check(where: str, folder: Path, rooms: Sequence[Room]) -> str:
         raise MmllmError(
             f"{where}: {said}: they do not fit; name a `dir` on a larger disk or another `dtype`, or leave `cache` out."
         )
+    files.prepare(folder)
     return f"{where}: {said}"
 
 

@@ -111,6 +111,24 @@ def test_a_torn_shard_is_dropped_and_its_items_are_written_anew(tmp_path: Path) 
     assert len(FeatureStore(tmp_path)) == 3
 
 
+def test_a_shard_that_cannot_be_read_now_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not answer, or another process that removed it: nothing whole is removed."""
+
+    def silent(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    path = filled(tmp_path, range(3))
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "safe_open", silent)
+        kept = FeatureStore(tmp_path)
+    assert kept.get(key(0)) is None and "is passed over (it cannot be read: " in caplog.text and path.exists()
+    kept = FeatureStore(tmp_path)
+    path.unlink()
+    assert kept.get(key(0)) is None and "it cannot be read: No such file" in caplog.text
+
+
 def test_a_shard_that_changes_while_it_is_in_use_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = filled(tmp_path, range(3))
     kept = FeatureStore(tmp_path)

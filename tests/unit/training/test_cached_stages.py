@@ -131,6 +131,14 @@ def test_a_disk_that_cannot_hold_them_is_refused_before_anything_is_computed(
     assert "they do not fit" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert mmllm(["cache", str(folder / "recipe.yaml"), words(tmp_path / "file" / "store")]) == 2
+    assert "file/store (Not a directory); name another `dir` under `cache`" in capsys.readouterr().err
+
+
 def test_what_is_kept_as_float16_shapes_the_weights_and_where_it_lies_does_not(folder: Path) -> None:
     def shaped(*overrides: str) -> dict[str, Any]:
         return shaping(load_recipe(folder / "recipe.yaml", overrides))
