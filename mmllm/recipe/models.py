@@ -105,7 +105,7 @@ class Cache(Section):
         None, min_length=1, description="folder that runs share; default: features in mmllm's cache ($MMLLM_CACHE)"
     )
     dtype: Literal["float16", "bfloat16", "float32"] = Field(
-        "float16", description="what features are kept as, and rounded to before use; float32: bit for bit as without"
+        "float16", description="what features are kept as, and rounded to before use; float32 rounds nothing"
     )
     encoders: tuple[str, ...] | None = Field(None, min_length=1, description="of these alone; default: of all")
 

@@ -45,11 +45,9 @@ def shaping(recipe: Recipe, stage: str | None = None, *, finished: bool = False)
 
 def _stage(words: dict[str, Any]) -> dict[str, Any]:
     """A stage without words that keep books; of kept features what they are rounded to, not where they lie."""
-    found = {word: value for word, value in words.items() if word not in (*STAGE_WORDS, "cache")}
-    cache = words.get("cache")
-    # float32 holds what any encoder gives, so nothing is rounded
-    if cache is not None and cache["dtype"] != "float32":
-        found["cache"] = {word: value for word, value in cache.items() if word != "dir"}
+    found = {word: value for word, value in words.items() if word not in STAGE_WORDS}
+    if "cache" in found:
+        found["cache"] = {word: value for word, value in found["cache"].items() if word != "dir"}
     return found
 
 

@@ -137,7 +137,7 @@ def test_6_kept_features_are_those_of_the_live_encoder(name: str, tmp_path: Path
 
 
 def test_6_cached_features_give_the_loss_of_live_encoders(tmp_path: Path, pictures: list[Path]) -> None:
-    """float32: bit for bit, in the first epoch and after; float16: within 2e-3. Two encoders, one picture twice."""
+    """float32: bit for bit at this size, in the first epoch and after; float16: within 2e-3. One picture twice."""
     samples = [sample("a", pictures[0], page=[pictures[1]]), sample("b", pictures[2], pictures[2]), sample("c")]
     live = loss(tiny_assembly(), samples)
     for dtype in ("float32", "float16", "bfloat16"):

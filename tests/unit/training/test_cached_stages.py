@@ -144,7 +144,7 @@ def test_what_is_kept_as_float16_shapes_the_weights_and_where_it_lies_does_not(f
         return shaping(load_recipe(folder / "recipe.yaml", overrides))
 
     plain, kept = shaped(), shaped("stages.align.cache=true")
-    assert shaped("stages.align.cache={dtype: float32}") == plain == shaped("stages.align.cache=false")
+    assert shaped("stages.align.cache=false") == plain
     assert shaped("stages.align.cache={dir: elsewhere}") == kept
     assert changes(plain, kept) == ['stages.align.cache was null, is {"dtype": "float16"}']
     recipe = load_recipe(folder / "recipe.yaml", ["stages.align.cache={dir: here, encoders: [image]}"])
