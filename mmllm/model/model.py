@@ -288,7 +288,7 @@ def _never_empty(batch: Batch) -> Batch:
     row |= {"position_ids": one.expand(len(batch.position_ids), 1), "media_ids": one - 1, "cu_seqlens": bounds}
     row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
     row["user_turn"] = None if batch.user_turn is None else one - 1
-    return replace(batch, **row, names=["(no sample)"], dataset_names=[""])
+    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None)
 
 
 def run_encoder(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:

@@ -136,7 +136,10 @@ def digest(recipe: Recipe) -> str:
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
     unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
-    unused["stages"] = {key: {"cache"} for key, stage in recipe.stages.items() if stage.cache is None}
+    unused["stages"] = {
+        key: {word for word in ("cache", "share_prefix") if getattr(stage, word) is None}
+        for key, stage in recipe.stages.items()
+    }
     unused["eval"] = {"cache"} if recipe.eval.cache is None else set()
     plain = Serve()
     if recipe.start is None:

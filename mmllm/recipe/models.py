@@ -125,6 +125,15 @@ def _as_cache(value: Any) -> Any:
     return value
 
 
+class SharePrefix(Section):
+    """How far conversations about the same media move to share their beginning in one step."""
+
+    most: Positive = Field(8, description="conversations about the same media in one step at most")
+    reach: Positive | None = Field(
+        None, description="samples of an epoch's order among which they are sought; default: the whole epoch"
+    )
+
+
 class Stage(Section):
     """One training stage. What ``train`` names learns, everything else is frozen."""
 
@@ -138,7 +147,13 @@ class Stage(Section):
     micro_batch: Positive | None = Field(
         None, description="conversations per forward on one GPU; default: batch / GPUs"
     )
-    tokens: Positive | None = Field(None, description="packing budget of one forward in tokens; default: computed")
+    tokens: Positive | None = Field(
+        None, description="most tokens of one forward on one GPU; as many forwards as they need, instead of micro_batch"
+    )
+    share_prefix: SharePrefix | None = Field(
+        None,
+        description="true, or {most, reach}: conversations about the same media share their beginning",
+    )
     cache: Cache | None = Field(
         None,
         description="keep features of frozen encoders: true or {dir, dtype, encoders}; default: compute each time",
@@ -162,9 +177,20 @@ class Stage(Section):
 
     _cache = field_validator("cache", mode="before")(_as_cache)
 
+    @field_validator("share_prefix", mode="before")
+    @classmethod
+    def _sharing(cls, value: Any) -> Any:
+        """``true`` is all defaults."""
+        return ({} if value else None) if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _agrees(self) -> Stage:
         """Words that limit each other."""
+        if self.micro_batch and self.tokens:
+            raise ValueError(
+                f"found both micro_batch {self.micro_batch} and tokens {self.tokens}; a forward is limited by "
+                "conversations or by tokens: give one of the two"
+            )
         if (self.epochs is None) == (self.steps is None):
             found = "both epochs and steps" if self.epochs else "neither epochs nor steps"
             raise ValueError(f"found {found}; give exactly one of the two (an override such as epochs= takes one away)")

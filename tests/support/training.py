@@ -69,8 +69,15 @@ def _write_data(folder: Path) -> None:
     for number in range(4):
         turns = [_turn("user", f"How many are {number}?"), _turn("assistant", "There are 3 shapes.")]
         texts.append({"messages": turns})
-    for name, rows in (("chat.jsonl", pictures), ("texts.jsonl", texts)):
+    # the same conversations about three pictures only
+    shared = [{**row, "image": [f"{number % 3}.png"]} for number, row in enumerate(pictures)]
+    for name, rows in (("chat.jsonl", pictures), ("texts.jsonl", texts), ("shared.jsonl", shared)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def sharing(folder: Path, *stages: str) -> tuple[str, ...]:
+    """Overrides by which conversations about three pictures share their beginning in these stages."""
+    return (f"data.pictures.path={folder / 'shared.jsonl'}", *(f"stages.{name}.share_prefix=true" for name in stages))
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

@@ -12,9 +12,11 @@ from benchmarks.speed.llava import llava, padded, with_lora
 from benchmarks.speed.measure import Comparison
 from benchmarks.speed.parts import conversations, made, mixed_lengths
 from mmllm import load_recipe
-from mmllm.batches.loader import StepBatches
+from mmllm.batches.collate import collate
+from mmllm.batches.sample import load_media
 from mmllm.training import distributed
 from mmllm.training.stage import StageTraining
+from mmllm.types import Batch
 
 RECIPE = """
 name: speed
@@ -53,12 +55,12 @@ def stage2() -> Comparison:
 
 def stage1_shared() -> Comparison:
     """Projector only, four conversations about each of four pictures."""
-    return _compared(PROJECTOR, 32_000, 16, 4)
+    return _compared(PROJECTOR, 32_000, 16, 4, more=", share_prefix: true")
 
 
 def stage2_shared() -> Comparison:
     """LoRA, four conversations about each of four pictures."""
-    return _compared(LORA, 32_000, 16, 4)
+    return _compared(LORA, 32_000, 16, 4, more=", share_prefix: true")
 
 
 def memory_stage1() -> Comparison:
@@ -71,17 +73,17 @@ def memory_stage2() -> Comparison:
     return _compared(LORA, 151_936, 2, 2, memory=True)
 
 
-def _compared(train: str, vocab: int, n: int, pictures: int, memory: bool = False) -> Comparison:
+def _compared(train: str, vocab: int, n: int, pictures: int, *, memory: bool = False, more: str = "") -> Comparison:
     folder = made(vocab)
     data = conversations(folder, f"train_{n}_{pictures}", LENGTHS[n], pictures)
-    training = _training(folder, data, train, vocab, n, "")
+    training = _training(folder, data, train, vocab, n, more)
     steps = training.loader.steps()
     step = next(steps)
     other = llava(training.model, folder, vocab)
     if train == LORA:
         _open(training.model.connectors["lora"])
         with_lora(other, training.model)
-    batch = padded(_plain(training, step))
+    batch = padded(_plain(training))
     filled = int(batch["attention_mask"].sum())
     finish = _Loop(other)
     return Comparison(
@@ -105,10 +107,11 @@ def _training(parts: Path, data: Path, train: str, vocab: int, batch: int, more:
     return StageTraining(distributed.resolved(load_recipe(folder / "speed.yaml")), "one", folder / "run", device, None)
 
 
-def _plain(training: StageTraining, step: StepBatches) -> Any:
-    """The step's conversations in one packed row, each by itself."""
-    assert len(step.micro) == 1
-    return step.micro[0]
+def _plain(training: StageTraining) -> Batch:
+    """The conversations of the first step in one packed row, each by itself."""
+    loader = training.loader
+    plans = [(loader._plan(name, index), name) for name, index in loader.mixture.step(0)]
+    return collate([load_media(planned, loader.inputs, name) for planned, name in plans], loader.inputs)
 
 
 def _open(lora: Any) -> None:

@@ -36,6 +36,8 @@ class DeepstackConnector(DeepFusion):
     than its embeddings (some OPT), a learned linear map without bias brings the stacks to it.
     """
 
+    shares_prefix = True
+
     def __init__(
         self,
         *,

@@ -33,6 +33,7 @@ class GatedCrossAttentionConnector(DeepFusion):
     """
 
     zero_init = True
+    shares_prefix = True
 
     def __init__(
         self,

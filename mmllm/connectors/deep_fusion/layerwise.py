@@ -43,6 +43,7 @@ class LayerwiseConnector(DeepFusion):
     """
 
     zero_init = True
+    shares_prefix = True
 
     def __init__(
         self,

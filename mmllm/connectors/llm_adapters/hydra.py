@@ -64,7 +64,7 @@ class HydraConnector(LLMAdapter):
     """
 
     zero_init = True
-    positionwise = True
+    positionwise = shares_prefix = True
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ class LoraConnector(LLMAdapter):
     """
 
     zero_init = True
-    positionwise = True
+    positionwise = shares_prefix = True
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ class PeftConnector(LLMAdapter):
         self.options = options(method, given)
         self.zero_init = method not in EXPERTS
         # poly and mhr weigh skills by a conversation, the experts by what others of the row were given
-        self.positionwise = method in ("lora", "dora", "ia3")
+        self.positionwise = self.shares_prefix = method in ("lora", "dora", "ia3")
         self.layers = nn.ModuleDict()
         self.router: Router | None = None
 
