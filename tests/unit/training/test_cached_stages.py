@@ -17,7 +17,7 @@ from mmllm.recipe.load import dump, load_recipe
 from mmllm.recipe.models import Cache
 from mmllm.recipe.shaping import changes, shaping
 from mmllm.training import feature_room
-from tests.support.training import finish, metrics, start, tiny_recipe, train_and_die, train_here
+from tests.support.training import finish, metrics, sharing, start, tiny_recipe, train_and_die, train_here
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +38,23 @@ def words(store: Path, dtype: str = "float16") -> str:
 
 @pytest.mark.slow
 def test_9_resumed_equals_uninterrupted_and_ranks_equal_one(folder: Path, tmp_path: Path) -> None:
-    """Killed in a save after features were kept; and two ranks under ZeRO-3, which need the encoder at other times."""
+    """Killed in a save after features were kept; and two ranks under ZeRO-3, which need the encoder at other times.
+
+    With shared prefixes, which show an item once in several conversations.
+    """
     recipe = folder / "recipe.yaml"
     whole, killed, ranks = (tmp_path / name for name in ("whole", "killed", "ranks"))
     stores = [tmp_path / f"store-{run.name}" for run in (whole, killed, ranks)]
-    three = ["stages.align.zero=3"]
+    three, shared = "stages.align.zero=3", sharing(folder, "align")
     runs = [
-        start(train_here, recipe, whole, [words(stores[0])]),
-        start(train_and_die, recipe, killed, [words(stores[1])], 28),
+        start(train_here, recipe, whole, [words(stores[0]), *shared]),
+        start(train_and_die, recipe, killed, [words(stores[1]), *shared], 28),
     ]
     assert [finish(run) for run in runs] == [[0], [-signal.SIGKILL]]
     assert len(metrics(killed)) == 2 and list(stores[1].glob(f"*/*{files.SUFFIX}"))
     runs = [
-        start(train_here, recipe, killed, [words(stores[1])]),
-        start(train_here, recipe, ranks, [words(stores[2]), *three], ranks=2),
+        start(train_here, recipe, killed, [words(stores[1]), *shared]),
+        start(train_here, recipe, ranks, [words(stores[2]), *shared, three], ranks=2),
     ]
     assert [finish(run) for run in runs] == [[0], [0, 0]]
     assert metrics(killed) == metrics(whole)
