@@ -20,6 +20,7 @@ from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, MmllmError
 from mmllm.features import contents
+from mmllm.features.batching import collated
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.feature_cache import cache_features, open_features
 from mmllm.model.inputs import Input
@@ -170,6 +171,25 @@ def test_a_second_model_on_the_same_data_calls_no_encoder_and_opens_no_picture(
     other(batch_of(other, [text]))[0].backward()  # of a blank picture, once
     other(batch_of(other, [text]))[0].backward()
     assert counted.counts() == (1, 0)
+
+
+def test_an_accelerator_computes_several_at_once_and_only_what_is_not_there(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
+    """Groups as the loader of a GPU makes them: each item is kept by itself, one that is there stays as it is."""
+    encoder = tiny_encoder_copy()
+    one = open_features({"x": encoder}, tmp_path, "float32").encoders["x"]
+    counted = Counted(encoder)
+    for shown, forwards in (([0], 1), ([1, 0, 2, 1, 3], 2), ([3, 2, 1, 0], 0)):
+        inputs = collated([one.read(pictures[number]) for number in shown], encoder.processor.collate, 2)
+        with torch.no_grad():
+            found = one.features(inputs, lambda given: encoder(**given))
+        assert counted.counts()[0] == forwards, shown
+        for place, number in enumerate(shown):
+            live = encoder(**encoder.processor.collate([encoder.processor.read(pictures[number])]))
+            torch.testing.assert_close(found.layers[-2][place], live.layers[-2][0], rtol=1e-5, atol=1e-5)
+        counted.counts()
+    assert one.n_computed == 4
 
 
 def tiny_encoder_copy() -> Encoder:
