@@ -32,6 +32,10 @@ def add(commands: Parsers) -> None:
     train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
     train.add_argument("--out", type=Path, help="run folder (default: the run that RECIPE is, or runs/<name>)")
     change_arguments(train)
+    cache = command(commands, "cache", _cache, "compute the features of a recipe's frozen encoders ahead of training")
+    recipe_argument(cache)
+    cache.add_argument("--stage", action="append", default=[], metavar="NAME", help="default: those that say `cache`")
+    cache.add_argument("--verify", action="store_true", help="hash media anew even where no file has changed")
     evaluate = command(commands, "eval", _eval, "score a run on benchmarks")
     evaluate.add_argument(
         "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
@@ -76,6 +80,16 @@ def _next_of_run(path: Path, overrides: Sequence[str], out: Path | None) -> None
     recipe = load_recipe(path, overrides)
     word = "eval" if recipe.eval.benchmarks else "chat"
     print(f"next: {shlex.join(['mmllm', word, str(run_folder(path, recipe.name, out))])}")
+
+
+def _cache(arguments: argparse.Namespace) -> None:
+    from mmllm.recipe.load import load_recipe
+    from mmllm.training.cache_ahead import cache_ahead
+
+    path = recipe_path(arguments)
+    place(path, arguments.overrides)
+    show_places(path)
+    cache_ahead(load_recipe(path, arguments.overrides), arguments.stage, verify=arguments.verify)
 
 
 def _eval(arguments: argparse.Namespace) -> None:

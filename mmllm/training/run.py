@@ -72,7 +72,10 @@ def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Veri
     distributed.on_rank0(lambda: Metrics(training.out).rewind(before, training.name, training.done))
     with Log(training.name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
         training.announce(log)
-        saved = training.train(stop, log)
+        try:
+            saved = training.train(stop, log)
+        finally:  # also what a stage that stops with an error has computed
+            training.keep_features()
         # asked of all ranks: a signal during the last save reaches some of them, and all have to end here
         received = max(all_gather(stop.received))
         if not saved.manifest.final or received:

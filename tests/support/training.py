@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
@@ -89,6 +90,21 @@ def train_here(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     from mmllm.training.run import train
 
     train(load_recipe(recipe, overrides), out)
+
+
+def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) -> None:
+    """Trains in this process, which is killed before the ``at``-th fsync, in a save."""
+    real, calls = os.fsync, 0
+
+    def dying(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(handle)
+
+    os.fsync = dying
+    train_here(recipe, out, overrides)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mmllm.checkpoints.store import LEARNED, newest, read_tensors
-from tests.support.training import STAGES, finish, metrics, sharing, start, tiny_recipe, train_here
+from tests.support.training import STAGES, finish, metrics, sharing, start, tiny_recipe, train_and_die, train_here
 
 pytestmark = pytest.mark.slow
 
@@ -33,21 +33,6 @@ def train_slowly(recipe: Path, out: Path, overrides: Sequence[str]) -> None:
         time.sleep(SLOW)
 
     stage.Metrics.write = write  # type: ignore[method-assign]
-    train_here(recipe, out, overrides)
-
-
-def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) -> None:
-    """Trains and is killed before the ``at``-th fsync, which is in a save."""
-    real, calls = os.fsync, 0
-
-    def dying(handle: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
-
-    os.fsync = dying
     train_here(recipe, out, overrides)
 
 
