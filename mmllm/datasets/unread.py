@@ -24,6 +24,12 @@ _SPOKEN = ("tool_calls", "function_call", "reasoning_content", "reasoning")
 _INLINE = re.compile(r"<(img|image|video|audio)>\s*([^<>\n]+?)\s*</\1>")
 """A path inside the text, as the first Qwen-VL and ms-swift 1 write it."""
 _GROUNDED = ("<bbox>", "<ref-object>")
+_FOREIGN = re.compile(
+    r"<\|(?:image|video|audio)_(?:pad|\d+)\|>|<\|vision_(?:start|end)\|>|<\|audio_(?:bos|eos)\|>|<\|AUDIO\|>"
+    r"|<(?:IMG|VIDEO)_CONTEXT>|<start_of_image>|<image_soft_token>|<ImageHere>|\(<image>\./</image>\)"
+)
+"""Marks by which other models' templates say where media go: Qwen2-VL to 3-VL, Phi-3.5 and 4, Qwen2-Audio, InternVL,
+Gemma 3, InternLM-XComposer, MiniCPM-V."""
 
 
 class UnreadError(SampleError):
@@ -70,6 +76,12 @@ def check_texts(row: Mapping[str, Any], messages: Sequence[Message], ignored: Co
             raise UnreadError(
                 f"the {message.role}'s text has {inline[0][:80]!r}, and paths inside of texts are not read; put the "
                 f'path beside the messages ("{key}s": [...]) and <{key}> in its place'
+            )
+        foreign = _FOREIGN.search(message.text) if message.role != "assistant" else None
+        if foreign is not None:
+            raise UnreadError(
+                f"the {message.role}'s text has {foreign[0]!r}, another model's mark of media, and here "
+                "it would be text; write a placeholder (<image>) where the item belongs, and leave the rest out"
             )
         mark = next((mark for mark in _GROUNDED if mark in message.text), None)
         if mark is not None and row.get("objects") and "objects" not in ignored:

@@ -175,6 +175,15 @@ def test_media_inside_of_other_values_and_media_that_are_not_here(value: Any, he
         ),
         ({"messages": [{**ASKED, "content": "<img>red.png</img>What?"}, SAID]}, "paths inside of texts are not read"),
         (
+            {"messages": [{**ASKED, "content": "<|vision_start|><|image_pad|><|vision_end|>What?"}, SAID]},
+            r"the user's text has '<\|vision_start\|>', another model's mark of media",
+        ),
+        (
+            {"messages": [{**ASKED, "content": "<|image_1|>\nWhat?"}, SAID], "images": ["red.png"]},
+            r"the user's text has '<\|image_1\|>', another model's mark of media",
+        ),
+        ({"messages": [{**ASKED, "content": "<IMG_CONTEXT>What?"}, SAID]}, "another model's mark of media"),
+        (
             {
                 "messages": [ASKED, {**SAID, "content": "<ref-object><bbox>"}],
                 "images": ["red.png"],
