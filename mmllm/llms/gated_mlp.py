@@ -36,6 +36,8 @@ class _Run:
         self.activated: torch.Tensor | None = None
         self.up: torch.Tensor | None = None
         self.product: torch.Tensor | None = None
+        self.again: torch.Tensor | None = None
+        """``act(gate)`` as the backward pass made it for the product, until the factor itself is asked for."""
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor | _Again:
         """What the graph keeps of a tensor that an operation saves."""
@@ -51,10 +53,19 @@ class _Run:
         return tensor
 
     def _activated(self, gate: torch.Tensor) -> Callable[[], torch.Tensor]:
-        return lambda: self.act.forward(gate)
+        def make() -> torch.Tensor:
+            # the backward pass asks for the product first, if at all: what it was made of is then at hand
+            found, self.again = self.again, None
+            return self.act.forward(gate) if found is None else found
+
+        return make
 
     def _product(self, gate: torch.Tensor, up: torch.Tensor) -> Callable[[], torch.Tensor]:
-        return lambda: self.act.forward(gate) * up
+        def make() -> torch.Tensor:
+            self.again = self.act.forward(gate)
+            return self.again * up
+
+        return make
 
 
 def _unpack(kept: torch.Tensor | _Again) -> torch.Tensor:
