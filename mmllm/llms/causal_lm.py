@@ -19,6 +19,7 @@ from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.load import load_llm
 from mmllm.llms.self_check import check_logits, reference_logits
+from mmllm.vlms.weightless import weightless
 
 
 class CausalLM(HookedLM):
@@ -56,7 +57,7 @@ class CausalLM(HookedLM):
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         # before the attention is replaced: the model's own logits are what the passes below are held to
-        reference = reference_logits(model)
+        reference = None if weightless() else reference_logits(model)
         model.set_attn_implementation(ATTENTION)
         # private in transformers (read in 5.23), but the only place that says which attention a model really runs
         if model.config.get_text_config()._attn_implementation != ATTENTION:
@@ -64,7 +65,8 @@ class CausalLM(HookedLM):
                 f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed "
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
-        check_logits(self, reference)
+        if reference is not None:
+            check_logits(self, reference)
 
     @classmethod
     def load(

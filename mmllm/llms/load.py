@@ -32,6 +32,7 @@ from mmllm.llms.gguf_file import find_gguf
 from mmllm.messages.chat_templates import set_template
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.text_model import chat_template_of, load_text_model
+from mmllm.vlms.weightless import weightless
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Word of the recipe -> dtype; ``auto`` is resolved by :func:`resolve_dtype`."""
@@ -58,6 +59,11 @@ def load_llm(
     gguf = find_gguf(path, file)
     wanted = resolve_dtype(dtype)
     if gguf is not None:
+        if weightless():
+            raise MmllmError(
+                f"llm.path: {str(gguf)!r} is a GGUF file, which has no config.json to plan from; plan with the folder "
+                "of the model it was made of"
+            )
         with dequantised(gguf, wanted) as folder:
             # transformers reads some families' tokenizers by a class with special tokens of its own, whatever was saved
             model, tokenizer = _loaded(str(folder), wanted, PreTrainedTokenizerFast)
@@ -112,6 +118,9 @@ def _tokenizer(path: str, kind: Any) -> PreTrainedTokenizerBase:
 
 def _causal(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
     """The causal LM and the names of weights that the files do not have."""
+    if weightless():
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype), []
     model, report = AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from mmllm.errors import MmllmError
+from mmllm.vlms.weightless import weightless
 
 
 def load_part(
@@ -23,6 +24,9 @@ def load_part(
     Raises:
         MmllmError: a weight of the part is not in the file or has another shape.
     """
+    if weightless():
+        laid_out: PreTrainedModel = kind._from_config(config, dtype=dtype)
+        return laid_out
     with _quiet():  # its report names every tensor of the other parts as unexpected
         model, report = kind.from_pretrained(
             path,

@@ -1,0 +1,122 @@
+"""What a stage feeds its model: tokens, labels and items of its first steps, and the fullest micro-batch of them.
+
+Planned as in training, from the recipe's own data: the same mixture, tokenizer, places and packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmllm import registry
+from mmllm.batches.collate import collate
+from mmllm.batches.mixture import Mixture
+from mmllm.batches.packing import split
+from mmllm.batches.sample import PlannedSample, load_media, plan
+from mmllm.errors import MmllmError, SampleError
+from mmllm.messages.tokenize import Prompter
+from mmllm.model.model import MultimodalLM
+from mmllm.recipe.dataset_arguments import dataset_arguments
+from mmllm.recipe.models import Recipe
+from mmllm.training.distributed import derive_seed
+from mmllm.types import Batch
+
+MOST = 512
+"""Conversations that are looked at; of a longer stage the first."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A stage's data, as far as they were looked at."""
+
+    n_steps: int
+    """Optimizer steps of the stage."""
+    n_samples: int
+    """Conversations of the stage, repeats counted."""
+    steps: tuple[tuple[PlannedSample, ...], ...]
+    """Usable conversations of each of the first steps."""
+    bad: tuple[str, ...]
+    """Sentences on those that training would skip."""
+    rows: int
+    """Different conversations that the stage reads."""
+
+    @property
+    def samples(self) -> list[PlannedSample]:
+        """All conversations that were looked at."""
+        return [sample for step in self.steps for sample in step]
+
+    def mean(self, values: Iterable[int]) -> float:
+        """Mean of a number over the conversations that were looked at."""
+        found = list(values)
+        return sum(found) / len(found)
+
+
+def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
+    """Plan the first steps of a stage; ``model`` may be one without numbers.
+
+    Raises:
+        MmllmError: data that are not there, or none that can be used.
+    """
+    settings = recipe.stages[stage]
+    datasets: dict[str, Any] = {
+        key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in settings.data
+    }
+    seed = derive_seed(recipe.seed, list(recipe.stages).index(stage))
+    words = {"batch": settings.batch, "epochs": settings.epochs, "steps": settings.steps}
+    mixture = Mixture(datasets, settings.data, seed, **words)
+    prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
+    steps, bad = [], []
+    for number in range(min(mixture.n_steps, max(1, MOST // settings.batch))):
+        step = []
+        for name, index in mixture.step(number):
+            try:
+                step.append(plan(datasets[name][index], prompter, model.inputs, recipe.llm.context, train=True))
+            except SampleError as error:
+                bad.append(str(error))
+        steps.append(tuple(step))
+    if not any(steps):
+        raise MmllmError(f"stages.{stage}: none of the first {len(bad)} conversations can be used: {bad[0]}")
+    rows = sum(len(dataset) for dataset in datasets.values())
+    return Workload(mixture.n_steps, mixture.n_samples, tuple(steps), tuple(bad), min(rows, mixture.n_samples))
+
+
+def fullest(found: Workload, n_bins: int, model: MultimodalLM) -> Batch:
+    """The micro-batch with most tokens where each step is dealt to ``n_bins`` of them, its media read.
+
+    Raises:
+        MmllmError: its media cannot be read.
+    """
+    bins = []
+    for step in found.steps:
+        members = split([sample.length for sample in step], n_bins)
+        bins += [[step[index] for index in one] for one in members if one]
+    most = max(bins, key=lambda one: sum(sample.length for sample in one))
+    encoded, bad = [], []
+    for sample in most:
+        try:
+            encoded.append(load_media(sample, model.inputs))
+        except SampleError as error:
+            bad.append(str(error))
+    if not encoded:
+        raise MmllmError(f"no conversation of the fullest micro-batch can be read: {bad[0]}")
+    return collate(encoded, model.inputs)
+
+
+def items(found: Workload) -> Mapping[str, tuple[float, float]]:
+    """Placeholder -> (items of a conversation on average, share of those looked at that are different items)."""
+    counted: dict[str, list[Any]] = {}
+    for sample in found.samples:
+        for key, media in sample.sample.media.items():
+            counted.setdefault(key, []).extend(map(_name, media))
+    n = len(found.samples)
+    return {key: (len(media) / n, len(set(media)) / len(media)) for key, media in counted.items() if media}
+
+
+def _name(item: Any) -> Any:
+    """What tells an item from others: its path or place; one in memory is like no other."""
+    try:
+        hash(item)
+    except TypeError:
+        return id(item)
+    return item
