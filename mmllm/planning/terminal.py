@@ -34,6 +34,8 @@ def sentences(plan: StagePlan) -> Iterator[str]:
         f"optimizer {size(kept.optimizer)} + DeepSpeed's buffers {size(kept.buffers)} + activations "
         f"{size(cost.activations)} (fullest micro-batch: {cost.n_tokens:,} tokens, {cost.n_labels:,} with a loss)"
     )
+    if plan.machine.memory is None:
+        yield "on a CPU the process may hold up to a half more: its allocator keeps what was freed for the next tensor"
     looked = plan.workload.samples
     mean = plan.workload.mean(sample.length for sample in looked)
     yield (
@@ -81,7 +83,7 @@ def _table(plan: StagePlan) -> Table:
     cost = plan.cost
     parts = [row.name for row in plan.rows]
     for row in plan.rows:
-        name = next((part for part in cost.peak | cost.flops if f"{row.name}.".startswith(f"{part}.")), row.name)
+        name = next((part for part in [*cost.peak, *cost.flops] if f"{row.name}.".startswith(f"{part}.")), row.name)
         first = name == row.name or name not in parts
         numbers = (cost.peak.get(name, 0), cost.flops.get(name, 0)) if first else (0, 0)
         table.add_row(row.name, f"{row.n_params:,}", f"{row.n_trainable:,}", size(numbers[0]), short(numbers[1]))

@@ -63,8 +63,8 @@ def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
         key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in settings.data
     }
     seed = derive_seed(recipe.seed, list(recipe.stages).index(stage))
-    words = {"batch": settings.batch, "epochs": settings.epochs, "steps": settings.steps}
-    mixture = Mixture(datasets, settings.data, seed, **words)
+    length = (settings.epochs, settings.steps)
+    mixture = Mixture(datasets, settings.data, seed, batch=settings.batch, epochs=length[0], steps=length[1])
     prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
     steps, bad = [], []
     for number in range(min(mixture.n_steps, max(1, MOST // settings.batch))):
