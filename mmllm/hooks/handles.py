@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mmllm.errors import MmllmError
 from mmllm.hooks.scope import Scope
 
 Change = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -118,7 +119,12 @@ def copied(module: nn.Module) -> nn.Module:
     Hooks of other connectors would act on the copy too, and those of DeepSpeed's ZeRO-3 would gather weights it has
     not got.
     """
-    plain = copy.deepcopy(module)
+    if not all(parameter.is_floating_point() for parameter in module.parameters()):
+        raise MmllmError(
+            "a connector of this recipe learns from copies of the LLM's layers, and those of a quantised LLM cannot "
+            "learn; leave llm.quantize out, or choose another connector"
+        )
+    plain = _whole_copy(module)
     for inner in plain.modules():
         # private in torch (read in 2.15): the public way to take a hook off is its handle, and others hold those
         inner._forward_hooks.clear()
@@ -128,6 +134,17 @@ def copied(module: nn.Module) -> nn.Module:
         # a wrapped forward is copied as it is: it would still run the original with the original's weights
         inner.__dict__.pop("forward", None)
     return plain.float().requires_grad_(True)
+
+
+def _whole_copy(module: nn.Module) -> nn.Module:
+    """A deep copy; of a module whose weights ZeRO-3 has split (``ds_id``) one with whole weights, made by all ranks."""
+    split = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not split:
+        return copy.deepcopy(module)
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(split):
+        return copy.deepcopy(module)
 
 
 def checkpointed(module: nn.Module, scope: Scope[Any]) -> Handle:

@@ -6,6 +6,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -18,6 +19,8 @@ from mmllm.llms.attention import ATTENTION, Extend, Packing, register
 from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.load import load_llm
+from mmllm.llms.partitioned import full_shape, gathering
+from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, reference_logits
 from mmllm.vlms.weightless import weightless
 
@@ -27,8 +30,17 @@ class CausalLM(HookedLM):
 
     model: PreTrainedModel
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         """Take over ``model``; ``context`` is the longest conversation in tokens (default: what the model allows).
+
+        ``tolerance``: how far its passes may differ from its own forward, as a share of the largest logit (default: by
+        its dtype).
 
         Raises:
             MmllmError: the tokenizer has more tokens than the model, ``context`` is longer than the model's positions,
@@ -40,8 +52,7 @@ class CausalLM(HookedLM):
         self.tokenizer = tokenizer
         self.decoder_name = next(name for name, module in model.named_modules() if module is model.get_decoder())
         config = model.config.get_text_config()
-        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
-        self.dim = int(model.get_input_embeddings().weight.shape[1])
+        self.vocab_size, self.dim = map(int, full_shape(model.get_input_embeddings().weight))
         self.n_blocks = int(config.num_hidden_layers)
         self.context = self._checked_context(context, config)
         if len(tokenizer) > self.vocab_size:
@@ -57,7 +68,8 @@ class CausalLM(HookedLM):
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         # before the attention is replaced: the model's own logits are what the passes below are held to
-        reference = None if weightless() else reference_logits(model)
+        with gathering(model):
+            reference = None if weightless() else reference_logits(model)
         model.set_attn_implementation(ATTENTION)
         # private in transformers (read in 5.23), but the only place that says which attention a model really runs
         if model.config.get_text_config()._attn_implementation != ATTENTION:
@@ -66,7 +78,8 @@ class CausalLM(HookedLM):
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
         if reference is not None:
-            check_logits(self, reference)
+            with gathering(model):
+                check_logits(self, reference, tolerance)
 
     @classmethod
     def load(
@@ -77,16 +90,21 @@ class CausalLM(HookedLM):
         *,
         file: str | None = None,
         template: str | None = None,
+        partition: Mapping[str, Any] | None = None,
+        quantize: str | None = None,
+        device: torch.device | str | None = None,
     ) -> Self:
         """Read model and tokenizer from a folder, the Hugging Face hub, a GGUF file or a published VLM.
 
-        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; ``template``: see ``load_llm``.
+        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; the other words: see ``load_llm``.
 
         Raises:
             MmllmError: nothing there, not a causal LM, or weights missing in the files.
         """
-        model, tokenizer = load_llm(path, dtype, file=file, template=template)
-        return cls(model, tokenizer, context)
+        model, tokenizer = load_llm(
+            path, dtype, file=file, template=template, partition=partition, quantize=quantize, device=device
+        )
+        return cls(model, tokenizer, context, tolerance=None if quantize is None else TOLERANCE[quantize])
 
     @staticmethod
     def _checked_context(context: int | None, config: Any) -> int:

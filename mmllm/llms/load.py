@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ from mmllm.errors import MmllmError
 from mmllm.llms.folders import check_folder, check_kind
 from mmllm.llms.gguf_cache import dequantised
 from mmllm.llms.gguf_file import find_gguf
+from mmllm.llms.partitioned import load_partitioned
+from mmllm.llms.quantisation import loading_words
 from mmllm.messages.chat_templates import set_template
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.text_model import chat_template_of, load_text_model
@@ -46,18 +50,28 @@ def resolve_dtype(word: str) -> torch.dtype:
 
 
 def load_llm(
-    path: str, dtype: str = "auto", *, file: str | None = None, template: str | None = None
+    path: str,
+    dtype: str = "auto",
+    *,
+    file: str | None = None,
+    template: str | None = None,
+    partition: Mapping[str, Any] | None = None,
+    quantize: str | None = None,
+    device: torch.device | str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer at ``path``: a folder, a hub id, a ``.gguf`` file or a folder with one.
 
     ``file`` chooses among several GGUF files; ``template`` is a named chat template or a jinja file in place of the
-    tokenizer's.
+    tokenizer's. ``partition``: DeepSpeed's configuration under which each rank gets its part of every weight, where
+    the model's files allow it; else every rank loads all of them, as without. ``quantize``: nf4 or int8, for
+    ``device``.
 
     Raises:
         MmllmError: nothing there, not a causal LM, weights missing in the files, or a template that does not fit.
     """
     gguf = find_gguf(path, file)
     wanted = resolve_dtype(dtype)
+    words = {} if weightless() else loading_words(quantize, wanted, device)
     if gguf is not None:
         if weightless():
             raise MmllmError(
@@ -66,30 +80,34 @@ def load_llm(
             )
         with dequantised(gguf, wanted) as folder:
             # transformers reads some families' tokenizers by a class with special tokens of its own, whatever was saved
-            model, tokenizer = _loaded(str(folder), wanted, PreTrainedTokenizerFast)
+            model, tokenizer = _loaded(str(folder), wanted, PreTrainedTokenizerFast, words=words)
     else:
         if Path(path).is_dir():
             check_folder(Path(path))
-        model, tokenizer = _loaded(path, wanted)
+        model, tokenizer = _loaded(path, wanted, partition=partition, words=words)
     if template is not None:
         set_template(tokenizer, template)
     return model, tokenizer
 
 
 def _loaded(
-    path: str, dtype: torch.dtype, kind: Any = AutoTokenizer
+    path: str,
+    dtype: torch.dtype,
+    kind: Any = AutoTokenizer,
+    partition: Mapping[str, Any] | None = None,
+    words: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer, which is read by the class ``kind``."""
+    """Model and tokenizer, which is read by the class ``kind``; ``words``: more for ``from_pretrained``."""
     try:
         lost: list[str] = []
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_kind(path, config, CAUSAL, MASKED)
         family = family_of(config)
         if family is not None:
-            model = load_text_model(path, config, family, dtype)
+            model = load_text_model(path, config, family, dtype, words)
         else:
             _check_causal(path, config)
-            model, lost = _causal(path, dtype)
+            model, lost = _causal(path, dtype, config, partition, words)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise MmllmError(
             f"llm.path: {path!r} cannot be loaded ({_reason(path, error)}); give a folder in save_pretrained format "
@@ -116,13 +134,18 @@ def _tokenizer(path: str, kind: Any) -> PreTrainedTokenizerBase:
     return found
 
 
-def _causal(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
+def _causal(
+    path: str, dtype: torch.dtype, config: Any, partition: Mapping[str, Any] | None, words: Mapping[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
     """The causal LM and the names of weights that the files do not have."""
+    if partition is not None:
+        partitioned = load_partitioned(path, config, dtype, partition)
+        if partitioned is not None:
+            return partitioned, []
     if weightless():
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         return AutoModelForCausalLM.from_config(config, dtype=dtype), []
     model, report = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **words
     )
     return model, sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
 

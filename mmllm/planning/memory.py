@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mmllm.llms.quantisation import WEIGHT_BYTES
 from mmllm.model.model import MultimodalLM
 from mmllm.planning.meter import nbytes
 from mmllm.recipe.models import Stage
@@ -33,16 +34,25 @@ class Sizes:
     """Bytes of a learning parameter: 2 in bfloat16, 4 in float32."""
 
     @classmethod
-    def of(cls, model: MultimodalLM) -> Sizes:
-        """Of a model whose learning parameters are set."""
+    def of(cls, model: MultimodalLM, quantize: str | None = None) -> Sizes:
+        """Of a model whose learning parameters are set, and whose LLM will be loaded so quantised."""
         parameters = list(model.parameters())
         learning = [parameter for parameter in parameters if parameter.requires_grad]
         return cls(
-            nbytes([*parameters, *model.buffers()]),
+            nbytes([*parameters, *model.buffers()]) - _saved(model, quantize),
             sum(parameter.numel() for parameter in parameters),
             sum(parameter.numel() for parameter in learning),
             max((parameter.element_size() for parameter in learning), default=4),
         )
+
+
+def _saved(model: MultimodalLM, quantize: str | None) -> int:
+    """Bytes that the linear layers of the LLM's blocks take less in 8 or 4 bits: they are laid out whole."""
+    if quantize is None:
+        return 0
+    own = {id(parameter) for connector in model.connectors.values() for parameter in connector.parameters()}
+    weights = [layer.weight for layer in model.llm.linears().values() if id(layer.weight) not in own]
+    return int(sum(weight.numel() * (weight.element_size() - WEIGHT_BYTES[quantize]) for weight in weights))  # type: ignore
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class StagePlan:
         self.micro, self.n_micro = micro_batches(self.stage, machine.ranks, f"stages.{name}")
         self.rows: list[PartRow] = set_trainable(model, self.stage.train)
         model.llm.gradient_checkpointing(self.stage.gradient_checkpointing)
-        self.sizes = Sizes.of(model)
+        self.sizes = Sizes.of(model, recipe.llm.quantize)
         self._cost: Callable[[int], StepCost] = lru_cache(maxsize=None)(self._of_bins)
 
     @cached_property
@@ -99,10 +99,10 @@ class StagePlan:
     def cache(self) -> Mapping[str, tuple[int, int]]:
         """Encoder -> (different items of an epoch at most, bytes of one item's features in 16 bits)."""
         found = {}
-        for key, (each, different) in items(self.workload).items():
+        for key, each in items(self.workload).items():
             for name in self.model.inputs[key].encoders if key in self.model.inputs else ():
                 if name in self.cost.features:
-                    n = max(1, round(self.workload.rows * each * different))
+                    n = max(1, round(self.workload.rows * each))
                     found[name] = (n, self.cost.features[name] * _HALF)
         return found
 

@@ -103,14 +103,14 @@ def fullest(found: Workload, n_bins: int, model: MultimodalLM) -> Batch:
     return collate(encoded, model.inputs)
 
 
-def items(found: Workload) -> Mapping[str, tuple[float, float]]:
-    """Placeholder -> (items of a conversation on average, share of those looked at that are different items)."""
-    counted: dict[str, list[Any]] = {}
+def items(found: Workload) -> Mapping[str, float]:
+    """Placeholder -> different items for each different conversation, of those that were looked at."""
+    media: dict[str, set[Any]] = {}
     for sample in found.samples:
-        for key, media in sample.sample.media.items():
-            counted.setdefault(key, []).extend(map(_name, media))
-    n = len(found.samples)
-    return {key: (len(media) / n, len(set(media)) / len(media)) for key, media in counted.items() if media}
+        for key, some in sample.sample.media.items():
+            media.setdefault(key, set()).update(map(_name, some))
+    names = {sample.sample.name for sample in found.samples}
+    return {key: len(different) / len(names) for key, different in media.items() if different}
 
 
 def _name(item: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
-from mmllm.checkpoints.digest_cache import DigestCache, frozen
+from mmllm.checkpoints.digest_cache import DigestCache, frozen, frozen_in_parts
 from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.start import start_weights
 from mmllm.checkpoints.store import (
@@ -88,11 +88,12 @@ class StageTraining:
         """Optimizer steps done."""
         self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
         distributed.seed(recipe.seed)
-        self.model: MultimodalLM = build(recipe, device)
+        self.model: MultimodalLM = build(recipe, device, self._partition())
         # before DeepSpeed may partition the weights, and on one rank: all of them loaded the same files
         self.cache = DigestCache(out, verify)
         told = start.manifest.frozen if start is not None else {}
         digests: dict[str, str] = distributed.on_rank0(lambda: frozen(self.model, recipe, self.cache, told))
+        digests |= frozen_in_parts(self.model, recipe, self.cache, told)
         self.frozen = {part: digests[part] for part in frozen_parts(self.model)}
         self.started: Mapping[str, Started] = start_weights(self.model, recipe) if start is None else {}
         if start is not None:
@@ -116,6 +117,15 @@ class StageTraining:
         distributed.seed(recipe.seed, self.number, rank())
         if start is not None and start.manifest.stage == name:
             self._continue(start)
+
+    def _partition(self) -> dict[str, Any] | None:
+        """DeepSpeed's configuration where it may split the LLM as it is loaded; None: every rank loads all of it."""
+        if self.settings.zero < 3 or distributed.world() == 1:
+            return None
+        return self._config(torch.bfloat16 if self.recipe.llm.dtype == "bfloat16" else torch.float32)
+
+    def _config(self, dtype: torch.dtype) -> dict[str, Any]:
+        return config(self.settings, self.where, distributed.world(), dtype, self.out)
 
     def _loader(self) -> Loader:
         self.datasets = datasets = {
@@ -153,8 +163,7 @@ class StageTraining:
         groups = optimizer_groups(
             {name: (peak, learning(self.model, name).values()) for name, peak in wanted}, self.settings.weight_decay
         )
-        block = config(self.settings, self.where, distributed.world(), dtype, self.out)
-        return Engine(self.model, groups, self.settings.betas, block)
+        return Engine(self.model, groups, self.settings.betas, self._config(dtype))
 
     def _continue(self, start: VerifiedCheckpoint) -> None:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
@@ -14,7 +16,12 @@ from mmllm.vlms.weightless import weightless
 
 
 def load_part(
-    path: str, kind: type[PreTrainedModel], config: PretrainedConfig, names: Mapping[str, str], dtype: torch.dtype
+    path: str,
+    kind: type[PreTrainedModel],
+    config: PretrainedConfig,
+    names: Mapping[str, str],
+    dtype: torch.dtype,
+    words: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreTrainedModel:
     """The model ``kind(config)`` with its weights from the checkpoint at ``path`` (safetensors only).
 
@@ -35,6 +42,7 @@ def load_part(
             use_safetensors=True,
             key_mapping=dict(names),
             output_loading_info=True,
+            **words,
         )
     lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lost:

@@ -36,6 +36,8 @@ class DeepstackConnector(DeepFusion):
     than its embeddings (some OPT), a learned linear map without bias brings the stacks to it.
     """
 
+    attaches_to_parts = True
+
     def __init__(
         self,
         *,

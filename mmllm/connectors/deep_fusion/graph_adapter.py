@@ -41,6 +41,8 @@ class GraphAdapterConnector(DeepFusion):
     predicted. ``gnn: none`` is the arm without a graph.
     """
 
+    attaches_to_parts = True
+
     accepts_padding = True
 
     def __init__(

@@ -52,6 +52,8 @@ class LoraConnector(LLMAdapter):
     It takes no places in the LLM's sequence.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
 
     def __init__(

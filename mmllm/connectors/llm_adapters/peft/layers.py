@@ -97,6 +97,8 @@ class TunerDora(TunerLora):
             raise MmllmError(
                 "peft: dora starts from the norm of the LLM's weights; attach it before ZeRO-3 splits them."
             )
+        if not base.weight.is_floating_point():
+            raise MmllmError("peft: dora starts from the norm of the LLM's weights; leave llm.quantize out.")
         # the norm at the start in float32, as it is computed later: else a bfloat16 LLM would not start unchanged
         super().__init__(_float32(base), {**words, "use_dora": True})
         self.tuner.base_layer = FrozenLinear(base)
