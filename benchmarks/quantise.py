@@ -65,9 +65,7 @@ def table() -> str:
         cosine = float(torch.nn.functional.cosine_similarity(gradient, direction, dim=0))
         real = " | ".join(f"{of_shape(name, word) / 2**30:.2f} GiB" for name in ("0.5B", "7B"))
         name = "none" if word == "null" else word
-        lines.append(
-            f"| {name} | {loss:.4f} | {loss / plain - 1:+.2%} | {cosine:.4f} | {size / 1e6:.2f} MB | {real} |"
-        )
+        lines.append(f"| {name} | {loss:.4f} | {loss / plain - 1:+.2%} | {cosine:.4f} | {size / 1e6:.2f} MB | {real} |")
     return "\n".join(lines)
 
 

@@ -48,7 +48,7 @@ def test_losses_are_near_gradients_reach_what_learns_and_digests_differ(recipe: 
         set_trainable(model, {"connectors.image": 1e-3, "connectors.lora": 1e-3})
         loss = model.train()(batch)[0]
         loss.backward()
-        losses[word] = float(loss)
+        losses[word] = float(loss.detach())
         sizes[word] = sum(p.numel() * p.element_size() for p in model.llm.parameters())
         assert is_quantised(model.llm) == (word != "null")
         learned = dict(model.connectors.named_parameters())
