@@ -35,7 +35,7 @@ def loss_and_gradient(word: str) -> tuple[float, Tensor, int]:
     recipe = load_recipe(Path("recipes/mini/demo.yaml"), words)
     model = build(recipe, "cpu")
     set_trainable(model, recipe.stages["align"].train)
-    batch = fullest(workload(recipe, "align", model), 1, model)
+    batch = fullest(workload(recipe, "align", model), recipe.stages["align"], 1, 1, model)
     loss = model.train()(batch)[0] / batch.n_labels
     loss.backward()
     gradients = [p.grad.flatten() for p in model.connectors["image"].parameters() if p.grad is not None]

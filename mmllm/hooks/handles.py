@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmllm.errors import MmllmError
 from mmllm.hooks.scope import Scope
+from mmllm.hooks.shards import whole
 
 Change = Callable[[Any, torch.Tensor], torch.Tensor]
 """(context, hidden states entering a module) -> those that enter it instead."""
@@ -85,7 +86,7 @@ def wrap_forward(module: nn.Module, run: Around, scope: Scope[Any]) -> Handle:
     def forward(x: torch.Tensor) -> torch.Tensor:
         return run(scope.current, plain, x) if scope.enabled else plain(x)
 
-    return _with_forward(module, forward)
+    return with_forward(module, forward)
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -124,7 +125,8 @@ def copied(module: nn.Module) -> nn.Module:
             "a connector of this recipe learns from copies of the LLM's layers, and those of a quantised LLM cannot "
             "learn; leave llm.quantize out, or choose another connector"
         )
-    plain = _whole_copy(module)
+    with whole(module.parameters()):
+        plain = copy.deepcopy(module)
     for inner in plain.modules():
         # private in torch (read in 2.15): the public way to take a hook off is its handle, and others hold those
         inner._forward_hooks.clear()
@@ -134,17 +136,6 @@ def copied(module: nn.Module) -> nn.Module:
         # a wrapped forward is copied as it is: it would still run the original with the original's weights
         inner.__dict__.pop("forward", None)
     return plain.float().requires_grad_(True)
-
-
-def _whole_copy(module: nn.Module) -> nn.Module:
-    """A deep copy; of a module whose weights ZeRO-3 has split (``ds_id``) one with whole weights, made by all ranks."""
-    split = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
-    if not split:
-        return copy.deepcopy(module)
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(split):
-        return copy.deepcopy(module)
 
 
 def checkpointed(module: nn.Module, scope: Scope[Any]) -> Handle:
@@ -166,7 +157,7 @@ def checkpointed(module: nn.Module, scope: Scope[Any]) -> Handle:
 
         return recomputed(run, args, kwargs)
 
-    return _with_forward(module, forward)
+    return with_forward(module, forward)
 
 
 def recomputed(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -178,7 +169,7 @@ def recomputed(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return checkpoint(partial(run, **kwargs), *args, use_reentrant=False)
 
 
-def _with_forward(module: nn.Module, forward: Callable[..., Any]) -> Handle:
+def with_forward(module: nn.Module, forward: Callable[..., Any]) -> Handle:
     """Another ``forward`` on this instance; what it had (its class's, or an earlier one of its own) comes back."""
     own = module.__dict__.get("forward")
     # on the instance: transformers' own switch needs train mode, which would also turn dropout on

@@ -7,6 +7,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -15,13 +16,16 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from mmllm import hooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Scope
-from mmllm.llms.attention import ATTENTION, Extend, Packing, register
+from mmllm.hooks.shards import full_shape
+from mmllm.llms.attention import ATTENTION, Extend, register
 from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
+from mmllm.llms.last_block import at_wanted
 from mmllm.llms.load import load_llm
-from mmllm.llms.partitioned import full_shape, gathering
+from mmllm.llms.packing import Packing
+from mmllm.llms.partitioned import gathering
 from mmllm.llms.quantisation import TOLERANCE
-from mmllm.llms.self_check import check_logits, reference_logits
+from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
 from mmllm.vlms.weightless import weightless
 
 
@@ -65,6 +69,7 @@ class CausalLM(HookedLM):
         self._extensions: dict[int, list[Extend]] = {}
         self._n_copies = 0
         self._logit_changes: list[hooks.ChangeOutput] = []
+        self._head_changes: list[hooks.ChangeOutput] = []
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         # before the attention is replaced: the model's own logits are what the passes below are held to
@@ -80,6 +85,12 @@ class CausalLM(HookedLM):
         if reference is not None:
             with gathering(model):
                 check_logits(self, reference, tolerance)
+        at_wanted(self.blocks[-1], self.scope)
+        self.prunes = True
+        """Whether the last block may run at chosen positions only; off in families that need all of them there."""
+        if reference is not None:
+            with gathering(model):
+                self.prunes = gives_chosen(self)
 
     @classmethod
     def load(
@@ -139,9 +150,12 @@ class CausalLM(HookedLM):
     def forward(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """Final hidden states of one packed row, after the last norm, before the LM head.
 
-        ``embeds`` float[S, D]; returns float[S, D_hidden]. Each conversation attends to itself only.
+        ``embeds`` float[S, D]; returns float[S, D_hidden], or float[M, D_hidden] at the M positions ``ctx.wanted``, for
+        which the last block then runs alone. Each conversation attends to itself only.
         """
         assert ctx.cu_seqlens is not None
+        if ctx.wanted is not None and not self._prunes_now():
+            return self(embeds, replace(ctx, wanted=None))[ctx.wanted]
         self._check_attention()
         with self.scope.open(ctx):
             output = self.decoder(
@@ -150,11 +164,16 @@ class CausalLM(HookedLM):
                 # transformers takes a 4-D mask as ready and builds none; the attention reads `packing` instead of it
                 attention_mask=embeds.new_ones(1, 1, 1, 1),
                 use_cache=False,
-                packing=Packing.of(ctx.cu_seqlens),
+                packing=Packing.of(ctx.cu_seqlens, ctx.segments),
                 extensions=self._extensions,
                 scope=self.scope,
             )
         return output.last_hidden_state.squeeze(0)
+
+    def _prunes_now(self) -> bool:
+        # leaving a block at its attention, as the pruned one is, would leave ZeRO-3's gathered weights behind:
+        # DeepSpeed gives them back in hooks that run after a module's forward. It marks what it partitions with `ds_id`
+        return self.prunes and not any(hasattr(weight, "ds_id") for weight in self.blocks[-1].parameters())
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext, positions: torch.Tensor | None = None) -> torch.Tensor:
         """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks.
@@ -168,6 +187,14 @@ class CausalLM(HookedLM):
             for change in self._logit_changes:
                 logits = change(ctx, hidden, logits)
         return logits
+
+    @property
+    def head_is_frozen(self) -> bool:
+        """Whether nothing learns in what gives the logits, so that their gradient may be taken in the forward pass."""
+        weights = list(self.model.get_output_embeddings().parameters())
+        # `ds_id`: with ZeRO-3 DeepSpeed has to see the backward pass of a module to gather its weights
+        learns = any(weight.requires_grad or hasattr(weight, "ds_id") for weight in weights)
+        return not learns and not self._logit_changes and not self._head_changes
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""

@@ -18,6 +18,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deep
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mmllm.hooks import Handle
+from mmllm.hooks.shards import whole
 from mmllm.vlms.tensors import weight_files
 
 
@@ -71,11 +72,11 @@ def _fill(model: PreTrainedModel, files: list[str]) -> None:
                     _fill_part(parameters[name], opened.get_tensor(name))
 
 
-def _fill_part(parameter: Any, whole: Tensor) -> None:
+def _fill_part(parameter: Any, stored: Tensor) -> None:
     """Copy this rank's part of a weight that lies in a file; what is not copied is not read."""
     part = parameter.ds_tensor
     start = part.ds_numel * torch.distributed.get_rank()
-    own = whole.flatten()[start : start + part.ds_numel]  # the last rank's part may be longer than what is left
+    own = stored.flatten()[start : start + part.ds_numel]  # the last rank's part may be longer than what is left
     part[: len(own)].copy_(own)
 
 
@@ -104,21 +105,14 @@ def _gathered(module: nn.Module) -> list[Handle]:
     own = [parameter for parameter in module.parameters(recurse=False) if hasattr(parameter, "ds_id")]
     if not own:
         return []
-    import deepspeed
-
     opened: list[Any] = []
 
     def before(*_: Any) -> None:
-        opened.append(deepspeed.zero.GatheredParameters(own))
+        opened.append(whole(own))
         opened[-1].__enter__()
 
     def after(*_: Any) -> None:
         opened.pop().__exit__(None, None, None)
 
-    hooks = [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
-    return [Handle(hook.remove) for hook in hooks]
-
-
-def full_shape(tensor: Any) -> torch.Size:
-    """Shape of a weight, of one that is partitioned as a whole."""
-    return tensor.ds_shape if hasattr(tensor, "ds_shape") else tensor.shape
+    made = [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
+    return [Handle(hook.remove) for hook in made]

@@ -6,6 +6,7 @@ refused with a sentence instead of training silently on wrong hidden states.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from mmllm.errors import MmllmError
 from mmllm.hooks.context import ForwardContext
 from mmllm.hooks.passes import left_padded, next_token, text_context
-from mmllm.llms.partitioned import full_shape
+from mmllm.hooks.shards import full_shape
 
 
 class Passes(Protocol):
@@ -93,6 +94,22 @@ def check_logits(llm: Passes, reference: torch.Tensor, tolerance: float | None =
         torch.tensor([0, LENGTHS[0] - 1, sum(LENGTHS) - 2], dtype=torch.int32, device=llm.device),
     )
     _compare(llm, _cached(llm, before, torch.stack([one[-1] for one in conversations])), last, "cached", tolerance)
+
+
+@torch.no_grad()
+def gives_chosen(llm: Passes) -> bool:
+    """Whether the states of chosen positions are the same where the last block runs for these only."""
+    ids = torch.cat(_conversations(llm.model))
+    ctx = text_context(ids, torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device))
+    embeds = llm.embed(ids, ctx)
+    chosen = torch.tensor([1, 3, LENGTHS[0] + 1], device=llm.device)
+    whole = llm(embeds, ctx)[chosen].float()
+    try:
+        some = llm(embeds, replace(ctx, wanted=chosen)).float()
+    # what a block does with fewer rows than it was made for is not known beforehand; it then runs on all of them
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    return some.shape == whole.shape and bool((some - whole).abs().max() <= TOLERANCE[llm.dtype] * whole.abs().max())
 
 
 def _cached(llm: Passes, packed: ForwardContext, ids: torch.Tensor) -> torch.Tensor:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from mmllm.connectors.base import Connector
 from mmllm.errors import CheckpointError, RecipeError
+from mmllm.hooks.shards import whole
 from mmllm.llms.partitioned import is_partitioned
 from mmllm.model.model import MultimodalLM
 
@@ -193,22 +192,13 @@ def _digest(module: nn.Module) -> str:
     # sorted: the order in which a library registers its layers is no part of what the weights are
     kept = module.state_dict(keep_vars=True)
     for name in sorted(name for name, _ in _tensors(module)):
-        with _whole(kept[name]):
+        with whole([kept[name]]):
             tensor = kept[name].detach()
             total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             for piece in tensor.contiguous().flatten().split(CHUNK):
                 # as bytes, since NumPy has no bfloat16
                 total.update(piece.cpu().view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def _whole(tensor: torch.Tensor) -> Any:
-    """Context in which a weight is whole, where ZeRO-3 has it in parts (``ds_id``)."""
-    if not hasattr(tensor, "ds_id"):
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters([tensor])
 
 
 def partitioned_parts(model: MultimodalLM) -> list[str]:

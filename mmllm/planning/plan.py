@@ -110,7 +110,8 @@ class StagePlan:
         """For ZeRO 0 to 3 what fits the machine's GPUs."""
         assert self.machine.memory is not None
         share = self.stage.batch // self.machine.ranks
-        known = [micro for micro in range(share, 0, -1) if share % micro == 0]
+        # with a budget of tokens a forward is as full as that says, whatever number of conversations it is
+        known = [micro for micro in range(share, 0, -1) if share % micro == 0] if self.stage.tokens is None else [share]
         for zero in range(4):
             if zero and self.machine.ranks == 1 and zero < 3:
                 continue  # alone there is nothing to split
@@ -137,7 +138,7 @@ class StagePlan:
         return self._held(zero).total + cost.activations
 
     def _of_bins(self, n_micro: int) -> StepCost:
-        return step_cost(self.model, fullest(self.workload, n_micro * self.machine.ranks, self.model))
+        return step_cost(self.model, fullest(self.workload, self.stage, n_micro, self.machine.ranks, self.model))
 
 
 def plans(recipe: Recipe, stage: str | None, machine: Machine) -> Iterator[StagePlan]:

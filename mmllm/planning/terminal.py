@@ -16,9 +16,12 @@ _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z")
 def show(plan: StagePlan, console: Console) -> None:
     """Print the plan of one stage."""
     ranks = f"{plan.machine.ranks} {'rank' if plan.machine.ranks == 1 else 'ranks'}"
+    dealt = f"{plan.n_micro} micro-batches of {plan.micro}"
+    if plan.stage.tokens is not None:
+        dealt = f"forwards of {plan.stage.tokens:,} tokens at most"
     console.print(
         f"stage {plan.name}: {plan.workload.n_steps:,} steps of {plan.stage.batch} conversations on {ranks}, "
-        f"{plan.n_micro} micro-batches of {plan.micro} each, ZeRO {plan.stage.zero}",
+        f"{dealt} each, ZeRO {plan.stage.zero}",
         soft_wrap=True,
     )
     console.print(_table(plan))
@@ -55,12 +58,14 @@ def _fits(plan: StagePlan) -> Iterator[str]:
     found = list(plan.fits())
     for fit in found:
         if fit.micro:
-            yield f"ZeRO {fit.zero}: micro_batch {fit.micro} fits {limit} ({size(fit.bytes)})"
+            what = f"micro_batch {fit.micro}" if plan.stage.tokens is None else f"tokens {plan.stage.tokens}"
+            yield f"ZeRO {fit.zero}: {what} fits {limit} ({size(fit.bytes)})"
         else:
             yield f"ZeRO {fit.zero}: not one conversation fits {limit} ({size(fit.bytes)})"
     best = max(found, key=lambda fit: (fit.micro, -fit.zero))
     if best.micro:
-        yield f"fits: stages.{plan.name}.zero={best.zero} stages.{plan.name}.micro_batch={best.micro}"
+        chosen = f" stages.{plan.name}.micro_batch={best.micro}" if plan.stage.tokens is None else ""
+        yield f"fits: stages.{plan.name}.zero={best.zero}{chosen}"
     else:
         yield (
             "nothing fits: set gradient_checkpointing or offload, quantise the LLM, shorten llm.context, or take more "

@@ -12,13 +12,15 @@ from typing import Any
 from mmllm import registry
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.packing import split
-from mmllm.batches.sample import PlannedSample, load_media, plan
+from mmllm.batches.packing import fill, split
+from mmllm.batches.sample import PlannedSample, plan
+from mmllm.batches.together import Together, by_media
+from mmllm.batches.trees import Tree, load_tree, single, trees
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.recipe.dataset_arguments import dataset_arguments
-from mmllm.recipe.models import Recipe
+from mmllm.recipe.models import Recipe, Stage
 from mmllm.training.distributed import derive_seed
 from mmllm.types import Batch
 
@@ -36,6 +38,8 @@ class Workload:
     """Conversations of the stage, repeats counted."""
     steps: tuple[tuple[PlannedSample, ...], ...]
     """Usable conversations of each of the first steps."""
+    keys: tuple[tuple[str, ...], ...]
+    """Data key of each of them."""
     bad: tuple[str, ...]
     """Sentences on those that training would skip."""
     rows: int
@@ -63,39 +67,58 @@ def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
         key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in settings.data
     }
     seed = derive_seed(recipe.seed, list(recipe.stages).index(stage))
-    length = (settings.epochs, settings.steps)
-    mixture = Mixture(datasets, settings.data, seed, batch=settings.batch, epochs=length[0], steps=length[1])
+    sharing = settings.share_prefix
+    mixture = Mixture(
+        datasets,
+        settings.data,
+        seed,
+        batch=settings.batch,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
+    )
     prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
-    steps, bad = [], []
+    # with a budget no forward may have more: what is over it is bad, as in training
+    limit = min(recipe.llm.context, settings.tokens or recipe.llm.context)
+    steps, keys, bad = [], [], []
     for number in range(min(mixture.n_steps, max(1, MOST // settings.batch))):
-        step = []
+        step: list[PlannedSample] = []
+        names: list[str] = []
         for name, index in mixture.step(number):
             try:
-                step.append(plan(datasets[name][index], prompter, model.inputs, recipe.llm.context, train=True))
+                step.append(plan(datasets[name][index], prompter, model.inputs, limit, train=True))
+                names.append(name)
             except SampleError as error:
                 bad.append(str(error))
         steps.append(tuple(step))
+        keys.append(tuple(names))
     if not any(steps):
         raise MmllmError(f"stages.{stage}: none of the first {len(bad)} conversations can be used: {bad[0]}")
     rows = sum(len(dataset) for dataset in datasets.values())
-    return Workload(mixture.n_steps, mixture.n_samples, tuple(steps), tuple(bad), min(rows, mixture.n_samples))
+    least = min(rows, mixture.n_samples)
+    return Workload(mixture.n_steps, mixture.n_samples, tuple(steps), tuple(keys), tuple(bad), least)
 
 
-def fullest(found: Workload, n_bins: int, model: MultimodalLM) -> Batch:
-    """The micro-batch with most tokens where each step is dealt to ``n_bins`` of them, its media read.
+def fullest(found: Workload, stage: Stage, n_micro: int, world: int, model: MultimodalLM) -> Batch:
+    """The micro-batch with most tokens where each step is dealt to ``world`` ranks, its media read.
+
+    ``n_micro`` of them on each rank, or as many as the stage's ``tokens`` make necessary.
 
     Raises:
         MmllmError: its media cannot be read.
     """
-    bins = []
-    for step in found.steps:
-        members = split([sample.length for sample in step], n_bins)
-        bins += [[step[index] for index in one] for one in members if one]
-    most = max(bins, key=lambda one: sum(sample.length for sample in one))
+    bins: list[tuple[int, list[Tree]]] = []
+    for number, (plans, keys) in enumerate(zip(found.steps, found.keys, strict=True)):
+        sharing, budget = stage.share_prefix, stage.tokens
+        grown = single(plans) if sharing is None else trees(plans, keys, sharing.most, budget)
+        lengths = [tree.length for tree in grown]
+        dealt = split(lengths, world * n_micro) if budget is None else fill(lengths, budget, world)
+        bins += [(number, [grown[index] for index in one]) for one in dealt if one]
+    number, most = max(bins, key=lambda one: sum(tree.length for tree in one[1]))
     encoded, bad = [], []
-    for sample in most:
+    for tree in most:
         try:
-            encoded.append(load_media(sample, model.inputs))
+            encoded.append(load_tree(tree, found.steps[number], model.inputs, found.keys[number][tree.members[0]]))
         except SampleError as error:
             bad.append(str(error))
     if not encoded:

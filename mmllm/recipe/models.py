@@ -101,6 +101,15 @@ class ComponentSpec(Section):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
+class SharePrefix(Section):
+    """How far conversations about the same media move to share their beginning in one step."""
+
+    most: Positive = Field(8, description="conversations about the same media in one step at most")
+    reach: Positive | None = Field(
+        None, description="samples of an epoch's order among which they are sought; default: the whole epoch"
+    )
+
+
 class Stage(Section):
     """One training stage. What ``train`` names learns, everything else is frozen."""
 
@@ -114,7 +123,13 @@ class Stage(Section):
     micro_batch: Positive | None = Field(
         None, description="conversations per forward on one GPU; default: batch / GPUs"
     )
-    tokens: Positive | None = Field(None, description="packing budget of one forward in tokens; default: computed")
+    tokens: Positive | None = Field(
+        None, description="most tokens of one forward on one GPU; as many forwards as they need, instead of micro_batch"
+    )
+    share_prefix: SharePrefix | None = Field(
+        None,
+        description="true, or {most, reach}: conversations about the same media share their beginning",
+    )
     warmup: Share = Field(0.03, description="share of the steps with rising learning rate")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="not on norms and biases")
@@ -132,9 +147,20 @@ class Stage(Section):
         default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
     )
 
+    @field_validator("share_prefix", mode="before")
+    @classmethod
+    def _sharing(cls, value: Any) -> Any:
+        """``true`` is all defaults."""
+        return ({} if value else None) if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _agrees(self) -> Stage:
         """Words that limit each other."""
+        if self.micro_batch and self.tokens:
+            raise ValueError(
+                f"found both micro_batch {self.micro_batch} and tokens {self.tokens}; a forward is limited by "
+                "conversations or by tokens: give one of the two"
+            )
         if (self.epochs is None) == (self.steps is None):
             found = "both epochs and steps" if self.epochs else "neither epochs nor steps"
             raise ValueError(f"found {found}; give exactly one of the two (an override such as epochs= takes one away)")

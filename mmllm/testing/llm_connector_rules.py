@@ -18,7 +18,7 @@ from mmllm.testing.llm_connector_subject import Subject, loss_of, per_row, two_s
 from mmllm.testing.rules import require, require_close
 from mmllm.testing.tiny.llms import tiny_llm
 from mmllm.testing.tiny.models import ROWS, WITH_IMAGE
-from mmllm.testing.tiny.rows import Row, batch_of, shortened
+from mmllm.testing.tiny.rows import Row, batch_of, begun_alike, shortened
 from mmllm.testing.tiny.weights import randomise
 
 TEXT = (Row(2, (11,)), Row(7, (8,)))
@@ -126,10 +126,12 @@ def teaches_every_weight(subject: Subject) -> None:
 
 
 def passes_do_not_meet(subject: Subject) -> None:
-    """Gradients are the same with recomputed blocks, and with a second pass open before the backward of the first.
+    """Gradients are the same with recomputed blocks, and with a second pass open before the backward of the first; with
+    ``positionwise`` also where the last block runs at label positions only.
 
     Mend: keep what a pass finds out in ``ctx.notes`` or ``ctx.media``, not on ``self``: blocks are run again in the
-    backward pass, with the context of their own forward; what is counted there must be counted once.
+    backward pass, with the context of their own forward; what is counted there must be counted once. Leave
+    ``positionwise`` False where a position's change depends on others.
     """
     model = subject.build()
     learning = subject.learning(model)
@@ -146,6 +148,11 @@ def passes_do_not_meet(subject: Subject) -> None:
         return {name: p.grad.clone() for name, p in learning.items() if p.grad is not None}
 
     plain = gradients(False, False)
+    if subject.of(model).positionwise:
+        model.llm.prunes = False
+        whole = gradients(False, False)
+        for name in whole:
+            require_close(plain[name], whole[name], f"the last block at label positions: {name}", atol=1e-6, rtol=1e-4)
     require(plain.keys() == learning.keys(), f"no gradient: {sorted(learning.keys() - plain.keys())}")
     for what, recompute, other in (
         ("recomputed blocks", True, False),
@@ -156,6 +163,30 @@ def passes_do_not_meet(subject: Subject) -> None:
         require(found.keys() == plain.keys(), f"{what}: no gradient for {sorted(plain.keys() - found.keys())}")
         for name in plain:
             require_close(found[name], plain[name], f"{what}: {name}", atol=1e-6, rtol=1e-4)
+
+
+def shares_a_beginning(subject: Subject) -> None:
+    """With ``shares_prefix``, conversations that begin alike give the same loss and gradients packed as one tree.
+
+    Mend: leave ``shares_prefix`` False where a position's change rests on other text of its conversation, or a loss on
+    how many tokens there are: those of the beginning are there once.
+    """
+    model = subject.build()
+    if not subject.of(model).shares_prefix:
+        return
+    randomise(subject.of(model))
+    learning = subject.learning(model)
+    found = []
+    for batch in begun_alike(model):
+        model.zero_grad()
+        torch.manual_seed(3)
+        nll, extra, _ = model(batch)
+        (nll + extra).backward()
+        found.append((nll.detach(), {name: p.grad.clone() for name, p in learning.items() if p.grad is not None}))
+    (alone, expected), (shared, gradients) = found
+    require_close(shared, alone, "the loss with a shared beginning", atol=0, rtol=1e-5)
+    for name, gradient in expected.items():
+        require_close(gradients[name], gradient, f"with a shared beginning: {name}", atol=1e-6, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -204,6 +235,7 @@ RULES = (
     keeps_conversations_apart,
     teaches_every_weight,
     passes_do_not_meet,
+    shares_a_beginning,
     survives_a_checkpoint,
     reports_what_it_says,
 )

@@ -29,7 +29,7 @@ class MetItems:
 
     def add(self, batches: StepBatches) -> None:
         """Count one step's batches of this rank."""
-        self._n_samples += sum(len(batch.names) for batch in batches.micro)
+        self._n_samples += sum(batch.n_samples for batch in batches.micro)
         self.met |= {key for batch in batches.micro for key, items in batch.item_sequence.items() if len(items)}
 
     def check(self, done: int, met: Iterable[str], n_samples: int) -> None:

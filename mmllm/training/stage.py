@@ -15,6 +15,7 @@ import torch
 from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
+from mmllm.batches.together import Together, by_media
 from mmllm.checkpoints.digest_cache import DigestCache, frozen, frozen_in_parts
 from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.saving import Saving
@@ -34,6 +35,7 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
+from mmllm.model.sharing import check_sharing
 from mmllm.model.start import Started
 from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.dataset_arguments import dataset_arguments
@@ -111,6 +113,8 @@ class StageTraining:
         self.rows = set_trainable(self.model, self.settings.train)
         if self.settings.gradient_checkpointing:
             self.model.llm.gradient_checkpointing(True)
+        if self.settings.share_prefix is not None:
+            check_sharing(self.model, self.where)
         self.loader = self._loader()
         self.inputs = digests_of(self.model, self.datasets, self.cache)
         self.accepted = accepted(start, name, self.inputs, accept)
@@ -136,6 +140,7 @@ class StageTraining:
             key: registry.load("datasets", self.recipe.data[key].type)(**dataset_arguments(self.recipe, key))
             for key in self.settings.data
         }
+        sharing = self.settings.share_prefix
         mixture = Mixture(
             datasets,
             self.settings.data,
@@ -143,6 +148,7 @@ class StageTraining:
             batch=self.settings.batch,
             epochs=self.settings.epochs,
             steps=self.settings.steps,
+            together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
         )
         return Loader(
             mixture,
@@ -154,6 +160,7 @@ class StageTraining:
             world=distributed.world(),
             n_micro=micro_batches(self.settings, distributed.world(), self.where)[1],
             budget=self.settings.tokens,
+            most=1 if sharing is None else sharing.most,
             max_bad=self.settings.max_bad,
             workers=_WORKERS if self.device.type == "cuda" else 0,
             all_gather=all_gather,
@@ -246,21 +253,23 @@ class StageTraining:
         settings = self.settings
         rates = self.engine.set_rates(lr_scale(batches.step, self.n_steps, settings.warmup, settings.schedule))
         labels = max(1, batches.n_labels_global)
-        scale = distributed.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
+        n_micro, world = len(batches.micro), distributed.world()
         nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
         norm: float | None = None
         usage: dict[str, Any] = {}
-        for batch in batches.micro:
+        for number, batch in enumerate(batches.micro, start=1):
             # The likelihood is a sum over labels and divided by those of the whole step, so that it does not depend on
             # how samples fall into micro-batches. The extra loss is a mean already, over
             # this micro-batch, so it is averaged over micro-batches and ranks and not weighed by labels.
             summed, extra_loss, counted = self.engine(batch.to(self.engine.device))
-            norm = self.engine.backward_and_step(summed * (scale / labels) + extra_loss)
+            # times world: DeepSpeed averages over the ranks
+            loss = summed * (world / labels) + extra_loss / n_micro
+            norm = self.engine.backward_and_step(loss, last=number == n_micro)
             nll += summed.detach()
             extra += extra_loss.detach()
             usage = added(usage, counted)
         tokens = sum(batch.n_tokens for batch in batches.micro)
-        samples = sum(len(batch.names) for batch in batches.micro)
+        samples = sum(batch.n_samples for batch in batches.micro)
         # the signal is told along: it may reach one rank in one step and another in the next, and all must stop
         # together
         written = self.saving is not None and self.saving.written
@@ -273,7 +282,7 @@ class StageTraining:
             "stage": self.name,
             "step": batches.step + 1,
             "loss": total[0] / labels,
-            "extra_loss": total[1] / scale,
+            "extra_loss": total[1] / (world * n_micro),
             "lr": rates,
             "grad_norm": norm,
             "labels": batches.n_labels_global,
@@ -360,7 +369,9 @@ class StageTraining:
             log.say(f"{where}: {len(begun.taken)} tensors of {begun.path}{left}")
         log.console.print(parts_table(self.name, self.rows))
         start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
+        tokens = self.settings.tokens
+        micro = f"{self.engine.n_micro} micro-batches" if tokens is None else f"micro-batches of up to {tokens} tokens"
         log.say(
             f"stage {self.name}: {start}, {self.settings.batch} conversations each ({distributed.world()} ranks x "
-            f"{self.engine.n_micro} micro-batches), ZeRO {self.settings.zero} on {self.device}"
+            f"{micro}), ZeRO {self.settings.zero} on {self.device}"
         )

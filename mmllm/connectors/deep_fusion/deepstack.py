@@ -37,6 +37,7 @@ class DeepstackConnector(DeepFusion):
     """
 
     attaches_to_parts = True
+    shares_prefix = True
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class GraphAdapterConnector(DeepFusion):
     """
 
     attaches_to_parts = True
+    shares_prefix = True
 
     accepts_padding = True
 

@@ -18,6 +18,7 @@ class BottleneckConnector(LLMAdapter):
     attaches_to_parts = True
 
     zero_init = True
+    positionwise = shares_prefix = True
 
     def __init__(
         self,

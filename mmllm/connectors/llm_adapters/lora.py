@@ -55,6 +55,7 @@ class LoraConnector(LLMAdapter):
     attaches_to_parts = True
 
     zero_init = True
+    positionwise = shares_prefix = True
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ def _batch(recipe: Recipe) -> Batch:
     from mmllm.planning.workload import fullest, workload
 
     model: MultimodalLM = build(recipe, "cpu")
-    return fullest(workload(recipe, "align", model), 1, model)
+    return fullest(workload(recipe, "align", model), recipe.stages["align"], 1, 1, model)
 
 
 def test_losses_are_near_gradients_reach_what_learns_and_digests_differ(recipe: Path) -> None:

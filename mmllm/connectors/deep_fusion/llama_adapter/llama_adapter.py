@@ -45,6 +45,7 @@ class LlamaAdapterConnector(DeepFusion):
     """
 
     zero_init = True
+    shares_prefix = True
 
     def __init__(
         self,

@@ -98,6 +98,8 @@ class PeftConnector(LLMAdapter):
         self.method = method
         self.options = options(method, given)
         self.zero_init = method not in EXPERTS
+        # poly and mhr weigh skills by a conversation, the experts by what others of the row were given
+        self.positionwise = self.shares_prefix = method in ("lora", "dora", "ia3")
         self.layers = nn.ModuleDict()
         self.router: Router | None = None
 
