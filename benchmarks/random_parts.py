@@ -18,7 +18,7 @@ WORDS = "a red square stands left of the blue circle and above one green triangl
 
 LLMS: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "vocab_size": 512},
+             "num_key_value_heads": 2, "vocab_size": 32_000},
     "8x512": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
               "num_key_value_heads": 4, "vocab_size": 32_000},
     "8x512, 152k": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
