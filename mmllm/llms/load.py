@@ -82,7 +82,7 @@ def load_llm(
             # transformers reads some families' tokenizers by a class with special tokens of its own, whatever was saved
             model, tokenizer = _loaded(str(folder), wanted, PreTrainedTokenizerFast, words=words)
     else:
-        if Path(path).is_dir():
+        if Path(path).is_dir() and not weightless():  # a plan needs no weights to be there
             check_folder(Path(path))
         model, tokenizer = _loaded(path, wanted, partition=partition, words=words)
     if template is not None:

@@ -62,7 +62,9 @@ def _fits(plan: StagePlan) -> Iterator[str]:
             yield f"ZeRO {fit.zero}: {what} fits {limit} ({size(fit.bytes)})"
         else:
             yield f"ZeRO {fit.zero}: not one conversation fits {limit} ({size(fit.bytes)})"
-    best = max(found, key=lambda fit: (fit.micro, -fit.zero))
+    # the least splitting, and so the least talk between ranks, with which the recipe's own micro-batch fits
+    enough = [fit for fit in found if fit.micro >= plan.micro]
+    best = enough[0] if enough else max(found, key=lambda fit: (fit.micro, -fit.zero))
     if best.micro:
         chosen = f" stages.{plan.name}.micro_batch={best.micro}" if plan.stage.tokens is None else ""
         yield f"fits: stages.{plan.name}.zero={best.zero}{chosen}"
@@ -77,8 +79,9 @@ def _time(plan: StagePlan) -> str:
     seconds, rate = plan.seconds, plan.machine.rate
     if seconds is None or rate is None:
         return "time unknown: give the rate that a GPU sustains with --flops"
-    hours = f"{seconds / 3600:,.1f} h" if seconds > 3600 else f"{seconds / 60:,.1f} min"
-    return f"{hours} in all at {short(rate)}FLOP/s a rank, data not counted"
+    unit, of = next(((word, n) for word, n in (("h", 3600), ("min", 60)) if seconds > n), ("s", 1))
+    said = f"{seconds / of:,.1f} {unit}"
+    return f"{said} in all at {short(rate)}FLOP/s a rank, data not counted"
 
 
 def _table(plan: StagePlan) -> Table:
