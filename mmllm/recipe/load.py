@@ -137,7 +137,7 @@ def digest(recipe: Recipe) -> str:
         }
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
-    unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
+    unused["llm"] = {word for word in ("file", "template", "quantize") if getattr(recipe.llm, word) is None}
     plain = Serve()
     if recipe.start is None:
         unused["start"] = True
