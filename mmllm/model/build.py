@@ -12,6 +12,7 @@ from mmllm.connectors.base import Connector, EncoderAdapter, LLMAdapter
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.llms.load import resolve_dtype
 from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.recipe.models import ComponentSpec, Recipe
 
@@ -66,6 +67,13 @@ def _may_partition(recipe: Recipe) -> bool:
         return False
     kinds = [registry.load("connectors", part.type) for part in recipe.connectors.values()]
     return all(kind.attaches_to_parts for kind in kinds if issubclass(kind, LLMAdapter))
+
+
+def build_encoders(recipe: Recipe, device: torch.device | str | None = None) -> dict[str, Encoder]:
+    """The frozen encoders of ``recipe`` alone, as :func:`build` makes them."""
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = resolve_dtype(recipe.llm.dtype)
+    return {key: _encoder(recipe, key).to(dtype).to(place).eval() for key in recipe.encoders}
 
 
 def _encoder(recipe: Recipe, key: str) -> Encoder:

@@ -101,6 +101,33 @@ class ComponentSpec(Section):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
+class Cache(Section):
+    """Features of frozen encoders that are computed once for every item and kept on disk."""
+
+    dir: str | None = Field(
+        None, min_length=1, description="folder that runs share; default: features in mmllm's cache ($MMLLM_CACHE)"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="what features are kept as, and rounded to before use; float32 rounds nothing"
+    )
+    encoders: tuple[str, ...] | None = Field(None, min_length=1, description="of these alone; default: of all")
+
+    @field_validator("encoders", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Strict mode takes no list that came by Python, as this one does."""
+        return tuple(value) if isinstance(value, list) else value
+
+
+def _as_cache(value: Any) -> Any:
+    """``true`` is a cache as it comes, ``false`` none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is not None and not isinstance(value, dict | Cache):
+        raise ValueError(f"found {shown(value)}, expected true, false or a mapping of {', '.join(Cache.model_fields)}")
+    return value
+
+
 class SharePrefix(Section):
     """How far conversations about the same media move to share their beginning in one step."""
 
@@ -130,6 +157,10 @@ class Stage(Section):
         None,
         description="true, or {most, reach}: conversations about the same media share their beginning",
     )
+    cache: Cache | None = Field(
+        None,
+        description="keep features of frozen encoders: true or {dir, dtype, encoders}; default: compute each time",
+    )
     warmup: Share = Field(0.03, description="share of the steps with rising learning rate")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="not on norms and biases")
@@ -146,6 +177,8 @@ class Stage(Section):
     monitor: dict[str, Any] = Field(
         default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
     )
+
+    _cache = field_validator("cache", mode="before")(_as_cache)
 
     @field_validator("share_prefix", mode="before")
     @classmethod
@@ -184,6 +217,9 @@ class Eval(Section):
     max_new_tokens: Positive = 32
     batch: Positive = 16
     blind: bool = Field(False, description="also score without the media")
+    cache: Cache | None = Field(None, description="keep features of frozen encoders, as under a stage")
+
+    _cache = field_validator("cache", mode="before")(_as_cache)
 
     @field_validator("benchmarks", mode="before")
     @classmethod
@@ -215,7 +251,7 @@ class Serve(Section):
 class Recipe(Section):
     """One run: what is built, trained, measured and served. Sections stand in the order data flows."""
 
-    name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
+    name: Name = Field(description="a new run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
     start: Start | None = Field(

@@ -55,7 +55,7 @@ def _placeholders(model: MultimodalLM, key: str) -> set[str]:
     """Placeholders whose items a connector learns from; empty for one that learns from text as well."""
     connector = model.connectors[key]
     assert isinstance(connector, Connector)
-    if key in model.inputs:
+    if key in model.inputs and not connector.learns_without_items:
         return {key}
     if connector.when is not None:
         return set(connector.when)

@@ -43,6 +43,7 @@ from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
 from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
+from mmllm.training.cached_stage import check_room, open_cache
 from mmllm.training.changed_inputs import accepted, digests_of
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
@@ -113,12 +114,17 @@ class StageTraining:
         self.rows = set_trainable(self.model, self.settings.train)
         if self.settings.gradient_checkpointing:
             self.model.llm.gradient_checkpointing(True)
+        self.features = open_cache(self.model, self.settings.cache, verify)
         if self.settings.share_prefix is not None:
             check_sharing(self.model, self.where)
         self.loader = self._loader()
         self.inputs = digests_of(self.model, self.datasets, self.cache)
         self.accepted = accepted(start, name, self.inputs, accept)
         self.n_steps = self.loader.mixture.n_steps
+        self._room = ""
+        if self.features is not None:
+            n_samples = self.n_steps * self.settings.batch
+            self._room = check_room(self.features, self.model, self.datasets, n_samples, self.where)
         self.engine = self._engine()
         self.model.train()
         # only now: the model had to be the same on every rank, what follows (dropout) need not
@@ -317,6 +323,11 @@ class StageTraining:
             names = ("loss", "extra_loss", "grad_norm", "tokens_per_second", "memory", "bad")
             monitor.write_events([(f"{self.name}/{name}", row[name], row["step"]) for name in names])
 
+    def keep_features(self) -> None:
+        """Write down what this rank's encoders have computed; MmllmError where the disk is full."""
+        if self.features is not None:
+            self.features.commit()
+
     def _finish_saving(self) -> None:
         """Publish the checkpoint that is being written, if there is one; every rank calls it at the same step."""
         if self.saving is not None:
@@ -327,6 +338,7 @@ class StageTraining:
     def _save(self, final: bool, wait: bool) -> VerifiedCheckpoint | None:
         """A checkpoint of this step: written while training goes on, or, with ``wait``, when this returns."""
         self._finish_saving()
+        distributed.on_every_rank(self.keep_features)
         with self.engine.gathered(self.learned):
             # a copy on the CPU, made while the weights are whole: with ZeRO-3 they are split again when this block ends
             learned = trainable_state(self.model) if rank() == 0 else {}
@@ -367,6 +379,8 @@ class StageTraining:
             more = " ..." if len(begun.left) > _LISTED else ""
             left = f"; left: {', '.join(begun.left[:_LISTED])}{more}" if begun.left else ""
             log.say(f"{where}: {len(begun.taken)} tensors of {begun.path}{left}")
+        if self._room:
+            log.say(self._room)
         log.console.print(parts_table(self.name, self.rows))
         start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
         tokens = self.settings.tokens

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from mmllm.errors import MmllmError
+from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.weightless import weightless
 
 
@@ -34,7 +33,7 @@ def load_part(
     if weightless():
         laid_out: PreTrainedModel = kind._from_config(config, dtype=dtype)
         return laid_out
-    with _quiet():  # its report names every tensor of the other parts as unexpected
+    with quiet():
         model, report = kind.from_pretrained(
             path,
             config=config,
@@ -42,23 +41,13 @@ def load_part(
             use_safetensors=True,
             key_mapping=dict(names),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **words,
         )
-    lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if lost:
+    lacking = lost(report)
+    if lacking:
         raise MmllmError(
-            f"{path!r} lacks {len(lost)} weights of its {kind.__name__}, the first is {lost[0]}; "
+            f"{path!r} lacks {len(lacking)} weights of its {kind.__name__}, the first is {lacking[0]}; "
             f"download the folder again"
         )
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Only errors of transformers are logged inside."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

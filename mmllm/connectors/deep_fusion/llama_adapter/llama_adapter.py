@@ -46,6 +46,7 @@ class LlamaAdapterConnector(DeepFusion):
 
     zero_init = True
     shares_prefix = True
+    learns_without_items = True  # its prompts and scales, wherever no `when` is
 
     def __init__(
         self,
