@@ -112,7 +112,10 @@ def _is_gated(mlp: nn.Module, parts: dict[str, nn.Module]) -> bool:
     assert isinstance(weight, torch.Tensor)
     if weight.is_meta:  # laid out to be planned: there are no numbers to compare, and its names have to do
         return True
-    x = torch.linspace(-1, 1, 2 * full_shape(weight)[1], device=weight.device).view(1, 2, -1)
+    first = parts["gate_proj"]
+    # packed weights have another shape than the layer
+    width = first.in_features if isinstance(first, nn.Linear) else full_shape(weight)[1]
+    x = torch.linspace(-1, 1, 2 * width, device=weight.device).view(1, 2, -1)
     x = x.to(weight.dtype) if weight.is_floating_point() else x  # a quantised layer takes what it is given
     gated = parts["down_proj"](parts["act_fn"](parts["gate_proj"](x)) * parts["up_proj"](x))
     return bool(torch.equal(mlp(x), gated))
