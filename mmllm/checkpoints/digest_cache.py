@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mmllm.checkpoints.store import replace_text
+from mmllm.checkpoints.store import all_gather, rank, replace_text
 from mmllm.model.model import MultimodalLM
-from mmllm.model.trainable import frozen_digests, frozen_parts
+from mmllm.model.trainable import frozen_digests, frozen_parts, partitioned_parts
 from mmllm.recipe.models import Recipe
 from mmllm.recipe.shaping import PLACES
 
@@ -45,6 +45,10 @@ class DigestCache:
             self._write()
         return self._known[key]
 
+    def known(self, key: str | None) -> str | None:
+        """Return what is known under ``key``, None where nothing is."""
+        return self._known.get(key) if key is not None else None
+
     def _write(self) -> None:
         if self._file is None or not self._file.parent.is_dir():
             return
@@ -55,11 +59,30 @@ class DigestCache:
 
 
 def frozen(model: MultimodalLM, recipe: Recipe, cache: DigestCache, wanted: Iterable[str] = ()) -> dict[str, str]:
-    """As ``trainable.frozen_digests``, by way of the cache."""
+    """As ``trainable.frozen_digests``, by way of the cache; parts that ZeRO-3 has split are left out."""
     found = {}
+    split = partitioned_parts(model)
     for name in frozen_parts(model, set(wanted)):
+        if name in split:
+            continue
         key = _key(name, recipe, str(model.llm.dtype))
         found[name] = cache.digest(key, lambda name=name: frozen_digests(model, [name])[name])  # type: ignore[misc]
+    return found
+
+
+def frozen_in_parts(
+    model: MultimodalLM, recipe: Recipe, cache: DigestCache, wanted: Iterable[str] = ()
+) -> dict[str, str]:
+    """The same of the parts that ZeRO-3 has split; every rank calls it, and rank 0's cache counts."""
+    found = {}
+    split = partitioned_parts(model)
+    for name in frozen_parts(model, set(wanted)):
+        if name in split:
+            key = _key(name, recipe, str(model.llm.dtype))
+            known = all_gather(cache.known(key))[0]
+            # all ranks gather each weight for it, and only rank 0 has to remember what came out
+            digest = known or frozen_digests(model, [name])[name]
+            found[name] = cache.digest(key, lambda digest=digest: digest) if rank() == 0 else digest  # type: ignore[misc]
     return found
 
 

@@ -89,18 +89,35 @@ def commit(folder: Path, head: Manifest, files: Mapping[str, Any], keep: int) ->
     JSON. Keeps the newest ``keep`` checkpoints. Raises CheckpointError on every rank if any of them failed; the
     older checkpoints are then untouched.
     """
+    tmp = begin(folder, head)
+    return finish(tmp, head, write(tmp, files), keep)
+
+
+Written = tuple[str | None, dict[str, tuple[int, str]]]
+"""What went wrong on a rank (None: nothing), and its files' sizes and digests."""
+
+
+def begin(folder: Path, head: Manifest) -> Path:
+    """First part of ``commit``: the folder, the same on every rank, into which all of them write."""
     # rank 0's name for all: a shared folder that no unfinished save of an earlier run can already hold
-    name = all_gather(f"step-{head.step}.tmp-{uuid.uuid4().hex[:12]}")[0]
-    tmp, final = folder / name, folder / f"step-{head.step}"
-    records: dict[str, tuple[int, str]] = {}
-    failure: str | None = None
+    return folder / all_gather(f"step-{head.step}.tmp-{uuid.uuid4().hex[:12]}")[0]
+
+
+def write(tmp: Path, files: Mapping[str, Any]) -> Written:
+    """Second part: this rank's files, written, flushed and hashed. No rank waits for another in it."""
     try:
         tmp.mkdir(parents=True, exist_ok=True)
         records = {file: _write(tmp / file, content) for file, content in files.items()}
         _fsync(tmp)
     except (OSError, SafetensorError) as error:
-        failure = f"rank {rank()}: {error}"
-    answers = all_gather((failure, records))
+        return f"rank {rank()}: {error}", {}
+    return None, records
+
+
+def finish(tmp: Path, head: Manifest, written: Written, keep: int) -> Path:
+    """Last part: all ranks agree that it went well, and rank 0 publishes. Errors as ``commit``."""
+    final = tmp.parent / f"step-{head.step}"
+    answers = all_gather(written)
     # every rank learns of every failure here: one that raised alone would leave the others waiting in the next exchange
     _abort_if([failed for failed, _ in answers], tmp)
     failure = None

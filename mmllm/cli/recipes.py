@@ -1,4 +1,4 @@
-"""Commands that work on recipes alone: ls, check, show, inspect, cp."""
+"""Commands that work on recipes alone: ls, check, show, inspect, plan, cp."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def add(commands: Parsers) -> None:
     inspect.add_argument("--rows", type=int, default=3, metavar="N", help="first N rows of each (default: 3)")
     inspect.add_argument("--row", type=int, action="append", default=[], metavar="NUMBER", help="this row, from 1")
     inspect.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
+    plan = command(commands, "plan", _plan, "say what training takes in memory and time, before weights are loaded")
+    recipe_argument(plan)
+    plan.add_argument("--stage", metavar="NAME", help="only this stage")
+    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="ranks over all nodes (default: 1)")
+    plan.add_argument("--gpu-memory", type=float, metavar="GiB", help="of one GPU; without it, for this machine's CPU")
+    plan.add_argument("--flops", type=float, metavar="RATE", help="operations a second that a GPU sustains, as 4e14")
     cp = command(commands, "cp", _cp, "copy a shipped recipe, and the miniature parts it names")
     cp.add_argument("name", help="as `mmllm ls recipes` prints it")
     cp.add_argument("destination", type=Path, help="file or folder")
@@ -146,6 +152,13 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
     path = recipe_path(arguments)
     run(path, arguments.overrides, arguments.data, arguments.rows, arguments.row, arguments.html)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from mmllm.planning.command import run
+
+    path = recipe_path(arguments)
+    run(path, arguments.overrides, arguments.stage, arguments.gpus, arguments.gpu_memory, arguments.flops)
 
 
 def _cp(arguments: argparse.Namespace) -> None:

@@ -128,6 +128,10 @@ class SeveralEncoders:
 class LLMAdapter(Connector):
     """Works inside the LLM, in every pass or where ``when`` says."""
 
+    attaches_to_parts: bool = False
+    """Whether ``attach`` needs no weights of the LLM but by ``copied`` and ``copy_block``, so that it also works
+    where each rank holds its part of them alone (ZeRO-3); else every rank loads the whole LLM first."""
+
     def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the weights, once, and hook them into this instance of the LLM (never its class).
 

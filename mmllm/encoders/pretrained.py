@@ -16,7 +16,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from mmllm.errors import MmllmError
 from mmllm.vlms.quiet import mismatched, quiet
 from mmllm.vlms.tower import load_tower
+from mmllm.vlms.weightless import weightless
 
+_NOTHING_MISSING: dict[str, Any] = {"missing_keys": (), "mismatched_keys": ()}
 BROKEN = (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError)
 """Errors that transformers raises where something cannot be loaded."""
 
@@ -35,6 +37,8 @@ def load_model(model: str, kind: str) -> tuple[Any, Any, dict[str, Any]]:
     """
     try:
         config = AutoConfig.from_pretrained(model)
+        if weightless():
+            return config, AutoModel.from_config(config, dtype=torch.float32), _NOTHING_MISSING
         with quiet():
             loaded, info = AutoModel.from_pretrained(
                 model,

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mmllm.errors import MmllmError
 from mmllm.hooks.scope import Scope
+from mmllm.hooks.shards import whole
 
 Change = Callable[[Any, torch.Tensor], torch.Tensor]
 """(context, hidden states entering a module) -> those that enter it instead."""
@@ -118,7 +120,13 @@ def copied(module: nn.Module) -> nn.Module:
     Hooks of other connectors would act on the copy too, and those of DeepSpeed's ZeRO-3 would gather weights it has
     not got.
     """
-    plain = copy.deepcopy(module)
+    if not all(parameter.is_floating_point() for parameter in module.parameters()):
+        raise MmllmError(
+            "a connector of this recipe learns from copies of the LLM's layers, and those of a quantised LLM cannot "
+            "learn; leave llm.quantize out, or choose another connector"
+        )
+    with whole(module.parameters()):
+        plain = copy.deepcopy(module)
     for inner in plain.modules():
         # private in torch (read in 2.15): the public way to take a hook off is its handle, and others hold those
         inner._forward_hooks.clear()

@@ -58,11 +58,12 @@ def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
 
 def _last_items(starts: torch.Tensor, owners: torch.Tensor, sequence_ids: torch.Tensor) -> torch.Tensor:
     """int64[S]: number of the last item that starts at or before each position in its conversation, or -1."""
-    # an item without places that ends the row starts behind its last position
-    inside = (starts < len(sequence_ids)).nonzero().squeeze(-1)
-    marks = torch.full_like(sequence_ids, -1)
+    # an item without places that ends the row starts behind its last position: one place more, which is cut off, takes
+    # it without asking the device how many of them there are
+    marks = torch.full((len(sequence_ids) + 1,), -1, dtype=sequence_ids.dtype, device=sequence_ids.device)
+    numbers = torch.arange(len(starts), dtype=marks.dtype, device=starts.device)
     # items without places may start at the same position: the last one counts
-    marks = marks.scatter_reduce(0, starts[inside], inside, "amax").cummax(0).values
+    marks = marks.scatter_reduce(0, starts.clamp(max=len(sequence_ids)), numbers, "amax")[:-1].cummax(0).values
     if not len(owners):
         return marks
     # the running maximum goes on over the borders of conversations: an item of an earlier one does not count

@@ -6,6 +6,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from mmllm import hooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Scope
+from mmllm.hooks.shards import full_shape
 from mmllm.llms.attention import ATTENTION, Extend, register
 from mmllm.llms.gated_mlp import keep_less
 from mmllm.llms.head import head_of
@@ -22,7 +24,10 @@ from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.last_block import at_wanted
 from mmllm.llms.load import load_llm
 from mmllm.llms.packing import Packing
+from mmllm.llms.partitioned import gathering
+from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
+from mmllm.vlms.weightless import weightless
 
 
 class CausalLM(HookedLM):
@@ -30,8 +35,17 @@ class CausalLM(HookedLM):
 
     model: PreTrainedModel
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int | None = None,
+        tolerance: float | None = None,
+    ) -> None:
         """Take over ``model``; ``context`` is the longest conversation in tokens (default: what the model allows).
+
+        ``tolerance``: how far its passes may differ from its own forward, as a share of the largest logit (default: by
+        its dtype).
 
         Raises:
             MmllmError: the tokenizer has more tokens than the model, ``context`` is longer than the model's positions,
@@ -43,8 +57,7 @@ class CausalLM(HookedLM):
         self.tokenizer = tokenizer
         self.decoder_name = next(name for name, module in model.named_modules() if module is model.get_decoder())
         config = model.config.get_text_config()
-        self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
-        self.dim = int(model.get_input_embeddings().weight.shape[1])
+        self.vocab_size, self.dim = map(int, full_shape(model.get_input_embeddings().weight))
         self.n_blocks = int(config.num_hidden_layers)
         self.context = self._checked_context(context, config)
         if len(tokenizer) > self.vocab_size:
@@ -61,7 +74,8 @@ class CausalLM(HookedLM):
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         # before the attention is replaced: the model's own logits are what the passes below are held to
-        reference = reference_logits(model)
+        with gathering(model):
+            reference = None if weightless() else reference_logits(model)
         model.set_attn_implementation(ATTENTION)
         # private in transformers (read in 5.23), but the only place that says which attention a model really runs
         if model.config.get_text_config()._attn_implementation != ATTENTION:
@@ -69,15 +83,20 @@ class CausalLM(HookedLM):
                 f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed "
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
-        check_logits(self, reference)
-        for block in self.blocks:
-            for mlp in block.children():
-                # recomputed blocks keep nothing of themselves anyway
-                keep_less(mlp, lambda: not self._checkpointing)
+        if reference is not None:
+            with gathering(model):
+                check_logits(self, reference, tolerance)
+        with gathering(model):
+            for block in self.blocks:
+                for mlp in block.children():
+                    # recomputed blocks keep nothing of themselves anyway
+                    keep_less(mlp, lambda: not self._checkpointing)
         at_wanted(self.blocks[-1], self.scope)
         self.prunes = True
         """Whether the last block may run at chosen positions only; off in families that need all of them there."""
-        self.prunes = gives_chosen(self)
+        if reference is not None:
+            with gathering(model):
+                self.prunes = gives_chosen(self)
 
     @classmethod
     def load(
@@ -88,16 +107,21 @@ class CausalLM(HookedLM):
         *,
         file: str | None = None,
         template: str | None = None,
+        partition: Mapping[str, Any] | None = None,
+        quantize: str | None = None,
+        device: torch.device | str | None = None,
     ) -> Self:
         """Read model and tokenizer from a folder, the Hugging Face hub, a GGUF file or a published VLM.
 
-        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; ``template``: see ``load_llm``.
+        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; the other words: see ``load_llm``.
 
         Raises:
             MmllmError: nothing there, not a causal LM, or weights missing in the files.
         """
-        model, tokenizer = load_llm(path, dtype, file=file, template=template)
-        return cls(model, tokenizer, context)
+        model, tokenizer = load_llm(
+            path, dtype, file=file, template=template, partition=partition, quantize=quantize, device=device
+        )
+        return cls(model, tokenizer, context, tolerance=None if quantize is None else TOLERANCE[quantize])
 
     @staticmethod
     def _checked_context(context: int | None, config: Any) -> int:

@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmllm.hooks import Handle
 from mmllm.hooks.handles import with_forward
+from mmllm.hooks.shards import full_shape
 
 NAMES = ("gate_proj", "up_proj", "down_proj", "act_fn")
 """Layers of the gated MLP as Llama and most families after it call them; that they are used so is checked."""
@@ -77,7 +78,9 @@ def _unpack(kept: torch.Tensor | _Again) -> torch.Tensor:
 
 def _same(tensor: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether a saved tensor is this one, perhaps in another shape: a linear layer of two axes."""
-    return tensor.data_ptr() == other.data_ptr() and tensor.numel() == other.numel() and tensor.dtype == other.dtype
+    # by their storage: tensors of a model that is laid out to be planned have no address
+    one, two = ((t.untyped_storage()._cdata, t.storage_offset()) for t in (tensor, other))
+    return one == two and tensor.numel() == other.numel() and tensor.dtype == other.dtype
 
 
 def keep_less(mlp: nn.Module, wanted: Callable[[], bool]) -> Handle | None:
@@ -118,6 +121,12 @@ def _is_gated(mlp: nn.Module, parts: dict[str, nn.Module]) -> bool:
     """Whether it computes ``down(act(gate x) * up x)``."""
     weight = parts["gate_proj"].weight
     assert isinstance(weight, torch.Tensor)
-    x = torch.linspace(-1, 1, 2 * weight.shape[1], device=weight.device).view(1, 2, -1).to(weight.dtype)
+    if weight.is_meta:  # laid out to be planned: there are no numbers to compare, and its names have to do
+        return True
+    first = parts["gate_proj"]
+    # packed weights have another shape than the layer
+    width = first.in_features if isinstance(first, nn.Linear) else full_shape(weight)[1]
+    x = torch.linspace(-1, 1, 2 * width, device=weight.device).view(1, 2, -1)
+    x = x.to(weight.dtype) if weight.is_floating_point() else x  # a quantised layer takes what it is given
     gated = parts["down_proj"](parts["act_fn"](parts["gate_proj"](x)) * parts["up_proj"](x))
     return bool(torch.equal(mlp(x), gated))

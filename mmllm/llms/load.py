@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,10 +31,13 @@ from mmllm.errors import MmllmError
 from mmllm.llms.folders import check_folder, check_kind
 from mmllm.llms.gguf_cache import dequantised
 from mmllm.llms.gguf_file import find_gguf
+from mmllm.llms.partitioned import load_partitioned
+from mmllm.llms.quantisation import loading_words
 from mmllm.messages.chat_templates import set_template
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.text_model import chat_template_of, load_text_model
+from mmllm.vlms.weightless import weightless
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Word of the recipe -> dtype; ``auto`` is resolved by :func:`resolve_dtype`."""
@@ -46,45 +51,64 @@ def resolve_dtype(word: str) -> torch.dtype:
 
 
 def load_llm(
-    path: str, dtype: str = "auto", *, file: str | None = None, template: str | None = None
+    path: str,
+    dtype: str = "auto",
+    *,
+    file: str | None = None,
+    template: str | None = None,
+    partition: Mapping[str, Any] | None = None,
+    quantize: str | None = None,
+    device: torch.device | str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer at ``path``: a folder, a hub id, a ``.gguf`` file or a folder with one.
 
     ``file`` chooses among several GGUF files; ``template`` is a named chat template or a jinja file in place of the
-    tokenizer's.
+    tokenizer's. ``partition``: DeepSpeed's configuration under which each rank gets its part of every weight, where
+    the model's files allow it; else every rank loads all of them, as without. ``quantize``: nf4 or int8, for
+    ``device``.
 
     Raises:
         MmllmError: nothing there, not a causal LM, weights missing in the files, or a template that does not fit.
     """
     gguf = find_gguf(path, file)
     wanted = resolve_dtype(dtype)
+    words = {} if weightless() else loading_words(quantize, wanted, device)
     if gguf is not None:
+        if weightless():
+            raise MmllmError(
+                f"llm.path: {str(gguf)!r} is a GGUF file, which has no config.json to plan from; plan with the folder "
+                "of the model it was made of"
+            )
         with dequantised(gguf, wanted) as folder:
             # transformers reads some families' tokenizers by a class with special tokens of its own, whatever was saved
-            model, tokenizer = _loaded(str(folder), wanted, PreTrainedTokenizerFast)
+            model, tokenizer = _loaded(str(folder), wanted, PreTrainedTokenizerFast, words=words)
     else:
-        if Path(path).is_dir():
+        if Path(path).is_dir() and not weightless():  # a plan needs no weights to be there
             check_folder(Path(path))
-        model, tokenizer = _loaded(path, wanted)
+        model, tokenizer = _loaded(path, wanted, partition=partition, words=words)
     if template is not None:
         set_template(tokenizer, template)
     return model, tokenizer
 
 
 def _loaded(
-    path: str, dtype: torch.dtype, kind: Any = AutoTokenizer
+    path: str,
+    dtype: torch.dtype,
+    kind: Any = AutoTokenizer,
+    partition: Mapping[str, Any] | None = None,
+    words: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer, which is read by the class ``kind``."""
+    """Model and tokenizer, which is read by the class ``kind``; ``words``: more for ``from_pretrained``."""
     try:
         lacking: list[str] = []
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_kind(path, config, CAUSAL, MASKED)
         family = family_of(config)
         if family is not None:
-            model = load_text_model(path, config, family, dtype)
+            model = load_text_model(path, config, family, dtype, words)
         else:
             _check_causal(path, config)
-            model, lacking = _causal(path, dtype)
+            model, lacking = _causal(path, dtype, config, partition, words)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise MmllmError(
             f"llm.path: {path!r} cannot be loaded ({_reason(path, error)}); give a folder in save_pretrained format "
@@ -111,8 +135,16 @@ def _tokenizer(path: str, kind: Any) -> PreTrainedTokenizerBase:
     return found
 
 
-def _causal(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
+def _causal(
+    path: str, dtype: torch.dtype, config: Any, partition: Mapping[str, Any] | None, words: Mapping[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
     """The causal LM and the names of weights that the files do not have."""
+    if partition is not None:
+        partitioned = load_partitioned(path, config, dtype, partition)
+        if partitioned is not None:
+            return partitioned, []
+    if weightless():
+        return AutoModelForCausalLM.from_config(config, dtype=dtype), []
     with quiet():
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
@@ -121,6 +153,7 @@ def _causal(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **words,
         )
     return model, lost(report)
 

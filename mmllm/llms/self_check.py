@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from mmllm.errors import MmllmError
 from mmllm.hooks.context import ForwardContext
 from mmllm.hooks.passes import left_padded, next_token, text_context
+from mmllm.hooks.shards import full_shape
 
 
 class Passes(Protocol):
@@ -61,7 +62,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 5e-2}
 
 def _conversations(model: PreTrainedModel) -> list[torch.Tensor]:
     weight = model.get_input_embeddings().weight
-    ids = (torch.arange(sum(LENGTHS), device=weight.device) * 7 + 3) % weight.shape[0]
+    ids = (torch.arange(sum(LENGTHS), device=weight.device) * 7 + 3) % full_shape(weight)[0]
     return list(ids.split(LENGTHS))
 
 
@@ -75,8 +76,8 @@ def reference_logits(model: PreTrainedModel) -> torch.Tensor:
 
 
 @torch.no_grad()
-def check_logits(llm: Passes, reference: torch.Tensor) -> None:
-    """Compare the wrapper's passes with ``reference``.
+def check_logits(llm: Passes, reference: torch.Tensor, tolerance: float | None = None) -> None:
+    """Compare the wrapper's passes with ``reference``; ``tolerance``: as a share of its largest, default by dtype.
 
     Raises:
         MmllmError: they differ.
@@ -85,14 +86,14 @@ def check_logits(llm: Passes, reference: torch.Tensor) -> None:
     ids = torch.cat(conversations)
     ctx = text_context(ids, torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device))
     embeds = llm.embed(ids, ctx)
-    _compare(llm, llm.logits(llm(embeds, ctx), ctx), reference, "packed")
+    _compare(llm, llm.logits(llm(embeds, ctx), ctx), reference, "packed", tolerance)
     last = torch.stack([reference[LENGTHS[0] - 1], reference[-1]])
     # without their last tokens first: the cache is what the step then reads
     before = text_context(
         torch.cat([one[:-1] for one in conversations]),
         torch.tensor([0, LENGTHS[0] - 1, sum(LENGTHS) - 2], dtype=torch.int32, device=llm.device),
     )
-    _compare(llm, _cached(llm, before, torch.stack([one[-1] for one in conversations])), last, "cached")
+    _compare(llm, _cached(llm, before, torch.stack([one[-1] for one in conversations])), last, "cached", tolerance)
 
 
 @torch.no_grad()
@@ -121,9 +122,9 @@ def _cached(llm: Passes, packed: ForwardContext, ids: torch.Tensor) -> torch.Ten
     return llm.decode(llm.embed(ctx.input_ids, ctx), ctx, mask, cache)
 
 
-def _compare(llm: Passes, ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
+def _compare(llm: Passes, ours: torch.Tensor, theirs: torch.Tensor, what: str, tolerance: float | None) -> None:
     difference = (ours.float() - theirs.float()).abs().max()
-    allowed = TOLERANCE[llm.dtype] * theirs.float().abs().max()
+    allowed = (TOLERANCE[llm.dtype] if tolerance is None else tolerance) * theirs.float().abs().max()
     if not difference <= allowed:  # also true of nan
         raise MmllmError(
             f"{type(llm.model).__name__} cannot be used: its {what} logits differ by {float(difference):.2g} from its "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from mmllm import registry
-from mmllm.connectors.base import Connector, EncoderAdapter
+from mmllm.connectors.base import Connector, EncoderAdapter, LLMAdapter
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
@@ -16,11 +17,14 @@ from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.recipe.models import ComponentSpec, Recipe
 
 
-def build(recipe: Recipe, device: torch.device | str | None = None) -> MultimodalLM:
+def build(
+    recipe: Recipe, device: torch.device | str | None = None, partition: Mapping[str, Any] | None = None
+) -> MultimodalLM:
     """The model of ``recipe`` in eval mode, nothing trainable yet, on ``device`` (default: a GPU if there is one).
 
     Frozen parts are in the recipe's dtype, connectors in float32. The same recipe gives the same connectors: each is
-    drawn from the seed and its key, so adding one does not change another.
+    drawn from the seed and its key, so adding one does not change another. ``partition``: DeepSpeed's configuration of
+    a training with ZeRO-3, under which no rank holds the whole LLM.
 
     Raises:
         MmllmError: a part cannot be loaded or refuses its arguments.
@@ -30,7 +34,14 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
     elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise MmllmError(f"device {str(device)!r}: torch finds no GPU here; leave it out, or give 'cpu'.")
     llm = CausalLM.load(
-        recipe.llm.path, recipe.llm.dtype, recipe.llm.context, file=recipe.llm.file, template=recipe.llm.template
+        recipe.llm.path,
+        recipe.llm.dtype,
+        recipe.llm.context,
+        file=recipe.llm.file,
+        template=recipe.llm.template,
+        partition=partition if _may_partition(recipe) else None,
+        quantize=recipe.llm.quantize,
+        device=device,
     )
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
@@ -48,6 +59,14 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
         )
     model.requires_grad_(False)
     return model.to(device).eval()
+
+
+def _may_partition(recipe: Recipe) -> bool:
+    """Whether the LLM may be in parts while the model is built: nothing in it learns, no connector looks into it."""
+    if any(name.partition(".")[0] == "llm" for stage in recipe.stages.values() for name in stage.train):
+        return False
+    kinds = [registry.load("connectors", part.type) for part in recipe.connectors.values()]
+    return all(kind.attaches_to_parts for kind in kinds if issubclass(kind, LLMAdapter))
 
 
 def build_encoders(recipe: Recipe, device: torch.device | str | None = None) -> dict[str, Encoder]:

@@ -12,6 +12,8 @@ from torch import nn
 
 from mmllm.connectors.base import Connector
 from mmllm.errors import CheckpointError, RecipeError
+from mmllm.hooks.shards import whole
+from mmllm.llms.partitioned import is_partitioned
 from mmllm.model.model import MultimodalLM
 
 CHUNK = 2**24
@@ -157,7 +159,7 @@ def load_trainable(model: MultimodalLM, tensors: Mapping[str, torch.Tensor], lat
 def frozen_digests(model: MultimodalLM, wanted: Collection[str] = ()) -> dict[str, str]:
     """Part that no stage trains (or of ``wanted``) -> sha256 over names, dtypes, shapes and bytes of its tensors.
 
-    Take it while the weights are whole, so before DeepSpeed partitions them.
+    Where a part is partitioned (ZeRO-3), every rank has to call it: each of its weights is gathered in turn.
     """
     known = parts(model)
     return {name: _digest(known[name]) for name in (wanted or frozen_parts(model))}
@@ -193,12 +195,20 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def _digest(module: nn.Module) -> str:
     total = hashlib.sha256()
     # sorted: the order in which a library registers its layers is no part of what the weights are
-    for name, tensor in sorted(_tensors(module), key=lambda pair: pair[0]):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        for piece in tensor.contiguous().flatten().split(CHUNK):
-            # as bytes, since NumPy has no bfloat16
-            total.update(piece.cpu().view(torch.uint8).numpy().data)
+    kept = module.state_dict(keep_vars=True)
+    for name in sorted(name for name, _ in _tensors(module)):
+        with whole([kept[name]]):
+            tensor = kept[name].detach()
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            for piece in tensor.contiguous().flatten().split(CHUNK):
+                # as bytes, since NumPy has no bfloat16
+                total.update(piece.cpu().view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def partitioned_parts(model: MultimodalLM) -> list[str]:
+    """Names of the parts of whose weights this rank holds its share alone."""
+    return [name for name, module in parts(model).items() if is_partitioned(module)]
 
 
 def _n_params(module: nn.Module) -> int:

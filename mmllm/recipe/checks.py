@@ -213,12 +213,18 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
         # `connectors.image.gates`: what a connector has inside is known once it is made
         if not any(name == part or name.startswith(f"{part}.") for part in known):
             problems.add((*path, "train", name), unknown("part", name, known))
+        if recipe.llm.quantize is not None and name.partition(".")[0] == "llm":
+            problems.add(
+                (*path, "train", name), "a quantised LLM cannot learn; leave llm.quantize out, or train a connector"
+            )
         whole = [part for part in stage.train if name.startswith(f"{part}.")]
         if whole:
             problems.add((*path, "train", name), f"is inside {whole[0]}, which learns as a whole; keep one of the two")
     for name in stage.data:
         if name not in recipe.data:
             problems.add((*path, "data", name), unknown("data entry", name, recipe.data))
+    if recipe.llm.quantize is not None and stage.zero == 3:
+        problems.add((*path, "zero"), "found 3, which cannot split the weights of llm.quantize; use 2 or less")
     for name in stage.monitor:
         if name not in MONITORS:
             problems.add((*path, "monitor", name), unknown("monitor", name, MONITORS))

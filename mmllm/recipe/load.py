@@ -135,7 +135,7 @@ def digest(recipe: Recipe) -> str:
         }
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
-    unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
+    unused["llm"] = {word for word in ("file", "template", "quantize") if getattr(recipe.llm, word) is None}
     unused["stages"] = {
         key: {word for word in ("cache", "share_prefix") if getattr(stage, word) is None}
         for key, stage in recipe.stages.items()

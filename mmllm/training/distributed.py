@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -80,10 +80,15 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def all_reduce_sum(values: list[float], device: torch.device) -> list[float]:
-    """Each value added up over the ranks, in float64."""
+def all_reduce_sum(values: list[float], device: torch.device, scalars: Sequence[torch.Tensor] = ()) -> list[float]:
+    """Each of ``scalars`` (on ``device``) and of ``values`` added up over the ranks, in float64.
+
+    It waits for the device once.
+    """
     # float64: counts of tokens and sums over them stay exact where float32 ends at 2**24
     total = torch.tensor(values, dtype=torch.float64, device=device)
+    if scalars:
+        total = torch.cat([torch.stack([scalar.double() for scalar in scalars]), total])
     if world() > 1:
         distributed.all_reduce(total)
     return total.tolist()

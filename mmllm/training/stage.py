@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.together import Together, by_media
-from mmllm.checkpoints.digest_cache import DigestCache, frozen
+from mmllm.checkpoints.digest_cache import DigestCache, frozen, frozen_in_parts
 from mmllm.checkpoints.load import check_frozen
+from mmllm.checkpoints.saving import Saving
 from mmllm.checkpoints.start import start_weights
 from mmllm.checkpoints.store import (
     LEARNED,
@@ -89,13 +90,17 @@ class StageTraining:
         self.number = list(recipe.stages).index(name)
         self.done = 0
         """Optimizer steps done."""
+        self.saving: Saving | None = None
+        """The checkpoint that is being written."""
+        self._all_written = False  # on every rank
         self._ended = 0.0  # when the last step was over: reading the next one's data counts as its time
         distributed.seed(recipe.seed)
-        self.model: MultimodalLM = build(recipe, device)
+        self.model: MultimodalLM = build(recipe, device, self._partition())
         # before DeepSpeed may partition the weights, and on one rank: all of them loaded the same files
         self.cache = DigestCache(out, verify)
         told = start.manifest.frozen if start is not None else {}
         digests: dict[str, str] = distributed.on_rank0(lambda: frozen(self.model, recipe, self.cache, told))
+        digests |= frozen_in_parts(self.model, recipe, self.cache, told)
         self.frozen = {part: digests[part] for part in frozen_parts(self.model)}
         self.started: Mapping[str, Started] = start_weights(self.model, recipe) if start is None else {}
         if start is not None:
@@ -126,6 +131,15 @@ class StageTraining:
         distributed.seed(recipe.seed, self.number, rank())
         if start is not None and start.manifest.stage == name:
             self._continue(start)
+
+    def _partition(self) -> dict[str, Any] | None:
+        """DeepSpeed's configuration where it may split the LLM as it is loaded; None: every rank loads all of it."""
+        if self.settings.zero < 3 or distributed.world() == 1:
+            return None
+        return self._config(torch.bfloat16 if self.recipe.llm.dtype == "bfloat16" else torch.float32)
+
+    def _config(self, dtype: torch.dtype) -> dict[str, Any]:
+        return config(self.settings, self.where, distributed.world(), dtype, self.out)
 
     def _loader(self) -> Loader:
         self.datasets = datasets = {
@@ -166,8 +180,7 @@ class StageTraining:
         groups = optimizer_groups(
             {name: (peak, learning(self.model, name).values()) for name, peak in wanted}, self.settings.weight_decay
         )
-        block = config(self.settings, self.where, distributed.world(), dtype, self.out)
-        return Engine(self.model, groups, self.settings.betas, block)
+        return Engine(self.model, groups, self.settings.betas, self._config(dtype))
 
     def _continue(self, start: VerifiedCheckpoint) -> None:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""
@@ -201,11 +214,13 @@ class StageTraining:
         began, first = time.monotonic(), self.done
         self._ended = began
         saved: VerifiedCheckpoint | None = None
-        for batches in self.loader.steps(self.done):
+        for batches in self._steps():
             for error in batches.bad:
                 log.say(f"skipped {error}")
             row, stopping = self._step(batches, stop)
             self.done += 1
+            if self._all_written:
+                self._finish_saving()
             self.items.add(batches)
             if self.done == min(STEPS, self.n_steps):
                 seen = all_gather((sorted(self.items.met), self.items.n_samples))
@@ -221,7 +236,7 @@ class StageTraining:
                 raise RuntimeError(f"frozen weights changed in stage {self.name}; nothing was saved")
             if final or stopping or self.done % every == 0:
                 metrics.secure()  # before the checkpoint: a resumed run cuts lines after its step, it cannot make any
-                saved = self._save(final)
+                saved = self._save(final, wait=final or stopping)
             if stopping:
                 break
             self._ended = time.monotonic()
@@ -229,6 +244,15 @@ class StageTraining:
         if saved is None:
             raise RuntimeError(f"stage {self.name} had no step left after step {first} of {self.n_steps}")
         return saved
+
+    def _steps(self) -> Iterator[StepBatches]:
+        """The remaining steps; where their data end the run, a checkpoint that is being written is published first."""
+        try:
+            yield from self.loader.steps(self.done)
+        except MmllmError:
+            if distributed.world() == 1:  # with others, some of them may not be here
+                self._finish_saving()
+            raise
 
     def _step(self, batches: StepBatches, stop: distributed.StopSignals) -> tuple[dict[str, Any], bool]:
         """One optimizer step: its line of metrics, the same on every rank, and whether some rank was told to stop."""
@@ -254,8 +278,10 @@ class StageTraining:
         samples = sum(batch.n_samples for batch in batches.micro)
         # the signal is told along: it may reach one rank in one step and another in the next, and all must stop
         # together
-        mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
-        total = distributed.all_reduce_sum(mine, self.engine.device)
+        written = self.saving is not None and self.saving.written
+        mine = [float(tokens), float(samples), float(bool(stop.received)), float(written)]
+        total = distributed.all_reduce_sum(mine, self.engine.device, [nll, extra])
+        self._all_written = total[5] == distributed.world()
         self._check_finite(total[0] / labels, total[1], batches.step)
         seconds = time.monotonic() - self._ended
         row = {
@@ -285,6 +311,7 @@ class StageTraining:
 
     def _check_finite(self, loss: float, extra: float, step: int) -> None:
         if not (math.isfinite(loss) and math.isfinite(extra)):
+            self._finish_saving()  # all ranks are here: the sums are the same on each
             raise MmllmError(
                 f"the loss is {loss} in step {step + 1} of stage {self.name}; lower its learning rates (peak "
                 f"{self.settings.train}) or look at its data; the checkpoints before it are intact"
@@ -301,7 +328,16 @@ class StageTraining:
         if self.features is not None:
             self.features.commit()
 
-    def _save(self, final: bool) -> VerifiedCheckpoint:
+    def _finish_saving(self) -> None:
+        """Publish the checkpoint that is being written, if there is one; every rank calls it at the same step."""
+        if self.saving is not None:
+            saving, self.saving = self.saving, None
+            saving.finish()
+        self._all_written = False
+
+    def _save(self, final: bool, wait: bool) -> VerifiedCheckpoint | None:
+        """A checkpoint of this step: written while training goes on, or, with ``wait``, when this returns."""
+        self._finish_saving()
         distributed.on_every_rank(self.keep_features)
         with self.engine.gathered(self.learned):
             # a copy on the CPU, made while the weights are whole: with ZeRO-3 they are split again when this block ends
@@ -330,7 +366,10 @@ class StageTraining:
         }
         if rank() == 0:
             files[LEARNED] = learned
-        return VerifiedCheckpoint(commit(self.folder, head, files, self.settings.keep), head)
+        if wait:
+            return VerifiedCheckpoint(commit(self.folder, head, files, self.settings.keep), head)
+        self.saving = Saving(self.folder, head, files, self.settings.keep)
+        return None
 
     def announce(self, log: Log) -> None:
         """Shows what learns, what is frozen, and where it starts."""

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mmllm.errors import MmllmError
 from mmllm.vlms.quiet import lost, quiet
+from mmllm.vlms.weightless import weightless
 
 
 def load_part(
-    path: str, kind: type[PreTrainedModel], config: PretrainedConfig, names: Mapping[str, str], dtype: torch.dtype
+    path: str,
+    kind: type[PreTrainedModel],
+    config: PretrainedConfig,
+    names: Mapping[str, str],
+    dtype: torch.dtype,
+    words: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreTrainedModel:
     """The model ``kind(config)`` with its weights from the checkpoint at ``path`` (safetensors only).
 
@@ -22,6 +30,9 @@ def load_part(
     Raises:
         MmllmError: a weight of the part is not in the file or has another shape.
     """
+    if weightless():
+        laid_out: PreTrainedModel = kind._from_config(config, dtype=dtype)
+        return laid_out
     with quiet():
         model, report = kind.from_pretrained(
             path,
@@ -31,6 +42,7 @@ def load_part(
             key_mapping=dict(names),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **words,
         )
     lacking = lost(report)
     if lacking:

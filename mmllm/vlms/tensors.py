@@ -24,7 +24,7 @@ def read_tensors(path: str, prefixes: Sequence[str]) -> dict[str, Tensor]:
         MmllmError: there are no safetensors, or one is damaged.
     """
     found: dict[str, Tensor] = {}
-    for file in _files(path):
+    for file in weight_files(path):
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():
@@ -41,7 +41,8 @@ def _short(name: str, prefixes: Sequence[str]) -> str | None:
     return next((name[len(prefix) :] for prefix in prefixes if name.startswith(prefix)), None)
 
 
-def _files(path: str) -> list[Path]:
+def weight_files(path: str) -> list[Path]:
+    """Safetensors files at ``path`` as ``read_tensors`` takes it; MmllmError where there are none."""
     if Path(path).is_file():
         return [Path(path)]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ NAMES = {
 _ROTATIONS = ("mrope_section", "mrope_interleaved")
 
 
-def load_text_model(path: str, config: PretrainedConfig, family: Family, dtype: torch.dtype) -> PreTrainedModel:
-    """The causal LM whose logits for text are those of the whole model.
+def load_text_model(
+    path: str, config: PretrainedConfig, family: Family, dtype: torch.dtype, words: Mapping[str, Any]
+) -> PreTrainedModel:
+    """The causal LM whose logits for text are those of the whole model; ``words``: more for ``from_pretrained``.
 
     Raises:
         MmllmError: its text model is no causal LM that transformers has, or weights are missing.
@@ -37,7 +40,7 @@ def load_text_model(path: str, config: PretrainedConfig, family: Family, dtype: 
             f"llm.path: {path!r} is {family.name}, whose text model ({text.model_type}) is no causal LM of "
             "transformers; give a causal LM of its own"
         )
-    return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, NAMES, dtype)
+    return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, NAMES, dtype, words)
 
 
 def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:

@@ -36,6 +36,7 @@ class DeepstackConnector(DeepFusion):
     than its embeddings (some OPT), a learned linear map without bias brings the stacks to it.
     """
 
+    attaches_to_parts = True
     shares_prefix = True
 
     def __init__(

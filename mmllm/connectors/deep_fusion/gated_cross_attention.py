@@ -32,6 +32,8 @@ class GatedCrossAttentionConnector(DeepFusion):
     bit-identical.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
     shares_prefix = True
 

@@ -41,6 +41,7 @@ class GraphAdapterConnector(DeepFusion):
     predicted. ``gnn: none`` is the arm without a graph.
     """
 
+    attaches_to_parts = True
     shares_prefix = True
 
     accepts_padding = True

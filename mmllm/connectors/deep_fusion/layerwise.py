@@ -42,6 +42,8 @@ class LayerwiseConnector(DeepFusion):
     tensors of an earlier task brings that task back bit for bit. The resampler and the maps B_l A_l are shared.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
     shares_prefix = True
 

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
@@ -28,8 +29,13 @@ def in_out_features(linear: nn.Module) -> tuple[int, int]:
 
 def is_noop(*tensors: Any) -> bool:
     """Whether an update that is zero where these are may be skipped: all frozen, and zero, as before its own stage."""
-    # under ZeRO-3 (`ds_id`) a rank sees only its shard
-    return not any(one.requires_grad or hasattr(one, "ds_id") or bool(one.any()) for one in tensors)
+    return not any(one.requires_grad or unseen(one) or bool(one.any()) for one in tensors)
+
+
+def unseen(tensor: Any) -> bool:
+    """Whether this process cannot look at a tensor's numbers."""
+    # under ZeRO-3 (`ds_id`) a rank sees only its shard; a model that is laid out to be planned has no numbers at all
+    return hasattr(tensor, "ds_id") or tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
 def mlp(

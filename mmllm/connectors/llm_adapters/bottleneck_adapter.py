@@ -15,6 +15,8 @@ from mmllm.hooks.points import LLMHookPoints
 class BottleneckConnector(LLMAdapter):
     """Base of the adapters: keeps one :class:`Bottleneck` per chosen block and place, named ``<block>-<place>``."""
 
+    attaches_to_parts = True
+
     zero_init = True
     positionwise = shares_prefix = True
 

@@ -63,6 +63,8 @@ class HydraConnector(LLMAdapter):
     D is Xavier-uniform and U zero at the start, without biases, so the LLM is then unchanged bit for bit.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
     positionwise = shares_prefix = True
 
@@ -138,6 +140,8 @@ class HydraConnector(LLMAdapter):
                 )
             if hasattr(base.weight, "ds_id"):  # the mark of DeepSpeed's ZeRO-3: here is one shard of it
                 raise MmllmError("hydra: the LLM's weights are spread over ranks (ZeRO-3); merge in a run without it.")
+            if not base.weight.is_floating_point():
+                raise MmllmError("hydra: a quantised layer has no weights to merge into; leave llm.quantize out.")
             made.append((name, _plain(base, layer)))
         return Handle.of([llm.replace_linear(name, plain) for name, plain in made])
 

@@ -41,6 +41,8 @@ class InnerAdaptorConnector(LLMAdapter):
     entry each and ``when:`` do it too, by the placeholder, and give each branch a projector of its own.)
     """
 
+    attaches_to_parts = True
+
     def __init__(
         self,
         *,

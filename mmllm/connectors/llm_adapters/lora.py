@@ -59,6 +59,8 @@ class LoraConnector(LLMAdapter):
     It takes no places in the LLM's sequence.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
     positionwise = shares_prefix = True
 

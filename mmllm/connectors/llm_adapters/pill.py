@@ -67,6 +67,7 @@ class PillConnector(LLMAdapter):
     after that block, so it would never learn (the authors' code inverts m_t there).
     """
 
+    attaches_to_parts = True
     shares_prefix = True
 
     def __init__(self, *, llm_dim: int, width: int = 32, value_gate: bool = True, shared: bool = False) -> None:

@@ -16,12 +16,19 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmllm.encoders.hook_points import BlockHooks
-from mmllm.encoders.image.open_clip_weights import NO_TAG, declares_quick_gelu, needs_quick_gelu, of_file
+from mmllm.encoders.image.open_clip_weights import (
+    NO_TAG,
+    declares_quick_gelu,
+    needs_quick_gelu,
+    no_weights_expected,
+    of_file,
+)
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
 from mmllm.types import Layer
+from mmllm.vlms.weightless import weightless
 
 RESIZE_MODES = {"squash": "squash", "pad": "longest", "crop": "shortest"}
 """Our ``fit`` -> open_clip's ``resize_mode``."""
@@ -163,9 +170,12 @@ def _folder(folder: Path, pretrained: str | None) -> tuple[str, bool | None]:
 def _load(name: str, pretrained: str | None, quick_gelu: bool, pixels: dict[str, Any] | None = None) -> Any:
     """Load the whole CLIP strictly in float32, keep the visual tower; ``pixels``: words of its ``preprocess_cfg``."""
     try:
-        clip = open_clip.create_model(
-            name, pretrained, force_quick_gelu=quick_gelu, force_preprocess_cfg=pixels, require_pretrained=True
-        )
+        words = {"force_quick_gelu": quick_gelu, "force_preprocess_cfg": pixels}
+        if weightless():
+            with no_weights_expected():
+                clip = open_clip.create_model(name, load_weights=False, pretrained_text=False, device="meta", **words)
+        else:
+            clip = open_clip.create_model(name, pretrained, require_pretrained=True, **words)
     except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise MmllmError(f'open_clip cannot load "{name}" with pretrained "{pretrained}": {error}') from error
     return clip.visual

@@ -5,6 +5,9 @@ Called by ``open_clip.py`` before it loads; a file of weights itself says nothin
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -125,3 +128,17 @@ def _training(model: str, words: dict[str, Any]) -> Training:
     timm = "timm_model_name" in open_clip.get_model_config(model)["vision_cfg"]
     quick = None if timm else bool(words.get("quick_gelu", False))
     return Training(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["interpolation"], quick)
+
+
+@contextmanager
+def no_weights_expected() -> Iterator[None]:
+    """Keep open_clip from warning, by the root logger, of the weights that are left out on purpose."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded for model")
+
+    logging.getLogger().addFilter(other)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(other)

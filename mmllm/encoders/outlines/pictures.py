@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +54,7 @@ def open_clip(
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     from mmllm.encoders.image.open_clip import RESIZE_MODES, tower_shape
+    from mmllm.encoders.image.open_clip_weights import no_weights_expected
     from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
 
     check_fit(fit)
@@ -65,7 +64,7 @@ def open_clip(
     plain = folder and pretrained is None and (Path(model) / "open_clip_config.json").is_file()
     if tag is not None or quick_gelu is not None or not (published or plain):
         return None
-    with torch.device("meta"), _no_weights_expected():
+    with torch.device("meta"), no_weights_expected():
         clip: Any = open_clip.create_model(
             f"local-dir:{model}" if folder else model, load_weights=False, pretrained_text=False, device="meta"
         )
@@ -81,17 +80,3 @@ def open_clip(
         max_pixels=max_pixels or MAX_PIXELS,
     )
     return Outline(processor, width, len(layers))
-
-
-@contextmanager
-def _no_weights_expected() -> Iterator[None]:
-    """Keep open_clip from warning, by the root logger, of the weights that are left out on purpose."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded for model")
-
-    logging.getLogger().addFilter(other)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeFilter(other)

@@ -15,11 +15,12 @@ from transformers import AutoConfig
 
 from mmllm.encoders.blocks import blocks_of
 from mmllm.encoders.image.hf_vision import load_vision
-from mmllm.encoders.image.open_clip_weights import needs_quick_gelu
+from mmllm.encoders.image.open_clip_weights import needs_quick_gelu, no_weights_expected
 from mmllm.encoders.pretrained import load_model
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.types import Layer
+from mmllm.vlms.weightless import weightless
 
 KINDS = ("language", "image", "audio")
 POSITIONS = (
@@ -109,7 +110,13 @@ def _of_open_clip(kind: str, model: str, pretrained: str | None) -> Backbone:
         raise MmllmError(f'"{model}" is of open_clip, which has no sound encoder; choose language or image.')
     quick = pretrained is not None and needs_quick_gelu(model, pretrained)
     name = model if pretrained is not None else f"local-dir:{model}"
-    clip: Any = open_clip.create_model(name, pretrained, force_quick_gelu=quick, require_pretrained=True)
+    if weightless():
+        with no_weights_expected():
+            clip: Any = open_clip.create_model(
+                name, load_weights=False, pretrained_text=False, force_quick_gelu=quick, device="meta"
+            )
+    else:
+        clip = open_clip.create_model(name, pretrained, force_quick_gelu=quick, require_pretrained=True)
     if kind == "image":
         # without the first row, which is the class token's
         if not isinstance(clip.visual, VisionTransformer):

@@ -53,6 +53,8 @@ class IvaConnector(DeepFusion):
     those of all clips of the conversation shown up to the position. Conversations without clips stay bit-identical.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
     accepts_padding = True
     reads_user_turn = True

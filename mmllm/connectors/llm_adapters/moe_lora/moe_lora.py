@@ -43,6 +43,8 @@ class MoeLoraConnector(LLMAdapter):
     - LoRAMoE as in UnifiedMLLM (2408.02503): a router per layer, all experts by their probability.
     """
 
+    attaches_to_parts = True
+
     zero_init = True
     has_metrics = True
 

@@ -17,6 +17,7 @@ from peft.tuners.poly.layer import Linear as PolyLinear
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from mmllm.connectors.layers.basics import unseen
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext
 
@@ -60,9 +61,7 @@ class Tuner(nn.Module):
     def skip_if_zero(self) -> None:
         """Skip the layer while it is frozen and changes nothing, as in a stage before the one that trains it."""
         tensors = list(self.tuner.parameters())
-        # under ZeRO-3 (`ds_id`) a rank sees only its shard
-        moving = any(tensor.requires_grad or hasattr(tensor, "ds_id") for tensor in tensors)
-        self.idle = not moving and self.neutral()
+        self.idle = not any(tensor.requires_grad or unseen(tensor) for tensor in tensors) and self.neutral()
 
     def neutral(self) -> bool:
         """Whether the layer changes nothing with the weights it has."""
@@ -98,6 +97,8 @@ class TunerDora(TunerLora):
             raise MmllmError(
                 "peft: dora starts from the norm of the LLM's weights; attach it before ZeRO-3 splits them."
             )
+        if not base.weight.is_floating_point():
+            raise MmllmError("peft: dora starts from the norm of the LLM's weights; leave llm.quantize out.")
         # the norm at the start in float32, as it is computed later: else a bfloat16 LLM would not start unchanged
         super().__init__(_float32(base), {**words, "use_dora": True})
         self.tuner.base_layer = FrozenLinear(base)

@@ -1,0 +1,145 @@
+"""What a stage feeds its model: tokens, labels and items of its first steps, and the fullest micro-batch of them.
+
+Planned as in training, from the recipe's own data: the same mixture, tokenizer, places and packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmllm import registry
+from mmllm.batches.collate import collate
+from mmllm.batches.mixture import Mixture
+from mmllm.batches.packing import fill, split
+from mmllm.batches.sample import PlannedSample, plan
+from mmllm.batches.together import Together, by_media
+from mmllm.batches.trees import Tree, load_tree, single, trees
+from mmllm.errors import MmllmError, SampleError
+from mmllm.messages.tokenize import Prompter
+from mmllm.model.model import MultimodalLM
+from mmllm.recipe.dataset_arguments import dataset_arguments
+from mmllm.recipe.models import Recipe, Stage
+from mmllm.training.distributed import derive_seed
+from mmllm.types import Batch
+
+MOST = 512
+"""Conversations that are looked at; of a longer stage the first."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A stage's data, as far as they were looked at."""
+
+    n_steps: int
+    """Optimizer steps of the stage."""
+    n_samples: int
+    """Conversations of the stage, repeats counted."""
+    steps: tuple[tuple[PlannedSample, ...], ...]
+    """Usable conversations of each of the first steps."""
+    keys: tuple[tuple[str, ...], ...]
+    """Data key of each of them."""
+    bad: tuple[str, ...]
+    """Sentences on those that training would skip."""
+    rows: int
+    """Different conversations that the stage reads."""
+
+    @property
+    def samples(self) -> list[PlannedSample]:
+        """All conversations that were looked at."""
+        return [sample for step in self.steps for sample in step]
+
+    def mean(self, values: Iterable[int]) -> float:
+        """Mean of a number over the conversations that were looked at."""
+        found = list(values)
+        return sum(found) / len(found)
+
+
+def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
+    """Plan the first steps of a stage; ``model`` may be one without numbers.
+
+    Raises:
+        MmllmError: data that are not there, or none that can be used.
+    """
+    settings = recipe.stages[stage]
+    datasets: dict[str, Any] = {
+        key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in settings.data
+    }
+    seed = derive_seed(recipe.seed, list(recipe.stages).index(stage))
+    sharing = settings.share_prefix
+    mixture = Mixture(
+        datasets,
+        settings.data,
+        seed,
+        batch=settings.batch,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
+    )
+    prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
+    # with a budget no forward may have more: what is over it is bad, as in training
+    limit = min(recipe.llm.context, settings.tokens or recipe.llm.context)
+    steps, keys, bad = [], [], []
+    for number in range(min(mixture.n_steps, max(1, MOST // settings.batch))):
+        step: list[PlannedSample] = []
+        names: list[str] = []
+        for name, index in mixture.step(number):
+            try:
+                step.append(plan(datasets[name][index], prompter, model.inputs, limit, train=True))
+                names.append(name)
+            except SampleError as error:
+                bad.append(str(error))
+        steps.append(tuple(step))
+        keys.append(tuple(names))
+    if not any(steps):
+        raise MmllmError(f"stages.{stage}: none of the first {len(bad)} conversations can be used: {bad[0]}")
+    rows = sum(len(dataset) for dataset in datasets.values())
+    least = min(rows, mixture.n_samples)
+    return Workload(mixture.n_steps, mixture.n_samples, tuple(steps), tuple(keys), tuple(bad), least)
+
+
+def fullest(found: Workload, stage: Stage, n_micro: int, world: int, model: MultimodalLM) -> Batch:
+    """The micro-batch with most tokens where each step is dealt to ``world`` ranks, its media read.
+
+    ``n_micro`` of them on each rank, or as many as the stage's ``tokens`` make necessary.
+
+    Raises:
+        MmllmError: its media cannot be read.
+    """
+    bins: list[tuple[int, list[Tree]]] = []
+    for number, (plans, keys) in enumerate(zip(found.steps, found.keys, strict=True)):
+        sharing, budget = stage.share_prefix, stage.tokens
+        grown = single(plans) if sharing is None else trees(plans, keys, sharing.most, budget)
+        lengths = [tree.length for tree in grown]
+        dealt = split(lengths, world * n_micro) if budget is None else fill(lengths, budget, world)
+        bins += [(number, [grown[index] for index in one]) for one in dealt if one]
+    number, most = max(bins, key=lambda one: sum(tree.length for tree in one[1]))
+    encoded, bad = [], []
+    for tree in most:
+        try:
+            encoded.append(load_tree(tree, found.steps[number], model.inputs, found.keys[number][tree.members[0]]))
+        except SampleError as error:
+            bad.append(str(error))
+    if not encoded:
+        raise MmllmError(f"no conversation of the fullest micro-batch can be read: {bad[0]}")
+    return collate(encoded, model.inputs)
+
+
+def items(found: Workload) -> Mapping[str, float]:
+    """Placeholder -> different items for each different conversation, of those that were looked at."""
+    media: dict[str, set[Any]] = {}
+    for sample in found.samples:
+        for key, some in sample.sample.media.items():
+            media.setdefault(key, set()).update(map(_name, some))
+    names = {sample.sample.name for sample in found.samples}
+    return {key: len(different) / len(names) for key, different in media.items() if different}
+
+
+def _name(item: Any) -> Any:
+    """What tells an item from others: its path or place; one in memory is like no other."""
+    try:
+        hash(item)
+    except TypeError:
+        return id(item)
+    return item

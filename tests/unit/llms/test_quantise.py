@@ -1,0 +1,81 @@
+"""A frozen LLM in 8 or 4 bits: near the plain one, gradients through it, digests of its own, and clear refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmllm.errors import MmllmError, RecipeError
+from mmllm.llms.quantisation import is_quantised, loading_words
+from mmllm.model.build import build
+from mmllm.model.trainable import frozen_digests, set_trainable
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe
+from mmllm.types import Batch
+from tests.support.training import tiny_recipe
+
+pytest.importorskip("bitsandbytes")
+NEAR = {"int8": 0.02, "nf4": 0.1}
+"""Largest difference of the loss from the plain one's, as a share of it: tiny random weights, so a rough bound."""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_recipe(tmp_path_factory.mktemp("quantised"))
+
+
+def _recipe(path: Path, *overrides: str) -> Recipe:
+    return load_recipe(path, overrides)
+
+
+def _batch(recipe: Recipe) -> Batch:
+    from mmllm.model.model import MultimodalLM
+    from mmllm.planning.workload import fullest, workload
+
+    model: MultimodalLM = build(recipe, "cpu")
+    return fullest(workload(recipe, "align", model), recipe.stages["align"], 1, 1, model)
+
+
+def test_losses_are_near_gradients_reach_what_learns_and_digests_differ(recipe: Path) -> None:
+    batch = _batch(_recipe(recipe))
+    losses, digests, sizes = {}, {}, {}
+    for word in ("null", "int8", "nf4"):
+        model = build(_recipe(recipe, f"llm.quantize={word}"), "cpu")
+        digests[word] = frozen_digests(model, ["llm"])["llm"]
+        set_trainable(model, {"connectors.image": 1e-3, "connectors.lora": 1e-3})
+        loss = model.train()(batch)[0]
+        loss.backward()
+        losses[word] = float(loss.detach())
+        sizes[word] = sum(p.numel() * p.element_size() for p in model.llm.parameters())
+        assert is_quantised(model.llm) == (word != "null")
+        learned = dict(model.connectors.named_parameters())
+        # LoRA's first matrices have no gradient while the second are zero
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in learned.values())
+        assert any(p.grad.any() for name, p in learned.items() if name.startswith("lora") and p.grad is not None)
+        assert any(p.grad.any() for name, p in learned.items() if name.startswith("image") and p.grad is not None)
+        assert all(p.grad is None for p in model.llm.model.parameters())
+        # the passes leave the frozen weights as they were
+        assert frozen_digests(model, ["llm"])["llm"] == digests[word]
+    assert len(set(digests.values())) == 3
+    assert sizes["nf4"] < sizes["int8"] < sizes["null"]
+    for word, bound in NEAR.items():
+        assert losses[word] == pytest.approx(losses["null"], rel=bound)
+        assert losses[word] != losses["null"]
+
+
+def test_what_cannot_be_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=r"stages\.align\.train\.llm: a quantised LLM cannot learn"):
+        _recipe(recipe, "llm.quantize=nf4", "stages.align.train={llm: 1.0e-3}")
+    with pytest.raises(RecipeError, match=r"stages\.align\.zero: found 3, which cannot split"):
+        _recipe(recipe, "llm.quantize=nf4", "stages.align.zero=3")
+    copied = ("connectors.inner={type: inner_adaptor, after: [0]}", "llm.quantize=int8")
+    with pytest.raises(MmllmError, match="those of a quantised LLM cannot learn"):
+        build(_recipe(recipe, *copied), "cpu")
+    with pytest.raises(MmllmError, match="on GPUs of CUDA and on CPUs, not on meta"):
+        loading_words("nf4", torch.float32, "meta")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MmllmError, match=r'pip install "mmllm\[quantize\]"'):
+        loading_words("nf4", torch.float32, "cpu")

@@ -1,0 +1,108 @@
+"""`mmllm plan`: a model without numbers says of a real step what it holds and computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmllm.cli import main
+from mmllm.model.build import build
+from mmllm.model.trainable import set_trainable
+from mmllm.planning.layout import laid_out
+from mmllm.planning.memory import Sizes, held
+from mmllm.planning.meter import Meter, nbytes
+from mmllm.planning.plan import Machine, plans
+from mmllm.planning.step import step_cost
+from mmllm.planning.workload import fullest, workload
+from mmllm.recipe.load import load_recipe
+from tests.support.training import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_recipe(tmp_path_factory.mktemp("planned"))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_without_numbers_costs_what_the_real_one_costs(recipe: Path, checkpointing: bool) -> None:
+    """Every operation, tensor and gradient is the same; what lives a little longer depends on the garbage collector."""
+    found = []
+    for make in (laid_out, lambda recipe: build(recipe, "cpu")):
+        read = load_recipe(recipe)
+        model = make(read)
+        # a frozen LoRA that is still zero is skipped by a model that can see it
+        set_trainable(model, read.stages["instruct"].train)
+        model.llm.gradient_checkpointing(checkpointing)
+        batch = fullest(workload(read, "instruct", model), read.stages["instruct"], 1, 1, model)
+        cost = step_cost(model, batch)
+        assert cost.n_tokens == batch.n_tokens and sum(cost.flops.values()) > 0
+        found.append(cost)
+    planned, real = found
+    assert (planned.flops, planned.features, planned.n_labels) == (real.flops, real.features, real.n_labels)
+    assert sum(planned.peak.values()) == pytest.approx(sum(real.peak.values()), rel=0.02)
+
+
+def test_recomputed_blocks_keep_less_and_compute_more(recipe: Path) -> None:
+    plain, again = (
+        next(iter(plans(load_recipe(recipe, [f"stages.align.gradient_checkpointing={word}"]), "align", Machine())))
+        for word in ("false", "true")
+    )
+    assert again.cost.peak["llm"] < 0.7 * plain.cost.peak["llm"]
+    assert sum(again.cost.flops.values()) > 1.2 * sum(plain.cost.flops.values())
+
+
+def test_the_meter_counts_what_is_held_and_where() -> None:
+    known = torch.ones(10)
+    with Meter([known]) as meter, meter.part("a"):
+        first = known + 1
+        with meter.part("b"):
+            second = first @ first.view(10, 1)
+        known.mul_(2)
+        del first
+    assert meter.bytes == {"a": 0, "b": 4} and meter.peak == {"a": 40, "b": 4}
+    assert meter.flops["b"] == 20 and second.shape == (1,)
+    assert nbytes([known, known.view(5, 2)]) == 40
+
+
+def test_zero_splits_what_it_splits(recipe: Path) -> None:
+    read = load_recipe(recipe)
+    plan = next(iter(plans(read, "instruct", Machine(ranks=2))))
+    n, weights = plan.sizes.n_learning, plan.sizes.weights
+    stage = read.stages["instruct"]
+    whole, *split = (held(plan.sizes, stage, zero, 2, gpu=False) for zero in range(4))
+    assert (whole.weights, whole.gradients, whole.optimizer, whole.buffers) == (weights, 4 * n, 8 * n, 0)
+    assert [one.optimizer for one in split] == [12 * n // 2] * 3
+    assert [one.gradients for one in split] == [4 * n, 4 * n // 2, 4 * n // 2]
+    assert [one.weights for one in split] == [weights, weights, weights // 2]
+
+
+def test_a_quantised_llm_is_planned_smaller(recipe: Path) -> None:
+    sizes = {}
+    for word in ("null", "int8", "nf4"):
+        read = load_recipe(recipe, [f"llm.quantize={word}"])
+        model = laid_out(read)
+        sizes[word] = Sizes.of(model, read.llm.quantize).weights
+    assert sizes["nf4"] < sizes["int8"] < sizes["null"]
+
+
+def test_the_command(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", str(recipe), "--gpus", "2", "--gpu-memory", "8", "--flops", "1e12", "--stage", "align"]
+    assert main([*arguments, "stages.align.batch=8"]) == 0
+    said = capsys.readouterr().out
+    assert "4 steps of 8 conversations on 2 ranks, 1 micro-batches of 4 each, ZeRO 0" in said
+    assert "peak of one rank: " in said and "at 1 TFLOP/s a rank" in said
+    assert "features of encoders.image: 8 items x 1.0 KiB = 8.0 KiB in 16 bits" in said
+    assert "fits: stages.align.zero=0 stages.align.micro_batch=4" in said
+    assert main([*arguments, "--gpu-memory", "0.0001", "stages.align.batch=8"]) == 0
+    assert "nothing fits: set gradient_checkpointing or offload" in capsys.readouterr().out
+
+
+def test_what_cannot_be_planned_is_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(recipe), "--stage", "aline"]) == 2
+    assert "--stage aline: tiny has no such stage; its stages are align, instruct" in capsys.readouterr().err
+    assert main(["plan", str(recipe), "--gpus", "0"]) == 2
+    assert "--gpus is 0; give more than 0" in capsys.readouterr().err
+    assert main(["plan", str(recipe), "--gpus", "3"]) == 2
+    assert "stages.align.batch is 4, which 3 GPUs cannot share evenly" in capsys.readouterr().err
