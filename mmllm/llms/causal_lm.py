@@ -6,6 +6,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -19,6 +20,8 @@ from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.load import load_llm
 from mmllm.llms.self_check import check_logits, reference_logits
+from mmllm.llms.stored_check import goes_on
+from mmllm.llms.stored_keys import StoredKeys
 
 
 class CausalLM(HookedLM):
@@ -122,17 +125,27 @@ class CausalLM(HookedLM):
         ``embeds`` float[S, D]; returns float[S, D_hidden]. Each conversation attends to itself only.
         """
         assert ctx.cu_seqlens is not None
+        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens))
+
+    def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
+        """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
+
+        ``embeds`` float[S, D] of the new positions; their keys and values are stored.
+        """
+        return self._row(embeds, ctx, stored=stored)
+
+    def _row(self, embeds: torch.Tensor, ctx: ForwardContext, **attends: Any) -> torch.Tensor:
         self._check_attention()
         with self.scope.open(ctx):
             output = self.decoder(
                 inputs_embeds=embeds.unsqueeze(0),
                 position_ids=_positions(ctx),
-                # transformers takes a 4-D mask as ready and builds none; the attention reads `packing` instead of it
+                # transformers takes a 4-D mask as ready and builds none; the attention reads `attends` instead of it
                 attention_mask=embeds.new_ones(1, 1, 1, 1),
                 use_cache=False,
-                packing=Packing.of(ctx.cu_seqlens),
-                extensions=self._extensions,
+                extensions=self._extensions if self.scope.enabled else {},
                 scope=self.scope,
+                **attends,
             )
         return output.last_hidden_state.squeeze(0)
 
@@ -152,6 +165,11 @@ class CausalLM(HookedLM):
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""
         return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
+
+    @cached_property
+    def goes_on(self) -> bool:
+        """Whether :meth:`read` gives this model's own states: all that it keeps of a position are keys and values."""
+        return goes_on(self)
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""

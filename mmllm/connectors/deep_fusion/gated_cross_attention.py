@@ -33,6 +33,7 @@ class GatedCrossAttentionConnector(DeepFusion):
     """
 
     zero_init = True
+    goes_on = True
 
     def __init__(
         self,

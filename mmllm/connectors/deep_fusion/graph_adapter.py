@@ -42,6 +42,7 @@ class GraphAdapterConnector(DeepFusion):
     """
 
     accepts_padding = True
+    goes_on = True
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class LayerwiseConnector(DeepFusion):
     """
 
     zero_init = True
+    goes_on = True
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class HydraConnector(LLMAdapter):
     """
 
     zero_init = True
+    goes_on = True
 
     def __init__(
         self,

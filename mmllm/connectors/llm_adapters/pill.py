@@ -67,6 +67,8 @@ class PillConnector(LLMAdapter):
     after that block, so it would never learn (the authors' code inverts m_t there).
     """
 
+    goes_on = True
+
     def __init__(self, *, llm_dim: int, width: int = 32, value_gate: bool = True, shared: bool = False) -> None:
         """Set up, without weights until ``attach``.
 
@@ -148,9 +150,8 @@ def _gated(ctx: ForwardContext) -> Tensor:
     """bool[R, S, 1], positions whose values are gated: those of media, but for the first of each conversation."""
 
     def make() -> Tensor:
-        ids = ctx.sequence_ids
-        starts = torch.ones_like(ctx.attention_mask)
-        starts[:, 1:] = (ids[:, 1:] != ids[:, :-1]) | ~ctx.attention_mask[:, :-1]
+        # by its position, not its place in the row: a pass may begin in the middle of a conversation
+        starts = (ctx.position_ids == 0).all(dim=0)
         return _media(ctx) & ~starts[..., None]
 
     return ctx.once(("pill", "gated"), make)

@@ -44,6 +44,7 @@ class MoeLoraConnector(LLMAdapter):
     """
 
     zero_init = True
+    goes_on = True
     has_metrics = True
 
     def __init__(

@@ -98,6 +98,8 @@ class PeftConnector(LLMAdapter):
         self.method = method
         self.options = options(method, given)
         self.zero_init = method not in EXPERTS
+        # its passes without adapters have keys and values of their own
+        self.goes_on = method != "xlora"
         self.layers = nn.ModuleDict()
         self.router: Router | None = None
 
