@@ -29,8 +29,8 @@ class Connector(nn.Module):
     goes_on: bool = True
     """Inside the LLM: whether it works where conversations are read in pieces beside others, over stored keys and
     values. What it does at a position may depend on that position, on what the LLM made of those before it and on items
-    of its conversation, but not on how much of the text is in the same pass. Else answers are read the slower way, whole
-    prompts in rows of their own, and nothing is kept for the next question."""
+    of its conversation, but not on how much of the text is in the same pass. Else answers are read the slower way,
+    whole prompts in rows of their own, and nothing is kept for the next question."""
     reads_later_items: bool = False
     """Inside the LLM: whether a position reads items of its conversation that start after it."""
     has_metrics: bool = False

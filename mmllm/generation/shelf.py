@@ -41,7 +41,7 @@ class Shelf:
         return content.position_keys(request.encoded, request.digests, self._ahead)
 
     def is_being_read(self, keys: Sequence[Hashable]) -> bool:
-        """Whether another conversation is reading what these begin with: waiting for it is less work than reading it."""
+        """Whether another conversation reads what these begin with: waiting for it is less work than reading too."""
         found = self._prefixes.find(keys) if self.reuses else None
         return found is not None and min(found[1], len(keys) - 1) - found[0].stored.length >= BLOCK
 
@@ -71,7 +71,7 @@ class Shelf:
         return kept
 
     def _make_room(self, capacity: int, source: Kept | None) -> bool:
-        """Let those used longest ago go until ``capacity`` positions more are within the budget; False: it cannot be."""
+        """Let those used longest ago go until ``capacity`` positions more fit the budget; False: they never do."""
         every = (*self._prefixes.running, *self._prefixes.idle)
         self._position_bytes = max([self._position_bytes, *(kept.stored.position_bytes for kept in every)])
         room = self.n_bytes // max(1, self._position_bytes) - capacity - sum(kept.stored.capacity for kept in every)
