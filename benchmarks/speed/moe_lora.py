@@ -1,7 +1,7 @@
 """MoE-LoRA beside plain LoRA on a frozen MLP, forward and backward: ``python -m benchmarks.speed.moe_lora``.
 
 One thread, CPU time of the process, the variants one after the other in every round of one run; a first round warms up
-and checks that all ways of computing the mixture agree. Rewrites benchmarks/speed/RESULTS.md.
+and checks that all ways of computing the mixture agree. Rewrites benchmarks/speed/MOE_LORA.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mmllm.connectors.llm_adapters.moe_lora.moe_lora import MoeLoraConnector
 from mmllm.hooks import Change, ChangeOutput, ForwardContext, Handle, Scope
 from mmllm.hooks.passes import text_context
 
-RESULTS = Path("benchmarks/speed/RESULTS.md")
+RESULTS = Path("benchmarks/speed/MOE_LORA.md")
 EXPERTS, RANK, BOUND = 4, 32, 1.15
 SHAPES = ((512, 1408, 2048, 15), (2048, 5504, 1024, 7))
 """Width, MLP width, tokens, rounds."""

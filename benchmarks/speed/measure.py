@@ -1,0 +1,106 @@
+"""Two ways of the same work side by side in one process: CPU time, interleaved, results asserted equal.
+
+A row of ``benchmarks/speed/rows`` gives a :class:`Comparison`; ``python -m benchmarks.speed`` measures it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the table: the same work twice, by what a user would run today and by mmllm."""
+
+    baseline: Callable[[], Any]
+    """Does the work once and returns its result."""
+    ours: Callable[[], Any]
+    """Does the same work once."""
+    check: Callable[[Any, Any], None]
+    """``check(result of baseline, result of ours)`` raises AssertionError where they differ."""
+    what: str
+    """The work, as a line of the table."""
+    against: str
+    """What the baseline is."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Goes into the JSON; ``pad_efficiency`` where the baseline pads."""
+    memory: bool = False
+    """The ratio is that of the memory that one call needs at most, not of time."""
+
+
+def measure(name: str, row: Comparison, rounds: int) -> dict[str, Any]:
+    """Run ``row`` once to warm up (memory is measured then), and ``rounds`` times; the figures as JSON values."""
+    first, baseline_mb = _peak(row.baseline)
+    second, ours_mb = _peak(row.ours)
+    row.check(first, second)
+    found: list[dict[str, float]] = []
+    for number in range(rounds):
+        # the order turns: what the first of a pair leaves in the caches would always help the same one
+        order = (row.baseline, row.ours) if number % 2 == 0 else (row.ours, row.baseline)
+        results, seconds = {}, {}
+        for work in order:
+            began = cpu_seconds()
+            results[work] = work()
+            seconds[work] = cpu_seconds() - began
+        row.check(results[row.baseline], results[row.ours])
+        found.append({"baseline_s": seconds[row.baseline], "ours_s": seconds[row.ours]})
+    ratios = [one["baseline_s"] / one["ours_s"] for one in found]
+    if row.memory:
+        ratios = [baseline_mb / ours_mb]
+    return {
+        "name": name,
+        "ratio": median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "baseline_s": median(one["baseline_s"] for one in found),
+        "ours_s": median(one["ours_s"] for one in found),
+        "baseline_mb": baseline_mb,
+        "ours_mb": ours_mb,
+        "equal": True,  # check raises where it is not
+        "pad_efficiency": None,
+        **row.facts,
+        "n": len(ratios),
+        "rounds": found,
+        "what": row.what,
+        "against": row.against,
+    }
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children, the ended ones included: decoders run in one of their own."""
+    here = psutil.Process()
+    own = here.cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in here.children(recursive=True):
+        try:
+            spent = child.cpu_times()
+        except psutil.NoSuchProcess:  # it ended since: what it spent is among the children's by the next look
+            continue
+        total += spent.user + spent.system
+    # cpu_times of the process counts in hundredths of a second; its own clock is finer
+    return total - own.user - own.system + time.process_time()
+
+
+def _peak(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Result of ``work``, and by how many MB the process grew at most while it ran."""
+    work()  # what is made once and kept (buffers of an optimizer, compiled kernels) is no memory of a step
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # 5: the peak starts anew, see proc(5)
+    before = _status("VmRSS")
+    result = work()
+    return result, _status("VmHWM") - before
+
+
+def _status(key: str) -> float:
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(key))
+    return int(line.split()[1]) / 1024

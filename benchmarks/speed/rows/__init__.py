@@ -1,0 +1,11 @@
+"""Rows of the speed table, each a function that gives a :class:`~benchmarks.speed.measure.Comparison`."""
+
+ROWS = {
+    "train_stage1": "benchmarks.speed.rows.train:stage1",
+    "train_stage2": "benchmarks.speed.rows.train:stage2",
+    "train_stage1_shared": "benchmarks.speed.rows.train:stage1_shared",
+    "train_stage2_shared": "benchmarks.speed.rows.train:stage2_shared",
+    "memory_stage1_152k": "benchmarks.speed.rows.train:memory_stage1",
+    "memory_stage2_152k": "benchmarks.speed.rows.train:memory_stage2",
+}
+"""Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""
