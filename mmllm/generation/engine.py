@@ -50,7 +50,7 @@ class Engine:
     def load(self) -> tuple[int, int]:
         """Number of conversations being answered, and of those waiting."""
         waiting = sum(not request.done for request in list(self._waiting))
-        return (0 if self._made is None else self._made.n_rows), waiting
+        return (0 if self._made is None else len(self._made.requests)), waiting
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -64,6 +64,14 @@ class Engine:
                 self._sweep()
             finally:
                 self._lock.release()
+
+    def fail(self, error: Exception) -> None:
+        """End every request with what went wrong outside of any of them."""
+        with self._lock:
+            for request in [*self._waiting, *self.way.requests]:
+                if not request.done:
+                    request.fail(error)
+            self._sweep()
 
     def step(self, rows: int | None = None) -> bool:
         """Admit who may begin, run a pass and give each its token; False: there was nothing to do.

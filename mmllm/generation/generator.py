@@ -13,6 +13,7 @@ from mmllm.errors import TooLongError
 from mmllm.generation.answers import Completion, Delta, FinishReason, Request
 from mmllm.generation.engine import Engine
 from mmllm.generation.memory import Sizes
+from mmllm.generation.read_media import KnownInput, ReadItems
 from mmllm.generation.sampling import AnswerText, Sampling
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.metrics import plain
@@ -35,7 +36,10 @@ class Generator:
         self.llm = model.llm
         self.inputs = model.inputs
         self.prompter = Prompter(self.llm.tokenizer, list(model.inputs), model.reads_user_turn)
-        self.engine = Engine(model, sizes or Sizes())
+        sizes = sizes or Sizes()
+        self.engine = Engine(model, sizes)
+        known = ReadItems(sizes.media_bytes)
+        self._reading = {key: KnownInput(entry, known) for key, entry in model.inputs.items()}
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
     def encode(self, sample: Sample) -> Encoded:
@@ -43,7 +47,7 @@ class Generator:
 
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
-        encoded = encode(sample, self.prompter, self.inputs, self.llm.context, train=False)
+        encoded = encode(sample, self.prompter, self._reading, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "

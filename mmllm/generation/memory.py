@@ -20,7 +20,7 @@ class Sizes:
     kv_bytes: int = 2**30
     """Keys and values of these and of earlier conversations. One conversation is answered whatever it takes."""
     media_bytes: int = 2**28
-    """Encoded media."""
+    """Encoded media; and as much for files that were read."""
 
 
 class ShownItems:

@@ -59,9 +59,9 @@ class Packed:
         self._rows: list[_Row] = []
 
     @property
-    def n_rows(self) -> int:
-        """Conversations being answered."""
-        return len(self._rows)
+    def requests(self) -> list[Request]:
+        """Those being answered."""
+        return [row.request for row in self._rows]
 
     # ---- joining
 

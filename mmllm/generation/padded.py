@@ -40,13 +40,13 @@ class Padded:
         self._groups: list[_Group] = []
 
     @property
-    def n_rows(self) -> int:
-        """Conversations being answered."""
-        return sum(not request.done for group in self._groups for request in group.requests)
+    def requests(self) -> list[Request]:
+        """Those being answered."""
+        return [request for group in self._groups for request in group.requests if not request.done]
 
     def admit(self, waiting: deque[Request], rows: int) -> None:
         """Let requests begin, in order, up to ``rows`` at once."""
-        some = [waiting.popleft() for _ in range(min(len(waiting), rows - self.n_rows))]
+        some = [waiting.popleft() for _ in range(min(len(waiting), rows - len(self.requests)))]
         if some:
             self._groups.append(_Group(some))
 
