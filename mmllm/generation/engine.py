@@ -93,6 +93,6 @@ class Engine:
             return ran or bool(self._waiting)
 
     def _sweep(self) -> None:
-        for request in [request for request in self._waiting if request.done]:
+        for request in [request for request in list(self._waiting) if request.done]:
             self._waiting.remove(request)
         self.way.sweep()
