@@ -51,9 +51,10 @@ def evaluate(
     """
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
+    from mmllm.generation.memory import Sizes
 
     recipe, loaded = load_run(Path(run), overrides=overrides, trust=trust)
-    return evaluate_with(Generator(loaded), recipe, Path(out or run), benchmarks, limit, blind)
+    return evaluate_with(Generator(loaded, Sizes.of(recipe.serve)), recipe, Path(out or run), benchmarks, limit, blind)
 
 
 def evaluate_with(

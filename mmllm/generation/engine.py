@@ -32,6 +32,8 @@ class Engine:
         self.model, self.sizes = model, sizes
         self.metrics: dict[str, Any] = {}
         """Connector key -> metrics of all passes since they were last taken."""
+        self.reuse = True
+        """Whether conversations that begin alike may share what was read."""
         self._waiting: deque[Request] = deque()
         self._lock = threading.RLock()
         self._made: Packed | Padded | None = None
@@ -44,6 +46,8 @@ class Engine:
             if why:
                 LOG.info("answers are made in whole padded batches, without reuse of what was read: %s", "; ".join(why))
             self._made = Padded(self.model) if why else Packed(self.model, self.sizes)
+            if isinstance(self._made, Packed) and not self._made.shelf.can_reuse:
+                LOG.info("what was read is not reused: tokens of %s depend on the text", self._made.readers_of_text)
         return self._made
 
     @property
@@ -80,7 +84,7 @@ class Engine:
         """
         with self._lock:
             self._sweep()
-            self.way.admit(self._waiting, self.sizes.rows if rows is None else rows)
+            self.way.admit(self._waiting, self.sizes.rows if rows is None else rows, self.reuse)
             ran = False
             for ctx, requests, logits in self.way.advance():
                 ran = True

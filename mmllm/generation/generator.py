@@ -123,6 +123,11 @@ class Generator:
         text = "".join(event.text for event in request.events if isinstance(event, Delta))
         return Completion(text, len(request.tokens), request.finish or "length", len(request.encoded.ids))
 
+    def count_everything(self) -> None:
+        """Read every prompt whole from now on where a connector has metrics: they count what was read."""
+        if any(connector.has_metrics for connector in self.model.connectors.values()):
+            self.engine.reuse = False
+
     def take_metrics(self) -> dict[str, Any]:
         """Connector key -> its metrics summed over all passes since the last call, as plain numbers."""
         found, self.engine.metrics = self.engine.metrics, {}

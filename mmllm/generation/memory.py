@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmllm.model.reading import Shown
+    from mmllm.recipe.models import Serve
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Sizes:
     """Keys and values of these and of earlier conversations. One conversation is answered whatever it takes."""
     media_bytes: int = 2**28
     """Encoded media; and as much for files that were read."""
+
+    @classmethod
+    def of(cls, serve: Serve) -> Sizes:
+        """Read a recipe's ``serve``."""
+        return cls(serve.rows, serve.kv_memory, serve.media_memory)
 
 
 class ShownItems:

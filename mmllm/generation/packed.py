@@ -63,13 +63,19 @@ class Packed:
         """Those being answered."""
         return [row.request for row in self._rows]
 
+    @property
+    def readers_of_text(self) -> str:
+        """Connectors whose tokens depend on the text around their items."""
+        return ", ".join(f"connectors.{key}" for key in self.model.inputs if not self.reader.is_cached(key))
+
     # ---- joining
 
-    def admit(self, waiting: deque[Request], rows: int) -> None:
+    def admit(self, waiting: deque[Request], rows: int, reuse: bool = True) -> None:
         """Let requests begin, in order, up to ``rows`` at once; one whose beginning is being read just now waits."""
         if not self._rows and self.shelf.is_stale():
             self.shelf.clear()
             self.items.clear()
+        self.shelf.reuses = reuse and self.shelf.can_reuse
         joining: list[tuple[Request, list[Hashable], Kept]] = []
         new_items = 0
         busy = any(row.answers for row in self._rows)

@@ -20,12 +20,21 @@ class Shelf:
 
     def __init__(self, model: MultimodalLM, n_bytes: int) -> None:
         self.model, self.n_bytes = model, n_bytes
-        self.reuses = all(not entry.connector.reads_text for entry in model.inputs.values())
-        """Whether conversations that begin alike share what was read; not where tokens of items depend on the text."""
+        self.can_reuse = all(not entry.connector.reads_text for entry in model.inputs.values())
+        """Whether conversations that begin alike could share what was read; not where tokens of items depend on the
+        text."""
+        self.reuses = self.can_reuse
+        """Whether they do."""
         self._ahead = any(one.reads_later_items for one in model.connectors.values())
         self._prefixes = Prefixes()
-        self._position_bytes = 0
+        self.position_bytes = 0
+        """Bytes that a position takes in all layers; 0 before the first pass."""
         self._state: Hashable = None
+
+    @property
+    def n_positions(self) -> int:
+        """Positions that there is room for in all conversations that are kept."""
+        return sum(kept.stored.capacity for kept in (*self._prefixes.running, *self._prefixes.idle))
 
     def is_stale(self) -> bool:
         """Whether the model was changed since this was last asked."""
@@ -73,8 +82,8 @@ class Shelf:
     def _make_room(self, capacity: int, source: Kept | None) -> bool:
         """Let those used longest ago go until ``capacity`` positions more fit the budget; False: they never do."""
         every = (*self._prefixes.running, *self._prefixes.idle)
-        self._position_bytes = max([self._position_bytes, *(kept.stored.position_bytes for kept in every)])
-        room = self.n_bytes // max(1, self._position_bytes) - capacity - sum(kept.stored.capacity for kept in every)
+        self.position_bytes = max([self.position_bytes, *(kept.stored.position_bytes for kept in every)])
+        room = self.n_bytes // max(1, self.position_bytes) - capacity - self.n_positions
         while room < 0 and (oldest := self._prefixes.oldest(source)) is not None:
             self._prefixes.remove(oldest)
             room += oldest.stored.capacity

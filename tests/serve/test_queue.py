@@ -30,7 +30,7 @@ from tests.support.serving import (
 
 
 class Paced(Generator):
-    """The tiny generator, one answer at a time, a pass each time ``go`` is released; fails after ``fail_after`` tokens."""
+    """The tiny generator, one answer at a time, a pass for each ``go``; an answer fails after ``fail_after`` tokens."""
 
     def __init__(self, fail_after: int | None = None) -> None:
         super().__init__(tiny_generator().model, Sizes(rows=1))
