@@ -125,6 +125,16 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A stretch of a packed row whose positions see each other causally, and all of its prefix."""
+
+    start: int
+    end: int
+    prefix: tuple[int, int] | None = None
+    """Start and end of the stretch of the row that it goes on from; None: it begins a conversation."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """One packed row: B conversations end to end, no pad tokens; attention stays within each conversation."""
 
@@ -156,6 +166,9 @@ class Batch:
     user_turn: torch.Tensor | None = None
     """int64[S], number of the user's message a position's text belongs to, in its conversation; -1 elsewhere and at
     places. None where no part asked for it (``Connector.reads_user_turn``)."""
+    segments: tuple[Segment, ...] | None = None
+    """Where conversations that begin alike share their beginning: all stretches of the row in order. Such a tree counts
+    as one of the B conversations. None: each conversation is one stretch."""
 
     @property
     def n_labels(self) -> int:

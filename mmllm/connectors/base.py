@@ -33,6 +33,9 @@ class Connector(nn.Module):
     whole prompts in rows of their own, and nothing is kept for the next question."""
     reads_later_items: bool = False
     """Inside the LLM: whether a position reads items of its conversation that start after it."""
+    positionwise: bool = False
+    """Inside the LLM: whether what it changes at a position depends on nothing but what is there and what the context
+    says of that position, and ``ctx.notes`` stay empty: the last block may then run at label positions only."""
     has_metrics: bool = False
     """Whether :meth:`metrics` gives something; known beforehand, so that ranks agree on exchanging it."""
 

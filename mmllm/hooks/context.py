@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmllm.types import Segment
+
 Value = TypeVar("Value")
 
 
@@ -92,6 +94,10 @@ class ForwardContext:
     a pass over pieces of conversations; None: all of them do, in order."""
     text_embeds: torch.Tensor | None = None
     """float[S, D_llm], embeddings of the packed row before any media are merged in, for projectors that read text."""
+    segments: tuple[Segment, ...] | None = None
+    """See ``Batch.segments``; None: each conversation is one stretch of the row."""
+    wanted: torch.Tensor | None = None
+    """int64[M], ascending: positions of the packed row whose final hidden states are asked for. None: all."""
     media: dict[str, Any] = field(default_factory=dict)
     """Connector key -> what it keeps of the items of these conversations (``DeepFusion.remember``); it is shared by all
     passes over them, so that each step of a cached decoding finds it."""

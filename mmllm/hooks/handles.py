@@ -84,7 +84,7 @@ def wrap_forward(module: nn.Module, run: Around, scope: Scope[Any]) -> Handle:
     def forward(x: torch.Tensor) -> torch.Tensor:
         return run(scope.current, plain, x) if scope.enabled else plain(x)
 
-    return _with_forward(module, forward)
+    return with_forward(module, forward)
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -149,7 +149,7 @@ def checkpointed(module: nn.Module, scope: Scope[Any]) -> Handle:
 
         return recomputed(run, args, kwargs)
 
-    return _with_forward(module, forward)
+    return with_forward(module, forward)
 
 
 def recomputed(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -161,7 +161,7 @@ def recomputed(run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return checkpoint(partial(run, **kwargs), *args, use_reentrant=False)
 
 
-def _with_forward(module: nn.Module, forward: Callable[..., Any]) -> Handle:
+def with_forward(module: nn.Module, forward: Callable[..., Any]) -> Handle:
     """Another ``forward`` on this instance; what it had (its class's, or an earlier one of its own) comes back."""
     own = module.__dict__.get("forward")
     # on the instance: transformers' own switch needs train mode, which would also turn dropout on

@@ -52,6 +52,7 @@ def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
         item_sequence=owners,
         dataset_names=tuple(batch.dataset_names),
         user_turn=None if batch.user_turn is None else batch.user_turn[None],
+        segments=batch.segments,
     )
 
 
@@ -67,6 +68,32 @@ def _last_items(starts: torch.Tensor, owners: torch.Tensor, sequence_ids: torch.
     # the running maximum goes on over the borders of conversations: an item of an earlier one does not count
     own = (marks >= 0) & (owners[marks.clamp(min=0)] == sequence_ids)
     return torch.where(own, marks, -1)
+
+
+def at_positions(ctx: ForwardContext, positions: torch.Tensor) -> ForwardContext:
+    """Context of the same packed row reduced to ``positions`` int64[M], for what works position by position."""
+    places = torch.full_like(ctx.input_ids[0], -1)
+    places[positions] = torch.arange(len(positions), device=positions.device)
+    media = {key: places[old] for key, old in ctx.media_positions.items()}
+    return replace(
+        ctx,
+        input_ids=ctx.input_ids[:, positions],
+        position_ids=ctx.position_ids[..., positions],
+        cu_seqlens=None,
+        segments=None,
+        sequence_ids=ctx.sequence_ids[:, positions],
+        attention_mask=ctx.attention_mask[:, positions],
+        loss_mask=ctx.loss_mask[:, positions],
+        media_positions={key: kept[kept >= 0] for key, kept in media.items()},
+        media_tokens=None
+        if ctx.media_tokens is None
+        else {key: tokens[media[key] >= 0] for key, tokens in ctx.media_tokens.items()},
+        last_item={key: values[:, positions] for key, values in ctx.last_item.items()},
+        user_turn=None if ctx.user_turn is None else ctx.user_turn[:, positions],
+        text_embeds=None if ctx.text_embeds is None else ctx.text_embeds[positions],
+        wanted=None,
+        notes={},
+    )
 
 
 def left_padded(ctx: ForwardContext, lengths: Sequence[int]) -> ForwardContext:

@@ -8,8 +8,6 @@ the whole row. Without a :class:`Packing` (cached decoding) the padded path of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -20,32 +18,11 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mmllm.hooks import Scope
 from mmllm.hooks.points import Extend
+from mmllm.llms.last_block import AttentionReached, Given
+from mmllm.llms.packing import Packing, Piece
 
 ATTENTION = "mmllm_packed"
 """Name under which the attention below is known to transformers."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Bounds of the conversations in one packed row; made once per forward and handed to every layer as a keyword."""
-
-    cu_seqlens: torch.Tensor
-    """int32[B + 1] on the device of the row."""
-    longest: int
-    """Length of the longest conversation."""
-    groups: tuple[tuple[int, tuple[int, ...]], ...]
-    """(length, starts) of conversations of equal length."""
-
-    @classmethod
-    def of(cls, cu_seqlens: torch.Tensor) -> Packing:
-        """Read the boundaries once (one copy to the host per forward, none per layer)."""
-        bounds = cu_seqlens.tolist()
-        starts: dict[int, list[int]] = {}
-        for start, end in pairwise(bounds):
-            if end > start:
-                starts.setdefault(end - start, []).append(start)
-        groups = tuple((length, tuple(places)) for length, places in starts.items())
-        return cls(cu_seqlens.to(torch.int32), max(starts, default=0), groups)
 
 
 class Stored(Protocol):
@@ -88,20 +65,26 @@ def attention(
     extensions: Mapping[int, Sequence[Extend]] | None = None,
     scope: Scope[Any] | None = None,
     capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    stop: bool = False,
+    given: Given | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend, as transformers calls it in every layer.
 
     ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
     the row is packed (``attention_mask`` is then not looked at), ``stored`` that its conversations go on.
-    ``extensions``: layer -> what changes its output,
-    given the pass's context by ``scope``. ``capture`` takes key and value and nothing is attended. Returns
+    ``extensions``: layer -> what changes its output, given the pass's context by ``scope``. ``capture`` takes key and
+    value and nothing is attended; ``stop`` raises them (AttentionReached), ``given`` are read instead of them. Returns
     float[1 or B, S, heads, d].
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if capture is not None:
         capture.append((key, value))
         return query.transpose(1, 2), None
+    if stop:
+        raise AttentionReached(key, value)
+    if given is not None:
+        key, value = given.key, given.value
     words = {"dropout": dropout, "softcap": softcap, "sliding_window": sliding_window, **kwargs}
     if stored is not None:
         out = stored.attend(module.layer_idx, query, key, value, scale, softcap, sliding_window)  # type: ignore[arg-type]
@@ -130,7 +113,7 @@ def _attended(
 ) -> torch.Tensor:
     """float[1 or B, S, heads, d]: packed, or as transformers does it."""
     if packing is not None:
-        if _varlen_fits(query, value, softcap):
+        if not packing.chosen and _varlen_fits(query, value, softcap):
             return _varlen(query, key, value, scale, sliding_window, packing)
         return _per_conversation(query, key, value, scale, softcap, sliding_window, packing)
     if softcap is None:
@@ -158,9 +141,13 @@ def _varlen(
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     # the kernel counts the positions behind a query without the query itself; -1: all of them
     left = -1 if window is None else window - 1
-    bounds, longest = packing.cu_seqlens, packing.longest
-    grouped = query.shape[1] != key.shape[1]
-    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=(left, 0), enable_gqa=grouped)
+    words: dict[str, Any] = {"scale": scale, "window_size": (left, 0), "enable_gqa": query.shape[1] != key.shape[1]}
+    if packing.segments is None:
+        bounds, longest = packing.cu_seqlens, packing.longest
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **words)
+    else:  # the last query of a segment sees its last key, as flash attention aligns them
+        index, queries, keys, most = packing.seen
+        out = varlen_attn(q, k[index], v[index], queries, keys, packing.longest, most, **words)
     assert isinstance(out, torch.Tensor)  # a pair only where statistics are asked for
     return out.unsqueeze(0)
 
@@ -174,7 +161,7 @@ def _per_conversation(
     window: int | None,
     packing: Packing,
 ) -> torch.Tensor:
-    """One call per group of equal lengths; the groups' results go back to their places in the row."""
+    """One call per group of equal lengths and per piece; the results go back to their places in the row."""
     if query.is_cuda:  # float32 on GPUs: the kernel for it knows no grouped heads; on CPUs they are 10 % faster
         key, value = _repeated(query, key, value)
     grouped = query.shape[1] != key.shape[1]
@@ -186,9 +173,30 @@ def _per_conversation(
         else:
             out = _windowed(q, k, v, scale, softcap, window or length)
         pieces += zip(starts, out.transpose(1, 2).unbind(0), strict=True)
+    for piece in packing.pieces:
+        out = _of_piece(query, key, value, scale, softcap, window, piece)
+        pieces.append((piece.queries[0], out.transpose(1, 2)[0]))
     # groups are by length; the row wants its own order back
     pieces.sort(key=lambda piece: piece[0])
     return torch.cat([out for _, out in pieces]).unsqueeze(0)
+
+
+def _of_piece(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    piece: Piece,
+) -> torch.Tensor:
+    """float[1, heads, queries, d] of queries whose keys lie in several places, or that are not all of a segment's."""
+    q, k, v = query[:, :, slice(*piece.queries)], piece.of_keys(key), piece.of_keys(value)
+    mask = piece.mask(window, query.device)
+    if softcap is not None:
+        return _capped(q, k, v, scale, softcap, mask)
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
 def _windowed(

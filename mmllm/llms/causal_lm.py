@@ -6,6 +6,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,11 +16,13 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from mmllm import hooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Scope
-from mmllm.llms.attention import ATTENTION, Extend, Packing, register
+from mmllm.llms.attention import ATTENTION, Extend, register
 from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
+from mmllm.llms.last_block import at_wanted
 from mmllm.llms.load import load_llm
-from mmllm.llms.self_check import check_logits, reference_logits
+from mmllm.llms.packing import Packing
+from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
 from mmllm.llms.stored_check import goes_on
 from mmllm.llms.stored_keys import StoredKeys
 
@@ -56,6 +59,7 @@ class CausalLM(HookedLM):
         self._extensions: dict[int, list[Extend]] = {}
         self._n_copies = 0
         self._logit_changes: list[hooks.ChangeOutput] = []
+        self._head_changes: list[hooks.ChangeOutput] = []
         # in a tuple, so that it is not a submodule: all it holds is already in `model`
         self._head = (head_of(model, self.decoder),)
         # before the attention is replaced: the model's own logits are what the passes below are held to
@@ -68,6 +72,10 @@ class CausalLM(HookedLM):
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
         check_logits(self, reference)
+        at_wanted(self.blocks[-1], self.scope)
+        self.prunes = True
+        """Whether the last block may run at chosen positions only; off in families that need all of them there."""
+        self.prunes = gives_chosen(self)
 
     @classmethod
     def load(
@@ -122,19 +130,23 @@ class CausalLM(HookedLM):
     def forward(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """Final hidden states of one packed row, after the last norm, before the LM head.
 
-        ``embeds`` float[S, D]; returns float[S, D_hidden]. Each conversation attends to itself only.
+        ``embeds`` float[S, D]; returns float[S, D_hidden], or float[M, D_hidden] at the M positions ``ctx.wanted``, for
+        which the last block then runs alone. Each conversation attends to itself only.
         """
         assert ctx.cu_seqlens is not None
-        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens))
+        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments))
 
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
 
-        ``embeds`` float[S, D] of the new positions; their keys and values are stored.
+        ``embeds`` float[S, D] of the new positions; their keys and values are stored. With ``ctx.wanted`` float[M,
+        D_hidden], as in ``forward``; these are last positions of conversations.
         """
         return self._row(embeds, ctx, stored=stored)
 
     def _row(self, embeds: torch.Tensor, ctx: ForwardContext, **attends: Any) -> torch.Tensor:
+        if ctx.wanted is not None and not self._prunes_now():
+            return self._row(embeds, replace(ctx, wanted=None), **attends)[ctx.wanted]
         self._check_attention()
         with self.scope.open(ctx):
             output = self.decoder(
@@ -149,6 +161,11 @@ class CausalLM(HookedLM):
             )
         return output.last_hidden_state.squeeze(0)
 
+    def _prunes_now(self) -> bool:
+        # leaving a block at its attention, as the pruned one is, would leave ZeRO-3's gathered weights behind:
+        # DeepSpeed gives them back in hooks that run after a module's forward. It marks what it partitions with `ds_id`
+        return self.prunes and not any(hasattr(weight, "ds_id") for weight in self.blocks[-1].parameters())
+
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext, positions: torch.Tensor | None = None) -> torch.Tensor:
         """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks.
 
@@ -161,6 +178,14 @@ class CausalLM(HookedLM):
             for change in self._logit_changes:
                 logits = change(ctx, hidden, logits)
         return logits
+
+    @property
+    def head_is_frozen(self) -> bool:
+        """Whether nothing learns in what gives the logits, so that their gradient may be taken in the forward pass."""
+        weights = list(self.model.get_output_embeddings().parameters())
+        # `ds_id`: with ZeRO-3 DeepSpeed has to see the backward pass of a module to gather its weights
+        learns = any(weight.requires_grad or hasattr(weight, "ds_id") for weight in weights)
+        return not learns and not self._logit_changes and not self._head_changes
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""

@@ -30,6 +30,7 @@ class HookedLM(Structure):
     _checkpointing: list[Handle]
     _n_copies: int
     _logit_changes: list[ChangeOutput]
+    _head_changes: list[ChangeOutput]
 
     # ---- hooks
 
@@ -101,7 +102,9 @@ class HookedLM(Structure):
         ``ctx.head_positions`` says which positions these are. What the model does after its head (scale, soft-cap)
         follows.
         """
-        return hooks.after(self.model.get_output_embeddings(), change, self.scope)
+        self._head_changes.append(change)
+        forget = Handle(lambda: self._head_changes.remove(change))
+        return Handle.of([forget, hooks.after(self.model.get_output_embeddings(), change, self.scope)])
 
     def after_logits(self, change: ChangeOutput) -> Handle:
         """Replace what ``logits`` gives, scale and soft-cap included: ``change(ctx, float[M, D], float[M, V])``.

@@ -6,6 +6,7 @@ refused with a sentence instead of training silently on wrong hidden states.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -92,6 +93,22 @@ def check_logits(llm: Passes, reference: torch.Tensor) -> None:
         torch.tensor([0, LENGTHS[0] - 1, sum(LENGTHS) - 2], dtype=torch.int32, device=llm.device),
     )
     _compare(llm, _cached(llm, before, torch.stack([one[-1] for one in conversations])), last, "cached")
+
+
+@torch.no_grad()
+def gives_chosen(llm: Passes) -> bool:
+    """Whether the states of chosen positions are the same where the last block runs for these only."""
+    ids = torch.cat(_conversations(llm.model))
+    ctx = text_context(ids, torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device))
+    embeds = llm.embed(ids, ctx)
+    chosen = torch.tensor([1, 3, LENGTHS[0] + 1], device=llm.device)
+    whole = llm(embeds, ctx)[chosen].float()
+    try:
+        some = llm(embeds, replace(ctx, wanted=chosen)).float()
+    # what a block does with fewer rows than it was made for is not known beforehand; it then runs on all of them
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    return some.shape == whole.shape and bool((some - whole).abs().max() <= TOLERANCE[llm.dtype] * whole.abs().max())
 
 
 def _cached(llm: Passes, packed: ForwardContext, ids: torch.Tensor) -> torch.Tensor:

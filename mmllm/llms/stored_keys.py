@@ -7,7 +7,7 @@ and values lie in one :class:`KeyValues` per conversation, so conversations come
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +74,18 @@ class Segment:
     length: int
     past: int
     """Positions of the conversation that are stored already."""
+    queries: tuple[int, int] | None = None
+    """Start and end of its queries in the row of queries, its last position or none; None: they lie as its keys do."""
+
+    @property
+    def places(self) -> slice:
+        """In the row of keys."""
+        return slice(self.start, self.start + self.length)
+
+    @property
+    def asked(self) -> slice:
+        """In the row of queries."""
+        return self.places if self.queries is None else slice(*self.queries)
 
 
 @dataclass(frozen=True)
@@ -111,10 +123,18 @@ class StoredKeys:
         """Store the row's keys and values and attend, a conversation at a time: float[1, S, heads, d]."""
         pieces = []
         for one in self.segments:
-            places = slice(one.start, one.start + one.length)
-            k, v = one.stored.put(layer, one.past, key[:, :, places], value[:, :, places])
-            pieces.append(_of_segment(query[:, :, places], k, v, scale, softcap, window, self))
+            k, v = one.stored.put(layer, one.past, key[:, :, one.places], value[:, :, one.places])
+            if one.asked.stop > one.asked.start:
+                pieces.append(_of_segment(query[:, :, one.asked], k, v, scale, softcap, window, self))
         return torch.cat(pieces, dim=2).transpose(1, 2)
+
+    def at(self, positions: Sequence[int]) -> StoredKeys:
+        """The same row where only ``positions`` ask, each the last of a conversation's part."""
+        ends = {one.start + one.length - 1: number for number, one in enumerate(self.segments)}
+        asked = {ends[position]: (place, place + 1) for place, position in enumerate(positions)}
+        return replace(
+            self, segments=tuple(replace(one, queries=asked.get(n, (0, 0))) for n, one in enumerate(self.segments))
+        )
 
 
 def _of_segment(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
@@ -10,26 +14,51 @@ from mmllm.hooks import ForwardContext
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.types import IGNORE_INDEX
 
-CHUNK_LOGITS = 2**25
-"""Logits in memory at once (128 MiB in float32); with more, chunks are recomputed in the backward pass."""
+CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
+"""Logits in memory at once. 2**23 are 32 MiB in float32 and 55 rows of a vocabulary of 152k, where a matrix product on a
+CPU is as fast as with more; a GPU reads the head's weight once a chunk, so its chunks are larger."""
+
+
+def head_places(labels: torch.Tensor) -> torch.Tensor:
+    """int64[M], positions of a packed row whose states predict a label; the first one where there is no label.
+
+    ``labels`` int64[S] are aligned with the row; the first position of a conversation carries none.
+    """
+    # an LLM's state at a position predicts the next one; labels are aligned with the row, so the shift is here
+    places = (labels != IGNORE_INDEX).nonzero().squeeze(-1) - 1
+    return places if len(places) else places.new_zeros(1)
 
 
 def label_nll(
     llm: CausalLM, hidden: torch.Tensor, labels: torch.Tensor, ctx: ForwardContext, chunk: int | None = None
 ) -> torch.Tensor:
+    """:func:`nll_at` of the final hidden states of a whole row, float[S, D]."""
+    places = head_places(labels)
+    return nll_at(llm, hidden[places], labels, places, ctx, chunk)
+
+
+def nll_at(
+    llm: CausalLM,
+    states: torch.Tensor,
+    labels: torch.Tensor,
+    places: torch.Tensor,
+    ctx: ForwardContext,
+    chunk: int | None = None,
+) -> torch.Tensor:
     """Sum of the negative log likelihoods over label positions: float32 scalar.
 
-    ``hidden`` float[S, D], ``labels`` int64[S] aligned with the row (position s is predicted from s - 1; the first
-    position of a conversation carries no label). ``chunk`` label positions go through the head at once. Without labels
-    the sum is 0, still attached to ``hidden`` and the head, so that no rank's backward pass differs from another's.
+    ``states`` float[M, D] at ``places`` int64[M], see :func:`head_places`; ``labels`` int64[S] of the row. ``chunk``
+    label positions go through the head at once. Without labels the sum is 0, still attached to the states and the head,
+    so that no rank's backward pass differs from another's.
     """
-    positions = (labels != IGNORE_INDEX).nonzero().squeeze(-1)
-    if positions.numel() == 0:
-        return llm.logits(hidden[:1], ctx, positions.new_zeros(1)).float().sum() * 0.0
-    # an LLM's state at a position predicts the next one; labels are aligned with the row, so the shift is here
-    places = positions - 1
-    states, targets = hidden[places], labels[positions]
-    size = chunk or max(1, CHUNK_LOGITS // llm.vocab_size)
+    # the place of a row without labels is its first, and what follows it (if anything does) is none
+    if len(places) == 1 and (places[0] + 1 >= len(labels) or labels[places[0] + 1] == IGNORE_INDEX):
+        return llm.logits(states, ctx, places).float().sum() * 0.0
+    targets = labels[places + 1]
+    size = chunk or max(1, CHUNK_LOGITS["cuda" if states.is_cuda else "cpu"] // llm.vocab_size)
+    if llm.head_is_frozen:
+        total: torch.Tensor = _FrozenHead.apply(states, targets, places, partial(llm.logits, ctx=ctx), size)
+        return total
     if len(targets) <= size:
         return _nll(llm, ctx, states, targets, places)
     sums = [
@@ -38,6 +67,59 @@ def label_nll(
         for some in zip(states.split(size), targets.split(size), places.split(size), strict=True)
     ]
     return torch.stack(sums).sum()
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Sum of the negative log likelihoods under a head that does not learn, chunk by chunk.
+
+    The gradient of the states is taken at once, while a chunk's logits are there: none are kept, none computed twice.
+    """
+
+    @staticmethod
+    def forward(
+        kept: Any,
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        places: torch.Tensor,
+        head: Callable[..., torch.Tensor],
+        size: int,
+    ) -> torch.Tensor:
+        """Float32 scalar; ``head(states, positions=)`` gives logits."""
+        wanted = kept.needs_input_grad[0]
+        total = states.new_zeros((), dtype=torch.float32)
+        gradients = []
+        for some, right, where in zip(states.split(size), targets.split(size), places.split(size), strict=True):
+            some = some.detach().requires_grad_(wanted)
+            with torch.set_grad_enabled(wanted):
+                logits = head(some, positions=where)
+            nll, gradient = _softmax_gradient(logits.detach(), right)
+            total += nll
+            if wanted:
+                gradients += torch.autograd.grad(logits, some, gradient.to(logits.dtype))
+        if wanted:
+            kept.save_for_backward(torch.cat(gradients))
+        return total
+
+    @staticmethod
+    def backward(kept: Any, *outside: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        """The states' gradient, times what the sum is multiplied by."""
+        (gradient,) = kept.saved_tensors
+        return gradient * outside[0].to(gradient.dtype), None, None, None, None
+
+
+def _softmax_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed negative log likelihood of ``targets`` int64[M], and its gradient in the logits float[M, V].
+
+    Float32 logits are overwritten: a second tensor of their size would double what a step needs.
+    """
+    values = logits.float()
+    most = values.amax(dim=-1, keepdim=True)
+    picked = values.gather(-1, targets[:, None])
+    values.sub_(most).exp_()
+    sums = values.sum(dim=-1, keepdim=True)
+    nll = (sums.log() + most - picked).sum()
+    values.div_(sums).scatter_add_(-1, targets[:, None], values.new_full((len(targets), 1), -1.0))
+    return nll, values
 
 
 def _nll(

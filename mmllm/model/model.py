@@ -23,7 +23,7 @@ from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.inputs import Input, Item
-from mmllm.model.loss import label_nll
+from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
 from mmllm.types import IGNORE_INDEX, Batch, Features
@@ -129,14 +129,22 @@ class MultimodalLM(nn.Module):
         no rank waits for another.
         """
         batch = _never_empty(batch)
-        ctx, hidden = self.hidden(batch)
-        nll = label_nll(self.llm, hidden, batch.labels, ctx)
+        ctx, embeds = self.embed(batch)
+        places = head_places(batch.labels)
+        nll = nll_at(self.llm, self._states(embeds, ctx, places), batch.labels, places, ctx)
         return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
 
     def hidden(self, batch: Batch) -> tuple[ForwardContext, torch.Tensor]:
         """Context of the pass over a packed batch, and the LLM's final hidden states, float[S, D_hidden]."""
         ctx, embeds = self.embed(batch)
         return ctx, self.llm(embeds, ctx)
+
+    def _states(self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor) -> torch.Tensor:
+        """Final hidden states at ``places`` int64[M] of the row, float[M, D_hidden]."""
+        inside = [one for one in self.connectors.values() if isinstance(one, LLMAdapter)]
+        if all(one.positionwise for one in inside):
+            return self.llm(embeds, replace(ctx, wanted=places))
+        return self.llm(embeds, ctx)[places]
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """float[S, V] at every position of a packed batch; for looking at, training asks at label positions only."""

@@ -76,6 +76,11 @@ class Reader:
         self._joined: tuple[list[Conversation], dict[str, Any]] = ([], {})
         """What connectors keep of all items of the last pass: the same conversations mostly go on in the next."""
 
+    @property
+    def _prunes(self) -> bool:
+        """Whether the last block may run at the positions whose logits are due, and no others."""
+        return all(one.positionwise for one in self.model.connectors.values() if isinstance(one, LLMAdapter))
+
     def is_cached(self, key: str) -> bool:
         """Whether an item of ``key`` is shown alike whatever the text around it says."""
         return not self.model.inputs[key].connector.reads_text
@@ -165,11 +170,14 @@ class Reader:
                 tokens = torch.cat([one.tokens[key][begin:end] for one, begin, end in cuts if end > begin])
                 embeds = embeds.index_copy(0, places, tokens.to(embeds.dtype))
         keys = StoredKeys.of([one.stored for one in conversations], [piece.length for piece in pieces])
-        hidden = llm.read(embeds, ctx, keys)
         assert ctx.cu_seqlens is not None
         ends = [n for n, (one, length) in enumerate(parts) if one.unread == length]
         last = ctx.cu_seqlens[1:].long()[ends] - 1
-        logits = llm.logits(hidden[last], ctx, last) if ends else hidden.new_zeros(0, llm.vocab_size)
+        if self._prunes and 0 < len(ends) < len(ctx.input_ids[0]):
+            hidden = llm.read(embeds, replace(ctx, wanted=last), keys)
+        else:
+            hidden = llm.read(embeds, ctx, keys)[last]
+        logits = llm.logits(hidden, ctx, last) if ends else hidden.new_zeros(0, llm.vocab_size)
         for one, length in parts:
             one.stored.length += length
         return ctx, logits

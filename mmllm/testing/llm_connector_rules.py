@@ -126,10 +126,12 @@ def teaches_every_weight(subject: Subject) -> None:
 
 
 def passes_do_not_meet(subject: Subject) -> None:
-    """Gradients are the same with recomputed blocks, and with a second pass open before the backward of the first.
+    """Gradients are the same with recomputed blocks, and with a second pass open before the backward of the first; with
+    ``positionwise`` also where the last block runs at label positions only.
 
     Mend: keep what a pass finds out in ``ctx.notes`` or ``ctx.media``, not on ``self``: blocks are run again in the
-    backward pass, with the context of their own forward; what is counted there must be counted once.
+    backward pass, with the context of their own forward; what is counted there must be counted once. Leave
+    ``positionwise`` False where a position's change depends on others.
     """
     model = subject.build()
     learning = subject.learning(model)
@@ -146,6 +148,11 @@ def passes_do_not_meet(subject: Subject) -> None:
         return {name: p.grad.clone() for name, p in learning.items() if p.grad is not None}
 
     plain = gradients(False, False)
+    if subject.of(model).positionwise:
+        model.llm.prunes = False
+        whole = gradients(False, False)
+        for name in whole:
+            require_close(plain[name], whole[name], f"the last block at label positions: {name}", atol=1e-6, rtol=1e-4)
     require(plain.keys() == learning.keys(), f"no gradient: {sorted(learning.keys() - plain.keys())}")
     for what, recompute, other in (
         ("recomputed blocks", True, False),

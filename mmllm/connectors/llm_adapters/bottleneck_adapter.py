@@ -16,6 +16,7 @@ class BottleneckConnector(LLMAdapter):
     """Base of the adapters: keeps one :class:`Bottleneck` per chosen block and place, named ``<block>-<place>``."""
 
     zero_init = True
+    positionwise = True
     goes_on = True
 
     def __init__(

@@ -64,6 +64,7 @@ class HydraConnector(LLMAdapter):
     """
 
     zero_init = True
+    positionwise = True
     goes_on = True
 
     def __init__(

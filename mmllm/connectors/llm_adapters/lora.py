@@ -53,6 +53,7 @@ class LoraConnector(LLMAdapter):
     """
 
     zero_init = True
+    positionwise = True
     goes_on = True
 
     def __init__(
