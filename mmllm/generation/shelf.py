@@ -27,8 +27,8 @@ class Shelf:
         """Whether they do."""
         self._ahead = any(one.reads_later_items for one in model.connectors.values())
         self._prefixes = Prefixes()
-        self.position_bytes = 0
-        """Bytes that a position takes in all layers; 0 before the first pass."""
+        self.position_bytes = model.llm.position_bytes
+        """Bytes that a position takes in all layers, those that connectors add included once one was read."""
         self._state: Hashable = None
 
     @property
@@ -83,7 +83,7 @@ class Shelf:
         """Let those used longest ago go until ``capacity`` positions more fit the budget; False: they never do."""
         every = (*self._prefixes.running, *self._prefixes.idle)
         self.position_bytes = max([self.position_bytes, *(kept.stored.position_bytes for kept in every)])
-        room = self.n_bytes // max(1, self.position_bytes) - capacity - self.n_positions
+        room = self.n_bytes // self.position_bytes - capacity - self.n_positions
         while room < 0 and (oldest := self._prefixes.oldest(source)) is not None:
             self._prefixes.remove(oldest)
             room += oldest.stored.capacity

@@ -23,7 +23,7 @@ from mmllm.llms.last_block import at_wanted
 from mmllm.llms.load import load_llm
 from mmllm.llms.packing import Packing
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
-from mmllm.llms.stored_check import goes_on
+from mmllm.llms.stored_check import position_bytes
 from mmllm.llms.stored_keys import StoredKeys
 
 
@@ -192,9 +192,14 @@ class CausalLM(HookedLM):
         return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
 
     @cached_property
+    def position_bytes(self) -> int:
+        """Bytes of a position's keys and values; 0 where :meth:`read` does not give this model's own states."""
+        return position_bytes(self)
+
+    @property
     def goes_on(self) -> bool:
         """Whether :meth:`read` gives this model's own states: all that it keeps of a position are keys and values."""
-        return goes_on(self)
+        return self.position_bytes > 0
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""

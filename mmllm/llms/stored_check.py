@@ -51,11 +51,11 @@ class Reads(Protocol):
 
 
 @torch.no_grad()
-def goes_on(llm: Reads) -> bool:
-    """Whether conversations read in pieces have the hidden states of one packed pass.
+def position_bytes(llm: Reads) -> int:
+    """Bytes of a position's keys and values, where conversations read in pieces have the states of one packed pass.
 
-    False for models that keep something else of a position than keys and values (recurrent blocks), or where layers
-    share them.
+    0: they have not. So it is for models that keep something else of a position (recurrent blocks), or whose layers
+    share what they keep.
     """
     ids = (torch.arange(sum(LENGTHS), device=llm.device) * 7 + 3) % llm.vocab_size
     with llm.scope.off():
@@ -68,7 +68,8 @@ def goes_on(llm: Reads) -> bool:
             for number, states in _step(llm, rows, stored, sizes):
                 found[number].append(states)
     pairs = zip(whole, map(torch.cat, found), strict=True)
-    return all(bool((a - b).abs().max() <= TOLERANCE[llm.dtype] * a.abs().max()) for a, b in pairs)
+    right = all(bool((a - b).abs().max() <= TOLERANCE[llm.dtype] * a.abs().max()) for a, b in pairs)
+    return stored[0].position_bytes if right else 0
 
 
 def _context(ids: torch.Tensor, lengths: tuple[int, ...]) -> ForwardContext:
