@@ -60,6 +60,11 @@ class Engine:
         """Let a request wait for its turn."""
         self._waiting.append(request)
 
+    def forget(self) -> None:
+        """Let go of everything that was read and encoded before, and of its memory."""
+        with self._lock:
+            self.way.forget()
+
     def cancel(self, request: Request) -> None:
         """Give a request up and free its place, at once where no step is running."""
         request.cancel()

@@ -38,8 +38,8 @@ class Generator:
         self.prompter = Prompter(self.llm.tokenizer, list(model.inputs), model.reads_user_turn)
         sizes = sizes or Sizes()
         self.engine = Engine(model, sizes)
-        known = ReadItems(sizes.media_bytes)
-        self._reading = {key: KnownInput(entry, known) for key, entry in model.inputs.items()}
+        self._known = ReadItems(sizes.media_bytes)
+        self._reading = {key: KnownInput(entry, self._known) for key, entry in model.inputs.items()}
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
     def encode(self, sample: Sample) -> Encoded:
@@ -122,6 +122,11 @@ class Generator:
             raise request.error
         text = "".join(event.text for event in request.events if isinstance(event, Delta))
         return Completion(text, len(request.tokens), request.finish or "length", len(request.encoded.ids))
+
+    def forget(self) -> None:
+        """Let go of everything that was read and encoded before, and of its memory."""
+        self._known.clear()
+        self.engine.forget()
 
     def count_everything(self) -> None:
         """Read every prompt whole from now on where a connector has metrics: they count what was read."""

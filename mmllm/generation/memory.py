@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Sizes:
     """How much is answered at once and kept for later."""
 
-    rows: int = 16
+    rows: int = 32
     """Conversations answered at once."""
     kv_bytes: int = 2**30
     """Keys and values of these and of earlier conversations. One conversation is answered whatever it takes."""

@@ -68,13 +68,17 @@ class Packed:
         """Connectors whose tokens depend on the text around their items."""
         return ", ".join(f"connectors.{key}" for key in self.model.inputs if not self.reader.is_cached(key))
 
+    def forget(self) -> None:
+        """Let go of all that nobody reads on now."""
+        self.shelf.clear()
+        self.items.clear()
+
     # ---- joining
 
     def admit(self, waiting: deque[Request], rows: int, reuse: bool = True) -> None:
         """Let requests begin, in order, up to ``rows`` at once; one whose beginning is being read just now waits."""
         if not self._rows and self.shelf.is_stale():
-            self.shelf.clear()
-            self.items.clear()
+            self.forget()
         self.shelf.reuses = reuse and self.shelf.can_reuse
         joining: list[tuple[Request, list[Hashable], Kept]] = []
         new_items = 0
@@ -83,9 +87,10 @@ class Packed:
             if len(self._rows) + len(joining) >= rows or (busy and new_items >= NEW_ITEMS):
                 break
             keys = self.shelf.keys_of(request)
-            if self.shelf.is_being_read(keys):
+            found = self.shelf.find(keys)
+            if self.shelf.is_being_read(found, keys):
                 continue
-            kept = self.shelf.place(keys, len(keys) + request.limit - 1, alone=not self._rows and not joining)
+            kept = self.shelf.place(keys, len(keys) + request.limit - 1, found, not self._rows and not joining)
             if kept is None:
                 break
             waiting.remove(request)

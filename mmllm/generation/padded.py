@@ -44,6 +44,9 @@ class Padded:
         """Those being answered."""
         return [request for group in self._groups for request in group.requests if not request.done]
 
+    def forget(self) -> None:
+        """Let go of what was kept: nothing is."""
+
     def admit(self, waiting: deque[Request], rows: int, reuse: bool = True) -> None:
         """Let requests begin, in order, up to ``rows`` at once."""
         some = [waiting.popleft() for _ in range(min(len(waiting), rows - len(self.requests)))]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmllm.model.reading import KeyValues
 
-BLOCK = 32
+BLOCK = 8
 """Positions by which beginnings are looked up; a shorter one is not worth keeping."""
-COMPARED = 8
+WORTH = 32
+"""Positions that are worth waiting for, while another conversation reads them; and a rest that is not worth keeping."""
+COMPARED = 4
 """Most conversations with the same blocks that are compared position by position."""
 
 

@@ -49,6 +49,12 @@ class ReadItems:
             while self._used > self.n_bytes:
                 self._used -= self._items.popitem(last=False)[1].n_bytes
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._items.clear()
+            self._used = 0
+
 
 class KnownInput:
     """An input of the model whose items are read once."""

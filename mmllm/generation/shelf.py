@@ -6,13 +6,17 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from mmllm.generation import content
-from mmllm.generation.prefixes import BLOCK, Kept, Prefixes
+from mmllm.generation.prefixes import BLOCK, WORTH, Kept, Prefixes
 from mmllm.model.reading import KeyValues
 from mmllm.model.weights_state import weights_state
 
 if TYPE_CHECKING:
     from mmllm.generation.answers import Request
     from mmllm.model.model import MultimodalLM
+
+
+Known = tuple[Kept, int]
+"""A conversation, and for how many positions another begins like it."""
 
 
 class Shelf:
@@ -49,17 +53,20 @@ class Shelf:
         """Keys of the positions of its prompt."""
         return content.position_keys(request.encoded, request.digests, self._ahead)
 
-    def is_being_read(self, keys: Sequence[Hashable]) -> bool:
-        """Whether another conversation reads what these begin with: waiting for it is less work than reading too."""
-        found = self._prefixes.find(keys) if self.reuses else None
-        return found is not None and min(found[1], len(keys) - 1) - found[0].stored.length >= BLOCK
+    def find(self, keys: Sequence[Hashable]) -> Known | None:
+        """The conversation that begins most like these, and for how many positions; None: nothing is known of them."""
+        return self._prefixes.find(keys) if self.reuses else None
 
-    def place(self, keys: Sequence[Hashable], capacity: int, alone: bool) -> Kept | None:
-        """Room for ``capacity`` positions, holding what is known of them; None: there is none now.
+    @staticmethod
+    def is_being_read(found: Known | None, keys: Sequence[Hashable]) -> bool:
+        """Whether another conversation reads what these begin with: waiting for it is less work than reading too."""
+        return found is not None and min(found[1], len(keys) - 1) - found[0].stored.length >= WORTH
+
+    def place(self, keys: Sequence[Hashable], capacity: int, found: Known | None, alone: bool) -> Kept | None:
+        """Room for ``capacity`` positions, holding what ``found`` knows of them; None: there is none now.
 
         ``alone``: nobody else runs, so it is given whatever it takes.
         """
-        found = self._prefixes.find(keys) if self.reuses else None
         source, known = (None, 0) if found is None else found
         # the last position is always read: its logits are the answer's first token
         known = 0 if source is None else min(known, source.stored.length, len(keys) - 1)
@@ -67,7 +74,7 @@ class Shelf:
             return None
         if source is None or known < BLOCK:
             stored = KeyValues(capacity)
-        elif source in self._prefixes.idle and source.stored.length - known < BLOCK:
+        elif source in self._prefixes.idle and source.stored.length - known < WORTH:
             # taken over instead of copied: next to nothing of it is not shared
             self._prefixes.remove(source)
             stored = source.stored
@@ -81,8 +88,7 @@ class Shelf:
 
     def _make_room(self, capacity: int, source: Kept | None) -> bool:
         """Let those used longest ago go until ``capacity`` positions more fit the budget; False: they never do."""
-        every = (*self._prefixes.running, *self._prefixes.idle)
-        self.position_bytes = max([self.position_bytes, *(kept.stored.position_bytes for kept in every)])
+        self.position_bytes = max([self.position_bytes, *(k.stored.position_bytes for k in self._prefixes.running)])
         room = self.n_bytes // self.position_bytes - capacity - self.n_positions
         while room < 0 and (oldest := self._prefixes.oldest(source)) is not None:
             self._prefixes.remove(oldest)

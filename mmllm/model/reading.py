@@ -173,8 +173,10 @@ class Reader:
         assert ctx.cu_seqlens is not None
         ends = [n for n, (one, length) in enumerate(parts) if one.unread == length]
         last = ctx.cu_seqlens[1:].long()[ends] - 1
-        if self._prunes and 0 < len(ends) < len(ctx.input_ids[0]):
-            hidden = llm.read(embeds, replace(ctx, wanted=last), keys)
+        if self._prunes and len(ends) < len(ctx.input_ids[0]):
+            # some position has to be asked for, also where no prompt ends
+            asked = last if ends else ctx.cu_seqlens[-1:].long() - 1
+            hidden = llm.read(embeds, replace(ctx, wanted=asked), keys)
         else:
             hidden = llm.read(embeds, ctx, keys)[last]
         logits = llm.logits(hidden, ctx, last) if ends else hidden.new_zeros(0, llm.vocab_size)

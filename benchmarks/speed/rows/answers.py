@@ -50,6 +50,7 @@ class _World:
         self.folder = Path(tempfile.mkdtemp(prefix="mmllm-speed-"))
         (self.folder / "answers.yaml").write_text(RECIPE.format(parts=self.parts.absolute()))
         self.model = build(load_recipe(self.folder / "answers.yaml"), "cpu")
+        self.generator = Generator(self.model)
         self.other = llava(self.model, self.parts, 32_000)
         self.pixels = AutoImageProcessor.from_pretrained(self.parts / "vit", do_center_crop=False)
         self.tokenizer = AutoTokenizer.from_pretrained(self.parts / "llm_32000")
@@ -93,7 +94,7 @@ class _World:
 def chat_turn5_first_token() -> Comparison:
     """Time to the first token of a chat's fifth turn, four turns about one picture answered before."""
     world = _World()
-    generator = Generator(world.model)
+    generator = world.generator
     messages = [Message("user", f"<image>\n{world.text(0, 15)}")]
     for turn in range(1, 5):
         answer = "".join(piece.text for piece in generator.stream(_chat(world, messages), 42)).strip()
@@ -154,7 +155,8 @@ def serve_32() -> Comparison:
 
 def _served(world: _World, samples: Sequence[Sample], new: int, pauses: Sequence[float]) -> list[str]:
     """Answers of the server's worker, the samples submitted with these pauses in seconds before each."""
-    worker = Worker(Generator(world.model), len(samples))
+    world.generator.forget()
+    worker = Worker(world.generator, len(samples))
     worker.start()
 
     async def one(sample: Sample) -> str:
@@ -180,7 +182,8 @@ def _served(world: _World, samples: Sequence[Sample], new: int, pauses: Sequence
 
 def _one_by_one(world: _World, samples: Sequence[Sample], new: int) -> list[str]:
     """Greedy answers, each with a prefill and a decoding of its own."""
-    generator, model, found = Generator(world.model), world.model, []
+    generator, model, found = world.generator, world.model, []
+    generator.forget()
     for sample in samples:
         state = model.prefill(collate([generator.encode(sample)], model.inputs))
         tokens = [int(state.logits.argmax())]
@@ -199,7 +202,8 @@ def eval_4_per_picture() -> Comparison:
 
     def ours() -> list[str]:
         words: tuple[Any, ...] = ("key", 16, 16, lambda _: None)
-        found = predict(Generator(world.model), _Benchmark(), questions, next(files), *words)  # type: ignore[arg-type]
+        world.generator.forget()
+        found = predict(world.generator, _Benchmark(), questions, next(files), *words)  # type: ignore[arg-type]
         return [one.prediction for one in found]
 
     return Comparison(
