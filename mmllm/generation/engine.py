@@ -91,9 +91,9 @@ class Engine:
             self._sweep()
             self.way.admit(self._waiting, self.sizes.rows if rows is None else rows, self.reuse)
             ran = False
-            for ctx, requests, logits in self.way.advance():
+            for metrics, requests, logits in self.way.advance():
                 ran = True
-                self.metrics = added(self.metrics, self.model.metrics(ctx))
+                self.metrics = added(self.metrics, metrics)
                 for request, token in zip(requests, next_tokens(requests, logits), strict=True):
                     if not request.done:
                         self.way.said(request, token)

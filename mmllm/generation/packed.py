@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -22,7 +22,6 @@ from mmllm.generation.shelf import Shelf
 from mmllm.model.reading import Conversation, Reader
 
 if TYPE_CHECKING:
-    from mmllm.hooks import ForwardContext
     from mmllm.model.model import MultimodalLM
 
 PIECE = 512
@@ -116,8 +115,8 @@ class Packed:
 
     # ---- going on
 
-    def advance(self) -> Iterator[tuple[ForwardContext, list[Request], Tensor]]:
-        """Run a pass: its context, the requests whose next token is due, and their logits float[n, V]."""
+    def advance(self) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
+        """Run a pass: its metrics, the requests whose next token is due, and their logits float[n, V]."""
         parts = self._parts()
         if parts:
             yield from self._read(parts)
@@ -133,7 +132,7 @@ class Packed:
                 room -= length
         return parts
 
-    def _read(self, parts: list[tuple[_Row, int]]) -> Iterator[tuple[ForwardContext, list[Request], Tensor]]:
+    def _read(self, parts: list[tuple[_Row, int]]) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
         """One pass, or where it fails one for each conversation, so that only the one at fault ends."""
         try:
             ctx, logits = self.reader.read([(row.talk, length) for row, length in parts])
@@ -147,7 +146,7 @@ class Packed:
         for row, _ in parts:
             if row.answers:
                 row.talk.tokens.clear()  # all places are read
-        yield ctx, [row.request for row, _ in parts if not row.talk.unread], logits
+        yield self.model.metrics(ctx), [row.request for row, _ in parts if not row.talk.unread], logits
 
     def said(self, request: Request, token: int) -> None:
         """Note the token that was chosen."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from mmllm.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from mmllm.batches.sample import Encoded
-    from mmllm.hooks import ForwardContext
     from mmllm.model.decoding_state import DecodingState
     from mmllm.model.model import MultimodalLM
 
@@ -53,12 +52,12 @@ class Padded:
         if some:
             self._groups.append(_Group(some))
 
-    def advance(self) -> Iterator[tuple[ForwardContext, list[Request], Tensor]]:
-        """A pass of each group: its context, the requests whose next token is due, and their logits float[n, V]."""
+    def advance(self) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
+        """A pass of each group: its metrics, the requests whose next token is due, and their logits float[n, V]."""
         for group in list(self._groups):
             yield from self._pass(group)
 
-    def _pass(self, group: _Group) -> Iterator[tuple[ForwardContext, list[Request], Tensor]]:
+    def _pass(self, group: _Group) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
         try:
             group.state = self._begun(group) if group.state is None else self._decoded(group, group.state)
         except Exception as error:
@@ -72,7 +71,7 @@ class Padded:
                     self._groups.append(_Group([request]))
                     yield from self._pass(self._groups[-1])
             return
-        yield group.state.ctx, list(group.requests), group.state.logits
+        yield self.model.metrics(group.state.ctx), list(group.requests), group.state.logits
 
     def _begun(self, group: _Group) -> DecodingState:
         batch = collate([_grown(request) for request in group.requests], self.model.inputs)
