@@ -48,13 +48,20 @@ def load(
     return Model.open(run, device, stage, overrides, Trust(accept, verify, trust_code))
 
 
-def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *, text: str | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    text: str | None = None,
+    trust_code: bool = False,
+) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: a file, a run folder, or the name of a shipped recipe (``mmllm ls recipes``).
         overrides: ``path=value`` as on the command line, e.g. ``stages.align.batch=64``.
         text: the YAML itself, instead of ``path``.
+        trust_code: import classes that a run from elsewhere names (``module:Class``).
 
     Raises:
         RecipeError: every problem with its place.
@@ -66,28 +73,51 @@ def load_recipe(path: str | Path | None = None, overrides: Sequence[str] = (), *
     _no_text("overrides", overrides)
     if (path is None) == (text is None):
         raise MmllmError("load_recipe needs a path or a text, one of the two.")
-    return parse(text, overrides) if text is not None else read(find_recipe(str(path)), overrides)
+    if text is not None:
+        return parse(text, overrides)
+    file = find_recipe(str(path))
+    _check_code(file, trust_code)
+    return read(file, overrides)
 
 
-def train(recipe: Recipe | str | Path, out: str | Path | None = None, overrides: Sequence[str] = ()) -> Path:
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    trust_code: bool = False,
+) -> Path:
     """Train all stages of a recipe in this process, on one device; goes on where an earlier call stopped.
 
-    ``out``: run folder, default ``runs/<name>``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the
-    run folder. Raises as ``load_recipe``, and MmllmError for data or weights that cannot be used.
+    ``out``: run folder; default: the run whose folder or recipe.yaml ``recipe`` is, else ``runs/<name>``.
+    ``trust_code``: as ``load_recipe``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the folder.
+    Raises as ``load_recipe``, and MmllmError for data or weights that cannot be used.
     """
+    from mmllm.recipe.files import find_recipe
+    from mmllm.recipe.located import run_folder
     from mmllm.recipe.models import Recipe
     from mmllm.recipe.shipped_parts import place_parts
     from mmllm.training.run import train as run
 
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides, trust_code=trust_code)
     if isinstance(recipe, Recipe) and overrides:
         raise MmllmError("overrides are for a recipe's file; give them to load_recipe.")
     sentence = place_parts(chosen)
     if sentence:
         print(f"mmllm: {sentence}.", file=sys.stderr)
-    folder = Path(out) if out is not None else Path("runs") / chosen.name
+    file = Path() if isinstance(recipe, Recipe) else find_recipe(recipe)
+    folder = run_folder(file, chosen.name, Path(out) if out is not None else None)
     run(chosen, folder)
     return folder
+
+
+def _check_code(file: Path, trusted: bool) -> None:
+    """CheckpointError where a recipe is that of a run from elsewhere which names code."""
+    from mmllm.checkpoints.code_trust import check_code
+    from mmllm.recipe.located import RECIPE, is_run
+
+    if file.name == RECIPE and is_run(file.parent):
+        check_code(file.parent, trusted)
 
 
 def evaluate(

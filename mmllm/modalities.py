@@ -6,6 +6,7 @@ an item is the encoders' knowledge.
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -85,6 +86,14 @@ MODALITIES: dict[str, Modality] = {
 
 MODALITY_OF = {ending: name for name, modality in MODALITIES.items() for ending in modality.endings}
 """Ending of a file -> key of ``MODALITIES``."""
+
+
+def modality_of(name: str) -> str | None:
+    """Return the key of the modality that a file's name or its ending says, formats that nothing reads among them."""
+    ending = name.rpartition(".")[2].lower()
+    declared = (mimetypes.guess_type(f"x.{ending}")[0] or "").partition("/")[0]
+    # of a text or an archive the media type says nothing
+    return MODALITY_OF.get(ending) or (declared if declared in ("image", "video", "audio") else None)
 
 
 def refusal(modality: str, taken: Collection[str]) -> str:

@@ -169,6 +169,13 @@ class Batch:
     segments: tuple[Segment, ...] | None = None
     """Where conversations that begin alike share their beginning: all stretches of the row in order. Such a tree counts
     as one of the B conversations. None: each conversation is one stretch."""
+    n_conversations: int | None = None
+    """Samples in the row, those of a tree counted each; None: B."""
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return len(self.names) if self.n_conversations is None else self.n_conversations
 
     @property
     def n_labels(self) -> int:

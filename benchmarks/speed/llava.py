@@ -63,7 +63,7 @@ def _shared(tensor: Tensor, model: MultimodalLM) -> bool:
     return any(tensor.data_ptr() == own.data_ptr() for own in model.parameters())
 
 
-def padded(batch: Batch) -> dict[str, Tensor]:
+def padded(batch: Batch, pixels: Tensor) -> dict[str, Tensor]:
     """The conversations of a packed batch as LLaVA's collator gives them: padded on the right, a picture each."""
     bounds = batch.cu_seqlens.tolist()
     ids = torch.where(batch.media_ids >= 0, IMAGE, batch.input_ids)
@@ -77,7 +77,7 @@ def padded(batch: Batch) -> dict[str, Tensor]:
         "input_ids": stacked(ids, 0),
         "labels": stacked(batch.labels, IGNORE_INDEX),
         "attention_mask": stacked(torch.ones_like(ids), 0),
-        "pixel_values": batch.media["image"]["image"]["pixels"],
+        "pixel_values": pixels,
     }
 
 

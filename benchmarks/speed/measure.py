@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,14 +35,15 @@ class Comparison:
     facts: dict[str, Any] = field(default_factory=dict)
     """Goes into the JSON; ``pad_efficiency`` where the baseline pads."""
     memory: bool = False
-    """The ratio is that of the memory that one call needs at most, not of time."""
+    """The ratio is that of the bytes that torch holds at most in one call, not of time."""
 
 
 def measure(name: str, row: Comparison, rounds: int) -> dict[str, Any]:
     """Run ``row`` once to warm up (memory is measured then), and ``rounds`` times; the figures as JSON values."""
-    first, baseline_mb = _peak(row.baseline)
-    second, ours_mb = _peak(row.ours)
+    first, baseline_rss = _peak(row.baseline)
+    second, ours_rss = _peak(row.ours)
     row.check(first, second)
+    held = [_held(work) for work in (row.baseline, row.ours)] if row.memory else None
     found: list[dict[str, float]] = []
     for number in range(rounds):
         # the order turns: what the first of a pair leaves in the caches would always help the same one
@@ -54,8 +56,8 @@ def measure(name: str, row: Comparison, rounds: int) -> dict[str, Any]:
         row.check(results[row.baseline], results[row.ours])
         found.append({"baseline_s": seconds[row.baseline], "ours_s": seconds[row.ours]})
     ratios = [one["baseline_s"] / one["ours_s"] for one in found]
-    if row.memory:
-        ratios = [baseline_mb / ours_mb]
+    if held is not None:
+        ratios = [held[0] / held[1]]
     return {
         "name": name,
         "ratio": median(ratios),
@@ -63,8 +65,10 @@ def measure(name: str, row: Comparison, rounds: int) -> dict[str, Any]:
         "ratio_max": max(ratios),
         "baseline_s": median(one["baseline_s"] for one in found),
         "ours_s": median(one["ours_s"] for one in found),
-        "baseline_mb": baseline_mb,
-        "ours_mb": ours_mb,
+        # by how much the process grew: what torch held, and what the C library's heap could not give back between
+        "baseline_rss_mb": baseline_rss,
+        "ours_rss_mb": ours_rss,
+        **({} if held is None else {"baseline_mb": held[0], "ours_mb": held[1]}),
         "equal": True,  # check raises where it is not
         "pad_efficiency": None,
         **row.facts,
@@ -99,6 +103,17 @@ def _peak(work: Callable[[], Any]) -> tuple[Any, float]:
     before = _status("VmRSS")
     result = work()
     return result, _status("VmHWM") - before
+
+
+def _held(work: Callable[[], Any]) -> float:
+    """MB that torch holds at most in ``work``, beside what it held before: what a GPU would need for it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        work()
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    events = [one for one in found.profiler.kineto_results.events() if one.name() == "[memory]"]
+    return max(accumulate(one.nbytes() for one in sorted(events, key=lambda one: one.start_ns()))) / 2**20
 
 
 def _status(key: str) -> float:

@@ -41,7 +41,9 @@ def write(folder: Path) -> None:
         "thread: baseline and mmllm take turns on the same weights and data after a warm-up, in CPU seconds, and their "
         "results are asserted equal in every round. The ratio is baseline / mmllm, the median over n rounds of the "
         "ratio inside a round (min-max). Weights are random, sizes are small (a ViT of 6 x 384, an LLM of 8 x 512): "
-        "with larger LLMs the head and the encoder weigh less, so do not carry these ratios over.\n\n"
+        "with larger LLMs the head and the encoder weigh less, so do not carry these ratios over. Memory is the most "
+        "bytes that torch holds in a step beside weights and optimizer, as a GPU would need them; by how much the "
+        "process grew is in brackets: the C library's heap adds its holes to both sides.\n\n"
         f"Machine: {machines}.\n\n{_whole(rows)}\n\n## What was compared\n\n{_details(rows)}\n"
     )
     put(README, "speed", "benchmarks.speed", _short(rows))
@@ -64,7 +66,7 @@ def _whole(rows: list[dict[str, Any]]) -> str:
 
 def _amount(row: dict[str, Any], side: str) -> str:
     if row["name"].startswith("memory"):
-        return f"{row[f'{side}_mb']:.0f} MB"
+        return f"{row[f'{side}_mb']:.0f} ({row[f'{side}_rss_mb']:.0f}) MB"
     return f"{row[f'{side}_s']:.3f} s"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mmllm.recipe.models import ComponentSpec, Eval, Llm, Recipe, Serve, Stage
+from mmllm.recipe.models import Cache, ComponentSpec, Eval, Llm, Recipe, Serve, Stage
 
 PAGES: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", Recipe, "Sections stand in the order data flows."),
@@ -20,6 +20,7 @@ PAGES: tuple[tuple[str, type[BaseModel], str], ...] = (
         "An entry is a key and a part. The key of a connector with `from` is its placeholder: `image` fills `<image>`.",
     ),
     ("stages", Stage, "Each entry is a key and a stage. What `train` names learns; all else is frozen."),
+    ("stages: cache, eval: cache", Cache, "`cache: true` is all of its defaults."),
     ("eval", Eval, "What `mmllm eval` measures."),
     ("serve", Serve, "Address and limits of `mmllm serve`."),
 )

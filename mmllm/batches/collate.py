@@ -9,7 +9,7 @@ import torch
 
 from mmllm.batches.positions import positions
 from mmllm.batches.sample import Encoded, Item, MediaInput
-from mmllm.types import Batch
+from mmllm.types import Batch, Segment
 
 
 def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Batch:
@@ -44,9 +44,7 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Bat
     return Batch(
         input_ids=_flat([sample.ids for sample in samples]),
         labels=_flat([sample.labels for sample in samples]),
-        position_ids=torch.cat([positions(sample.spans, len(sample.ids)) for sample in samples], dim=1)
-        if samples
-        else row[None],
+        position_ids=torch.cat([_positions(sample) for sample in samples], dim=1) if samples else row[None],
         cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
         sequence_ids=sequence_ids,
         media_ids=media_ids,
@@ -57,7 +55,23 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Bat
         names=[sample.name for sample in samples],
         dataset_names=[sample.dataset for sample in samples],
         user_turn=_flat([sample.user_turn for sample in samples]) if all(s.user_turn for s in samples) else None,
+        segments=_segments(samples, bounds) if any(sample.segments for sample in samples) else None,
+        n_conversations=sum(sample.n_conversations for sample in samples),
     )
+
+
+def _positions(sample: Encoded) -> torch.Tensor:
+    return positions(sample.spans, len(sample.ids)) if sample.position_ids is None else sample.position_ids
+
+
+def _segments(samples: Sequence[Encoded], bounds: Sequence[int]) -> tuple[Segment, ...]:
+    """Stretches of the whole row."""
+    found: list[Segment] = []
+    for sample, offset in zip(samples, bounds[:-1], strict=True):
+        for one in sample.segments or (Segment(0, len(sample.ids)),):
+            prefix = None if one.prefix is None else (offset + one.prefix[0], offset + one.prefix[1])
+            found.append(Segment(offset + one.start, offset + one.end, prefix))
+    return tuple(found)
 
 
 def _flat(rows: list[list[int]]) -> torch.Tensor:

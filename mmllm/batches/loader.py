@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.packing import deal, split
-from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, load_media, plan
-from mmllm.errors import MmllmError, SampleError
+from mmllm.batches.packing import deal, fill, split
+from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, plan
+from mmllm.batches.trees import load_tree, single, trees
+from mmllm.errors import MmllmError, SampleError, TooLongError
 from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Sample
 
@@ -42,7 +43,7 @@ class StepBatches:
 
     step: int
     micro: list[Batch]
-    """Always ``n_micro`` batches of this rank; one may be empty."""
+    """Batches of this rank, as many as of every other; one may be empty."""
     n_labels_global: int
     """Supervised positions of the step over all ranks: what the summed loss is divided by."""
     bad: list[SampleError]
@@ -70,11 +71,11 @@ def alone(value: Any) -> list[Any]:
 class Loader:
     """Iterates over the steps of a stage from any step on; content depends on neither ``workers`` nor the start.
 
-    ``n_micro`` micro-batches per rank and step; ``budget`` the most tokens in one of them (None: no limit); ``max_bad``
-    the tolerated share of bad samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads
-    prepare steps ahead (0: prepare when asked). ``all_gather`` hands every rank the list of all ranks' values, in the
-    caller's thread, once per step. ``state``/``restore`` carry the error budget over a restart; the position is just
-    the number of the next step.
+    ``n_micro`` micro-batches per rank and step, or with a ``budget`` as many as its tokens make necessary; ``most``
+    conversations about the same media share their beginning (1: none do); ``max_bad`` the tolerated share of bad
+    samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads prepare steps ahead (0:
+    prepare when asked). ``all_gather`` hands every rank the list of all ranks' values, in the caller's thread, once per
+    step. ``state``/``restore`` carry the error budget over a restart; the position is just the number of the next step.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Loader:
         world: int = 1,
         n_micro: int = 1,
         budget: int | None = None,
+        most: int = 1,
         max_bad: float = 0.01,
         workers: int = 0,
         all_gather: Callable[[Any], list[Any]] = alone,
@@ -96,6 +98,7 @@ class Loader:
         self.mixture, self.sources, self.prompter, self.inputs = mixture, sources, prompter, inputs
         self.context, self.rank, self.world, self.n_micro = context, rank, world, n_micro
         self.budget, self.max_bad, self.workers, self.all_gather = budget, max_bad, workers, all_gather
+        self.most = most
         self.seen = 0
         """Samples of the stage so far, bad ones included."""
         self.n_bad = 0
@@ -111,7 +114,7 @@ class Loader:
         self.seen, self.n_bad, self.bad = int(state["seen"]), int(state["n_bad"]), list(state["bad"])
 
     def steps(self, start: int = 0) -> Iterator[StepBatches]:
-        """Steps ``start`` .. the last. MmllmError: over the error budget, or a micro-batch over the token budget."""
+        """Steps ``start`` .. the last. MmllmError: over the error budget."""
         if not self.workers:
             for step in range(start, self.mixture.n_steps):
                 yield self._exchange_errors(self._prepare(step, self.mixture.step(step)))
@@ -148,32 +151,30 @@ class Loader:
                 keys.append(name)
             except SampleError as error:
                 bad.append(error)
+        grown = single(plans) if self.most == 1 else trees(plans, keys, self.most, self.budget)
+        lengths = [tree.length for tree in grown]
         # Every rank plans every sample and so finds the same bins without talking; only media are read by one rank.
-        bins = split([planned.length for planned in plans], self.world * self.n_micro)
-        self._check_budget(step, [sum(plans[i].length for i in members) for members in bins])
+        n_bins = self.world * self.n_micro
+        bins = split(lengths, n_bins) if self.budget is None else fill(lengths, self.budget, self.world)
         prepared = _Prepared(step, len(drawn), sum(planned.n_labels for planned in plans), bad, [])
         for members in deal(bins, self.rank, self.world):
             encoded: list[Encoded] = []
-            for i in members:
+            for tree in (grown[i] for i in members):
                 try:
-                    encoded.append(load_media(plans[i], self.inputs, keys[i]))
+                    encoded.append(load_tree(tree, plans, self.inputs, keys[tree.members[0]]))
                 except SampleError as error:
-                    prepared.unread.append((str(error), plans[i].n_labels))
+                    prepared.unread += _unread(str(error), [plans[number] for number in tree.members])
             prepared.micro.append(collate(encoded, self.inputs))
         return prepared
 
     def _plan(self, name: str, index: int) -> PlannedSample:
-        return plan(self.sources[name][index], self.prompter, self.inputs, self.context, train=True)
-
-    def _check_budget(self, step: int, loads: list[int]) -> None:
-        if self.budget is None or max(loads, default=0) <= self.budget:
-            return
-        enough = -(-sum(loads) // self.budget)
-        raise MmllmError(
-            f"step {step}: a micro-batch would hold {max(loads)} tokens, over the budget of {self.budget}; raise the "
-            f"stage's tokens to {max(loads)} or lower its micro_batch (these samples need {enough} micro-batches or "
-            f"more over all GPUs; there are {len(loads)})"
-        )
+        planned = plan(self.sources[name][index], self.prompter, self.inputs, self.context, train=True)
+        if self.budget is not None and planned.length > self.budget:
+            raise TooLongError(
+                f"{planned.sample.name}: {planned.length} tokens are over the stage's tokens of {self.budget} for one "
+                "forward; nothing is cut: raise tokens, or shorten it"
+            )
+        return planned
 
     def _exchange_errors(self, prepared: _Prepared) -> StepBatches:
         """Tell all ranks which media could not be read, keep the books and stop when too much is bad."""
@@ -194,3 +195,9 @@ class Loader:
                 + more
             )
         return StepBatches(prepared.step, prepared.micro, n_labels, bad)
+
+
+def _unread(message: str, members: list[PlannedSample]) -> list[tuple[str, int]]:
+    """A sentence, and the labels lost, for each sample of a tree whose media cannot be read."""
+    first = members[0].sample.name
+    return [(message.replace(first, one.sample.name, 1), one.n_labels) for one in members]

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from mmllm.batches.together import Together
 from mmllm.errors import MmllmError
 
 WINDOW = 1024
@@ -26,6 +27,8 @@ class Mixture:
     A dataset with ``blocks`` (row groups of a table, say) is read block after block in a random order, its samples
     shuffled among those of the blocks that make up :data:`WINDOW` samples or more: what lies together is read together.
 
+    ``together`` brings samples about the same media together in a step; each epoch has the samples it would have.
+
     ``epochs`` (may be a fraction) or ``steps`` says how long; ``batch`` is the samples of one optimizer step over all
     ranks. The last step of ``epochs`` may be smaller; no sample is left out or repeated to fill it. Stages that go
     through the same data in different orders need different seeds.
@@ -40,6 +43,7 @@ class Mixture:
         batch: int,
         epochs: float | None = None,
         steps: int | None = None,
+        together: Together | None = None,
     ) -> None:
         if (epochs is None) == (steps is None):
             raise MmllmError("a stage's length is either epochs or steps: give exactly one of them")
@@ -56,13 +60,33 @@ class Mixture:
         self.n_steps = math.ceil(self.n_samples / batch)
         """Optimizer steps of the stage."""
         self._orders: dict[tuple[int, ...], np.ndarray] = {}
+        self.together = together
+        self._windows: dict[tuple[int, int], list[tuple[str, int]]] = {}
 
     def step(self, k: int) -> list[tuple[str, int]]:
         """The samples of step k (from 0) as (dataset name, index); IndexError beyond the last step."""
         if not 0 <= k < self.n_steps:
             raise IndexError(f"step {k} of a mixture of {self.n_steps} steps")
         stop = min((k + 1) * self.batch, self.n_samples)
-        return [self._sample(position) for position in range(k * self.batch, stop)]
+        find = self._sample if self.together is None else self._moved
+        return [find(position) for position in range(k * self.batch, stop)]
+
+    def _moved(self, position: int) -> tuple[str, int]:
+        """The sample at a position after those of its window were brought together."""
+        assert self.together is not None
+        epoch, place = divmod(position, self.epoch_size)
+        reach = min(self.together.reach or self.epoch_size, self.epoch_size)
+        window, inside = divmod(place, reach)
+        found = self._windows.get((epoch, window))
+        if found is None:
+            first = epoch * self.epoch_size + window * reach
+            last = min(first + reach, (epoch + 1) * self.epoch_size)
+            drawn = [self._sample(number) for number in range(first, last)]
+            found = self.together.ordered(drawn, first, self.batch)
+            while len(self._windows) >= 2:  # threads that read ahead may be past a window's border
+                self._windows.pop(next(iter(self._windows)), None)
+            self._windows[epoch, window] = found
+        return found[inside]
 
     def _sample(self, position: int) -> tuple[str, int]:
         epoch, place = divmod(position, self.epoch_size)

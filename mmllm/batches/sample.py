@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Grid, Sample, Span
+from mmllm.types import IGNORE_INDEX, Grid, Sample, Segment, Span
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,11 @@ class Encoded:
     """Data key of the recipe it was drawn from, if any."""
     user_turn: list[int] = field(default_factory=list)
     """One per id, see ``Batch.user_turn``; empty where nothing reads it."""
+    segments: tuple[Segment, ...] | None = None
+    """Of a tree of conversations that begin alike (``trees.py``): its stretches; None: one conversation."""
+    position_ids: torch.Tensor | None = None
+    """int64[P, ids] of a tree; None: by the rule of ``positions``."""
+    n_conversations: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from mmllm import registry
 from mmllm.checks.places import cached, local_arguments, missing
 from mmllm.checks.report import Report
 from mmllm.errors import MmllmError, SampleError
+from mmllm.files.hub_names import is_dataset_of_hub
+from mmllm.messages.learnable import check_answers, check_places
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.shipped_parts import HOME
 
@@ -26,7 +28,7 @@ _ROWS_IN = (".jsonl", ".json", ".csv", ".tsv", ".tar")
 _PATTERN = re.compile(r"[*{]")
 
 
-def check_data(key: str, type: str, args: Mapping[str, Any], placeholders: Collection[str], report: Report) -> None:
+def check_data(key: str, type: str, args: Mapping[str, Any], placeholders: Sequence[str], report: Report) -> None:
     """Look at one data entry; ``placeholders`` are the keys that have a connector."""
     path: yaml_lines.Path = ("data", key)
     chat = "Chat" in registry.bases("datasets", type)
@@ -88,8 +90,7 @@ def _there(
 
 def _is_far(path: str) -> bool:
     """Whether rows lie elsewhere: an address, or a dataset of the hub where nothing here has the name."""
-    owner = re.fullmatch(r"([\w.-]+)/[\w.-]+", path)
-    return "://" in path or (owner is not None and not Path(owner[1]).exists() and not Path(path).suffix)
+    return "://" in path or is_dataset_of_hub(path)
 
 
 def _how_to_get(group: str, type: str, path: str) -> str:
@@ -146,7 +147,7 @@ def _sizes(path: str, args: Mapping[str, Any], chat: bool) -> Iterator[int]:
 # ---- rows
 
 
-def _first_rows(opened: Any, path: yaml_lines.Path, placeholders: Collection[str], report: Report) -> None:
+def _first_rows(opened: Any, path: yaml_lines.Path, placeholders: Sequence[str], report: Report) -> None:
     """Read a few samples: each can be read, its media are there and have a connector."""
     for index in range(min(ROWS, len(opened))):
         try:
@@ -154,10 +155,12 @@ def _first_rows(opened: Any, path: yaml_lines.Path, placeholders: Collection[str
         except SampleError as error:
             report.error(path, str(error))
             continue
+        try:
+            check_answers(sample)
+            check_places(sample, placeholders)
+        except SampleError as error:
+            report.error(path, str(error))
         for key, items in sample.media.items():
-            if items and key not in placeholders:
-                known = ", ".join(placeholders) or "none"
-                report.error(path, f"{sample.name} holds {key} media, and no connector fills <{key}>; known: {known}")
             for item in items:
                 if isinstance(item, Path) and not _is_there(item):
                     report.error(path, f"{sample.name}: its {key} {item} is not there")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mmllm import registry
-from mmllm.checks import configs, safetensors_files
+from mmllm.checks import configs
 from mmllm.checks.llm import weights
 from mmllm.checks.places import Found, cached, here_or_shipped, local_arguments, missing, model_files
 from mmllm.checks.report import Report
 from mmllm.checks.tokenizers import TokenizerFiles
+from mmllm.files import safetensors_files
 from mmllm.recipe import part_arguments, yaml_lines
 
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")

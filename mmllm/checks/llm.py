@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmllm.checks import configs, safetensors_files
+from mmllm.checks import configs
 from mmllm.checks.places import Found, missing, model_files
 from mmllm.checks.report import Report
 from mmllm.checks.tokenizers import TokenizerFiles, template_problems
+from mmllm.files import safetensors_files
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.models import Llm
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmllm.checks import safetensors_files
 from mmllm.checks.encoders import check_weights_file
 from mmllm.checks.llm import weights
 from mmllm.checks.places import model_files
 from mmllm.checks.report import Report
+from mmllm.files import safetensors_files
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.located import is_run
 from mmllm.recipe.models import Start

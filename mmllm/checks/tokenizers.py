@@ -8,12 +8,7 @@ from typing import Any, cast
 
 from mmllm.checks.configs import UnreadableError, read_json
 from mmllm.errors import MmllmError
-
-FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-    "tekken.json", "added_tokens.json",
-)  # fmt: skip
-"""Files of which a folder with a tokenizer has at least one; ``llms/folders.py`` asks for the same when it loads."""
+from mmllm.files.tokenizers import FILES
 
 
 class TokenizerFiles:

@@ -30,8 +30,12 @@ def add(commands: Parsers) -> None:
     recipe_argument(train)
     train.add_argument("--gpus", type=int, default=1, help="ranks per node (default: 1, in this process)")
     train.add_argument("--nodes", type=Path, help="DeepSpeed hostfile")
-    train.add_argument("--out", type=Path, help="run folder (default: runs/<name>)")
+    train.add_argument("--out", type=Path, help="run folder (default: the run that RECIPE is, or runs/<name>)")
     change_arguments(train)
+    cache = command(commands, "cache", _cache, "compute the features of a recipe's frozen encoders ahead of training")
+    recipe_argument(cache)
+    cache.add_argument("--stage", action="append", default=[], metavar="NAME", help="default: those that say `cache`")
+    cache.add_argument("--verify", action="store_true", help="hash media anew even where no file has changed")
     evaluate = command(commands, "eval", _eval, "score a run on benchmarks")
     evaluate.add_argument(
         "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
@@ -71,10 +75,21 @@ def _train(arguments: argparse.Namespace) -> int:
 def _next_of_run(path: Path, overrides: Sequence[str], out: Path | None) -> None:
     """Print how to go on with a run that is trained."""
     from mmllm.recipe.load import load_recipe
+    from mmllm.recipe.located import run_folder
 
     recipe = load_recipe(path, overrides)
     word = "eval" if recipe.eval.benchmarks else "chat"
-    print(f"next: {shlex.join(['mmllm', word, str(out or Path('runs') / recipe.name)])}")
+    print(f"next: {shlex.join(['mmllm', word, str(run_folder(path, recipe.name, out))])}")
+
+
+def _cache(arguments: argparse.Namespace) -> None:
+    from mmllm.recipe.load import load_recipe
+    from mmllm.training.cache_ahead import cache_ahead
+
+    path = recipe_path(arguments)
+    place(path, arguments.overrides)
+    show_places(path)
+    cache_ahead(load_recipe(path, arguments.overrides), arguments.stage, verify=arguments.verify)
 
 
 def _eval(arguments: argparse.Namespace) -> None:

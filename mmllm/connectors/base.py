@@ -36,6 +36,12 @@ class Connector(nn.Module):
     positionwise: bool = False
     """Inside the LLM: whether what it changes at a position depends on nothing but what is there and what the context
     says of that position, and ``ctx.notes`` stay empty: the last block may then run at label positions only."""
+    learns_without_items: bool = False
+    """With ``from``: whether it also learns from conversations that show none of its items."""
+    shares_prefix: bool = False
+    """Whether conversations that begin alike may share their beginning with it (``stages.X.share_prefix``): what it
+    does at a position rests on that position, on the items of its conversation and on what the LLM attends to there,
+    never on other text of the conversation or on how many tokens there are."""
     has_metrics: bool = False
     """Whether :meth:`metrics` gives something; known beforehand, so that ranks agree on exchanging it."""
 
@@ -98,6 +104,7 @@ class Projector(Connector):
     One that takes a single encoder has it in its signatures: ``out_grid(self, grid)``, ``forward(self, features)``.
     """
 
+    shares_prefix = True  # it sees items alone; one that reads text is told apart by `reads_text`
     accepts_padding: bool = False
     """Whether ``forward`` takes items of different grids at once: float[N, most tokens, llm_dim], each item's own
     tokens first. Else it is called once for each grid, without padding."""
@@ -185,6 +192,8 @@ class DeepFusion(LLMAdapter):
 
 class EncoderAdapter(Connector):
     """Works inside the blocks of frozen encoders, which stay as they are."""
+
+    shares_prefix = True
 
     def attach(self, encoder: AdaptableEncoder, key: str) -> Handle:
         """Make the weights, once, and hook them into the blocks of the encoder ``key``.

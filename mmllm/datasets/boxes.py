@@ -28,10 +28,14 @@ SQUARES = ("none", "pad")
 FITS = ("squash", "pad", "crop")
 WORDS = ("from", "square", "fit")
 
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_OPEN, _CLOSE = r"(?:<box>|<\|box_start\|>)?\s*", r"\s*(?:</box>|<\|box_end\|>)?"
-_FOUR = re.compile(rf"{_OPEN}\[{{1,2}}{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]{{1,2}}{_CLOSE}")
-_PAIRS = re.compile(rf"{_OPEN}\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\){_CLOSE}")
+_NUMBER = r"\s*(-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+_FOUR = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+_PAIRS = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)")
+_TAGGED = re.compile(r"(?:<box>|<\|box_start\|>)\s*(.*?)\s*(?:</box>|<\|box_end\|>)", re.DOTALL)
+_LISTED = re.compile(r"\[\s*(\[.*\])\s*\]", re.DOTALL)
+"""A list of boxes, as InternVL writes even one."""
+_SLACK = 0.05
+"""Share of the longer side by which a sloppy box may reach out of its picture."""
 _LOC = re.compile("".join(r"<loc(\d{4})>" for _ in range(4)))
 
 Box = tuple[float, float, float, float]
@@ -68,6 +72,7 @@ class Boxes:
     def rewrite(self, messages: Sequence[Message], media: Mapping[str, Sequence[Any]]) -> tuple[Message, ...]:
         """Messages with their boxes rewritten; SampleError where one cannot be placed, MediaError for its picture."""
         patterns = (_LOC,) if self.form == "loc_tokens" else (_FOUR, _PAIRS)
+        messages = [replace(message, text=_TAGGED.sub(_untagged, message.text)) for message in messages]
         if not any(pattern.search(message.text) for pattern in patterns for message in messages):
             return tuple(messages)
         items = [item for found in media.values() for item in found]
@@ -77,13 +82,28 @@ class Boxes:
 
         def moved(match: re.Match[str]) -> str:
             numbers = [float(number) for number in match.groups()]
-            box = self.seen(self.pixels((numbers[0], numbers[1], numbers[2], numbers[3]), size), size)
+            written = (numbers[0], numbers[1], numbers[2], numbers[3])
+            self._check(written, size)
+            box = self.seen(self.pixels(written, size), size)
             return "[" + ",".join(f"{value:.3f}" for value in box) + "]"
 
         written = list(messages)
         for pattern in patterns:
             written = [replace(message, text=pattern.sub(moved, message.text)) for message in written]
         return tuple(written)
+
+    def _check(self, numbers: Box, size: tuple[int, int]) -> None:
+        """SampleError where the numbers of a box are those of another form, which would only move it elsewhere."""
+        found = self.pixels(numbers, size)
+        slack = _SLACK * max(size)
+        outside = min(found) < -slack or found[2] > size[0] + slack or found[3] > size[1] + slack
+        fractions = self.form in ("xyxy_1000", "xyxy_pixels", "xywh_pixels") and max(numbers) <= 1
+        if outside or fractions:
+            raise SampleError(
+                f"the box {[round(value, 3) for value in numbers]} is "
+                f"{'in fractions' if fractions else f'not inside its picture of {size[0]} x {size[1]}'}; is "
+                f"`from: {self.form}` right?"
+            )
 
     def pixels(self, numbers: Box, size: tuple[int, int]) -> Box:
         """A box as it is written -> pixels of the upright picture of ``size`` (width, height)."""
@@ -121,6 +141,15 @@ class Boxes:
                 f"what the encoder sees (fit: {self.fit}); is `from: {self.form}` right?"
             )
         return cut[0], cut[1], cut[2], cut[3]
+
+
+def _untagged(match: re.Match[str]) -> str:
+    """What stands between the tags of boxes, a list of them without its brackets."""
+    inner = match[1]
+    if not any(pattern.search(inner) for pattern in (_FOUR, _PAIRS, _LOC)):
+        raise SampleError(f"{match[0][:80]} is no box that is known; a box is [x, y, x, y] or (x, y),(x, y)")
+    listed = _LISTED.fullmatch(inner)
+    return listed[1] if listed else inner
 
 
 def upright_size(item: Any) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from mmllm.datasets.boxes import Boxes
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
 from mmllm.datasets.row_media import RowMedia
+from mmllm.datasets.unread import UnreadError, check_fields, check_texts, check_turns
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.messages import openai, placeholders
 from mmllm.messages.openai import MediaPart, Turn
@@ -24,10 +25,6 @@ from mmllm.types import Message, Sample
 
 _LOOKED_AT = 20
 """Rows that are tried for a form before a file is said to have none: the first may be damaged."""
-
-
-class _UnreadError(SampleError):
-    """A field holds media that nothing reads."""
 
 
 class Chat(Dataset):
@@ -50,6 +47,7 @@ class Chat(Dataset):
         columns: dict[str, str] | None = None,
         ignore: list[str] | None = None,
         split: str | None = None,
+        config: str | None = None,
         streaming: bool = False,
         boxes: dict[str, str] | None = None,
     ) -> None:
@@ -60,15 +58,16 @@ class Chat(Dataset):
             media: folder that paths of media start from; default: the one the rows lie in. Absolute paths and ``..``
                 are taken as they are: this is the user's own data.
             form: instead of what the first row shows.
-            columns: field of the form (``image``, ``caption``) -> its name in the rows.
+            columns: field of the form (``image``, ``caption``) or key of a connector -> its name in the rows.
             ignore: fields that may hold media and are not to be read.
             split: of a dataset that has several; default: ``train``, or the only one.
+            config: of a dataset of the hub, or in its layout, that has several.
             streaming: read a hub's Parquet where it is instead of downloading it.
             boxes: ``{from: xyxy_1, square: pad}``: how boxes in the texts are written; they are rewritten to what the
                 recipe's encoder sees (``boxes.py``). ``fit`` is the encoder's, and is filled in from the recipe.
         """
         self.name = str(path)
-        self._rows = open_rows(self.name, split, streaming)
+        self._rows = open_rows(self.name, split, streaming, config)
         if media is not None and not Path(media).is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
         self._boxes = Boxes.of(boxes) if boxes is not None else None
@@ -76,18 +75,12 @@ class Chat(Dataset):
         self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
         first = list(islice(self._readable(), _LOOKED_AT))
         self._check_columns(first)
-        self.form = detect(first, self.name, form, MEDIA_FIELDS)
+        self.form = detect(first, self.name, form, MEDIA_FIELDS, "" if first else self._damage())
         """Name of the form that its rows have."""
         self.blocks = self._rows.blocks
         shows = any(row.get(field) is not None for row in first[:1] for field in MEDIA_FIELDS)
         self.summary = f"{len(self):,} rows, {_title(self.form, shows)} ({self._rows.kind})"
-        for row in first[:1]:
-            try:
-                self._read(row)
-            except _UnreadError as error:  # a fault of the recipe, not of one sample
-                raise MmllmError(f"{self.name}: {error}") from error
-            except (SampleError, MediaError):
-                continue
+        self._try(first[:1])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -125,9 +118,26 @@ class Chat(Dataset):
             except SampleError:
                 continue
 
+    def _try(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            try:
+                self._read(row)
+            except UnreadError as error:  # a fault of the recipe, not of one sample
+                raise MmllmError(f"{self.name}: {error}") from error
+            except (SampleError, MediaError):
+                continue
+
+    def _damage(self) -> str:
+        try:
+            self._row(0)
+        except SampleError as error:
+            return str(error)
+        return ""
+
     def _read(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
         """Messages and media of a row."""
         raw = FORMS[self.form].read(row)
+        check_turns(raw, self._media)
         turns = list(openai.read_turns(raw, ROLES))
         texts = [part for turn in turns for part in turn.content if isinstance(part, str)]
         fields: dict[str, list[Any]] = {}
@@ -139,8 +149,15 @@ class Chat(Dataset):
                     raise SampleError(f"{field} and another field both hold items of <{key}>; keep one")
                 if found:
                     fields[key] = found
-        self._check_unread(row, texts, frozenset(str(one) for items in fields.values() for one in items))
+        if self.form == "conversations":
+            turns = _clips(turns, fields)
         messages, media = openai.assemble(_placed(turns, fields), self._locate, fields=fields)
+        if FORMS[self.form].media and not media:
+            raise SampleError(f"a {self.form} without anything that it describes")
+        named = {field for field in row if any(f"<{field}>" in text for text in texts)}
+        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._columns, *self._ignored, *named}
+        check_fields(row, known, self._media, [item for items in media.values() for item in items])
+        check_texts(row, messages, self._ignored)
         return (messages if self._boxes is None else self._boxes.rewrite(messages, media)), media
 
     def _key(self, field: str, value: Any, texts: Sequence[str]) -> str | None:
@@ -149,6 +166,8 @@ class Chat(Dataset):
             return None
         if field in MEDIA_FIELDS:
             return MEDIA_FIELDS[field]
+        if field in self._columns:  # a connector may have any key
+            return field
         named = any(f"<{field}>" in text for text in texts)
         return field if named and self._media.holds(value, there=False) else None
 
@@ -176,20 +195,6 @@ class Chat(Dataset):
         except SampleError:
             return []
 
-    def _check_unread(self, row: Mapping[str, Any], texts: Sequence[str], read: frozenset[str]) -> None:
-        """SampleError where a field that nothing reads holds media that no field that is read holds."""
-        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._ignored}
-        for field, value in row.items():
-            if field in known or not self._media.holds(value, beyond=read):
-                continue
-            if any(f"<{field}>" in text for text in texts):
-                continue
-            near = nearest(field.lower(), MEDIA_FIELDS) or "image"
-            raise _UnreadError(
-                f'the field "{field}" holds media, and none of that name are read; known: {", ".join(MEDIA_FIELDS)}; '
-                f"write columns: {{{near}: {field}}} to read it, or ignore: [{field}]"
-            )
-
 
 def _title(form: str, shows: bool) -> str:
     if form == "conversations":
@@ -197,15 +202,43 @@ def _title(form: str, shows: bool) -> str:
     return FORMS[form].title
 
 
+def _clips(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]]) -> list[Turn]:
+    """LLaVA's own data of clips and sounds write ``<image>`` for them: give a row's only media that place."""
+    (key,) = fields if len(fields) == 1 else ("image",)
+    if key == "image":
+        return list(turns)
+    asked = [Message(turn.role, part) for turn in turns for part in turn.content if isinstance(part, str)]
+    places = sum(placeholders.count(message, "image") for message in asked)
+    if places != len(fields[key]) or any(placeholders.count(one, key) for one in asked):
+        return list(turns)
+
+    def renamed(role: str, part: str | MediaPart) -> str | MediaPart:
+        if not isinstance(part, str):
+            return part
+        pieces = placeholders.pieces(Message(role, part), ("image",))
+        return "".join(f"<{key}>" if is_place else text for text, is_place in pieces)
+
+    return [Turn(turn.role, tuple(renamed(turn.role, part) for part in turn.content)) for turn in turns]
+
+
 def _placed(turns: Sequence[Turn], fields: Mapping[str, Sequence[Any]]) -> list[Turn]:
     """Put placeholders in front of the user's first message for the fields that have no place in any text."""
     placed: set[str] = set()
+    own: set[str] = set()
     for turn in turns:
         for part in turn.content:
             if isinstance(part, MediaPart):
                 placed |= {part.modality} if part.item is None else set()
+                if part.item is not None:
+                    own.add(part.modality)
             else:
                 placed |= {key for key in fields if placeholders.count(Message(turn.role, part), key)}
+    twice = own & (fields.keys() - placed)
+    if twice:
+        (key, *_) = sorted(twice)
+        raise SampleError(
+            f"{key} items stand in parts of the messages and, without a place, beside them; keep one of both"
+        )
     front = [f"<{key}>" for key, items in fields.items() if key not in placed for _ in items]
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
     if not front:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
+from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import MmllmError, SampleError
 from mmllm.modalities import MODALITIES
 from mmllm.registry import nearest
@@ -64,7 +66,7 @@ def _turns(row: Mapping[str, Any], field: str) -> list[Any]:
     turns: list[Any] = []
     for turn in _listed(row, field):
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
-            turn = {"role": turn["from"], "content": turn.get("value")}
+            turn = {**turn, "role": turn["from"], "content": turn.get("value")}
         turns.append(turn)
     return turns
 
@@ -105,7 +107,9 @@ FORMS: Mapping[str, Form] = {
 """Name -> form; a file has the first that its first rows show."""
 
 
-def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, media: Collection[str]) -> str:
+def detect(
+    rows: Iterable[Mapping[str, Any]], where: str, name: str | None, media: Collection[str], reason: str = ""
+) -> str:
     """Return the name of the form that rows have; the first row that shows one decides.
 
     Args:
@@ -113,6 +117,7 @@ def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, medi
         where: what they are of, for the error.
         name: the form that the recipe says they have, if it says so.
         media: fields of media.
+        reason: why the first row cannot be read, where it cannot.
 
     Raises:
         MmllmError: the form is unknown, or no row shows any; names their fields and the forms.
@@ -126,16 +131,23 @@ def detect(rows: Iterable[Mapping[str, Any]], where: str, name: str | None, medi
     seen: list[str] = []
     for row in rows:
         for known, form in FORMS.items():
-            if all(field in row for field in form.needs) and (not form.media or any(field in row for field in media)):
+            # null in tables whose rows have the fields of several forms
+            there = all(row.get(field) is not None for field in form.needs)
+            if there and (not form.media or any(field in row for field in media)):
                 return known
         seen = seen or list(row)
     shapes = "; ".join(f"{known} ({', '.join(form.needs)})" for known, form in FORMS.items())
-    found = f"rows have the fields {', '.join(seen)}" if seen else "no row at its beginning can be read"
-    raise MmllmError(f"{where}: {found}, which is no form of chat data; known: {shapes}; columns maps other names")
+    if not seen:
+        raise MmllmError(f"{where}: no row at its beginning can be read; the first: {reason or 'it is empty'}")
+    fields = ", ".join(seen)
+    raise MmllmError(
+        f"{where}: rows have the fields {fields}, which is no form of chat data; known: {shapes}; columns maps other "
+        "names"
+    )
 
 
 def _listed(row: Mapping[str, Any], field: str) -> list[Any]:
-    value = row.get(field)
+    value = unpacked(row.get(field))
     if not isinstance(value, list | tuple):
         raise SampleError(f"no list of {field}; it is {_kind(value)}")
     return list(value)
@@ -145,6 +157,11 @@ def _said(row: Mapping[str, Any], field: str, role: str) -> Raw:
     value = row.get(field)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # tables hold numbers as answers
+    if isinstance(value, date):  # datetime is one of these
+        raise SampleError(
+            f"{field} is {_kind(value)}, as the datasets library reads JSON columns of dates; name the file itself as "
+            "path, or save the column as text"
+        )
     if not isinstance(value, str):
         raise SampleError(f"{field} is {_kind(value)}; it is a text")
     return {"role": role, "content": value}
@@ -152,7 +169,10 @@ def _said(row: Mapping[str, Any], field: str, role: str) -> Raw:
 
 def _spoken(row: Mapping[str, Any], field: str, role: str) -> list[Raw]:
     """A text, or messages already (TRL's conversational form)."""
-    return list(row[field]) if isinstance(row.get(field), list | tuple) else [_said(row, field, role)]
+    value = row.get(field)
+    if isinstance(value, str) and value.startswith("[{"):
+        value = unpacked(value)
+    return list(value) if isinstance(value, list | tuple) else [_said(row, field, role)]
 
 
 def _system(row: Mapping[str, Any]) -> list[Raw]:
@@ -162,7 +182,7 @@ def _system(row: Mapping[str, Any]) -> list[Raw]:
 def _history(row: Mapping[str, Any]) -> list[Raw]:
     """Earlier rounds: pairs of what was asked and answered."""
     turns: list[Raw] = []
-    for number, pair in enumerate(row.get("history") or (), 1):
+    for number, pair in enumerate(unpacked(row.get("history")) or (), 1):
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
             raise SampleError(f"round {number} of history is {_kind(pair)}; it is a pair of texts")
         turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]

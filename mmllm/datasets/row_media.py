@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import MediaError, SampleError
 from mmllm.messages.media import decode_url, refuse_address
-from mmllm.modalities import MODALITIES, MODALITY_OF
+from mmllm.modalities import MODALITIES, modality_of
 from mmllm.types import Stored
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{60,}={0,2}\s*")
 """Text that is base64 if it is no path: a path so long has a dot or another sign in it."""
 _URL = tuple(f"data:{known.declared}" for known in MODALITIES.values() if known.declared)
+# first three bytes of JPEG, PNG, GIF, RIFF (WebP, WAV, AVI), Ogg, FLAC, ID3 and EBML
+_ENCODED = tuple(base64.b64encode(head).decode() for head in (
+    b"\xff\xd8\xff", b"\x89PN", b"GIF", b"RIF", b"Ogg", b"fLa", b"ID3", b"\x1a\x45\xdf"
+))  # fmt: skip
+_LONGEST = 4096
+"""Characters: a longer text is no path."""
+_LISTED, _FIELDS = 8, 16
+"""Items of a list, and fields of an object, that are looked at for media."""
 
 
 class RowMedia:
@@ -30,6 +41,7 @@ class RowMedia:
 
         Each is a path, bytes or a :class:`~mmllm.types.Stored`.
         """
+        value = unpacked(value)
         # an empty text is how tables write that there is none
         values = [] if value is None or value == "" else value if isinstance(value, list | tuple) else [value]
         return [self.item(one, field) for one in values if one is not None]
@@ -45,36 +57,78 @@ class RowMedia:
         if not isinstance(value, str) or not value:
             raise SampleError(
                 f"{name} holds {_shown(value)}; it is a path, a data URL, base64, {{'bytes', 'path'}} or a list of "
-                "these"
+                f"these; where it is no media, write ignore: [{name}]"
             )
         refuse_address(value)
         if value.startswith("data:"):
             return decode_url(value, "input_audio" if name == "input_audio" else "a data URL")
-        path = self._folder / value.removeprefix("file://")
+        if value.startswith("file://"):
+            return self._folder / unquote(value.removeprefix("file://"))
+        path = self._folder / value
         if _BASE64.fullmatch(value) and not _is_file(path):
             return _decoded(value, name)
         return path
 
     def holds(self, value: Any, beyond: Collection[str] = (), there: bool = True) -> bool:
-        """Whether a field's value is media: bytes, a data URL, the path of a media file, or a list of such.
+        """Whether a value is media or has some in it: bytes, a data URL, base64, the path of a media file.
 
         ``beyond``: items as texts; a path that is one of them does not count. ``there``: the file must be there.
         """
-        if isinstance(value, list | tuple):
-            return any(self.holds(one, beyond, there) for one in value[:8])
-        if isinstance(value, Mapping) and {"bytes", "path"} >= value.keys() >= {"bytes"}:
-            return value["bytes"] is not None or self.holds(value.get("path"), beyond, there)
-        if isinstance(value, Stored | bytes):
-            return True
-        if not isinstance(value, str) or len(value) > 4096:
-            return isinstance(value, str) and value.startswith(_URL)
+        for one in _leaves(value):
+            if isinstance(one, Stored | bytes):
+                return True
+            if isinstance(one, str) and (_is_encoded(one) or self._is_media_file(one, beyond, there)):
+                return True
+        return False
+
+    def _is_media_file(self, text: str, beyond: Collection[str], there: bool) -> bool:
         # the ending first: a file is looked for in few rows
-        if value.rpartition("#")[0].rpartition(".")[2].lower() in MODALITY_OF:
-            value = value.rpartition("#")[0]
-        if value.rpartition(".")[2].lower() not in MODALITY_OF:
-            return value.startswith(_URL)
-        path = self._folder / value
+        name = _media_name(text)
+        if name is None or "://" in name:
+            return name is not None and not there
+        path = self._folder / name
         return str(path) not in beyond and (_is_file(path) or not there)
+
+
+def names_media(value: Any) -> str | None:
+    """Return the first picture, clip or sound that a value names by path or address, here or not; None: it has none."""
+    for one in _leaves(value):
+        if isinstance(one, str) and not any(sign.isspace() for sign in one.strip()) and (name := _media_name(one)):
+            # a graph or a document has the ending of any other file, and so has a transport stream of TypeScript
+            if modality_of(name) in ("image", "video", "audio") and not name.lower().endswith(".ts"):
+                return one
+    return None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Values inside of lists and objects, JSON in texts among them: the first few of each, since all are alike."""
+    try:
+        value = unpacked(value)
+    except SampleError:  # a key twice, in a text that nothing reads
+        return
+    if isinstance(value, Mapping):
+        for one in islice(value.values(), _FIELDS):
+            yield from _leaves(one)
+    elif isinstance(value, list | tuple):
+        for one in value[:_LISTED]:
+            yield from _leaves(one)
+    else:
+        yield value
+
+
+def _media_name(text: str) -> str | None:
+    """Return a text without what follows its #, if its ending is that of a media file."""
+    if len(text) > _LONGEST:
+        return None
+    for name in (text.rpartition("#")[0], text.partition("?")[0] if "://" in text else text):
+        if "." in name and modality_of(name):
+            return name
+    return None
+
+
+def _is_encoded(text: str) -> bool:
+    """Whether a text is a data URL of media, or base64 that begins as one of their files."""
+    return text.startswith(_URL) or (text.startswith(_ENCODED) and _BASE64.fullmatch(text[:400]) is not None)
 
 
 def _is_file(path: Path) -> bool:

@@ -153,7 +153,8 @@ def load_text_model(model: str) -> tuple[Any, Any]:
     if config.is_encoder_decoder:
         raise MmllmError(f'"{model}" is an encoder and a decoder; the document encoder takes one of them alone.')
     lost = [name for name in sorted(map(str, info["missing_keys"])) if "pooler." not in name]
-    if lost or info["mismatched_keys"]:
+    lost = lost or info["mismatched_keys"]
+    if lost:
         raise MmllmError(f'the weights of "{model}" do not fill the model: {", ".join(lost[:5])}.')
     return loaded, tokenizer
 

@@ -21,8 +21,8 @@ def recorded(
 ) -> list[Tensor]:
     """Hidden states of each layer in ``wanted`` (0..n_blocks or ``final``), with all that works inside.
 
-    Blocks behind the deepest of them do not run; the first one always does, since hooks of connectors may change what
-    enters it.
+    Nothing behind the deepest of them runs: no block, norm, pooler or head. Under ZeRO-3, where a model's forward must
+    come to its end, no block behind it does, but the first one always: its hooks change what enters it.
 
     Args:
         blocks: the list itself that the model runs through.
@@ -36,28 +36,20 @@ def recorded(
     n_blocks = len(blocks)
     taken = {n_blocks if layer == "final" else layer for layer in wanted}
     states: dict[Layer, Tensor] = {}
-    scope = hooks.Scope.without_context()
-
-    def keep(layer: int, _: None, state: Tensor) -> Tensor:
-        states[layer] = state
-        return state
-
-    handles = []
-    # hooks, not output_hidden_states: of the last layer some models of transformers (5.23) give the state after the
-    # final norm, some the one before; and registered last, so that they record what the hooks of connectors changed
-    if 0 in taken:
-        handles.append(hooks.before(blocks[0], partial(keep, 0), scope))
-    for layer in taken - {0}:
-        handles.append(hooks.after(blocks[layer - 1], partial(_keep_output, keep, layer), scope))
+    handle = _listen(blocks, taken, states, stop="final" not in wanted and not _is_partitioned(blocks))
+    final: Tensor | None = None
     try:
         with _only_first(blocks, max(taken)):
             final = run()
+    except _Reached:
+        pass
     finally:
-        hooks.Handle.of(handles).remove()
+        handle.remove()
     if not taken <= states.keys():
         raise MmllmError("the model does not run its blocks one after the other; choose another encoder.")
     if "final" in wanted:
         last = states[n_blocks]
+        assert final is not None
         states["final"] = norm(final) if norm is not None and final is last else final
         _same_width(states["final"], last)
     return [states[layer] for layer in wanted]
@@ -66,6 +58,33 @@ def recorded(
 def depth(wanted: Sequence[Layer], n_blocks: int) -> int:
     """How many of ``n_blocks`` blocks these layers (0..n_blocks or ``final``) are made by."""
     return max(n_blocks if layer == "final" else layer for layer in wanted)
+
+
+class _Reached(Exception):
+    """Ends a model's forward where all that is wanted of it is recorded."""
+
+
+def _listen(blocks: Blocks, taken: set[int], states: dict[Layer, Tensor], stop: bool) -> hooks.Handle:
+    """Record what enters the first block and leaves others; ``stop``: end the forward behind the deepest of them."""
+    scope = hooks.Scope.without_context()
+
+    def keep(layer: int, _: None, state: Tensor) -> Tensor:
+        states[layer] = state
+        if stop and layer == max(taken):
+            raise _Reached
+        return state
+
+    # hooks, not output_hidden_states: of the last layer some models of transformers (5.23) give the state after the
+    # final norm, some the one before; and registered last, so that they record what the hooks of connectors changed
+    handles = [hooks.before(blocks[0], partial(keep, 0), scope)] if 0 in taken else []
+    for layer in taken - {0}:
+        handles.append(hooks.after(blocks[layer - 1], partial(_keep_output, keep, layer), scope))
+    return hooks.Handle.of(handles)
+
+
+def _is_partitioned(blocks: Blocks) -> bool:
+    """Whether ZeRO-3 holds these weights: the modules around gather theirs before a forward and let go after it."""
+    return any(hasattr(weight, "ds_id") for weight in blocks.parameters())
 
 
 def _same_width(final: Tensor, last: Tensor) -> None:
@@ -87,7 +106,7 @@ def _keep_output(
 def _only_first(blocks: Blocks, n: int) -> Iterator[None]:
     """Take all but the first ``n`` blocks (at least one) out of the list for as long as this is open.
 
-    Not an error thrown out of the forward: under ZeRO-3 the modules around would keep the weights they gathered.
+    Under ZeRO-3 the forward cannot be ended by an exception: the modules around would keep the weights they gathered.
     """
     rest = list(blocks[max(n, 1) :])
     if rest:

@@ -52,9 +52,17 @@ def evaluate(
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
     from mmllm.generation.memory import Sizes
+    from mmllm.model.feature_cache import cache_as_said
 
     recipe, loaded = load_run(Path(run), overrides=overrides, trust=trust)
-    return evaluate_with(Generator(loaded, Sizes.of(recipe.serve)), recipe, Path(out or run), benchmarks, limit, blind)
+    cache = cache_as_said(loaded, recipe.eval.cache, verify=trust is not None and trust.verify)
+    try:
+        return evaluate_with(
+            Generator(loaded, Sizes.of(recipe.serve)), recipe, Path(out or run), benchmarks, limit, blind
+        )
+    finally:  # also where it stops half way
+        if cache is not None:
+            cache.commit()
 
 
 def evaluate_with(
@@ -134,7 +142,9 @@ class _Session:
         questions = [benchmark[index] for index in range(n)]
         if len({question.sample.name for question in questions}) < n:
             raise MmllmError(f"{benchmark.name}: two questions of {benchmark.files[0]} have the same id.")
-        decoding = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
+        decoding: dict[str, Any] = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
+        if self.settings.cache is not None and self.settings.cache.dtype != "float32":
+            decoding["features"] = self.settings.cache.dtype  # rounded, so an answer may be another
         files = digests.of_files(benchmark.files)
         # all that an answer depends on: with another key it is asked again
         key = digests.of_value([self.model, benchmark.prompt, decoding, files])

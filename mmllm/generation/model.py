@@ -188,7 +188,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
             raise MmllmError(f"process takes one item; {name} has {found}, call it for each.")
         placeholder, items = next(iter(sample.media.items()))
         entry = self.model.inputs[placeholder]
-        inputs = entry.collate([entry.read(items[0])])
+        inputs = entry.read_alone(items[0])
         chosen = inputs[name if named else next(iter(inputs))]
         return {word: value.to(self.model.device) for word, value in chosen.items()}
 

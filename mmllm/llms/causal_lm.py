@@ -17,6 +17,7 @@ from mmllm import hooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Scope
 from mmllm.llms.attention import ATTENTION, Extend, register
+from mmllm.llms.gated_mlp import keep_less
 from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.last_block import at_wanted
@@ -72,6 +73,10 @@ class CausalLM(HookedLM):
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
         check_logits(self, reference)
+        for block in self.blocks:
+            for mlp in block.children():
+                # recomputed blocks keep nothing of themselves anyway
+                keep_less(mlp, lambda: not self._checkpointing)
         at_wanted(self.blocks[-1], self.scope)
         self.prunes = True
         """Whether the last block may run at chosen positions only; off in families that need all of them there."""

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.errors import MmllmError
+from mmllm.files.safetensors_files import DamagedError, tensors
+from mmllm.files.tokenizers import FILES
 
-TOKENIZERS = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-    "tekken.json", "added_tokens.json",
-)  # fmt: skip
-"""Files of which a folder with a tokenizer has at least one."""
 PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.pth")
 RECURRENT = ("mamba", "linear_attention", "conv", "recurrent")
 """Words by which configs call blocks that carry a state from token to token."""
@@ -38,9 +35,9 @@ def check_folder(folder: Path) -> None:
             "save_pretrained wrote or `hf download` made"
         )
     _check_weights(folder)
-    if not names & set(TOKENIZERS):
+    if not names & set(FILES):
         raise MmllmError(
-            f"llm.path: {str(folder)!r} has no tokenizer (none of {', '.join(TOKENIZERS[:4])}); copy the files of the "
+            f"llm.path: {str(folder)!r} has no tokenizer (none of {', '.join(FILES[:4])}); copy the files of the "
             f"model it was made from: hf download MODEL --include 'tokenizer*' 'vocab*' 'merges*' 'special_tokens*' "
             f"--local-dir {shlex.quote(str(folder))}"
         )
@@ -73,7 +70,7 @@ def _check_weights(folder: Path) -> None:
             )
         files = [folder / name for name in shards]
     for file in files:
-        check_whole(file, "llm.path")
+        _check_whole(file)
     if not files:
         raise MmllmError(_without_weights(folder))
 
@@ -96,30 +93,13 @@ def _without_weights(folder: Path) -> str:
     )
 
 
-def check_whole(file: Path, word: str) -> None:
-    """Compare a safetensors file's length with what its header promises.
-
-    Raises:
-        MmllmError: it is shorter or has no header; ``word`` of the recipe names it.
-    """
-    size = file.stat().st_size
-    again = f"fetch it again: hf download MODEL {file.name} --local-dir {shlex.quote(str(file.parent))}"
-    with file.open("rb") as opened:
-        start = opened.read(8)
-        length = int.from_bytes(start, "little")
-        if start.startswith(b"version "):  # Git LFS keeps a few lines of text in place of a large file
-            raise MmllmError(f"{word}: {file} is a Git LFS pointer, not the weights; run git lfs pull, or {again}")
-        if len(start) < 8 or length > size - 8:
-            raise MmllmError(f"{word}: {file} is cut off or no safetensors file ({size} bytes); {again}")
-        try:
-            header = json.loads(opened.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise MmllmError(f"{word}: {file} has a damaged header and is no safetensors file; {again}") from error
-    if size < 8 + length + max(ends, default=0):
-        raise MmllmError(
-            f"{word}: {file} is cut off: {size} of {8 + length + max(ends, default=0)} bytes are there; {again}"
-        )
+def _check_whole(file: Path) -> None:
+    """MmllmError where a safetensors file is cut off, a pointer or no such file."""
+    try:
+        tensors(file)
+    except DamagedError as error:
+        again = f"hf download MODEL {file.name} --local-dir {shlex.quote(str(file.parent))}"
+        raise MmllmError(f"llm.path: {error}: {again}") from error
 
 
 def check_kind(path: str, config: Any, causal: frozenset[str], masked: frozenset[str]) -> None:

@@ -27,6 +27,7 @@ from mmllm.llms.folders import check_blocks, check_folder
 from mmllm.llms.gguf_config import check_config, check_weights, correct_config
 from mmllm.llms.gguf_file import BROKEN, GgufFile, read_gguf
 from mmllm.llms.gguf_tokenizer import load_tokenizer
+from mmllm.vlms.quiet import lost, quiet
 
 LOG = logging.getLogger(__name__)
 FORM = 1
@@ -113,9 +114,15 @@ def _convert(path: Path, dtype: torch.dtype, folder: Path) -> None:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         check_blocks(str(path), config)
         correct_config(config, file)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, config=config, dtype=dtype, output_loading_info=True
-        )
+        with quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         tokenizer = load_tokenizer(file)
     except (*BROKEN, ImportError) as error:
         raise MmllmError(
@@ -123,11 +130,14 @@ def _convert(path: Path, dtype: torch.dtype, folder: Path) -> None:
             f"transformers {transformers.__version__} ({str(error).strip().splitlines()[0]}); take the model's "
             "safetensors"
         ) from error
-    lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if lost:
-        raise MmllmError(f"llm.path: {str(path)!r} lacks {len(lost)} weights of its model, the first is {lost[0]}")
+    lacking = lost(report)
+    if lacking:
+        raise MmllmError(
+            f"llm.path: {str(path)!r} lacks {len(lacking)} weights of its model, the first is {lacking[0]}"
+        )
     check_weights(sum(weight.numel() for weight in model.parameters()), file)
-    _saveable(model).save_pretrained(folder)
+    with quiet():
+        _saveable(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     check_config(AutoConfig.from_pretrained(folder), file)
     (folder / "gguf.json").write_text(json.dumps(_origin(file, dtype), indent=1), encoding="utf-8")

@@ -31,6 +31,7 @@ from mmllm.llms.gguf_cache import dequantised
 from mmllm.llms.gguf_file import find_gguf
 from mmllm.messages.chat_templates import set_template
 from mmllm.vlms.families import family_of, known
+from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.text_model import chat_template_of, load_text_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -75,7 +76,7 @@ def _loaded(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer, which is read by the class ``kind``."""
     try:
-        lost: list[str] = []
+        lacking: list[str] = []
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         check_kind(path, config, CAUSAL, MASKED)
         family = family_of(config)
@@ -83,15 +84,15 @@ def _loaded(
             model = load_text_model(path, config, family, dtype)
         else:
             _check_causal(path, config)
-            model, lost = _causal(path, dtype)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            model, lacking = _causal(path, dtype)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise MmllmError(
             f"llm.path: {path!r} cannot be loaded ({_reason(path, error)}); give a folder in save_pretrained format "
             "with safetensors and a tokenizer, a .gguf file, or the id of a causal LM on the Hugging Face hub"
         ) from error
     # transformers draws what a file lacks at random and only logs it
-    if lost:
-        raise MmllmError(f"llm.path: {path!r} lacks {len(lost)} weights of its model, the first is {lost[0]}")
+    if lacking:
+        raise MmllmError(f"llm.path: {path!r} lacks {len(lacking)} weights of its model, the first is {lacking[0]}")
     tokenizer = _tokenizer(path, kind)
     own = chat_template_of(path, tokenizer)
     if own is not None:
@@ -112,10 +113,16 @@ def _tokenizer(path: str, kind: Any) -> PreTrainedTokenizerBase:
 
 def _causal(path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
     """The causal LM and the names of weights that the files do not have."""
-    model, report = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-    )
-    return model, sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    with quiet():
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    return model, lost(report)
 
 
 def _check_causal(path: str, config: Any) -> None:

@@ -5,7 +5,8 @@ Between the Python face and the Generator; messages are read by ``openai.py``, m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmllm.errors import MediaError, MmllmError, SampleError
@@ -14,6 +15,8 @@ from mmllm.messages.media import read_item
 from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
 from mmllm.modalities import MODALITIES, refusal
 from mmllm.types import Message, Sample
+
+LOG = logging.getLogger(__name__)
 
 
 def to_sample(
@@ -51,7 +54,15 @@ def to_sample(
         parts = assemble(_placed(turns, fields, keys), _locate, keys.__getitem__, fields)
     except MmllmError as error:
         raise SampleError(f"{name}: {error}") from error
+    _note_others(parts[0], {*known, *keys.values()}, keys)
     return Sample(name, *parts)
+
+
+def _note_others(messages: Sequence[Message], own: Collection[str], keys: Mapping[str, str]) -> None:
+    """Log placeholders of modalities that the model lacks: they stay text, as in training data, and may be meant so."""
+    for modality in MODALITIES:
+        if modality not in own and any(places.count(message, modality) for message in messages):
+            LOG.warning("<%s> is read as text: the model %s", modality, refusal(modality, keys))
 
 
 def _locate(part: MediaPart) -> Any:

@@ -85,12 +85,25 @@ def read_part(part: Any, message: int = 1) -> str | MediaPart:
     modality = kind.removesuffix("_url") if isinstance(kind, str) else None
     if modality not in MODALITIES:
         raise SampleError(f"message {message} has a part of type {kind!r}; known: {', '.join(PART_TYPES)}")
-    item = part.get(kind)
-    if isinstance(item, Mapping):
-        item = item.get("url")
+    item = _item(part, str(kind), kind == modality)
     if item is None and kind != modality:  # the bare {"type": "image"} alone may stand for the next of its field
         raise SampleError(f"message {message} has a part of type {kind} without its url")
     return MediaPart(modality, str(kind), item, message)
+
+
+def _item(part: Mapping[str, Any], kind: str, bare: bool) -> Any:
+    """Return what a part of ``kind`` shows; None where it says nothing, as tables fill in what a part does not have.
+
+    ``bare``: a part of the name of its modality, which transformers' chat templates write with ``url``, ``path`` or
+    ``base64`` beside it.
+    """
+    item = part.get(kind)
+    if isinstance(item, Mapping):
+        held = any(value is not None for value in item.values())
+        item = item["url"] if item.get("url") is not None else item if bare and held else None
+    if item is None and bare:
+        item = next((part[word] for word in ("url", "path", "base64") if part.get(word) is not None), None)
+    return item
 
 
 def file_modality(filename: str, url: str, modality: Any = None) -> str:

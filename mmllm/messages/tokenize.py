@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages import placeholders
+from mmllm.messages.learnable import check_answers, check_places
 from mmllm.messages.template import ChatTemplate, Span
 from mmllm.types import IGNORE_INDEX, Message, Sample
 
@@ -77,11 +78,7 @@ class Prompter:
 
         Raises SampleError where the template refuses it, or placeholders and media differ, or the assistant is silent.
         """
-        spoken = [message for message in sample.messages if message.role == "assistant"]
-        if sample.messages and not spoken:
-            raise SampleError(f"{sample.name}: no message of the assistant, so there is nothing to learn from it")
-        if not all(message.text.strip() for message in spoken):
-            raise SampleError(f"{sample.name}: a message of the assistant is empty")
+        check_answers(sample)
         messages = self._messages(sample)
         text, spans = self._template.speech(sample.name, messages)
         self._verify(sample, text, ask=False)
@@ -106,18 +103,7 @@ class Prompter:
             raise SampleError(f"{sample.name}: a conversation without messages")
         for message in sample.messages:
             _check_text(sample.name, message)
-        for key, items in sample.media.items():
-            if items and key not in self.placeholders:
-                known = ", ".join(self.placeholders) or "none"
-                raise SampleError(f"{sample.name}: holds {key!r} media, but the encoders are: {known}")
-        for key in self.placeholders:
-            n_places = sum(placeholders.count(message, key) for message in sample.messages)
-            n_items = len(sample.media.get(key, ()))
-            if n_places != n_items:
-                literal = f"; write \\<{key}> where the text itself is meant" if n_places > n_items else ""
-                raise SampleError(
-                    f"{sample.name}: {n_places} <{key}> placeholders in the text, {n_items} items given{literal}"
-                )
+        check_places(sample, self.placeholders)
         return [{"role": m.role, "content": self._neutral(m)} for m in sample.messages]
 
     def _neutral(self, message: Message) -> str:

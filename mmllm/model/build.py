@@ -11,6 +11,7 @@ from mmllm.connectors.base import Connector, EncoderAdapter
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.llms.load import resolve_dtype
 from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.recipe.models import ComponentSpec, Recipe
 
@@ -47,6 +48,13 @@ def build(recipe: Recipe, device: torch.device | str | None = None) -> Multimoda
         )
     model.requires_grad_(False)
     return model.to(device).eval()
+
+
+def build_encoders(recipe: Recipe, device: torch.device | str | None = None) -> dict[str, Encoder]:
+    """The frozen encoders of ``recipe`` alone, as :func:`build` makes them."""
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = resolve_dtype(recipe.llm.dtype)
+    return {key: _encoder(recipe, key).to(dtype).to(place).eval() for key in recipe.encoders}
 
 
 def _encoder(recipe: Recipe, key: str) -> Encoder:

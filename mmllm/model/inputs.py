@@ -13,6 +13,7 @@ import torch
 from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError
+from mmllm.features.encoder_cache import EncoderCache
 from mmllm.types import Span, Stored, time_steps
 
 Item = dict[str, dict[str, torch.Tensor]]
@@ -43,6 +44,8 @@ class Input:
         self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
         self.timestamps = timestamps
+        self.caches: dict[str, EncoderCache] = {}
+        """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
     @property
     def modality(self) -> str:
@@ -52,13 +55,13 @@ class Input:
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
         found = loaded(media)
-        return {name: processor.read(found) for name, processor in self.processors.items()}
+        return {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
         ``read``."""
         found = loaded(media)
-        return {name: processor.measure(found) for name, processor in self.processors.items()}
+        return {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -73,11 +76,12 @@ class Input:
         Raises:
             MediaError: the item has no times.
         """
-        grids = [processor.grid(item[name]) for name, processor in self.processors.items()]
+        sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
+        grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
         if self.timestamps is None:
             return [Span("", grid)]
-        known = [processor.seconds(item[name]) for name, processor in self.processors.items()]
+        known = [source.seconds(item[name]) for name, source in sources.items()]
         seconds = next((one for one in known if one is not None), None)
         if seconds is None:
             raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
@@ -87,12 +91,22 @@ class Input:
         return [Span(text, grid if steps == 1 else (1, *grid[1:])) for text in times]
 
     def collate(self, items: Sequence[Item]) -> Item:
-        """Encoder key -> inputs of N items with the batch axis, as ``encoder.forward`` takes them."""
-        return {name: one.collate([item[name] for item in items]) for name, one in self.processors.items()}
+        """Encoder key -> inputs of N items with the batch axis, as ``MultimodalLM.encode`` takes them."""
+        sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
+        return {name: source.collate([item[name] for item in items]) for name, source in sources.items()}
+
+    def read_alone(self, media: Any) -> Item:
+        """Inputs of one item with the batch axis, as ``encoder.forward`` takes them, whatever is kept of it."""
+        found = loaded(media)
+        return {name: one.collate([one.read(found)]) for name, one in self.processors.items()}
 
     def blank(self) -> Item:
         """Inputs of one blank item with the batch axis: what a rank without media runs."""
-        return self.collate([{name: processor.blank() for name, processor in self.processors.items()}])
+        blanks = {name: one.collate([one.blank()]) for name, one in self.processors.items()}
+        return {
+            name: self.caches[name].marked_blank(blank) if name in self.caches else blank
+            for name, blank in blanks.items()
+        }
 
 
 def loaded(media: Any) -> Any:

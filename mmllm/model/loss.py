@@ -15,7 +15,7 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.types import IGNORE_INDEX
 
 CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
-"""Logits in memory at once. 2**23 are 32 MiB in float32 and 55 rows of a vocabulary of 152k, where a matrix product on a
+"""Logits in memory at once. 2**23 are 32 MiB in float32 and 55 rows of a vocabulary of 152k, where a product on a
 CPU is as fast as with more; a GPU reads the head's weight once a chunk, so its chunks are larger."""
 
 
@@ -101,7 +101,7 @@ class _FrozenHead(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(kept: Any, *outside: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(kept: Any, *outside: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The states' gradient, times what the sum is multiplied by."""
         (gradient,) = kept.saved_tensors
         return gradient * outside[0].to(gradient.dtype), None, None, None, None

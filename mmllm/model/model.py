@@ -177,13 +177,16 @@ class MultimodalLM(nn.Module):
     def encode(self, key: str, inputs: Item, ctx: ForwardContext) -> list[Features]:
         """Features of the N items of ``inputs`` (collated) from each encoder of the placeholder ``key``."""
         found = []
-        for name, encoder in self.inputs[key].encoders.items():
+        entry = self.inputs[key]
+        for name, encoder in entry.encoders.items():
             context = EncoderContext()
             if encoder.adapters:
                 owners = ctx.item_sequence[key].tolist()
                 context = EncoderContext(dataset_names=tuple(ctx.dataset_names[owner] for owner in owners))
             with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
-                found.append(encoder(**_cast(inputs[name], encoder)))
+                run = partial(run_encoder, encoder)
+                cache = entry.caches.get(name)
+                found.append(run(inputs[name]) if cache is None else cache.features(inputs[name], run))
         return found
 
     def project(self, key: str, inputs: Item, ctx: ForwardContext) -> tuple[torch.Tensor, list[int]]:
@@ -285,7 +288,13 @@ def _never_empty(batch: Batch) -> Batch:
     row |= {"position_ids": one.expand(len(batch.position_ids), 1), "media_ids": one - 1, "cu_seqlens": bounds}
     row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
     row["user_turn"] = None if batch.user_turn is None else one - 1
-    return replace(batch, **row, names=["(no sample)"], dataset_names=[""])
+    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None)
+
+
+def run_encoder(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:
+    """Features of collated inputs, which are brought to the encoder's dtype."""
+    features: Features = encoder(**_cast(inputs, encoder))
+    return features
 
 
 def _cast(inputs: Mapping[str, torch.Tensor], encoder: nn.Module) -> dict[str, torch.Tensor]:

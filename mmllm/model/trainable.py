@@ -163,6 +163,11 @@ def frozen_digests(model: MultimodalLM, wanted: Collection[str] = ()) -> dict[st
     return {name: _digest(known[name]) for name in (wanted or frozen_parts(model))}
 
 
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over names, dtypes, shapes and bytes of a part's tensors; one of :func:`frozen_digests`."""
+    return _digest(module)
+
+
 def frozen_parts(model: MultimodalLM, wanted: Collection[str] = ()) -> list[str]:
     """Names of the parts that no stage trains, and those of ``wanted`` that the model has."""
     learned = learned_parts(model)

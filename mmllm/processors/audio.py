@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.audio_front_ends import FrontEnd
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.processors.content import Content, of_file
 from mmllm.processors.sound_files import MAX_SECONDS, TIMEOUT, Samples, read_sound, sound_length
 
 
@@ -53,6 +54,10 @@ class AudioProcessor(Processor):
         samples = read_sound(media, self.front_end.rate, self.max_seconds, self.timeout)
         self._check(len(samples))
         return self._windows(samples)
+
+    def content(self, media: str | Path | bytes) -> Content | None:
+        """The file and its ending, which FFmpeg looks at too."""
+        return of_file(media, Path(media).suffix.lower() if isinstance(media, str | Path) else "")
 
     def measure(self, media: str | Path | bytes) -> Item:
         """``samples`` from the header, where its container has one to trust."""

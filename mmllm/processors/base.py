@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmllm.processors.content import Content, of_file
 from mmllm.types import Grid
 
 Item = dict[str, Tensor]
@@ -28,6 +29,8 @@ class Processor(ABC):
 
     modality: str
     """Kind of media it reads, a key of ``mmllm.modalities``: ``image``."""
+    deterministic: bool = True
+    """Whether ``read`` gives the same tensors each time; False where it draws at random, as augmentation does."""
 
     @abstractmethod
     def read(self, media: Any) -> Item:
@@ -44,6 +47,15 @@ class Processor(ABC):
             MediaError: as ``read``, as far as it is seen without decoding.
         """
         return self.read(media)
+
+    def content(self, media: Any) -> Content | None:
+        """What decides what ``read`` gives of this item beside the processor's own settings; None: not known, so its
+        features are computed each time. By default a path or the bytes of a file.
+
+        Raises:
+            MediaError: as ``read``, where it has to look inside.
+        """
+        return of_file(media)
 
     @abstractmethod
     def grid(self, info: ItemInfo) -> Grid:

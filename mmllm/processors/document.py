@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmllm.errors import MediaError
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.processors.content import Content, of_file
 from mmllm.processors.tokenizer import ModelTokenizer
 
 MAX_BYTES = 16 * 2**20
@@ -37,6 +38,12 @@ class DocumentProcessor(Processor):
                 "or raise max_tokens"
             )
         return {"ids": torch.tensor(ids, dtype=torch.int64)}
+
+    def content(self, media: str | Path | bytes) -> Content | None:
+        """The file, or the text itself."""
+        if isinstance(media, str):
+            return Content(data=media.encode("utf-8", "surrogatepass"), words="text")
+        return of_file(media)
 
     def _text(self, media: str | Path | bytes) -> str:
         """The characters of a document."""

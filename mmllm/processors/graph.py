@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.errors import MediaError
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.processors.content import Content
 from mmllm.processors.graph_files import Graph, states_of
-from mmllm.processors.graph_store import GraphStore
+from mmllm.processors.graph_store import GraphStore, content_of
 from mmllm.processors.tokenizer import ModelTokenizer
 from mmllm.types import Layer
 
@@ -111,6 +112,10 @@ class GraphProcessor(Processor):
         elif self.texts is not None and graph.texts is not None:
             ids = self.texts.tokens([graph.texts[number] for number in nodes.tolist()], graph.where)
         return {**part, "edges": torch.from_numpy(edges), "states": states, "ids": ids}
+
+    def content(self, media: str | Path | bytes) -> Content | None:
+        """The JSON or every file of the folder, states among them, and the node that is asked about."""
+        return content_of(media)
 
     def grid(self, info: ItemInfo) -> tuple[int]:
         """(nodes,)."""

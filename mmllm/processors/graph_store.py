@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmllm.errors import MediaError
+from mmllm.processors.content import Content, of_file
 from mmllm.processors.graph_files import (
     EDGES,
     FOLDERS_FILE,
@@ -22,7 +24,7 @@ class GraphStore:
 
     def __init__(self, most_nodes: int, most_edges: int) -> None:
         self._most = (most_nodes, most_edges)
-        self._folders: dict[tuple[Path, int], Graph] = {}
+        self._folders: dict[tuple[Any, ...], Graph] = {}
 
     def __reduce__(self) -> tuple[type[GraphStore], tuple[int, int]]:
         """Leave its graphs behind: a process opens its own."""
@@ -48,8 +50,7 @@ class GraphStore:
         return graph, node
 
     def _of_path(self, path: Path, complete: Callable[[Path, Graph], Graph]) -> Graph:
-        if path.name == FOLDERS_FILE and any((path.parent / name).is_file() for name in EDGES):
-            path = path.parent
+        path = folder_of(path)
         if path.is_file():
             if path.stat().st_size > MAX_BYTES:
                 raise MediaError(f"graph {path} is over {MAX_BYTES} bytes; larger graphs are folders.")
@@ -57,7 +58,26 @@ class GraphStore:
         if not path.is_dir():
             raise MediaError(f"graph {path} does not exist.")
         # a folder that was changed is read anew
-        key = (path, max((file.stat().st_mtime_ns for file in path.iterdir()), default=0))
+        stats = ((file.name, file.stat()) for file in sorted(path.iterdir()))
+        key = (path, *((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats))
         if key not in self._folders:
             self._folders[key] = complete(path, graph_of_folder(path))
         return self._folders[key]
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that a path names by its ``graph.json``; any other path as it is."""
+    inner = path.name == FOLDERS_FILE and any((path.parent / name).is_file() for name in EDGES)
+    return path.parent if inner else path
+
+
+def content_of(media: Any) -> Content | None:
+    """Files that a graph is read from, and the node it is about; None of what is no graph."""
+    if not isinstance(media, str | Path):
+        return of_file(media)
+    path, node = split_node(media)
+    path, words = folder_of(path), "" if node is None else f"#{node}"
+    if not path.is_dir():
+        return of_file(path, words)
+    files = tuple(sorted(file for file in path.iterdir() if file.is_file()))
+    return Content(files, words=f"{words} {[file.name for file in files]}")

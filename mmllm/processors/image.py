@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.processors.content import Content, of_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are opened; every other decoder of Pillow stays out of reach of uploaded bytes."""
@@ -65,6 +66,13 @@ class ImageProcessor(Processor):
     def read(self, media: str | Path | bytes | Image.Image) -> Item:
         """Read one picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
         return {"pixels": self.transform(open_image(media, self.max_pixels))}
+
+    def content(self, media: str | Path | bytes | Image.Image) -> Content | None:
+        """A file, or the upright RGB pixels of an opened picture: all that the transform sees of it."""
+        if not isinstance(media, Image.Image):
+            return of_file(media)
+        image = open_image(media, self.max_pixels)
+        return Content(data=image.tobytes(), words=f"RGB {image.width} x {image.height}")
 
     def grid(self, info: ItemInfo) -> tuple[int, int]:
         """(rows, cols) of whole patches; a rest of pixels at the right or bottom belongs to no patch."""

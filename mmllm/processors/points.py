@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmllm.errors import MediaError
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.processors.content import Content, of_file
 from mmllm.processors.point_files import MAX_BYTES, MAX_POINTS, read_points
 from mmllm.processors.point_sampling import farthest_first, filled_up, on_unit_sphere
 
@@ -51,6 +52,13 @@ class PointsProcessor(Processor):
         first = farthest_first(cloud, self.points // 2)
         rest = torch.ones(len(cloud), dtype=torch.bool).index_fill(0, first, False)
         return torch.cat([cloud[first], cloud[rest]])
+
+    def content(self, media: Any) -> Content | None:
+        """The file, or the numbers of an array."""
+        if not isinstance(media, np.ndarray | Tensor):
+            return of_file(media)
+        array = np.ascontiguousarray(np.asarray(media))
+        return Content(data=array.tobytes(), words=f"{array.dtype.str} {array.shape}")
 
     def measure(self, media: Any) -> ItemInfo:
         """Nothing needs to be known: every cloud has as many tokens."""

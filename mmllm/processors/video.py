@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.processors.content import Content, of_file
 from mmllm.processors.decoding.process import Workers
 from mmllm.processors.image import ImageProcessor
 
@@ -121,6 +122,11 @@ class VideoProcessor(Processor):
         clip = self.reading.read(media)
         pixels = [self.image.transform(Image.fromarray(frame)) for frame in clip.frames]
         return {"pixels": torch.stack(pixels), "times": torch.tensor(clip.seconds, dtype=torch.float64)}
+
+    def content(self, media: str | Path | bytes) -> Content | None:
+        """The file, its ending (FFmpeg looks at it too) and the part of it that is shown."""
+        file, part = segment(media)
+        return of_file(file, f"{'' if isinstance(file, bytes) else Path(file).suffix.lower()} {part}")
 
     def measure(self, media: str | Path | bytes) -> Item:
         """``times`` float64[F] from the container's packets; nothing is decoded."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmllm import registry
 from mmllm.recipe import part_arguments
+from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
 from mmllm.recipe.models import ComponentSpec, Recipe, Stage
 from mmllm.recipe.yaml_lines import Path
@@ -75,6 +76,8 @@ def check(recipe: Recipe, problems: Problems) -> None:
     _wiring(recipe, problems)
     if not recipe.stages:
         problems.add(("stages",), "missing; a recipe trains in at least one stage")
+    if recipe.eval.cache is not None:
+        check_cache(recipe, recipe.eval.cache, {}, ("eval", "cache"), problems)
     for key, stage in recipe.stages.items():
         _stage(recipe, ("stages", key), stage, problems)
 
@@ -219,6 +222,8 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
     for name in stage.monitor:
         if name not in MONITORS:
             problems.add((*path, "monitor", name), unknown("monitor", name, MONITORS))
+    if stage.cache is not None:
+        check_cache(recipe, stage.cache, stage.train, (*path, "cache"), problems)
     _deepspeed(stage.deepspeed, (*path, "deepspeed"), "", problems)
 
 

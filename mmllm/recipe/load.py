@@ -117,10 +117,8 @@ def dump(recipe: Recipe) -> str:
     for section in GROUPS:
         data[section] = {key: _flat(part) for key, part in data[section].items()}
     data["llm"] = {word: value for word, value in data["llm"].items() if value is not None}
-    data["stages"] = {
-        key: {word: value for word, value in stage.items() if value is not None}
-        for key, stage in data["stages"].items()
-    }
+    data["stages"] = {key: _used(stage) for key, stage in data["stages"].items()}
+    data["eval"] = _used(data["eval"])
     # sort_keys=False: stages run in the order they are written in
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
@@ -138,6 +136,11 @@ def digest(recipe: Recipe) -> str:
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
     unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
+    unused["stages"] = {
+        key: {word for word in ("cache", "share_prefix") if getattr(stage, word) is None}
+        for key, stage in recipe.stages.items()
+    }
+    unused["eval"] = {"cache"} if recipe.eval.cache is None else set()
     plain = Serve()
     if recipe.start is None:
         unused["start"] = True
@@ -146,6 +149,13 @@ def digest(recipe: Recipe) -> str:
     }
     # by alias: a word that was renamed counts under its first name, for the same reason
     return hashlib.sha256(recipe.model_dump_json(exclude=unused, by_alias=True).encode()).hexdigest()
+
+
+def _used(words: dict[str, Any]) -> dict[str, Any]:
+    """Words of a stage or of ``eval`` without those that are not set."""
+    cache = {word: value for word, value in (words["cache"] or {}).items() if value is not None}
+    found = {word: value for word, value in words.items() if value is not None}
+    return {**found, "cache": cache} if words["cache"] is not None else found
 
 
 class _Dumper(yaml.SafeDumper):

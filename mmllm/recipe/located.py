@@ -11,6 +11,8 @@ from typing import Any
 from mmllm.recipe.shaping import LLM_PLACES, PLACES
 
 _BRACES = re.compile(r"\{[^}]*\}")
+RECIPE = "recipe.yaml"
+"""File of a run folder that holds the recipe of the run."""
 ORIGIN = "origin.json"
 """File of a run folder that holds the folder its training was started in."""
 
@@ -42,6 +44,14 @@ def locate(data: dict[str, Any], folders: Sequence[Path]) -> list[str]:
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run."""
     return (folder / ORIGIN).is_file() or (folder / "stages").is_dir()
+
+
+def run_folder(recipe: Path, name: str, out: Path | None) -> Path:
+    """Return where a recipe of this ``name`` is trained: ``out``, the run whose recipe it is, or ``runs/<name>``."""
+    if out is not None:
+        return out
+    # a run may have been given another folder than its name says, or been moved
+    return recipe.parent if recipe.name == RECIPE and is_run(recipe.parent) else Path("runs") / name
 
 
 def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:

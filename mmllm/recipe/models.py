@@ -98,6 +98,42 @@ class ComponentSpec(Section):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
+class Cache(Section):
+    """Features of frozen encoders that are computed once for every item and kept on disk."""
+
+    dir: str | None = Field(
+        None, min_length=1, description="folder that runs share; default: features in mmllm's cache ($MMLLM_CACHE)"
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="what features are kept as, and rounded to before use; float32 rounds nothing"
+    )
+    encoders: tuple[str, ...] | None = Field(None, min_length=1, description="of these alone; default: of all")
+
+    @field_validator("encoders", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Strict mode takes no list that came by Python, as this one does."""
+        return tuple(value) if isinstance(value, list) else value
+
+
+def _as_cache(value: Any) -> Any:
+    """``true`` is a cache as it comes, ``false`` none."""
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is not None and not isinstance(value, dict | Cache):
+        raise ValueError(f"found {shown(value)}, expected true, false or a mapping of {', '.join(Cache.model_fields)}")
+    return value
+
+
+class SharePrefix(Section):
+    """How far conversations about the same media move to share their beginning in one step."""
+
+    most: Positive = Field(8, description="conversations about the same media in one step at most")
+    reach: Positive | None = Field(
+        None, description="samples of an epoch's order among which they are sought; default: the whole epoch"
+    )
+
+
 class Stage(Section):
     """One training stage. What ``train`` names learns, everything else is frozen."""
 
@@ -111,7 +147,17 @@ class Stage(Section):
     micro_batch: Positive | None = Field(
         None, description="conversations per forward on one GPU; default: batch / GPUs"
     )
-    tokens: Positive | None = Field(None, description="packing budget of one forward in tokens; default: computed")
+    tokens: Positive | None = Field(
+        None, description="most tokens of one forward on one GPU; as many forwards as they need, instead of micro_batch"
+    )
+    share_prefix: SharePrefix | None = Field(
+        None,
+        description="true, or {most, reach}: conversations about the same media share their beginning",
+    )
+    cache: Cache | None = Field(
+        None,
+        description="keep features of frozen encoders: true or {dir, dtype, encoders}; default: compute each time",
+    )
     warmup: Share = Field(0.03, description="share of the steps with rising learning rate")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="not on norms and biases")
@@ -129,9 +175,22 @@ class Stage(Section):
         default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
     )
 
+    _cache = field_validator("cache", mode="before")(_as_cache)
+
+    @field_validator("share_prefix", mode="before")
+    @classmethod
+    def _sharing(cls, value: Any) -> Any:
+        """``true`` is all defaults."""
+        return ({} if value else None) if isinstance(value, bool) else value
+
     @model_validator(mode="after")
     def _agrees(self) -> Stage:
         """Words that limit each other."""
+        if self.micro_batch and self.tokens:
+            raise ValueError(
+                f"found both micro_batch {self.micro_batch} and tokens {self.tokens}; a forward is limited by "
+                "conversations or by tokens: give one of the two"
+            )
         if (self.epochs is None) == (self.steps is None):
             found = "both epochs and steps" if self.epochs else "neither epochs nor steps"
             raise ValueError(f"found {found}; give exactly one of the two (an override such as epochs= takes one away)")
@@ -155,6 +214,9 @@ class Eval(Section):
     max_new_tokens: Positive = 32
     batch: Positive = 16
     blind: bool = Field(False, description="also score without the media")
+    cache: Cache | None = Field(None, description="keep features of frozen encoders, as under a stage")
+
+    _cache = field_validator("cache", mode="before")(_as_cache)
 
     @field_validator("benchmarks", mode="before")
     @classmethod
@@ -193,7 +255,7 @@ class Serve(Section):
 class Recipe(Section):
     """One run: what is built, trained, measured and served. Sections stand in the order data flows."""
 
-    name: Name = Field(description="the run's folder is runs/<name>; default: the file's name without .yaml")
+    name: Name = Field(description="a new run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
     llm: Llm
     start: Start | None = Field(

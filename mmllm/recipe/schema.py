@@ -36,6 +36,9 @@ def json_schema() -> dict[str, Any]:
     del schema["$defs"]["ComponentSpec"]
     exactly_one = [{"required": ["epochs"]}, {"required": ["steps"]}]
     schema["$defs"]["Stage"]["oneOf"] = exactly_one
+    for name in ("Stage", "Eval"):
+        cache = schema["$defs"][name]["properties"]["cache"]
+        cache["anyOf"] = [{"type": "boolean"}, *cache["anyOf"]]
     return schema
 
 

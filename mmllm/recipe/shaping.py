@@ -30,9 +30,7 @@ def shaping(recipe: Recipe, stage: str | None = None, *, finished: bool = False)
     data = recipe.model_dump(mode="json", exclude_none=True)
     names = list(recipe.stages)
     done = names if stage is None or stage not in names else names[: names.index(stage) + 1]
-    stages = {
-        name: {word: value for word, value in data["stages"][name].items() if word not in STAGE_WORDS} for name in done
-    }
+    stages = {name: _stage(data["stages"][name]) for name in done}
     read = {key for words in stages.values() for key in words["data"]}
     aside = (*LLM_PLACES, *LLM_WORDS) if finished else LLM_PLACES
     llm = {word: value for word, value in data["llm"].items() if word not in aside}
@@ -43,6 +41,14 @@ def shaping(recipe: Recipe, stage: str | None = None, *, finished: bool = False)
         "data": {key: _named(_placeless(part)) for key, part in data["data"].items() if key in read},
         "stages": stages,
     }
+
+
+def _stage(words: dict[str, Any]) -> dict[str, Any]:
+    """A stage without words that keep books; of kept features what they are rounded to, not where they lie."""
+    found = {word: value for word, value in words.items() if word not in STAGE_WORDS}
+    if "cache" in found:
+        found["cache"] = {word: value for word, value in found["cache"].items() if word != "dir"}
+    return found
 
 
 def _named(part: dict[str, Any]) -> dict[str, Any]:

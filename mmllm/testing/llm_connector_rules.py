@@ -19,7 +19,7 @@ from mmllm.testing.pieces import difference
 from mmllm.testing.rules import require, require_close
 from mmllm.testing.tiny.llms import tiny_llm
 from mmllm.testing.tiny.models import ROWS, WITH_IMAGE
-from mmllm.testing.tiny.rows import Row, batch_of, shortened
+from mmllm.testing.tiny.rows import Row, batch_of, begun_alike, shortened
 from mmllm.testing.tiny.weights import randomise
 
 TEXT = (Row(2, (11,)), Row(7, (8,)))
@@ -181,6 +181,30 @@ def passes_do_not_meet(subject: Subject) -> None:
             require_close(found[name], plain[name], f"{what}: {name}", atol=1e-6, rtol=1e-4)
 
 
+def shares_a_beginning(subject: Subject) -> None:
+    """With ``shares_prefix``, conversations that begin alike give the same loss and gradients packed as one tree.
+
+    Mend: leave ``shares_prefix`` False where a position's change rests on other text of its conversation, or a loss on
+    how many tokens there are: those of the beginning are there once.
+    """
+    model = subject.build()
+    if not subject.of(model).shares_prefix:
+        return
+    randomise(subject.of(model))
+    learning = subject.learning(model)
+    found = []
+    for batch in begun_alike(model):
+        model.zero_grad()
+        torch.manual_seed(3)
+        nll, extra, _ = model(batch)
+        (nll + extra).backward()
+        found.append((nll.detach(), {name: p.grad.clone() for name, p in learning.items() if p.grad is not None}))
+    (alone, expected), (shared, gradients) = found
+    require_close(shared, alone, "the loss with a shared beginning", atol=0, rtol=1e-5)
+    for name, gradient in expected.items():
+        require_close(gradients[name], gradient, f"with a shared beginning: {name}", atol=1e-6, rtol=1e-4)
+
+
 @torch.no_grad()
 def survives_a_checkpoint(subject: Subject) -> None:
     """Saved and loaded into a fresh model, the logits are the same bits; digests of frozen parts do not know of it.
@@ -228,6 +252,7 @@ RULES = (
     keeps_conversations_apart,
     teaches_every_weight,
     passes_do_not_meet,
+    shares_a_beginning,
     survives_a_checkpoint,
     reports_what_it_says,
 )

@@ -103,6 +103,18 @@ def on_rank0(action: Callable[[], T]) -> T:
     return value
 
 
+def on_every_rank(action: Callable[[], None]) -> None:
+    """Runs ``action`` on every rank; all of them raise the first MmllmError that one raises."""
+    problem: MmllmError | None = None
+    try:
+        action()
+    except MmllmError as error:
+        problem = error
+    found = [one for one in all_gather(problem) if one is not None]
+    if found:
+        raise found[0]
+
+
 def derive_seed(*numbers: int) -> int:
     """One seed from several numbers (recipe seed, stage, rank), far from that of neighbouring ones."""
     import numpy

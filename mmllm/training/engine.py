@@ -63,17 +63,18 @@ class Engine:
         """The model's forward."""
         return self.deepspeed(*inputs)
 
-    def backward_and_step(self, loss: Tensor) -> float | None:
-        """Backward of one micro-batch; after the last of a step updates the weights and returns the gradient norm.
+    def backward_and_step(self, loss: Tensor, last: bool) -> float | None:
+        """Backward of one micro-batch; after the ``last`` of a step updates the weights and returns the gradient norm.
 
-        DeepSpeed averages over the step's micro-batches and the ranks; the norm is the one before clipping.
+        DeepSpeed averages over the ranks and adds up micro-batches; the norm is the one before clipping.
         """
-        self.deepspeed.backward(loss)
-        boundary = self.deepspeed.is_gradient_accumulation_boundary()
+        # told, not counted: a token budget makes another number of micro-batches in each step
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+        self.deepspeed.backward(loss, scale_wrt_gas=False)
         # now: DeepSpeed's step clips the gradients and then clears them
-        norm = self._plain_norm() if boundary and self._plain() else None
+        norm = self._plain_norm() if last and self._plain() else None
         self.deepspeed.step()
-        if not boundary:
+        if not last:
             return None
         return float(self.deepspeed.get_global_grad_norm()) if norm is None else norm
 
@@ -87,8 +88,8 @@ class Engine:
 
     def set_step(self, step: int) -> None:
         """Tells DeepSpeed's counters (monitor axis, accumulation) that ``step`` optimizer steps are done."""
-        # Private counters of DeepSpeed 0.19, which restores them only from checkpoints of its own format. Without the
-        # first, monitors start at 0 again; without the second, a resumed run could end a step in mid-accumulation.
+        # Private counters of DeepSpeed 0.19, which restores them only from checkpoints of its own format: without the
+        # first, monitors start at 0 again.
         self.deepspeed.global_steps = step
         self.deepspeed.micro_steps = step * self.n_micro
         self.deepspeed.global_samples = step * self.deepspeed.train_batch_size()

@@ -16,6 +16,7 @@ from types import FrameType
 
 from mmllm.errors import MmllmError
 from mmllm.recipe.load import load_recipe
+from mmllm.recipe.located import run_folder
 
 
 def launch(
@@ -28,14 +29,14 @@ def launch(
     accept: bool = False,
     verify: bool = False,
 ) -> int:
-    """Trains ``recipe`` into ``out`` (default ``runs/<name>``) and returns the exit code.
+    """Trains ``recipe`` into ``out`` (default: its run, or ``runs/<name>``) and returns the exit code.
 
     ``gpus`` ranks on this machine (CPU ranks where it has no GPU), or on each of ``nodes``, a DeepSpeed hostfile
     (``host slots=8`` per line; the run folder and the code must be reachable under the same paths everywhere).
     ``accept`` and ``verify`` as ``train`` has them.
     """
     loaded = load_recipe(recipe, overrides)
-    folder = out or Path("runs") / loaded.name
+    folder = run_folder(recipe, loaded.name, out)
     if gpus < 1:
         raise MmllmError(f"--gpus is {gpus}; give 1 or more")
     if gpus == 1 and nodes is None:

@@ -29,7 +29,7 @@ class MetItems:
 
     def add(self, batches: StepBatches) -> None:
         """Count one step's batches of this rank."""
-        self._n_samples += sum(len(batch.names) for batch in batches.micro)
+        self._n_samples += sum(batch.n_samples for batch in batches.micro)
         self.met |= {key for batch in batches.micro for key, items in batch.item_sequence.items() if len(items)}
 
     def check(self, done: int, met: Iterable[str], n_samples: int) -> None:
@@ -55,7 +55,7 @@ def _placeholders(model: MultimodalLM, key: str) -> set[str]:
     """Placeholders whose items a connector learns from; empty for one that learns from text as well."""
     connector = model.connectors[key]
     assert isinstance(connector, Connector)
-    if key in model.inputs:
+    if key in model.inputs and not connector.learns_without_items:
         return {key}
     if connector.when is not None:
         return set(connector.when)

@@ -24,7 +24,7 @@ from mmllm.recipe.located import ORIGIN
 from mmllm.recipe.models import Recipe
 from mmllm.training import distributed
 from mmllm.training.log import Log
-from mmllm.training.run_folder import Metrics, locked, pin_recipe
+from mmllm.training.run_folder import Metrics, compare_recipe, locked, write_recipe
 from mmllm.training.stage import StageTraining
 
 
@@ -49,13 +49,18 @@ def train(recipe: Recipe, out: Path, *, accept: bool = False, verify: bool = Fal
         distributed.on_rank0(lambda: stack.enter_context(locked(out)))
         start = distributed.on_rank0(lambda: _resume_point(recipe, out))
         names = list(recipe.stages)
-        for number, name in enumerate(names[_first(names, start) :]):
+        left = names[_first(names, start) :]
+        if not left:
+            distributed.on_rank0(lambda: write_recipe(recipe, out))
+        for number, name in enumerate(left):
             try:
                 training = StageTraining(recipe, name, out, device, start, accept=accept, verify=verify)
             except MmllmError:
                 if made and not number and rank() == 0:
                     _unmake(out)
                 raise
+            if not number:
+                distributed.on_rank0(lambda: write_recipe(recipe, out))
             start = _train_stage(training, stop)
         if rank() == 0:
             Console(highlight=False).print(f"all stages are trained: {out}", markup=False, soft_wrap=True)
@@ -67,7 +72,10 @@ def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Veri
     distributed.on_rank0(lambda: Metrics(training.out).rewind(before, training.name, training.done))
     with Log(training.name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
         training.announce(log)
-        saved = training.train(stop, log)
+        try:
+            saved = training.train(stop, log)
+        finally:  # also what a stage that stops with an error has computed
+            training.keep_features()
         # asked of all ranks: a signal during the last save reaches some of them, and all have to end here
         received = max(all_gather(stop.received))
         if not saved.manifest.final or received:
@@ -79,7 +87,7 @@ def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Veri
 def _resume_point(recipe: Recipe, out: Path) -> VerifiedCheckpoint | None:
     """The newest checkpoint of the latest stage that has one; says what it skipped and removes unfinished saves.
 
-    RecipeError where the run holds checkpoints of another recipe; else the recipe is written into the run.
+    RecipeError where the run holds checkpoints of another recipe.
     """
     known = load_recipe(out / "recipe.yaml") if (out / "recipe.yaml").is_file() else recipe
     for folder in (out, *(out / "stages" / name for name in known.stages)):
@@ -89,9 +97,9 @@ def _resume_point(recipe: Recipe, out: Path) -> VerifiedCheckpoint | None:
     for sentence in skipped:
         print(sentence, file=sys.stderr)
     if found is None:
-        pin_recipe(recipe, out, _damaged_stage(out, known))
+        compare_recipe(recipe, out, _damaged_stage(out, known))
     else:
-        pin_recipe(recipe, out, found.manifest.stage, found.manifest.shaping)
+        compare_recipe(recipe, out, found.manifest.stage, found.manifest.shaping)
     return found
 
 

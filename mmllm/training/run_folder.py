@@ -49,8 +49,8 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def pin_recipe(recipe: Recipe, out: Path, stage: str | None = None, shaped: dict[str, Any] | None = None) -> None:
-    """Write ``recipe.yaml``; RecipeError where another recipe shaped a checkpoint of the run.
+def compare_recipe(recipe: Recipe, out: Path, stage: str | None = None, shaped: dict[str, Any] | None = None) -> None:
+    """RecipeError where another recipe than this one shaped a checkpoint of the run.
 
     ``stage``: the one that the newest checkpoint is of, and what it says itself of the recipe that ``shaped`` it. What
     comes after it, and words that shape no weights, may change; a run without a checkpoint takes any recipe.
@@ -67,7 +67,11 @@ def pin_recipe(recipe: Recipe, out: Path, stage: str | None = None, shaped: dict
                 f"{out} was started with another recipe: {listed(found)}; run it with the recipe in {path}, or give "
                 "another --out (or name) for this one"
             )
-    text = dump(recipe)
+
+
+def write_recipe(recipe: Recipe, out: Path) -> None:
+    """Write the recipe of a run whose parts are loaded: one that names a wrong path leaves the run's as it was."""
+    path, text = out / "recipe.yaml", dump(recipe)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         replace_text(path, text)
     sign_code(out)

@@ -15,6 +15,7 @@ import torch
 from mmllm import registry
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
+from mmllm.batches.together import Together, by_media
 from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.start import start_weights
@@ -33,6 +34,7 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
+from mmllm.model.sharing import check_sharing
 from mmllm.model.start import Started
 from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
 from mmllm.recipe.dataset_arguments import dataset_arguments
@@ -40,6 +42,7 @@ from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
 from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
+from mmllm.training.cached_stage import check_room, open_cache
 from mmllm.training.changed_inputs import accepted, digests_of
 from mmllm.training.deepspeed_config import config, micro_batches
 from mmllm.training.engine import Engine, optimizer_groups
@@ -106,10 +109,17 @@ class StageTraining:
         self.rows = set_trainable(self.model, self.settings.train)
         if self.settings.gradient_checkpointing:
             self.model.llm.gradient_checkpointing(True)
+        self.features = open_cache(self.model, self.settings.cache, verify)
+        if self.settings.share_prefix is not None:
+            check_sharing(self.model, self.where)
         self.loader = self._loader()
         self.inputs = digests_of(self.model, self.datasets, self.cache)
         self.accepted = accepted(start, name, self.inputs, accept)
         self.n_steps = self.loader.mixture.n_steps
+        self._room = ""
+        if self.features is not None:
+            n_samples = self.n_steps * self.settings.batch
+            self._room = check_room(self.features, self.model, self.datasets, n_samples, self.where)
         self.engine = self._engine()
         self.model.train()
         # only now: the model had to be the same on every rank, what follows (dropout) need not
@@ -122,6 +132,7 @@ class StageTraining:
             key: registry.load("datasets", self.recipe.data[key].type)(**dataset_arguments(self.recipe, key))
             for key in self.settings.data
         }
+        sharing = self.settings.share_prefix
         mixture = Mixture(
             datasets,
             self.settings.data,
@@ -129,6 +140,7 @@ class StageTraining:
             batch=self.settings.batch,
             epochs=self.settings.epochs,
             steps=self.settings.steps,
+            together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
         )
         return Loader(
             mixture,
@@ -140,6 +152,7 @@ class StageTraining:
             world=distributed.world(),
             n_micro=micro_batches(self.settings, distributed.world(), self.where)[1],
             budget=self.settings.tokens,
+            most=1 if sharing is None else sharing.most,
             max_bad=self.settings.max_bad,
             workers=_WORKERS if self.device.type == "cuda" else 0,
             all_gather=all_gather,
@@ -222,21 +235,23 @@ class StageTraining:
         settings = self.settings
         rates = self.engine.set_rates(lr_scale(batches.step, self.n_steps, settings.warmup, settings.schedule))
         labels = max(1, batches.n_labels_global)
-        scale = distributed.world() * len(batches.micro)  # DeepSpeed averages over ranks and micro-batches
+        n_micro, world = len(batches.micro), distributed.world()
         nll, extra = (torch.zeros((), dtype=torch.float64, device=self.engine.device) for _ in range(2))
         norm: float | None = None
         usage: dict[str, Any] = {}
-        for batch in batches.micro:
+        for number, batch in enumerate(batches.micro, start=1):
             # The likelihood is a sum over labels and divided by those of the whole step, so that it does not depend on
             # how samples fall into micro-batches. The extra loss is a mean already, over
             # this micro-batch, so it is averaged over micro-batches and ranks and not weighed by labels.
             summed, extra_loss, counted = self.engine(batch.to(self.engine.device))
-            norm = self.engine.backward_and_step(summed * (scale / labels) + extra_loss)
+            # times world: DeepSpeed averages over the ranks
+            loss = summed * (world / labels) + extra_loss / n_micro
+            norm = self.engine.backward_and_step(loss, last=number == n_micro)
             nll += summed.detach()
             extra += extra_loss.detach()
             usage = added(usage, counted)
         tokens = sum(batch.n_tokens for batch in batches.micro)
-        samples = sum(len(batch.names) for batch in batches.micro)
+        samples = sum(batch.n_samples for batch in batches.micro)
         # the signal is told along: it may reach one rank in one step and another in the next, and all must stop
         # together
         mine = [float(nll), float(extra), float(tokens), float(samples), float(bool(stop.received))]
@@ -247,7 +262,7 @@ class StageTraining:
             "stage": self.name,
             "step": batches.step + 1,
             "loss": total[0] / labels,
-            "extra_loss": total[1] / scale,
+            "extra_loss": total[1] / (world * n_micro),
             "lr": rates,
             "grad_norm": norm,
             "labels": batches.n_labels_global,
@@ -281,7 +296,13 @@ class StageTraining:
             names = ("loss", "extra_loss", "grad_norm", "tokens_per_second", "memory", "bad")
             monitor.write_events([(f"{self.name}/{name}", row[name], row["step"]) for name in names])
 
+    def keep_features(self) -> None:
+        """Write down what this rank's encoders have computed; MmllmError where the disk is full."""
+        if self.features is not None:
+            self.features.commit()
+
     def _save(self, final: bool) -> VerifiedCheckpoint:
+        distributed.on_every_rank(self.keep_features)
         with self.engine.gathered(self.learned):
             # a copy on the CPU, made while the weights are whole: with ZeRO-3 they are split again when this block ends
             learned = trainable_state(self.model) if rank() == 0 else {}
@@ -319,9 +340,13 @@ class StageTraining:
             more = " ..." if len(begun.left) > _LISTED else ""
             left = f"; left: {', '.join(begun.left[:_LISTED])}{more}" if begun.left else ""
             log.say(f"{where}: {len(begun.taken)} tensors of {begun.path}{left}")
+        if self._room:
+            log.say(self._room)
         log.console.print(parts_table(self.name, self.rows))
         start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
+        tokens = self.settings.tokens
+        micro = f"{self.engine.n_micro} micro-batches" if tokens is None else f"micro-batches of up to {tokens} tokens"
         log.say(
             f"stage {self.name}: {start}, {self.settings.batch} conversations each ({distributed.world()} ranks x "
-            f"{self.engine.n_micro} micro-batches), ZeRO {self.settings.zero} on {self.device}"
+            f"{micro}), ZeRO {self.settings.zero} on {self.device}"
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from mmllm.errors import MmllmError
+from mmllm.vlms.quiet import lost, quiet
 
 
 def load_part(
@@ -23,7 +22,7 @@ def load_part(
     Raises:
         MmllmError: a weight of the part is not in the file or has another shape.
     """
-    with _quiet():  # its report names every tensor of the other parts as unexpected
+    with quiet():
         model, report = kind.from_pretrained(
             path,
             config=config,
@@ -31,22 +30,12 @@ def load_part(
             use_safetensors=True,
             key_mapping=dict(names),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
-    lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if lost:
+    lacking = lost(report)
+    if lacking:
         raise MmllmError(
-            f"{path!r} lacks {len(lost)} weights of its {kind.__name__}, the first is {lost[0]}; "
+            f"{path!r} lacks {len(lacking)} weights of its {kind.__name__}, the first is {lacking[0]}; "
             f"download the folder again"
         )
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Only errors of transformers are logged inside."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)

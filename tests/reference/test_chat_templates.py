@@ -108,7 +108,7 @@ def test_media_anywhere_and_never_learned() -> None:
         ("1 <image> placeholders in the text, 0 items", sample_of(Message("user", "<image>?"), TURNS[1])),
         ("0 <image> placeholders in the text, 1 items", sample_of(*TURNS, image=(1,))),
         ("2 <image> placeholders", sample_of(Message("user", "<image>typed <image>"), TURNS[1], image=(1,))),
-        ("holds 'audio' media, but the encoders are: image", sample_of(*TURNS, audio=(1,))),
+        ("holds audio media, and no connector fills <audio>; known: <image>", sample_of(*TURNS, audio=(1,))),
         ("no message of the assistant", sample_of(TURNS[0])),
         ("a message of the assistant is empty", sample_of(TURNS[0], Message("assistant", " \n"))),
         ("without messages", sample_of()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
@@ -68,8 +69,15 @@ def _write_data(folder: Path) -> None:
     for number in range(4):
         turns = [_turn("user", f"How many are {number}?"), _turn("assistant", "There are 3 shapes.")]
         texts.append({"messages": turns})
-    for name, rows in (("chat.jsonl", pictures), ("texts.jsonl", texts)):
+    # the same conversations about three pictures only
+    shared = [{**row, "image": [f"{number % 3}.png"]} for number, row in enumerate(pictures)]
+    for name, rows in (("chat.jsonl", pictures), ("texts.jsonl", texts), ("shared.jsonl", shared)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def sharing(folder: Path, *stages: str) -> tuple[str, ...]:
+    """Overrides by which conversations about three pictures share their beginning in these stages."""
+    return (f"data.pictures.path={folder / 'shared.jsonl'}", *(f"stages.{name}.share_prefix=true" for name in stages))
 
 
 def _turn(role: str, content: str) -> dict[str, str]:
@@ -82,6 +90,21 @@ def train_here(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     from mmllm.training.run import train
 
     train(load_recipe(recipe, overrides), out)
+
+
+def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) -> None:
+    """Trains in this process, which is killed before the ``at``-th fsync, in a save."""
+    real, calls = os.fsync, 0
+
+    def dying(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(handle)
+
+    os.fsync = dying
+    train_here(recipe, out, overrides)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 
 from mmllm import registry
 from mmllm.cli import main
+from mmllm.errors import CheckpointError
 from mmllm.recipe.files import folder, shipped
 from mmllm.recipe.load import load_recipe, parse
 from tests.support.places import TESTS
@@ -178,6 +179,28 @@ def test_train_says_how_to_go_on(
     assert capsys.readouterr().out == "next: mmllm eval runs/demo\n"
     assert main(["train", recipe, "eval.benchmarks=[]", "--out", "my run"]) == 0
     assert capsys.readouterr().out == "next: mmllm chat 'my run'\n"
+
+
+def test_a_run_goes_on_in_its_own_folder_whatever_it_is_called(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import mmllm
+    from mmllm.training import run
+
+    seen: list[Path] = []
+    monkeypatch.setattr(run, "train", lambda _, out, **named: seen.append(out))
+    moved = tmp_path / "moved"
+    (moved / "stages").mkdir(parents=True)
+    (moved / "recipe.yaml").write_text(Path(recipe).read_text())
+    for given in (moved, moved / "recipe.yaml"):
+        assert main(["train", str(given), "--trust-code"]) == 0
+        assert capsys.readouterr().out == f"next: mmllm eval {moved}\n"
+        with pytest.raises(CheckpointError, match="names code of its own"):
+            mmllm.train(given)
+        assert mmllm.train(given, trust_code=True) == moved
+    assert main(["train", str(moved), "--out", "other", "--trust-code"]) == 0
+    assert mmllm.train(recipe) == Path("runs/demo")
+    assert seen == [moved] * 4 + [Path("other"), Path("runs/demo")]
 
 
 def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:

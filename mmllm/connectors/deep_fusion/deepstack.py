@@ -37,6 +37,7 @@ class DeepstackConnector(DeepFusion):
     """
 
     goes_on = True
+    shares_prefix = True
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class GatedCrossAttentionConnector(DeepFusion):
 
     zero_init = True
     goes_on = True
+    shares_prefix = True
 
     def __init__(
         self,

@@ -41,6 +41,8 @@ class GraphAdapterConnector(DeepFusion):
     predicted. ``gnn: none`` is the arm without a graph.
     """
 
+    shares_prefix = True
+
     accepts_padding = True
     goes_on = True
 

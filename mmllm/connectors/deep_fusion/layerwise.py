@@ -44,6 +44,7 @@ class LayerwiseConnector(DeepFusion):
 
     zero_init = True
     goes_on = True
+    shares_prefix = True
 
     def __init__(
         self,

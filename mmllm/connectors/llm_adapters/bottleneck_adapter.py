@@ -16,8 +16,8 @@ class BottleneckConnector(LLMAdapter):
     """Base of the adapters: keeps one :class:`Bottleneck` per chosen block and place, named ``<block>-<place>``."""
 
     zero_init = True
-    positionwise = True
     goes_on = True
+    positionwise = shares_prefix = True
 
     def __init__(
         self,

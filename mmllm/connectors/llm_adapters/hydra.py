@@ -64,8 +64,8 @@ class HydraConnector(LLMAdapter):
     """
 
     zero_init = True
-    positionwise = True
     goes_on = True
+    positionwise = shares_prefix = True
 
     def __init__(
         self,

@@ -68,6 +68,7 @@ class PillConnector(LLMAdapter):
     """
 
     goes_on = True
+    shares_prefix = True
 
     def __init__(self, *, llm_dim: int, width: int = 32, value_gate: bool = True, shared: bool = False) -> None:
         """Set up, without weights until ``attach``.

@@ -1,14 +1,13 @@
-"""Rows of CSV and TSV files: the first line names the fields; a cell that holds a JSON list or object is one."""
+"""Rows of CSV and TSV files: the first line names the fields; every cell is a text."""
 
 from __future__ import annotations
 
 import csv
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mmllm.datasets.containers.base import Row, Rows
 from mmllm.errors import MmllmError, SampleError
@@ -22,10 +21,12 @@ class CsvRows(Rows):
         self._path, self.folder, self._delimiter = path, path.parent, delimiter
         self._offsets, self._numbers = array("Q"), array("Q")
         csv.field_size_limit(1 << 30)  # of the whole process: pictures in base64 are longer than the default 131,072
+        at, number = 0, 1
         with path.open("rb") as file:
             counted = _Lines(file)
             try:
-                records = csv.reader(counted, delimiter=delimiter)
+                # strict: a quote that is never closed would take all rows behind it into its cell
+                records = csv.reader(counted, delimiter=delimiter, strict=True)
                 self.fields = next(records, [])
                 at, number = counted.offset, counted.number + 1
                 for record in records:
@@ -33,8 +34,15 @@ class CsvRows(Rows):
                         self._offsets.append(at)
                         self._numbers.append(number)
                     at, number = counted.offset, counted.number + 1
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise MmllmError(f"{path}:{counted.number} is no {self.kind}: {error}") from error
+            except UnicodeDecodeError as error:
+                raise MmllmError(
+                    f"{path} is not UTF-8 text behind line {counted.number}: {error}; save it so"
+                ) from error
+            except csv.Error as error:
+                raise MmllmError(
+                    f"{path} is no {self.kind}: {error} (in the record that begins on line {number}); a cell with a "
+                    'quote or a line break stands in quotes, and a quote in it is written twice: "a ""word"""'
+                ) from error
         if len(set(self.fields)) < len(self.fields):
             raise MmllmError(f"{path}: a field stands twice in the first line: {', '.join(self.fields)}")
 
@@ -51,7 +59,7 @@ class CsvRows(Rows):
         cells = next(csv.reader(_Lines(BytesIO(data)), delimiter=self._delimiter))
         if len(cells) != len(self.fields):
             raise SampleError(f"{len(cells)} cells, and the first line names {len(self.fields)} fields")
-        return {name: _value(cell) for name, cell in zip(self.fields, cells, strict=True) if cell}
+        return {name: cell for name, cell in zip(self.fields, cells, strict=True) if cell}
 
     def label(self, index: int) -> str:
         """Return the file and the number of the line that the record begins on."""
@@ -77,13 +85,3 @@ class _Lines(Iterator[str]):
         self.offset += len(line)
         self.number += 1
         return text
-
-
-def _value(cell: str) -> Any:
-    """Return a list or an object where a cell holds one as JSON, else its text."""
-    if cell[0] in "[{":
-        try:
-            return json.loads(cell)
-        except ValueError:
-            return cell
-    return cell

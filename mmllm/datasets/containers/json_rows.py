@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import json
 from array import array
@@ -92,12 +93,29 @@ def parsed(text: bytes | str) -> Row:
     try:
         row = json.loads(text, object_pairs_hook=_unique)
     except ValueError as error:  # also of bytes that are no UTF-8
-        raise SampleError(f"not a JSON object ({error})") from error
+        opened = text.strip() in (b"{", "{")
+        hint = "; objects over several lines stand in an array: [{...}, {...}]" if opened else ""
+        raise SampleError(f"not a JSON object ({error}){hint}") from error
     except RecursionError as error:
         raise SampleError("not a JSON object that can be read (nested too deeply)") from error
     if not isinstance(row, dict):
         raise SampleError(f"a row is a JSON object, and this is {_shown(row)}")
     return row
+
+
+def unpacked(value: Any) -> Any:
+    """Return the list or object that a text holds as JSON or as Python writes it; any other value as it is."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_unique)
+    except ValueError:
+        pass
+    try:
+        found = ast.literal_eval(value) if value.endswith(("]", "}")) else None  # as pandas writes lists into CSV
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return found if isinstance(found, list | dict) else value
 
 
 def is_array(path: Path) -> bool:
@@ -141,6 +159,8 @@ def _elements(path: Path) -> Iterator[tuple[int, int]]:
             sign = reader.sign()
             reader.advance(1)
             if sign == "]":
+                if reader.sign():
+                    raise ValueError(f"found {reader.text[reader.at : reader.at + 20]!r} behind the array")
                 return
             if sign != ",":
                 raise ValueError(f"found {sign or 'its end'!r} behind a row, expected a comma or ]")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.datasets.containers.base import Row, Rows
+from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import SampleError
-from mmllm.modalities import MODALITY_OF
+from mmllm.modalities import MODALITY_OF, modality_of
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Names of the file that says what the media show; the first that is there."""
@@ -31,13 +32,17 @@ class MediaFolder(Rows):
     def __getitem__(self, index: int) -> Row:
         """Return a row with its media under their modality or key."""
         row: dict[str, Any] = {}
+        media: dict[str, Any] = {}
         for name, value in self._rows[index].items():
             key = name.removesuffix("s").removesuffix("file_name").removesuffix("_")
             if not name.removesuffix("s").endswith("file_name"):
                 row[name] = value
             elif value:
-                row[key or _modality(value)] = value
-        return row
+                media[key or _modality(value)] = value
+        twice = next((key for key in media if row.get(key) or row.get(f"{key}s")), None)
+        if twice is not None:
+            raise SampleError(f"a file name and a field of its own both hold {twice}; keep one")
+        return {**row, **media}
 
     def label(self, index: int) -> str:
         """Return the metadata's name for the row."""
@@ -49,8 +54,9 @@ class MediaFolder(Rows):
 
 
 def _modality(value: Any) -> str:
+    value = unpacked(value)
     first = value[0] if isinstance(value, list) and value else value
-    ending = str(first).rpartition(".")[2].lower()
-    if ending not in MODALITY_OF:
+    modality = modality_of(str(first))
+    if modality is None:
         raise SampleError(f"file_name is {str(first)[:80]!r}, of no known ending; known: {', '.join(MODALITY_OF)}")
-    return MODALITY_OF[ending]
+    return modality

@@ -15,6 +15,7 @@ from mmllm.datasets.containers.json_rows import JsonArray, JsonLines, is_array
 from mmllm.datasets.containers.media_folder import METADATA, MediaFolder
 from mmllm.datasets.containers.webdataset import WebDataset
 from mmllm.errors import MmllmError
+from mmllm.files.hub_names import is_dataset_of_hub
 
 HUB = "hf://datasets/"
 KNOWN = (
@@ -58,33 +59,43 @@ class Concatenated(Rows):
         return self._parts[number], index - self._starts[number]
 
 
-def open_rows(path: str, split: str | None = None, streaming: bool = False) -> Rows:
+def open_rows(path: str, split: str | None = None, streaming: bool = False, config: str | None = None) -> Rows:
     """Open what ``path`` names: a file, a pattern (``shards/{000..099}.tar``, ``part-*.jsonl``), a folder, a dataset.
 
     Args:
         path: as above; ``hf://datasets/OWNER/NAME`` or, where nothing local has the name, ``OWNER/NAME``: of the hub.
         split: of a dataset that has several.
         streaming: read a hub's Parquet files where they are, row group by row group, instead of downloading them.
+        config: of a dataset of the hub, or in its layout, that has several.
 
     Raises:
         MmllmError: nothing is there, or it is none of the known kinds.
     """
     here = Path(path)
     if "://" in path:
-        rows = _far(path, split, streaming)
+        rows = _far(path, split, streaming, config)
     elif here.is_file():
         rows = _file(here)
+        _without_splits(path, split)
     elif here.is_dir():
-        rows = _folder(here, split)
+        rows = _folder(here, split, config)
     elif "*" in path or _BRACES.search(path):
         rows = _joined(_matching(path), path)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not here.parent.exists() and not here.suffix:
-        rows = _far(HUB + path, split, streaming)
+        _without_splits(path, split)
+    elif is_dataset_of_hub(path):
+        rows = _far(HUB + path, split, streaming, config)
     else:
         raise MmllmError(f"there is no file or folder {path}; data are {KNOWN}")
+    if config is not None and not isinstance(rows, HfDataset):
+        raise MmllmError(f"config: {config} is of a dataset of the hub or in its layout, and {path} is {rows.kind}")
     if not len(rows):
         raise MmllmError(f"{path} holds no row")
     return rows
+
+
+def _without_splits(path: str, split: str | None) -> None:
+    if split not in (None, "train"):
+        raise MmllmError(f"split: {split} is of a dataset that has several, and {path} has none; name the file of it")
 
 
 def _file(path: Path) -> Rows:
@@ -133,23 +144,33 @@ def _matching(path: str) -> list[Path]:
     return files
 
 
-def _folder(folder: Path, split: str | None) -> Rows:
+def _folder(folder: Path, split: str | None, config: str | None) -> Rows:
     for place in (folder / split, folder) if split else (folder,):
-        metadata = next((place / name for name in METADATA if (place / name).is_file()), None)
+        metadata = _metadata(place)
         if metadata is not None:
+            if place == folder:
+                _without_splits(str(folder), split)
             return MediaFolder(metadata, _file)
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder, split)
     shards = sorted(folder.glob("*.tar"))
     if shards:
+        _without_splits(str(folder), split)
         return WebDataset(shards)
     readme = folder / "README.md"
     described = readme.is_file() and _CONFIGS.search(readme.read_text(encoding="utf-8", errors="replace"))
     if described or next(folder.rglob("*.parquet"), None) is not None:
-        return _loaded(str(folder), split, folder)
+        return _loaded(str(folder), split, folder, config)
     found = sorted(entry.name for entry in folder.iterdir())
+    splits = [name for name in found if _metadata(folder / name)]
+    if splits:
+        raise MmllmError(f"{folder} has the splits {', '.join(splits)}; name one of them with split")
     shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     raise MmllmError(f"{folder} is a folder without data that are known ({shown or 'it is empty'}); data are {KNOWN}")
+
+
+def _metadata(folder: Path) -> Path | None:
+    return next(filter(Path.is_file, (folder / name for name in METADATA)), None)
 
 
 def _saved(folder: Path, split: str | None) -> Rows:
@@ -162,17 +183,22 @@ def _saved(folder: Path, split: str | None) -> Rows:
         raise MmllmError(f"{folder} cannot be read as a saved dataset: {error}") from error
     if isinstance(found, datasets.DatasetDict):
         found = found[_chosen(str(folder), list(found), split)]
+    elif split != str(found.split):
+        _without_splits(str(folder), split)
     return HfDataset(found, str(folder), folder)
 
 
-def _loaded(name: str, split: str | None, folder: Path) -> Rows:
+def _loaded(name: str, split: str | None, folder: Path, config: str | None) -> Rows:
     """A dataset in the hub's layout, by the ``datasets`` library; its Parquet becomes memory-mapped Arrow."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        splits = datasets.get_dataset_split_names(name)
-        found = datasets.load_dataset(name, split=_chosen(name, splits, split))
+        configs = datasets.get_dataset_config_names(name)
+        if config not in configs and (config is not None or len(configs) > 1):
+            raise MmllmError(f"{name} has the configs {', '.join(configs)}; name one of them with config")
+        splits = datasets.get_dataset_split_names(name, config)
+        found = datasets.load_dataset(name, config, split=_chosen(name, splits, split))
     except MmllmError:
         raise
     except Exception as error:  # the library and the hub's client raise many kinds, network errors among them
@@ -190,13 +216,13 @@ def _chosen(name: str, known: Sequence[str], split: str | None) -> str:
     return split
 
 
-def _far(path: str, split: str | None, streaming: bool) -> Rows:
+def _far(path: str, split: str | None, streaming: bool, config: str | None) -> Rows:
     """A dataset of the hub, downloaded or streamed, or Parquet files of any file system that fsspec knows."""
     if path.startswith(HUB) and not streaming:
         name = path.removeprefix(HUB)
         if name.count("/") != 1:
             raise MmllmError(f"{path}: a dataset of the hub is {HUB}OWNER/NAME; files of it need streaming: true")
-        return _loaded(name, split, Path())
+        return _loaded(name, split, Path(), config)
     import fsspec
 
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from mmllm.datasets.containers.base import Row, Rows
 from mmllm.datasets.containers.json_rows import parsed
 from mmllm.errors import MediaError, MmllmError, SampleError
-from mmllm.modalities import MODALITY_OF
+from mmllm.modalities import modality_of
 from mmllm.types import Stored
 
 _TEXTS = {"txt": "text", "text": "text", "caption": "caption", "cls": "label"}
@@ -97,13 +97,13 @@ class WebDataset(Rows):
             ending = _split(member.name)[1]
             kind = ending.rpartition(".")[2].lower()
             if kind == "json":
-                row |= parsed(_text(member))
+                _add(row, parsed(_text(member)), member)
             elif kind in _TEXTS:
-                row[_TEXTS[kind]] = _text(member).strip()
-            elif kind in MODALITY_OF:
-                media.setdefault(MODALITY_OF[kind], []).append((ending, member))
+                _add(row, {_TEXTS[kind]: _text(member).strip()}, member)
+            elif (modality := modality_of(kind)) is not None:
+                media.setdefault(modality, []).append((ending, member))
             else:
-                row[ending] = member
+                _add(row, {ending: member}, member)
         for key, found in media.items():
             named = [field for field in (key, f"{key}s") if row.get(field)]
             for field in named:
@@ -145,6 +145,17 @@ def _split(name: str) -> tuple[str, str]:
     folder, slash, file = name.rpartition("/")
     key, _, ending = file.partition(".")
     return f"{folder}{slash}{key}", ending
+
+
+def _add(row: dict[str, Any], fields: Mapping[str, Any], member: Member) -> None:
+    """Add the fields of one member; SampleError where another one gave a field another value."""
+    twice = next((name for name, value in fields.items() if name in row and row[name] != value), None)
+    if twice is not None:
+        raise SampleError(
+            f"two of its members hold {twice}, the second is {member.name}; a sample's name ends at the first dot, so "
+            "names of samples have none"
+        )
+    row |= fields
 
 
 def _order(ending: str) -> tuple[int, str]:

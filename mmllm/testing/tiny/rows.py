@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mmllm.model.inputs import Item
 from mmllm.model.model import MultimodalLM
-from mmllm.types import IGNORE_INDEX, Batch
+from mmllm.types import IGNORE_INDEX, Batch, Segment
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,26 @@ def shortened(batch: Batch, n: int) -> Batch:
     for name in ("media_positions", "item_starts"):
         row[name] = {key: new[places] for key, places in getattr(batch, name).items()}
     return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds)
+
+
+def begun_alike(model: MultimodalLM) -> tuple[Batch, Batch]:
+    """Three conversations that begin alike, and one of text: each by itself, and the three as one tree."""
+    rows = [Row(8, (4, "image", 3, length), source="captions") for length in (6, 4, 7)] + [Row(2, (9,), source="text")]
+    alone, small = batch_of(model, rows), batch_of(model, [rows[0], rows[3]])
+    begin = int(small.cu_seqlens[1]) - 6
+    later = (alone.position_ids[0] >= begin) & (alone.sequence_ids < 3)
+    # the same seed draws the same tokens: what follows the beginning is made another text in each
+    ids = torch.where(later, 3 + (alone.input_ids + 11 * alone.sequence_ids) % 357, alone.input_ids)
+    labels = torch.where(alone.labels != IGNORE_INDEX, ids, IGNORE_INDEX)
+    alone = replace(alone, input_ids=ids, labels=labels)
+    kept = later | (alone.sequence_ids % 3 == 0)
+    sizes = [begin, *(6, 4, 7), 9]
+    ends = torch.tensor(sizes).cumsum(0).tolist()
+    stretches = list(pairwise(ends))
+    segments = [Segment(0, begin), *(Segment(a, b, (0, begin)) for a, b in stretches[:3]), Segment(*stretches[3])]
+    names = ("input_ids", "labels", "media_ids", "user_turn")
+    row: dict[str, Any] = {name: getattr(alone, name)[kept] for name in names}
+    row["position_ids"] = alone.position_ids[:, kept]
+    row["sequence_ids"] = (alone.sequence_ids[kept] == 3).long()
+    bounds = torch.tensor([0, ends[3], ends[4]], dtype=torch.int32)
+    return alone, replace(small, **row, cu_seqlens=bounds, segments=tuple(segments), n_conversations=4)

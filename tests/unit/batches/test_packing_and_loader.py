@@ -230,10 +230,26 @@ def test_a_sample_over_the_context_is_bad_not_cut(prompter: Prompter) -> None:
     assert max(int(torch.diff(batch.cu_seqlens).max()) for batch in kept) <= 60
 
 
-def test_a_micro_batch_over_the_budget_says_what_to_set(prompter: Prompter) -> None:
-    source = Numbers(24)
-    whole = max(batch.n_tokens for step in _loader(prompter, source) for batch in step.micro)
-    assert len(list(_loader(prompter, source, budget=whole))) == 2
-    with pytest.raises(MmllmError, match=rf"over the budget of {whole - 1}; raise the stage's tokens to {whole}"):
-        list(_loader(prompter, source, budget=whole - 1))
-    assert len(list(_loader(prompter, source, budget=whole - 1, n_micro=2))) == 2
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_token_budget_decides_the_number_of_micro_batches(prompter: Prompter, world: int) -> None:
+    """As many forwards as the tokens need, equally many and equally full on every rank; every sample once."""
+    source = Numbers(48)
+    longest = max(len(encode(source[i], prompter, {"image": Counting(None)}, 512, train=True).ids) for i in range(48))
+    ranks = _ranks(prompter, source, world, budget=longest + 40, batch=24)
+    names = []
+    for together in zip(*ranks, strict=True):
+        assert len({len(step.micro) for step in together}) == 1
+        loads = [batch.n_tokens for step in together for batch in step.micro]
+        assert max(loads) <= longest + 40
+        fewest = -(-sum(loads) // (longest + 40))
+        assert len(loads) <= fewest + 2 * world, "more forwards than the budget makes necessary"
+        assert min(loads) > 0.5 * max(loads)
+        names += [name for step in together for batch in step.micro for name in batch.names]
+    assert sorted(names) == sorted(source[i].name for i in range(48))
+
+
+def test_a_sample_over_the_token_budget_is_bad_not_cut(prompter: Prompter) -> None:
+    loader = _loader(prompter, Numbers(24), budget=30)
+    kept = [name for step in loader for batch in step.micro for name in batch.names]
+    assert 0 < loader.n_bad and len(kept) == 24 - loader.n_bad
+    assert all("over the stage's tokens of 30 for one forward; nothing is cut" in line for line in loader.bad)

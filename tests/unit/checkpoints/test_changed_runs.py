@@ -97,6 +97,17 @@ def test_what_shaped_them_may_not(
         train_here(home / "changed.yaml", run)
 
 
+def test_a_wrong_path_does_not_stay_in_the_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = inside(home, monkeypatch)
+    before = (run / "recipe.yaml").read_text()
+    more = {"train": {"connectors.lora": 1.0e-3}, "data": {"pictures": 1.0}, "steps": 1, "batch": 2}
+    edit(home / "recipe.yaml", "stages", "more", value=more)
+    edit(home / "recipe.yaml", "data", "pictures", "media", value="nowhere")
+    with pytest.raises(MmllmError, match="there is no folder nowhere"):
+        train_here(home / "recipe.yaml", run)
+    assert (run / "recipe.yaml").read_text() == before
+
+
 def test_overrides_of_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = inside(home, monkeypatch)
     recipe, model = load_run(run, overrides=["llm.context=64", "eval.max_new_tokens=3"])

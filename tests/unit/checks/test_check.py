@@ -77,8 +77,25 @@ def test_media_without_a_connector(checked: Checked) -> None:
     (checked.folder / "rows.jsonl").write_text(rows.splitlines()[0] + "\n")
     said = checked.sentence()
     assert said == (
-        "my.yaml:8: data.captions: rows.jsonl:1 holds audio media, and no connector fills <audio>; known: image."
+        "my.yaml:8: data.captions: rows.jsonl:1: holds audio media, and no connector fills <audio>; known: <image>."
     )
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ([("user", "a"), ("assistant", " ")], "a message of the assistant is empty"),
+        ([("user", "a")], "no message of the assistant, so there is nothing to learn from it"),
+        ([("user", "<image><image>a"), ("assistant", "b")], "2 <image> placeholders in the text, 1 items given"),
+    ],
+)
+def test_first_rows_that_nothing_can_be_learned_from(
+    messages: list[tuple[str, str]], sentence: str, checked: Checked
+) -> None:
+    turns = [{"role": role, "content": text} for role, text in messages]
+    (checked.folder / "a.png").write_bytes(b"")
+    (checked.folder / "rows.jsonl").write_text(json.dumps({"messages": turns, "image": "a.png"}) + "\n")
+    assert checked.sentence().startswith(f"my.yaml:8: data.captions: rows.jsonl:1: {sentence}")
 
 
 def test_a_benchmark_that_cannot_be_read(checked: Checked) -> None:

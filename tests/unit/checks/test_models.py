@@ -104,7 +104,7 @@ LLMS = {
     "header": (llm(written("model.safetensors", b"\x08")), "model.safetensors is no safetensors file (1 bytes)"),
     "pointer": (
         llm(written("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")),
-        "model.safetensors holds a pointer of Git LFS, not the weights; run `git lfs pull` in its folder",
+        "model.safetensors holds a pointer of Git LFS, not the weights; `git lfs pull` in its folder",
     ),
     "shortened shard": (llm(halve("model-*"), "60KB"), " is shortened: "),
     "lost shards": (llm(without("model-00002*"), "60KB"), "1 of 4 shards that "),
@@ -305,10 +305,3 @@ def test_a_given_template(checked: Checked) -> None:
     assert ": llm.template: the tokenizer's chat template ends the assistant's turn with no special token" in said
     said = checked.sentence("llm.path=lm", "llm.context=128", "llm.template=min.jinja")
     assert 'llm.template: there is no file or folder "min.jinja"; did you mean "mine.jinja"?' in said
-
-
-def test_check_and_loading_ask_for_the_same_tokenizer_files() -> None:
-    from mmllm.checks.tokenizers import FILES
-    from mmllm.llms.folders import TOKENIZERS
-
-    assert FILES == TOKENIZERS

@@ -83,9 +83,23 @@ def test_a_turned_photograph_counts_as_it_is_seen(tmp_path: Path) -> None:
 def test_texts_around_stay_and_other_lists_too() -> None:
     out = io.BytesIO()
     Image.new("RGB", (100, 100)).save(out, "PNG")
-    text = "<ref>cat</ref><box>[[100, 200, 300, 400]]</box> and [1, 2, 3], at (1, 2)"
-    (moved,) = Boxes("xyxy_1000").rewrite([Message("user", text)], {"image": [out.getvalue()]})
-    assert moved.text == "<ref>cat</ref>[0.100,0.200,0.300,0.400] and [1, 2, 3], at (1, 2)"
+    box, moved = "[100, 200, 300, 400]", "[0.100,0.200,0.300,0.400]"
+    for text, seen in (
+        (
+            f"<ref>cat</ref><box>[{box}]</box> and [1, 2, 3], at (1, 2)",
+            f"<ref>cat</ref>{moved} and [1, 2, 3], at (1, 2)",
+        ),
+        (f"<box>[{box}, {box}]</box>", f"{moved}, {moved}"),
+        ("Here: <|box_start|>(100,200),(300,400)<|box_end|> .", f"Here: {moved} ."),
+        (
+            f'A cat at {box} sits. [{{"bbox_2d": {box}, "label": "cat"}}]',
+            f'A cat at {moved} sits. [{{"bbox_2d": {moved}, "label": "cat"}}]',
+        ),
+        (f"[{box}, {box}]", f"[{moved}, {moved}]"),
+        ("[1e2, 200., 300, 400]", moved),
+    ):
+        (found,) = Boxes("xyxy_1000").rewrite([Message("user", text)], {"image": [out.getvalue()]})
+        assert found.text == seen
 
 
 def test_what_cannot_be_placed_is_a_bad_sample() -> None:
@@ -94,8 +108,16 @@ def test_what_cannot_be_placed_is_a_bad_sample() -> None:
     for media in ({}, {"image": [out.getvalue()] * 2}):
         with pytest.raises(SampleError, match=f"boxes beside {2 if media else 0} media"):
             Boxes("xyxy_1").rewrite([Message("user", "[0.1,0.1,0.2,0.2]")], media)
-    with pytest.raises(SampleError, match=r"has no area in what the encoder sees .* is `from: xyxy_1` right"):
-        Boxes("xyxy_1").rewrite([Message("user", "[120, 30, 400, 80]")], {"image": [out.getvalue()]})
+    for form, text, sentence in (
+        ("xyxy_1", "[0.4, 0.4, 0.2, 0.2]", "has no area in what the encoder sees"),
+        ("xyxy_1", "[120, 30, 400, 80]", "is not inside its picture of 100 x 100"),
+        ("xyxy_pixels", "[100, 250, 500, 750]", "is not inside its picture of 100 x 100"),
+        ("xywh_pixels", "[60, 10, 80, 20]", "is not inside its picture of 100 x 100"),
+        ("xyxy_1000", "[0.1, 0.2, 0.3, 0.4]", "is in fractions"),
+        ("xyxy_1000", "<box><100><200><300><400></box>", "is no box that is known"),
+    ):
+        with pytest.raises(SampleError, match=sentence):
+            Boxes(form).rewrite([Message("user", text)], {"image": [out.getvalue()]})
 
 
 @pytest.mark.parametrize(

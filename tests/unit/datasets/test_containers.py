@@ -118,7 +118,8 @@ def test_a_large_array_is_not_held_in_memory(tmp_path: Path) -> None:
         ('[{"a": 1},]', "where an object should begin"),
         ("[]", "holds no row"),
         ("", "holds no row"),
-        ("{\n}", "no row at its beginning can be read"),
+        ("{\n}", "no row at its beginning can be read; the first: not a JSON object .* stand in an array"),
+        ('[{"query": "a", "response": "b"}]\n[{"query": "c"}]', r"found '\[\{\"query\": \"c\"\}\]' behind the array"),
         ('{"a": 1}', "rows have the fields a, which is no form of chat data; known: messages"),
     ],
 )
@@ -127,6 +128,52 @@ def test_a_file_that_is_no_data_is_one_sentence(text: str, sentence: str, tmp_pa
     with pytest.raises(MmllmError, match=sentence) as error:
         Chat(str(tmp_path / "a.json"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_quote_that_is_never_closed_takes_no_rows_with_it(name: str, tmp_path: Path) -> None:
+    rows = [["query", "response"], ["a", "b"], ["c", '"d'], ["e", "f"]]
+    (tmp_path / name).write_text("\n".join((",", "\t")[name == "a.tsv"].join(row) for row in rows))
+    with pytest.raises(MmllmError, match=r"unexpected end of data .in the record that begins on line 3"):
+        Chat(str(tmp_path / name))
+
+
+def test_a_split_or_config_of_what_has_none_is_refused(tmp_path: Path) -> None:
+    import datasets
+
+    pictures(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "red.png", "text": "red"}\n')
+    for split in ("one", "two"):
+        (tmp_path / "both" / split).mkdir(parents=True)
+        (tmp_path / "both" / split / "metadata.jsonl").write_text('{"file_name": "../../red.png", "text": "red"}\n')
+    datasets.Dataset.from_dict({"query": ["a"], "response": ["b"]}).save_to_disk(str(tmp_path / "saved"))
+    for path in (tmp_path, tmp_path / "metadata.jsonl", tmp_path / "meta*.jsonl", tmp_path / "saved"):
+        with pytest.raises(MmllmError, match="split: test is of a dataset that has several"):
+            Chat(str(path), split="test", form=None if path.name == "saved" else "text")
+    with pytest.raises(MmllmError, match="has the splits one, two; name one of them with split"):
+        Chat(str(tmp_path / "both"))
+    with pytest.raises(MmllmError, match="config: en is of a dataset of the hub or in its layout"):
+        Chat(str(tmp_path), config="en")
+    assert len(Chat(str(tmp_path / "both"), split="two")) == 1
+
+
+def test_dates_that_the_library_read_are_not_made_text_again(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"query": "When?", "response": "2021-02-03"}\n')
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: a.jsonl\n---\n")
+    with pytest.raises(SampleError, match=r"response is of type datetime, as the datasets library .* name the file"):
+        Chat(str(tmp_path))[0]
+    assert Chat(str(tmp_path / "a.jsonl"))[0].messages[1].text == "2021-02-03"
+
+
+def test_configs_are_named(tmp_path: Path) -> None:
+    names = ("de", "en")
+    for name in names:
+        (tmp_path / f"{name}.csv").write_text(f"query,response\n{name},b\n")
+    listed = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in names)
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    with pytest.raises(MmllmError, match="has the configs de, en; name one of them with config"):
+        Chat(str(tmp_path))
+    assert Chat(str(tmp_path), config="en")[0].messages[0].text == "en"
 
 
 def test_a_key_that_stands_twice_is_an_error_of_its_row(tmp_path: Path) -> None:
@@ -202,6 +249,40 @@ def test_members_of_a_shard_that_do_not_stand_together(tmp_path: Path) -> None:
             tar.addfile(member, io.BytesIO())
     with pytest.raises(MmllmError, match="the members of a do not stand together"):
         Chat(str(tmp_path / "a.tar"))
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> str:
+    import tarfile
+
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return str(path)
+
+
+def test_names_with_dots_do_not_make_one_sample_of_many(tmp_path: Path) -> None:
+    rows = {f"v1.{n}.{ending}": f"{n}".encode() for n in (1, 2) for ending in ("png", "txt")}
+    with pytest.raises(
+        MmllmError, match=r"two of its members hold text, the second is v1\.2\.txt; a sample's name ends"
+    ):
+        Chat(tar_of(tmp_path / "a.tar", rows))
+
+
+def test_a_caption_without_its_picture_is_a_bad_row(tmp_path: Path) -> None:
+    rows = {"0.png": png("red"), "0.txt": b"Red.", "1.txt": b"Blue.", "2.tif": b"II*", "2.txt": b"Green."}
+    source = Chat(tar_of(tmp_path / "a.tar", rows))
+    with pytest.raises(SampleError, match="#1: a text without anything that it describes"):
+        source[1]
+    assert [len(source[index].media["image"]) for index in (0, 2)] == [1, 1]
+
+
+def test_a_file_name_and_a_field_do_not_cover_each_other(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "red.png", "images": ["blue.png"], "text": "red"}\n')
+    with pytest.raises(MmllmError, match="a file name and a field of its own both hold image; keep one"):
+        Chat(str(tmp_path))
 
 
 def test_numbered_members_are_several_pictures(tmp_path: Path) -> None:

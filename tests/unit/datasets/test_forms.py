@@ -124,6 +124,12 @@ def test_columns_map_other_names(tmp_path: Path) -> None:
         chat(tmp_path, row, columns={"image": "bilt"})
 
 
+def test_columns_name_the_key_of_a_connector(tmp_path: Path) -> None:
+    sample = chat(tmp_path, {"messages": [ASKED, SAID], "image": "red.png"}, columns={"left": "image"})[0]
+    assert sample.media == {"left": (tmp_path / "red.png",)}
+    assert sample.messages == (Message("user", "<left>\nWhat colour?"), RED)
+
+
 @pytest.mark.parametrize("field", ["image_path", "Image", "picture", "img"])
 def test_media_under_an_unknown_name_are_refused(field: str, tmp_path: Path) -> None:
     row = {"messages": [ASKED, SAID], field: "red.png"}
@@ -139,6 +145,99 @@ def test_in_any_shape(value: Any, tmp_path: Path) -> None:
         chat(tmp_path, {"messages": [ASKED, SAID], "shown": value})
 
 
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        ([{"type": "image", "path": "red.png"}], "holds media"),
+        ({"image": "red.png"}, "holds media"),
+        ('["red.png"]', "holds media"),
+        (base64.b64encode(png("red")).decode(), "holds media"),
+        ("scan.tiff", "holds media"),
+        ("https://a.b/c.jpg?size=3", r"names media \(https://a\.b/c\.jpg"),
+        ("gone/red.png", r"names media \(gone/red\.png"),
+    ],
+)
+def test_media_inside_of_other_values_and_media_that_are_not_here(value: Any, held: str, tmp_path: Path) -> None:
+    (tmp_path / "scan.tiff").write_bytes(b"II*\0")
+    row = {"messages": [ASKED, SAID], "shown": value}
+    with pytest.raises(MmllmError, match=f'the field "shown" {held}.*; write columns: {{image: shown}}'):
+        chat(tmp_path, row)
+    assert chat(tmp_path, row, ignore=["shown"])[0].media == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"messages": [{**ASKED, "images": ["red.png"]}, SAID]}, 'message 1 holds media in "images"'),
+        (
+            {"conversations": [{"from": "human", "value": "What?", "photo": "red.png"}, *turns("", "Red.")[1:]]},
+            'message 1 holds media in "photo"',
+        ),
+        ({"messages": [{**ASKED, "content": "<img>red.png</img>What?"}, SAID]}, "paths inside of texts are not read"),
+        (
+            {"messages": [{**ASKED, "content": "<|vision_start|><|image_pad|><|vision_end|>What?"}, SAID]},
+            r"the user's text has '<\|vision_start\|>', another model's mark of media",
+        ),
+        (
+            {"messages": [{**ASKED, "content": "<|image_1|>\nWhat?"}, SAID], "images": ["red.png"]},
+            r"the user's text has '<\|image_1\|>', another model's mark of media",
+        ),
+        ({"messages": [{**ASKED, "content": "<IMG_CONTEXT>What?"}, SAID]}, "another model's mark of media"),
+        (
+            {
+                "messages": [ASKED, {**SAID, "content": "<ref-object><bbox>"}],
+                "images": ["red.png"],
+                "objects": {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]},
+            },
+            r'<bbox> in a text stands for an entry of "objects" \(ms-swift\)',
+        ),
+    ],
+)
+def test_media_and_boxes_inside_of_messages(row: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(MmllmError, match=sentence):
+        chat(tmp_path, row)
+
+
+@pytest.mark.parametrize("words", [{"weight": 0}, {"loss": False}, {"train": False}, {"tool_calls": [{"id": "a"}]}])
+def test_what_is_not_to_be_learned_or_would_be_lost(words: dict[str, Any], tmp_path: Path) -> None:
+    source = chat(tmp_path, {"messages": [ASKED, {**SAID, **words}]}, {"messages": [ASKED, {**SAID, "weight": 1}]})
+    with pytest.raises(SampleError, match=f"message 2 has {next(iter(words))}"):
+        source[0]
+    assert source[1].messages == (Message("user", "What colour?"), RED)
+
+
+def test_parts_as_transformers_templates_write_them(tmp_path: Path) -> None:
+    for words in ({"url": "red.png"}, {"path": "red.png"}, {"image": {"bytes": None, "path": "red.png"}}):
+        asked = {"role": "user", "content": [{"type": "image", **words}, {"type": "text", "text": "What colour?"}]}
+        row = {"messages": [asked, SAID]}
+        assert chat(tmp_path, row)[0].media == {"image": (tmp_path / "red.png",)}
+        with pytest.raises(
+            SampleError, match="image items stand in parts of the messages and, without a place, beside"
+        ):
+            chat(tmp_path, {**row, "images": ["blue.png"]})[0]
+
+
+def test_clips_of_llava_stand_at_the_places_of_images(tmp_path: Path) -> None:
+    row = {"conversations": turns("<image>\nWhat moves in \\<image>?", "A car."), "video": "c.mp4"}
+    sample = chat(tmp_path, row)[0]
+    assert sample.messages[0].text == "<video>\nWhat moves in <image>?"
+    assert list(sample.media) == ["video"]
+
+
+def test_json_in_the_cells_of_tables(tmp_path: Path) -> None:
+    llava = json.dumps(turns("<image>\nWhat colour?", "Red."))
+    assert chat(tmp_path, {"conversations": llava, "image": '["red.png"]'})[0].messages == FRONT
+    row = {"question": "Where?", "answer": "[0.25, 0.1, 0.5, 0.6]", "image": "red.png"}
+    (tmp_path / "rows.csv").write_text('question,answer,image\nWhere?,"[0.25, 0.1, 0.5, 0.6]",red.png\n')
+    for source in (chat(tmp_path, row), Chat(str(tmp_path / "rows.csv"))):
+        assert source[0].messages[1].text == "[0.25, 0.1, 0.5, 0.6]"
+
+
+def test_columns_of_other_forms_may_be_null(tmp_path: Path) -> None:
+    row = {"messages": None, "conversations": turns("<image>\nWhat colour?", "Red."), "image": "red.png"}
+    assert chat(tmp_path, row)[0].messages == FRONT
+
+
 def test_a_later_row_of_that_kind_is_a_bad_sample(tmp_path: Path) -> None:
     source = chat(tmp_path, {"messages": [ASKED, SAID]}, {"messages": [ASKED, SAID], "picture": "red.png"})
     with pytest.raises(SampleError, match=r'rows\.jsonl:2: the field "picture" holds media'):
@@ -148,6 +247,8 @@ def test_a_later_row_of_that_kind_is_a_bad_sample(tmp_path: Path) -> None:
 def test_fields_that_are_no_media_are_left_alone(tmp_path: Path) -> None:
     row = {"messages": [ASKED, SAID], "image": "red.png", "id": "red.png", "source": "gone.png", "score": 3, "tag": "x"}
     assert chat(tmp_path, row)[0].media == {"image": (tmp_path / "red.png",)}
+    code = {"messages": [ASKED, SAID], "file": "main.ts", "source": "code.json", "text": "see a.png"}
+    assert chat(tmp_path, code)[0].media == {}
     tags = {
         "messages": [{"role": "user", "content": "What does <source> mean, and <id>?"}, SAID],
         "source": "html5",

@@ -34,8 +34,8 @@ def ran(encoder: Encoder, given: dict[str, torch.Tensor]) -> tuple[list[int], to
     return seen, features
 
 
-CASES: dict[tuple[Layer, ...], int] = {(0,): 1, (1,): 1, (-3, 1): 1, (-2,): 2, (2, 0): 2, (-1,): 3, (0, "final"): 3}
-"""Layers -> how many of three blocks run; the first always does, as an adapter may change what enters it."""
+CASES: dict[tuple[Layer, ...], int] = {(0,): 0, (1,): 1, (-3, 1): 1, (-2,): 2, (2, 0): 2, (-1,): 3, (0, "final"): 3}
+"""Layers -> how many of three blocks run."""
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -51,6 +51,29 @@ def test_blocks_behind_the_deepest_layer_do_not_run(name: str) -> None:
         expected = [whole[layer] if layer == "final" else whole[layer % 4] for layer in layers]
         assert torch.equal(features, torch.cat(expected, dim=-1)), layers
         assert list(encoder.state_dict()) == names and len(blocks_of(encoder)) == 3
+
+
+def test_no_norm_or_head_behind_the_deepest_layer_runs() -> None:
+    """SigLIP's head attends to all patches and costs as much as a block of few tokens; nothing reads it."""
+    encoder: Any = TINY["hf_vision"].make(layers=(3,))
+    seen: list[str] = []
+    encoder.vision.layernorm.register_forward_hook(lambda *_: seen.append("norm"))
+    given = encoder.processor.collate([encoder.processor.read(item) for item in TINY["hf_vision"].media()])
+    without = encoder(**given).concatenated()
+    assert seen == []
+    encoder.layers = (3, "final")
+    assert torch.equal(encoder(**given).layers[3], without) and seen == ["norm"]
+
+
+def test_weights_that_are_partitioned_are_let_go_by_a_forward_that_ends() -> None:
+    """ZeRO-3 gathers and releases around each module's forward: there nothing breaks out of one."""
+    encoder: Any = TINY["hf_vision"].make(layers=(0,))
+    given = encoder.processor.collate([encoder.processor.read(item) for item in TINY["hf_vision"].media()])
+    seen, features = ran(encoder, given)
+    for weight in encoder.parameters():
+        weight.ds_id = 1
+    assert seen == [] and ran(encoder, given)[0] == [0]
+    assert torch.equal(ran(encoder, given)[1], features)
 
 
 def test_all_blocks_are_there_again_after_a_pass_that_fails() -> None:

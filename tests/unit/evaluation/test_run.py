@@ -14,6 +14,7 @@ from PIL import Image
 from mmllm import cli
 from mmllm.batches.sample import Encoded
 from mmllm.checkpoints.store import Manifest, commit
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
 from mmllm.evaluation.metrics.text import interval
@@ -265,7 +266,9 @@ def test_a_real_model_answers_alike_alone_and_in_batches(world: Path, tmp_path: 
     assert said[0][:3] != said[0][3:]
 
 
-def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_evaluates_a_run_folder(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tiny_recipe(tmp_path)
     trained = load_recipe(path, [f"eval.benchmarks={json.dumps({'mini_scenes': {'path': str(world)}})}"])
     model = build(trained)
@@ -285,6 +288,13 @@ def test_the_command_evaluates_a_run_folder(world: Path, tmp_path: Path, capsys:
     assert entry["blind"] is not None
     here = evaluate_with(Generator(model), trained, tmp_path / "here", limit=2, blind=True)
     assert here == found
+    # with features kept, then without any call of the encoder: the same answers
+    kept = f"eval.cache={{dir: {tmp_path / 'features'}, dtype: float32}}"
+    for n in ("first", "second"):
+        assert cli.main(["eval", str(tmp_path / "run"), kept, "--limit", "2", "--out", str(tmp_path / n)]) == 0
+        found = lines(tmp_path / n / "predictions" / "mini_scenes.jsonl")
+        assert found == lines(tmp_path / "run" / "predictions" / "mini_scenes.jsonl")[:2]
+        monkeypatch.setattr(HfVisionEncoder, "hidden", None)
     assert cli.main(["eval", str(tmp_path / "run"), "--benchmarks", "docvqa"]) == 2
     assert "val_v1.0_withQT.json" in capsys.readouterr().err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,6 +262,21 @@ def test_missing_weights_are_an_error(tmp_path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(MmllmError, match=r"lacks 1 weights of its model, the first is model\.layers\.2\.mlp\.up_proj"):
         CausalLM.load(str(tmp_path / "tiny-llama-0"), dtype="float32")
+
+
+def test_a_config_of_another_model_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """transformers points to a report in its log, and draws a bar over every load."""
+    file = tiny_llm_folder(tmp_path) / "config.json"
+    capfd.readouterr()
+    CausalLM.load(str(file.parent), dtype="float32")
+    assert capfd.readouterr() == ("", "")
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "intermediate_size": config["intermediate_size"] + 8}))
+    with pytest.raises(
+        MmllmError, match=r"the first is model\.layers\.0\.mlp\.down_proj\.weight \(\[.*\] by config.json\)"
+    ):
+        CausalLM.load(str(file.parent), dtype="float32")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_config_that_lost_our_attention_is_noticed() -> None:

@@ -122,15 +122,15 @@ DAMAGE = {
     _bin_only: r"holds its weights as pytorch_model\.bin, a pickle, .* python -c 'from transformers import",
     lambda folder: (folder / "adapter_config.json").write_text("{}"): "its weights are changes to its base model",
     _adapter: r"is a PEFT adapter, not a model: its weights are changes to org/base\..*merge_and_unload",
-    _truncated: r"model\.safetensors is cut off: \d+ of \d+ bytes are there; fetch it again: hf download MODEL",
-    _pointer: "is a Git LFS pointer, not the weights; run git lfs pull",
+    _truncated: r"model\.safetensors is shortened: [\d,]+ of [\d,]+ bytes; download it again: hf download MODEL",
+    _pointer: "holds a pointer of Git LFS, not the weights; `git lfs pull` in its folder, or download it again: hf",
     _shard_missing: r"lacks 1 of its \d+ weight files, the first is model-00002-of-\d+\.safetensors; fetch it again",
     _no_tokenizer: r"has no tokenizer \(none of tokenizer\.json, .* hf download MODEL --include 'tokenizer\*'",
     lambda folder: (folder / "config.json").unlink(): r"has no config\.json; it holds chat_template\.jinja, ",
     lambda folder: (folder / "config.json").write_text("{"): r"is not a valid JSON file",
     lambda folder: (folder / "tokenizer.json").write_text("{"): r"the tokenizer of .* cannot be read",
     lambda folder: (folder / "model.safetensors").unlink(): r"has a config\.json but no weights",
-    lambda folder: (folder / "model.safetensors").write_bytes(b""): r"is cut off or no safetensors file \(0 bytes\)",
+    lambda folder: (folder / "model.safetensors").write_bytes(b""): r"is no safetensors file \(0 bytes\)",
     lambda folder: (folder / "model.safetensors").write_bytes(b"\x04" + bytes(7) + b"null"): "has a damaged header",
 }
 """What is done to a good folder -> sentence."""
@@ -194,4 +194,4 @@ def test_the_command_line_ends_with_two(tmp_path, capsys, monkeypatch) -> None:
     )
     assert main(["train", str(recipe)]) == 2
     error = capsys.readouterr().err
-    assert "is cut off" in error and "Traceback" not in error
+    assert "is shortened" in error and "Traceback" not in error

@@ -251,3 +251,14 @@ def test_what_cannot_be_asked_is_one_sentence(messages: Any, media: dict[str, An
     with pytest.raises(SampleError) as error:
         to_sample(messages, keys=KEYS, media=media, name="x")
     assert str(error.value).startswith(sentence)
+
+
+def test_placeholders_of_a_modality_that_the_model_lacks_are_said_to_be_text(caplog: pytest.LogCaptureFixture) -> None:
+    sample = to_sample("<video> What does the <audio> tag do?", keys=KEYS, media={"audio": "a.wav"})
+    assert sample.messages[0].text == "<video> What does the <audio> tag do?"
+    assert caplog.messages == [
+        "<video> is read as text: the model takes no videos; it takes text, images, sounds and point clouds"
+    ]
+    caplog.clear()
+    to_sample([Message("user", "\\<video>?"), Message("assistant", "<video>"), Message("user", "Hm?")], keys=KEYS)
+    assert not caplog.messages

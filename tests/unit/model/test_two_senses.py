@@ -251,5 +251,7 @@ def test_media_of_a_sense_the_recipe_has_not() -> None:
     """One sentence names the sample, the key and what there is."""
     model = three_senses()
     sample = Sample("odd", (Message("user", "<graph>?"),), {"graph": (1,)})
-    with pytest.raises(SampleError, match="odd: holds 'graph' media, but the encoders are: image, audio, video"):
+    with pytest.raises(
+        SampleError, match="odd: holds graph media, and no connector fills <graph>; known: <image>, <audio>, <video>"
+    ):
         Generator(model).encode(sample)

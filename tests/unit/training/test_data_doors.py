@@ -60,6 +60,15 @@ def test_a_learning_connector_that_meets_nothing_stops_the_run(
     assert "data.pictures: 1 rows, queries and responses (JSON lines)" in capsys.readouterr().out
 
 
+def test_a_connector_that_learns_from_text_needs_no_item(tmp_path: Path) -> None:
+    """LLaMA-Adapter's prompts: text instructions alone are half of its paper's joint training."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"query": "What colour?", "response": "Red."}) + "\n")
+    words = [*overrides(str(tmp_path / "rows.jsonl")), "connectors={image: {type: llama_adapter, from: image}}"]
+    train_here(tiny_recipe(tmp_path), tmp_path / "out", words)
+    losses = [row["loss"] for row in metrics(tmp_path / "out")]
+    assert len(losses) == 4 and losses[-1] < losses[0]
+
+
 def test_media_under_a_name_that_nobody_reads_stop_the_run_at_once(tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     row = {"query": "What colour?", "response": "Red.", "image_path": "0.png"}

@@ -117,7 +117,7 @@ def test_finished_stages_are_not_repeated(trained: Path, tmp_path: Path) -> None
         (["stages.align.train={connectors.image: 1.0e+30}", "stages.align.clip=0"], r"the loss is (nan|inf) in step"),
         (["stages.align.deepspeed={zero_optimization: {bucket: 3}}"], "RecipeError: DeepSpeed refuses"),
         (["data.pictures.media=."], "samples are bad, over the stage's max_bad"),
-        (["stages.align.tokens=20"], "over the budget of 20"),
+        (["stages.align.tokens=20"], "over the stage's tokens of 20"),
     ],
 )
 def test_what_cannot_go_on_says_why(trained: Path, tmp_path: Path, overrides: list[str], said: str) -> None:

@@ -46,6 +46,8 @@ class LlamaAdapterConnector(DeepFusion):
 
     zero_init = True
     goes_on = True
+    shares_prefix = True
+    learns_without_items = True  # its prompts and scales, wherever no `when` is
 
     def __init__(
         self,

@@ -103,6 +103,8 @@ class MoeLoraConnector(LLMAdapter):
         self.attention_rank = attention
         self.routers, self.experts, self.attention = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.goals: Goals | None = None
+        # balance and supervision are means over tokens, and those of a shared beginning would count once
+        self.shares_prefix = not balance_weight and not supervision_weight
         self._busy = self._learning = True
 
     def attach(self, llm: LLMHookPoints) -> Handle:

@@ -166,11 +166,15 @@ def test_boxes_stay_valid_under_squash(tmp_path: Path) -> None:
     assert (int(rows.min()), int(cols.min()), int(rows.max()), int(cols.max())) == (14, 21, 27, 27)
 
 
-def test_a_backbone_saved_with_a_classifier_has_no_random_pooler(tmp_path: Path) -> None:
+def test_a_backbone_saved_with_a_classifier_has_no_random_pooler(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     config = transformers.ViTConfig(**SMALL, image_size=28, patch_size=7)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
     processor().save_pretrained(tmp_path)
+    capfd.readouterr()
     first, second = (HfVisionEncoder(model=str(tmp_path)).state_dict() for _ in range(2))
+    assert capfd.readouterr() == ("", "")  # transformers would report the pooler as missing
     assert first.keys() == second.keys() and not any("pooler" in name for name in first)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -181,6 +185,9 @@ def test_weights_that_do_not_fill_the_model_are_an_error(tmp_path: Path) -> None
     lost = next(name for name in weights if name.endswith("layers.1.mlp.fc1.weight"))
     save_file({k: v for k, v in weights.items() if k != lost}, path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(MmllmError, match=r"do not fill the model: .*layers\.1\.mlp\.fc1\.weight"):
+        HfVisionEncoder(model=str(path))
+    save_file({**weights, lost: weights[lost][:-1].clone()}, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MmllmError, match=r"layers\.1\.mlp\.fc1\.weight \(\[.*\] in the file, \[.*\] by config.json\)"):
         HfVisionEncoder(model=str(path))
 
 

@@ -38,7 +38,9 @@ def tensors(file: Path) -> dict[str, tuple[int, ...]]:
     except OSError as error:
         raise DamagedError(f"{file} cannot be read ({error.strerror})") from error
     if (start + text).startswith(_POINTER):
-        raise DamagedError(f"{file} holds a pointer of Git LFS, not the weights; run `git lfs pull` in its folder")
+        raise DamagedError(
+            f"{file} holds a pointer of Git LFS, not the weights; `git lfs pull` in its folder, or download it again"
+        )
     if len(start) < _LENGTH or length > _MOST_HEADER:
         raise DamagedError(f"{file} is no safetensors file ({size:,} bytes); download it again")
     if len(text) < length:

@@ -1,0 +1,9 @@
+"""The files by which a folder is known to hold a tokenizer."""
+
+from __future__ import annotations
+
+FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+    "tekken.json", "added_tokens.json",
+)  # fmt: skip
+"""A folder with a tokenizer has at least one of them."""

@@ -1,0 +1,64 @@
+"""Refuses parts that give conversations which share their beginning another result than each alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from mmllm.connectors.base import Connector, DeepFusion, Projector
+from mmllm.errors import RecipeError
+from mmllm.hooks.passes import text_context
+from mmllm.llms.causal_lm import CausalLM
+from mmllm.llms.self_check import TOLERANCE
+from mmllm.model.model import MultimodalLM
+from mmllm.types import Segment
+
+PREFIX, CONTINUATIONS = 4, (3, 2)
+"""Tokens of the check."""
+
+
+def check_sharing(model: MultimodalLM, where: str) -> None:
+    """Look at every connector, and run a tree of tokens through the LLM; ``where``: the stage in the recipe.
+
+    Raises:
+        RecipeError: names the part that cannot.
+    """
+    for key, connector in model.connectors.items():
+        if not _shares(connector):
+            raise RecipeError(
+                f"{where}.share_prefix: connectors.{key} ({type(connector).__name__}) looks at more of a conversation "
+                "than its media, so conversations that share their beginning would differ from each alone; leave "
+                "share_prefix out"
+            )
+    if not _tree_equals_alone(model.llm):
+        raise RecipeError(
+            f"{where}.share_prefix: {type(model.llm.model).__name__} gives another result for conversations that share "
+            "their beginning than for each alone; leave share_prefix out"
+        )
+
+
+def _shares(connector: object) -> bool:
+    assert isinstance(connector, Connector)
+    reads_text = isinstance(connector, Projector | DeepFusion) and connector.reads_text
+    return connector.shares_prefix and not reads_text and not connector.reads_user_turn
+
+
+@torch.no_grad()
+def _tree_equals_alone(llm: CausalLM) -> bool:
+    """Whether the states of continuations are the same with a shared prefix; connectors that work inside included."""
+    ids = (torch.arange(PREFIX + sum(CONTINUATIONS), device=llm.device) * 7 + 3) % llm.vocab_size
+    begin, *rest = ids.split((PREFIX, *CONTINUATIONS))
+    lengths = [PREFIX + length for length in CONTINUATIONS]
+    bounds = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=llm.device)
+    alone = text_context(torch.cat([torch.cat([begin, one]) for one in rest]), bounds)
+    expected = [part[PREFIX:] for part in llm(llm.embed(alone.input_ids[0], alone), alone).split(lengths)]
+    segments = [Segment(0, PREFIX)]
+    for length in CONTINUATIONS:
+        segments.append(Segment(segments[-1].end, segments[-1].end + length, (0, PREFIX)))
+    tree = text_context(ids, torch.tensor([0, len(ids)], dtype=torch.int32, device=llm.device))
+    places = torch.cat([torch.arange(PREFIX), *(torch.arange(PREFIX, PREFIX + n) for n in CONTINUATIONS)])
+    tree = replace(tree, position_ids=places.to(llm.device)[None, None], segments=tuple(segments))
+    found = llm(llm.embed(ids, tree), tree)[PREFIX:]
+    wanted = torch.cat(expected).float()
+    return bool((found.float() - wanted).abs().max() <= TOLERANCE[llm.dtype] * wanted.abs().max())
