@@ -26,6 +26,13 @@ class Connector(nn.Module):
     """Inside the LLM or an encoder: whether untrained weights leave what it gives bit-identical."""
     reads_user_turn: bool = False
     """Whether it needs ``ctx.user_turn``."""
+    goes_on: bool = True
+    """Inside the LLM: whether it works where conversations are read in pieces beside others, over stored keys and
+    values. What it does at a position may depend on that position, on what the LLM made of those before it and on items
+    of its conversation, but not on how much of the text is in the same pass. Else answers are read the slower way,
+    whole prompts in rows of their own, and nothing is kept for the next question."""
+    reads_later_items: bool = False
+    """Inside the LLM: whether a position reads items of its conversation that start after it."""
     positionwise: bool = False
     """Inside the LLM: whether what it changes at a position depends on nothing but what is there and what the context
     says of that position, and ``ctx.notes`` stay empty: the last block may then run at label positions only."""
@@ -131,6 +138,7 @@ class LLMAdapter(Connector):
     attaches_to_parts: bool = False
     """Whether ``attach`` needs no weights of the LLM but by ``copied`` and ``copy_block``, so that it also works
     where each rank holds its part of them alone (ZeRO-3); else every rank loads the whole LLM first."""
+    goes_on: bool = False
 
     def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the weights, once, and hook them into this instance of the LLM (never its class).
@@ -169,6 +177,16 @@ class DeepFusion(LLMAdapter):
         # dtype and device of the empty tokens are those of what learns
         weight = next(self.parameters())
         return weight.new_zeros(len(features[0].mask), 0, self.llm_dim), self.remember(*features, **words)
+
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """What ``remember`` gives of several items, from what it gave of each of them alone, in order.
+
+        Needed where it ``goes_on``. Default: tensors one after the other along their first axis, in tuples one by one.
+        """
+        first = parts[0]
+        if isinstance(first, tuple):
+            return tuple(self.joined(same) for same in zip(*parts, strict=True))
+        return first if len(parts) == 1 else torch.cat(list(parts))
 
     def remembered(self, ctx: ForwardContext) -> Any:
         """Return what ``remember`` gave of the items of these conversations; None: there are none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,9 +93,8 @@ def blinded(question: Question) -> Question:
 def _answers(
     generator: Generator, questions: Sequence[Question], batch: int, max_new_tokens: int
 ) -> Iterator[tuple[Sequence[Question], list[tuple[str, str | None]]]]:
-    """Batches of questions of like length with (answer, error); the next batch is read while one is answered."""
-    # longest first: what does not fit into memory fails in the first minute
-    ordered = sorted(questions, key=_length, reverse=True)
+    """Batches of questions about the same media with (answer, error); the next is read while one is answered."""
+    ordered = _by_media(questions)
     batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
     with ThreadPoolExecutor(max_workers=1) as loader:
         pending = [loader.submit(_encode_all, generator, some) for some in batches[:1]]
@@ -122,6 +121,23 @@ def _encode(generator: Generator, sample: Sample) -> Encoded | SampleError:
         return generator.encode(sample)
     except SampleError as error:
         return error  # recorded with the prediction: the question stays in the denominator
+
+
+def _by_media(questions: Sequence[Question]) -> list[Question]:
+    """The questions ordered so that those about the same media follow each other: these are then read once."""
+    groups: dict[Hashable, list[Question]] = {}
+    # longest first: what does not fit into memory fails in the first minute
+    for question in sorted(questions, key=_length, reverse=True):
+        groups.setdefault(_shown(question) or question.sample.name, []).append(question)
+    return [question for group in groups.values() for question in group]
+
+
+def _shown(question: Question) -> tuple[Hashable, ...]:
+    """What tells the media of questions apart; a picture that is no file is like itself only."""
+    media = question.sample.media
+    return tuple(
+        (key, item if isinstance(item, Hashable) else id(item)) for key in sorted(media) for item in media[key]
+    )
 
 
 def _length(question: Question) -> int:

@@ -51,12 +51,15 @@ def evaluate(
     """
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
+    from mmllm.generation.memory import Sizes
     from mmllm.model.feature_cache import cache_as_said
 
     recipe, loaded = load_run(Path(run), overrides=overrides, trust=trust)
     cache = cache_as_said(loaded, recipe.eval.cache, verify=trust is not None and trust.verify)
     try:
-        return evaluate_with(Generator(loaded), recipe, Path(out or run), benchmarks, limit, blind)
+        return evaluate_with(
+            Generator(loaded, Sizes.of(recipe.serve)), recipe, Path(out or run), benchmarks, limit, blind
+        )
     finally:  # also where it stops half way
         if cache is not None:
             cache.commit()

@@ -26,6 +26,7 @@ class Usage:
         same = before.get("checkpoint") == model
         self.entries: dict[str, dict[str, dict[str, Layers]]] = before["tokens"] if same else {}
         """Connector -> benchmark -> modality -> layers."""
+        generator.count_everything()
         generator.take_metrics()  # of what it answered before: not this evaluation's
 
     def take(self, benchmark: str | None) -> None:

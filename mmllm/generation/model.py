@@ -13,6 +13,7 @@ from mmllm.checkpoints.load import Trust, find_run, load_run
 from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.errors import MmllmError
 from mmllm.generation.generator import Completion, Delta, Generator
+from mmllm.generation.memory import Sizes
 from mmllm.generation.sampling import Sampling
 from mmllm.messages.chat import to_sample
 from mmllm.model.input_digests import input_digests
@@ -60,7 +61,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         self.folder = folder
         # the mixin (read in 2.4) would write __init__'s arguments as config.json: the recipe is all there is
         self._hub_mixin_config = None
-        self.generator = Generator(model)
+        self.generator = Generator(model, Sizes.of(recipe.serve))
         self._placeholders = {key: entry.modality for key, entry in model.inputs.items()}
         self._keys: dict[str, str] = {}
         for key, entry in model.inputs.items():

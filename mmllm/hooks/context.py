@@ -89,6 +89,9 @@ class ForwardContext:
     head_positions: torch.Tensor | None = None
     """int64[M] while the LM head runs in training: where in the packed row its hidden states are. None: elsewhere, and
     in decoding, where they are the last of each row."""
+    media_tokens: Mapping[str, torch.Tensor] | None = None
+    """Placeholder -> int64[M], which of all tokens of these conversations' items fills each of ``media_positions``, in
+    a pass over pieces of conversations; None: all of them do, in order."""
     text_embeds: torch.Tensor | None = None
     """float[S, D_llm], embeddings of the packed row before any media are merged in, for projectors that read text."""
     segments: tuple[Segment, ...] | None = None

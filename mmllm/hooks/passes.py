@@ -86,6 +86,9 @@ def at_positions(ctx: ForwardContext, positions: torch.Tensor) -> ForwardContext
         attention_mask=ctx.attention_mask[:, positions],
         loss_mask=ctx.loss_mask[:, positions],
         media_positions={key: kept[kept >= 0] for key, kept in media.items()},
+        media_tokens=None
+        if ctx.media_tokens is None
+        else {key: tokens[media[key] >= 0] for key, tokens in ctx.media_tokens.items()},
         last_item={key: values[:, positions] for key, values in ctx.last_item.items()},
         user_turn=None if ctx.user_turn is None else ctx.user_turn[:, positions],
         text_embeds=None if ctx.text_embeds is None else ctx.text_embeds[positions],

@@ -8,7 +8,7 @@ the whole row. Without a :class:`Packing` (cached decoding) the padded path of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,23 @@ from mmllm.llms.packing import Packing, Piece
 
 ATTENTION = "mmllm_packed"
 """Name under which the attention below is known to transformers."""
+
+
+class Stored(Protocol):
+    """What conversations that go on hand to every layer instead of a packing, see ``stored_keys.StoredKeys``."""
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        softcap: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Store keys and values of the row and attend: float[1, S, heads, d]."""
+        ...
 
 
 def register() -> None:
@@ -44,6 +61,7 @@ def attention(
     softcap: float | None = None,
     sliding_window: int | None = None,
     packing: Packing | None = None,
+    stored: Stored | None = None,
     extensions: Mapping[int, Sequence[Extend]] | None = None,
     scope: Scope[Any] | None = None,
     capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
@@ -54,9 +72,10 @@ def attention(
     """Attend, as transformers calls it in every layer.
 
     ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
-    the row is packed (``attention_mask`` is then not looked at). ``extensions``: layer -> what changes its output,
-    given the pass's context by ``scope``. ``capture`` takes key and value and nothing is attended; ``stop`` raises
-    them (AttentionReached), ``given`` are read instead of them. Returns float[1 or B, S, heads, d].
+    the row is packed (``attention_mask`` is then not looked at), ``stored`` that its conversations go on.
+    ``extensions``: layer -> what changes its output, given the pass's context by ``scope``. ``capture`` takes key and
+    value and nothing is attended; ``stop`` raises them (AttentionReached), ``given`` are read instead of them. Returns
+    float[1 or B, S, heads, d].
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if capture is not None:
@@ -67,7 +86,10 @@ def attention(
     if given is not None:
         key, value = given.key, given.value
     words = {"dropout": dropout, "softcap": softcap, "sliding_window": sliding_window, **kwargs}
-    out = _attended(module, query, key, value, attention_mask, scale, packing, **words)
+    if stored is not None:
+        out = stored.attend(module.layer_idx, query, key, value, scale, softcap, sliding_window)  # type: ignore[arg-type]
+    else:
+        out = _attended(module, query, key, value, attention_mask, scale, packing, **words)
     if extensions is not None:
         for extend in extensions.get(module.layer_idx, ()):  # type: ignore[call-overload]
             assert scope is not None

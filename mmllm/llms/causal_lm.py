@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -27,6 +28,8 @@ from mmllm.llms.packing import Packing
 from mmllm.llms.partitioned import gathering
 from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
+from mmllm.llms.stored_check import position_bytes
+from mmllm.llms.stored_keys import StoredKeys
 from mmllm.vlms.weightless import weightless
 
 
@@ -160,19 +163,30 @@ class CausalLM(HookedLM):
         which the last block then runs alone. Each conversation attends to itself only.
         """
         assert ctx.cu_seqlens is not None
+        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments))
+
+    def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
+        """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
+
+        ``embeds`` float[S, D] of the new positions; their keys and values are stored. With ``ctx.wanted`` float[M,
+        D_hidden], as in ``forward``; these are last positions of conversations.
+        """
+        return self._row(embeds, ctx, stored=stored)
+
+    def _row(self, embeds: torch.Tensor, ctx: ForwardContext, **attends: Any) -> torch.Tensor:
         if ctx.wanted is not None and not self._prunes_now():
-            return self(embeds, replace(ctx, wanted=None))[ctx.wanted]
+            return self._row(embeds, replace(ctx, wanted=None), **attends)[ctx.wanted]
         self._check_attention()
         with self.scope.open(ctx):
             output = self.decoder(
                 inputs_embeds=embeds.unsqueeze(0),
                 position_ids=_positions(ctx),
-                # transformers takes a 4-D mask as ready and builds none; the attention reads `packing` instead of it
+                # transformers takes a 4-D mask as ready and builds none; the attention reads `attends` instead of it
                 attention_mask=embeds.new_ones(1, 1, 1, 1),
                 use_cache=False,
-                packing=Packing.of(ctx.cu_seqlens, ctx.segments),
-                extensions=self._extensions,
+                extensions=self._extensions if self.scope.enabled else {},
                 scope=self.scope,
+                **attends,
             )
         return output.last_hidden_state.squeeze(0)
 
@@ -205,6 +219,16 @@ class CausalLM(HookedLM):
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""
         return self._head[0](inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits.squeeze(0)
+
+    @cached_property
+    def position_bytes(self) -> int:
+        """Bytes of a position's keys and values; 0 where :meth:`read` does not give this model's own states."""
+        return position_bytes(self)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether :meth:`read` gives this model's own states: all that it keeps of a position are keys and values."""
+        return self.position_bytes > 0
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""

@@ -41,7 +41,9 @@ def at_wanted(block: nn.Module, scope: Scope[ForwardContext]) -> Handle:
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         ctx = scope.peek
-        if ctx is None or ctx.wanted is None or "packing" not in kwargs:
+        # what says of each position where its keys are
+        row = next((word for word in ("packing", "stored") if word in kwargs), None)
+        if ctx is None or ctx.wanted is None or row is None:
             return plain(*args, **kwargs)
         try:
             plain(*args, **kwargs, stop=True)
@@ -50,7 +52,7 @@ def at_wanted(block: nn.Module, scope: Scope[ForwardContext]) -> Handle:
         else:
             raise RuntimeError(f"{type(block).__name__} ran to its end without calling its attention")
         kwargs = {name: _rows(value, ctx.wanted) for name, value in kwargs.items()}
-        kwargs["packing"] = kwargs["packing"].at(ctx.wanted.tolist())
+        kwargs[row] = kwargs[row].at(ctx.wanted.tolist())
         args, kwargs = with_first_input(args, kwargs, first_input(args, kwargs)[:, ctx.wanted])
         args = (args[0], *(_rows(value, ctx.wanted) for value in args[1:])) if args else args
         with scope.open(at_positions(ctx, ctx.wanted)):

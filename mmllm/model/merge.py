@@ -24,12 +24,13 @@ def merge_embeddings(
     places = batch.media_positions.get(key)
     if places is None:
         places = batch.media_ids.new_empty(0)
-    _compare_counts(places, counts, batch, key)
+    compare_counts(places, counts, batch, key)
     # out of place: the context keeps the text's embeddings as they were, for connectors that read the text
     return embeds.index_copy(0, places, tokens.to(embeds.dtype))
 
 
-def _compare_counts(places: torch.Tensor, counts: Sequence[int], batch: Batch, key: str) -> None:
+def compare_counts(places: torch.Tensor, counts: Sequence[int], batch: Batch, key: str) -> None:
+    """Raise SampleError, which names the sample, where an item's places are not as many as the tokens it got."""
     owner = batch.media_ids[places]
     expected = torch.tensor(counts, device=owner.device)
     numbers = torch.arange(len(counts), device=owner.device).repeat_interleave(expected)

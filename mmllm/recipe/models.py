@@ -246,6 +246,13 @@ class Serve(Section):
     max_files: Positive = Field(4, description="videos, sounds, graphs, point clouds or documents per request, of each")
     max_seconds: float = Field(600.0, gt=0, description="length of one video or sound")
     max_body: Positive = Field(33_554_432, description="bytes per request")
+    rows: Positive = Field(32, description="requests answered at once; `mmllm eval` answers `eval.batch` at once")
+    kv_memory: Positive = Field(
+        1_073_741_824,
+        description="bytes of keys and values: of conversations being answered, and of earlier ones that others begin "
+        "like; one alone is answered whatever it takes",
+    )
+    media_memory: Positive = Field(268_435_456, description="bytes of encoded media kept for later questions")
 
 
 class Recipe(Section):

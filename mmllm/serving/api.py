@@ -167,7 +167,7 @@ class Api:
                     continue
                 text += delta.text
                 if delta.finish is not None:
-                    used = usage(delta.prompt_tokens, delta.completion_tokens)
+                    used = _usage(delta)
                     return JSONResponse(completion(ident, int(time.time()), self.model_name, text, delta.finish, used))
         finally:
             job.cancel()
@@ -195,7 +195,7 @@ class Api:
                 yield event({"content": delta.text})
             yield event({}, delta.finish)
             if include_usage:
-                yield event(None, usage=usage(delta.prompt_tokens, delta.completion_tokens))
+                yield event(None, usage=_usage(delta))
         except ApiError as error:
             yield f"data: {json.dumps(error.body())}\n\n"
         finally:
@@ -207,3 +207,8 @@ def _message(error: UnreadableError, ident: str) -> str:
     """Return an error without the request's name, bounded: a library may have put much of a file into it."""
     message = str(error).removeprefix(f"{ident}: ")
     return f"{message[0].upper()}{message[1:LONGEST]}"
+
+
+def _usage(delta: Delta) -> dict[str, Any]:
+    """Return the token counts of an answer, given its last delta."""
+    return usage(delta.prompt_tokens, delta.completion_tokens, delta.cached_tokens)

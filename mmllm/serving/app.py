@@ -70,6 +70,7 @@ def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = Non
     """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
+    from mmllm.generation.memory import Sizes
 
     recipe, model = load_run(run, overrides=overrides, trust=trust)
     options = recipe.serve
@@ -82,7 +83,7 @@ def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = Non
         max_body=options.max_body,
         max_new_tokens=options.max_new_tokens,
     )
-    return recipe, create_app(Generator(model), recipe.name, limits)
+    return recipe, create_app(Generator(model, Sizes.of(options)), recipe.name, limits)
 
 
 def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:

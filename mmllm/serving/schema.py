@@ -178,13 +178,21 @@ def validation_error(errors: list[Any]) -> ApiError:
     return ApiError(400, "Invalid request: " + "; ".join(parts) + ".", code="invalid_request", param=param)
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """Return the token counts of one answer; the prompt's includes every position that media take."""
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    """Return the token counts of one answer; the prompt's includes every position that media take.
+
+    ``cached_tokens`` of the prompt's were not read again: an earlier conversation began with them.
+    """
     total = prompt_tokens + completion_tokens
-    return {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
 
 
-def completion(ident: str, created: int, model: str, text: str, finish: str, used: dict[str, int]) -> dict[str, Any]:
+def completion(ident: str, created: int, model: str, text: str, finish: str, used: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to a request that does not stream."""
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}

@@ -39,6 +39,7 @@ def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, c
     """
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
+    from mmllm.generation.memory import Sizes
 
     console = console or Console()
     recipe, model = load_run(run, overrides=overrides, trust=trust)
@@ -49,7 +50,7 @@ def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, c
         max_files=options.max_files,
         max_seconds=options.max_seconds,
     )
-    talk = Chat(Generator(model), console, limits, options.max_new_tokens)
+    talk = Chat(Generator(model, Sizes.of(options)), console, limits, options.max_new_tokens)
     console.print(f"[bold]{recipe.name}[/bold]: ask something. /help lists the commands.")
     talk.loop()
 

@@ -1,4 +1,4 @@
-"""The one thread that owns the Generator: answers requests one after the other, holds a short queue, stops on cancel.
+"""The one thread that drives the engine: requests join and leave at every step, a short queue waits, cancelled ones go.
 
 ``api.py`` submits an encoded sample and awaits its deltas; nothing else in the server touches the model.
 """
@@ -9,15 +9,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError
+from mmllm.generation.answers import Delta, Request
 from mmllm.serving.schema import ApiError
 
 if TYPE_CHECKING:
-    from mmllm.generation.generator import Delta, Encoded, Generator
+    from mmllm.generation.generator import Encoded, Generator
     from mmllm.generation.sampling import Sampling
 
 LOG = logging.getLogger("serve")
@@ -27,10 +27,12 @@ LOG = logging.getLogger("serve")
 class Job:
     """One request between the event loop (which awaits deltas) and the worker's thread (which makes them)."""
 
-    encoded: Encoded
-    sampling: Sampling
+    name: str
     loop: asyncio.AbstractEventLoop
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    started: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+    """How long it took, once it is over."""
+    request: Request | None = None
     _events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
 
     async def next(self, timeout: float | None = None) -> Delta | None:
@@ -44,11 +46,19 @@ class Job:
         return event
 
     def cancel(self) -> None:
-        """Give the answer up: nobody waits for it any more, and the worker stops at the next token."""
-        self.cancelled.set()
+        """Give the answer up: nobody waits for it any more, and its place is free at the next step."""
+        if self.request is not None:
+            self.request.cancel()
 
     def put(self, event: Delta | Exception) -> None:
         """Hand an event to the event loop (called on the worker's thread); a closed loop cancels the job."""
+        if isinstance(event, MmllmError):
+            event = ApiError(400, str(event), code="invalid_prompt", param="messages")
+        elif isinstance(event, Exception) and not isinstance(event, ApiError):
+            LOG.error("request %s failed", self.name, exc_info=event)
+            event = ApiError(500, "The server failed to answer this request; its log says why.")
+        if isinstance(event, Exception) or event.finish is not None:
+            self.seconds = time.monotonic() - self.started
         try:
             self.loop.call_soon_threadsafe(self._events.put_nowait, event)
         except RuntimeError:
@@ -56,13 +66,17 @@ class Job:
 
 
 class Worker:
-    """Answers jobs in order on a thread of its own. At most ``max_waiting`` wait; one more is refused with 429."""
+    """Answers jobs on a thread of its own, as many at once as the engine has rows.
+
+    At most ``max_waiting`` wait besides; one more is refused with 429.
+    """
 
     def __init__(self, generator: Generator, max_waiting: int) -> None:
         self.generator = generator
+        self.engine = generator.engine
         self.max_waiting = max_waiting
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._jobs: list[Job] = []
+        """Those that are not over."""
         self._changed = threading.Condition()
         self._closing = False
         # running mean of an answer's duration, for Retry-After
@@ -77,9 +91,8 @@ class Worker:
 
     @property
     def load(self) -> tuple[int, int]:
-        """Return the number of requests being answered (0 or 1) and of requests waiting."""
-        with self._changed:
-            return int(self._running is not None), sum(not job.cancelled.is_set() for job in self._waiting)
+        """Return the number of requests being answered and of requests waiting."""
+        return self.engine.load
 
     def start(self) -> None:
         """Begin to answer."""
@@ -89,7 +102,7 @@ class Worker:
         """Cancel what runs and waits, then end the thread (``timeout`` in seconds)."""
         with self._changed:
             self._closing = True
-            for job in [*self._waiting, *([self._running] if self._running else [])]:
+            for job in self._jobs:
                 job.cancel()
             self._changed.notify_all()
         # it may never have been started
@@ -104,44 +117,40 @@ class Worker:
         if not self.alive:
             raise ApiError(503, "The server is shutting down or its model stopped.", headers={"Retry-After": "30"})
         running, waiting = self.load
-        if running + waiting + reading > self.max_waiting:
-            wait = min(30, max(1, round(self._seconds * (waiting + reading + 1))))
-            message = f"The server is busy: {waiting + reading} requests wait already; try again in {wait} s."
+        rows = self.engine.sizes.rows
+        if running + waiting + reading >= self.max_waiting + rows:
+            turns = -(-(running + waiting + reading - rows + 1) // rows)
+            wait = min(30, max(1, round(self._seconds * turns)))
+            waits = max(0, running + waiting + reading - rows)
+            message = f"The server is busy: {waits} requests wait already; try again in {wait} s."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
 
     def submit(self, encoded: Encoded, sampling: Sampling) -> Job:
         """Queue a request (called on the event loop); ApiError when there is no room."""
         self.check_room()
-        job = Job(encoded, sampling, asyncio.get_running_loop())
+        job = Job(encoded.name, asyncio.get_running_loop())
         with self._changed:
-            # requests that were given up make room
-            self._waiting = deque(other for other in self._waiting if not other.cancelled.is_set())
-            self._waiting.append(job)
+            job.request = self.generator.submit(encoded, sampling, job.put)
+            self._jobs.append(job)
             self._changed.notify_all()
         return job
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._running = None
-                self._changed.wait_for(lambda: self._closing or bool(self._waiting))
+                self._changed.wait_for(lambda: self._closing or bool(self._jobs))
                 if self._closing:
                     return
-                job = self._running = self._waiting.popleft()
-            if not job.cancelled.is_set():
-                started = time.monotonic()
-                self._answer(job)
-                self._seconds = 0.7 * self._seconds + 0.3 * (time.monotonic() - started)
+            try:
+                self.engine.step()
+            except Exception as error:  # not of one request: those end alone
+                self.engine.fail(error)
+            with self._changed:
+                self._forget()
 
-    def _answer(self, job: Job) -> None:
-        """Run one job to its end; whatever happens, the client gets an event and the next job its turn."""
-        try:
-            for delta in self.generator.stream_encoded(job.encoded, job.sampling):
-                job.put(delta)
-                if job.cancelled.is_set():
-                    return
-        except MmllmError as error:
-            job.put(ApiError(400, str(error), code="invalid_prompt", param="messages"))
-        except Exception:
-            LOG.exception("request %s failed", job.encoded.name)
-            job.put(ApiError(500, "The server failed to answer this request; its log says why."))
+    def _forget(self) -> None:
+        """Let go of the jobs that are over."""
+        for job in self._jobs:
+            if job.seconds is not None:
+                self._seconds = 0.7 * self._seconds + 0.3 * job.seconds
+        self._jobs = [job for job in self._jobs if job.request is not None and not job.request.done]

@@ -15,6 +15,7 @@ from mmllm.model import trainable
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.model import MultimodalLM
 from mmllm.testing.llm_connector_subject import Subject, loss_of, per_row, two_steps
+from mmllm.testing.pieces import difference
 from mmllm.testing.rules import require, require_close
 from mmllm.testing.tiny.llms import tiny_llm
 from mmllm.testing.tiny.models import ROWS, WITH_IMAGE
@@ -85,6 +86,21 @@ def decodes_as_it_reads(subject: Subject) -> None:
     second = fed(second, -2, kept)
     agree(second.logits, -2, kept)
     agree(fed(second, -1, kept).logits, -1, kept)
+
+
+@torch.no_grad()
+def goes_on_where_it_says(subject: Subject) -> None:
+    """With ``goes_on`` it gives the logits of the whole pass where conversations are read in pieces beside others.
+
+    Mend: take places of items from ``ctx.media_positions`` and ``ctx.media_tokens``, the last item from
+    ``ctx.last_item``, and nothing from how long the pass is; a DeepFusion whose ``remember`` gives something else than
+    tensors, their first axis the items, says in ``joined`` how those of several become one. Or leave ``goes_on`` out.
+    """
+    model = subject.build()
+    randomise(subject.of(model))
+    if subject.of(model).goes_on and model.llm.goes_on:
+        found = difference(model, ROWS)
+        require(found < 5e-5, f"goes_on is True, but in pieces the logits differ by {found:.2g}")
 
 
 @torch.no_grad()
@@ -232,6 +248,7 @@ def _leaves(values: Any) -> list[Any]:
 RULES = (
     leaves_the_llm_as_it_was,
     decodes_as_it_reads,
+    goes_on_where_it_says,
     keeps_conversations_apart,
     teaches_every_weight,
     passes_do_not_meet,

@@ -70,7 +70,14 @@ def test_client_streams_the_same_text(client: openai.OpenAI) -> None:
     assert text == whole.choices[0].message.content
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-2].choices[0].delta.content is None
-    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    assert chunks[-1].choices == [] and chunks[-1].usage is not None and whole.usage is not None
+    assert (chunks[-1].usage.total_tokens, chunks[-1].usage.prompt_tokens) == (
+        whole.usage.total_tokens,
+        whole.usage.prompt_tokens,
+    )
+    # asked a second time, all of the prompt but its last token is known
+    details = chunks[-1].usage.prompt_tokens_details
+    assert details is not None and details.cached_tokens == whole.usage.prompt_tokens - 1
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
 

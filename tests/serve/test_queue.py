@@ -12,11 +12,11 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from mmllm.generation.generator import Delta, Encoded, Generator
-from mmllm.generation.sampling import Sampling
+from mmllm.generation.generator import Encoded, Generator
+from mmllm.generation.memory import Sizes
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
-from mmllm.types import Sample
+from mmllm.types import Message, Sample
 from tests.support.serving import (
     LIMITS,
     MODEL,
@@ -30,28 +30,27 @@ from tests.support.serving import (
 
 
 class Paced(Generator):
-    """The tiny generator, giving one piece each time ``go`` is released; fails after ``fail_after`` pieces."""
+    """The tiny generator, one answer at a time, a pass for each ``go``; an answer fails after ``fail_after`` tokens."""
 
     def __init__(self, fail_after: int | None = None) -> None:
-        inner = tiny_generator()
-        super().__init__(inner.model)
+        super().__init__(tiny_generator().model, Sizes(rows=1))
         self.go = threading.Semaphore(0)
         self.fail_after = fail_after
-        self.started: list[str] = []
-        self.closed: list[str] = []
+        self._advance = self.engine.way.advance
+        self.engine.way.advance = self._paced  # type: ignore[method-assign]
 
-    def stream_encoded(self, encoded: Encoded, sampling: Sampling) -> Iterator[Delta]:
-        """Pieces ``0 1 2 ...`` at the test's pace."""
-        self.started.append(encoded.name)
-        try:
-            for number in range(sampling.max_new_tokens):
-                assert self.go.acquire(timeout=20)
-                if number == self.fail_after:
-                    raise RuntimeError("secret at 0xdeadbeef in /root/model.py")
-                last = number == sampling.max_new_tokens - 1
-                yield Delta(f"{number} ", "length" if last else None, len(encoded.ids), number + 1)
-        finally:
-            self.closed.append(encoded.name)
+    def _paced(self) -> Iterator[Any]:
+        if self.engine.way.requests:
+            assert self.go.acquire(timeout=20)
+            if len(self.engine.way.requests[0].tokens) == self.fail_after:
+                raise RuntimeError("secret at 0xdeadbeef in /root/model.py")
+        return self._advance()
+
+
+def said(limit: int) -> str:
+    """What the model answers to "Hi"."""
+    sample = Sample("hi", (Message("user", "Hi"),))
+    return tiny_generator().generate([sample], limit)[0].text
 
 
 def wait_for(condition: Any, seconds: float = 10) -> None:
@@ -87,7 +86,7 @@ def test_a_full_queue_is_429_and_clears() -> None:
         paced.go.release(4)
         for thread in threads:
             thread.join(20)
-        assert answers == ["0 1 ", "0 1 "]
+        assert answers == [said(2)] * 2
         assert health() == {"status": "ok", "running": 0, "waiting": 0}
 
 
@@ -108,13 +107,13 @@ def test_closing_the_connection_frees_the_model(stream: bool) -> None:
                 client.chat.completions.create(model=MODEL, messages=[user("Hi")], max_tokens=200, timeout=0.5)
             time.sleep(1.0)  # the server asks for the connection twice a second
         deadline = time.monotonic() + 2
-        while not paced.closed:  # the model goes on at its pace until it is told
+        while paced.engine.load != (0, 0):  # the model goes on at its pace until it is told
             assert time.monotonic() < deadline, "the model was not told that nobody listens"
             paced.go.release(1)
             time.sleep(0.02)
         paced.go.release(1)
         again = client.chat.completions.create(model=MODEL, messages=[user("Hi")], max_tokens=1)
-        assert again.choices[0].message.content == "0 "
+        assert again.choices[0].message.content == said(1)
 
 
 @pytest.mark.parametrize("fail_after", [0, 1])

@@ -7,5 +7,9 @@ ROWS = {
     "train_stage2_shared": "benchmarks.speed.rows.train:stage2_shared",
     "memory_stage1_152k": "benchmarks.speed.rows.train:memory_stage1",
     "memory_stage2_152k": "benchmarks.speed.rows.train:memory_stage2",
+    "chat_turn5_first_token": "benchmarks.speed.rows.answers:chat_turn5_first_token",
+    "serve_8": "benchmarks.speed.rows.answers:serve_8",
+    "serve_32": "benchmarks.speed.rows.answers:serve_32",
+    "eval_4_per_picture": "benchmarks.speed.rows.answers:eval_4_per_picture",
 }
 """Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""

@@ -37,6 +37,7 @@ class DeepstackConnector(DeepFusion):
     """
 
     attaches_to_parts = True
+    goes_on = True
     shares_prefix = True
 
     def __init__(
@@ -142,12 +143,18 @@ class DeepstackConnector(DeepFusion):
             self.bridge = nn.Linear(llm.dim, llm.hidden_dim, bias=False)
         return Handle.of([llm.before_block(block, partial(self._add, s)) for s, block in enumerate(blocks)])
 
+    def joined(self, parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The stacks of several items, which may differ in size, as those of one: float[1, all tokens, hidden]."""
+        return tuple(torch.cat([stack.flatten(0, 1) for stack in same])[None] for same in zip(*parts, strict=True))
+
     def _add(self, s: int, ctx: ForwardContext, x: Tensor) -> Tensor:
         """Input of the block, float[R, S, D], with stack ``s`` added at the items' places."""
         stacks = self.remembered(ctx)
         if stacks is None:
             return x
         places, stack = ctx.media_positions[self.key], stacks[s].flatten(0, 1)
+        if ctx.media_tokens is not None:  # a pass over pieces: some of the places
+            stack = stack[ctx.media_tokens[self.key]]
         if not len(places):
             # after the prompt's pass, or beside a blank item: nothing is added, yet its weights take part
             return x + (stack.sum() * 0.0).to(x.dtype) if torch.is_grad_enabled() else x

@@ -35,6 +35,7 @@ class GatedCrossAttentionConnector(DeepFusion):
     attaches_to_parts = True
 
     zero_init = True
+    goes_on = True
     shares_prefix = True
 
     def __init__(

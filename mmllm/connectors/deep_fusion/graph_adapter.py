@@ -45,6 +45,7 @@ class GraphAdapterConnector(DeepFusion):
     shares_prefix = True
 
     accepts_padding = True
+    goes_on = True
 
     def __init__(
         self,

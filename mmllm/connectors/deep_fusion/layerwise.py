@@ -45,6 +45,7 @@ class LayerwiseConnector(DeepFusion):
     attaches_to_parts = True
 
     zero_init = True
+    goes_on = True
     shares_prefix = True
 
     def __init__(

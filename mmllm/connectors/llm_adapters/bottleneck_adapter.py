@@ -18,6 +18,7 @@ class BottleneckConnector(LLMAdapter):
     attaches_to_parts = True
 
     zero_init = True
+    goes_on = True
     positionwise = shares_prefix = True
 
     def __init__(

@@ -66,6 +66,7 @@ class HydraConnector(LLMAdapter):
     attaches_to_parts = True
 
     zero_init = True
+    goes_on = True
     positionwise = shares_prefix = True
 
     def __init__(

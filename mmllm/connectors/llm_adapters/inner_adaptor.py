@@ -83,6 +83,7 @@ class InnerAdaptorConnector(LLMAdapter):
         self.private_parts = [part for part in PRIVATE if part in private]
         self.with_text, self.without_text = with_text, without_text
         self.zero_init = init == "zero"
+        self.goes_on = not self._reads_text  # which is looked for in the whole prompt
         self.shares_prefix = not self._reads_text
         self.layers = nn.ModuleDict()
         self.private = nn.ModuleDict()

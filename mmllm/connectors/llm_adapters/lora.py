@@ -62,6 +62,7 @@ class LoraConnector(LLMAdapter):
     attaches_to_parts = True
 
     zero_init = True
+    goes_on = True
     positionwise = shares_prefix = True
 
     def __init__(

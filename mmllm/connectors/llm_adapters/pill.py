@@ -68,6 +68,7 @@ class PillConnector(LLMAdapter):
     """
 
     attaches_to_parts = True
+    goes_on = True
     shares_prefix = True
 
     def __init__(self, *, llm_dim: int, width: int = 32, value_gate: bool = True, shared: bool = False) -> None:
@@ -151,9 +152,8 @@ def _gated(ctx: ForwardContext) -> Tensor:
     """bool[R, S, 1], positions whose values are gated: those of media, but for the first of each conversation."""
 
     def make() -> Tensor:
-        ids = ctx.sequence_ids
-        starts = torch.ones_like(ctx.attention_mask)
-        starts[:, 1:] = (ids[:, 1:] != ids[:, :-1]) | ~ctx.attention_mask[:, :-1]
+        # by its position, not its place in the row: a pass may begin in the middle of a conversation
+        starts = (ctx.position_ids == 0).all(dim=0)
         return _media(ctx) & ~starts[..., None]
 
     return ctx.once(("pill", "gated"), make)

@@ -59,11 +59,13 @@ def test_evaluation_writes_table_and_picture(words: dict[str, object], tmp_path:
     generator = Generator(model)
     question = (Message("user", "<image>\nWhat is on the sign?"),)
     encoded = generator.encode(Sample("one", question, {"image": (Image.new("RGB", (28, 28)),)}))
-    generator._prefill([encoded])  # answered before the evaluation
+    generator.generate_encoded([encoded], 1)  # answered before the evaluation
     usage = Usage(generator, tmp_path, "digest")
-    state = generator._decode(generator._prefill([encoded, encoded]), [5, 6])
+    generator.end_ids = frozenset()
+    # the prompts, and the first token of each answer; one that both know is counted twice all the same
+    generator.generate_encoded([encoded, encoded], 2)
     usage.take("mini_scenes")
-    generator._decode(state, [5, 6])
+    generator.generate_encoded([encoded], 2)
     usage.take(None)
     text = io.StringIO()
     usage.show(Console(file=text, width=100))

@@ -45,6 +45,7 @@ class LlamaAdapterConnector(DeepFusion):
     """
 
     zero_init = True
+    goes_on = True
     shares_prefix = True
     learns_without_items = True  # its prompts and scales, wherever no `when` is
 
@@ -90,6 +91,7 @@ class LlamaAdapterConnector(DeepFusion):
             raise MmllmError("connector llama_adapter: fusion early and disjoint need features; say `from: <encoder>`.")
         self.n_prompts, self.n_layers, self.depth = prompts, layers, depth
         self.start = 0.0 if init == "zero" else 1.0
+        self.reads_later_items = bool(dim) and fusion == "global"
         self.early = early_layers if fusion == "early" else 0
         self.cells = visual_prompts if fusion == "early" else 1
         self.kinds, self.disjoint = list(tuning), disjoint

@@ -46,6 +46,7 @@ class MoeLoraConnector(LLMAdapter):
     attaches_to_parts = True
 
     zero_init = True
+    goes_on = True
     has_metrics = True
 
     def __init__(

@@ -99,6 +99,8 @@ class PeftConnector(LLMAdapter):
         self.options = options(method, given)
         self.zero_init = method not in EXPERTS
         # poly and mhr weigh skills by a conversation, the experts by what others of the row were given
+        # its passes without adapters have keys and values of their own
+        self.goes_on = method != "xlora"
         self.positionwise = self.shares_prefix = method in ("lora", "dora", "ia3")
         self.layers = nn.ModuleDict()
         self.router: Router | None = None

@@ -1,0 +1,107 @@
+"""The one engine behind evaluation, terminal, server and Python: conversations join and leave at every step.
+
+Between ``generator``, which makes requests, and the model. :class:`~mmllm.generation.packed.Packed` reads prompts in
+pieces, shares beginnings and encodes items once; models that cannot work so are answered by
+:class:`~mmllm.generation.padded.Padded`, and a line of the log names what stands in the way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from mmllm.generation.answers import Request, next_tokens
+from mmllm.generation.memory import Sizes
+from mmllm.generation.packed import Packed
+from mmllm.generation.padded import Padded
+from mmllm.model.metrics import added
+from mmllm.model.reading import obstacles
+
+if TYPE_CHECKING:
+    from mmllm.model.model import MultimodalLM
+
+LOG = logging.getLogger(__name__)
+
+
+class Engine:
+    """Answers requests of one model. Any thread may submit, cancel or step; one steps at a time."""
+
+    def __init__(self, model: MultimodalLM, sizes: Sizes) -> None:
+        self.model, self.sizes = model, sizes
+        self.metrics: dict[str, Any] = {}
+        """Connector key -> metrics of all passes since they were last taken."""
+        self.reuse = True
+        """Whether conversations that begin alike may share what was read."""
+        self._waiting: deque[Request] = deque()
+        self._lock = threading.RLock()
+        self._made: Packed | Padded | None = None
+
+    @property
+    def way(self) -> Packed | Padded:
+        """How conversations are read; found out when the first is to be answered."""
+        if self._made is None:
+            why = obstacles(self.model)
+            if why:
+                LOG.info("answers are made in whole padded batches, without reuse of what was read: %s", "; ".join(why))
+            self._made = Padded(self.model) if why else Packed(self.model, self.sizes)
+            if isinstance(self._made, Packed) and not self._made.shelf.can_reuse:
+                LOG.info("what was read is not reused: tokens of %s depend on the text", self._made.readers_of_text)
+        return self._made
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Number of conversations being answered, and of those waiting."""
+        waiting = sum(not request.done for request in list(self._waiting))
+        return (0 if self._made is None else len(self._made.requests)), waiting
+
+    def submit(self, request: Request) -> None:
+        """Let a request wait for its turn."""
+        self._waiting.append(request)
+
+    def forget(self) -> None:
+        """Let go of everything that was read and encoded before, and of its memory."""
+        with self._lock:
+            self.way.forget()
+
+    def cancel(self, request: Request) -> None:
+        """Give a request up and free its place, at once where no step is running."""
+        request.cancel()
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sweep()
+            finally:
+                self._lock.release()
+
+    def fail(self, error: Exception) -> None:
+        """End every request with what went wrong outside of any of them."""
+        with self._lock:
+            for request in [*self._waiting, *self.way.requests]:
+                if not request.done:
+                    request.fail(error)
+            self._sweep()
+
+    def step(self, rows: int | None = None) -> bool:
+        """Admit who may begin, run a pass and give each its token; False: there was nothing to do.
+
+        ``rows``: most conversations at once, default: ``sizes.rows``.
+        """
+        with self._lock:
+            self._sweep()
+            self.way.admit(self._waiting, self.sizes.rows if rows is None else rows, self.reuse)
+            ran = False
+            for metrics, requests, logits in self.way.advance():
+                ran = True
+                self.metrics = added(self.metrics, metrics)
+                for request, token in zip(requests, next_tokens(requests, logits), strict=True):
+                    if not request.done:
+                        self.way.said(request, token)
+                        request.take(token)
+            self._sweep()
+            return ran or bool(self._waiting)
+
+    def _sweep(self) -> None:
+        for request in [request for request in list(self._waiting) if request.done]:
+            self._waiting.remove(request)
+        self.way.sweep()
