@@ -38,6 +38,8 @@ class Connector(nn.Module):
     says of that position, and ``ctx.notes`` stay empty: the last block may then run at label positions only."""
     learns_without_items: bool = False
     """With ``from``: whether it also learns from conversations that show none of its items."""
+    has_dropout: bool = False
+    """Inside the LLM: whether it draws masks while it trains. They are drawn for all positions of a row."""
     shares_prefix: bool = False
     """Whether conversations that begin alike may share their beginning with it (``stages.X.share_prefix``): what it
     does at a position rests on that position, on the items of its conversation and on what the LLM attends to there,

@@ -142,7 +142,8 @@ class MultimodalLM(nn.Module):
     def _states(self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor) -> torch.Tensor:
         """Final hidden states at ``places`` int64[M] of the row, float[M, D_hidden]."""
         inside = [one for one in self.connectors.values() if isinstance(one, LLMAdapter)]
-        if all(one.positionwise for one in inside):
+        # a mask for fewer positions would be another one, and so would every one drawn after it
+        if all(one.positionwise and not (one.has_dropout and self.training) for one in inside):
             return self.llm(embeds, replace(ctx, wanted=places))
         return self.llm(embeds, ctx)[places]
 

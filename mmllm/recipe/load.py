@@ -144,9 +144,8 @@ def digest(recipe: Recipe) -> str:
     plain = Serve()
     if recipe.start is None:
         unused["start"] = True
-    unused["serve"] = {
-        word for word in ("max_files", "max_seconds") if getattr(recipe.serve, word) == getattr(plain, word)
-    }
+    later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory")
+    unused["serve"] = {word for word in later if getattr(recipe.serve, word) == getattr(plain, word)}
     # by alias: a word that was renamed counts under its first name, for the same reason
     return hashlib.sha256(recipe.model_dump_json(exclude=unused, by_alias=True).encode()).hexdigest()
 

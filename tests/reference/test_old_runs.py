@@ -22,7 +22,8 @@ OLD = Path(__file__).parents[1] / "fixtures" / "old_runs"
 RUNS = ("adaptformer", "gated_cross_attention", "pool_lora")
 STOPPED = "pool_lora"
 """The run that also holds a checkpoint from before its end, of a stage that reads committed data."""
-CLOSE = 1e-3
+CLOSE, SAME = 1e-3, 1e-5
+"""Relative difference of losses on another machine, and on the same: kernels add up in another order than they did."""
 
 
 def expected(name: str) -> dict[str, Any]:
@@ -101,17 +102,15 @@ def test_an_old_run_is_known_to_be_finished(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_root")
 def test_an_old_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    """With the losses of the old version's own last steps: bit for bit on the same machine."""
+    """With the losses of the old version's own last steps, dropout's masks included."""
     run, then = copied(STOPPED, tmp_path), expected(STOPPED)["last_steps"]
     stage, last = then["stage"], then["last"]
     shutil.rmtree(run / "stages" / stage / last)
     assert finish(start(train_on, run)) == [0]
     assert stages(run) == stages(OLD / STOPPED)
     now = losses(run)
-    if machine() == then["machine"]:
-        assert now == then["losses"]
-    else:
-        assert numbers(now, stage) == pytest.approx(numbers(then["losses"], stage), rel=CLOSE)
+    close = SAME if machine() == then["machine"] else CLOSE
+    assert numbers(now, stage) == pytest.approx(numbers(then["losses"], stage), rel=close)
 
 
 def numbers(found: Losses, stage: str) -> list[float]:

@@ -47,6 +47,7 @@ class BottleneckConnector(LLMAdapter):
         self.activation = activation
         self.scale = scale
         self.dropout = dropout
+        self.has_dropout = dropout > 0
         self.chosen = None if blocks is None else list(blocks)
         self.layers = nn.ModuleDict()
 

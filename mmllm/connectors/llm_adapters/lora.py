@@ -89,6 +89,7 @@ class LoraConnector(LLMAdapter):
         if rank < 1 or alpha <= 0 or not 0 <= dropout < 1:
             raise MmllmError(f"lora: rank {rank} must be >= 1, alpha {alpha} > 0 and dropout {dropout} in [0, 1).")
         self.targets = targets if isinstance(targets, str) else list(targets)
+        self.has_dropout = dropout > 0
         self.config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora)
         self.layers = nn.ModuleDict()
 

@@ -101,7 +101,8 @@ class PeftConnector(LLMAdapter):
         # poly and mhr weigh skills by a conversation, the experts by what others of the row were given
         # its passes without adapters have keys and values of their own
         self.goes_on = method != "xlora"
-        self.positionwise = self.shares_prefix = method in ("lora", "dora", "ia3")
+        self.shares_prefix = method in ("lora", "dora", "ia3")
+        self.positionwise, self.has_dropout = self.shares_prefix, bool(dropout)
         self.layers = nn.ModuleDict()
         self.router: Router | None = None
 
