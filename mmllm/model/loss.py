@@ -117,7 +117,8 @@ def _softmax_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torc
     picked = values.gather(-1, targets[:, None])
     values.sub_(most).exp_()
     sums = values.sum(dim=-1, keepdim=True)
-    nll = (sums.log() + most - picked).sum()
+    # what is likely first: the sum of a sure answer is about 1, and its logit may be 20
+    nll = (sums.log() + (most - picked)).sum()
     values.div_(sums).scatter_add_(-1, targets[:, None], values.new_full((len(targets), 1), -1.0))
     return nll, values
 

@@ -63,7 +63,7 @@ class Engine:
         """The model's forward."""
         return self.deepspeed(*inputs)
 
-    def backward_and_step(self, loss: Tensor, last: bool) -> float | None:
+    def backward_and_step(self, loss: Tensor, last: bool = True) -> float | None:
         """Backward of one micro-batch; after the ``last`` of a step updates the weights and returns the gradient norm.
 
         DeepSpeed averages over the ranks and adds up micro-batches; the norm is the one before clipping.

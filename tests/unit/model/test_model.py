@@ -15,7 +15,7 @@ from mmllm.errors import CheckpointError, MmllmError, RecipeError, SampleError
 from mmllm.hooks import ForwardContext
 from mmllm.model import trainable
 from mmllm.model.build import build
-from mmllm.model.loss import label_nll
+from mmllm.model.loss import _softmax_gradient, label_nll
 from mmllm.model.model import MultimodalLM
 from mmllm.recipe.load import parse
 from mmllm.recipe.models import Recipe
@@ -83,6 +83,19 @@ def test_the_head_runs_at_label_positions_only_and_chunks_change_nothing() -> No
     torch.testing.assert_close(pieces, whole)
     gradients = [torch.autograd.grad(loss, hidden)[0] for loss in (whole, pieces)]
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_the_loss_of_a_sure_answer_keeps_its_digits() -> None:
+    """Logits far from 0: the difference of two large numbers would leave three of them."""
+    logits = torch.zeros(2, 40, dtype=torch.float64)
+    logits[:, 7], logits[0, 3] = 33.3, 22.9
+    targets = torch.tensor([7, 7])
+    expected = F.cross_entropy(logits, targets, reduction="sum")
+    nll, gradient = _softmax_gradient(logits.float(), targets)
+    torch.testing.assert_close(nll.double(), expected, rtol=2e-3, atol=0)
+    probabilities = logits.softmax(-1)
+    probabilities[:, 7] -= 1
+    torch.testing.assert_close(gradient.double(), probabilities, rtol=1e-3, atol=1e-7)
 
 
 @torch.no_grad()
