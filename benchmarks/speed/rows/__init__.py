@@ -7,5 +7,8 @@ ROWS = {
     "train_stage2_shared": "benchmarks.speed.rows.train:stage2_shared",
     "memory_stage1_152k": "benchmarks.speed.rows.train:memory_stage1",
     "memory_stage2_152k": "benchmarks.speed.rows.train:memory_stage2",
+    "video_gop30": "benchmarks.speed.rows.reading:video_gop30",
+    "video_gop250": "benchmarks.speed.rows.reading:video_gop250",
+    "plan_tokens": "benchmarks.speed.rows.reading:plan_tokens",
 }
 """Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""
