@@ -138,9 +138,12 @@ def digest(recipe: Recipe) -> str:
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
     unused["llm"] = {word for word in ("file", "template") if getattr(recipe.llm, word) is None}
+    unused["stages"] = {
+        key: {word for word in ("share_prefix", "workers") if getattr(stage, word) is None}
+        for key, stage in recipe.stages.items()
+    }
     plain = Serve()
-    if recipe.start is None:
-        unused["start"] = True
+    unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
     unused["serve"] = {
         word for word in ("max_files", "max_seconds") if getattr(recipe.serve, word) == getattr(plain, word)
     }

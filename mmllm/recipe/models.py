@@ -219,8 +219,8 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, lt=2**63)
     threads: Positive | None = Field(
         None,
-        description="of torch in each rank of a training on a CPU; default: those that the run began with, then "
-        "the cores that it may use and others leave, shared by the ranks",
+        description="of torch in each rank of a training on a CPU; default: at a run's start the "
+        "cores that it may use and others leave, shared by the ranks; later as many as then",
     )
     llm: Llm
     start: Start | None = Field(
