@@ -26,8 +26,8 @@ def pieces(message: Message, keys: Collection[str]) -> list[tuple[str, bool]]:
 
     An escaped placeholder is a stretch of its own, a text like any other.
     """
-    if message.role == "assistant":
-        return [(message.text, False)]
+    if message.role == "assistant" or "<" not in message.text:
+        return [(message.text, False)] if message.text or message.role == "assistant" else []
     found: list[tuple[str, bool]] = []
     last = 0
     for match in _pattern(frozenset(keys)).finditer(message.text):

@@ -16,20 +16,16 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import MmllmError, SampleError
+from mmllm.messages.bounds import Frame, Span, bounded, strip_bounds
+from mmllm.messages.template_flow import writes_by_roles_alone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Unicode noncharacters: never meant for interchange, so no honest text holds them (a text that does is refused).
-_MARK, _CLOSE = "\ufdd0", "\ufdd1"
-_BOUNDS = re.compile(f"{_MARK}(\\d+){_MARK}|{_CLOSE}")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
 _DAY = date(2024, 7, 26)  # the day that Llama's templates print where they are given none
 _WORDS = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-
-Span = tuple[int, int]
-"""Characters [start, end) of a rendered text."""
 
 
 class ChatTemplate:
@@ -52,6 +48,12 @@ class ChatTemplate:
         self.as_parts = not self._shows_words() and self._shows_words(as_parts=True)
         self.end = self._end_of_turn(ends)
         """The token that ends the assistant's turn."""
+        self.by_roles = not self.marks_speech and writes_by_roles_alone(self.text)
+        """Whether its syntax proves that it writes texts whole and all else by the roles of the messages."""
+        self._openings: dict[tuple[str, ...], str] = {}
+        """What ``_opening`` has found, where that hangs on roles alone."""
+        self._frames: dict[tuple[str, ...], Frame] = {}
+        """Roles -> what is written around their texts, likewise: conversations of the same roles are rendered once."""
         if not self.marks_speech:  # say now, not at the first sample, that its opening is none
             self.speech("chat template", _WORDS)
 
@@ -85,7 +87,7 @@ class ChatTemplate:
         """Whether question and answer are in what it renders."""
         before, self.as_parts = self.as_parts, as_parts
         try:
-            return len(_strip_bounds(self.render("chat template", _bounded(_WORDS), ask=False)[0])[1]) == len(_WORDS)
+            return len(strip_bounds(self.render("chat template", bounded(_WORDS), ask=False)[0])[1]) == len(_WORDS)
         except (SampleError, TypeError):  # text joined to a list
             return False
         finally:
@@ -99,8 +101,7 @@ class ChatTemplate:
         if self.marks_speech:
             text, marks = self.render(name, messages, ask=False)
             return text, [(start, self._through_end(text, start, end)) for start, end in marks]
-        bounded = _bounded(messages)
-        text, bounds = _strip_bounds(self.render(name, bounded, ask=False)[0])
+        text, bounds = self._shown(name, messages)
         spans = []
         for i, message in enumerate(messages):
             if i not in bounds:
@@ -109,25 +110,39 @@ class ChatTemplate:
                 continue
             opened, closed = bounds[i]
             between = text[bounds[i - 1][1] : opened] if i else ""
-            start = opened - (self._unasked(name, bounded[:i], between, i + 1 == len(messages)) if i else 0)
+            opening = self._opening(name, messages[:i]) if i else between
+            start = opened - _unasked(name, opening, between, i + 1 == len(messages))
             spans.append((start, self._through_end(text, start, closed)))
         return text, spans
 
-    def _unasked(self, name: str, before: list[dict[str, str]], between: str, last: bool) -> int:
-        """Number of the last characters ``between`` the messages ``before`` and the assistant's text that the
-        generation prompt leaves to the assistant (an empty block of thought, say)."""
-        prompt, bounds = _strip_bounds(self.render(name, before, ask=True)[0])
+    def _shown(self, name: str, messages: list[dict[str, str]]) -> tuple[str, dict[int, Span]]:
+        """The rendered conversation, and for each message that is in it once its (start, end)."""
+        texts = [message["content"] for message in messages]
+        # a template may trim outer blanks; an empty text does not tell where among its neighbours it stands
+        plain = self.by_roles and all(text and text == text.strip() for text in texts)
+        roles = tuple(message["role"] for message in messages)
+        if plain and roles in self._frames:
+            return self._frames[roles].filled(texts)
+        text, bounds = strip_bounds(self.render(name, bounded(messages), ask=False)[0])
+        if plain and len(bounds) == len(messages):
+            self._frames[roles] = Frame.of(text, bounds)
+        return text, bounds
+
+    def _opening(self, name: str, before: list[dict[str, str]]) -> str:
+        """How the generation prompt opens the assistant's turn after these messages, from the last one's text on."""
+        text = before[-1]["content"]
+        # outer blanks stand between the messages' texts where the template does not trim them
+        key = (*(message["role"] for message in before), text[len(text.rstrip()) :])
+        known = self._openings.get(key)
+        if known is not None:
+            return known
+        prompt, bounds = strip_bounds(self.render(name, bounded(before), ask=True)[0])
         if len(before) - 1 not in bounds:
             raise SampleError(f"{name}: the chat template drops or rewrites message {len(before)} when asked to go on")
         opening = prompt[bounds[len(before) - 1][1] :]
-        if not last and opening.startswith(between):  # earlier turns are shown without their empty thought
-            return 0
-        if not between.startswith(opening):
-            raise SampleError(
-                f"{name}: the chat template's generation prompt {opening!r} is not how it opens "
-                f"the assistant's turn, {between!r}; what is learned could not be asked for"
-            )
-        return len(between) - len(opening)
+        if self.by_roles:
+            self._openings[key] = opening
+        return opening
 
     def _through_end(self, text: str, start: int, end: int) -> int:
         """``end`` moved behind the end-of-turn token where that follows (marks may leave it out)."""
@@ -139,7 +154,7 @@ class ChatTemplate:
 
     def _end_of_turn(self, tokens: Sequence[str]) -> str:
         """The special token with which the template ends the assistant's turn, seen on a conversation of two words."""
-        text, bounds = _strip_bounds(self.render("chat template", _bounded(_WORDS), ask=False)[0])
+        text, bounds = strip_bounds(self.render("chat template", bounded(_WORDS), ask=False)[0])
         if 1 not in bounds:
             raise MmllmError("the tokenizer's chat template does not show the assistant's messages")
         # the longest first: one end token may begin like another
@@ -160,7 +175,10 @@ class ChatTemplate:
 
         Raises SampleError where the template drops or rewrites a message.
         """
-        _, bounds = _strip_bounds(self.render(name, _bounded(messages), ask)[0])
+        if ask:
+            _, bounds = strip_bounds(self.render(name, bounded(messages), ask)[0])
+        else:
+            _, bounds = self._shown(name, messages)
         lost = [i for i in range(len(messages)) if i not in bounds]
         if lost:
             raise SampleError(f"{name}: the chat template drops or rewrites message {lost[0] + 1}")
@@ -168,46 +186,25 @@ class ChatTemplate:
 
     def order(self, name: str, messages: list[dict[str, str]]) -> list[int]:
         """Indices of the messages in the order in which they are rendered (a template may move the system's)."""
-        _, bounds = _strip_bounds(self.render(name, _bounded(messages), ask=False)[0])
+        _, bounds = self._shown(name, messages)
         return sorted(bounds, key=lambda i: bounds[i])
+
+
+def _unasked(name: str, opening: str, between: str, last: bool) -> int:
+    """Number of the last characters ``between`` two messages that the generation prompt's ``opening`` leaves to the
+    assistant (an empty block of thought, say)."""
+    if not last and opening.startswith(between):  # earlier turns are shown without their empty thought
+        return 0
+    if not between.startswith(opening):
+        raise SampleError(
+            f"{name}: the chat template's generation prompt {opening!r} is not how it opens "
+            f"the assistant's turn, {between!r}; what is learned could not be asked for"
+        )
+    return len(between) - len(opening)
 
 
 def _in_parts(message: dict[str, str]) -> dict[str, Any]:
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
-
-
-def _bounded(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Messages whose texts carry their number and end as marks, inside outer blanks, which a template may trim."""
-
-    def mark(i: int, text: str) -> str:
-        core = text.strip()
-        lead = text[: len(text) - len(text.lstrip())]
-        return f"{lead}{_MARK}{i}{_MARK}{core}{_CLOSE}{text[len(lead) + len(core) :]}"
-
-    return [{**message, "content": mark(i, message["content"])} for i, message in enumerate(messages)]
-
-
-def _strip_bounds(text: str) -> tuple[str, dict[int, Span]]:
-    """The text without bounds, and for each message rendered exactly once its (start, end) in it."""
-    clean: list[str] = []
-    length, last = 0, 0
-    # a message that is rendered twice has no place of its own, so its labels could not be told
-    opened: int | None = None
-    starts: dict[int, int] = {}
-    bounds: dict[int, Span] = {}
-    repeated: set[int] = set()
-    for found in _BOUNDS.finditer(text):
-        clean.append(text[last : found.start()])
-        length, last = length + len(clean[-1]), found.end()
-        if found[1] is not None:
-            opened = int(found[1])
-            repeated.update({opened} & starts.keys())
-            starts[opened] = length
-        elif opened is not None:
-            bounds[opened] = (starts[opened], length)
-            opened = None
-    clean.append(text[last:])
-    return "".join(clean), {i: bound for i, bound in bounds.items() if i not in repeated}
 
 
 def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -12,12 +12,14 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages import placeholders
+from mmllm.messages.bounds import Span
 from mmllm.messages.learnable import check_answers, check_places
-from mmllm.messages.template import ChatTemplate, Span
+from mmllm.messages.template import ChatTemplate
 from mmllm.types import IGNORE_INDEX, Message, Sample
 
 if TYPE_CHECKING:
@@ -117,7 +119,8 @@ class Prompter:
 
     def _verify(self, sample: Sample, text: str, ask: bool) -> None:
         """The marked rendering without its marks must be the plain rendering, else the template looked at the marks."""
-        if _TYPED not in text and (ask or self._template.marks_speech):
+        proven = ask or self._template.marks_speech or self._template.by_roles
+        if _TYPED not in text and proven:
             return
         unmarked = [{"role": message.role, "content": self._plain_text(message)} for message in sample.messages]
         plain, _ = self._template.render(sample.name, unmarked, ask)
@@ -134,17 +137,16 @@ class Prompter:
         return [bounds[i] for i, message in enumerate(messages) if message["role"] == "user"]
 
     def _prompt(self, sample: Sample, text: str, spans: list[Span], asked: list[Span]) -> Prompt:
-        ids, starts, ends = self._tokens(sample.name, text)
+        ids, offsets = self._tokens(sample.name, text)
         labels = [IGNORE_INDEX] * len(ids)
-        for start, end in spans:
-            # a token that reaches over the border belongs to the span: its end lies behind the start, its start before
-            # the end
-            low, high = bisect_right(ends, start), bisect_left(starts, end)
+        for span in spans:
+            low, high = _covered(offsets, span)
             labels[low:high] = ids[low:high]
-        places = [(i, self._keys[token]) for i, token in enumerate(ids) if token in self._keys]
+        present = self._keys.keys() & ids
+        places = [(i, self._keys[token]) for i, token in enumerate(ids) if token in present] if present else []
         user_turn = [-1] * len(ids) if self.user_turn else []
-        for number, (start, end) in enumerate(asked):
-            low, high = bisect_right(ends, start), bisect_left(starts, end)
+        for number, span in enumerate(asked):
+            low, high = _covered(offsets, span)
             user_turn[low:high] = [number] * (high - low)
         for position, _ in places:
             labels[position] = IGNORE_INDEX
@@ -164,11 +166,10 @@ class Prompter:
         if order != sorted(order):
             raise SampleError(f"{sample.name}: the chat template moves a message that holds media out of its order")
 
-    def _tokens(self, name: str, text: str) -> tuple[list[int], list[int], list[int]]:
-        """Ids with the characters they stand for (start, end), typed control tokens as plain text."""
+    def _tokens(self, name: str, text: str) -> tuple[list[int], list[Span]]:
+        """Ids with the characters they stand for, typed control tokens as plain text."""
         ids: list[int] = []
-        starts: list[int] = []
-        ends: list[int] = []
+        offsets: list[Span] = []
         position = 0
         for number, piece in enumerate(_TYPED_PIECE.split(text)):
             typed = number % 2 == 1
@@ -176,12 +177,11 @@ class Prompter:
             if piece and not typed and _NONCHARACTERS.search(piece):
                 raise SampleError(f"{name}: the chat template cuts a special token typed in a message")
             if piece:
-                new, offsets = self._piece(name, piece, typed, first=number == 0)
+                new, found = self._piece(name, piece, typed, first=number == 0)
                 ids += new
-                starts += [position + start for start, _ in offsets]
-                ends += [position + end for _, end in offsets]
+                offsets += [(position + start, position + end) for start, end in found] if position else found
             position += len(piece) + typed
-        return ids, starts, ends
+        return ids, offsets
 
     def _piece(self, name: str, piece: str, typed: bool, first: bool) -> tuple[list[int], list[Span]]:
         """Ids and offsets of one stretch of text; a later one is encoded behind a newline, so that tokenizers which
@@ -200,6 +200,15 @@ class Prompter:
         return ids, offsets
 
 
+def _covered(offsets: list[Span], span: Span) -> Span:
+    """Tokens [low, high) that stand for these characters.
+
+    A token that reaches over the border belongs to the span: its end lies behind the start, its start before the end.
+    """
+    start, end = span
+    return bisect_right(offsets, start, key=itemgetter(1)), bisect_left(offsets, end, key=itemgetter(0))
+
+
 def _typed(found: re.Match[str]) -> str:
     """What was found, between the marks of plain text."""
     return f"{_TYPED}{found[0]}{_TYPED_END}"
@@ -211,6 +220,8 @@ def _any_of(texts: Collection[str]) -> re.Pattern[str]:
 
 
 def _check_text(name: str, message: Message) -> None:
+    if message.text.isascii():
+        return
     if _NONCHARACTERS.search(message.text):
         raise SampleError(f"{name}: a message holds a Unicode noncharacter (U+FDD0 to U+FDD3)")
     try:

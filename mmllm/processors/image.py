@@ -41,6 +41,8 @@ class ImageProcessor(Processor):
     """Brings every picture to one size: ``pixels`` float[3, H, W], fitted and normalised as the model was trained."""
 
     modality = "image"
+    draft: bool = False
+    """Whether large JPEGs are decoded at reduced size; an attribute of the object where it is so, and of its digest."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class ImageProcessor(Processor):
         size: tuple[int, int],
         patch: tuple[int, int],
         max_pixels: int = MAX_PIXELS,
+        draft: bool = False,
     ) -> None:
         """Set up.
 
@@ -57,15 +60,21 @@ class ImageProcessor(Processor):
             size: height and width in pixels that it gives.
             patch: height and width of one patch in pixels.
             max_pixels: limit on width x height of a picture, checked before it is decoded.
+            draft: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is at least twice ``size``: in less time, and
+                its pixels differ a little.
         """
         self.transform = transform
         self.size = size
         self.patch = patch
         self.max_pixels = max_pixels
+        if draft:  # runs that decode whole pictures keep the digest that they had before there was a choice
+            self.draft = True
 
     def read(self, media: str | Path | bytes | Image.Image) -> Item:
         """Read one picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
-        return {"pixels": self.transform(open_image(media, self.max_pixels))}
+        return {
+            "pixels": self.transform(open_image(media, self.max_pixels, 2 * max(self.size) if self.draft else None))
+        }
 
     def content(self, media: str | Path | bytes | Image.Image) -> Content | None:
         """A file, or the upright RGB pixels of an opened picture: all that the transform sees of it."""
@@ -120,11 +129,13 @@ def check_fit(fit: str) -> None:
         raise MmllmError(f'fit: "{fit}" is unknown; known: {", ".join(get_args(Fit))}.')
 
 
-def open_image(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS, draft: int | None = None
+) -> Image.Image:
     """An RGB image: turned upright by its EXIF tag, transparency on white, the first frame of an animation.
 
     Raises ``MediaError`` for a missing file, another format, a damaged file, or more than ``max_pixels`` (known from
-    the header, before decoding).
+    the header, before decoding). ``draft``: sides of which this many pixels are enough, for JPEGs.
     """
     if isinstance(media, Image.Image):
         return _decode(media, f"image {media.size[0]}x{media.size[1]}", max_pixels)
@@ -143,10 +154,10 @@ def open_image(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PI
     except _BROKEN as error:
         raise MediaError(f"{where} cannot be opened as one of {', '.join(FORMATS)}: {error}.") from error
     with image:
-        return _decode(image, where, max_pixels)
+        return _decode(image, where, max_pixels, draft)
 
 
-def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
+def _decode(image: Image.Image, where: str, max_pixels: int, draft: int | None = None) -> Image.Image:
     """Check the size, then decode, turn upright and convert."""
     width, height = image.size
     if width * height > max_pixels:
@@ -154,6 +165,8 @@ def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
     if not width or not height:
         raise MediaError(f"{where} has no pixels ({width} x {height}).")
     try:
+        if draft is not None:
+            image.draft(None, (draft, draft))
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image), where)
     except _BROKEN as error:

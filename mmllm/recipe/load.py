@@ -137,13 +137,12 @@ def digest(recipe: Recipe) -> str:
     }
     unused["llm"] = {word for word in ("file", "template", "quantize") if getattr(recipe.llm, word) is None}
     unused["stages"] = {
-        key: {word for word in ("cache", "share_prefix") if getattr(stage, word) is None}
+        key: {word for word in ("cache", "share_prefix", "workers") if getattr(stage, word) is None}
         for key, stage in recipe.stages.items()
     }
     unused["eval"] = {"cache"} if recipe.eval.cache is None else set()
     plain = Serve()
-    if recipe.start is None:
-        unused["start"] = True
+    unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
     later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory")
     unused["serve"] = {word for word in later if getattr(recipe.serve, word) == getattr(plain, word)}
     # by alias: a word that was renamed counts under its first name, for the same reason

@@ -169,6 +169,9 @@ class Stage(Section):
     zero: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO stage")
     offload: Literal["none", "optimizer", "all"] = Field("none", description="what DeepSpeed keeps in CPU memory")
     gradient_checkpointing: bool = False
+    workers: int | None = Field(
+        None, ge=0, description="threads that read and pack steps ahead; default: 4 on a GPU, 0 on a CPU"
+    )
     max_bad: Share = Field(0.01, description="largest share of unusable samples before the stage stops")
     save_every: Positive | None = Field(None, description="steps between checkpoints; one is always written at the end")
     keep: Positive = Field(2, description="newest checkpoints kept per stage")
@@ -260,6 +263,11 @@ class Recipe(Section):
 
     name: Name = Field(description="a new run's folder is runs/<name>; default: the file's name without .yaml")
     seed: int = Field(0, ge=0, lt=2**63)
+    threads: Positive | None = Field(
+        None,
+        description="of torch in each rank of a training on a CPU; default: at a run's start the "
+        "cores that it may use and others leave, shared by the ranks; later as many as then",
+    )
     llm: Llm
     start: Start | None = Field(
         None, description="weights to begin with: another run, or a safetensors file; a path or {path, stage, ...}"

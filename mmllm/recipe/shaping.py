@@ -13,7 +13,7 @@ PLACES = ("path", "media", "model", "pretrained", "videos", "mapping", "graph", 
 """Arguments of parts that say where something lies. What lies there counts by its digest, wherever it has moved."""
 LLM_PLACES = (*PLACES, "template")
 """The same for the LLM, whose template may be a file; elsewhere the word means something else."""
-STAGE_WORDS = ("save_every", "keep", "log_every", "monitor")
+STAGE_WORDS = ("workers", "save_every", "keep", "log_every", "monitor")
 """Words of a stage that leave its weights as they are."""
 LLM_WORDS = ("context", "dtype")
 """Words of the LLM that a finished run may change: they were the training's, and use has its own."""

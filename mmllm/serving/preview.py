@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict
 
-from mmllm.drawing import plots
 from mmllm.drawing.data_url import data_url
 from mmllm.drawing.waveform import blocks
 from mmllm.errors import MediaError
@@ -115,6 +114,7 @@ class Previewer:
 
     def audio(self, item: bytes) -> Preview:
         """Show waveform and spectrogram of what an encoder at 16 kHz is given."""
+        from mmllm.drawing import plots  # here: a server without sounds, graphs and points starts without matplotlib
         from mmllm.processors.sound_files import read_sound
 
         samples = read_sound(item, RATE, self.limits.max_seconds)
@@ -129,6 +129,8 @@ def image(item: Image.Image) -> Preview:
 
 def graph(item: bytes | Path) -> Preview:
     """Draw nodes and edges, around the node that the graph is about where there are many."""
+    from mmllm.drawing import plots
+
     found, node = _graph_of(item)
     links, n_nodes = found.links, found.n_nodes
     if not n_nodes or (node is not None and not 0 <= node < n_nodes):
@@ -164,6 +166,7 @@ def _graph_of(item: bytes | Path) -> tuple[Graph, int | None]:
 
 def points(item: bytes) -> Preview:
     """Draw the cloud (of a mesh, points on its faces), thinned by ``plots``."""
+    from mmllm.drawing import plots
     from mmllm.processors.point_files import read_points
 
     cloud = read_points(item, plots.DRAWN_POINTS, 0).numpy()

@@ -17,6 +17,7 @@ from types import FrameType
 from mmllm.errors import MmllmError
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.located import run_folder
+from mmllm.training.threads import thread_settings
 
 
 def launch(
@@ -40,13 +41,16 @@ def launch(
     if gpus < 1:
         raise MmllmError(f"--gpus is {gpus}; give 1 or more")
     if gpus == 1 and nodes is None:
+        if "torch" not in sys.modules:  # its OpenMP reads them when it is loaded
+            os.environ.update(thread_settings(os.environ, loaded.threads))
         from mmllm.training.run import train
 
         train(loaded, folder, accept=accept, verify=verify)
         return 0
     script = ["mmllm.training.run", str(recipe), *overrides, "--out", str(folder)]
     script += ["--accept", "changed"] * accept + ["--verify"] * verify
-    return _run(_node_command(nodes, gpus) + script if nodes else _local_command(gpus) + script, gpus)
+    command = _node_command(nodes, gpus) + script if nodes else _local_command(gpus) + script
+    return _run(command, gpus, loaded.threads)
 
 
 def _local_command(gpus: int) -> list[str]:
@@ -65,7 +69,7 @@ def _node_command(nodes: Path, gpus: int) -> list[str]:
     return [*command, "--no_local_rank", "--log_level=error", "--module"]
 
 
-def _run(command: list[str], ranks: int) -> int:
+def _run(command: list[str], ranks: int, threads: int | None) -> int:
     """Runs the launcher; SIGTERM and Ctrl-C reach the ranks through it, and then the code is 128 + the signal."""
     import torch
 
@@ -75,7 +79,7 @@ def _run(command: list[str], ranks: int) -> int:
     if not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
         # the ranks share the cores: torch would start as many threads as there are cores in each of them
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+        environment.update(thread_settings(environment, threads, ranks))
     received: list[int] = []
     # A terminal's Ctrl-C goes to every process of its session. The ranks get it from here instead, once and as SIGTERM:
     # a second Ctrl-C would interrupt them in the middle of a step.

@@ -26,6 +26,7 @@ from mmllm.training import distributed
 from mmllm.training.log import Log
 from mmllm.training.run_folder import Metrics, compare_recipe, locked, write_recipe
 from mmllm.training.stage import StageTraining
+from mmllm.training.threads import use_threads
 
 
 def train(recipe: Recipe, out: Path, *, accept: bool = False, verify: bool = False) -> None:
@@ -50,6 +51,8 @@ def train(recipe: Recipe, out: Path, *, accept: bool = False, verify: bool = Fal
         start = distributed.on_rank0(lambda: _resume_point(recipe, out))
         names = list(recipe.stages)
         left = names[_first(names, start) :]
+        if device.type == "cpu":
+            use_threads(recipe.threads, None if start is None else start.manifest.threads)
         if not left:
             distributed.on_rank0(lambda: write_recipe(recipe, out))
         for number, name in enumerate(left):

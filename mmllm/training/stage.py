@@ -168,9 +168,14 @@ class StageTraining:
             budget=self.settings.tokens,
             most=1 if sharing is None else sharing.most,
             max_bad=self.settings.max_bad,
-            workers=_WORKERS if self.device.type == "cuda" else 0,
+            workers=self._workers(),
             all_gather=all_gather,
         )
+
+    def _workers(self) -> int:
+        if self.settings.workers is not None:
+            return self.settings.workers
+        return _WORKERS if self.device.type == "cuda" else 0
 
     def _engine(self) -> Engine:
         dtype = self.model.llm.dtype

@@ -11,5 +11,8 @@ ROWS = {
     "serve_8": "benchmarks.speed.rows.answers:serve_8",
     "serve_32": "benchmarks.speed.rows.answers:serve_32",
     "eval_4_per_picture": "benchmarks.speed.rows.answers:eval_4_per_picture",
+    "video_gop30": "benchmarks.speed.rows.reading:video_gop30",
+    "video_gop250": "benchmarks.speed.rows.reading:video_gop250",
+    "plan_tokens": "benchmarks.speed.rows.reading:plan_tokens",
 }
 """Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""

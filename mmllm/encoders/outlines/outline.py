@@ -38,7 +38,7 @@ def _frames(
     image: Mapping[str, Any],
     frames: int = 8,
     fps: float | None = None,
-    backend: str = "decord",
+    backend: str = "pyav",
     timeout: float = 30.0,
     max_pixels: int = 10_000_000,
     max_seconds: float = 3600.0,

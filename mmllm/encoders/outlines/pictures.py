@@ -16,6 +16,7 @@ def hf_vision(
     fit: str = "squash",
     image_size: int | None = None,
     max_pixels: int | None = None,
+    draft: bool = False,
 ) -> Outline | None:
     """Outline of ``HfVisionEncoder``, by the folder's configuration and image processor."""
     from transformers import AutoConfig, AutoImageProcessor
@@ -34,7 +35,7 @@ def hf_vision(
     size = processed_size(own) if image_size is None else (image_size, image_size)
     transform = HfTransform(own, size, fit, own_size=image_size is None)
     processor = ImageProcessor(
-        transform, size=size, patch=sides(vision.patch_size), max_pixels=max_pixels or MAX_PIXELS
+        transform, size=size, patch=sides(vision.patch_size), max_pixels=max_pixels or MAX_PIXELS, draft=draft
     )
     return Outline(processor, vision.hidden_size, len(layers))
 
@@ -47,6 +48,7 @@ def open_clip(
     layers: Sequence[int | str] = (-2,),
     fit: str = "squash",
     max_pixels: int | None = None,
+    draft: bool = False,
 ) -> Outline | None:
     """Outline of ``OpenClipEncoder``: its tower is laid out on torch's meta device, which holds no numbers."""
     import open_clip
@@ -78,5 +80,6 @@ def open_clip(
         size=(height, across),
         patch=patch,
         max_pixels=max_pixels or MAX_PIXELS,
+        draft=draft,
     )
     return Outline(processor, width, len(layers))

@@ -27,8 +27,8 @@ class FramesEncoder(Encoder):
     ``layers`` are arguments of the image encoder. Times come from the file's time stamps, also where the frame rate
     varies.
 
-    Decoding (``backend`` decord | pyav, which give the same frames) happens in another process that is killed after
-    ``timeout`` seconds; ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before it.
+    Decoding (``backend`` pyav | decord, which give the same frames, pyav in less time) happens in another process that
+    is killed after ``timeout`` seconds; ``max_pixels`` of a frame and ``max_seconds`` of a clip are checked before it.
     """
 
     processor: VideoProcessor
@@ -41,7 +41,7 @@ class FramesEncoder(Encoder):
         image: EncoderPart,
         frames: int = 8,
         fps: float | None = None,
-        backend: str = "decord",
+        backend: str = "pyav",
         timeout: float = 30.0,
         max_pixels: int = 10_000_000,
         max_seconds: float = 3600.0,

@@ -16,7 +16,7 @@ from typing import Any
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.decoding import worker
-from mmllm.processors.decoding.worker import END, FRAME, LENGTH
+from mmllm.processors.decoding.worker import END, LENGTH, SHARED
 
 PIECE = 2**20
 """Most bytes of one read or write."""
@@ -29,6 +29,7 @@ class MediaProcess:
     """
 
     def __init__(self) -> None:
+        self._shared = os.memfd_create("mmllm frames")
         # -P: the folder it is started in, which may hold anything, is no place to import from.
         self._popen = subprocess.Popen(
             [sys.executable, "-P", "-m", worker.__name__],
@@ -36,11 +37,12 @@ class MediaProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
+            pass_fds=(self._shared,),
         )
         for stream in (self._popen.stdin, self._popen.stdout):
             assert stream is not None
             os.set_blocking(stream.fileno(), False)
-        self._end = weakref.finalize(self, _end, self._popen, os.getpid())
+        self._end = weakref.finalize(self, _end, self._popen, self._shared, os.getpid())
 
     @property
     def pid(self) -> int:
@@ -65,17 +67,22 @@ class MediaProcess:
                 begins with the file's name. The worker is ended then.
         """
         deadline = time.monotonic() + timeout
-        head = json.dumps({**request, "bytes": len(data), "timeout": timeout}).encode()
+        head = json.dumps({**request, "bytes": len(data), "timeout": timeout, "shared": self._shared}).encode()
+        position = 0
         frames: list[bytes] = []
         try:
             self._write(LENGTH.pack(b"R", len(head)) + head, deadline)
             self._write(data, deadline)
             while True:
                 kind, length = LENGTH.unpack(self._read(LENGTH.size, deadline))
+                if kind == SHARED:
+                    frames.append(_shared_bytes(self._shared, length, position))
+                    position += length
+                    continue
                 content = self._read(length, deadline)
                 if kind == END:
+                    os.ftruncate(self._shared, 0)  # idle workers hold no memory
                     return json.loads(content), frames
-                assert kind == FRAME
                 frames.append(content)
         except TimeoutError:
             self.end()
@@ -193,8 +200,20 @@ def _wait(file: int, event: int, deadline: float) -> None:
         raise TimeoutError
 
 
-def _end(popen: subprocess.Popen[bytes], owner: int) -> None:
-    """Kill and reap a worker, in the process that started it only; a fork just closes its ends of the pipes."""
+def _shared_bytes(file: int, length: int, position: int) -> bytes:
+    """So many bytes of the shared file from there on; EOFError where it ends before."""
+    data = os.pread(file, length, position)
+    while len(data) < length:  # one read gives at most 2 GiB
+        more = os.pread(file, length - len(data), position + len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _end(popen: subprocess.Popen[bytes], shared: int, owner: int) -> None:
+    """Kill and reap a worker, in the process that started it only; a fork just closes its ends of pipes and memory."""
+    os.close(shared)
     for stream in (popen.stdin, popen.stdout):
         assert stream is not None
         stream.close()

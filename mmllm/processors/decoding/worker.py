@@ -1,7 +1,8 @@
 """The program in which videos and their sound are decoded, apart from everything else: it alone hangs or crashes.
 
 ``process.py`` starts it; neither it nor what it imports imports torch. It reads requests from stdin and writes
-messages to stdout, each a length and that many bytes: frames or pieces of sound first, then how it went.
+messages to stdout, each a length and that many bytes: frames or pieces of sound first, then how it went. The bytes of
+frames go through a file in memory that both sides have open: a pipe would copy them four times more.
 """
 
 from __future__ import annotations
@@ -13,33 +14,30 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy
 
 from mmllm.processors.decoding.bad_media import BadMedia
+from mmllm.processors.decoding.decord_frames import with_decord
 from mmllm.processors.decoding.frame_choice import sampled, within
+from mmllm.processors.decoding.pyav_frames import PyavFrames, with_pyav
 from mmllm.processors.decoding.sound import sounds
-from mmllm.processors.decoding.video import (
-    Scan,
-    check_limits,
-    opened,
-    quarter_turns,
-    repeated,
-    with_decord,
-    with_pyav,
-)
+from mmllm.processors.decoding.video import Scan, check_limits, opened, quarter_turns, repeated
 
 LENGTH = struct.Struct("!cQ")
 """Head of a message: its kind and the number of bytes that follow."""
-FRAME, END = b"F", b"E"
-"""Kinds: the raw RGB bytes of one frame, or float32 samples of a piece of sound; the JSON that ends an answer."""
+PIECE, SHARED, END = b"P", b"S", b"E"
+"""Kinds: float32 samples of a piece of sound; the raw RGB bytes of a frame, which do not follow but lie in the shared
+file, behind those of the last one; the JSON that ends an answer."""
+Message = tuple[bytes, bytes | memoryview]
+"""Kind and content."""
 MEMORY = 6 * 2**30
 """Bytes of address space that this program may take; a file that asks a decoder for more is refused."""
 
 
-def decode_audio(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def decode_audio(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
     """Messages of a request with ``modality`` audio: ``path`` (or null and the file's ``data``), ``max_seconds``.
 
     Without ``send`` the samples are only counted. The last message holds ``rate`` and ``samples``.
@@ -47,11 +45,11 @@ def decode_audio(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[byte
     end: dict[str, Any] = {}
     for piece in sounds(request, data, end):
         if request["send"]:
-            yield FRAME, piece.tobytes()
+            yield PIECE, piece.tobytes()
     yield END, json.dumps(end).encode()
 
 
-def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
     """Messages of a request with ``modality`` video: ``path`` (or null and the file's ``data``), ``part`` (start and
     end in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
 
@@ -67,11 +65,13 @@ def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[byte
         indices = [part[index] for index in sampled(chosen, request["frames"], request["fps"])]
         end: dict[str, Any] = {"seconds": [seconds[index] for index in indices]}
         if request["backend"] is not None:
-            turns = quarter_turns(request, data)
-            decode = {"pyav": with_pyav, "decord": with_decord}[request["backend"]]
-            for frame in repeated(decode(request, data, scan, turns), indices):
+            frames = PyavFrames(scan)
+            turns = quarter_turns(frames.first)
+            pyav = request["backend"] == "pyav"
+            decode = with_pyav(frames, turns) if pyav else with_decord(request, data, scan, turns)
+            for frame in repeated(decode, indices):
                 end["height"], end["width"] = frame.shape[:2]
-                yield FRAME, numpy.ascontiguousarray(frame).tobytes()
+                yield SHARED, numpy.ascontiguousarray(frame).data
     yield END, json.dumps(end).encode()
 
 
@@ -82,7 +82,7 @@ def reason(error: BaseException) -> str:
     return (text[2] or text[0])[:200].rstrip(".") or type(error).__name__
 
 
-def messages(request: Mapping[str, Any], data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def messages(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
     """The answer; whatever goes wrong becomes its last message, ``error``."""
     try:
         yield from {"video": decode_video, "audio": decode_audio}[request["modality"]](request, data)
@@ -106,6 +106,22 @@ def read_exact(stream: BinaryIO, length: int) -> bytes:
     return data
 
 
+def answer(found: Iterable[Message], shared: int | None, answers: BinaryIO) -> None:
+    """Write the messages of one answer; ``shared``: the file in memory for contents of kind SHARED."""
+    position = 0
+    for kind, content in found:
+        view = memoryview(content).cast("B")
+        answers.write(LENGTH.pack(kind, len(view)))
+        if kind != SHARED:
+            answers.write(view)
+            continue
+        assert shared is not None
+        while view:
+            written = os.pwrite(shared, view, position)
+            view, position = view[written:], position + written
+    answers.flush()
+
+
 def main() -> None:
     """Answer requests until stdin ends; whatever libraries print goes nowhere."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -122,9 +138,7 @@ def main() -> None:
             data = read_exact(requests, request["bytes"])
             # Ends this program even if whoever waits for it is gone while a decoder hangs.
             signal.setitimer(signal.ITIMER_REAL, request["timeout"] + 5)
-            for kind, content in messages(request, data):
-                answers.write(LENGTH.pack(kind, len(content)) + content)
-                answers.flush()
+            answer(messages(request, data), request.get("shared"), answers)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from mmllm.errors import MediaError
-from mmllm.processors.image import FORMATS, centre, open_image, square_canvas
+from mmllm.model.input_digests import settings
+from mmllm.processors.image import FORMATS, ImageProcessor, centre, open_image, square_canvas
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -179,3 +181,20 @@ def test_real_pictures_are_read_whole(kind: str) -> None:
         image = open_image(path)
         assert image.mode == "RGB" and image.size == expected
         assert numpy.asarray(image).std() > 1  # a picture, not one colour
+
+
+def test_a_draft_is_decoded_small_shows_the_same_and_is_of_the_digest() -> None:
+    photo = Image.effect_mandelbrot((1920, 1080), (-2, -1.2, 1, 1.2), 60).convert("RGB")
+    data = encoded(photo, "JPEG", quality=90)
+    assert open_image(data, draft=448).size == (960, 540) and open_image(data, draft=2000).size == (1920, 1080)
+    assert open_image(encoded(photo), draft=448).size == (1920, 1080)
+    with pytest.raises(MediaError, match="has 1920 x 1080 pixels"):  # the picture's own, not the draft's
+        open_image(data, max_pixels=1_000_000, draft=448)
+
+    def small(image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(numpy.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)).copy()).float()
+
+    whole, draft = (ImageProcessor(small, size=(224, 224), patch=(14, 14), draft=draft) for draft in (False, True))
+    off = (whole.read(data)["pixels"] - draft.read(data)["pixels"]).abs()
+    assert 0 < off.mean() < 3
+    assert "draft" not in settings(whole) and settings(draft)["draft"] is True

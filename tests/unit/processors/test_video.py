@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import av
@@ -107,6 +108,16 @@ def test_kinds_of_coding_give_the_same_frames(both, kind) -> None:
     clip = same(both, film(**kind))
     last = kind.get("count", 12) - 1
     assert clip.seconds == pytest.approx([round(last * k / 7) / 10 for k in range(8)], abs=2e-3)
+
+
+def test_frames_left_out_change_no_other(both) -> None:
+    """Far from key frames, with B-frames that others are predicted from and such that none is."""
+    data = film(count=90, options={"x264-params": "keyint=40:bframes=4:b-pyramid=normal:scenecut=0"})
+    clip = same(both, data)
+    with av.open(io.BytesIO(data)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    wanted = sampled(list(range(90)), LIMITS["frames"], None)
+    assert all(np.array_equal(frames[i], frame) for i, frame in zip(wanted, clip.frames, strict=True))
 
 
 def test_chroma_of_ten_bit_420_differs_in_every_second_line_only(both) -> None:

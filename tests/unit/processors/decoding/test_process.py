@@ -172,6 +172,17 @@ def test_who_comes_when_all_are_busy_waits(endless) -> None:
     workers.close()
 
 
+def test_what_worker_and_owner_share_is_gone_with_the_worker(endless) -> None:
+    """Frames lie in a file in memory: empty after an answer, closed once the worker is killed amid one."""
+    before, worker = set(os.listdir("/proc/self/fd")), MediaProcess()
+    data, request = mp4(grey(4), [0.0, 0.1, 0.2, 0.3]), {**endless, "path": None, "part": (None, None)}
+    assert [round(frame[0] / 20) for frame in worker.ask(request, data, 20.0)[1]] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert os.fstat(worker._shared).st_size == 0
+    with pytest.raises(MediaError):
+        worker.ask(endless, b"", 0.2)
+    assert gone(worker.pid) and set(os.listdir("/proc/self/fd")) == before
+
+
 def _in_a_fork(reading: VideoReading, data: bytes, answers: Any) -> None:
     answers.put((reading.worker(), shown(reading.read(data)), reading.worker()))
 

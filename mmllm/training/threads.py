@@ -1,0 +1,41 @@
+"""Threads of torch on a CPU: as many as there are cores to have, and what they do while they wait for each other.
+
+``launch.py`` sets them before torch is loaded, ``run.py`` keeps their number when a run goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+COUNT, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
+
+
+def thread_settings(environment: Mapping[str, str], asked: int | None, ranks: int = 1) -> dict[str, str]:
+    """What an environment lacks for torch's OpenMP: the recipe's number of threads, and waits that leave the core.
+
+    A thread that spins at a barrier takes the core from the one it waits for as soon as other programs run there. What
+    the user has set stays, but for the number where the recipe says it.
+    """
+    count = str(asked) if asked is not None else environment.get(COUNT) or str(max(1, free_cores() // ranks))
+    return {COUNT: count, WAITING: environment.get(WAITING) or "PASSIVE"}
+
+
+def free_cores() -> int:
+    """Cores that this process may run on, less those that others kept busy in the last minute; 1 at least."""
+    # a container or `taskset` gives fewer than the machine has; the load is that of the whole machine
+    mine, all_of_them = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    busy = os.getloadavg()[0] * mine / all_of_them
+    return max(1, mine - int(busy))
+
+
+def use_threads(asked: int | None, before: int | None) -> None:
+    """Give torch the recipe's number of threads, else the one that the run had ``before``.
+
+    Sums split over another number of threads differ in their last bits: the run would not be the one that was stopped.
+    """
+    import torch
+
+    number = asked or before
+    if number is not None and number != torch.get_num_threads():
+        torch.set_num_threads(number)

@@ -1,0 +1,52 @@
+"""Threads of torch: the recipe's, else the run's, else what the cores leave; waits that do not spin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmllm.training.threads import free_cores, thread_settings, use_threads
+
+
+def test_what_the_recipe_says_comes_first_and_what_the_user_set_stays() -> None:
+    assert thread_settings({}, 3) == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "PASSIVE"}
+    mine = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "ACTIVE"}
+    assert thread_settings(mine, None) == mine
+    assert thread_settings(mine, 3) == {**mine, "OMP_NUM_THREADS": "3"}
+
+
+def test_cores_are_those_of_the_affinity_mask_less_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for load, cores in ((0.4, 8), (4.0, 6), (40.0, 1)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert free_cores() == cores
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert thread_settings({}, None, ranks=3)["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_run_that_goes_on_keeps_its_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        for asked, begun, expected in ((None, 3, 3), (2, 3, 2), (None, None, 2)):
+            use_threads(asked, begun)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torch_obeys_them() -> None:
+    """Before it is loaded, so in a process of its own."""
+    code = (
+        "import os; from mmllm.training.threads import thread_settings; "
+        "os.environ.update(thread_settings(os.environ, 2)); import torch; print(torch.get_num_threads())"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
+    shown = {**plain, "OMP_DISPLAY_ENV": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=shown, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
