@@ -23,6 +23,7 @@ from mmllm.recipe.load import load_recipe
 from mmllm.recipe.located import ORIGIN
 from mmllm.recipe.models import Recipe
 from mmllm.training import distributed
+from mmllm.training.announcement import announce
 from mmllm.training.log import Log
 from mmllm.training.run_folder import Metrics, compare_recipe, locked, write_recipe
 from mmllm.training.stage import StageTraining
@@ -74,7 +75,7 @@ def _train_stage(training: StageTraining, stop: distributed.StopSignals) -> Veri
     before = list(training.recipe.stages)[: training.number]
     distributed.on_rank0(lambda: Metrics(training.out).rewind(before, training.name, training.done))
     with Log(training.name, training.n_steps, training.settings.log_every, shown=rank() == 0) as log:
-        training.announce(log)
+        announce(training, log)
         try:
             saved = training.train(stop, log)
         finally:  # also what a stage that stops with an error has computed

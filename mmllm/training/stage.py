@@ -12,10 +12,7 @@ from typing import Any
 
 import torch
 
-from mmllm import registry
-from mmllm.batches.loader import Loader, StepBatches
-from mmllm.batches.mixture import Mixture
-from mmllm.batches.together import Together, by_media
+from mmllm.batches.loader import StepBatches
 from mmllm.checkpoints.digest_cache import DigestCache, frozen, frozen_in_parts
 from mmllm.checkpoints.load import check_frozen
 from mmllm.checkpoints.saving import Saving
@@ -31,31 +28,26 @@ from mmllm.checkpoints.store import (
     read_tensors,
 )
 from mmllm.errors import CheckpointError, MmllmError
-from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
 from mmllm.model.sharing import check_sharing
 from mmllm.model.start import Started
 from mmllm.model.trainable import frozen_parts, learning, load_trainable, set_trainable, trainable_state
-from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.load import digest
 from mmllm.recipe.models import Recipe
 from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
 from mmllm.training.cached_stage import check_room, open_cache
 from mmllm.training.changed_inputs import accepted, digests_of
-from mmllm.training.deepspeed_config import config, micro_batches
+from mmllm.training.deepspeed_config import config
 from mmllm.training.engine import Engine, optimizer_groups
-from mmllm.training.log import Log, memory, parts_table
+from mmllm.training.log import Log, memory
 from mmllm.training.met_items import STEPS, MetItems
 from mmllm.training.metrics import line, shortened
 from mmllm.training.run_folder import Metrics
 from mmllm.training.schedule import lr_scale
-
-_WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take its cores
-
-_LISTED = 6  # tensors that a start left, named
+from mmllm.training.stage_data import datasets_of, loader_of
 
 
 class StageTraining:
@@ -117,14 +109,16 @@ class StageTraining:
         self.features = open_cache(self.model, self.settings.cache, verify)
         if self.settings.share_prefix is not None:
             check_sharing(self.model, self.where)
-        self.loader = self._loader()
+        self.datasets = datasets_of(recipe, self.settings)
+        self.loader = loader_of(recipe, name, self.model, self.datasets, device)
         self.inputs = digests_of(self.model, self.datasets, self.cache)
         self.accepted = accepted(start, name, self.inputs, accept)
         self.n_steps = self.loader.mixture.n_steps
-        self._room = ""
+        self.room = ""
+        """What the kept features will take on the disk, as a sentence."""
         if self.features is not None:
             n_samples = self.n_steps * self.settings.batch
-            self._room = check_room(self.features, self.model, self.datasets, n_samples, self.where)
+            self.room = check_room(self.features, self.model, self.datasets, n_samples, self.where)
         self.engine = self._engine()
         self.model.train()
         # only now: the model had to be the same on every rank, what follows (dropout) need not
@@ -140,42 +134,6 @@ class StageTraining:
 
     def _config(self, dtype: torch.dtype) -> dict[str, Any]:
         return config(self.settings, self.where, distributed.world(), dtype, self.out)
-
-    def _loader(self) -> Loader:
-        self.datasets = datasets = {
-            key: registry.load("datasets", self.recipe.data[key].type)(**dataset_arguments(self.recipe, key))
-            for key in self.settings.data
-        }
-        sharing = self.settings.share_prefix
-        mixture = Mixture(
-            datasets,
-            self.settings.data,
-            distributed.derive_seed(self.recipe.seed, self.number),
-            batch=self.settings.batch,
-            epochs=self.settings.epochs,
-            steps=self.settings.steps,
-            together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
-        )
-        return Loader(
-            mixture,
-            datasets,
-            Prompter(self.model.llm.tokenizer, list(self.model.inputs), self.model.reads_user_turn),
-            self.model.inputs,
-            self.recipe.llm.context,
-            rank=rank(),
-            world=distributed.world(),
-            n_micro=micro_batches(self.settings, distributed.world(), self.where)[1],
-            budget=self.settings.tokens,
-            most=1 if sharing is None else sharing.most,
-            max_bad=self.settings.max_bad,
-            workers=self._workers(),
-            all_gather=all_gather,
-        )
-
-    def _workers(self) -> int:
-        if self.settings.workers is not None:
-            return self.settings.workers
-        return _WORKERS if self.device.type == "cuda" else 0
 
     def _engine(self) -> Engine:
         dtype = self.model.llm.dtype
@@ -375,22 +333,3 @@ class StageTraining:
             return VerifiedCheckpoint(commit(self.folder, head, files, self.settings.keep), head)
         self.saving = Saving(self.folder, head, files, self.settings.keep)
         return None
-
-    def announce(self, log: Log) -> None:
-        """Shows what learns, what is frozen, and where it starts."""
-        for key, dataset in self.datasets.items():
-            log.say(f"data.{key}: {dataset.summary or f'{len(dataset):,} samples'}")
-        for where, begun in self.started.items():
-            more = " ..." if len(begun.left) > _LISTED else ""
-            left = f"; left: {', '.join(begun.left[:_LISTED])}{more}" if begun.left else ""
-            log.say(f"{where}: {len(begun.taken)} tensors of {begun.path}{left}")
-        if self._room:
-            log.say(self._room)
-        log.console.print(parts_table(self.name, self.rows))
-        start = f"goes on after step {self.done} of {self.n_steps}" if self.done else f"{self.n_steps} steps"
-        tokens = self.settings.tokens
-        micro = f"{self.engine.n_micro} micro-batches" if tokens is None else f"micro-batches of up to {tokens} tokens"
-        log.say(
-            f"stage {self.name}: {start}, {self.settings.batch} conversations each ({distributed.world()} ranks x "
-            f"{micro}), ZeRO {self.settings.zero} on {self.device}"
-        )

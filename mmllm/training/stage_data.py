@@ -1,0 +1,62 @@
+"""The data of one stage: its datasets, the order of its samples, and the loader that gives its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from mmllm import registry
+from mmllm.batches.loader import Loader
+from mmllm.batches.mixture import Mixture
+from mmllm.batches.together import Together, by_media
+from mmllm.checkpoints.store import all_gather, rank
+from mmllm.datasets.base import Dataset
+from mmllm.messages.tokenize import Prompter
+from mmllm.model.model import MultimodalLM
+from mmllm.recipe.dataset_arguments import dataset_arguments
+from mmllm.recipe.models import Recipe, Stage
+from mmllm.training import distributed
+from mmllm.training.deepspeed_config import micro_batches
+
+_WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take its cores
+
+
+def datasets_of(recipe: Recipe, stage: Stage) -> dict[str, Dataset]:
+    """Data key -> opened dataset, of those that the stage reads."""
+    return {
+        key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in stage.data
+    }
+
+
+def loader_of(
+    recipe: Recipe, name: str, model: MultimodalLM, datasets: Mapping[str, Dataset], device: torch.device
+) -> Loader:
+    """The loader of stage ``name`` on this rank."""
+    stage, number = recipe.stages[name], list(recipe.stages).index(name)
+    sharing = stage.share_prefix
+    mixture = Mixture(
+        datasets,
+        stage.data,
+        distributed.derive_seed(recipe.seed, number),
+        batch=stage.batch,
+        epochs=stage.epochs,
+        steps=stage.steps,
+        together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
+    )
+    workers = _WORKERS if device.type == "cuda" else 0
+    return Loader(
+        mixture,
+        datasets,
+        Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn),
+        model.inputs,
+        recipe.llm.context,
+        rank=rank(),
+        world=distributed.world(),
+        n_micro=micro_batches(stage, distributed.world(), f"stages.{name}")[1],
+        budget=stage.tokens,
+        most=1 if sharing is None else sharing.most,
+        max_bad=stage.max_bad,
+        workers=workers if stage.workers is None else stage.workers,
+        all_gather=all_gather,
+    )
