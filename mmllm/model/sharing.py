@@ -10,6 +10,7 @@ from mmllm.connectors.base import Connector, DeepFusion, Projector
 from mmllm.errors import RecipeError
 from mmllm.hooks.passes import text_context
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.llms.partitioned import gathering
 from mmllm.llms.self_check import TOLERANCE
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Segment
@@ -31,7 +32,9 @@ def check_sharing(model: MultimodalLM, where: str) -> None:
                 "than its media, so conversations that share their beginning would differ from each alone; leave "
                 "share_prefix out"
             )
-    if not _tree_equals_alone(model.llm):
+    with gathering(model.llm.model):  # with ZeRO-3 each rank may hold its part of the LLM alone
+        same = _tree_equals_alone(model.llm)
+    if not same:
         raise RecipeError(
             f"{where}.share_prefix: {type(model.llm.model).__name__} gives another result for conversations that share "
             "their beginning than for each alone; leave share_prefix out"
