@@ -170,13 +170,13 @@ def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
         return 0
     from mmllm.training import distributed
     from mmllm.training.log import Log
-    from mmllm.training.run_folder import pin_recipe
+    from mmllm.training.run_folder import write_recipe
     from mmllm.training.stage import StageTraining
 
     tensors = {name: learned(Path(start)) for name, start in zip(arm.start, starts, strict=True)}
     device = distributed.init_distributed()
     out.mkdir(parents=True)
-    pin_recipe(recipe, out)
+    write_recipe(recipe, out)
     found, n_loaded = None, 0
     with distributed.StopSignals() as stop:
         for name in recipe.stages:

@@ -110,7 +110,8 @@ def training_case(folder: Path, case: Case, seconds: float) -> dict[str, Any]:
     training = StageTraining(recipe, "learn", folder / f"run {path.stem}", device, None)
     step = next(training.loader.steps())
     ours = _timed(lambda: training._step(step, _Stop())[0]["loss"], seconds)  # type: ignore[arg-type]
-    batch = padded(step.micro[0].to(device))
+    row = step.micro[0].to(device)
+    batch = padded(row, row.media["image"]["image"]["pixels"])
     other = _llava(training, case)
     dtype = training.model.llm.dtype
     batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
