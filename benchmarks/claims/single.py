@@ -169,6 +169,7 @@ def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
         train(recipe, out)
         return 0
     from mmllm.training import distributed
+    from mmllm.training.announcement import announce
     from mmllm.training.log import Log
     from mmllm.training.run_folder import write_recipe
     from mmllm.training.stage import StageTraining
@@ -184,7 +185,7 @@ def _train(recipe: Recipe, out: Path, arm: Arm, starts: Sequence[str]) -> int:
             if found is None:  # the optimizer of a new stage keeps no copy of the weights: they may change until step 1
                 n_loaded = (arm.load or by_name)(training.model, tensors)
             with Log(name, training.n_steps, training.settings.log_every, shown=True) as log:
-                training.announce(log)
+                announce(training, log)
                 found = training.train(stop, log)
             if stop.received:
                 raise SystemExit(128 + stop.received)
