@@ -40,6 +40,14 @@ class _Run:
         self.again: torch.Tensor | None = None
         """``act(gate)`` as the backward pass made it for the product, until the factor itself is asked for."""
 
+    def activate(self, _: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        """Hook after the activation."""
+        self.gate, self.activated = args[0].detach(), output
+
+    def multiply(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        """Hook before the last layer."""
+        self.product = args[0]
+
     def pack(self, tensor: torch.Tensor) -> torch.Tensor | _Again:
         """What the graph keeps of a tensor that an operation saves."""
         if self.activated is None or self.gate is None:
@@ -89,31 +97,25 @@ def keep_less(mlp: nn.Module, wanted: Callable[[], bool]) -> Handle | None:
     if set(parts) != set(NAMES) or not _is_gated(mlp, parts):
         return None
     act, plain = parts["act_fn"], mlp.forward
-    running: list[_Run] = []
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled() or not wanted():
             return plain(*args, **kwargs)
         run = _Run(act)
-        running.append(run)
+        # only while it runs: a connector that merges itself into a layer refuses one with hooks of others; and last, so
+        # that they see what connectors have made of it
+        last = mlp.get_submodule("down_proj")
+        hooks = [act.register_forward_hook(run.activate), last.register_forward_pre_hook(run.multiply)]
         try:
             with saved_tensors_hooks(run.pack, _unpack):
                 return plain(*args, **kwargs)
         finally:
-            running.pop()
+            for hook in hooks:
+                hook.remove()
             # the graph holds what it needs of them
             run.activated = run.product = None
 
-    def activated(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-        if running:
-            running[-1].gate, running[-1].activated = args[0].detach(), output
-
-    def multiplied(_: nn.Module, args: tuple[Any, ...]) -> None:
-        if running:
-            running[-1].product = args[0]
-
-    hooks = [act.register_forward_hook(activated), parts["down_proj"].register_forward_pre_hook(multiplied)]
-    return Handle.of([with_forward(mlp, forward), *(Handle(hook.remove) for hook in hooks)])
+    return with_forward(mlp, forward)
 
 
 @torch.no_grad()

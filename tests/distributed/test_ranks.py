@@ -90,5 +90,7 @@ def test_ranks_without_media_or_samples(runs: dict[str, list[dict[str, Any]]], z
 def test_sharing_a_beginning_trains_as_each_alone(runs: dict[str, list[dict[str, Any]]], name: str) -> None:
     """Fewer tokens, the same samples, labels, losses and gradients; also over ranks that hold unlike trees."""
     found, alone = runs[name], runs["1 alone"]
-    assert all(row["tokens"] < 0.75 * other["tokens"] for row, other in zip(found, alone, strict=True))
+    # within a budget some trees are parted
+    share = 0.75 if name == "1 shared" else 1.0
+    assert all(row["tokens"] < share * other["tokens"] for row, other in zip(found, alone, strict=True))
     _assert_same([{**row, "tokens": other["tokens"]} for row, other in zip(found, alone, strict=True)], alone)
