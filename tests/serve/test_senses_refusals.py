@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Generator
+from mmllm.generation.memory import Sizes
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
 from tests.support.senses import (
@@ -136,7 +137,7 @@ def test_requests_that_are_being_read_count_as_waiting() -> None:
     go, started = threading.Event(), threading.Semaphore(0)
     slow = AnyEncoder("video")
     slow.processor = Slow("video")
-    generator = assembled(video=slow)
+    generator = Generator(assembled(video=slow).model, Sizes(rows=1))
     with TestClient(create_app(generator, MODEL, Limits(max_waiting=1)), raise_server_exceptions=False) as http:
         statuses: list[int] = []
         threads = [
