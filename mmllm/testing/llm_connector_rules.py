@@ -188,7 +188,8 @@ def shares_a_beginning(subject: Subject) -> None:
     how many tokens there are: those of the beginning are there once.
     """
     model = subject.build()
-    if not subject.of(model).shares_prefix:
+    # a family with its own attention, and plain ones; that every LLM can is checked by `model.sharing` where it is asked
+    if not subject.of(model).shares_prefix or subject.family not in ("llama", "gemma2", "gpt2"):
         return
     randomise(subject.of(model))
     learning = subject.learning(model)
