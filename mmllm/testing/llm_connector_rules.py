@@ -188,7 +188,7 @@ def shares_a_beginning(subject: Subject) -> None:
     how many tokens there are: those of the beginning are there once.
     """
     model = subject.build()
-    # a family with its own attention, and plain ones; that every LLM can is checked by `model.sharing` where it is asked
+    # plain ones and one with an attention of its own; that an LLM can is checked by `model.sharing` where it is asked
     if not subject.of(model).shares_prefix or subject.family not in ("llama", "gemma2", "gpt2"):
         return
     randomise(subject.of(model))

@@ -22,11 +22,10 @@ def thread_settings(environment: Mapping[str, str], asked: int | None, ranks: in
 
 
 def free_cores() -> int:
-    """Cores that this process may run on, less those that others kept busy in the last minute; 1 at least."""
-    # a container or `taskset` gives fewer than the machine has; the load is that of the whole machine
-    mine, all_of_them = len(os.sched_getaffinity(0)), os.cpu_count() or 1
-    busy = os.getloadavg()[0] * mine / all_of_them
-    return max(1, mine - int(busy))
+    """Cores that this process may run on: a container or `taskset` gives fewer than the machine has."""
+    # not less the load: what ran in the last minute would decide hours of training, and the last bits of its losses;
+    # waits that do not spin leave the cores to others while they need them
+    return len(os.sched_getaffinity(0))
 
 
 def use_threads(asked: int | None, before: int | None) -> None:
