@@ -1,4 +1,4 @@
-"""Threads of torch on a CPU: as many as there are cores to have, and what they do while they wait for each other.
+"""Threads of torch on a CPU: as many as there are cores to have.
 
 ``launch.py`` sets them before torch is loaded, ``run.py`` keeps their number when a run goes on.
 """
@@ -8,23 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-COUNT, WAITING = "OMP_NUM_THREADS", "OMP_WAIT_POLICY"
+COUNT = "OMP_NUM_THREADS"
 
 
 def thread_settings(environment: Mapping[str, str], asked: int | None, ranks: int = 1) -> dict[str, str]:
-    """What an environment lacks for torch's OpenMP: the recipe's number of threads, and waits that leave the core.
+    """What an environment lacks for torch's OpenMP: the recipe's number of threads.
 
-    A thread that spins at a barrier takes the core from the one it waits for as soon as other programs run there. What
-    the user has set stays, but for the number where the recipe says it.
+    What the user has set stays, but for the number where the recipe says it. How threads wait is left to the user: those
+    of a small model meet at a barrier every few microseconds, and waits that leave the core took twice as long there.
     """
-    count = str(asked) if asked is not None else environment.get(COUNT) or str(max(1, free_cores() // ranks))
-    return {COUNT: count, WAITING: environment.get(WAITING) or "PASSIVE"}
+    return {COUNT: str(asked) if asked is not None else environment.get(COUNT) or str(max(1, free_cores() // ranks))}
 
 
 def free_cores() -> int:
     """Cores that this process may run on: a container or `taskset` gives fewer than the machine has."""
-    # not less the load: what ran in the last minute would decide hours of training, and the last bits of its losses;
-    # waits that do not spin leave the cores to others while they need them
+    # not less the load: what ran in the last minute would decide hours of training, and the last bits of its losses
     return len(os.sched_getaffinity(0))
 
 
