@@ -14,8 +14,8 @@ COUNT = "OMP_NUM_THREADS"
 def thread_settings(environment: Mapping[str, str], asked: int | None, ranks: int = 1) -> dict[str, str]:
     """What an environment lacks for torch's OpenMP: the recipe's number of threads.
 
-    What the user has set stays, but for the number where the recipe says it. How threads wait is left to the user: those
-    of a small model meet at a barrier every few microseconds, and waits that leave the core took twice as long there.
+    What the user has set stays, but for the number where the recipe says it. How threads wait is left to the user:
+    those of a small model meet at a barrier every few microseconds, and waits that leave the core took twice as long.
     """
     return {COUNT: str(asked) if asked is not None else environment.get(COUNT) or str(max(1, free_cores() // ranks))}
 
