@@ -266,7 +266,7 @@ class Recipe(Section):
     threads: Positive | None = Field(
         None,
         description="of torch in each rank of a training on a CPU; default: at a run's start the "
-        "cores that it may use and others leave, shared by the ranks; later as many as then",
+        "cores that it may use, shared by the ranks; later as many as then",
     )
     llm: Llm
     start: Start | None = Field(
