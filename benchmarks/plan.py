@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo import machine
+from benchmarks.speed.measure import status
 
 RESULTS = Path("benchmarks/PLAN.md")
 BOUND = 0.15
@@ -77,11 +78,11 @@ def planned(path: Path) -> dict[str, Any]:
     from mmllm.planning.plan import Machine, plans
     from mmllm.recipe.load import load_recipe
 
-    before = resident()
+    before = status("VmRSS")
     plan = next(iter(plans(load_recipe(path), None, Machine())))
     held, cost = plan.held, plan.cost
     found = {"weights": held.weights, "gradients": held.gradients, "optimizer": held.optimizer}
-    taken = highest() - before
+    taken = status("VmHWM") - before
     return {**found, "activations": cost.activations, "total": plan.peak, "own": taken, "tokens": cost.n_tokens}
 
 
@@ -104,28 +105,13 @@ def measured(path: Path, out: Path) -> dict[str, Any]:
     import mmllm.datasets.chat
     import mmllm.encoders.image.hf_vision  # noqa: F401
 
-    before = resident()
+    before = status("VmRSS")
     training = StageTraining(recipe, "learn", out, device, None)
-    built = resident() - before
+    built = status("VmRSS") - before
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # what loading took does not count
     with Log("learn", training.n_steps, 100, shown=False) as log, distributed.StopSignals() as stop:
         training.train(stop, log)
-    return {"built": built, "total": highest() - before}
-
-
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return _status("VmRSS")
-
-
-def highest() -> int:
-    """Bytes of this process in memory at most, since it started or since /proc/self/clear_refs was written to."""
-    return _status("VmHWM")
-
-
-def _status(word: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{word}:"))
+    return {"built": built, "total": status("VmHWM") - before}
 
 
 def fresh(action: str, *arguments: str, **environment: str) -> dict[str, Any]:

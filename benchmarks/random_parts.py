@@ -40,8 +40,13 @@ VITS: dict[str, dict[str, Any]] = {
 """Name -> CLIP's configuration of its picture tower."""
 
 
-def llm_folder(folder: Path, name: str, dtype: torch.dtype = torch.float32, **save: Any) -> Path:
-    """A random Qwen2 of a shape of :data:`LLMS`; kept where it is there already. ``save``: of ``save_pretrained``."""
+def llm_folder(
+    folder: Path, name: str, dtype: torch.dtype = torch.float32, tokenizer: Path = TOKENIZER, **save: Any
+) -> Path:
+    """A random Qwen2 of a shape of :data:`LLMS`; kept where it is there already. ``save``: of ``save_pretrained``.
+
+    It never ends an answer of itself: those of random weights run to their limit.
+    """
     if not (folder / "tokenizer_config.json").is_file():
         torch.manual_seed(0)
         config = Qwen2Config(**LLMS[name], max_position_embeddings=4096)
@@ -51,8 +56,9 @@ def llm_folder(folder: Path, name: str, dtype: torch.dtype = torch.float32, **sa
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         finally:
             torch.set_default_device(before)
+        model.generation_config.eos_token_id = None
         model.save_pretrained(folder, **save)
-        AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder
 
 

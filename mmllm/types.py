@@ -17,7 +17,7 @@ Axis letters used in every docstring and annotation comment:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -75,6 +75,20 @@ class Stored(ABC):
     @abstractmethod
     def load(self) -> bytes | Path:
         """Return the item's file, or its path; MediaError where it cannot be read."""
+
+
+def identity(item: Any) -> Hashable | None:
+    """Equal for media items that are the same as far as their path, place or bytes tell, without reading them.
+
+    None for one in memory (an array, a picture), whose pixels nobody compares.
+    """
+    if isinstance(item, str):
+        return Path(item)
+    try:
+        hash(item)
+    except TypeError:
+        return None
+    return item
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def recipe_file(folder: Path, case: Case) -> Path:
 
 def training_case(folder: Path, case: Case, seconds: float) -> dict[str, Any]:
     """Samples a second and memory of our step and of the padded loop, in this process."""
-    from benchmarks.speed.llava import padded
+    from benchmarks.speed.llava import Loop, NeverStopped, padded
     from mmllm.planning.plan import Machine, plans
     from mmllm.recipe.load import load_recipe
     from mmllm.training import distributed
@@ -109,14 +109,15 @@ def training_case(folder: Path, case: Case, seconds: float) -> dict[str, Any]:
     flops, peak = sum(plan.cost.flops.values()), plan.peak
     training = StageTraining(recipe, "learn", folder / f"run {path.stem}", device, None)
     step = next(training.loader.steps())
-    ours = _timed(lambda: training._step(step, _Stop())[0]["loss"], seconds)  # type: ignore[arg-type]
+    ours = _timed(lambda: training._step(step, NeverStopped())[0]["loss"], seconds)  # type: ignore[arg-type]
     row = step.micro[0].to(device)
     batch = padded(row, row.media["image"]["image"]["pixels"])
     other = _llava(training, case)
     dtype = training.model.llm.dtype
     batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
     training.engine.close()
-    theirs = _timed(_loop(other, batch), seconds)
+    finish = Loop(other)
+    theirs = _timed(lambda: finish(other(**batch).loss), seconds)
     return {
         "samples_s": case.batch / ours["seconds"],
         "flops_s": flops / ours["seconds"],
@@ -129,10 +130,6 @@ def training_case(folder: Path, case: Case, seconds: float) -> dict[str, Any]:
         "tokens": step.micro[0].n_tokens,
         "pad_efficiency": float(batch["attention_mask"].float().mean()),
     }
-
-
-class _Stop:
-    received = 0
 
 
 def _llava(training: Any, case: Case) -> Any:
@@ -151,24 +148,6 @@ def _llava(training: Any, case: Case) -> Any:
         torch.set_default_dtype(before)
 
 
-def _loop(model: Any, batch: dict[str, Any]) -> Callable[[], float]:
-    """The inner step of transformers' Trainer: forward, backward, clipping, AdamW."""
-    import torch
-
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=1e-12, fused=True)
-
-    def once() -> float:
-        loss = model(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
-
-    return once
-
-
 def serving_case(folder: Path, case: Case, seconds: float, new: int) -> dict[str, Any]:
     """Tokens a second where so many requests are answered at once, each about a picture of its own."""
     import torch
@@ -179,8 +158,6 @@ def serving_case(folder: Path, case: Case, seconds: float, new: int) -> dict[str
     from mmllm.types import Message, Sample
 
     model = build(load_recipe(recipe_file(folder, case)))
-    if model.llm.model.generation_config is not None:
-        model.llm.model.generation_config.eos_token_id = None  # of random weights: answers run to their limit
     generator = Generator(model)
     generator.end_ids = frozenset()
     pictures = sorted((folder / "data").glob("*.png"))

@@ -100,9 +100,9 @@ def _peak(work: Callable[[], Any]) -> tuple[Any, float]:
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # 5: the peak starts anew, see proc(5)
-    before = _status("VmRSS")
+    before = status("VmRSS")
     result = work()
-    return result, _status("VmHWM") - before
+    return result, (status("VmHWM") - before) / 2**20
 
 
 def _held(work: Callable[[], Any]) -> float:
@@ -116,6 +116,7 @@ def _held(work: Callable[[], Any]) -> float:
     return max(accumulate(one.nbytes() for one in sorted(events, key=lambda one: one.start_ns()))) / 2**20
 
 
-def _status(key: str) -> float:
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(key))
-    return int(line.split()[1]) / 1024
+def status(key: str) -> int:
+    """Bytes that /proc/self/status says: VmRSS are in memory now, VmHWM were at most."""
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024

@@ -11,8 +11,12 @@ import math
 import random
 from pathlib import Path
 
+from benchmarks.random_parts import llm_folder, vit_folder
+
 FOLDER = Path("runs/speed-parts")
 PATCHES = 256
+SHAPES = {32_000: "8x512", 151_936: "8x512, 152k"}
+"""Vocabulary -> shape of the LLM in ``random_parts``."""
 CHATML = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful "
     "assistant.<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
@@ -24,11 +28,11 @@ CHATML = (
 def made(vocab: int = 32_000, folder: Path = FOLDER) -> Path:
     """Folder with ``vit``, ``llm_<vocab>`` and ``img``; what is missing is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path, make in ((folder / "vit", _vit), (folder / "tok", _tokenizer), (folder / "img", _pictures)):
+    for path, make in ((folder / "tok", _tokenizer), (folder / "img", _pictures)):
         if not path.exists():
             make(path)
-    if not (folder / f"llm_{vocab}").exists():
-        _llm(folder / f"llm_{vocab}", vocab, folder / "tok")
+    vit_folder(folder / "vit", "6x384")
+    llm_folder(folder / f"llm_{vocab}", SHAPES[vocab], tokenizer=folder / "tok")
     return folder
 
 
@@ -99,47 +103,6 @@ def _tokenizer(folder: Path) -> None:
     )
     fast.chat_template = CHATML
     fast.save_pretrained(folder)
-
-
-def _vit(folder: Path) -> None:
-    import torch
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
-
-    torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=384,
-        intermediate_size=1536,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        image_size=224,
-        patch_size=14,
-    )
-    CLIPVisionModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 224}, crop_size=224).save_pretrained(folder)
-
-
-def _llm(folder: Path, vocab: int, tokenizer: Path) -> None:
-    import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=vocab,
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=2,
-    )
-    model = Qwen2ForCausalLM(config)
-    model.generation_config.eos_token_id = None  # of random weights: answers run to their limit
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
 
 
 def _pictures(folder: Path, n: int = 32) -> None:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
-from mmllm.batches.packing import deal, fill, split
+from mmllm.batches.packing import deal
 from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, plan
-from mmllm.batches.trees import load_tree, single, trees
+from mmllm.batches.trees import dealt, load_tree
 from mmllm.errors import MmllmError, SampleError, TooLongError
 from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Sample
@@ -151,15 +151,12 @@ class Loader:
                 keys.append(name)
             except SampleError as error:
                 bad.append(error)
-        grown = single(plans) if self.most == 1 else trees(plans, keys, self.most, self.budget)
-        lengths = [tree.length for tree in grown]
         # Every rank plans every sample and so finds the same bins without talking; only media are read by one rank.
-        n_bins = self.world * self.n_micro
-        bins = split(lengths, n_bins) if self.budget is None else fill(lengths, self.budget, self.world)
+        bins = dealt(plans, keys, most=self.most, budget=self.budget, n_micro=self.n_micro, world=self.world)
         prepared = _Prepared(step, len(drawn), sum(planned.n_labels for planned in plans), bad, [])
         for members in deal(bins, self.rank, self.world):
             encoded: list[Encoded] = []
-            for tree in (grown[i] for i in members):
+            for tree in members:
                 try:
                     encoded.append(load_tree(tree, plans, self.inputs, keys[tree.members[0]]))
                 except SampleError as error:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from typing import TypeVar
+
+Bin = TypeVar("Bin")
 
 
 def split(lengths: Sequence[int], n_bins: int) -> list[list[int]]:
@@ -50,6 +53,6 @@ def _first_fit(lengths: Sequence[int], budget: int) -> int:
     return len(room)
 
 
-def deal(bins: Sequence[list[int]], rank: int, world: int) -> list[list[int]]:
+def deal(bins: Sequence[Bin], rank: int, world: int) -> list[Bin]:
     """The bins of one rank: its micro-batch m is bin ``m * world + rank``, so all ranks' m-th bins are neighbours."""
     return list(bins[rank::world])

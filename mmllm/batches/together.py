@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mmllm.errors import SampleError
-from mmllm.types import Sample
+from mmllm.types import Sample, identity
 
 
 class Readable(Protocol):
@@ -73,10 +73,9 @@ def by_media(sources: Mapping[str, Readable]) -> Callable[[str, int], Hashable |
     def about(name: str, index: int) -> Hashable | None:
         try:
             media = sources[name][index].media
-            key = (name, tuple(sorted((place, tuple(items)) for place, items in media.items() if items)))
-            hash(key)
-        except (SampleError, TypeError):  # a bad sample is named in its step; a TypeError: arrays, pictures in memory
+        except SampleError:  # it is named in its step
             return None
-        return key if key[1] else None
+        items = [(place, identity(item)) for place in sorted(media) for item in media[place]]
+        return None if not items or any(known is None for _, known in items) else (name, tuple(items))
 
     return about

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mmllm.batches.packing import fill, split
 from mmllm.batches.positions import positions
 from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, load_media
 from mmllm.errors import SampleError
-from mmllm.types import IGNORE_INDEX, Segment
+from mmllm.messages.tokenize import Prompt
+from mmllm.types import IGNORE_INDEX, Segment, identity
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,24 @@ def trees(plans: Sequence[PlannedSample], keys: Sequence[str], most: int, budget
     return sorted(found, key=lambda tree: tree.members)
 
 
+def dealt(
+    plans: Sequence[PlannedSample], keys: Sequence[str], *, most: int, budget: int | None, n_micro: int, world: int
+) -> list[list[Tree]]:
+    """The micro-batches of a step over all ranks, those of one moment beside each other: ``n_micro`` on each rank, or
+    with a ``budget`` as many as its tokens make necessary. A pure function: every rank finds the same."""
+    grown = single(plans) if most == 1 else trees(plans, keys, most, budget)
+    lengths = [tree.length for tree in grown]
+    bins = split(lengths, world * n_micro) if budget is None else fill(lengths, budget, world)
+    return [[grown[number] for number in members] for members in bins]
+
+
 def _beginning(planned: PlannedSample, key: str) -> object | None:
     """What two samples of a tree have in common; None where a sample must be by itself."""
     places, media = planned.prompt.places, planned.sample.media
     if not places or places[-1][0] + 1 >= _first_label(planned):
         return None
-    items = tuple((name, tuple(media[name])) for name in sorted({name for _, name in places}))
-    try:
-        hash(items)
-    except TypeError:  # an array, say: whether two are equal is not worth a look at their pixels
+    items = tuple((name, identity(item)) for name in sorted(media) for item in media[name])
+    if any(known is None for _, known in items):
         return None
     return key, items, tuple(planned.prompt.ids[: places[-1][0] + 1]), tuple(places)
 
@@ -97,9 +108,8 @@ def _shared(plans: Sequence[PlannedSample]) -> int:
     return most
 
 
-def _turn(prompt: object, place: int) -> int:
-    turns = prompt.user_turn  # type: ignore[attr-defined]
-    return turns[place] if turns else -1
+def _turn(prompt: Prompt, place: int) -> int:
+    return prompt.user_turn[place] if prompt.user_turn else -1
 
 
 def load_tree(

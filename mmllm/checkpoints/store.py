@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 
 from mmllm.errors import CheckpointError
+from mmllm.files.durable import secure
 
 MANIFEST = "manifest.json"
 LEARNED = "learned.safetensors"
 _ZEROS = "0" * 64
-_CHUNK = 1 << 22
 """Bytes hashed at a time: 4 MiB; larger pieces hash no faster and smaller ones are more calls than work."""
 
 
@@ -108,7 +108,7 @@ def write(tmp: Path, files: Mapping[str, Any]) -> Written:
     try:
         tmp.mkdir(parents=True, exist_ok=True)
         records = {file: _write(tmp / file, content) for file, content in files.items()}
-        _fsync(tmp)
+        secure(tmp)
     except (OSError, SafetensorError) as error:
         return f"rank {rank()}: {error}", {}
     return None, records
@@ -145,12 +145,12 @@ def _abort_if(failures: list[str | None], tmp: Path) -> None:
 
 def _publish(tmp: Path, final: Path, manifest: Manifest, keep: int) -> None:
     write_manifest(tmp / MANIFEST, manifest)
-    _fsync(tmp)
+    secure(tmp)
     if final.exists():  # one that did not verify, trained again from an older one
         _remove(final)
     # the folder appears under its name whole or not at all, and `latest` names it only then
     os.rename(tmp, final)
-    _fsync(final.parent)
+    secure(final.parent)
     replace_text(final.parent / "latest", final.name + "\n")
     numbers = {number(path): path for path in checkpoints(final.parent)}
     old = sorted(step for step in numbers if step <= manifest.step)[:-keep]
@@ -163,7 +163,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest that holds the digest of its own text."""
     text = json.dumps({**asdict(manifest), "digest": _ZEROS}, indent=1)
     path.write_text(text.replace(_ZEROS, hashlib.sha256(text.encode()).hexdigest()), encoding="utf-8")
-    _fsync(path)
+    secure(path)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -200,7 +200,7 @@ def replace_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(tmp, path)
-    _fsync(path.parent)
+    secure(path.parent)
 
 
 def _write(path: Path, content: Any) -> tuple[int, str]:
@@ -211,24 +211,13 @@ def _write(path: Path, content: Any) -> tuple[int, str]:
         path.chmod(path.parent.stat().st_mode & 0o666)
     else:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    _fsync(path)
+    secure(path)
     return path.stat().st_size, _sha256(path)
 
 
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def number(path: Path) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmllm import hooks
 from mmllm.errors import MmllmError
+from mmllm.hooks.shards import is_split
 from mmllm.types import Layer
 
 Blocks = nn.ModuleList | nn.Sequential
@@ -84,7 +85,7 @@ def _listen(blocks: Blocks, taken: set[int], states: dict[Layer, Tensor], stop: 
 
 def _is_partitioned(blocks: Blocks) -> bool:
     """Whether ZeRO-3 holds these weights: the modules around gather theirs before a forward and let go after it."""
-    return any(hasattr(weight, "ds_id") for weight in blocks.parameters())
+    return any(is_split(weight) for weight in blocks.parameters())
 
 
 def _same_width(final: Tensor, last: Tensor) -> None:

@@ -16,7 +16,7 @@ from mmllm.messages import placeholders
 if TYPE_CHECKING:
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
     from mmllm.generation.generator import Encoded, Generator
-    from mmllm.types import Sample
+    from mmllm.types import Sample, identity
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,7 @@ def _by_media(questions: Sequence[Question]) -> list[Question]:
 def _shown(question: Question) -> tuple[Hashable, ...]:
     """What tells the media of questions apart; a picture that is no file is like itself only."""
     media = question.sample.media
-    return tuple(
-        (key, item if isinstance(item, Hashable) else id(item)) for key in sorted(media) for item in media[key]
-    )
+    return tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key])
 
 
 def _length(question: Question) -> int:

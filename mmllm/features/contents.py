@@ -22,8 +22,6 @@ from mmllm.errors import MediaError
 from mmllm.features import files
 from mmllm.processors.content import Content
 
-CHUNK = 1 << 20
-"""Bytes hashed at a time."""
 TICK = 2_000_000_000
 """Nanoseconds that a file must have been left alone before its times say that it is the same."""
 STAT = 16
@@ -134,14 +132,11 @@ def _stat(file: Path) -> tuple[bytes, bool] | None:
 
 
 def _hashed(file: Path) -> bytes:
-    total = hashlib.sha256()
     try:
         with file.open("rb") as opened:
-            while chunk := opened.read(CHUNK):
-                total.update(chunk)
+            return hashlib.file_digest(opened, "sha256").digest()
     except OSError as error:
         raise MediaError(f"{file} cannot be read ({error.strerror})") from error
-    return total.digest()
 
 
 def _read(path: Path) -> Iterator[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, MmllmError
@@ -22,6 +22,7 @@ from mmllm.features.batching import BLANK, KEY, ORDER, SECONDS, CollatedItems, c
 from mmllm.features.contents import ContentDigests
 from mmllm.features.record import Record, split
 from mmllm.features.store import FeatureStore
+from mmllm.hooks.shards import calls_of_all
 from mmllm.processors.base import Item, ItemInfo
 from mmllm.types import Features, Grid
 
@@ -150,14 +151,12 @@ class EncoderCache:
 
     def _together(self, n: int, run: Run) -> None:
         """Under ZeRO-3 all ranks gather an encoder's weights together: run it on nothing where others have more."""
-        weight = next(self.encoder.parameters(), None)
-        if weight is None or not hasattr(weight, "ds_id") or not distributed.is_initialized():
-            return
-        most = torch.tensor([n], device=weight.device)
-        distributed.all_reduce(most, distributed.ReduceOp.MAX)
-        blank = self.processor.collate([self.processor.blank()])
-        for _ in range(int(most) - n):
-            run({name: value.to(weight.device) for name, value in blank.items()})
+        more = calls_of_all(n, self.encoder) - n
+        if more:
+            device = next(self.encoder.parameters()).device
+            blank = self.processor.collate([self.processor.blank()])
+            for _ in range(more):
+                run({name: value.to(device) for name, value in blank.items()})
 
     def _tried_twice(self, media: Any) -> Item:
         """What the processor reads; MmllmError where it reads the first item differently the second time."""

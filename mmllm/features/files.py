@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmllm.errors import MmllmError
+from mmllm.files.durable import secure
 
 SUFFIX = ".safetensors"
 LEFT_OVER = 3600.0
@@ -32,9 +33,9 @@ def write(folder: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str])
         save_file(dict(tensors), temporary, metadata)
         # safetensors makes it the owner's alone; whoever may read the folder may read this too
         temporary.chmod(folder.stat().st_mode & 0o666)
-        _secure(temporary)
+        secure(temporary)
         os.rename(temporary, path)
-        _secure(folder)
+        secure(folder)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
@@ -75,11 +76,3 @@ def remove_left_over(folder: Path) -> None:
                 path.unlink()
         except OSError:  # another process was faster, or it is not ours to remove
             continue
-
-
-def _secure(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mmllm.generation.memory import ShownItems
+from mmllm.generation.memory import Recent
 from mmllm.model.reading import Reader, Shown
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Items:
 
     def __init__(self, reader: Reader, n_bytes: int) -> None:
         self.reader = reader
-        self.known = ShownItems(n_bytes)
+        self.known: Recent[Shown] = Recent(n_bytes)
         self.encoded = 0
         """Items encoded so far."""
 

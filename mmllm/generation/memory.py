@@ -1,14 +1,15 @@
-"""What answering may take of memory, and the items that were encoded, kept until others need the room."""
+"""What answering may take of memory, and what is kept of media until others need the room."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from cachetools import LRUCache
 
 if TYPE_CHECKING:
-    from mmllm.model.reading import Shown
     from mmllm.recipe.models import Serve
 
 
@@ -29,32 +30,43 @@ class Sizes:
         return cls(serve.rows, serve.kv_memory, serve.media_memory)
 
 
-class ShownItems:
-    """Encoded items by their content; the one used longest ago goes first."""
+class Sized(Protocol):
+    """A value that says what it takes."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory it takes."""
+        ...
+
+
+Value = TypeVar("Value", bound=Sized)
+
+
+class Recent(Generic[Value]):
+    """Values by what makes them the same, within so many bytes; those used longest ago go first. Safe for threads."""
 
     def __init__(self, n_bytes: int) -> None:
-        self.n_bytes = n_bytes
-        self.used = 0
+        self._values: Any = LRUCache(n_bytes, getsizeof=lambda value: value.n_bytes)
+        self._lock = threading.Lock()
+
+    @property
+    def used(self) -> int:
         """Bytes that are kept now."""
-        self._items: OrderedDict[Hashable, Shown] = OrderedDict()
+        return int(self._values.currsize)
 
-    def get(self, content: Hashable) -> Shown | None:
-        """The item of this content, if it is still there."""
-        found = self._items.get(content)
-        if found is not None:
-            self._items.move_to_end(content)
-        return found
+    def get(self, content: Hashable) -> Value | None:
+        """The value of this content, if it is still there."""
+        with self._lock:
+            found: Value | None = self._values.get(content)
+            return found
 
-    def put(self, content: Hashable, shown: Shown) -> None:
-        """Keep an item, unless it alone is over the limit."""
-        if content in self._items or shown.n_bytes > self.n_bytes:
-            return
-        self._items[content] = shown
-        self.used += shown.n_bytes
-        while self.used > self.n_bytes:
-            self.used -= self._items.popitem(last=False)[1].n_bytes
+    def put(self, content: Hashable, value: Value) -> None:
+        """Keep a value, unless it alone is over the limit."""
+        with self._lock:
+            if value.n_bytes <= self._values.maxsize:
+                self._values[content] = value
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._items.clear()
-        self.used = 0
+        with self._lock:
+            self._values.clear()

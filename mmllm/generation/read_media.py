@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from mmllm.generation.content import DigestedItem, digest
+from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
 from mmllm.model.inputs import Input, Item, loaded
 from mmllm.types import Span
@@ -23,37 +22,8 @@ FILE_BYTES = 2**25
 """Larger files are read anew each time, instead of into memory as well."""
 
 
-class ReadItems:
-    """Read items by the content of their files; the one used longest ago goes first. Safe to use from any thread."""
-
-    def __init__(self, n_bytes: int) -> None:
-        self.n_bytes = n_bytes
-        self._used = 0
-        self._items: OrderedDict[Hashable, DigestedItem] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, content: Hashable) -> DigestedItem | None:
-        """The item of this content, if it is still there."""
-        with self._lock:
-            if content in self._items:
-                self._items.move_to_end(content)
-            return self._items.get(content)
-
-    def put(self, content: Hashable, item: DigestedItem) -> None:
-        """Keep an item, unless it alone is over the limit."""
-        with self._lock:
-            if content in self._items or item.n_bytes > self.n_bytes:
-                return
-            self._items[content] = item
-            self._used += item.n_bytes
-            while self._used > self.n_bytes:
-                self._used -= self._items.popitem(last=False)[1].n_bytes
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        with self._lock:
-            self._items.clear()
-            self._used = 0
+ReadItems = Recent[DigestedItem]
+"""Read items by the content of their files."""
 
 
 class KnownInput:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -140,17 +140,12 @@ class _Media:
         return cls(torch.cat(positions), torch.cat(tokens), torch.cat(last, dim=1), numbers)
 
 
-def media_context(prompt: ForwardContext, key: str, dataset_names: Sequence[str]) -> ForwardContext:
-    """Context for encoding one item of ``key`` of each of these conversations by their data keys, without any text.
-
-    ``prompt``: of any conversation of the model, for its device and placeholders.
-    """
-    n = len(dataset_names)
-    none = prompt.input_ids.new_empty(1, 0)
-    owners: Mapping[str, torch.Tensor] = {
-        name: torch.arange(n if name == key else 0, device=none.device) for name in prompt.item_sequence
-    }
-    empty = dict.fromkeys(prompt.item_sequence, none[0])
+def media_context(
+    placeholders: Iterable[str], key: str, dataset_names: Sequence[str], device: torch.device
+) -> ForwardContext:
+    """Context for encoding one item of ``key`` of each of these conversations by their data keys, without any text."""
+    n, names = len(dataset_names), list(placeholders)
+    none = torch.zeros(1, 0, dtype=torch.int64, device=device)
     return ForwardContext(
         input_ids=none,
         position_ids=none[None],
@@ -158,9 +153,9 @@ def media_context(prompt: ForwardContext, key: str, dataset_names: Sequence[str]
         sequence_ids=none,
         attention_mask=none.bool(),
         loss_mask=none.bool(),
-        has_media={name: torch.full((n,), name == key, device=none.device) for name in owners},
-        media_positions=empty,
-        last_item=dict.fromkeys(owners, none),
-        item_sequence=owners,
+        has_media={name: torch.full((n,), name == key, device=device) for name in names},
+        media_positions=dict.fromkeys(names, none[0]),
+        last_item=dict.fromkeys(names, none),
+        item_sequence={name: torch.arange(n if name == key else 0, device=device) for name in names},
         dataset_names=tuple(dataset_names),
     )

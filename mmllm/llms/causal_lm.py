@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from mmllm import hooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Scope
-from mmllm.hooks.shards import full_shape
+from mmllm.hooks.shards import full_shape, is_split
 from mmllm.llms.attention import ATTENTION, Extend, register
 from mmllm.llms.gated_mlp import keep_less
 from mmllm.llms.head import head_of
@@ -86,19 +86,16 @@ class CausalLM(HookedLM):
                 f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed "
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
-        if reference is not None:
-            with gathering(model):
-                check_logits(self, reference, tolerance)
-        with gathering(model):
-            for block in self.blocks:
-                for mlp in block.children():
-                    # recomputed blocks keep nothing of themselves anyway
-                    keep_less(mlp, lambda: not self._checkpointing)
-        at_wanted(self.blocks[-1], self.scope)
         self.prunes = True
         """Whether the last block may run at chosen positions only; off in families that need all of them there."""
-        if reference is not None:
-            with gathering(model):
+        with gathering(model):
+            if reference is not None:
+                check_logits(self, reference, tolerance)
+            for mlp in (part for block in self.blocks for part in block.children()):
+                # recomputed blocks keep nothing of themselves anyway
+                keep_less(mlp, lambda: not self._checkpointing)
+            at_wanted(self.blocks[-1], self.scope)
+            if reference is not None:
                 self.prunes = gives_chosen(self)
 
     @classmethod
@@ -193,7 +190,7 @@ class CausalLM(HookedLM):
     def _prunes_now(self) -> bool:
         # leaving a block at its attention, as the pruned one is, would leave ZeRO-3's gathered weights behind:
         # DeepSpeed gives them back in hooks that run after a module's forward. It marks what it partitions with `ds_id`
-        return self.prunes and not any(hasattr(weight, "ds_id") for weight in self.blocks[-1].parameters())
+        return self.prunes and not any(is_split(weight) for weight in self.blocks[-1].parameters())
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext, positions: torch.Tensor | None = None) -> torch.Tensor:
         """float[M, V] from ``hidden`` float[M, D_hidden], with all the model does after its blocks.
@@ -213,7 +210,7 @@ class CausalLM(HookedLM):
         """Whether nothing learns in what gives the logits, so that their gradient may be taken in the forward pass."""
         weights = list(self.model.get_output_embeddings().parameters())
         # `ds_id`: with ZeRO-3 DeepSpeed has to see the backward pass of a module to gather its weights
-        learns = any(weight.requires_grad or hasattr(weight, "ds_id") for weight in weights)
+        learns = any(weight.requires_grad or is_split(weight) for weight in weights)
         return not learns and not self._logit_changes and not self._head_changes
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:

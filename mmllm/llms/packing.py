@@ -13,12 +13,13 @@ from itertools import accumulate, pairwise
 
 import torch
 
+from mmllm.llms.scoring import seen_from
 from mmllm.types import Segment
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Queries of a row that see the same keys: one call of an attention kernel."""
+class SharedKeys:
+    """Queries of a row that see keys in several places, or are not all of a conversation's: one call of a kernel."""
 
     queries: tuple[int, int]
     """Start and end in the row of queries."""
@@ -48,10 +49,8 @@ class Piece:
         """bool[queries, K]: True where a query sees a key, at most ``window`` keys back, itself included."""
         found = self.masks.get((window, device))
         if found is None:
-            own = torch.arange(self.n_keys - self.n_queries, self.n_keys) if self.places is None else self.places
-            behind = torch.as_tensor(own)[:, None] - torch.arange(self.n_keys)
-            seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
-            found = self.masks[window, device] = seen.to(device)
+            own = range(self.n_keys - self.n_queries, self.n_keys) if self.places is None else self.places
+            found = self.masks[window, device] = seen_from(torch.tensor(own), self.n_keys, window).to(device)
         return found
 
 
@@ -65,7 +64,7 @@ class Packing:
     """Length of the longest conversation."""
     groups: tuple[tuple[int, tuple[int, ...]], ...]
     """(length, starts) of the segments of equal length that see themselves only."""
-    pieces: tuple[Piece, ...] = ()
+    shared: tuple[SharedKeys, ...] = ()
     """The others: continuations of a prefix, or chosen queries."""
     segments: tuple[Segment, ...] | None = None
     """Where there are trees: all segments in order."""
@@ -77,21 +76,21 @@ class Packing:
         """Read the boundaries once (one copy to the host per forward, none per layer)."""
         plain = [Segment(start, end) for start, end in pairwise(cu_seqlens.tolist())] if segments is None else segments
         starts: dict[int, list[int]] = {}
-        pieces = []
+        shared = []
         for one in plain:
             if one.prefix is None and one.end > one.start:
                 starts.setdefault(one.end - one.start, []).append(one.start)
             elif one.prefix is not None:
-                pieces.append(Piece((one.start, one.end), (one.prefix, (one.start, one.end))))
+                shared.append(SharedKeys((one.start, one.end), (one.prefix, (one.start, one.end))))
         groups = tuple((length, tuple(places)) for length, places in starts.items())
         longest = max((one.end - one.start for one in plain), default=0)
         given = None if segments is None else tuple(segments)
-        return cls(cu_seqlens.to(torch.int32), longest, groups, tuple(pieces), given)
+        return cls(cu_seqlens.to(torch.int32), longest, groups, tuple(shared), given)
 
     def at(self, positions: Sequence[int]) -> Packing:
         """The same keys seen from these positions only, in ascending order: the row of queries holds nothing else."""
         alone = (Segment(start, start + length) for length, starts in self.groups for start in starts)
-        pieces = []
+        shared = []
         first = 0
         for one in self.segments or sorted(alone, key=lambda segment: segment.start):
             last = first
@@ -103,9 +102,9 @@ class Packing:
                 own = (one.start, chosen[-1] + 1)  # nothing behind the last of them is seen
                 keys = (own,) if one.prefix is None else (one.prefix, own)
                 places = tuple(before + position - one.start for position in chosen)
-                pieces.append(Piece((first, last), keys, places))
+                shared.append(SharedKeys((first, last), keys, places))
             first = last
-        return replace(self, groups=(), pieces=tuple(pieces), chosen=True)
+        return replace(self, groups=(), shared=tuple(shared), chosen=True)
 
     @cached_property
     def seen(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:

@@ -18,7 +18,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deep
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mmllm.hooks import Handle
-from mmllm.hooks.shards import whole
+from mmllm.hooks.shards import is_split, whole
 from mmllm.vlms.tensors import weight_files
 
 
@@ -88,7 +88,7 @@ def _names(file: str) -> list[str]:
 def is_partitioned(module: nn.Module) -> bool:
     """Whether a rank holds only its part of the weights."""
     # ZeRO-3 marks what it partitions with `ds_id`
-    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
+    return any(is_split(parameter) for parameter in module.parameters())
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def gathering(model: nn.Module) -> Iterator[None]:
 
 
 def _gathered(module: nn.Module) -> list[Handle]:
-    own = [parameter for parameter in module.parameters(recurse=False) if hasattr(parameter, "ds_id")]
+    own = [parameter for parameter in module.parameters(recurse=False) if is_split(parameter)]
     if not own:
         return []
     opened: list[Any] = []

@@ -12,7 +12,7 @@ import torch
 
 from mmllm.hooks import ForwardContext, Scope
 from mmllm.hooks.passes import text_context
-from mmllm.llms.self_check import TOLERANCE
+from mmllm.llms.self_check import TOLERANCE, Passes
 from mmllm.llms.stored_keys import KeyValues, StoredKeys
 
 LENGTHS = (5, 3)
@@ -21,29 +21,11 @@ STEPS = ((2, 0), (2, 2), (1, 1))
 """New tokens of each in each pass: the second begins beside the first's middle, both end on one, as answers do."""
 
 
-class Reads(Protocol):
+class Reads(Passes, Protocol):
     """The part of the wrapper that the check uses."""
 
     vocab_size: int
     scope: Scope[ForwardContext]
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the embeddings."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Data type that the blocks compute in."""
-        ...
-
-    def embed(self, ids: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
-        """Embeddings of ids."""
-        ...
-
-    def __call__(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
-        """Hidden states of a packed row."""
-        ...
 
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Hidden states of a row whose conversations go on."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 
-from mmllm.llms.attention import _band, _capped, _repeated
+from mmllm.llms.scoring import Scoring, band, masked, repeated
 
 
 class KeyValues:
@@ -65,7 +65,7 @@ class KeyValues:
 
 
 @dataclass(frozen=True)
-class Segment:
+class Part:
     """A conversation's part of the row."""
 
     stored: KeyValues
@@ -92,7 +92,7 @@ class Segment:
 class StoredKeys:
     """Parts of one row, in order; made once per pass and handed to every layer as a keyword."""
 
-    segments: tuple[Segment, ...]
+    parts: tuple[Part, ...]
     masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
     """(queries, keys, window) -> who sees whom; the same in all layers of the pass."""
 
@@ -100,14 +100,14 @@ class StoredKeys:
     def of(cls, stored: Sequence[KeyValues], lengths: Sequence[int]) -> StoredKeys:
         """So many new positions of each conversation, one behind the other."""
         starts = [sum(lengths[:number]) for number in range(len(lengths))]
-        parts = zip(stored, starts, lengths, strict=True)
-        return cls(tuple(Segment(one, start, length, one.length) for one, start, length in parts))
+        rows = zip(stored, starts, lengths, strict=True)
+        return cls(tuple(Part(one, start, length, one.length) for one, start, length in rows))
 
     def mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor:
         """bool[queries, keys]."""
         asked = (queries, keys, window)
         if asked not in self.masks:
-            self.masks[asked] = _band(queries, keys, window, device)
+            self.masks[asked] = band(queries, keys, window, device)
         return self.masks[asked]
 
     def attend(
@@ -116,55 +116,43 @@ class StoredKeys:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scale: float,
-        softcap: float | None,
-        window: int | None,
+        scoring: Scoring,
     ) -> torch.Tensor:
         """Store the row's keys and values and attend, a conversation at a time: float[1, S, heads, d]."""
-        pieces = []
-        for one in self.segments:
+        found = []
+        for one in self.parts:
             k, v = one.stored.put(layer, one.past, key[:, :, one.places], value[:, :, one.places])
             if one.asked.stop > one.asked.start:
-                pieces.append(_of_segment(query[:, :, one.asked], k, v, scale, softcap, window, self))
-        return torch.cat(pieces, dim=2).transpose(1, 2)
+                found.append(self._of_part(query[:, :, one.asked], k, v, scoring))
+        return torch.cat(found, dim=2).transpose(1, 2)
 
     def at(self, positions: Sequence[int]) -> StoredKeys:
         """The same row where only ``positions`` ask, each the last of a conversation's part."""
-        ends = {one.start + one.length - 1: number for number, one in enumerate(self.segments)}
+        ends = {one.start + one.length - 1: number for number, one in enumerate(self.parts)}
         asked = {ends[position]: (place, place + 1) for place, position in enumerate(positions)}
         return replace(
-            self, segments=tuple(replace(one, queries=asked.get(n, (0, 0))) for n, one in enumerate(self.segments))
+            self, parts=tuple(replace(one, queries=asked.get(n, (0, 0))) for n, one in enumerate(self.parts))
         )
 
-
-def _of_segment(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    softcap: float | None,
-    window: int | None,
-    keys: StoredKeys,
-) -> torch.Tensor:
-    """The last positions of one conversation over all of it so far: float[1, heads, n, d]."""
-    n, total = query.shape[2], key.shape[2]
-    if window is not None and total > window:
-        # what the first of them sees, and nothing in front of it
-        first = max(0, total - n - window + 1)
-        key, value, total = key[:, :, first:], value[:, :, first:], total - first
-        bounded = window if n > 1 else None
-    else:
+    def _of_part(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+        """The last positions of one conversation over all of it so far: float[1, heads, n, d]."""
+        n, total, window = query.shape[2], key.shape[2], scoring.window
         bounded = None
-    if softcap is not None:
-        return _capped(query, key, value, scale, softcap, keys.mask(n, total, bounded, query.device))
-    if n == 1:
-        # one query sees every key: the heads that share keys go along the axis of positions, read once for all of them
-        grouped = query.reshape(1, key.shape[1], -1, query.shape[-1])
-        return F.scaled_dot_product_attention(grouped, key, value, scale=scale).reshape(1, -1, 1, value.shape[-1])
-    if query.is_cuda:  # kernels with a mask know no grouped heads there
-        key, value = _repeated(query, key, value)
-    grouped_heads = query.shape[1] != key.shape[1]
-    if n == total and bounded is None:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=grouped_heads)
-    mask = keys.mask(n, total, bounded, query.device)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped_heads)
+        if window is not None and total > window:
+            # what the first of them sees, and nothing in front of it
+            first = max(0, total - n - window + 1)
+            key, value, total = key[:, :, first:], value[:, :, first:], total - first
+            bounded = window if n > 1 else None
+        if n == 1 and scoring.softcap is None:
+            # one query sees every key: the heads that share keys go along the axis of positions, read once for all
+            grouped = query.reshape(1, key.shape[1], -1, query.shape[-1])
+            found = F.scaled_dot_product_attention(grouped, key, value, scale=scoring.scale)
+            return found.reshape(1, -1, 1, value.shape[-1])
+        if n == total and bounded is None and scoring.softcap is None:
+            if query.is_cuda:  # the kernel for float32 knows no grouped heads there
+                key, value = repeated(query, key, value)
+            shared = query.shape[1] != key.shape[1]
+            return F.scaled_dot_product_attention(
+                query, key, value, is_causal=True, scale=scoring.scale, enable_gqa=shared
+            )
+        return masked(query, key, value, scoring, self.mask(n, total, bounded, query.device))

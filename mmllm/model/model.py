@@ -20,6 +20,7 @@ from mmllm.encoders.float32_buffers import float32_buffers
 from mmllm.errors import RecipeError, SampleError
 from mmllm.hooks import EncoderContext, ForwardContext, Handle
 from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
+from mmllm.hooks.shards import is_split
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.inputs import Input, Item
@@ -121,6 +122,13 @@ class MultimodalLM(nn.Module):
         """Whether a connector reads where the user's messages are."""
         return any(connector.reads_user_turn for connector in self.connectors.values())
 
+    @property
+    def positionwise(self) -> bool:
+        """Whether the last block may run at chosen positions: all connectors in the LLM work position by position."""
+        inside = [one for one in self.connectors.values() if isinstance(one, LLMAdapter)]
+        # a mask for fewer positions would be another one, and so would every one drawn after it
+        return all(one.positionwise and not (one.has_dropout and self.training) for one in inside)
+
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """Sum of the negative log likelihood over label positions and the connectors' extra loss: float32 scalars;
         and their metrics.
@@ -141,9 +149,7 @@ class MultimodalLM(nn.Module):
 
     def _states(self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor) -> torch.Tensor:
         """Final hidden states at ``places`` int64[M] of the row, float[M, D_hidden]."""
-        inside = [one for one in self.connectors.values() if isinstance(one, LLMAdapter)]
-        # a mask for fewer positions would be another one, and so would every one drawn after it
-        if all(one.positionwise and not (one.has_dropout and self.training) for one in inside):
+        if self.positionwise:
             return self.llm(embeds, replace(ctx, wanted=places))
         return self.llm(embeds, ctx)[places]
 
@@ -211,7 +217,7 @@ class MultimodalLM(nn.Module):
         modules += [adapter for encoder in entry.encoders.values() for adapter in encoder.adapters]
         tensors = [tensor for module in modules for tensor in module.parameters()]
         # ZeRO-3 marks what it partitions with `ds_id`: then even frozen weights are gathered by all ranks together
-        return any(tensor.requires_grad or hasattr(tensor, "ds_id") for tensor in tensors)
+        return any(tensor.requires_grad or is_split(tensor) for tensor in tensors)
 
     def _extra_loss(self, ctx: ForwardContext, like: torch.Tensor) -> torch.Tensor:
         losses = [connector.extra_loss(ctx) for connector in self._connectors().values()]

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.errors import SampleError
 from mmllm.hooks import ForwardContext
+from mmllm.hooks.shards import calls_of_all
 from mmllm.types import Features, Grid
 
 
@@ -28,7 +29,8 @@ def project(
     if connector.accepts_padding:
         return _padded(connector, features, ctx)
     groups = _groups(features)
-    more = _calls(len(groups), connector) - len(groups)  # before the first call: a rank that calls waits for the others
+    # before the first call: a rank that calls waits for the others
+    more = calls_of_all(len(groups), connector) - len(groups)
     if isinstance(connector, DeepFusion) and len(groups) > 1:
         raise SampleError(
             f"connector {type(connector).__name__} reads its items inside the LLM and needs all of one size, but this "
@@ -85,20 +87,6 @@ def _groups(features: Sequence[Features]) -> list[tuple[list[int], list[Features
         chosen = torch.tensor(items, device=features[0].mask.device)
         found.append((items, [one.only(chosen, grid) for one, grid in zip(features, grids, strict=True)]))
     return found
-
-
-def _calls(n: int, module: nn.Module) -> int:
-    """Number of calls that every rank makes: ZeRO-3 gathers the module's weights in each, which all ranks do together.
-
-    Without this, a rank whose items have two sizes waits forever for another whose items have one.
-    """
-    weight = next(module.parameters(), None)
-    # ZeRO-3 marks what it partitions with `ds_id`
-    if weight is None or not hasattr(weight, "ds_id") or not distributed.is_initialized():
-        return n
-    most = torch.tensor(n, device=weight.device)
-    distributed.all_reduce(most, distributed.ReduceOp.MAX)
-    return int(most)
 
 
 def _cast(features: Features, connector: nn.Module) -> Features:

@@ -76,11 +76,6 @@ class Reader:
         self._joined: tuple[list[Conversation], dict[str, Any]] = ([], {})
         """What connectors keep of all items of the last pass: the same conversations mostly go on in the next."""
 
-    @property
-    def _prunes(self) -> bool:
-        """Whether the last block may run at the positions whose logits are due, and no others."""
-        return all(one.positionwise for one in self.model.connectors.values() if isinstance(one, LLMAdapter))
-
     def is_cached(self, key: str) -> bool:
         """Whether an item of ``key`` is shown alike whatever the text around it says."""
         return not self.model.inputs[key].connector.reads_text
@@ -98,14 +93,14 @@ class Reader:
         """Encode and project items of one placeholder, each of a conversation of its data key."""
         model, entry = self.model, self.model.inputs[key]
         inputs = _moved(entry.collate(items), model.llm.device)
-        ctx = media_context(self._blank(), key, dataset_names)
+        ctx = media_context(model.inputs, key, dataset_names, model.llm.device)
         features = model.encode(key, inputs, ctx)
         if not isinstance(entry.connector, DeepFusion):
             tokens, counts = project(entry.connector, features, ctx)
             return [Shown(part.clone(), None) for part in tokens.split(counts)]
         found = []
         for number in range(len(items)):  # alone: what it remembers of each can then be kept apart
-            own = media_context(self._blank(), key, dataset_names[number : number + 1])
+            own = media_context(model.inputs, key, dataset_names[number : number + 1], model.llm.device)
             place = torch.tensor([number], device=ctx.input_ids.device)
             alone = [one.only(place, one.item_grids()[number]) for one in features]
             tokens, _ = project(entry.connector, alone, own)
@@ -173,7 +168,7 @@ class Reader:
         assert ctx.cu_seqlens is not None
         ends = [n for n, (one, length) in enumerate(parts) if one.unread == length]
         last = ctx.cu_seqlens[1:].long()[ends] - 1
-        if self._prunes and len(ends) < len(ctx.input_ids[0]):
+        if self.model.positionwise and len(ends) < len(ctx.input_ids[0]):
             # some position has to be asked for, also where no prompt ends
             asked = last if ends else ctx.cu_seqlens[-1:].long() - 1
             hidden = llm.read(embeds, replace(ctx, wanted=asked), keys)
@@ -204,15 +199,6 @@ class Reader:
         connector = self.model.inputs[key].connector
         assert isinstance(connector, DeepFusion)
         return connector
-
-    def _blank(self) -> ForwardContext:
-        """Context without text, for the model's placeholders."""
-        none = torch.zeros(0, dtype=torch.int64, device=self.model.llm.device)
-        empty = dict.fromkeys(self.model.inputs, none)
-        flags, row = dict.fromkeys(empty, none.bool()), none[None]
-        return ForwardContext(
-            row, row[None], None, row, row.bool(), row.bool(), flags, empty, dict.fromkeys(empty, row), empty, ()
-        )
 
 
 def obstacles(model: MultimodalLM) -> list[str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mmllm.planning.plan import SPARE, StagePlan
 from mmllm.planning.step import BACKWARD, GRADIENTS, HEAD
+from mmllm.training.feature_room import size
 
 _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z")
 
@@ -100,14 +101,6 @@ def _table(plan: StagePlan) -> Table:
     totals = sum(value for name, value in cost.peak.items() if name != GRADIENTS), sum(cost.flops.values())
     table.add_row("all", f"{plan.sizes.n_params:,}", f"{plan.sizes.n_learning:,}", size(totals[0]), short(totals[1]))
     return table
-
-
-def size(n: float) -> str:
-    """Bytes in the unit that fits: ``1.5 GiB``."""
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if n >= 2**power:
-            return f"{n / 2**power:,.1f} {unit}"
-    return f"{n:,.0f} B"
 
 
 def short(n: float) -> str:

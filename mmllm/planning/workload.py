@@ -9,20 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmllm import registry
 from mmllm.batches.collate import collate
-from mmllm.batches.mixture import Mixture
-from mmllm.batches.packing import fill, split
 from mmllm.batches.sample import PlannedSample, plan
-from mmllm.batches.together import Together, by_media
-from mmllm.batches.trees import Tree, load_tree, single, trees
+from mmllm.batches.trees import Tree, dealt, load_tree
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.models import Recipe, Stage
-from mmllm.training.distributed import derive_seed
-from mmllm.types import Batch
+from mmllm.training.stage_data import datasets_of, mixture_of
+from mmllm.types import Batch, identity
 
 MOST = 512
 """Conversations that are looked at; of a longer stage the first."""
@@ -63,20 +58,8 @@ def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
         MmllmError: data that are not there, or none that can be used.
     """
     settings = recipe.stages[stage]
-    datasets: dict[str, Any] = {
-        key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in settings.data
-    }
-    seed = derive_seed(recipe.seed, list(recipe.stages).index(stage))
-    sharing = settings.share_prefix
-    mixture = Mixture(
-        datasets,
-        settings.data,
-        seed,
-        batch=settings.batch,
-        epochs=settings.epochs,
-        steps=settings.steps,
-        together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
-    )
+    datasets = datasets_of(recipe, settings)
+    mixture = mixture_of(recipe, stage, datasets)
     prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
     # with a budget no forward may have more: what is over it is bad, as in training
     limit = min(recipe.llm.context, settings.tokens or recipe.llm.context)
@@ -109,14 +92,12 @@ def fullest(found: Workload, stage: Stage, n_micro: int, world: int, model: Mult
     """
     bins: list[tuple[int, list[Tree]]] = []
     for number, (plans, keys) in enumerate(zip(found.steps, found.keys, strict=True)):
-        sharing, budget = stage.share_prefix, stage.tokens
-        grown = single(plans) if sharing is None else trees(plans, keys, sharing.most, budget)
-        lengths = [tree.length for tree in grown]
-        dealt = split(lengths, world * n_micro) if budget is None else fill(lengths, budget, world)
-        bins += [(number, [grown[index] for index in one]) for one in dealt if one]
-    number, most = max(bins, key=lambda one: sum(tree.length for tree in one[1]))
+        most = 1 if stage.share_prefix is None else stage.share_prefix.most
+        step = dealt(plans, keys, most=most, budget=stage.tokens, n_micro=n_micro, world=world)
+        bins += [(number, one) for one in step if one]
+    number, chosen = max(bins, key=lambda one: sum(tree.length for tree in one[1]))
     encoded, bad = [], []
-    for tree in most:
+    for tree in chosen:
         try:
             encoded.append(load_tree(tree, found.steps[number], model.inputs, found.keys[number][tree.members[0]]))
         except SampleError as error:
@@ -131,15 +112,6 @@ def items(found: Workload) -> Mapping[str, float]:
     media: dict[str, set[Any]] = {}
     for sample in found.samples:
         for key, some in sample.sample.media.items():
-            media.setdefault(key, set()).update(map(_name, some))
+            media.setdefault(key, set()).update(identity(item) or id(item) for item in some)
     names = {sample.sample.name for sample in found.samples}
     return {key: len(different) / len(names) for key, different in media.items() if different}
-
-
-def _name(item: Any) -> Any:
-    """What tells an item from others: its path or place; one in memory is like no other."""
-    try:
-        hash(item)
-    except TypeError:
-        return id(item)
-    return item

@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmllm import registry
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.batching import is_known
 from mmllm.features.encoder_cache import MOST, EncoderCache
@@ -22,10 +21,10 @@ from mmllm.model.feature_cache import FeatureCache, open_features
 from mmllm.model.inputs import loaded
 from mmllm.model.model import run_encoder
 from mmllm.recipe.cache_checks import check_cache
-from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.messages import Problems
 from mmllm.recipe.models import Cache, Recipe
 from mmllm.training import feature_room
+from mmllm.training.stage_data import datasets_of
 
 READERS = 4
 """Threads that read media ahead of a GPU; on a CPU they would take its cores."""
@@ -68,9 +67,7 @@ def _of_stage(recipe: Recipe, name: str, encoders: Mapping[str, Any], verify: bo
     kept = {key: encoders[key] for key in cache.encoders or encoders}
     _check_untrained(recipe, name, kept)
     opened = open_features(kept, None if cache.dir is None else Path(cache.dir), cache.dtype, verify=verify)
-    datasets = {
-        key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in settings.data
-    }
+    datasets = datasets_of(recipe, settings)
     shown = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     media = feature_room.distinct(datasets)
     said = feature_room.check(f"stages.{name}.cache", opened.folder, feature_room.counted(opened, media, shown))

@@ -5,7 +5,6 @@ Called by ``cached_stage`` before a stage, and by ``cache_ahead``.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mmllm.features import files
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.feature_cache import FeatureCache
 from mmllm.model.inputs import loaded
+from mmllm.types import identity
 
 LOOKED_AT = 64
 """Items measured to know the mean size of those that differ in size."""
@@ -55,7 +55,7 @@ def distinct(datasets: Mapping[str, Dataset]) -> dict[str, list[Any]]:
     for dataset in datasets.values():
         for sample in _samples(dataset, range(len(dataset))):
             for key, items in sample.media.items():
-                found.setdefault(key, {}).update((_identity(item), item) for item in items)
+                found.setdefault(key, {}).update((identity(item) or id(item), item) for item in items)
     return {key: list(items.values()) for key, items in found.items()}
 
 
@@ -139,14 +139,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def size(n_bytes: int) -> str:
-    """Bytes as a person reads them: ``1.2 GiB``."""
-    value, unit = float(n_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.1f} {unit}" if unit != "B" else f"{n_bytes} B"
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that fits: ``1.5 GiB``."""
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if n_bytes >= 2**power:
+            return f"{n_bytes / 2**power:,.1f} {unit}"
+    return f"{n_bytes:,.0f} B"
 
 
 def _samples(dataset: Dataset, indices: Sequence[int]) -> Iterator[Any]:
@@ -155,19 +153,6 @@ def _samples(dataset: Dataset, indices: Sequence[int]) -> Iterator[Any]:
             yield dataset[index]
         except SampleError:  # it is counted and named when it is drawn
             continue
-
-
-def _identity(item: Any) -> Any:
-    """Equal for items that are the same."""
-    if isinstance(item, bytes):
-        return hashlib.sha256(item).digest()
-    if isinstance(item, str | Path):
-        return str(item)
-    try:
-        hash(item)
-    except TypeError:
-        return id(item)
-    return item
 
 
 def _is_there(cache: EncoderCache, item: Any) -> bool:

@@ -29,13 +29,11 @@ def datasets_of(recipe: Recipe, stage: Stage) -> dict[str, Dataset]:
     }
 
 
-def loader_of(
-    recipe: Recipe, name: str, model: MultimodalLM, datasets: Mapping[str, Dataset], device: torch.device
-) -> Loader:
-    """The loader of stage ``name`` on this rank."""
+def mixture_of(recipe: Recipe, name: str, datasets: Mapping[str, Dataset]) -> Mixture:
+    """The order in which stage ``name`` goes through its data."""
     stage, number = recipe.stages[name], list(recipe.stages).index(name)
     sharing = stage.share_prefix
-    mixture = Mixture(
+    return Mixture(
         datasets,
         stage.data,
         distributed.derive_seed(recipe.seed, number),
@@ -44,9 +42,16 @@ def loader_of(
         steps=stage.steps,
         together=None if sharing is None else Together(by_media(datasets), sharing.most, sharing.reach),
     )
+
+
+def loader_of(
+    recipe: Recipe, name: str, model: MultimodalLM, datasets: Mapping[str, Dataset], device: torch.device
+) -> Loader:
+    """The loader of stage ``name`` on this rank."""
+    stage = recipe.stages[name]
     workers = _WORKERS if device.type == "cuda" else 0
     return Loader(
-        mixture,
+        mixture_of(recipe, name, datasets),
         datasets,
         Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn),
         model.inputs,
@@ -55,7 +60,7 @@ def loader_of(
         world=distributed.world(),
         n_micro=micro_batches(stage, distributed.world(), f"stages.{name}")[1],
         budget=stage.tokens,
-        most=1 if sharing is None else sharing.most,
+        most=1 if stage.share_prefix is None else stage.share_prefix.most,
         max_bad=stage.max_bad,
         workers=workers if stage.workers is None else stage.workers,
         all_gather=all_gather,

@@ -92,8 +92,8 @@ def train_here(recipe: Path, out: Path, overrides: Sequence[str] = ()) -> None:
     train(load_recipe(recipe, overrides), out)
 
 
-def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) -> None:
-    """Trains in this process, which is killed before the ``at``-th fsync, in a save."""
+def die_at_fsync(at: int) -> None:
+    """Let this process be killed before the ``at``-th fsync from now on."""
     real, calls = os.fsync, 0
 
     def dying(handle: int) -> None:
@@ -104,6 +104,11 @@ def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) ->
         real(handle)
 
     os.fsync = dying
+
+
+def train_and_die(recipe: Path, out: Path, overrides: Sequence[str], at: int) -> None:
+    """Trains in this process, which is killed before the ``at``-th fsync, in a save."""
+    die_at_fsync(at)
     train_here(recipe, out, overrides)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.llava import llava, padded, with_lora
+from benchmarks.speed.llava import Loop, NeverStopped, llava, padded, with_lora
 from benchmarks.speed.measure import Comparison
 from benchmarks.speed.parts import conversations, made, mixed_lengths
 from mmllm import load_recipe
@@ -37,10 +37,6 @@ stages:
 PROJECTOR = "{connectors.image: 1.0e-12}"
 LORA = "{connectors.image: 1.0e-12, connectors.lora: 1.0e-12}"
 LENGTHS = {4: mixed_lengths(4, seed=1), 2: mixed_lengths(2, seed=1), 16: mixed_lengths(16, seed=3)}
-
-
-class _Stop:
-    received = 0
 
 
 def stage1() -> Comparison:
@@ -80,7 +76,7 @@ def _compared(train: str, vocab: int, n: int, pictures: int, *, memory: bool = F
     batch = padded(*_plain(training))
     steps = training.loader.steps()
     # the first epoch keeps the features, the second finds them; in each, a step has all of the data
-    training._step(next(steps), _Stop)  # type: ignore[arg-type]
+    training._step(next(steps), NeverStopped)  # type: ignore[arg-type]
     training.keep_features()
     step = next(steps)
     other = llava(training.model, folder, vocab)
@@ -88,13 +84,15 @@ def _compared(train: str, vocab: int, n: int, pictures: int, *, memory: bool = F
         _open(training.model.connectors["lora"])
         with_lora(other, training.model)
     filled = int(batch["attention_mask"].sum())
-    finish = _Loop(other)
+    finish = Loop(other)
     return Comparison(
         baseline=lambda: finish(other(**batch).loss),
-        ours=lambda: training._step(step, _Stop)[0]["loss"],  # type: ignore[arg-type]
+        ours=lambda: training._step(step, NeverStopped)[0]["loss"],  # type: ignore[arg-type]
         check=_same,
-        what=f"{n} conversations about {pictures} pictures, vocabulary {vocab:,}: "
-        + ("projector and LoRA r=16 on all linear layers" if train == LORA else "projector"),
+        what=f"{n} conversations about {pictures} pictures, vocabulary {vocab:,}, "
+        + ("projector and LoRA r=16 on all linear layers" if train == LORA else "projector")
+        + "; features kept by an epoch before (`cache`)"
+        + (", beginnings shared (`share_prefix`)" if more else ""),
         against="LlavaForConditionalGeneration" + (" + peft" if train == LORA else "") + ", padded, sdpa, AdamW, clip",
         facts={"pad_efficiency": filled / batch["attention_mask"].numel(), "labels": step.n_labels_global},
         memory=memory,
@@ -128,21 +126,6 @@ def _open(lora: Any) -> None:
     with torch.no_grad():
         for layer in lora.layers.values():
             layer.b.weight.normal_(0, 0.02)
-
-
-class _Loop:
-    """The rest of a plain training loop."""
-
-    def __init__(self, model: Any) -> None:
-        self.learning = [tensor for tensor in model.parameters() if tensor.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.learning, lr=0.0)
-
-    def __call__(self, loss: torch.Tensor) -> float:
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.learning, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
 
 
 def _same(theirs: float, ours: float) -> None:

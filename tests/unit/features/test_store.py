@@ -17,6 +17,7 @@ from mmllm.errors import MmllmError
 from mmllm.features import files, shards, store
 from mmllm.features.record import Record
 from mmllm.features.store import FeatureStore
+from tests.support.training import die_at_fsync
 
 
 def record(number: int, tokens: int = 3) -> Record:
@@ -170,16 +171,7 @@ def test_two_stores_on_one_folder_see_what_the_other_writes(tmp_path: Path) -> N
 
 def fill_and_die(folder: Path, numbers: range, at: int) -> None:
     """Fill a store, a shard for each record; be killed before the ``at``-th fsync."""
-    real, calls = os.fsync, 0
-
-    def dying(handle: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(handle)
-
-    os.fsync = dying
+    die_at_fsync(at)
     kept = FeatureStore(folder)
     for number in numbers:
         kept.add(key(number), record(number))
