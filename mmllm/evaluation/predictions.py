@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import SampleError
 from mmllm.messages import placeholders
+from mmllm.types import identity
 
 if TYPE_CHECKING:
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
     from mmllm.generation.generator import Encoded, Generator
-    from mmllm.types import Sample, identity
+    from mmllm.types import Sample
 
 
 @dataclass(frozen=True)
