@@ -20,7 +20,7 @@ from mmllm.errors import RecipeError
 from mmllm.recipe import checks, part_arguments, yaml_lines
 from mmllm.recipe.located import ORIGIN, locate
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
-from mmllm.recipe.models import Recipe, Serve
+from mmllm.recipe.models import SWITCHES, Recipe, Serve
 
 Importing = Callable[[str], None]
 """Called with a "module:Class" that is about to be imported."""
@@ -151,9 +151,10 @@ def digest(recipe: Recipe) -> str:
 
 def _used(words: dict[str, Any]) -> dict[str, Any]:
     """Words of a stage or of ``eval`` without those that are not set."""
-    cache = {word: value for word, value in (words["cache"] or {}).items() if value is not None}
     found = {word: value for word, value in words.items() if value is not None}
-    return {**found, "cache": cache} if words["cache"] is not None else found
+    for word in SWITCHES.keys() & found.keys():
+        found[word] = {inner: value for inner, value in found[word].items() if value is not None}
+    return found
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,6 +5,7 @@ Filled by ``load.py`` (which reads the YAML and checks what goes across sections
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -119,13 +120,18 @@ class Cache(Section):
         return tuple(value) if isinstance(value, list) else value
 
 
-def _as_cache(value: Any) -> Any:
-    """``true`` is a cache as it comes, ``false`` none."""
-    if isinstance(value, bool):
-        return {} if value else None
-    if value is not None and not isinstance(value, dict | Cache):
-        raise ValueError(f"found {shown(value)}, expected true, false or a mapping of {', '.join(Cache.model_fields)}")
-    return value
+def _switch(kind: type[Section]) -> Callable[[Any], Any]:
+    """``true`` is a section as it comes, ``false`` none."""
+
+    def checked(value: Any) -> Any:
+        if isinstance(value, bool):
+            return {} if value else None
+        if value is not None and not isinstance(value, dict | kind):
+            words = ", ".join(kind.model_fields)
+            raise ValueError(f"found {shown(value)}, expected true, false or a mapping of {words}")
+        return value
+
+    return checked
 
 
 class SharePrefix(Section):
@@ -135,6 +141,10 @@ class SharePrefix(Section):
     reach: Positive | None = Field(
         None, description="samples of an epoch's order among which they are sought; default: the whole epoch"
     )
+
+
+SWITCHES: dict[str, type[Section]] = {"cache": Cache, "share_prefix": SharePrefix}
+"""Words of stages and of ``eval`` that are ``true``, ``false`` or a section of their own."""
 
 
 class Stage(Section):
@@ -181,13 +191,8 @@ class Stage(Section):
         default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
     )
 
-    _cache = field_validator("cache", mode="before")(_as_cache)
-
-    @field_validator("share_prefix", mode="before")
-    @classmethod
-    def _sharing(cls, value: Any) -> Any:
-        """``true`` is all defaults."""
-        return ({} if value else None) if isinstance(value, bool) else value
+    _cache = field_validator("cache", mode="before")(_switch(Cache))
+    _sharing = field_validator("share_prefix", mode="before")(_switch(SharePrefix))
 
     @model_validator(mode="after")
     def _agrees(self) -> Stage:
@@ -222,7 +227,7 @@ class Eval(Section):
     blind: bool = Field(False, description="also score without the media")
     cache: Cache | None = Field(None, description="keep features of frozen encoders, as under a stage")
 
-    _cache = field_validator("cache", mode="before")(_as_cache)
+    _cache = field_validator("cache", mode="before")(_switch(Cache))
 
     @field_validator("benchmarks", mode="before")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.messages import REGISTRY
-from mmllm.recipe.models import Recipe
+from mmllm.recipe.models import SWITCHES, Recipe
 
 OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """The "module:Class" form of a type, whose arguments the schema cannot know."""
@@ -37,8 +37,9 @@ def json_schema() -> dict[str, Any]:
     exactly_one = [{"required": ["epochs"]}, {"required": ["steps"]}]
     schema["$defs"]["Stage"]["oneOf"] = exactly_one
     for name in ("Stage", "Eval"):
-        cache = schema["$defs"][name]["properties"]["cache"]
-        cache["anyOf"] = [{"type": "boolean"}, *cache["anyOf"]]
+        words = schema["$defs"][name]["properties"]
+        for word in SWITCHES.keys() & words.keys():
+            words[word]["anyOf"] = [{"type": "boolean"}, *words[word]["anyOf"]]
     return schema
 
 

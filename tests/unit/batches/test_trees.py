@@ -178,5 +178,5 @@ def test_media_are_equal_by_what_the_file_names(tmp_path: Path) -> None:
     samples = [talk("a", "x", "y"), *(Sample("b", (), {"image": one}) for one in media)]
     about = by_media({"s": samples})  # type: ignore[dict-item]
     assert about("s", 0) is None, "text alone is about no media"
-    assert about("s", 1) == ("s", (("image", (tmp_path / "1.png",)),))
+    assert about("s", 1) == ("s", (("image", tmp_path / "1.png"),))
     assert about("s", 2) is None, "an array has no equal"

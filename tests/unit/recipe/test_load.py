@@ -145,6 +145,7 @@ def real() -> dict[str, Any]:
         "nam=x", "encoders.image.type=open_clp", "encoders.image.modl=x", "connectors.image.from=null",
         "connectors.image.grid=twelve", "connectors.image.depth='2'", "stages.align.bach=3", "stages.align.batch='3'",
         "stages.align.steps=10", "stages.align.zero=4", "stages.align.schedule=cosin", "stages.align.train={}",
+        "stages.align.share_prefix={mos: 2}", "stages.align.share_prefix=yes please", "eval.cache={dtype: int8}",
         "eval.benchmarks=[textvq]", "eval.benchmarks={textvqa: {pth: x}}", "data.captions={type: chat_jsonl}",
     ],
 )  # fmt: skip
@@ -213,3 +214,24 @@ def test_a_shipped_recipe_is_found_as_a_checkout_calls_it(tmp_path: Path, monkey
     assert find_recipe("recipes/mini/pool.yaml") == find_recipe("mini/pool")
     with pytest.raises(RecipeError, match=r'there is no recipe file "mini/pol"; .*did you mean "mini/pool"'):
         find_recipe("recipes/mini/pol.yaml")
+
+
+@pytest.mark.parametrize("value", [True, False, None, {"most": 4}, {"most": 4, "reach": 100}])
+def test_a_switch_is_a_truth_or_a_section_for_loader_schema_and_dump(value: Any) -> None:
+    data = real()
+    data["stages"]["align"]["share_prefix"] = value
+    jsonschema.validate(data, json_schema())
+    recipe = parse(yaml.safe_dump(data))
+    section = value if isinstance(value, dict) else {"most": 8} if value else None
+    expected = section and (section["most"], section.get("reach"))
+    found = recipe.stages["align"].share_prefix
+    assert (found and (found.most, found.reach)) == expected
+    written = dump(recipe)
+    assert "reach: null" not in written and parse(written) == recipe
+
+
+def test_an_unknown_word_of_a_switch_names_the_near_one() -> None:
+    data = real()
+    data["stages"]["align"]["share_prefix"] = {"mosst": 2}
+    with pytest.raises(RecipeError, match=r'unknown key; known: most, reach; did you mean "most"'):
+        parse(yaml.safe_dump(data))
