@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,15 +70,24 @@ def load_recipe(
     from mmllm.recipe.files import find_recipe
     from mmllm.recipe.load import load_recipe as read
     from mmllm.recipe.load import parse
+    from mmllm.recipe.located import run_of
 
     _no_text("overrides", overrides)
     if (path is None) == (text is None):
         raise MmllmError("load_recipe needs a path or a text, one of the two.")
     if text is not None:
         return parse(text, overrides)
+    if not isinstance(path, str | os.PathLike):
+        raise MmllmError(f"a recipe is a file, a run folder or a name, found {path!r}.")
     file = find_recipe(str(path))
-    _check_code(file, trust_code)
-    return read(file, overrides)
+    run = run_of(file)
+    if run is not None:
+        from mmllm.checkpoints.code_trust import check_code
+
+        check_code(run, trust_code)
+    recipe = read(file, overrides)
+    recipe._run = run
+    return recipe
 
 
 def train(
@@ -89,12 +99,11 @@ def train(
 ) -> Path:
     """Train all stages of a recipe in this process, on one device; goes on where an earlier call stopped.
 
-    ``out``: run folder; default: the run whose folder or recipe.yaml ``recipe`` is, else ``runs/<name>``.
+    ``out``: run folder; default: the run whose folder or recipe.yaml ``recipe`` is or was loaded from, else
+    ``runs/<name>``.
     ``trust_code``: as ``load_recipe``. Several GPUs: the command line, ``mmllm train --gpus N``. Returns the folder.
     Raises as ``load_recipe``, and MmllmError for data or weights that cannot be used.
     """
-    from mmllm.recipe.files import find_recipe
-    from mmllm.recipe.located import run_folder
     from mmllm.recipe.models import Recipe
     from mmllm.recipe.shipped_parts import place_parts
     from mmllm.training.run import train as run
@@ -105,19 +114,9 @@ def train(
     sentence = place_parts(chosen)
     if sentence:
         print(f"mmllm: {sentence}.", file=sys.stderr)
-    file = Path() if isinstance(recipe, Recipe) else find_recipe(recipe)
-    folder = run_folder(file, chosen.name, Path(out) if out is not None else None)
+    folder = Path(out) if out is not None else chosen._run or Path("runs") / chosen.name
     run(chosen, folder)
     return folder
-
-
-def _check_code(file: Path, trusted: bool) -> None:
-    """CheckpointError where a recipe is that of a run from elsewhere which names code."""
-    from mmllm.checkpoints.code_trust import check_code
-    from mmllm.recipe.located import RECIPE, is_run
-
-    if file.name == RECIPE and is_run(file.parent):
-        check_code(file.parent, trusted)
 
 
 def evaluate(

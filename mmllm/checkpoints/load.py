@@ -6,6 +6,7 @@ Everything right of training (generate, eval, serve) gets its model here; ``stor
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,8 @@ def find_run(run: str | Path, **hub: Any) -> Path:
 
     ``hub``: arguments of ``huggingface_hub.snapshot_download``.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise CheckpointError(f"a run is a folder's path or a name of the hub, found {run!r}.")
     folder = Path(run)
     user, slash, _ = str(run).partition("/")
     # what starts in a folder that is here, or in the one where runs are put, is a mistyped path: never asked for over

@@ -25,6 +25,11 @@ def add(commands: Parsers) -> None:
     check = command(commands, "check", _check, "validate a recipe and what it names: print every error")
     recipe_argument(check)
     check.add_argument("--syntax", action="store_true", help="only the recipe's own words; open nothing that it names")
+    check.add_argument(
+        "--build",
+        action="store_true",
+        help="also lay the model out without its weights and read first rows: grids, widths, starts (imports torch)",
+    )
     show = command(commands, "show", _show, "print a recipe (or a run's) with every value resolved")
     recipe_argument(show, optional=True)
     show.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
@@ -109,15 +114,21 @@ def _check(arguments: argparse.Namespace) -> int:
     from mmllm.checks.run import check_recipe
 
     recipe, report = check_recipe(path, arguments.overrides, _importing)
-    for sentence in report.errors:
+    errors, warnings = list(report.errors), list(report.warnings)
+    if arguments.build and not errors:
+        from mmllm.planning.trial import problems
+
+        errors, skipped = problems(recipe)
+        warnings += skipped
+    for sentence in errors:
         print(f"mmllm: {sentence}", file=sys.stderr)
-    for sentence in report.warnings:
+    for sentence in warnings:
         print(f"mmllm: warning: {sentence}", file=sys.stderr)
-    if report.errors:
-        counted = f"{len(report.errors)} {'error' if len(report.errors) == 1 else 'errors'}"
+    if errors:
+        counted = f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}"
         print(f"mmllm: {path}: {counted}; relative paths start beside the recipe or in {Path.cwd()}.", file=sys.stderr)
         return 2
-    untested = f", {len(report.warnings)} not tested" if report.warnings else ""
+    untested = f", {len(warnings)} {'warning' if len(warnings) == 1 else 'warnings'}" if warnings else ""
     print(f"{path}: ok ({_stages(recipe.stages)}{untested})")
     for note in report.notes:
         print(f"  {note}")

@@ -69,11 +69,18 @@ class Boxes:
                 raise MmllmError(f'boxes.{word}: "{value}" is unknown; known: {", ".join(known)}')
         return made
 
+    @property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        return (_LOC,) if self.form == "loc_tokens" else (_FOUR, _PAIRS)
+
+    def are_in(self, messages: Sequence[Message]) -> bool:
+        """Whether a text has a box of this form."""
+        return any(pattern.search(message.text) for pattern in self._patterns for message in messages)
+
     def rewrite(self, messages: Sequence[Message], media: Mapping[str, Sequence[Any]]) -> tuple[Message, ...]:
         """Messages with their boxes rewritten; SampleError where one cannot be placed, MediaError for its picture."""
-        patterns = (_LOC,) if self.form == "loc_tokens" else (_FOUR, _PAIRS)
         messages = [replace(message, text=_TAGGED.sub(_untagged, message.text)) for message in messages]
-        if not any(pattern.search(message.text) for pattern in patterns for message in messages):
+        if not self.are_in(messages):
             return tuple(messages)
         items = [item for found in media.values() for item in found]
         if len(items) != 1:
@@ -88,7 +95,7 @@ class Boxes:
             return "[" + ",".join(f"{value:.3f}" for value in box) + "]"
 
         written = list(messages)
-        for pattern in patterns:
+        for pattern in self._patterns:
             written = [replace(message, text=pattern.sub(moved, message.text)) for message in written]
         return tuple(written)
 

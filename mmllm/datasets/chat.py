@@ -16,7 +16,7 @@ from mmllm.datasets.boxes import Boxes
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
 from mmllm.datasets.row_media import RowMedia
-from mmllm.datasets.unread import UnreadError, check_fields, check_texts, check_turns
+from mmllm.datasets.unread import UnreadError, check_fields, check_texts, check_turns, check_wanted
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.messages import openai, placeholders
 from mmllm.messages.openai import MediaPart, Turn
@@ -32,11 +32,11 @@ class Chat(Dataset):
 
     The form is told by the fields of the first row and is the same for all: OpenAI's ``messages`` (texts or parts),
     ``conversations`` (LLaVA, ShareGPT), ``query``/``response``, Alpaca's ``instruction``/``output``, TRL's
-    ``prompt``/``completion``, ``question``/``answer``, or a media field with ``caption`` or ``text``. Media stand in
-    ``image``, ``images``, ``video``, ``audio`` and so on, or in a field whose ``<name>`` occurs in a message: a path
-    (a graph's may end in ``#17``, a clip's in ``#t=3,7.5``), a data URL, base64, ``{"bytes", "path"}``, or a list. They
-    take the placeholders of the texts in order; where no text has one, they go in front of the user's first message.
-    Of the rows only where they begin is kept in memory.
+    ``prompt``/``completion``, ``question``/``answer``, The Cauldron's ``texts``, or a media field with ``caption`` or
+    ``text``. Media stand in ``image``, ``images``, ``video``, ``audio`` and so on, or in a field whose ``<name>``
+    occurs in a message: a path (a graph's may end in ``#17``, a clip's in ``#t=3,7.5``), a data URL, base64,
+    ``{"bytes", "path"}``, or a list. They take the placeholders of the texts in order; where no text has one, they go
+    in front of the user's first message. Of the rows only where they begin is kept in memory.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Chat(Dataset):
         if media is not None and not Path(media).is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
         self._boxes = Boxes.of(boxes) if boxes is not None else None
+        self._boxed = 0  # rows read that have boxes
         self._columns, self._ignored = dict(columns or {}), frozenset(ignore or ())
         self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
         first = list(islice(self._readable(), _LOOKED_AT))
@@ -80,7 +81,10 @@ class Chat(Dataset):
         self.blocks = self._rows.blocks
         shows = any(row.get(field) is not None for row in first[:1] for field in MEDIA_FIELDS)
         self.summary = f"{len(self):,} rows, {_title(self.form, shows)} ({self._rows.kind})"
-        self._try(first[:1])
+        self._try(first[:1] if self._boxes is None else first)
+        if self._boxes is not None:
+            # a word for another form than theirs would leave them as they are, and no loss would tell
+            self.summary += f"; {self._boxed or 'none'} of the first {len(first)} with boxes ({self._boxes.form})"
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -136,6 +140,7 @@ class Chat(Dataset):
 
     def _read(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
         """Messages and media of a row."""
+        check_wanted(row, self._ignored)
         raw = FORMS[self.form].read(row)
         check_turns(raw, self._media)
         turns = list(openai.read_turns(raw, ROLES))
@@ -158,7 +163,10 @@ class Chat(Dataset):
         known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._columns, *self._ignored, *named}
         check_fields(row, known, self._media, [item for items in media.values() for item in items])
         check_texts(row, messages, self._ignored)
-        return (messages if self._boxes is None else self._boxes.rewrite(messages, media)), media
+        if self._boxes is None:
+            return messages, media
+        self._boxed += self._boxes.are_in(messages)
+        return self._boxes.rewrite(messages, media), media
 
     def _key(self, field: str, value: Any, texts: Sequence[str]) -> str | None:
         """Return the placeholder whose media a field holds; None for any other field."""

@@ -1,6 +1,6 @@
 """The forms in which rows of chat data are written, each read into OpenAI's messages; ``chat.py`` adds the media.
 
-Names of fields and speakers are those of LLaVA, ShareGPT, Alpaca, TRL, LLaMA-Factory and ms-swift.
+Names of fields and speakers are those of LLaVA, ShareGPT, Alpaca, TRL, LLaMA-Factory, ms-swift and The Cauldron.
 """
 
 from __future__ import annotations
@@ -86,6 +86,16 @@ def _alpaca(row: Mapping[str, Any]) -> list[Raw]:
     return [*_system(row), *_history(row), asked, _said(row, "output", "assistant")]
 
 
+def _texts(row: Mapping[str, Any]) -> list[Raw]:
+    """Rounds of ``user`` and ``assistant``; what else they have (their source, ratings) is about them."""
+    turns: list[Raw] = []
+    for number, pair in enumerate(_listed(row, "texts"), 1):
+        if not isinstance(pair, Mapping) or not {"user", "assistant"} <= pair.keys():
+            raise SampleError(f"round {number} of texts has no user and assistant: it is {_kind(pair)}")
+        turns += [_said(pair, "user", "user"), _said(pair, "assistant", "assistant")]
+    return turns
+
+
 def _question_answer(row: Mapping[str, Any]) -> list[Raw]:
     return [_said(row, "question", "user"), _said(row, "answer", "assistant")]
 
@@ -100,6 +110,7 @@ FORMS: Mapping[str, Form] = {
     "prompt_completion": Form("prompts and completions", ("prompt", "completion"), (), _prompt_completion),
     "query_response": Form("queries and responses", ("query", "response"), ("history", "system"), _query_response),
     "alpaca": Form("Alpaca instructions", ("instruction", "output"), ("input", "history", "system"), _alpaca),
+    "texts": Form("rounds of texts (The Cauldron, FineVision)", ("texts",), (), _texts),
     "question_answer": Form("questions and answers", ("question", "answer"), (), _question_answer),
     "caption": Form("captions", ("caption",), (), _caption("caption"), media=True),
     "text": Form("captions (text)", ("text",), (), _caption("text"), media=True),

@@ -32,6 +32,10 @@ _FOREIGN = re.compile(
 Gemma 3, InternLM-XComposer, MiniCPM-V."""
 
 
+_UNWANTED = ("label", "kto_tag")
+"""Fields by which TRL's, ms-swift's and LLaMA-Factory's data for KTO say that an answer is not to be given."""
+
+
 class UnreadError(SampleError):
     """A field holds what nothing reads."""
 
@@ -65,6 +69,16 @@ def check_turns(turns: Iterable[Any], media: RowMedia) -> None:
                     f'("{MEDIA_FIELDS.get(word, "image")}": [...], with a placeholder in the text), or into a part of '
                     "the message"
                 )
+
+
+def check_wanted(row: Mapping[str, Any], ignored: Collection[str]) -> None:
+    """SampleError for a row that shows an answer to stay away from."""
+    for field in _UNWANTED:
+        if row.get(field) is False and field not in ignored:
+            raise SampleError(
+                f"{field}: false marks an answer that is not wanted (KTO), and every answer here is learned; leave the "
+                f"row out, or write ignore: [{field}] where it means something else"
+            )
 
 
 def check_texts(row: Mapping[str, Any], messages: Sequence[Message], ignored: Collection[str]) -> None:

@@ -197,6 +197,18 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
 
     # ---- keeping
 
+    def save_pretrained(self, save_directory: str | Path, **others: Any) -> Any:
+        """Write a run folder of the learned weights; ``others``: ``huggingface_hub``'s, as ``push_to_hub`` and
+        ``repo_id``.
+
+        Raises:
+            MmllmError: the place cannot be written, or holds a run.
+        """
+        try:
+            return super().save_pretrained(save_directory, **others)
+        except OSError as error:
+            raise MmllmError(f"{save_directory} cannot be written ({error.strerror or error}).") from error
+
     # huggingface_hub's mixin (read in 2.4) calls this and the next one from save_pretrained and push_to_hub
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the learned tensors, the resolved recipe and the digests of the frozen parts, as a run folder.

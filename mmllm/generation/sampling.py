@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,6 +38,14 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        for name, kind in (("max_new_tokens", Integral), ("temperature", Real), ("top_p", Real)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise MmllmError(f"{name} is {value!r}; it is a {'whole ' if kind is Integral else ''}number.")
+        if self.seed is not None and not isinstance(self.seed, Integral):
+            raise MmllmError(f"seed is {self.seed!r}; it is a whole number or None.")
+        if not all(isinstance(text, str) for text in self.stop):
+            raise MmllmError(f"stop is {self.stop!r}; it is a text or a list of texts.")
         if self.max_new_tokens < 1:
             raise MmllmError(f"max_new_tokens is {self.max_new_tokens}; an answer has at least 1 token.")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

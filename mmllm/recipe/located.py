@@ -50,8 +50,15 @@ def run_folder(recipe: Path, name: str, out: Path | None) -> Path:
     """Return where a recipe of this ``name`` is trained: ``out``, the run whose recipe it is, or ``runs/<name>``."""
     if out is not None:
         return out
-    # a run may have been given another folder than its name says, or been moved
-    return recipe.parent if recipe.name == RECIPE and is_run(recipe.parent) else Path("runs") / name
+    return run_of(recipe) or Path("runs") / name
+
+
+def run_of(recipe: Path) -> Path | None:
+    """Return the run whose recipe a file is; it may have been given another folder than its name says, or been moved.
+
+    None for any other file.
+    """
+    return recipe.parent if recipe.name == RECIPE and is_run(recipe.parent) else None
 
 
 def _places(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:

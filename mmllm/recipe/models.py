@@ -6,9 +6,10 @@ Filled by ``load.py`` (which reads the YAML and checks what goes across sections
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from mmllm.recipe.part_arguments import shown
 
@@ -287,5 +288,8 @@ class Recipe(Section):
     stages: dict[Key, Stage] = Field(default_factory=dict, description="run in order, each from the last one's weights")
     eval: Eval = Field(default_factory=lambda: Eval())
     serve: Serve = Field(default_factory=lambda: Serve())
+
+    _run: Path | None = PrivateAttr(None)
+    """Folder of the run that ``mmllm.load_recipe`` read it from: ``mmllm.train`` goes on there."""
 
     _start = field_validator("start", mode="before")(_as_start)

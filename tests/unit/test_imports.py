@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batches": {"messages"},
     "checkpoints": {"files", "recipe", "connectors", "model"},
     "training": {"recipe", "messages", "features", "connectors", "model", "datasets", "batches", "checkpoints"},
-    "planning": {"recipe", "messages", "llms", "model", "batches", "training"},
+    "planning": {"recipe", "messages", "llms", "model", "batches", "checkpoints", "training"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {

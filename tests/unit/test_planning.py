@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mmllm.cli import main
 from mmllm.model.build import build
@@ -97,6 +98,32 @@ def test_the_command(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "fits: stages.align.zero=0 stages.align.micro_batch=4" in said
     assert main([*arguments, "--gpu-memory", "0.0001", "stages.align.batch=8"]) == 0
     assert "nothing fits: set gradient_checkpointing or offload" in capsys.readouterr().out
+
+
+def test_check_lays_the_model_out(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What check cannot tell without torch: each of these passes it and stops training."""
+    small = tmp_path / "small.safetensors"
+    save_file({"projector.mlp.0.bias": torch.ones(7)}, small)
+    grid = ["connectors.image={type: pool, from: image, grid: [3, 3]}"]
+    cases = {
+        f"connectors.image.start={{path: {small}, prefix: projector.}}": "connectors.image.start: ",
+        "llm.context=12": "stages.align: none of the first 12 rows can be used; ",
+        "stages.instruct.tokens=12": "stages.instruct: none of the first 8 rows can be used; ",
+        grid[0]: "stages.align, stages.instruct: connector pool cannot average 4 x 4 patches to a grid of [3, 3]",
+    }
+    for override, sentence in cases.items():
+        assert main(["check", str(recipe), override]) == 0, override
+        capsys.readouterr()
+        assert main(["check", str(recipe), override, "--build"]) == 2, override
+        assert sentence in capsys.readouterr().err
+    picture = recipe.parent / "0.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:60])
+    assert main(["check", str(recipe), "--build"]) == 0
+    picture.write_bytes(whole)
+    said = capsys.readouterr()
+    assert "mmllm: warning: stages.align: training skips 1 of the first 12 rows; " in said.err
+    assert "0.png is damaged" in said.err and "recipe.yaml: ok (2 stages: align, instruct, 2 warnings)" in said.out
 
 
 def test_what_cannot_be_planned_is_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import threading
 from abc import abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -98,10 +98,7 @@ class Parquet(ArrowRows):
                 footer = pq.read_metadata(open_file(name))
             except (ArrowException, OSError) as error:
                 raise MmllmError(f"{name} cannot be read as Parquet: {error}") from error
-            schema = footer.schema.to_arrow_schema()
-            first = self._footers[0].schema.to_arrow_schema() if self._footers else schema
-            if schema.remove_metadata() != first.remove_metadata():
-                raise MmllmError(f"{name} has other columns than {self._files[0]}; read them as two datasets")
+            _check_columns(name, footer, self._files[0], self._footers[0] if self._footers else footer)
             self._footers.append(footer)
             for group in range(footer.num_row_groups):
                 self._groups.append((number, group))
@@ -112,10 +109,7 @@ class Parquet(ArrowRows):
         self.media = media_columns(schema)
         self._plain = [column for column in schema.names if column not in self.media]
         self._labels = label_names(schema)
-        # the part of a media column that tells how many items a cell has without their bytes; a writer chose its name
-        leaves = [self._footers[0].schema.column(i).path for i in range(len(self._footers[0].schema))]
-        paths = [leaf for leaf in leaves if leaf.endswith(".path")]
-        self._light = {one: next((leaf for leaf in paths if leaf.startswith(f"{one}.")), one) for one in self.media}
+        self._light = [_light(footer, self.media) for footer in self._footers]
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, str], pyarrow.Table] = OrderedDict()
 
@@ -135,7 +129,7 @@ class Parquet(ArrowRows):
         row = self._table(group, "")[place : place + 1].to_pylist()[0] if self._plain else {}
         counts: dict[str, int | None] = {}
         for column, listed in self.media.items():
-            value = self._table(group, self._light[column])[column][place].as_py()
+            value = self._table(group, self._light[self._groups[group][0]][column])[column][place].as_py()
             counts[column] = None if value is None else len(value) if listed else 1
         return self._with_cells(index, named(row, self._labels), counts)
 
@@ -190,6 +184,25 @@ class Parquet(ArrowRows):
             while sum(one.nbytes for one in self._kept.values()) > _KEPT and len(self._kept) > 1:
                 self._kept.popitem(last=False)
         return table
+
+
+def _check_columns(name: str, footer: parquet.FileMetaData, first: str, known: parquet.FileMetaData) -> None:
+    """MmllmError where a file has other columns than the first one; their order is the writer's."""
+    kinds, others = ({one.name: one.type for one in each.schema.to_arrow_schema()} for each in (known, footer))
+    for column in {**kinds, **others}:
+        if kinds.get(column) != others.get(column):
+            found, wanted = (str(each.get(column, "missing"))[:80] for each in (others, kinds))
+            raise MmllmError(
+                f"{name} has other columns than {first}: {column} is {found} there and {wanted} in the first; read "
+                "them as two datasets"
+            )
+
+
+def _light(footer: parquet.FileMetaData, media: Iterable[str]) -> dict[str, str]:
+    """Media column -> its part that tells how many items a cell has without their bytes; a writer chose its name."""
+    leaves = [footer.schema.column(i).path for i in range(len(footer.schema))]
+    paths = [leaf for leaf in leaves if leaf.endswith(".path")]
+    return {one: next((leaf for leaf in paths if leaf.startswith(f"{one}.")), one) for one in media}
 
 
 class HfDataset(ArrowRows):

@@ -108,7 +108,7 @@ def test_a_benchmark_that_cannot_be_read(checked: Checked) -> None:
 def test_a_large_file_is_not_opened_and_this_is_said(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "MOST_BYTES", 100)
     assert checked() == 0
-    assert checked.out.startswith("my.yaml: ok (1 stage: align, 1 not tested)\n")
+    assert checked.out.startswith("my.yaml: ok (1 stage: align, 1 warning)\n")
     assert checked.err.startswith("mmllm: warning: my.yaml:8: data.captions: not opened: rows.jsonl has 0 MiB of rows")
 
 

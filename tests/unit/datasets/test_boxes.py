@@ -66,6 +66,18 @@ def test_every_form_lands_where_the_encoder_sees_it(form: str, square: str, fit:
     assert box is not None and iou(box, in_view(size, fit)) > 0.97
 
 
+def test_a_word_that_no_row_is_written_in_shows_at_the_start(tmp_path: Path) -> None:
+    Image.new("RGB", WIDE).save(tmp_path / "a.png")
+    rows = [
+        {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}], "image": "a.png"}
+        for said in (written("loc_tokens", WIDE, "none"), "No box.")
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sees = {form: Chat(str(tmp_path / "a.jsonl"), boxes={"from": form}).summary for form in ("loc_tokens", "xyxy_1")}
+    assert sees["loc_tokens"].endswith("; 1 of the first 2 with boxes (loc_tokens)")
+    assert sees["xyxy_1"].endswith("; none of the first 2 with boxes (xyxy_1)")
+
+
 def test_left_alone_llavas_boxes_would_shift() -> None:
     box = parse_box(written("xyxy_1", WIDE, "pad"))
     assert box is not None and iou(box, in_view(WIDE, "squash")) < 0.75

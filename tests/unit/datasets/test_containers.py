@@ -236,8 +236,33 @@ def test_files_of_other_columns_are_not_one_table(tmp_path: Path) -> None:
 
     parquet(tmp_path, name="a.parquet")
     pq.write_table(pyarrow.table({"messages": table()["messages"]}), tmp_path / "b.parquet")
-    with pytest.raises(MmllmError, match="has other columns than"):
+    with pytest.raises(
+        MmllmError, match=r"b\.parquet has other columns than .*a\.parquet: images? is missing there and"
+    ):
         Chat(str(tmp_path / "*.parquet"))
+    numbers = pyarrow.table({"query": [1, 2], "response": [3, 4]})
+    for name, kind in (("c", "int64"), ("d", "int32")):
+        pq.write_table(numbers.cast(pyarrow.schema([(n, kind) for n in numbers.column_names])), tmp_path / f"{name}.pq")
+    (tmp_path / "c.pq").rename(tmp_path / "n-c.parquet")
+    (tmp_path / "d.pq").rename(tmp_path / "n-d.parquet")
+    with pytest.raises(MmllmError, match="query is int32 there and int64 in the first"):
+        Chat(str(tmp_path / "n-*.parquet"))
+
+
+def test_the_order_of_columns_is_the_writers(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet as pq
+
+    parquet(tmp_path, name="a.parquet")
+    whole = pq.read_table(tmp_path / "a.parquet")
+    pq.write_table(whole.select(whole.column_names[::-1]), tmp_path / "b.parquet")
+    one, both = Chat(str(tmp_path / "a.parquet")), Chat(str(tmp_path / "*.parquet"))
+    assert len(both) == 2 * len(one) and isinstance(whole, pyarrow.Table)
+    for index in range(len(one)):
+        first, second = both[index], both[len(one) + index]
+        assert first.messages == second.messages == one[index].messages
+        (item,), (other,) = first.media["image"], second.media["image"]
+        assert item.load() == other.load()
 
 
 def test_members_of_a_shard_that_do_not_stand_together(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mmllm.types import Message
 from tests.support.containers import pictures, png
 
 ASKED, SAID = {"role": "user", "content": "What colour?"}, {"role": "assistant", "content": "Red."}
+CAULDRON = {"user": "What colour?", "assistant": "Red."}
 RED = Message("assistant", "Red.")
 FRONT = (Message("user", "<image>\nWhat colour?"), RED)
 
@@ -77,6 +78,11 @@ def chat(folder: Path, *rows: Any, **words: Any) -> Chat:
         ({"prompt": [ASKED], "completion": [SAID], "images": ["red.png"]}, FRONT, "prompts and completions"),
         ({"prompt": "What colour?", "completion": "Red.", "image": "red.png"}, FRONT, "prompts and completions"),
         ({"question": "What colour?", "answer": "Red.", "image": "red.png"}, FRONT, "questions and answers"),
+        (
+            {"images": ["red.png"], "texts": [{**CAULDRON, "source": "x"}, {"user": "And?", "assistant": "Blue."}]},
+            (*FRONT, Message("user", "And?"), Message("assistant", "Blue.")),
+            "rounds of texts (The Cauldron, FineVision)",
+        ),
         ({"image": "red.png", "caption": "Red."}, (Message("user", "<image>"), RED), "captions"),
         ({"image": "red.png", "text": "Red."}, (Message("user", "<image>"), RED), "captions (text)"),
     ],
@@ -206,6 +212,17 @@ def test_what_is_not_to_be_learned_or_would_be_lost(words: dict[str, Any], tmp_p
     assert source[1].messages == (Message("user", "What colour?"), RED)
 
 
+@pytest.mark.parametrize("field", ["label", "kto_tag"])
+def test_an_answer_that_is_not_wanted_is_not_learned(field: str, tmp_path: Path) -> None:
+    row = {"prompt": [ASKED], "completion": [SAID]}
+    source = chat(tmp_path, {**row, field: True}, {**row, field: False})
+    assert source[0].messages == (Message("user", "What colour?"), RED)
+    with pytest.raises(SampleError, match=rf"rows\.jsonl:2: {field}: false marks an answer that is not wanted"):
+        source[1]
+    kept = chat(tmp_path, {**row, field: True}, {**row, field: False}, ignore=[field])
+    assert kept[0].messages == kept[1].messages
+
+
 def test_parts_as_transformers_templates_write_them(tmp_path: Path) -> None:
     for words in ({"url": "red.png"}, {"path": "red.png"}, {"image": {"bytes": None, "path": "red.png"}}):
         asked = {"role": "user", "content": [{"type": "image", **words}, {"type": "text", "text": "What colour?"}]}
@@ -291,6 +308,7 @@ def test_a_mismatch_is_not_mended(tmp_path: Path) -> None:
         ({"conversations": [{"from": "tool", "value": "x"}]}, "message 1 has the role 'tool'; known: system"),
         ({"query": ["x"], "response": "y"}, "query is of type list; it is a text"),
         ({"query": "x", "response": "y", "history": [["a"]]}, "round 1 of history is of type list"),
+        ({"texts": [{"user": "x"}]}, "round 1 of texts has no user and assistant: it is of type dict"),
         ({"messages": "x"}, "no list of messages; it is of type str"),
         ({"messages": [SAID], "image": "red.png"}, "image without a message of the user to stand in"),
         ({"messages": [ASKED, SAID], "image": ["https://a.b/c.png"]}, "is not fetched"),
