@@ -6,6 +6,7 @@ packed, padded and cached passes give the logits of the model's own forward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -48,7 +49,7 @@ class CausalLM(HookedLM):
         """Take over ``model``; ``context`` is the longest conversation in tokens (default: what the model allows).
 
         ``tolerance``: how far its passes may differ from its own forward, as a share of the largest logit (default: by
-        its dtype).
+        its dtype; infinite: they are not compared).
 
         Raises:
             MmllmError: the tokenizer has more tokens than the model, ``context`` is longer than the model's positions,
@@ -78,7 +79,7 @@ class CausalLM(HookedLM):
         self._head = (head_of(model, self.decoder),)
         # before the attention is replaced: the model's own logits are what the passes below are held to
         with gathering(model):
-            reference = None if weightless() else reference_logits(model)
+            reference = None if weightless() or tolerance == math.inf else reference_logits(model)
         model.set_attn_implementation(ATTENTION)
         # private in transformers (read in 5.23), but the only place that says which attention a model really runs
         if model.config.get_text_config()._attn_implementation != ATTENTION:

@@ -1,6 +1,6 @@
 """One of two ranks: trains the connectors of clips with ZeRO 0 and 3, clips of different lengths; prints one JSON line.
 
-``test_clips`` starts it twice.
+``test_clips`` runs it on both.
 """
 
 from __future__ import annotations

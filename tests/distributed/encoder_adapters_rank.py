@@ -1,6 +1,6 @@
 """One of two ranks: trains adapters inside encoders under several ZeRO stages; prints one JSON line of losses.
 
-``test_encoder_adapters`` starts it twice. By hand, some of them: ``python -m
+``test_encoder_adapters`` runs it on both. By hand, some of them: ``python -m
 tests.distributed.encoder_adapters_rank ted_adapter`` on each of two ranks (RANK, WORLD_SIZE=2,
 MASTER_ADDR, MASTER_PORT set).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import deepspeed
 import torch
@@ -65,7 +66,7 @@ def losses(model: MultimodalLM, zero: int) -> list[float]:
     return found
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """The adapters named, or all, one after another."""
     chosen = arguments or ADAPTERS
     torch.set_num_threads(1)

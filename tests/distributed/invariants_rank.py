@@ -1,6 +1,6 @@
 """One of two ranks: trains a tiny model under several ZeRO stages on rows that differ in kind between the ranks.
 
-``test_invariants`` starts it twice; it prints one JSON line, the losses of each case.
+``test_invariants`` runs it on both; it prints one JSON line, the losses of each case.
 """
 
 from __future__ import annotations

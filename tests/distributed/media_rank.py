@@ -1,6 +1,6 @@
 """One of two ranks: trains on points, documents, graphs and sounds under several ZeRO stages; prints JSON of losses.
 
-``test_media`` starts it twice.
+``test_media`` runs it on both.
 """
 
 from __future__ import annotations

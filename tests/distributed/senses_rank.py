@@ -1,6 +1,6 @@
 """One of two ranks: trains the model of three senses under every ZeRO stage on rows that hold different senses.
 
-``test_senses`` starts it twice; it prints one JSON line, the losses of each case.
+``test_senses`` runs it on both; it prints one JSON line, the losses of each case.
 """
 
 from __future__ import annotations

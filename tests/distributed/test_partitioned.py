@@ -12,7 +12,7 @@ from mmllm.model.trainable import frozen_digests
 from mmllm.recipe.load import load_recipe
 from mmllm.testing.tiny.llms import tiny_model, tiny_tokenizer
 from tests.support.training import tiny_recipe
-from tests.support.two_ranks import two_ranks
+from tests.support.two_ranks import two_new_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def test_no_rank_holds_the_whole_llm(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SMALL", small)
     # weights of real models are larger than what glibc keeps for the next of its size; these are not
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
-    found = two_ranks("tests.distributed.partitioned_rank", tmp_path, 280)
+    found = two_new_ranks("tests.distributed.partitioned_rank", tmp_path, 280)
     assert found["parts"] == ["llm"]
     size = sum(file.stat().st_size for file in large.glob("*.safetensors"))
     assert found["n_params"] * 4 == pytest.approx(size, rel=0.01)

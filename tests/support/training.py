@@ -6,6 +6,7 @@ of its own from a server that has torch and DeepSpeed loaded: it starts at once 
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -142,6 +143,7 @@ def _enter(environment: dict[str, str], target: Callable[..., None], arguments: 
 
     os.environ.update(environment)
     torch.set_num_threads(1)
+    gc.freeze()  # DeepSpeed collects garbage for every ZeRO-3 engine: a second each over all that is loaded here
     target(*arguments)
 
 
