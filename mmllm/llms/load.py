@@ -32,7 +32,7 @@ from mmllm.llms.folders import check_folder, check_kind
 from mmllm.llms.gguf_cache import dequantised
 from mmllm.llms.gguf_file import find_gguf
 from mmllm.llms.partitioned import load_partitioned
-from mmllm.llms.quantisation import loading_words
+from mmllm.llms.quantisation import computes_as_loaded, loading_words
 from mmllm.messages.chat_templates import set_template
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.quiet import lost, quiet
@@ -88,6 +88,7 @@ def load_llm(
         model, tokenizer = _loaded(path, wanted, partition=partition, words=words)
     if template is not None:
         set_template(tokenizer, template)
+    computes_as_loaded(model)
     return model, tokenizer
 
 

@@ -56,6 +56,17 @@ def loading_words(word: str | None, dtype: torch.dtype, device: torch.device | s
     return {**place, "quantization_config": four}
 
 
+def computes_as_loaded(model: nn.Module) -> None:
+    """Let 4-bit layers keep their weights as they are.
+
+    On a CPU with AVX512-BF16, bitsandbytes (0.50.2) repacks them in the first pass without gradients, and later passes
+    give none: what learns before such a layer would get its gradient around it alone.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
 def is_quantised(module: nn.Module) -> bool:
     """Whether weights of a module are packed integers, which cannot learn."""
     return any(not parameter.is_floating_point() for parameter in module.parameters())

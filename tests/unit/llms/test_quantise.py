@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from mmllm.errors import MmllmError, RecipeError
+from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.quantisation import is_quantised, loading_words
 from mmllm.model.build import build
 from mmllm.model.trainable import frozen_digests, set_trainable
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
+from mmllm.testing.tiny.llms import tiny_llm_folder
 from mmllm.types import Batch
 from tests.support.training import tiny_recipe
 
@@ -64,6 +66,24 @@ def test_losses_are_near_gradients_reach_what_learns_and_digests_differ(recipe: 
     for word, bound in NEAR.items():
         assert losses[word] == pytest.approx(losses["null"], rel=bound)
         assert losses[word] != losses["null"]
+
+
+@pytest.mark.parametrize("word", ["nf4", "int8"])
+def test_a_pass_without_gradients_changes_nothing_of_later_ones(word: str, tmp_path: Path) -> None:
+    """Layers as wide as real ones: on some CPUs bitsandbytes packs those otherwise, see ``computes_as_loaded``."""
+    folder = tiny_llm_folder(tmp_path, "llama", hidden_size=64, intermediate_size=128)
+    llm = CausalLM.load(str(folder), "float32", quantize=word)
+    layer = llm.blocks[0].mlp.gate_proj  # type: ignore[union-attr]
+    found = []
+    for _ in range(2):
+        x = torch.linspace(-1, 1, 5 * 64).reshape(5, 64).requires_grad_()
+        y = layer(x)  # type: ignore[operator]
+        y.square().sum().backward()
+        assert x.grad is not None
+        found.append((y.detach(), x.grad, layer.weight.detach().clone()))  # type: ignore[union-attr]
+        with torch.no_grad():
+            assert torch.equal(layer(x), y)  # type: ignore[operator]
+    assert all(torch.equal(*both) for both in zip(*found, strict=True))
 
 
 def test_what_cannot_be_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
