@@ -50,12 +50,9 @@ def llm_folder(
     if not (folder / "tokenizer_config.json").is_file():
         torch.manual_seed(0)
         config = Qwen2Config(**LLMS[name], max_position_embeddings=4096)
-        before = torch.get_default_device()
-        try:
-            torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")  # seconds instead of minutes
+        # on a GPU seconds instead of minutes; set_default_device, put back, would go on costing in every operation
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        finally:
-            torch.set_default_device(before)
         model.generation_config.eos_token_id = None
         model.save_pretrained(folder, **save)
         AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
