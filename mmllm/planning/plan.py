@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -18,8 +18,8 @@ from mmllm.training.deepspeed_config import micro_batches
 
 SPARE = 0.9
 """Share of a GPU's memory that may be planned: the rest is CUDA's, the kernels' and the allocator's."""
-_HALF = 2
-"""Bytes of a stored feature."""
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+"""Of a stored feature."""
 
 
 @dataclass(frozen=True)
@@ -84,26 +84,41 @@ class StagePlan:
 
     @property
     def flops_a_step(self) -> float:
-        """Of all ranks, on average: those of the fullest micro-batch, by its tokens."""
-        return sum(self.cost.flops.values()) / self.cost.n_tokens * self.tokens_a_step
+        """Of all ranks, on average: those of the fullest micro-batch, by its tokens; not of features that are kept."""
+        every = sum(n for part, n in self.cost.flops.items() if part.removeprefix("encoders.") not in self.kept)
+        return every / self.cost.n_tokens * self.tokens_a_step
+
+    @property
+    def flops_once(self) -> float:
+        """Of the encoders whose features are kept, for every different item."""
+        each = {name: self.cost.flops.get(f"encoders.{name}", 0) / self.cost.items[name] for name in self.kept}
+        return sum(self.cache[name][0] * flops for name, flops in each.items())
+
+    @cached_property
+    def kept(self) -> Sequence[str]:
+        """Encoders whose features the stage keeps."""
+        if self.stage.cache is None:
+            return ()
+        return [name for name in self.stage.cache.encoders or self.cache if name in self.cache]
 
     @property
     def seconds(self) -> float | None:
         """Of the whole stage at the machine's rate; None where that is unknown."""
         if self.machine.rate is None:
             return None
-        samples = self.workload.n_samples
-        return self.flops_a_step / self.stage.batch * samples / self.machine.ranks / self.machine.rate
+        flops = self.flops_a_step / self.stage.batch * self.workload.n_samples + self.flops_once
+        return flops / self.machine.ranks / self.machine.rate
 
     @cached_property
     def cache(self) -> Mapping[str, tuple[int, int]]:
-        """Encoder -> (different items of an epoch at most, bytes of one item's features in 16 bits)."""
+        """Encoder -> (different items of an epoch at most, bytes of one item's features as they are or were kept)."""
+        each_value = _BYTES["float16" if self.stage.cache is None else self.stage.cache.dtype]
         found = {}
         for key, each in items(self.workload).items():
             for name in self.model.inputs[key].encoders if key in self.model.inputs else ():
                 if name in self.cost.features:
                     n = max(1, round(self.workload.rows * each))
-                    found[name] = (n, self.cost.features[name] * _HALF)
+                    found[name] = (n, self.cost.features[name] * each_value)
         return found
 
     def fits(self) -> Iterator[Fit]:

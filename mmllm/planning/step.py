@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class StepCost:
     """Part -> floating point operations; ``backward``: of the whole backward pass."""
     features: Mapping[str, int]
     """Encoder -> values that one item's features have, over all layers that are read."""
+    items: Mapping[str, int]
+    """Encoder -> items of the micro-batch."""
 
     @property
     def activations(self) -> int:
@@ -48,11 +51,12 @@ def step_cost(model: MultimodalLM, batch: Batch) -> StepCost:
     known = [*model.parameters(), *model.buffers()]
     meter = Meter([tensor.data for tensor in known])
     features: dict[str, int] = {}
+    items: Counter[str] = Counter()
     with ExitStack() as stack:
         for name, module in parts(model).items():
             stack.enter_context(_counted(meter, name, module))
         for key, encoder in model.encoders.items():
-            stack.enter_context(_measured(features, key, encoder))
+            stack.enter_context(_measured(features, items, key, encoder))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 # a gradient is known as one only when it is put beside its weight
@@ -75,7 +79,7 @@ def step_cost(model: MultimodalLM, batch: Batch) -> StepCost:
         finally:
             for parameter in model.parameters():
                 parameter.grad = None
-    return StepCost(batch.n_tokens, batch.n_labels, dict(meter.peak), dict(meter.flops), features)
+    return StepCost(batch.n_tokens, batch.n_labels, dict(meter.peak), dict(meter.flops), features, items)
 
 
 @contextmanager
@@ -94,12 +98,13 @@ def _counted(meter: Meter, name: str, part: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _measured(found: dict[str, int], key: str, encoder: nn.Module) -> Iterator[None]:
-    """Note how many values the features of one item have."""
+def _measured(found: dict[str, int], items: Counter[str], key: str, encoder: nn.Module) -> Iterator[None]:
+    """Note how many items there are, and how many values the features of one have."""
 
     def note(module: nn.Module, inputs: Any, output: Features) -> None:
         layers = [*output.layers.values(), *output.extras.values()]
         found[key] = sum(layer.numel() for layer in layers) // max(1, len(output.mask))
+        items[key] += len(output.mask)
 
     handle = encoder.register_forward_hook(note)
     try:

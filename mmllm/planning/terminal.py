@@ -47,9 +47,11 @@ def sentences(plan: StagePlan) -> Iterator[str]:
         + (f"; {len(plan.workload.bad)} would be skipped: {plan.workload.bad[0]}" if plan.workload.bad else "")
         + ")"
     )
-    yield f"compute: {short(plan.flops_a_step)}FLOP a step, {_time(plan)}"
+    once = f" and {short(plan.flops_once)}FLOP once for features that are kept" if plan.kept else ""
+    yield f"compute: {short(plan.flops_a_step)}FLOP a step{once}, {_time(plan)}"
     for name, (n, each) in plan.cache.items():
-        yield f"features of encoders.{name}: {n:,} items x {size(each)} = {size(n * each)} in 16 bits, were they kept"
+        end = "kept" if name in plan.kept else "in 16 bits, were they kept"
+        yield f"features of encoders.{name}: {n:,} items x {size(each)} = {size(n * each)} {end}"
     if plan.machine.memory is not None:
         yield from _fits(plan)
 

@@ -16,6 +16,7 @@ from mmllm.planning.memory import Sizes, held
 from mmllm.planning.meter import Meter, nbytes
 from mmllm.planning.plan import Machine, plans
 from mmllm.planning.step import step_cost
+from mmllm.planning.terminal import sentences
 from mmllm.planning.workload import fullest, workload
 from mmllm.recipe.load import load_recipe
 from tests.support.training import tiny_recipe
@@ -77,6 +78,24 @@ def test_zero_splits_what_it_splits(recipe: Path) -> None:
     assert [one.optimizer for one in split] == [12 * n // 2] * 3
     assert [one.gradients for one in split] == [4 * n, 4 * n // 2, 4 * n // 2]
     assert [one.weights for one in split] == [weights, weights, weights // 2]
+
+
+def test_features_that_are_kept_are_computed_once(recipe: Path) -> None:
+    live, kept, other = (
+        next(iter(plans(load_recipe(recipe, [f"stages.align.cache={word}"]), "align", Machine(rate=1e9))))
+        for word in ("false", "{dtype: float32}", "{encoders: [image]}")
+    )
+    encoder = live.cost.flops["encoders.image"]
+    each = encoder / live.cost.items["image"]
+    assert live.flops_once == 0 < encoder and live.cost.peak == kept.cost.peak, "the first epoch computes them"
+    assert kept.flops_a_step == pytest.approx(
+        live.flops_a_step - encoder / live.cost.n_tokens * live.tokens_a_step, rel=1e-6
+    )
+    assert kept.flops_once == other.flops_once == pytest.approx(8 * each), "pictures of the stage"
+    assert kept.cache["image"] == (8, 2 * live.cache["image"][1]) and live.cache == other.cache
+    assert live.seconds is not None and kept.seconds is not None and kept.seconds < live.seconds
+    said = " ".join(sentences(kept))
+    assert "FLOP once for features that are kept, " in said and "2.0 KiB = 16.0 KiB kept" in said
 
 
 def test_a_quantised_llm_is_planned_smaller(recipe: Path) -> None:
