@@ -58,6 +58,24 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Place:
+    """How the LLM reads that an item of one placeholder stands somewhere; an item's tokens take the place of one token.
+
+    With ``token`` a message is handed to the chat template in parts, as published multimodal models have it, and the
+    template writes that token for an item. Else the place stands where the message's text has it.
+    """
+
+    key: str
+    """Placeholder."""
+    token: str | None = None
+    """The LLM's own token for an item."""
+    modality: str = "image"
+    """Type of the message's part, where there is a ``token``."""
+    around: tuple[str, str] = ("", "")
+    """Text of the LLM, control tokens included, in front of every item and behind it."""
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn of a conversation in OpenAI's form. ``text`` holds placeholders (``<image>``) where media belong."""
 

@@ -17,7 +17,7 @@ from mmllm.errors import MmllmError
 from mmllm.messages.chat_templates import set_template
 from mmllm.messages.tokenize import Prompter
 from mmllm.recipe.models import Llm, Recipe
-from mmllm.types import Span
+from mmllm.types import Place, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +53,6 @@ def reading_of(recipe: Recipe) -> Reading:
     """
     tokenizer = load_tokenizer(recipe.llm)
     keys = [key for key, part in recipe.connectors.items() if part.encoders]
-    prompter = Prompter(tokenizer, keys)
     inputs: dict[str, MediaInput] = {}
     processors: dict[str, Mapping[str, Processor]] = {}
     notes: list[str] = []
@@ -64,7 +63,15 @@ def reading_of(recipe: Recipe) -> Reading:
             inputs[key] = Unseen()
             because = str(error).rstrip(".")
             notes.append(f"Not looked at: <{key}>, whose items take no places in the lengths below, because {because}.")
+    prompter = Prompter(tokenizer, [_place(recipe, key, processors.get(key, {})) for key in keys])
     return Reading(tokenizer, prompter, inputs, processors, recipe.llm.context, tuple(notes))
+
+
+def _place(recipe: Recipe, key: str, processors: Mapping[str, Processor]) -> Place:
+    """How the LLM reads items of a placeholder; pictures, where it is not known what is read."""
+    part = recipe.connectors[key]
+    modality = next((one.modality for one in processors.values()), "image")
+    return Place(key, part.token, modality, part.around or ("", ""))
 
 
 def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:

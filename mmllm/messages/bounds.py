@@ -47,6 +47,11 @@ class Frame:
         return "".join(pieces) + self.around[-1], bounds
 
 
+def is_bound(text: str) -> bool:
+    """Whether a stretch holds marks and nothing else."""
+    return bool(text) and not _BOUNDS.sub("", text)
+
+
 def bounded(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     """Messages whose texts carry their number and end as marks, inside outer blanks, which a template may trim."""
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import MmllmError, SampleError
-from mmllm.messages.bounds import Frame, Span, bounded, strip_bounds
+from mmllm.messages.bounds import Frame, Span, bounded, is_bound, strip_bounds
 from mmllm.messages.template_flow import writes_by_roles_alone
 
 if TYPE_CHECKING:
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
 _DAY = date(2024, 7, 26)  # the day that Llama's templates print where they are given none
+_PART = "\ufdd4"  # a noncharacter, as those of `bounds.py`
+_BREAKS = re.compile(f"{_PART}[^{_PART}]*{_PART}\n|\n{_PART}[^{_PART}]*{_PART}(?=[\ufdd1\\s]*$)")
 _WORDS = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
 
 
 class ChatTemplate:
     """Renders conversations; safe to use from several threads.
 
-    ``ends`` are the tokens of which the template's end-of-turn is one (the tokenizer's added ones). Raises MmllmError
-    for a tokenizer without a template, a template without end-of-turn, or one whose generation prompt is not how it
-    opens the assistant's turn.
+    ``ends`` are the tokens of which the template's end-of-turn is one (the tokenizer's added ones). ``parts``: key of a
+    placeholder that becomes a part of its message (:func:`part_sign` stands for it in the text) -> the part's type.
+    Raises MmllmError for a tokenizer without a template, a template without end-of-turn, or one whose generation prompt
+    is not how it opens the assistant's turn.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[str], parts: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.text = _TODAY.sub(lambda found: repr(_DAY.strftime(found[2])), _chat_template(tokenizer))
         """The template itself."""
         self.marks_speech = _GENERATION.search(self.text) is not None
@@ -45,10 +51,16 @@ class ChatTemplate:
         self._lock = threading.Lock()  # transformers' generation tracker is one object per template, not per call
         self.as_parts = False
         """Whether messages are handed over as lists of parts, ``[{"type": "text", "text": ...}]``."""
-        self.as_parts = not self._shows_words() and self._shows_words(as_parts=True)
+        self._parts = dict(parts)
+        self.as_parts = (bool(parts) or not self._shows_words()) and self._shows_words(as_parts=True)
+        if parts and not self.as_parts:
+            raise MmllmError(
+                f"the chat template takes no messages in parts, so it writes no token for media of {', '.join(parts)}; "
+                "leave `token` out, or give the model's own template with llm: {template: FILE}"
+            )
         self.end = self._end_of_turn(ends)
         """The token that ends the assistant's turn."""
-        self.by_roles = not self.marks_speech and writes_by_roles_alone(self.text)
+        self.by_roles = not (self.marks_speech or parts) and writes_by_roles_alone(self.text)
         """Whether its syntax proves that it writes texts whole and all else by the roles of the messages."""
         self._openings: dict[tuple[str, ...], str] = {}
         """What ``_opening`` has found, where that hangs on roles alone."""
@@ -65,7 +77,7 @@ class ChatTemplate:
         from jinja2 import TemplateError, TemplateSyntaxError
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        given: list[Any] = [_in_parts(message) for message in messages] if self.as_parts else messages
+        given: list[Any] = [_in_parts(message, self._parts) for message in messages] if self.as_parts else messages
         try:
             with self._lock:
                 texts, marks = render_jinja_template(
@@ -203,8 +215,35 @@ def _unasked(name: str, opening: str, between: str, last: bool) -> int:
     return len(between) - len(opening)
 
 
-def _in_parts(message: dict[str, str]) -> dict[str, Any]:
-    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+def part_sign(key: str) -> str:
+    """What stands in a message's text where a part of its own belongs."""
+    return f"{_PART}{key}{_PART}"
+
+
+def _in_parts(message: dict[str, str], types: Mapping[str, str]) -> dict[str, Any]:
+    """A message whose text is one part, or several with items of media between them.
+
+    A line break behind an item, or before a last one, only sets it apart in our text and goes: the template has a rule
+    of its own for that. Marks of the text's bounds are no part of their own: a template may ask for the first one's
+    type.
+    """
+    text = _BREAKS.sub(lambda found: found[0].strip("\n"), message["content"])
+    parts: list[dict[str, str]] = []
+    held = ""
+    for number, piece in enumerate(text.split(_PART)):  # text, key, text, ...
+        if number % 2:
+            parts.append({"type": types[piece]})
+        elif is_bound(held + piece):
+            held += piece
+        elif held + piece:
+            parts.append({"type": "text", "text": held + piece})
+            held = ""
+    last = next((part for part in reversed(parts) if part["type"] == "text"), None)
+    if held and last is not None:
+        last["text"] += held
+    elif held or not parts:
+        parts.append({"type": "text", "text": held})
+    return {**message, "content": parts}
 
 
 def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str:

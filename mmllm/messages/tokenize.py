@@ -19,8 +19,9 @@ from mmllm.errors import MmllmError, SampleError
 from mmllm.messages import placeholders
 from mmllm.messages.bounds import Span
 from mmllm.messages.learnable import check_answers, check_places
-from mmllm.messages.template import ChatTemplate
-from mmllm.types import IGNORE_INDEX, Message, Sample
+from mmllm.messages.template import ChatTemplate, part_sign
+from mmllm.registry import nearest
+from mmllm.types import IGNORE_INDEX, Message, Place, Sample
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # Unicode noncharacters: never meant for interchange, so no honest text holds them (a text that does is refused).
 _TYPED, _TYPED_END = "\ufdd2", "\ufdd3"
-_NONCHARACTERS = re.compile("[\ufdd0-\ufdd3]")
+_NONCHARACTERS = re.compile("[\ufdd0-\ufdd4]")
 _TYPED_PIECE = re.compile(f"{_TYPED}([^{_TYPED}{_TYPED_END}]*){_TYPED_END}")
 
 
@@ -49,24 +50,41 @@ class Prompt:
 class Prompter:
     """Renders samples with the tokenizer's chat template and tokenises them; ids equal ``apply_chat_template``'s.
 
-    ``keys`` are those of connectors; ``<key>`` in a message is where an item of ``sample.media[key]`` goes, see
-    ``placeholders.py``. The
-    tokenizer is copied, so the caller's never learns the placeholders. A special token typed in a message is plain text
-    (outside the assistant's turns so are the template's other control tokens). Safe to use from several threads.
+    ``places`` are those of connectors, or their keys alone; ``<key>`` in a message is where an item of
+    ``sample.media[key]`` goes, see ``placeholders.py``. The tokenizer is copied, so the caller's never learns the
+    placeholders. A special token typed in a message is plain text (outside the assistant's turns so are the template's
+    other control tokens). Safe to use from several threads.
 
     Raises MmllmError for a tokenizer without a chat template or one whose template cannot be learned from.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, keys: Sequence[str], user_turn: bool = False) -> None:
-        self.placeholders = tuple(keys)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, places: Sequence[Place | str], user_turn: bool = False
+    ) -> None:
+        known = [Place(place) if isinstance(place, str) else place for place in places]
+        self.placeholders = tuple(place.key for place in known)
         self.user_turn = user_turn
-        self._backend, self._plain = _backends(tokenizer, [f"<{key}>" for key in self.placeholders])
-        self._keys = {self._backend.token_to_id(f"<{key}>"): key for key in self.placeholders}
+        self._tokens_of = {place.key: place.token for place in known if place.token is not None}
+        self._backend, self._plain = _backends(tokenizer, [f"<{place.key}>" for place in known if place.token is None])
+        self._keys = {self._place_id(tokenizer, place): place.key for place in known}
+        if len(self._keys) < len(known):
+            raise MmllmError(
+                f"connectors {', '.join(self._tokens_of)}: two of them have one `token`; give each its own"
+            )
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
+        self._around = {
+            place.key: (self._between(place.around[0]), self._between(place.around[1]))
+            for place in known
+            if any(place.around)
+        }
         # runs of blanks that a vocabulary holds as added tokens are ordinary text
         added = [token for token in tokenizer.added_tokens_decoder.values() if not token.content.isspace()]
-        own = {f"<{key}>" for key in self.placeholders}
-        self._template = ChatTemplate(tokenizer, [token.content for token in added if token.content not in own])
+        own = {f"<{key}>" for key in self.placeholders} | set(self._tokens_of.values())
+        self._template = ChatTemplate(
+            tokenizer,
+            [token.content for token in added if token.content not in own],
+            {place.key: place.modality for place in known if place.token is not None},
+        )
         self._control_ids = {self._backend.token_to_id(token.content) for token in added}
         special = own | {token.content for token in added if token.special}
         control = special | {token.content for token in added if token.content in self._template.text}
@@ -97,6 +115,26 @@ class Prompter:
         """Ids of a text that stands between placeholders, nothing in it special."""
         return self._piece("times", text, typed=True, first=False)[0] if text else []
 
+    def _place_id(self, tokenizer: PreTrainedTokenizerBase, place: Place) -> int:
+        """Id that stands at a place until its item's tokens do."""
+        if place.token is None:
+            found = self._backend.token_to_id(f"<{place.key}>")
+            assert found is not None  # it was added to this copy
+            return int(found)
+        added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+        if place.token not in added:
+            near = nearest(place.token, added)
+            hint = f'; did you mean "{near}"?' if near else ""
+            raise MmllmError(
+                f'connectors.{place.key}.token: "{place.token}" is no added token of the LLM\'s tokenizer{hint}'
+            )
+        return added[place.token]
+
+    def _between(self, text: str) -> list[int]:
+        """Ids of a text of the LLM next to an item, control tokens included."""
+        # as it stands in a conversation, where control tokens are around it: alone some tokenizers put a blank before
+        return self._piece("around", text, typed=False, first=False)[0] if text else []
+
     # ---- rendering
 
     def _messages(self, sample: Sample) -> list[dict[str, str]]:
@@ -112,10 +150,15 @@ class Prompter:
         """The text with each typed control token between marks, so that it is tokenised as plain text."""
         pattern = self._special if message.role == "assistant" else self._control
         pieces = placeholders.pieces(message, self.placeholders)
-        return "".join(text if place else pattern.sub(_typed, text) for text, place in pieces)
+        return "".join(self._sign(text) if place else pattern.sub(_typed, text) for text, place in pieces)
 
     def _plain_text(self, message: Message) -> str:
-        return "".join(text for text, _ in placeholders.pieces(message, self.placeholders))
+        pieces = placeholders.pieces(message, self.placeholders)
+        return "".join(self._sign(text) if place else text for text, place in pieces)
+
+    def _sign(self, place: str) -> str:
+        """What the template is given for a placeholder."""
+        return part_sign(place[1:-1]) if place[1:-1] in self._tokens_of else place
 
     def _verify(self, sample: Sample, text: str, ask: bool) -> None:
         """The marked rendering without its marks must be the plain rendering, else the template looked at the marks."""
@@ -155,7 +198,24 @@ class Prompter:
         if len(places) != sum(len(items) for items in sample.media.values()):
             raise SampleError(f"{sample.name}: the chat template drops or repeats a placeholder")
         self._check_order(sample, places)
-        return Prompt(ids, labels, places, user_turn)
+        prompt = Prompt(ids, labels, places, user_turn)
+        return self._with_around(prompt) if self._around else prompt
+
+    def _with_around(self, prompt: Prompt) -> Prompt:
+        """The same with what stands around items: nothing of it is learned, nor text of a message."""
+        found = Prompt([], [], [], [])
+        last = 0
+        for position, key in prompt.places:
+            before, behind = self._around.get(key, ([], []))
+            _extend(found, prompt, last, position)
+            found.places.append((len(found.ids) + len(before), key))
+            for ids in (before, prompt.ids[position : position + 1], behind):
+                found.ids.extend(ids)
+                found.labels.extend([IGNORE_INDEX] * len(ids))
+                found.user_turn.extend([-1] * (len(ids) if self.user_turn else 0))
+            last = position + 1
+        _extend(found, prompt, last, len(prompt.ids))
+        return found
 
     def _check_order(self, sample: Sample, places: list[tuple[int, str]]) -> None:
         """Media are handed out in rendered order, so a template that moves a message with media would swap them."""
@@ -200,6 +260,13 @@ class Prompter:
         return ids, offsets
 
 
+def _extend(prompt: Prompt, other: Prompt, start: int, end: int) -> None:
+    """Put positions [start, end) of another one behind it."""
+    prompt.ids.extend(other.ids[start:end])
+    prompt.labels.extend(other.labels[start:end])
+    prompt.user_turn.extend(other.user_turn[start:end])
+
+
 def _covered(offsets: list[Span], span: Span) -> Span:
     """Tokens [low, high) that stand for these characters.
 
@@ -223,7 +290,7 @@ def _check_text(name: str, message: Message) -> None:
     if message.text.isascii():
         return
     if _NONCHARACTERS.search(message.text):
-        raise SampleError(f"{name}: a message holds a Unicode noncharacter (U+FDD0 to U+FDD3)")
+        raise SampleError(f"{name}: a message holds a Unicode noncharacter (U+FDD0 to U+FDD4)")
     try:
         message.text.encode()
     except UnicodeEncodeError as error:

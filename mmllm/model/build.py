@@ -56,6 +56,8 @@ def build(
             recipe,
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
+            tokens={key: part.token for key, part in recipe.connectors.items() if part.token is not None},
+            around={key: part.around for key, part in recipe.connectors.items() if part.around is not None},
         )
     model.requires_grad_(False)
     return model.to(device).eval()

@@ -14,7 +14,7 @@ from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError
 from mmllm.features.encoder_cache import EncoderCache
-from mmllm.types import Span, Stored, time_steps
+from mmllm.types import Place, Span, Stored, time_steps
 
 Item = dict[str, dict[str, torch.Tensor]]
 """Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
@@ -29,6 +29,8 @@ class Input:
         encoders: Mapping[str, Encoder],
         connector: Projector | DeepFusion,
         timestamps: str | None = None,
+        token: str | None = None,
+        around: tuple[str, str] = ("", ""),
     ) -> None:
         """Set up.
 
@@ -38,12 +40,15 @@ class Input:
             connector: which takes them.
             timestamps: text before the tokens of each step in time; ``{s:.1f}`` is its time in seconds, ``{n}`` its
                 number.
+            token: the LLM's own token for an item, see :class:`~mmllm.types.Place`.
+            around: text of the LLM in front of every item and behind it.
         """
         self.key = key
         self.encoders = dict(encoders)
         self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
         self.timestamps = timestamps
+        self._token, self._around = token, around
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -51,6 +56,11 @@ class Input:
     def modality(self) -> str:
         """Kind of media it takes; all its encoders read the same kind."""
         return next(iter(self.processors.values())).modality
+
+    @property
+    def place(self) -> Place:
+        """How the LLM reads that an item stands somewhere."""
+        return Place(self.key, self._token, self.modality, self._around)
 
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""

@@ -27,7 +27,7 @@ from mmllm.model.inputs import Input, Item
 from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
-from mmllm.types import IGNORE_INDEX, Batch, Features
+from mmllm.types import IGNORE_INDEX, Batch, Features, Place
 
 if TYPE_CHECKING:
     from mmllm.recipe.models import Recipe
@@ -49,6 +49,8 @@ class MultimodalLM(nn.Module):
         *,
         adapts: Mapping[str, Sequence[str]] | None = None,
         timestamps: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
+        around: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         """Put parts together and attach the connectors to the LLM and the encoders.
 
@@ -60,6 +62,8 @@ class MultimodalLM(nn.Module):
             recipe: kept for those who need to know what this was made from.
             adapts: connector key -> keys of the encoders in whose blocks it works.
             timestamps: connector key -> text before the tokens of each step in time, see :class:`Input`.
+            tokens: connector key -> the LLM's own token for an item.
+            around: connector key -> text of the LLM in front of every item and behind it.
         """
         super().__init__()
         self.recipe = recipe
@@ -76,7 +80,14 @@ class MultimodalLM(nn.Module):
                     f"connectors.{key}: {type(connector).__name__} takes no features, and `from` gives it those of "
                     f"{', '.join(chosen)}; leave `from` out, or use a Projector or DeepFusion."
                 )
-            self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (timestamps or {}).get(key))
+            self.inputs[key] = Input(
+                key,
+                {n: encoders[n] for n in chosen},
+                connector,
+                (timestamps or {}).get(key),
+                (tokens or {}).get(key),
+                (around or {}).get(key, ("", "")),
+            )
         """Connector key -> what it began with, where the recipe says `start`."""
         self.handles: dict[str, Handle] = {}
         """Connector key -> takes it out of the LLM and the encoders."""
@@ -116,6 +127,11 @@ class MultimodalLM(nn.Module):
     def device(self) -> torch.device:
         """Device of the LLM's embeddings."""
         return self.llm.device
+
+    @property
+    def places(self) -> list[Place]:
+        """How the LLM reads items, one for each placeholder."""
+        return [entry.place for entry in self.inputs.values()]
 
     @property
     def reads_user_turn(self) -> bool:

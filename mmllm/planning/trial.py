@@ -52,7 +52,7 @@ def problems(recipe: Recipe) -> tuple[list[str], list[str]]:
 
 def _unusable(recipe: Recipe, stage: Stage, model: MultimodalLM) -> tuple[list[str], int]:
     """Sentences on rows that training would skip, and how many rows were read."""
-    prompter = Prompter(model.llm.tokenizer, list(model.inputs), model.reads_user_turn)
+    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn)
     # with a budget no forward may have more: what is over it is bad, as in training
     limit = min(recipe.llm.context, stage.tokens or sys.maxsize)
     bad, n_read = [], 0

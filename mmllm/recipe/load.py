@@ -22,6 +22,9 @@ from mmllm.recipe.located import ORIGIN, locate
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
 
+LATER = ("adapts", "times", "token", "around", "start")
+"""Words of a connector that came later."""
+
 Importing = Callable[[str], None]
 """Called with a "module:Class" that is about to be imported."""
 
@@ -130,9 +133,7 @@ def digest(recipe: Recipe) -> str:
     goes into this list too, unless its default changes what is trained.
     """
     unused: dict[str, Any] = {
-        section: {
-            key: {word for word in ("adapts", "times", "start") if getattr(part, word) is None} for key, part in parts
-        }
+        section: {key: {word for word in LATER if getattr(part, word) is None} for key, part in parts}
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
     unused["llm"] = {word for word in ("file", "template", "quantize") if getattr(recipe.llm, word) is None}
@@ -171,7 +172,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _flat(part: dict[str, Any]) -> dict[str, Any]:
     """A part as the YAML writes it."""
-    own = ("when", "adapts", "times", "start")
+    own = ("when", *LATER)
     words = {"type": part["type"], "from": part["source"], **{word: part[word] for word in own}}
     return {word: value for word, value in words.items() if value is not None} | part["args"]
 
@@ -191,7 +192,7 @@ def _part(section: str, key: str, part: Any) -> Any:
         return part
     words = {"type": "type"}
     if section == "connectors":
-        words |= {"from": "source", "when": "when", "adapts": "adapts", "times": "times"}
+        words |= {"from": "source", "when": "when", **{word: word for word in ("adapts", "times", "token", "around")}}
         if not _has_own_start(part.get("type")):
             words["start"] = "start"
         if "inside" in part and "adapts" not in part:

@@ -79,6 +79,15 @@ class ComponentSpec(Section):
         None,
         description="connectors only: text before the tokens of each step in time; {s:.1f}: seconds, {n}: its number",
     )
+    token: str | None = Field(
+        None,
+        min_length=1,
+        description="connectors only: the LLM's own token for an item, which its chat template writes for a part of a "
+        "message; default: the place is where the text has it",
+    )
+    around: tuple[str, str] | None = Field(
+        None, description="connectors only: text of the LLM before and behind every item, control tokens included"
+    )
     start: Start | None = Field(
         None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )

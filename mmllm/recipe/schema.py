@@ -68,6 +68,14 @@ def _words(section: str) -> dict[str, Any]:
             "description": "the encoders in whose blocks it works",
         },
         "times": {"type": "string", "description": "text before each step in time; {s:.1f}: seconds, {n}: number"},
+        "token": {"type": "string", "description": "the LLM's own token for an item, written by its chat template"},
+        "around": {
+            "type": "array",
+            "items": {"type": "string"},
+            "minItems": 2,
+            "maxItems": 2,
+            "description": "text of the LLM before and behind every item, control tokens included",
+        },
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
             "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",

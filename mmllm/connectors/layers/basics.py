@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Any
 
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from transformers.activations import QuickGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
@@ -38,8 +40,46 @@ def unseen(tensor: Any) -> bool:
     return hasattr(tensor, "ds_id") or tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "quick_gelu": QuickGELUActivation,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "identity": nn.Identity,
+}
+"""Name in a recipe -> activation between linear layers."""
+
+
+def activation_of(name: str) -> nn.Module:
+    """The activation of this name; MmllmError names the known ones."""
+    if name not in ACTIVATIONS:
+        raise MmllmError(f'activation: "{name}" is unknown; known: {", ".join(ACTIVATIONS)}.')
+    return ACTIVATIONS[name]()
+
+
+def norm_of(kind: bool | str, dim: int, eps: float) -> nn.Module:
+    """``true`` or ``layer``: LayerNorm; ``rms``: RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467); ``false``: none.
+
+    Raises:
+        MmllmError: another word.
+    """
+    if kind is False:
+        return nn.Identity()
+    if kind in (True, "layer"):
+        return nn.LayerNorm(dim, eps=eps)
+    if kind == "rms":
+        return nn.RMSNorm(dim, eps=eps)
+    raise MmllmError(f'norm: "{kind}" is unknown; known: true or layer (LayerNorm), rms, false.')
+
+
 def mlp(
-    dim: int, llm_dim: int, depth: int, activation: type[nn.Module] = nn.GELU, width: int | None = None
+    dim: int,
+    llm_dim: int,
+    depth: int,
+    activation: str = "gelu",
+    width: int | None = None,
+    bias: bool = True,
 ) -> nn.Sequential:
     """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM)."""
     if depth < 1:
@@ -47,9 +87,9 @@ def mlp(
     if width is not None and width < 1:
         raise MmllmError(f"width: {width} must be at least 1 (channels between the linear layers).")
     sizes = [dim, *[llm_dim if width is None else width] * (depth - 1), llm_dim]
-    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
+    layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1], bias=bias)]
     for one, other in pairwise(sizes[1:]):
-        layers += [activation(), nn.Linear(one, other)]
+        layers += [activation_of(activation), nn.Linear(one, other, bias=bias)]
     return nn.Sequential(*layers)
 
 

@@ -44,7 +44,7 @@ class CAbstractorConnector(Projector):
         self.before = regnet_blocks(depth, dim, width)
         self.sample = nn.AdaptiveAvgPool2d(self.grid)
         self.after = regnet_blocks(depth, width, width)
-        self.mlp = mlp(width, llm_dim, mlp_depth, nn.SiLU)
+        self.mlp = mlp(width, llm_dim, mlp_depth, "silu")
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Pooled grid, of each frame or tile in front.

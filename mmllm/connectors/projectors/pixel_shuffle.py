@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mmllm.connectors.base import Projector
-from mmllm.connectors.layers.basics import as_maps
+from mmllm.connectors.layers.basics import as_maps, mlp, norm_of
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -17,15 +17,34 @@ class PixelShuffleConnector(Projector):
 
     The order inside a block is row, column, width: InternVL's ``ps_version v2`` and nanoVLM's (v1 transposes the grid).
     The mean over the blocks of one token is what ``pool`` computes, so this one keeps what pooling averages away.
+    With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral (2507.13264). ``norm:
+    false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and SmolVLM. ``width``, ``bias``
+    and ``activation``: as in ``mlp``.
     """
 
-    def __init__(self, *, dim: int, llm_dim: int, factor: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        llm_dim: int,
+        factor: int = 2,
+        axes: int = 2,
+        norm: bool | str = True,
+        eps: float = 1e-5,
+        depth: int = 2,
+        width: int | None = None,
+        bias: bool = True,
+        activation: str = "gelu",
+    ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if factor < 1:
             raise MmllmError(f"connector pixel_shuffle factor: {factor} must be at least 1.")
-        self.factor = factor
-        wide = dim * factor**2
-        self.mlp = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, llm_dim), nn.GELU(), nn.Linear(llm_dim, llm_dim))
+        if axes not in (1, 2):
+            raise MmllmError(f"connector pixel_shuffle axes: {axes} must be 1 (time) or 2 (rows and columns).")
+        self.factor, self.axes = factor, axes
+        wide = dim * factor**axes
+        # one sequence, so that checkpoints from before there was a choice keep their names
+        self.mlp = nn.Sequential(norm_of(norm, wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias))
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Grid of the blocks: rows and columns over the factor, frames or tiles in front as they are.
@@ -33,6 +52,13 @@ class PixelShuffleConnector(Projector):
         Raises:
             MmllmError: rows or columns are not whole multiples of the factor, or there are none.
         """
+        if self.axes == 1:
+            if len(grid) != 1 or grid[0] % self.factor:
+                raise MmllmError(
+                    f"connector pixel_shuffle factor: {self.factor} with axes: 1 must divide a grid of time alone; "
+                    f"this encoder gives {tuple(grid)}."
+                )
+            return (grid[0] // self.factor,)
         _, rows, cols = as_maps(grid, "pixel_shuffle")
         if rows % self.factor or cols % self.factor:
             raise MmllmError(
@@ -41,10 +67,12 @@ class PixelShuffleConnector(Projector):
         return (*grid[:-2], rows // self.factor, cols // self.factor)
 
     def shuffle(self, features: Features) -> Tensor:
-        """Lay the patches of each block side by side: float[N, n_tokens, factor * factor * dim], raster order."""
+        """Lay the patches of each block side by side: float[N, n_tokens, factor ** axes * dim], raster order."""
         tokens = self.n_tokens(features.grid)
-        _, rows, cols = as_maps(features.grid, "pixel_shuffle")
         x = features.concatenated()
+        if self.axes == 1:
+            return x.reshape(x.shape[0], tokens, self.factor * x.shape[-1])
+        _, rows, cols = as_maps(features.grid, "pixel_shuffle")
         r = self.factor
         blocks = x.reshape(-1, rows // r, r, cols // r, r, x.shape[-1]).transpose(2, 3)
         return blocks.reshape(x.shape[0], tokens, r * r * x.shape[-1])

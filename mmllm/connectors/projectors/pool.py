@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mmllm.connectors.base import Projector
-from mmllm.connectors.layers.basics import mlp
+from mmllm.connectors.layers.basics import mlp, norm_of
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -28,9 +28,10 @@ class PoolConnector(Projector):
       averages what is there, so an axis of n gives ceil(n / stride).
 
     ``depth`` counts the linear layers of the MLP, ``width`` the channels between them (default: the LLM's). No position
-    table: position is in the features, the raster order and the LLM's own. ``norm`` puts a LayerNorm before the
-    pooling, as InfMLLM has after its encoder: for encoders whose hidden states are large, and an MLP of ordinary size
-    would start far outside the LLM's embeddings.
+    table: position is in the features, the raster order and the LLM's own. ``norm`` puts a LayerNorm (``rms``: an
+    RMSNorm) with ``eps`` before the pooling, as InfMLLM has after its encoder: for encoders whose hidden states are
+    large, and an MLP of ordinary size would start far outside the LLM's embeddings. ``norm_after`` puts it behind the
+    pooling, as Gemma 3 (2503.19786) has its RMSNorm. ``bias`` and ``activation``: as in ``mlp``.
     """
 
     def __init__(
@@ -41,8 +42,12 @@ class PoolConnector(Projector):
         grid: Sequence[int] | None = None,
         stride: Sequence[int] | None = None,
         depth: int = 2,
-        norm: bool = False,
+        norm: bool | str = False,
+        eps: float = 1e-5,
+        norm_after: bool = False,
         width: int | None = None,
+        bias: bool = True,
+        activation: str = "gelu",
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if grid is not None and stride is not None:
@@ -54,8 +59,10 @@ class PoolConnector(Projector):
             self.stride: tuple[int, ...] | None = None
         else:
             self.grid, self.stride = None, _axes(stride, "stride")
-        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.mlp = mlp(dim, llm_dim, depth, width=width)
+        if norm_after and norm is False:
+            raise MmllmError("connector pool: norm_after says where the norm is, and there is none; add norm: rms.")
+        self.norm, self.norm_after = norm_of(norm, dim, eps), norm_after
+        self.mlp = mlp(dim, llm_dim, depth, activation, width, bias)
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Grid of the encoder with its last axes pooled.
@@ -71,11 +78,13 @@ class PoolConnector(Projector):
         """Average and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
         tokens = self.n_tokens(features.grid)
         _, last = self._split(features.grid)
-        x = self.norm(features.concatenated())
+        x = features.concatenated()
+        x = x if self.norm_after else self.norm(x)
         maps = x.reshape(-1, *last, x.shape[-1]).movedim(-1, 1)
         # the last block of an axis may be smaller (`stride`): with ceil_mode torch averages what is there
         means = MEANS[len(last)](maps, self._block(last), ceil_mode=True)
-        return self.mlp(means.flatten(2).transpose(1, 2).reshape(x.shape[0], tokens, x.shape[-1]))
+        means = means.flatten(2).transpose(1, 2).reshape(x.shape[0], tokens, x.shape[-1])
+        return self.mlp(self.norm(means) if self.norm_after else means)
 
     def _split(self, grid: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Split into (axes left as they are, axes that are pooled); only rows and cols may have others in front."""
