@@ -44,7 +44,7 @@ def load_start(key: str, part: ComponentSpec, connector: Connector) -> Started:
             found, left = of_file(part.start, set(connector.state_dict()))
         else:
             _check_folder(part.start)
-            found, left = projector_tensors(part.start.path, part.type)
+            found, left = projector_tensors(part.start.path, part.type, part.args, frozenset(connector.state_dict()))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(f"{where}: {part.start.path!r} cannot be read ({reason}).") from error

@@ -1,12 +1,13 @@
-"""The projector of a published multimodal folder in the names of a connector here that computes the same.
+"""The projector of a published multimodal folder as a connector here that computes the same: type, arguments, tensors.
 
-``model/start.py`` copies the tensors; what no connector computes is refused with the reason.
+``model/start.py`` copies the tensors, ``published`` writes recipes with the arguments; what no connector computes is
+refused with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,98 +18,183 @@ from mmllm.errors import MmllmError
 from mmllm.vlms.families import FAMILIES, Family, family_of
 from mmllm.vlms.tensors import read_tensors
 
-GELU = ("gelu", "gelu_python")
-"""Activations that are erf GELU, which is what the connectors have."""
+ACTIVATIONS: Mapping[str, str] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+"""Name of an activation in transformers -> name of the same one in a connector."""
+Words = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A projector as a connector of ours: which types, and their names for its layers."""
+    """A projector as a connector of ours."""
 
-    connectors: tuple[str, ...]
-    """Types that compute it; the first is named in sentences."""
-    layers: Mapping[str, str]
-    """Layer of the published projector -> layer of the connector."""
-    settings: str
-    """Arguments that the connector needs for it, for sentences."""
+    words: Callable[[Any], Words]
+    """Config -> type and arguments of the connector."""
+    tensors: Mapping[str, str]
+    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor."""
+    also: tuple[str, ...] = ()
+    """Further types that compute it."""
+    changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """Tensor of the connector -> what makes it of the published one."""
 
 
-MLP = Layout(("mlp", "pool"), {"linear_1": "mlp.0", "linear_2": "mlp.2"}, "depth: 2")
+def _two_layers(config: Any) -> Words:
+    words = {"type": "mlp", "depth": 2, **_activation(config)}
+    return words if config.multimodal_projector_bias else {**words, "bias": False}
+
+
+def _activation(config: Any) -> Words:
+    """The connector's activation, where it is not its default."""
+    found = config.projector_hidden_act
+    if found not in ACTIVATIONS:
+        raise MmllmError(
+            f"its projector has the activation {found!r}; connectors here have {', '.join(dict.fromkeys(ACTIVATIONS))}"
+        )
+    return {} if ACTIVATIONS[found] == "gelu" else {"activation": ACTIVATIONS[found]}
+
+
+def _shuffled(config: Any) -> Words:
+    return {"type": "pixel_shuffle", "factor": config.scale_factor, "norm": False, "depth": 1, "bias": False}
+
+
+def _gemma3(config: Any) -> Words:
+    side = int(config.mm_tokens_per_image**0.5)
+    eps = config.vision_config.layer_norm_eps
+    norm = {"norm": "rms", "norm_after": True, "eps": eps}
+    return {"type": "pool", "grid": [side, side], **norm, "depth": 1, "bias": False}
+
+
+def _voxtral(config: Any) -> Words:
+    factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
+    stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
+    return {**stacked, "depth": 2, "bias": False, **_activation(config)}
+
+
+_TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
+_ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
+_IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
 LAYOUTS: Mapping[str, Layout] = {
-    "llava": MLP,
-    "llava_next": MLP,
-    "llava_next_video": MLP,
-    "llava_onevision": MLP,
+    "llava": _TWO,
+    "llava_next": _TWO,
+    "llava_next_video": _TWO,
+    "llava_onevision": _TWO,
     "internvl": Layout(
-        ("pixel_shuffle",), {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"}, "factor: 2"
+        lambda config: {"type": "pixel_shuffle", "factor": round(1 / config.downsample_ratio), **_activation(config)},
+        {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"},
     ),
-    "paligemma": Layout(("mlp", "pool"), {"linear": "mlp.0"}, "depth: 1"),
-    "qwen2_audio": Layout(("mlp", "pool"), {"linear": "mlp.0"}, "depth: 1"),
+    "paligemma": _ONE,
+    "qwen2_audio": _ONE,
+    "idefics3": _IDEFICS,
+    "smolvlm": _IDEFICS,
+    "gemma3": Layout(
+        _gemma3,
+        {"mm_input_projection_weight": "mlp.0.weight", "mm_soft_emb_norm": "norm"},
+        # a product from the left, and a norm whose weight counts from one
+        changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
+    ),
+    "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
 OTHERS: Mapping[str, str] = {
-    "idefics3": "pixel shuffle and one linear layer without norm or bias",
-    "smolvlm": "pixel shuffle and one linear layer without norm or bias",
-    "gemma3": "an average over patches, an RMSNorm and a product without bias",
     "mistral3": "an RMSNorm, a merger of patches in an order of its own and an MLP",
     "aya_vision": "pixel shuffle and a gated MLP",
     "qwen2_vl": "a merger inside the tower",
     "qwen2_5_vl": "a merger inside the tower",
     "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
-    "voxtral": "four frames side by side and an MLP without biases",
 }
 """``model_type`` -> what its projector is, where no connector here computes it."""
 
 
-def projector_tensors(path: str, type: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors of the projector at ``path`` by the names of a connector ``type``, and names of those left out.
-
-    A projector without biases gets zeros for them, which computes the same.
+def projector_words(path: str, config: Any) -> Words:
+    """Type and arguments of the connector that computes a folder's projector.
 
     Raises:
-        MmllmError: not a known published model, or no connector of this type computes its projector.
+        MmllmError: none does.
+    """
+    family = family_of(config)
+    if family is None or config.model_type in OTHERS:
+        why = "not known" if family is None else OTHERS[config.model_type]
+        name = config.model_type if family is None else family.name
+        raise MmllmError(
+            f"the projector of {path!r} ({name}) is {why}, which no connector here computes; leave start out and train "
+            "one"
+        )
+    try:
+        return LAYOUTS[config.model_type].words(config)
+    except MmllmError as error:
+        raise MmllmError(f"{path!r} ({family.name}): {error}") from error
+
+
+def projector_tensors(
+    path: str, type: str, args: Mapping[str, Any], names: frozenset[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors of the projector at ``path`` by the names of a connector ``type``, and names of those left out.
+
+    A projector without biases gives zeros for those of the connector, which computes the same.
+
+    Args:
+        path: folder or hub id of the published model.
+        type: of the connector.
+        args: of the connector, as the recipe has them.
+        names: of the connector's tensors.
+
+    Raises:
+        MmllmError: not a known published model, or this connector does not compute its projector.
     """
     config = AutoConfig.from_pretrained(path)
     family = family_of(config)
     if family is None:
-        names = ", ".join(FAMILIES[kind].name for kind in LAYOUTS)
+        known = ", ".join(FAMILIES[kind].name for kind in LAYOUTS)
         raise MmllmError(
-            f"{path!r} is a {config.model_type}, whose projector is not known; known are {names}. Give a safetensors "
+            f"{path!r} is a {config.model_type}, whose projector is not known; known are {known}. Give a safetensors "
             "file: start: {path: FILE, prefix: ..., rename: {...}}"
         )
-    layout = _layout(path, type, config, family)
-    below = (f"model.{family.projector}.", f"{family.projector}.")
-    found = read_tensors(path, below)
+    _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
+    layout = LAYOUTS[config.model_type]
+    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():
         layer, _, kind = name.rpartition(".")
-        if layer in layout.layers:
-            taken[f"{layout.layers[layer]}.{kind}"] = tensor
+        if name in layout.tensors:
+            taken[layout.tensors[name]] = tensor
+        elif layer in layout.tensors:
+            taken[f"{layout.tensors[layer]}.{kind}"] = tensor
         else:
             left.append(name)
-    for layer in layout.layers.values():
-        if f"{layer}.weight" in taken and f"{layer}.bias" not in taken:
-            taken[f"{layer}.bias"] = torch.zeros(len(taken[f"{layer}.weight"]))
+    taken = {name: layout.changed[name](one) if name in layout.changed else one for name, one in taken.items()}
+    for name in list(taken):
+        bias = f"{name.removesuffix('.weight')}.bias"
+        if name.endswith(".weight") and bias in names and bias not in taken:
+            taken[bias] = torch.zeros(len(taken[name]))
     return taken, left
 
 
-def _layout(path: str, type: str, config: Any, family: Family) -> Layout:
-    """The layout of the family, if this connector computes it with the settings of this folder."""
-    if config.model_type in OTHERS:
+def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family: Family, layout: Layout) -> None:
+    """MmllmError where a connector computes something else; differing sizes show when tensors are copied."""
+    if type not in (wanted["type"], *layout.also):
+        settings = ", ".join(f"{word}: {_shown(value)}" for word, value in wanted.items() if word != "type")
         raise MmllmError(
-            f"the projector of {path!r} ({family.name}) is {OTHERS[config.model_type]}, which no connector here "
-            "computes; leave start out and train one"
+            f"the projector of {path!r} ({family.name}) is what the connector {wanted['type']} computes ({settings}), "
+            f"not {type}"
         )
-    layout = LAYOUTS[config.model_type]
-    if type not in layout.connectors:
-        raise MmllmError(
-            f"the projector of {path!r} ({family.name}) is what the connector {layout.connectors[0]} computes "
-            f"({layout.settings}), not {type}"
-        )
-    if hasattr(config, "projector_hidden_act") and len(layout.layers) > 1 and config.projector_hidden_act not in GELU:
-        raise MmllmError(
-            f"the projector of {path!r} ({family.name}) has the activation {config.projector_hidden_act!r}, the "
-            f"connector {type} has GELU"
-        )
-    return layout
+    # what tensors do not show; the defaults are the connectors' own
+    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False)):
+        given, right = args.get(word, default), wanted.get(word, default)
+        if given != right:
+            raise MmllmError(
+                f"the projector of {path!r} ({family.name}) has {word}: {_shown(right)}, the connector {type} has "
+                f"{_shown(given)}; write {word}: {_shown(right)}"
+            )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmllm.checkpoints.start import start_weights
-from mmllm.errors import RecipeError
+from mmllm.errors import MmllmError, RecipeError
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import Started
 from mmllm.recipe.load import digest, dump, parse
+from mmllm.types import Features, Layer
 from tests.support.vlms import vlm_folder
 
 RECIPE = """
@@ -32,7 +33,7 @@ stages:
 VISION = "{type: hf_vision, model: PATH, layers: [LAYER]}"
 
 
-def begun(path: Path, connector: str, layer: int = -2, encoder: str = VISION) -> tuple[MultimodalLM, Started]:
+def begun(path: Path, connector: str, layer: Layer = -2, encoder: str = VISION) -> tuple[MultimodalLM, Started]:
     """The model of a recipe whose parts all come from ``path`` as its training begins, and what ``item`` began with."""
     filled = encoder.replace("PATH", str(path)).replace("LAYER", str(layer))
     recipe = parse(RECIPE.format(path=path, encoder=filled, connector=connector.replace("PATH", str(path))))
@@ -40,7 +41,7 @@ def begun(path: Path, connector: str, layer: int = -2, encoder: str = VISION) ->
     return model, start_weights(model, recipe)["connectors.item.start"]
 
 
-def made(path: Path, connector: str, layer: int = -2, encoder: str = VISION) -> MultimodalLM:
+def made(path: Path, connector: str, layer: Layer = -2, encoder: str = VISION) -> MultimodalLM:
     """The model alone."""
     return begun(path, connector, layer, encoder)[0]
 
@@ -77,6 +78,55 @@ def test_tokens_of_pictures_are_the_published_models(name, connector, layer, nam
     assert set(started.taken) == set(model.connectors["item"].state_dict())
 
 
+@pytest.mark.parametrize(
+    ("name", "connector"),
+    [
+        ("Idefics3", "{type: pixel_shuffle, norm: false, depth: 1, bias: false, from: item, start: PATH}"),
+        ("SmolVLM", "{type: pixel_shuffle, norm: false, depth: 1, bias: false, from: item, start: PATH}"),
+        (
+            "Gemma3",
+            "{type: pool, grid: [2, 2], norm: rms, norm_after: true, eps: 1.0e-6, depth: 1, bias: false, from: item, "
+            "start: PATH}",
+        ),
+    ],
+)
+@torch.no_grad()
+def test_projectors_without_biases(name: str, connector: str, tmp_path: Path) -> None:
+    folder, whole = vlm_folder(name, tmp_path / "vlm")
+    model, started = begun(folder, connector, "final")
+    pixels = torch.randn(2, 3, 28, 28)
+    if name == "Gemma3":
+        expected = whole.model.multi_modal_projector(whole.model.vision_tower(pixel_values=pixels).last_hidden_state)
+    else:
+        expected = whole.model.connector(whole.model.vision_model(pixel_values=pixels).last_hidden_state)
+    torch.testing.assert_close(projected(model, pixels=pixels), expected, atol=1e-5, rtol=1e-5)
+    assert started.left == () and set(started.taken) == set(model.connectors["item"].state_dict())
+    old, new, sentence = ("depth: 1", "depth: 2", "gives 1 of the connector's 2 tensors")
+    if name == "Gemma3":
+        old, new, sentence = ("1.0e-6", "1.0e-3", "has eps: 1e-06, the connector pool has 0.001")
+    with pytest.raises(RecipeError, match=sentence):
+        begun(folder, connector.replace(old, new), "final")
+
+
+@torch.no_grad()
+def test_frames_of_sound_side_by_side(tmp_path: Path) -> None:
+    """Voxtral's projector; a tower of 1,500 frames of which four make a token."""
+    folder, whole = vlm_folder("Voxtral", tmp_path / "vlm")
+    words = "axes: 1, factor: 4, norm: false, bias: false"
+    encoder = "{type: hf_audio, model: PATH, layers: [final]}"
+    connector = made(folder, f"{{type: pixel_shuffle, {words}, from: item, start: PATH}}", encoder=encoder).connectors[
+        "item"
+    ]
+    states = torch.randn(2, 1500, 16)
+    features = Features({"final": states}, torch.ones(2, 1500, dtype=torch.bool), (1500,))
+    expected = whole.model.multi_modal_projector(states.reshape(-1, 64)).reshape(2, 375, 32)
+    torch.testing.assert_close(connector(features), expected, atol=1e-6, rtol=1e-6)
+    with pytest.raises(MmllmError, match="must divide a grid of time alone; this encoder gives"):
+        connector.out_grid((1501,))
+    with pytest.raises(RecipeError, match="has axes: 1, the connector pixel_shuffle has 2; write axes: 1"):
+        made(folder, "{type: pixel_shuffle, factor: 4, from: item, start: PATH}", encoder=encoder)
+
+
 @torch.no_grad()
 def test_one_linear_layer(tmp_path) -> None:
     """PaliGemma's and Qwen2-Audio's projectors are one linear layer of what their towers give."""
@@ -104,8 +154,16 @@ def test_a_projector_without_biases_gets_zeros(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "connector", "sentence"),
     [
-        ("Gemma3", "mlp", r"connectors\.item\.start: the projector of .* \(Gemma 3\) is an average over patches"),
-        ("Idefics3", "pixel_shuffle", "one linear layer without norm or bias, which no connector here computes"),
+        (
+            "AyaVision",
+            "mlp",
+            r"connectors\.item\.start: the projector of .* \(Aya Vision\) is pixel shuffle and a",
+        ),
+        (
+            "Idefics3",
+            "mlp",
+            r"is what the connector pixel_shuffle computes \(factor: 2, norm: false, depth: 1, bi",
+        ),
         (
             "Llava",
             "pixel_shuffle",
@@ -126,7 +184,7 @@ def test_another_activation_and_other_widths_are_refused(tmp_path) -> None:
     (folder / "config.json").write_text(
         config.replace('"projector_hidden_act": "gelu"', '"projector_hidden_act": "relu"')
     )
-    with pytest.raises(RecipeError, match="has the activation 'relu', the connector mlp has GELU"):
+    with pytest.raises(RecipeError, match="has activation: relu, the connector mlp has gelu; write activation: relu"):
         made(folder, "{type: mlp, from: item, start: PATH}")
     (folder / "config.json").write_text(config)
     two = "{type: hf_vision, model: PATH, layers: [-2, -1]}"
