@@ -24,7 +24,7 @@ from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import load_trainable
 from mmllm.recipe.load import digest, load_recipe, parse
 from mmllm.recipe.models import Recipe
-from mmllm.recipe.shaping import FREE, LLM_WORDS, changes, listed, shaping
+from mmllm.recipe.shaping import FREE, IMPORTED, LLM_WORDS, changes, listed, shaping
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,15 @@ def run_recipe(run: Path) -> Recipe:
 
 
 def last_checkpoint(run: Path, recipe: Recipe, stage: str | None = None) -> tuple[VerifiedCheckpoint | None, list[str]]:
-    """The newest verified checkpoint of the last stage that has one (or of ``stage``), and why others were skipped."""
-    if stage is not None and stage not in recipe.stages:
-        raise CheckpointError(f"{run} has no stage {stage!r}; its stages are {', '.join(recipe.stages)}")
+    """The newest verified checkpoint of the last stage that has one (or of ``stage``), and why others were skipped.
+
+    Before the first stage of an imported run are the weights as they were published.
+    """
+    known = [*([IMPORTED] if (run / "stages" / IMPORTED).is_dir() else []), *recipe.stages]
+    if stage is not None and stage not in known:
+        raise CheckpointError(f"{run} has no stage {stage!r}; its stages are {', '.join(known)}")
     skipped: list[str] = []
-    for name in [stage] if stage else reversed(list(recipe.stages)):
+    for name in [stage] if stage else reversed(known):
         folder = run / "stages" / name
         if not checkpoints(folder):
             continue

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmllm import __version__, registry
-from mmllm.cli import recipes, runs
+from mmllm.cli import published, recipes, runs
 from mmllm.errors import MmllmError
 
 
@@ -52,4 +52,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     recipes.add(commands)
     runs.add(commands)
+    published.add(commands)
     return parser

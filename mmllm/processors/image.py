@@ -24,12 +24,15 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 """Default limit on width x height, checked before anything is decoded."""
 
-Fit = Literal["squash", "pad", "crop"]
+Fit = Literal["squash", "pad", "crop", "own"]
 """Rule by which a picture that is not square is brought to a model that wants squares.
 
 ``squash``: resized to the square, nothing lost, and boxes in coordinates of 0..1 stay valid; the default.
-``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost.
+``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost. ``own``: whatever the
+image processor of the model's folder does with a whole picture; what cuts it into tiles is switched off.
 """
+WHOLE = {"do_image_splitting": False, "crop_to_patches": False, "do_pan_and_scan": False}
+"""Settings by which image processors of transformers leave a picture in one piece."""
 
 _SIGNATURES = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000", b"%PDF": "PDF", b"<": "HTML or SVG"}
 """First bytes of files that people take for pictures that can be read -> what they are."""
@@ -110,6 +113,8 @@ class HfTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """float[3, H, W] of an RGB image."""
+        if self.fit == "own":
+            return self._own(image)
         size = {"height": self.size[0], "width": self.size[1]}
         options: dict[str, Any] = {"size": size, "do_center_crop": False}
         if self.fit == "pad":
@@ -122,11 +127,23 @@ class HfTransform:
             image = centre(image, self.size)
         return self.processor(image, return_tensors="pt", **options)["pixel_values"][0]
 
+    def _own(self, image: Image.Image) -> Tensor:
+        """What the processor itself makes of a whole picture."""
+        words = {word: value for word, value in WHOLE.items() if hasattr(self.processor, word)}
+        found: Tensor = self.processor([image], return_tensors="pt", **words)["pixel_values"]
+        if found.numel() != 3 * self.size[0] * self.size[1]:
+            raise MmllmError(
+                f"fit: own: the folder's image processor gives {list(found.shape)} for one picture, and its model "
+                f"takes one of {self.size[0]} x {self.size[1]}; use fit: squash"
+            )
+        return found.reshape(3, *self.size)
 
-def check_fit(fit: str) -> None:
-    """Raise MmllmError for a word that is none of ``Fit``."""
-    if fit not in get_args(Fit):
-        raise MmllmError(f'fit: "{fit}" is unknown; known: {", ".join(get_args(Fit))}.')
+
+def check_fit(fit: str, own: bool = False) -> None:
+    """Raise MmllmError for a word that is none of ``Fit``; ``own``: whether the model has a processor of its own."""
+    known = [word for word in get_args(Fit) if own or word != "own"]
+    if fit not in known:
+        raise MmllmError(f'fit: "{fit}" is unknown; known: {", ".join(known)}.')
 
 
 def open_image(

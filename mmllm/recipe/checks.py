@@ -65,8 +65,8 @@ def outside_parts(data: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def check(recipe: Recipe, problems: Problems) -> None:
-    """Note every problem that lies between sections."""
+def check(recipe: Recipe, problems: Problems, stages: bool = True) -> None:
+    """Note every problem that lies between sections; ``stages``: whether the recipe must have some."""
     for section in GROUPS:
         parts: dict[str, ComponentSpec] = getattr(recipe, section)
         for key, part in parts.items():
@@ -74,7 +74,7 @@ def check(recipe: Recipe, problems: Problems) -> None:
     for name, args in recipe.eval.benchmarks.items():
         _arguments(("eval", "benchmarks", name), "benchmarks", name, args, problems)
     _wiring(recipe, problems)
-    if not recipe.stages:
+    if stages and not recipe.stages:
         problems.add(("stages",), "missing; a recipe trains in at least one stage")
     if recipe.eval.cache is not None:
         check_cache(recipe, recipe.eval.cache, {}, ("eval", "cache"), problems)

@@ -21,6 +21,7 @@ from mmllm.recipe import checks, part_arguments, yaml_lines
 from mmllm.recipe.located import ORIGIN, locate
 from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unknown
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
+from mmllm.recipe.shaping import IMPORTED
 
 LATER = ("adapts", "times", "token", "around", "start")
 """Words of a connector that came later."""
@@ -51,7 +52,8 @@ def load_placed(
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"{path}: the recipe cannot be read: {reason}.") from error
     problems = Problems(str(path))
-    return _parsed(text, overrides, problems, _folders(Path(path)), importing), problems
+    imported = (Path(path).parent / "stages" / IMPORTED).is_dir()  # such a run may wait for its first stage
+    return _parsed(text, overrides, problems, _folders(Path(path)), importing, stages=not imported), problems
 
 
 def paths_beside(path: Path) -> list[str]:
@@ -69,9 +71,20 @@ def _folders(path: Path) -> list[Path]:
     return [path.parent, Path(str(origin))]
 
 
-def parse(text: str, overrides: Sequence[str] = (), file: str = "recipe", folders: Sequence[Path] = ()) -> Recipe:
-    """``load_recipe`` for text; ``file`` is what errors call it, ``folders`` are where its relative paths may start."""
-    return _parsed(text, overrides, Problems(file), folders)
+def parse(
+    text: str,
+    overrides: Sequence[str] = (),
+    file: str = "recipe",
+    folders: Sequence[Path] = (),
+    *,
+    stages: bool = True,
+) -> Recipe:
+    """``load_recipe`` for text.
+
+    ``file`` is what errors call it, ``folders`` are where its relative paths may start; ``stages``: whether it must
+    have some.
+    """
+    return _parsed(text, overrides, Problems(file), folders, stages=stages)
 
 
 def _parsed(
@@ -80,6 +93,8 @@ def _parsed(
     problems: Problems,
     folders: Sequence[Path],
     importing: Importing | None = None,
+    *,
+    stages: bool = True,
 ) -> Recipe:
     """The recipe of a text; its problems are noted, then raised."""
     file = problems.file
@@ -109,7 +124,7 @@ def _parsed(
             problems.add(*of_pydantic(details))
         problems.raise_any()
         raise
-    checks.check(recipe, problems)
+    checks.check(recipe, problems, stages)
     problems.raise_any()
     return recipe
 

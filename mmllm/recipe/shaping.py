@@ -17,6 +17,8 @@ STAGE_WORDS = ("workers", "save_every", "keep", "log_every", "monitor")
 """Words of a stage that leave its weights as they are."""
 LLM_WORDS = ("context", "dtype")
 """Words of the LLM that a finished run may change: they were the training's, and use has its own."""
+IMPORTED = "imported"
+"""Stands for a stage in the folder of an imported run: the weights as they were published, before any stage."""
 FREE = "eval, serve, llm.context, llm.dtype, paths and media folders"
 """What may change in a finished run, as its errors say it."""
 
@@ -30,6 +32,7 @@ def shaping(recipe: Recipe, stage: str | None = None, *, finished: bool = False)
     data = recipe.model_dump(mode="json", exclude_none=True)
     names = list(recipe.stages)
     done = names if stage is None or stage not in names else names[: names.index(stage) + 1]
+    done = [] if stage == IMPORTED else done
     stages = {name: _stage(data["stages"][name]) for name in done}
     read = {key for words in stages.values() for key in words["data"]}
     aside = (*LLM_PLACES, *LLM_WORDS) if finished else LLM_PLACES

@@ -22,6 +22,7 @@ from mmllm.errors import MmllmError, RecipeError
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.located import ORIGIN
 from mmllm.recipe.models import Recipe
+from mmllm.recipe.shaping import IMPORTED
 from mmllm.training import distributed
 from mmllm.training.announcement import announce
 from mmllm.training.log import Log
@@ -41,7 +42,7 @@ def train(recipe: Recipe, out: Path, *, accept: bool = False, verify: bool = Fal
     RecipeError if ``out`` was started with another recipe, CheckpointError if another process trains into it.
     """
     if not recipe.stages:
-        raise RecipeError(f"the recipe {recipe.name} has no stages: nothing to train")
+        raise RecipeError(f"the recipe {recipe.name} has no stages: nothing to train; add data and stages to it")
     device = distributed.init_distributed()
     recipe = distributed.resolved(recipe)
     with ExitStack() as stack:
@@ -120,7 +121,9 @@ def _unmake(out: Path) -> None:
 
 def _first(names: list[str], start: VerifiedCheckpoint | None) -> int:
     """Number of the first stage that is not finished."""
-    return 0 if start is None else names.index(start.manifest.stage) + int(start.manifest.final)
+    if start is None or start.manifest.stage == IMPORTED:
+        return 0
+    return names.index(start.manifest.stage) + int(start.manifest.final)
 
 
 def main(arguments: list[str] | None = None) -> int:

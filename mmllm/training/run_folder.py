@@ -17,7 +17,7 @@ from mmllm.errors import CheckpointError, RecipeError
 from mmllm.recipe.load import dump, load_recipe
 from mmllm.recipe.located import ORIGIN
 from mmllm.recipe.models import Recipe
-from mmllm.recipe.shaping import changes, listed, shaping
+from mmllm.recipe.shaping import IMPORTED, changes, listed, shaping
 
 
 @contextmanager
@@ -60,7 +60,11 @@ def compare_recipe(recipe: Recipe, out: Path, stage: str | None = None, shaped: 
         known = load_recipe(path)
         found = changes(shaping(known, stage) if shaped is None else shaped, shaping(recipe, stage))
         names = list(known.stages)
-        if not found and names[: names.index(stage) + 1] != list(recipe.stages)[: names.index(stage) + 1]:
+        if (
+            not found
+            and stage != IMPORTED
+            and names[: names.index(stage) + 1] != list(recipe.stages)[: names.index(stage) + 1]
+        ):
             found = [f"its stages were {', '.join(names)}, are {', '.join(recipe.stages)}"]
         if found:
             raise RecipeError(

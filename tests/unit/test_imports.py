@@ -36,6 +36,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"recipe", "messages", "features", "connectors", "model", "datasets", "batches", "checkpoints"},
     "planning": {"recipe", "messages", "llms", "model", "batches", "checkpoints", "training"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
+    "published": {
+        "recipe",
+        "messages",
+        "processors",
+        "vlms",
+        "connectors",
+        "model",
+        "batches",
+        "checkpoints",
+        "generation",
+    },
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {
         "recipe",

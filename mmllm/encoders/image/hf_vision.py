@@ -32,9 +32,10 @@ class HfVisionEncoder(ImageEncoder):
     How many class and register tokens to drop comes from the parameters that the model's embeddings hold and is
     compared with the length of every hidden state, so a SigLIP tower of 27 x 27 patches gives 729 tokens.
     Pixels are prepared by the folder's own image processor, except that ``fit: squash`` (default) and ``pad`` replace a
-    centre crop, which would silently remove parts of the picture; ``crop`` is the processor's own behaviour. Under
-    squash, boxes in coordinates of 0..1 stay valid. ``image_size`` overrides the processor's size (a square in pixels).
-    ``draft`` decodes large JPEGs at reduced size, in about half the time; their pixels differ a little.
+    centre crop, which would silently remove parts of the picture; ``crop`` is the processor's own behaviour, and
+    ``own`` that of any processor, tiles left out. Under squash, boxes in coordinates of 0..1 stay valid. ``image_size``
+    overrides the processor's size (a square in pixels). ``draft`` decodes large JPEGs at reduced size, in about half
+    the time; their pixels differ a little.
     """
 
     gives_final = True
@@ -50,7 +51,7 @@ class HfVisionEncoder(ImageEncoder):
         draft: bool = False,
     ) -> None:
         super().__init__(layers=layers)
-        check_fit(fit)
+        check_fit(fit, own=True)
         self.vision = load_vision(model)
         config = self.vision.config
         accepted = inspect.signature(self.vision.forward).parameters
@@ -69,8 +70,14 @@ class HfVisionEncoder(ImageEncoder):
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
-        own = whole_picture(load_processor(AutoImageProcessor, model, "a picture"), model)
-        size = processed_size(own) if image_size is None else (image_size, image_size)
+        own = load_processor(AutoImageProcessor, model, "a picture")
+        if fit == "own":
+            if image_size is not None:
+                raise MmllmError("image_size: with fit: own the folder's processor decides; leave image_size out.")
+            size = sides(config.image_size)
+        else:
+            own = whole_picture(own, model)
+            size = processed_size(own) if image_size is None else (image_size, image_size)
         self.processor = ImageProcessor(
             HfTransform(own, size, fit, own_size=image_size is None),
             size=size,

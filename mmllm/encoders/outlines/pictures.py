@@ -24,7 +24,7 @@ def hf_vision(
     from mmllm.encoders.image.hf_vision import processed_size, sides
     from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
 
-    check_fit(fit)
+    check_fit(fit, own=True)
     config = AutoConfig.from_pretrained(model)
     if family_of(config) is not None:  # a published VLM: its tower and its view of a picture are found as they load
         return None
@@ -32,7 +32,10 @@ def hf_vision(
     if not {"patch_size", "hidden_size"} <= vision.to_dict().keys():
         return None
     own = AutoImageProcessor.from_pretrained(model)
-    size = processed_size(own) if image_size is None else (image_size, image_size)
+    if fit == "own":
+        size = sides(vision.image_size)
+    else:
+        size = processed_size(own) if image_size is None else (image_size, image_size)
     transform = HfTransform(own, size, fit, own_size=image_size is None)
     processor = ImageProcessor(
         transform, size=size, patch=sides(vision.patch_size), max_pixels=max_pixels or MAX_PIXELS, draft=draft

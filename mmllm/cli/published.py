@@ -1,0 +1,29 @@
+"""Commands between recipes and published checkpoints: import."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from mmllm.cli.arguments import Parsers, command
+
+
+def add(commands: Parsers) -> None:
+    """Add the commands for published checkpoints."""
+    take = command(commands, "import", _import, "make a run of a published multimodal model, compared with its own")
+    take.add_argument("checkpoint", metavar="CHECKPOINT", help="folder, or name on the Hugging Face hub")
+    take.add_argument("--out", type=Path, help="run folder (default: runs/<name of the checkpoint>)")
+    take.add_argument("--copy", action="store_true", help="copy the folder into the run instead of referring to it")
+    take.add_argument(
+        "--no-tiles", action="store_true", help="take pictures whole, where the model would cut them into tiles"
+    )
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from mmllm.published.importing import import_checkpoint
+
+    out = arguments.out or Path("runs") / Path(arguments.checkpoint).name
+    import_checkpoint(arguments.checkpoint, out, tiles=not arguments.no_tiles, copy=arguments.copy, say=print)
+    print(f"imported: {out}")
+    print(f"next: {shlex.join(['mmllm', 'chat', str(out)])}")

@@ -1,0 +1,16 @@
+"""One file for each kind of published model: its encoders and connectors as a recipe has them.
+
+A file has one function, ``sections(source) -> Sections``; the table says which file a model's ``model_type`` means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TABLE: Mapping[str, str] = {
+    "llava": "llava",
+    "internvl": "internvl",
+    "idefics3": "idefics3",
+    "smolvlm": "idefics3",
+}
+"""``model_type`` of a configuration -> file of this folder."""

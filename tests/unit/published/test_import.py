@@ -1,0 +1,204 @@
+"""`mmllm import`: tiny random published models become runs that answer as transformers' own, in every odd config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as t
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import mmllm
+from mmllm.checkpoints.store import LEARNED
+from mmllm.cli import main
+from mmllm.errors import MmllmError
+from mmllm.published.comparison import SIZES, picture
+from mmllm.published.importing import import_checkpoint
+from tests.support.published import published_folder
+from tests.support.training import train_here
+from tests.support.vlms import LLM, VIT
+
+SEEN = [
+    f"{what} ({width} x {height})"
+    for width, height in SIZES
+    for what in ("ids", "pixels", "tokens", "logits", "answer")
+]
+SIGLIP: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "vision_feature_select_strategy": "full"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "LLaVA 1.5": ("Llava", {}),
+    "LLaVA, two layers": ("Llava", {"vision_feature_layer": [-2, -1]}),
+    "LLaVA, no biases, tanh GELU": (
+        "Llava", {"multimodal_projector_bias": False, "projector_hidden_act": "gelu_pytorch_tanh"}
+    ),
+    "LLaVA, all patches of SigLIP": ("Llava", SIGLIP),
+    "LLaVA, a first token in front": ("Llava", {"bos": True}),
+    "LLaVA, Qwen2, tied": (
+        "Llava", {"text_config": t.Qwen2Config(**LLM, tie_word_embeddings=True), "tie_word_embeddings": True}
+    ),
+    "LLaVA, Qwen2, untied": ("Llava", {"text_config": t.Qwen2Config(**LLM)}),
+    "Idefics3": ("Idefics3", {}),
+    "Idefics3, factor 4": ("Idefics3", {"scale_factor": 4}),
+    "SmolVLM": ("SmolVLM", {}),
+    "InternVL": ("InternVL", {}),
+    "InternVL, the tower's norm": (
+        "InternVL",
+        {
+            "vision_config": t.InternVLVisionConfig(
+                **{**VIT, "image_size": (28, 28), "patch_size": (7, 7)}, use_mean_pooling=False, use_qk_norm=True
+            )
+        },
+    ),
+    "InternVL, an inner layer, relu": ("InternVL", {"vision_feature_layer": -2, "projector_hidden_act": "relu"}),
+}  # fmt: skip
+"""Name -> model, and what differs from its plain configuration."""
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llava")
+    published_folder("Llava", folder / "vlm")
+    import_checkpoint(str(folder / "vlm"), folder / "run")
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_imported_models_are_transformers_own(case: str, tmp_path: Path) -> None:
+    name, changes = CASES[case]
+    folder = published_folder(name, tmp_path / "vlm", **changes)
+    stages = import_checkpoint(str(folder), tmp_path / "run", tiles=name == "Llava")
+    assert [stage.name for stage in stages] == [*SEEN, "ids (text)", "logits (text)"]
+    assert all(stage.equal for stage in stages)
+    report = json.loads((tmp_path / "run" / "import.json").read_text())
+    assert report["transformers"] == t.__version__ and len(report["stages"]) == len(stages)
+    recipe = mmllm.load_recipe(tmp_path / "run")
+    assert recipe.llm.path == str(folder) and not recipe.stages
+    assert set(load_file(tmp_path / "run" / "stages" / "imported" / "step-0" / LEARNED)) == {
+        f"connectors.image.{name}" for name in mmllm.load(tmp_path / "run").model.connectors["image"].state_dict()
+    }
+
+
+def test_an_imported_run_answers_as_the_model(llava: Path) -> None:
+    model = mmllm.load(llava / "run")
+    processor = t.AutoProcessor.from_pretrained(llava / "vlm")
+    theirs = t.AutoModelForImageTextToText.from_pretrained(llava / "vlm").eval()
+    image = picture(200, 90)
+    talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]}]
+    text = processor.apply_chat_template(talk, add_generation_prompt=True)
+    given = processor(text=[text], images=[image], return_tensors="pt")
+    ids = theirs.generate(**given, max_new_tokens=6, do_sample=False)[0, given["input_ids"].shape[1] :]
+    expected = processor.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip()
+    assert model.chat("Where?", image=image, max_new_tokens=6).strip() == expected
+    # the place of a picture is its part's, wherever the text has it
+    assert model.chat("<image>\nWhere?", image=image, max_new_tokens=6).strip() == expected
+
+
+def test_a_typed_token_of_pictures_is_text(llava: Path) -> None:
+    model = mmllm.load(llava / "run")
+    sample = model._sample("What does \\<image> mean? <|im_start|>", {})
+    prompt = model.generator.prompter.tokenize_prompt(sample)
+    number = model.model.llm.tokenizer.convert_tokens_to_ids("<image>")
+    assert number not in prompt.ids and not prompt.places
+    assert "<image> mean? <|im_start|>" in model.model.llm.tokenizer.decode(prompt.ids)
+
+
+def test_what_learns_further(llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and a stage added to an imported run train it from the published weights; the published ones stay."""
+    import_checkpoint(str(llava / "vlm"), tmp_path / "run")
+    said = {"role": "assistant", "content": "A sign."}
+    asked = [{"role": "user", "content": f"<image>\nWhat is {n}?"} for n in range(4)]
+    rows = [{"image": f"{n}.png", "messages": [asked[n], said]} for n in range(4)]
+    for n in range(4):
+        Image.new("RGB", (40, 30), (60 * n, 90, 200)).save(tmp_path / f"{n}.png")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "run" / "recipe.yaml"
+    with pytest.raises(MmllmError, match="has no stages: nothing to train; add data and stages to it"):
+        mmllm.train(tmp_path / "run")
+    words = yaml.safe_load(path.read_text())
+    words["data"] = {"signs": {"type": "chat", "path": str(tmp_path / "rows.jsonl")}}
+    stage = {"train": {"connectors.image": 1e-2}, "data": {"signs": 1.0}, "steps": 3, "batch": 2}
+    words["stages"] = {"signs": stage}
+    path.write_text(yaml.safe_dump(words, sort_keys=False))
+    published = load_file(tmp_path / "run" / "stages" / "imported" / "step-0" / LEARNED)
+    before = mmllm.load(tmp_path / "run", stage="imported").model.state_dict()
+    train_here(tmp_path / "run" / "recipe.yaml", tmp_path / "run")
+    learned = load_file(tmp_path / "run" / "stages" / "signs" / "step-3" / LEARNED)
+    assert published.keys() == learned.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in published.items())
+    moved = [float((learned[name] - tensor).abs().max()) for name, tensor in published.items()]
+    assert 0 < max(moved) < 0.1, "it began where the published weights are"
+    # in bookkeeping the published weights are no stage
+    assert mmllm.load(tmp_path / "run").recipe.stages.keys() == {"signs"}
+    with pytest.raises(MmllmError, match="has no stage 'sings'; its stages are imported, signs"):
+        mmllm.load(tmp_path / "run", stage="sings")
+
+
+def test_a_copied_model_moves_with_its_run(llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    shutil.copytree(llava / "vlm", tmp_path / "vlm")
+    import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run", copy=True)
+    shutil.rmtree(tmp_path / "vlm")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").rename(tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = mmllm.load("moved").chat("Where?", image=picture(90, 90), max_new_tokens=4)
+    assert again == mmllm.load(llava / "run").chat("Where?", image=picture(90, 90), max_new_tokens=4)
+
+
+def test_the_command(llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["import", str(llava / "vlm"), "--out", "taken"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"{llava / 'vlm'} is LLaVA 1.5; transformers {t.__version__} is what it is compared with" in said
+    assert "equal: ids (333 x 250)" in said and said[-2:] == ["imported: taken", "next: mmllm chat taken"]
+    assert main(["check", "taken"]) == 0
+    assert main(["import", str(llava / "vlm"), "--out", "taken"]) == 2
+    assert "taken is there already; choose another --out, or remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("Llava", {"vision_feature_select_strategy": "full"}, "gives its LLM the tower's class token as well"),
+        ("Llava", {"projector_hidden_act": "tanh"}, "has the activation 'tanh'; connectors here have gelu"),
+        ("Idefics3", {}, r"cuts pictures into tiles \(do_image_splitting\), which recipes cannot say yet; imp"),
+        ("InternVL", {}, r"cuts pictures into tiles \(crop_to_patches\)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_imported(name: str, changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    folder = published_folder(name, tmp_path / "vlm", **changes)
+    with pytest.raises(MmllmError, match=sentence):
+        import_checkpoint(str(folder), tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["vlm"], "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("section", "words", "sentence"),
+    [
+        ("encoders", {"layers": [-1]}, r"first in its tokens \(333 x 250\): by .* \(at most 0\.0001\)"),
+        ("encoders", {"fit": "squash"}, r"first in its pixels \(333 x 250\): by .* \(at most 1e-06\)"),
+        ("connectors", {"around": ["a", "b"]}, r"first in its ids \(333 x 250\): 91 there, 93 here; from position"),
+    ],
+)
+def test_a_difference_is_named_by_its_stage(
+    section: str, words: dict[str, Any], sentence: str, llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What transformers computes otherwise than the importer believes is found, and nothing is written."""
+    from mmllm.published.architectures import llava as architecture
+
+    right = architecture.sections
+
+    def wrong(source: Any) -> Any:
+        found = right(source)
+        getattr(found, section)["image"].update(words)
+        return found
+
+    monkeypatch.setattr(architecture, "sections", wrong)
+    with pytest.raises(MmllmError, match=sentence):
+        import_checkpoint(str(llava / "vlm"), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
