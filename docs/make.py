@@ -14,6 +14,7 @@ from docs.write.connectors import table
 from docs.write.errors import errors
 from docs.write.inspect import inspected
 from docs.write.parts import arguments
+from docs.write.published import table as published
 from docs.write.rooms import rooms
 from docs.write.sections import sections
 
@@ -28,6 +29,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "table": ("connectors.md", table),
     "rooms": ("architecture.md", rooms),
     "inspect": ("data.md", inspected),
+    "published": ("published-models.md", published),
 }
 """Name of a block -> page it stands in, and what writes it."""
 

@@ -12,16 +12,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from mmllm.testing.tiny.llms import tiny_tokenizer
+from mmllm.testing.tiny.published import LLM, VIT
 
-LLM: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 384, "max_position_embeddings": 128, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-VIT: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28,
-    "patch_size": 7,
-}  # fmt: skip
 ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
 EAR = {"num_mel_bins": 16, "max_source_positions": 1500}
 

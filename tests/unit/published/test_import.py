@@ -14,48 +14,21 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import mmllm
+from docs.write.published import row
 from mmllm.checkpoints.store import LEARNED
 from mmllm.cli import main
 from mmllm.errors import MmllmError
 from mmllm.published.comparison import SIZES, picture
 from mmllm.published.importing import import_checkpoint
-from tests.support.published import published_folder
+from mmllm.testing.tiny.published import CASES, published_folder
+from tests.support.places import ROOT
 from tests.support.training import train_here
-from tests.support.vlms import LLM, VIT
 
 SEEN = [
     f"{what} ({width} x {height})"
     for width, height in SIZES
     for what in ("ids", "pixels", "tokens", "logits", "answer")
 ]
-SIGLIP: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "vision_feature_select_strategy": "full"}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "LLaVA 1.5": ("Llava", {}),
-    "LLaVA, two layers": ("Llava", {"vision_feature_layer": [-2, -1]}),
-    "LLaVA, no biases, tanh GELU": (
-        "Llava", {"multimodal_projector_bias": False, "projector_hidden_act": "gelu_pytorch_tanh"}
-    ),
-    "LLaVA, all patches of SigLIP": ("Llava", SIGLIP),
-    "LLaVA, a first token in front": ("Llava", {"bos": True}),
-    "LLaVA, Qwen2, tied": (
-        "Llava", {"text_config": t.Qwen2Config(**LLM, tie_word_embeddings=True), "tie_word_embeddings": True}
-    ),
-    "LLaVA, Qwen2, untied": ("Llava", {"text_config": t.Qwen2Config(**LLM)}),
-    "Idefics3": ("Idefics3", {}),
-    "Idefics3, factor 4": ("Idefics3", {"scale_factor": 4}),
-    "SmolVLM": ("SmolVLM", {}),
-    "InternVL": ("InternVL", {}),
-    "InternVL, the tower's norm": (
-        "InternVL",
-        {
-            "vision_config": t.InternVLVisionConfig(
-                **{**VIT, "image_size": (28, 28), "patch_size": (7, 7)}, use_mean_pooling=False, use_qk_norm=True
-            )
-        },
-    ),
-    "InternVL, an inner layer, relu": ("InternVL", {"vision_feature_layer": -2, "projector_hidden_act": "relu"}),
-}  # fmt: skip
-"""Name -> model, and what differs from its plain configuration."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +46,9 @@ def test_imported_models_are_transformers_own(case: str, tmp_path: Path) -> None
     stages = import_checkpoint(str(folder), tmp_path / "run", tiles=name == "Llava")
     assert [stage.name for stage in stages] == [*SEEN, "ids (text)", "logits (text)"]
     assert all(stage.equal for stage in stages)
+    assert row(case, stages) in (ROOT / "docs" / "published-models.md").read_text(), (
+        "run: python -m docs.make published"
+    )
     report = json.loads((tmp_path / "run" / "import.json").read_text())
     assert report["transformers"] == t.__version__ and len(report["stages"]) == len(stages)
     recipe = mmllm.load_recipe(tmp_path / "run")

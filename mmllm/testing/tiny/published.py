@@ -1,4 +1,4 @@
-"""Tiny random published models with the processors and chat templates that their own classes save, for the importer."""
+"""Tiny random published models with processors and chat templates as their own classes save them, odd ones too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import torch
 import transformers as t
 
 from mmllm.testing.tiny.llms import tiny_tokenizer
-from tests.support.vlms import LLM, VIT
+
+LLM: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 384, "max_position_embeddings": 128, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+VIT: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28,
+    "patch_size": 7,
+}  # fmt: skip
 
 PARTS = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -131,3 +140,33 @@ def published_folder(name: str, folder: Path, template: str | None = None, bos: 
     model.save_pretrained(folder)
     made.processor(tokenizer, (template or made.template).replace("MARK", made.mark), config).save_pretrained(folder)
     return folder
+
+
+SIGLIP: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "vision_feature_select_strategy": "full"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "LLaVA 1.5": ("Llava", {}),
+    "LLaVA, two layers": ("Llava", {"vision_feature_layer": [-2, -1]}),
+    "LLaVA, no biases, tanh GELU": (
+        "Llava", {"multimodal_projector_bias": False, "projector_hidden_act": "gelu_pytorch_tanh"}
+    ),
+    "LLaVA, all patches of SigLIP": ("Llava", SIGLIP),
+    "LLaVA, a first token in front": ("Llava", {"bos": True}),
+    "LLaVA, Qwen2, tied": (
+        "Llava", {"text_config": t.Qwen2Config(**LLM, tie_word_embeddings=True), "tie_word_embeddings": True}
+    ),
+    "LLaVA, Qwen2, untied": ("Llava", {"text_config": t.Qwen2Config(**LLM)}),
+    "Idefics3": ("Idefics3", {}),
+    "Idefics3, factor 4": ("Idefics3", {"scale_factor": 4}),
+    "SmolVLM": ("SmolVLM", {}),
+    "InternVL": ("InternVL", {}),
+    "InternVL, the tower's norm": (
+        "InternVL",
+        {
+            "vision_config": t.InternVLVisionConfig(
+                **{**VIT, "image_size": (28, 28), "patch_size": (7, 7)}, use_mean_pooling=False, use_qk_norm=True
+            )
+        },
+    ),
+    "InternVL, an inner layer, relu": ("InternVL", {"vision_feature_layer": -2, "projector_hidden_act": "relu"}),
+}  # fmt: skip
+"""Name -> model, and what differs from its plain configuration."""

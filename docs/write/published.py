@@ -1,0 +1,38 @@
+"""The table of published models that can be imported: every odd configuration is imported here, tiny and random."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+from mmllm.published.comparison import Stage
+from mmllm.published.importing import import_checkpoint
+from mmllm.testing.tiny.published import CASES, published_folder
+
+_LEAST = 1e-6
+"""Differences below it are rounding, and others on another machine."""
+
+
+def table() -> str:
+    """A row for each configuration, with the largest difference found."""
+    rows = ["| model | places of a picture | pixels | tokens | logits | answers |", "|---|---|---|---|---|---|"]
+    for case, (name, changes) in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            place = published_folder(name, Path(folder) / "vlm", **changes)
+            stages = import_checkpoint(str(place), Path(folder) / "run", tiles=name == "Llava")
+        rows.append(row(case, stages))
+    return "\n".join(rows)
+
+
+def row(case: str, stages: list[Stage]) -> str:
+    """The row of one configuration."""
+    cells = [_largest(stages, what) for what in ("ids", "pixels", "tokens", "logits", "answer")]
+    return f"| {case} | {' | '.join(cells)} |"
+
+
+def _largest(stages: list[Stage], what: str) -> str:
+    found = max(stage.difference for stage in stages if stage.name.startswith(what))
+    if not found:
+        return "equal"
+    return f"below {10.0 ** math.ceil(math.log10(max(found, _LEAST))):.0e}"
