@@ -50,6 +50,8 @@ class Span:
     separator: str
     """Text in front of it (a time, a newline); empty: none."""
     grid: Grid
+    control: bool = False
+    """Whether control tokens of the LLM in that text are read as such."""
 
     @property
     def length(self) -> int:

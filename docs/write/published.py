@@ -17,10 +17,10 @@ _LEAST = 1e-6
 def table() -> str:
     """A row for each configuration, with the largest difference found."""
     rows = ["| model | places of a picture | pixels | tokens | logits | answers |", "|---|---|---|---|---|---|"]
-    for case, (name, changes) in CASES.items():
+    for case, (name, tiles, changes) in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             place = published_folder(name, Path(folder) / "vlm", **changes)
-            stages = import_checkpoint(str(place), Path(folder) / "run", tiles=name == "Llava")
+            stages = import_checkpoint(str(place), Path(folder) / "run", tiles=tiles)
         rows.append(row(case, stages))
     return "\n".join(rows)
 
@@ -33,6 +33,7 @@ def row(case: str, stages: list[Stage]) -> str:
 
 def _largest(stages: list[Stage], what: str) -> str:
     found = max(stage.difference for stage in stages if stage.name.startswith(what))
-    if not found:
+    if not found and what not in ("tokens", "logits"):
         return "equal"
+    # also where it is 0 here: on another processor it is not
     return f"below {10.0 ** math.ceil(math.log10(max(found, _LEAST))):.0e}"

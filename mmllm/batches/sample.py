@@ -113,7 +113,7 @@ def plan(
         if places is None:
             item = _of_item(sample, key, count[key], inputs[key].measure)
             spans = _layout(sample, key, count[key], inputs[key], item)
-            places = sum(len(prompter.plain(span.separator)) + span.length for span in spans)
+            places = sum(len(prompter.separator(span)) + span.length for span in spans)
         count[key] += 1
         # the placeholder's own position goes: its places stand there
         length += places - 1
@@ -147,7 +147,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
         user_turn += prompt.user_turn[last:position]
         number = len(items) - 1
         for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
-            ids += planned.prompter.plain(span.separator)
+            ids += planned.prompter.separator(span)
             spans.append(MediaSpan(len(ids), span.length, key, number, span.grid))
             ids += [0] * span.length
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))

@@ -5,6 +5,7 @@ TABLE: dict[str, str] = {
     "hf_vision": "mmllm.encoders.image.hf_vision:HfVisionEncoder",
     "hf_audio": "mmllm.encoders.audio.hf_audio:HfAudioEncoder",
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
+    "tiles": "mmllm.encoders.image.tiles:TilesEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",
     "points": "mmllm.encoders.points.points:PointsEncoder",
     "document": "mmllm.encoders.document:DocumentEncoder",

@@ -152,7 +152,7 @@ def _input(recipe: Recipe, key: str, notes: list[str]) -> tuple[MediaInput, Mapp
     outlines: dict[str, Any] = {name: _outlined(recipe, name, notes) for name in part.encoders}
     width = sum(one.dim * one.n_layers for one in outlines.values())
     connector = _connector(recipe, key, width)
-    made = Input(key, outlines, connector, part.times)
+    made = Input(key, outlines, connector, part.times, part.token, part.around or ("", ""), part.tiles)
     return made, made.processors
 
 

@@ -22,6 +22,7 @@ from mmllm.messages.learnable import check_answers, check_places
 from mmllm.messages.template import ChatTemplate, part_sign
 from mmllm.registry import nearest
 from mmllm.types import IGNORE_INDEX, Message, Place, Sample
+from mmllm.types import Span as ItemSpan
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -111,9 +112,13 @@ class Prompter:
         self._verify(sample, text, ask=True)
         return self._prompt(sample, text, [], self._asked(sample.name, messages, True))
 
-    def plain(self, text: str) -> list[int]:
-        """Ids of a text that stands between placeholders, nothing in it special."""
-        return self._piece("times", text, typed=True, first=False)[0] if text else []
+    def separator(self, span: ItemSpan) -> list[int]:
+        """Ids of the text in front of a span of an item; nothing in it is special unless the span says so."""
+        if not span.separator:
+            return []
+        if span.control:
+            return self._between(span.separator)
+        return self._piece("times", span.separator, typed=True, first=False)[0]
 
     def _place_id(self, tokenizer: PreTrainedTokenizerBase, place: Place) -> int:
         """Id that stands at a place until its item's tokens do."""

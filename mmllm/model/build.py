@@ -57,6 +57,7 @@ def build(
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
             tokens={key: part.token for key, part in recipe.connectors.items() if part.token is not None},
+            tiles={key: part.tiles for key, part in recipe.connectors.items() if part.tiles is not None},
             around={key: part.around for key, part in recipe.connectors.items() if part.around is not None},
         )
     model.requires_grad_(False)

@@ -12,10 +12,14 @@ import torch
 
 from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.encoders.base import Encoder
-from mmllm.errors import MediaError
+from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
-from mmllm.types import Place, Span, Stored, time_steps
+from mmllm.processors.tiles import TilesProcessor, Tiling
+from mmllm.recipe.models import TileText
+from mmllm.types import Grid, Place, Span, Stored, time_steps
 
+_TILING = ""
+"""Key of an item, which no encoder has, under which stands how it is cut."""
 Item = dict[str, dict[str, torch.Tensor]]
 """Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
 
@@ -31,6 +35,7 @@ class Input:
         timestamps: str | None = None,
         token: str | None = None,
         around: tuple[str, str] = ("", ""),
+        tiles: TileText | None = None,
     ) -> None:
         """Set up.
 
@@ -42,13 +47,24 @@ class Input:
                 number.
             token: the LLM's own token for an item, see :class:`~mmllm.types.Place`.
             around: text of the LLM in front of every item and behind it.
+            tiles: text of the LLM between the tiles of a picture.
+
+        Raises:
+            RecipeError: there is text between tiles, and no encoder cuts pictures.
         """
         self.key = key
         self.encoders = dict(encoders)
         self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
         self.timestamps = timestamps
-        self._token, self._around = token, around
+        self._token, self._around, self._tiles = token, around, tiles
+        cutting = [one for one in self.processors.values() if isinstance(one, TilesProcessor)]
+        if tiles is not None and not cutting:
+            raise RecipeError(
+                f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
+                "type tiles, or remove the word"
+            )
+        self._cutter = cutting[0] if tiles is not None else None
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -65,13 +81,22 @@ class Input:
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
         found = loaded(media)
-        return {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
+        item = {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
+        return self._with_tiling(found, item)
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
         ``read``."""
         found = loaded(media)
-        return {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
+        item = {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
+        return self._with_tiling(found, item)
+
+    def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The item, and how it is cut where text stands between its tiles: kept features do not tell."""
+        if self._cutter is None:
+            return dict(item)
+        tiling = self._cutter.tiling(media)
+        return {**item, _TILING: {"tiling": torch.tensor([tiling.rows, tiling.cols, int(tiling.whole)])}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -89,6 +114,9 @@ class Input:
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
+        if self._tiles is not None:
+            rows, cols, whole = item[_TILING]["tiling"].tolist()
+            return _between_tiles(self._tiles, Tiling(rows, cols, bool(whole)), grid)
         if self.timestamps is None:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]
@@ -117,6 +145,30 @@ class Input:
             name: self.caches[name].marked_blank(blank) if name in self.caches else blank
             for name, blank in blanks.items()
         }
+
+
+def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
+    """A span for each tile of a picture, and one for the view of all of it.
+
+    Raises:
+        MediaError: its connector gives tokens that are no tile's own.
+    """
+    if time_steps(grid) != tiling.n:
+        raise MediaError(
+            f"its connector gives a grid of {grid} for {tiling.n} tiles, and text stands between tiles; leave `tiles` "
+            "out, or use a connector that keeps them apart"
+        )
+    own = (1, *grid[1:])
+    if tiling.n == 1:
+        return [Span(text.alone, own, True)]
+    found, end = [], ""
+    for number in range(tiling.rows * tiling.cols):
+        row, col = divmod(number, tiling.cols)
+        found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), own, True))
+        end = text.row if col == tiling.cols - 1 else ""
+    if tiling.whole:
+        found.append(Span(end + text.whole, own, True))
+    return found
 
 
 def loaded(media: Any) -> Any:

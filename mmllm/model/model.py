@@ -30,7 +30,7 @@ from mmllm.model.project import project
 from mmllm.types import IGNORE_INDEX, Batch, Features, Place
 
 if TYPE_CHECKING:
-    from mmllm.recipe.models import Recipe
+    from mmllm.recipe.models import Recipe, TileText
 
 
 class MultimodalLM(nn.Module):
@@ -51,6 +51,7 @@ class MultimodalLM(nn.Module):
         timestamps: Mapping[str, str] | None = None,
         tokens: Mapping[str, str] | None = None,
         around: Mapping[str, tuple[str, str]] | None = None,
+        tiles: Mapping[str, TileText] | None = None,
     ) -> None:
         """Put parts together and attach the connectors to the LLM and the encoders.
 
@@ -64,6 +65,7 @@ class MultimodalLM(nn.Module):
             timestamps: connector key -> text before the tokens of each step in time, see :class:`Input`.
             tokens: connector key -> the LLM's own token for an item.
             around: connector key -> text of the LLM in front of every item and behind it.
+            tiles: connector key -> text of the LLM between the tiles of a picture.
         """
         super().__init__()
         self.recipe = recipe
@@ -87,6 +89,7 @@ class MultimodalLM(nn.Module):
                 (timestamps or {}).get(key),
                 (tokens or {}).get(key),
                 (around or {}).get(key, ("", "")),
+                (tiles or {}).get(key),
             )
         """Connector key -> what it began with, where the recipe says `start`."""
         self.handles: dict[str, Handle] = {}

@@ -87,11 +87,8 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
     inner = encoded.media["image"][0]["image"]["pixels"]
-    pixels = given["pixel_values"].reshape(-1, *inner.shape[-3:])
-    if len(pixels) != 1:
-        yield Stage(f"pixels ({name})", 1, 0, f"{len(pixels)} pictures there, 1 here")
-        return
-    yield Stage(f"pixels ({name})", float((pixels[0] - inner).abs().max()), 1e-6)
+    seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
+    yield _pixels(f"pixels ({name})", *seen)
     batch = collate([encoded], ours.inputs)
     features: list[Tensor] = []
     projector = theirs.get_submodule(f"model.{source.family.projector}")
@@ -156,6 +153,13 @@ def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
     where = min(len(found), len(theirs)) if place is None else place
     shown = f"{len(theirs)} there, {len(found)} here; from position {where} on: {theirs[where : where + 4]} there, "
     return Stage(name, 1, 0, f"{shown}{found[where : where + 4]} here")
+
+
+def _pixels(name: str, theirs: Tensor, ours: Tensor) -> Stage:
+    """Largest difference of the pictures that the encoder sees."""
+    if theirs.shape != ours.shape:
+        return Stage(name, 1, 0, f"{list(theirs.shape)} there, {list(ours.shape)} here")
+    return Stage(name, float((theirs - ours).abs().max()), 1e-6)
 
 
 def _share(name: str, theirs: Tensor, ours: Tensor) -> Stage:

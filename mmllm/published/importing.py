@@ -140,7 +140,7 @@ def _write(
         shutil.copytree(source.path, folder / COPY)
         words["llm"]["path"] = COPY
         for part in words["encoders"].values():
-            part["model"] = COPY
+            part.get("image", part)["model"] = COPY
     recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     replace_text(folder / "recipe.yaml", dump(recipe))
     (folder / "stages" / IMPORTED).mkdir(parents=True)

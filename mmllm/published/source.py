@@ -57,20 +57,8 @@ class Source:
         return self.processor.image_processor
 
     def whole(self) -> dict[str, bool]:
-        """Words for a call of its processor that leave a picture in one piece; those that it knows.
-
-        Raises:
-            MmllmError: it cuts pictures, and nobody said that they are to be taken whole.
-        """
-        cuts = [word for word in WHOLE if getattr(self.pictures, word, None)]
-        # of a processor beside the one of pictures: InternVL's decides for it
-        if self.tiles and cuts:
-            raise MmllmError(
-                f"{self.path} ({self.family.name}) cuts pictures into tiles ({cuts[0]}), which recipes cannot say yet; "
-                "import it with --no-tiles, and it sees each picture whole, as its own processor shows it with "
-                f"{cuts[0]}: false"
-            )
-        return {word: False for word in WHOLE if hasattr(self.pictures, word)}
+        """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
+        return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}
 
     def token(self, number: int) -> str:
         """The token with this id."""

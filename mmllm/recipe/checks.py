@@ -191,9 +191,17 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
 
 def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n}; it, `token` and `around` stand on a connector that gives tokens."""
-    for word in ("token", "around"):
+    for word in ("token", "around", "tiles"):
         if getattr(part, word) is not None and part.source is None:
             problems.add((*path, word), "a connector without `from` has no places in the text; remove it")
+    for word, text in () if part.tiles is None else part.tiles:
+        try:
+            text.format(row=1, col=1, n=1)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            problems.add(
+                (*path, "tiles", word),
+                f'found "{text}", which cannot be filled in ({error}); known: {{row}}, {{col}} and {{n}} (numbers)',
+            )
     if part.times is None:
         return
     if part.source is None:

@@ -23,7 +23,7 @@ from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unkno
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
 from mmllm.recipe.shaping import IMPORTED
 
-LATER = ("adapts", "times", "token", "around", "start")
+LATER = ("adapts", "times", "token", "around", "tiles", "start")
 """Words of a connector that came later."""
 
 Importing = Callable[[str], None]
@@ -207,7 +207,7 @@ def _part(section: str, key: str, part: Any) -> Any:
         return part
     words = {"type": "type"}
     if section == "connectors":
-        words |= {"from": "source", "when": "when", **{word: word for word in ("adapts", "times", "token", "around")}}
+        words |= {"from": "source", "when": "when", **{word: word for word in LATER if word != "start"}}
         if not _has_own_start(part.get("type")):
             words["start"] = "start"
         if "inside" in part and "adapts" not in part:

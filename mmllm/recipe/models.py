@@ -62,6 +62,15 @@ def _as_start(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+class TileText(Section):
+    """Text of the LLM between the tiles of a picture, control tokens included."""
+
+    tile: str = Field("", description="before each tile; {row}, {col} and {n} count from 1")
+    row: str = Field("", description="behind the last tile of a row")
+    whole: str = Field("", description="before the view of all of the picture, where there are tiles")
+    alone: str = Field("", description="before the only view of a picture that is not cut")
+
+
 class ComponentSpec(Section):
     """An encoder, connector or dataset: a type and the arguments of its class, written flat in the YAML."""
 
@@ -88,6 +97,7 @@ class ComponentSpec(Section):
     around: tuple[str, str] | None = Field(
         None, description="connectors only: text of the LLM before and behind every item, control tokens included"
     )
+    tiles: TileText | None = Field(None, description="connectors only: text between the tiles of a picture")
     start: Start | None = Field(
         None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )

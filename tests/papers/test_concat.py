@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,18 @@ from mmllm.connectors.projectors.concat import ConcatConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import MmllmError
 from mmllm.hooks.passes import text_context
+from mmllm.model.build import build
 from mmllm.model.project import project
+from mmllm.model.trainable import set_trainable
+from mmllm.recipe.files import folder
+from mmllm.recipe.load import load_recipe
 from mmllm.testing import check_projector
 from mmllm.types import Features, time_steps
+from tests.support.assemblies import Row, batch_of
 from tests.support.equations import affine, gelu, norm
+from tests.support.parts import tiny_llm_folder
+from tests.support.stand_ins import vision_folder
+from tests.support.two_steps import two_steps
 
 LLM = 10
 WIDTHS = (6, 4)
@@ -185,3 +194,20 @@ def test_items_of_different_grids_are_grouped_by_both_encoders_grids() -> None:
 def test_what_does_not_fit_is_one_sentence(build: Any, sentence: str) -> None:
     with pytest.raises(MmllmError, match=sentence):
         build()
+
+
+def test_full_size_recipe_with_stand_ins(tmp_path: Path) -> None:
+    """DINOv2 at its processor's 224 pixels beside SigLIP: 16 x 16 patches of both, one token each."""
+    llm = tiny_llm_folder(tmp_path, "qwen2", max_position_embeddings=4096, num_hidden_layers=4)
+    places = []
+    for kind, key in (("dinov2", "where"), ("siglip", "what")):
+        (tmp_path / kind).mkdir()
+        places.append(f"encoders.{key}.model={vision_folder(tmp_path / kind, kind, 224)}")
+    recipe = load_recipe(folder() / "concat.yaml", [f"llm.path={llm}", "llm.dtype=float32", *places])
+    model = build(recipe, "cpu")
+    assert model.inputs["image"].n_tokens() == 256
+    batch = batch_of(model, [Row(1, (5, "image", 9), 4), Row(2, (7,), 3)])
+    for stage in recipe.stages.values():
+        set_trainable(model, stage.train)
+        _, silent = two_steps(model, batch)
+        assert silent == []

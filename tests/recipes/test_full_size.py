@@ -45,6 +45,7 @@ ELSEWHERE = {
     "adaptformer",
     "any2point",
     "audio_adapter_fusion",
+    "concat",
     "conformer_adapter",
     "frames_pool",
     "graph_adapter",

@@ -56,11 +56,25 @@ def _frames(
     return Outline(processor, inner.dim, inner.n_layers)
 
 
+def _tiles(
+    image: Mapping[str, Any], rule: str = "closest_ratio", least: int = 1, most: int = 12, longest: int | None = None
+) -> Outline | None:
+    from mmllm.processors.image import ImageProcessor
+    from mmllm.processors.tiles import TilesProcessor
+
+    inner = outline(str(image["type"]), {name: value for name, value in image.items() if name != "type"})
+    if inner is None or not isinstance(inner.processor, ImageProcessor):
+        return None
+    processor = TilesProcessor(inner.processor, rule=rule, least=least, most=most, longest=longest)
+    return Outline(processor, inner.dim, inner.n_layers)
+
+
 MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_vision": pictures.hf_vision,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
     "frames": _frames,
+    "tiles": _tiles,
     "document": others.document,
     "text_graph": others.text_graph,
     "points": others.points,

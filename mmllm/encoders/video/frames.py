@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from mmllm import registry
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import BlockHooks
-from mmllm.encoders.image.vit_base import ImageEncoder
-from mmllm.errors import MmllmError
+from mmllm.encoders.image.several import image_encoder, side_by_side
 from mmllm.hooks import TokenLayout
 from mmllm.processors.video import VideoProcessor, VideoReading
 from mmllm.registry import EncoderPart
@@ -70,37 +66,8 @@ class FramesEncoder(Encoder):
         rows, cols = self.image.processor.fixed_grid()
         with self.laid_out(TokenLayout(tuple(counts), (rows, cols), self.image.prefix)):
             seen = self.image.features(inputs["pixels"], self.layers)
-        sizes = [count * rows * cols for count in counts]
-        layers = {
-            index: pad_sequence(list(layer.flatten(0, 1).split(sizes)), batch_first=True)
-            for index, layer in seen.layers.items()
-        }
-        mask = torch.arange(max(sizes), device=seen.mask.device) < inputs["counts"][:, None] * (rows * cols)
-        grids = tuple((count, rows, cols) for count in counts)
-        extras = {"times": inputs["times"].float()}
-        return Features(layers, mask, max(grids), grids if len(set(grids)) > 1 else None, extras)
+        return side_by_side(seen, inputs["counts"], counts, (rows, cols), {"times": inputs["times"].float()})
 
     def hook_points(self) -> BlockHooks:
         """The image encoder's blocks; their rows are the frames of all clips."""
         return self.image.hook_points()
-
-
-def image_encoder(part: EncoderPart) -> ImageEncoder:
-    """The image encoder that a mapping of ``type`` and arguments names; MmllmError where it names none."""
-    if "type" not in part:
-        raise MmllmError('frames: image needs a "type", such as hf_vision or open_clip.')
-    args = {name: value for name, value in part.items() if name != "type"}
-    try:
-        kind = registry.load("encoders", str(part["type"]))
-        known = registry.parameters("encoders", str(part["type"]))
-    except registry.UnknownName as error:
-        raise MmllmError(f"frames: image: {error}") from error
-    if not issubclass(kind, ImageEncoder):
-        raise MmllmError(f'frames: image: "{part["type"]}" is no encoder of images.')
-    for name in args:
-        if name not in known:
-            raise MmllmError(f'frames: image: unknown argument "{name}" of {part["type"]}; known: {", ".join(known)}.')
-    lacking = [name for name, parameter in known.items() if parameter.required and name not in args]
-    if lacking:
-        raise MmllmError(f'frames: image: {part["type"]} needs the argument "{lacking[0]}"; known: {", ".join(known)}.')
-    return kind(**args)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
 
 
 def sections(source: Source) -> Sections:
-    """A layer of the tower and ``pixel_shuffle``; a start and an end token around each picture.
-
-    Raises:
-        MmllmError: pictures are to be cut into tiles.
-    """
-    source.whole()
+    """A layer of the tower for every tile and the whole picture, and ``pixel_shuffle``; a token at start and end."""
     layer = source.config.vision_feature_layer
     # -1 means the tower's own output there, which is normed where it is not pooled
-    encoder = {
+    encoder: dict[str, Any] = {
         "type": "hf_vision",
         "model": source.path,
         "layers": ["final" if layer == -1 else layer],
         "fit": "own",
     }
+    if source.tiles:  # its processor cuts whatever its image processor says of itself
+        least, most = source.pictures.min_patches, source.pictures.max_patches
+        encoder = {"type": "tiles", "rule": "closest_ratio", "least": least, "most": most, "image": encoder}
     tokens = source.tokenizer
     places = {
         "token": source.token(source.config.image_token_id),

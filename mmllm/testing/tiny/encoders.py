@@ -27,6 +27,7 @@ from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
 from mmllm.processors.decoding.video_writing import mp4
@@ -134,6 +135,13 @@ def frames(layers: Sequence[Layer] = (-2,)) -> FramesEncoder:
         return FramesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, frames=3, fps=5.0)
 
 
+def tiles(layers: Sequence[Layer] = (-2,)) -> TilesEncoder:
+    """:func:`hf_vision` on at most 4 tiles and all of a picture: pictures differ in their number of tiles."""
+    with seeded_folder() as folder:
+        write_vision(folder)
+        return TilesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, most=4)
+
+
 def points(layers: Sequence[Layer] = (-1,)) -> PointsEncoder:
     """A CLIP's text tower: 3 blocks of width 16, 8 positions; 32 points, 8 tokens."""
     vision = {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1}
@@ -227,6 +235,7 @@ TINY: dict[str, TinyEncoder] = {
     "hf_audio": TinyEncoder(hf_audio, sounds),
     "text_graph": TinyEncoder(text_graph, graphs),
     "frames": TinyEncoder(frames, clips),
+    "tiles": TinyEncoder(tiles, pictures),
     "points": TinyEncoder(points, clouds),
     "document": TinyEncoder(document, documents),
 }

@@ -14,7 +14,7 @@ from mmllm.testing.tiny.llms import tiny_tokenizer
 
 LLM: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 384, "max_position_embeddings": 128, "pad_token_id": 0,
+    "num_key_value_heads": 2, "vocab_size": 384, "max_position_embeddings": 512, "pad_token_id": 0,
     "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 VIT: dict[str, Any] = {
@@ -89,7 +89,8 @@ def _internvl_processor(tokenizer: Any, template: str, config: Any) -> Any:
     )  # fmt: skip
 
 
-IDEFICS = ("<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+PLACES = tuple(f"<row_{row}_col_{col}>" for row in range(1, 7) for col in range(1, 7))
+IDEFICS = ("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *PLACES)
 PUBLISHED: dict[str, Published] = {
     "Llava": Published(_llava, _llava_processor),
     "Idefics3": Published(_idefics("Idefics3"), _idefics_processor, tokens=IDEFICS),
@@ -143,30 +144,32 @@ def published_folder(name: str, folder: Path, template: str | None = None, bos: 
 
 
 SIGLIP: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "vision_feature_select_strategy": "full"}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "LLaVA 1.5": ("Llava", {}),
-    "LLaVA, two layers": ("Llava", {"vision_feature_layer": [-2, -1]}),
+NORMED: dict[str, Any] = {**VIT, "image_size": (28, 28), "patch_size": (7, 7)}
+CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
+    "LLaVA 1.5": ("Llava", True, {}),
+    "LLaVA, two layers": ("Llava", True, {"vision_feature_layer": [-2, -1]}),
     "LLaVA, no biases, tanh GELU": (
-        "Llava", {"multimodal_projector_bias": False, "projector_hidden_act": "gelu_pytorch_tanh"}
+        "Llava", True, {"multimodal_projector_bias": False, "projector_hidden_act": "gelu_pytorch_tanh"}
     ),
-    "LLaVA, all patches of SigLIP": ("Llava", SIGLIP),
-    "LLaVA, a first token in front": ("Llava", {"bos": True}),
+    "LLaVA, all patches of SigLIP": ("Llava", True, SIGLIP),
+    "LLaVA, a first token in front": ("Llava", True, {"bos": True}),
     "LLaVA, Qwen2, tied": (
-        "Llava", {"text_config": t.Qwen2Config(**LLM, tie_word_embeddings=True), "tie_word_embeddings": True}
+        "Llava", True, {"text_config": t.Qwen2Config(**LLM, tie_word_embeddings=True), "tie_word_embeddings": True}
     ),
-    "LLaVA, Qwen2, untied": ("Llava", {"text_config": t.Qwen2Config(**LLM)}),
-    "Idefics3": ("Idefics3", {}),
-    "Idefics3, factor 4": ("Idefics3", {"scale_factor": 4}),
-    "SmolVLM": ("SmolVLM", {}),
-    "InternVL": ("InternVL", {}),
+    "LLaVA, Qwen2, untied": ("Llava", True, {"text_config": t.Qwen2Config(**LLM)}),
+    "Idefics3": ("Idefics3", True, {}),
+    "Idefics3, factor 4": ("Idefics3", True, {"scale_factor": 4}),
+    "Idefics3, pictures whole": ("Idefics3", False, {}),
+    "SmolVLM": ("SmolVLM", True, {}),
+    "InternVL": ("InternVL", True, {}),
     "InternVL, the tower's norm": (
         "InternVL",
-        {
-            "vision_config": t.InternVLVisionConfig(
-                **{**VIT, "image_size": (28, 28), "patch_size": (7, 7)}, use_mean_pooling=False, use_qk_norm=True
-            )
-        },
+        True,
+        {"vision_config": t.InternVLVisionConfig(**NORMED, use_mean_pooling=False, use_qk_norm=True)},
     ),
-    "InternVL, an inner layer, relu": ("InternVL", {"vision_feature_layer": -2, "projector_hidden_act": "relu"}),
+    "InternVL, an inner layer, relu": (
+        "InternVL", True, {"vision_feature_layer": -2, "projector_hidden_act": "relu"}
+    ),
+    "InternVL, pictures whole": ("InternVL", False, {}),
 }  # fmt: skip
-"""Name -> model, and what differs from its plain configuration."""
+"""Name -> model, whether pictures are cut, and what differs from its plain configuration."""

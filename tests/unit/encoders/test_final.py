@@ -19,6 +19,7 @@ from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
 from mmllm.errors import MmllmError
@@ -73,7 +74,7 @@ def of_graph(encoder: TextGraphEncoder, given: Given) -> list[Tensor]:
     return list(torch.stack(states).split((given["nodes"] >= 0).sum(dim=1).tolist()))
 
 
-def of_frames(encoder: FramesEncoder, given: Given) -> list[Tensor]:
+def of_frames(encoder: FramesEncoder | TilesEncoder, given: Given) -> list[Tensor]:
     assert isinstance(encoder.image, HfVisionEncoder)
     frames = torch.stack(of_vision(encoder.image, given))
     return [frames[:count].flatten(0, 1) for count, frames in counted(given["counts"], frames)]
@@ -104,6 +105,7 @@ OWN: dict[str, Callable[[Any, Given], list[Tensor]]] = {
     "hf_audio": of_audio,
     "text_graph": of_graph,
     "frames": of_frames,
+    "tiles": of_frames,
     "points": of_points,
     "document": of_document,
 }

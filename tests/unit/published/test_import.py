@@ -41,9 +41,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_imported_models_are_transformers_own(case: str, tmp_path: Path) -> None:
-    name, changes = CASES[case]
+    name, tiles, changes = CASES[case]
     folder = published_folder(name, tmp_path / "vlm", **changes)
-    stages = import_checkpoint(str(folder), tmp_path / "run", tiles=name == "Llava")
+    stages = import_checkpoint(str(folder), tmp_path / "run", tiles=tiles)
     assert [stage.name for stage in stages] == [*SEEN, "ids (text)", "logits (text)"]
     assert all(stage.equal for stage in stages)
     assert row(case, stages) in (ROOT / "docs" / "published-models.md").read_text(), (
@@ -142,8 +142,6 @@ def test_the_command(llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         ("Llava", {"vision_feature_select_strategy": "full"}, "gives its LLM the tower's class token as well"),
         ("Llava", {"projector_hidden_act": "tanh"}, "has the activation 'tanh'; connectors here have gelu"),
-        ("Idefics3", {}, r"cuts pictures into tiles \(do_image_splitting\), which recipes cannot say yet; imp"),
-        ("InternVL", {}, r"cuts pictures into tiles \(crop_to_patches\)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_imported(name: str, changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from mmllm import registry
-from mmllm.encoders.video.frames import FramesEncoder, image_encoder
+from mmllm.encoders.image.several import image_encoder
+from mmllm.encoders.video.frames import FramesEncoder
 from mmllm.errors import MediaError, MmllmError, RecipeError
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
