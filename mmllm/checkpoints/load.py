@@ -18,6 +18,7 @@ from mmllm.checkpoints.code_trust import check_code
 from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.store import LEARNED, VerifiedCheckpoint, checkpoints, newest, read_tensors
 from mmllm.errors import CheckpointError, RecipeError
+from mmllm.llms.load import resolve_dtype
 from mmllm.model.build import build
 from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
@@ -70,11 +71,21 @@ def load_run(
         raise CheckpointError(f"{run} has {what} that can be used{why}; train it: mmllm train {run / 'recipe.yaml'}")
     check_recipe(found, recipe, str(run / "recipe.yaml"))
     recipe = _overridden(run, recipe, found.manifest.stage, overrides)
-    model = build(recipe, device)
-    check_frozen(found, frozen(model, recipe, DigestCache(run, trust.verify), found.manifest.frozen))
+    told = _as_trained(recipe, found)
+    model = build(told, device)
+    check_frozen(found, frozen(model, told, DigestCache(run, trust.verify), found.manifest.frozen))
     check_inputs(found, input_digests(model), trust.changed)
     load_trainable(model, read_tensors(found.path / LEARNED), later=found.manifest.frozen)
+    if recipe.llm.dtype not in ("auto", told.llm.dtype):
+        model.cast(resolve_dtype(recipe.llm.dtype))
+    model.recipe = recipe
     return recipe, model.eval()
+
+
+def _as_trained(recipe: Recipe, found: VerifiedCheckpoint) -> Recipe:
+    """The recipe with the dtype of the training: digests of frozen weights are those of weights in that dtype."""
+    dtype = ((found.manifest.shaping or {}).get("llm") or {}).get("dtype", recipe.llm.dtype)
+    return recipe.model_copy(update={"llm": recipe.llm.model_copy(update={"dtype": dtype})})
 
 
 def _overridden(run: Path, recipe: Recipe, stage: str, overrides: Sequence[str]) -> Recipe:

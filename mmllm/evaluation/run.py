@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def evaluate_with(
     chosen = _opened(recipe.eval.benchmarks if benchmarks is None else benchmarks)
     # a part of the questions never replaces the score over all of them
     file, console = out / ("results.json" if limit is None else f"results.limit-{limit}.json"), Console()
+    _check_writable(out)
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
         usage = Usage(generator, out, results["checkpoint"])
@@ -92,6 +94,18 @@ def evaluate_with(
     _show(console, {benchmark.name: results["benchmarks"][benchmark.name] for benchmark in chosen}, file)
     usage.show(console)
     return results
+
+
+def _check_writable(out: Path) -> None:
+    """MmllmError where results cannot be written: said before anything is asked."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise MmllmError(
+            f"results cannot be written into {out} ({error.strerror}); give --out a folder that you may write"
+        ) from error
 
 
 def _with_blind(entry: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:

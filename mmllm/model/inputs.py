@@ -5,7 +5,8 @@ The loader and the server read media with it on the CPU; nothing here runs an en
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,14 +82,16 @@ class Input:
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
         found = loaded(media)
-        item = {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
+        with _named(media):
+            item = {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
         return self._with_tiling(found, item)
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
         ``read``."""
         found = loaded(media)
-        item = {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
+        with _named(media):
+            item = {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
         return self._with_tiling(found, item)
 
     def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +172,15 @@ def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
     if tiling.whole:
         found.append(Span(end + text.whole, own, True))
     return found
+
+
+@contextmanager
+def _named(media: Any) -> Iterator[None]:
+    """MediaError where the system refuses a path: one longer than its names, a folder that may not be entered."""
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"{str(media)[:80]} cannot be opened ({error.strerror or error}).") from error
 
 
 def loaded(media: Any) -> Any:

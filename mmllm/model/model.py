@@ -126,6 +126,12 @@ class MultimodalLM(nn.Module):
         with float32_buffers(self.llm, *self.encoders.values()):
             return super()._apply(fn, recurse)
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Let the frozen parts compute in ``dtype``; connectors stay in float32."""
+        with float32_buffers(self.llm, *self.encoders.values()):
+            for part in (self.llm, *self.encoders.values()):
+                part.to(dtype)
+
     @property
     def device(self) -> torch.device:
         """Device of the LLM's embeddings."""

@@ -58,7 +58,10 @@ def load_placed(
 
 def paths_beside(path: Path) -> list[str]:
     """A clause for each path of a recipe that is not meant from the current folder, because it was found elsewhere."""
-    document = yaml_lines.read(path.read_text(encoding="utf-8"))
+    try:
+        document = yaml_lines.read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return []  # said where the recipe is read
     return locate(document.data, _folders(path)) if isinstance(document.data, dict) else []
 
 

@@ -45,7 +45,8 @@ class Engine:
         optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
         try:
             self.deepspeed = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
-        except (deepspeed.DeepSpeedConfigError, ValidationError) as error:
+        # its own checks raise whatever is at hand; a monitor's folder is opened here as well
+        except (deepspeed.DeepSpeedConfigError, ValidationError, ValueError, OSError, AssertionError) as error:
             raise RecipeError(f"DeepSpeed refuses its configuration: {' '.join(str(error).split())}") from error
         self.optimizer = optimizer
         self.model = model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from mmllm.batches.loader import StepBatches
 from mmllm.connectors.base import Connector, EncoderAdapter
@@ -35,15 +35,19 @@ class MetItems:
     def check(self, done: int, met: Iterable[str], n_samples: int) -> None:
         """Raise MmllmError for a connector that learns and met nothing on any rank; ``met`` and ``n_samples`` are over
         all ranks."""
+        for key, places in self.unmet(met):
+            raise MmllmError(
+                f"stage {self._stage}: connectors.{key} learns and has met no item in {done} steps ({n_samples} "
+                f"conversations): none of them shows {places}; look at the stage's data with `mmllm inspect`, or "
+                f"leave the connector out of stages.{self._stage}.train"
+            )
+
+    def unmet(self, met: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Connectors that learn and read none of the placeholders ``met``; which ones they read, for sentences."""
         known = set(met)
         for key, keys in self._reads.items():
             if not keys & known:
-                places = " or ".join(f"<{one}>" for one in sorted(keys))
-                raise MmllmError(
-                    f"stage {self._stage}: connectors.{key} learns and has met no item in {done} steps ({n_samples} "
-                    f"conversations): none of them shows {places}; look at the stage's data with `mmllm inspect`, or "
-                    f"leave the connector out of stages.{self._stage}.train"
-                )
+                yield key, " or ".join(f"<{one}>" for one in sorted(keys))
 
     @property
     def n_samples(self) -> int:

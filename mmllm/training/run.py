@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -48,7 +49,7 @@ def train(recipe: Recipe, out: Path, *, accept: bool = False, verify: bool = Fal
     with ExitStack() as stack:
         stop = stack.enter_context(distributed.StopSignals())
         # only rank 0 holds the lock, but every rank learns whether it was free
-        made = not out.exists()
+        made = not os.path.exists(out)  # one that may not be entered is said below
         distributed.on_rank0(lambda: stack.enter_context(locked(out)))
         start = distributed.on_rank0(lambda: _resume_point(recipe, out))
         names = list(recipe.stages)

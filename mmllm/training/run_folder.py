@@ -56,8 +56,9 @@ def compare_recipe(recipe: Recipe, out: Path, stage: str | None = None, shaped: 
     comes after it, and words that shape no weights, may change; a run without a checkpoint takes any recipe.
     """
     path = out / "recipe.yaml"
-    if path.exists() and stage is not None:
-        known = load_recipe(path)
+    if stage is not None and (path.exists() or shaped is not None):
+        # where the file is gone, the checkpoint itself still says what it was trained with
+        known = load_recipe(path) if path.exists() else recipe
         found = changes(shaping(known, stage) if shaped is None else shaped, shaping(recipe, stage))
         names = list(known.stages)
         if (
@@ -96,7 +97,7 @@ class Metrics:
         if not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:  # a kill in the middle of a line; that step runs again

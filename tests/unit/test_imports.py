@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": {"files", "messages"},
     "drawing": set(),
     "batches": {"messages"},
-    "checkpoints": {"files", "recipe", "connectors", "model"},
+    "checkpoints": {"files", "recipe", "connectors", "llms", "model"},
     "training": {"recipe", "messages", "features", "connectors", "model", "datasets", "batches", "checkpoints"},
     "planning": {"recipe", "messages", "llms", "model", "batches", "checkpoints", "training"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},

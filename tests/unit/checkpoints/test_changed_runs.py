@@ -9,12 +9,15 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mmllm.checkpoints import digest_cache
 from mmllm.checkpoints.load import Trust, load_run
 from mmllm.checkpoints.store import newest, verify
+from mmllm.cli import main
 from mmllm.errors import CheckpointError, MmllmError, RecipeError
+from mmllm.evaluation.run import evaluate
 from mmllm.recipe.load import load_recipe
 from tests.support.training import STAGES, edit_manifest, finish, metrics, start, tiny_recipe, train_here
 
@@ -315,6 +318,54 @@ def test_code_that_was_trained_here_is_known(home: Path, monkeypatch: pytest.Mon
     with pytest.raises(CheckpointError, match="names code of its own: own_part:Own"):
         load_run(Path("own"))
     assert run.exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_another_dtype_than_in_training(dtype: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are told by what they were in training, then cast as a run of that dtype has them."""
+    run = inside(home, monkeypatch)
+    _, plain = load_run(run)
+    recipe, model = load_run(run, overrides=[f"llm.dtype={dtype}"])
+    wanted = getattr(torch, dtype)
+    assert recipe.llm.dtype == dtype and model.llm.dtype == wanted and model.recipe == recipe
+    for name, tensor in model.state_dict().items():
+        expected = plain.state_dict()[name]
+        learned = name.startswith("connectors.")
+        assert tensor.dtype == (torch.float32 if learned or not expected.is_floating_point() else wanted), name
+        assert torch.equal(tensor, expected.to(tensor.dtype)), name
+    edit(run / "recipe.yaml", "llm", "dtype", value=dtype)
+    assert load_run(run)[1].llm.dtype == wanted
+
+
+def test_a_run_without_its_recipe_is_still_another_recipes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = inside(home, monkeypatch)
+    (run / "recipe.yaml").unlink()
+    with pytest.raises(RecipeError, match=r"was started with another recipe: connectors\.lora\.rank was 2, is 4"):
+        train_here(home / "recipe.yaml", run, ["connectors.lora.rank=4"])
+    assert not (run / "recipe.yaml").exists()
+    train_here(home / "recipe.yaml", run)
+    assert load_recipe(run / "recipe.yaml").connectors["lora"].args["rank"] == 2
+
+
+def test_bytes_that_are_no_text(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = inside(home, monkeypatch)
+    (run / "metrics.jsonl").write_bytes(b"\xff\xfe\x00")
+    train_here(run / "recipe.yaml", run)
+    (run / "recipe.yaml").write_bytes(b"\xff\xfe")
+    for command in (["eval", "run"], ["chat", "run"], ["train", "run"]):
+        assert main(command) == 2
+        assert "run/recipe.yaml: the recipe cannot be read: it is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = inside(home, monkeypatch)
+    (home / "file").write_text("")
+    benchmarks = {"qa_json": {"path": str(home / "questions.json"), "metric": "exact_match"}}
+    (home / "questions.json").write_text(json.dumps([{"question": "What?", "answer": "a"}]))
+    with pytest.raises(MmllmError, match=r"results cannot be written into file \(File exists\); give --out a folder"):
+        evaluate(run, benchmarks, out=Path("file"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

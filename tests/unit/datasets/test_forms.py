@@ -307,6 +307,11 @@ def test_a_mismatch_is_not_mended(tmp_path: Path) -> None:
         ({"conversations": ["x"]}, "message 1 is of type str"),
         ({"conversations": [{"from": "tool", "value": "x"}]}, "message 1 has the role 'tool'; known: system"),
         ({"query": ["x"], "response": "y"}, "query is of type list; it is a text"),
+        (
+            {"question": "?", "choices": ["a", "b"], "answer": 1},
+            "choices holds choices, which are not read; write them",
+        ),
+        ({"question": "?", "A": "a", "B": "b", "answer": "A"}, r"A, B, \.\.\. holds choices, which are not read"),
         ({"query": "x", "response": "y", "history": [["a"]]}, "round 1 of history is of type list"),
         ({"texts": [{"user": "x"}]}, "round 1 of texts has no user and assistant: it is of type dict"),
         ({"messages": "x"}, "no list of messages; it is of type str"),

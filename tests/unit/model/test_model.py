@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmllm.connectors.base import Connector
-from mmllm.errors import CheckpointError, MmllmError, RecipeError, SampleError
+from mmllm.errors import CheckpointError, MediaError, MmllmError, RecipeError, SampleError
 from mmllm.hooks import ForwardContext
 from mmllm.model import trainable
 from mmllm.model.build import build
@@ -23,6 +23,7 @@ from mmllm.types import IGNORE_INDEX
 from tests.support.adapted import variant
 from tests.support.assemblies import Row, batch_of, tiny_assembly, tiny_encoder
 from tests.support.parts import tiny_clip_folder, tiny_llm, tiny_llm_folder
+from tests.support.serving import tiny_generator
 
 MIXED = (Row(1, (4, "image", 3, "page", 5)), Row(2, (9,)), Row(3, ("image", "image", 6)), Row(4, (2, "page", 4)))
 TEXT = (Row(5, (8,)), Row(6, (12,)))
@@ -305,3 +306,12 @@ def test_parts_put_together_wrongly_are_named() -> None:
         MultimodalLM(llm, {"image": encoder}, {"image": variant("conformer_adapter")}, {"image": "image"})
     with pytest.raises(RecipeError, match=r"connectors.inner: .* works inside encoders; say in which: .* of image"):
         MultimodalLM(llm, {"image": encoder}, {"inner": variant("conformer_adapter")}, {})
+
+
+def test_a_path_that_the_system_refuses_is_a_media_error(tmp_path: Path) -> None:
+    """Of whatever kind an item is: a row with it is bad, and nothing ends."""
+    model = tiny_generator().model
+    for path in (tmp_path / f"{'a' * 300}.png", Path("a" * 5000)):
+        for ask in (model.inputs["image"].read, model.inputs["image"].measure):
+            with pytest.raises(MediaError, match=r"cannot be opened \(File name too long\)|does not exist"):
+                ask(path)
