@@ -22,7 +22,7 @@ from mmllm.published.comparison import SIZES, picture
 from mmllm.published.importing import import_checkpoint
 from mmllm.testing.tiny.published import CASES, published_folder
 from tests.support.places import ROOT
-from tests.support.training import train_here
+from tests.support.training import finish, metrics, start, train_here
 
 SEEN = [
     f"{what} ({width} x {height})"
@@ -176,3 +176,34 @@ def test_a_difference_is_named_by_its_stage(
     with pytest.raises(MmllmError, match=sentence):
         import_checkpoint(str(llava / "vlm"), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_part_is_swapped_by_one_line(tmp_path: Path) -> None:
+    """SmolVLM with DINOv2 in place of its tower: the projector learns anew, all else is SmolVLM's, tiles and text."""
+    published_folder("SmolVLM", tmp_path / "vlm")
+    import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run")
+    config = t.Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=7)
+    t.Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    pictures = t.BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    pictures.save_pretrained(tmp_path / "dino")
+    words = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    words["encoders"]["image"]["image"] = {"type": "hf_vision", "model": str(tmp_path / "dino"), "layers": ["final"]}
+    rows = []
+    for n, colour in enumerate(("red", "blue", "green", "white")):
+        Image.new("RGB", (60 + 40 * n, 50), colour).save(tmp_path / f"{n}.png")
+        rows.append({"image": f"{n}.png", "question": "What colour?", "answer": colour})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words["data"] = {"signs": {"type": "chat", "path": str(tmp_path / "rows.jsonl")}}
+    stage = {"train": {"connectors.image": 1e-2}, "data": {"signs": 1.0}, "steps": 20, "batch": 4}
+    words |= {"name": "swapped", "stages": {"align": stage}}
+    (tmp_path / "swapped.yaml").write_text(yaml.safe_dump(words, sort_keys=False))
+    finished = start(train_here, tmp_path / "swapped.yaml", tmp_path / "swapped")
+    assert finish(finished) == [0]
+    losses = [row["loss"] for row in metrics(tmp_path / "swapped")]
+    assert len(losses) == 20 and losses[-1] < 0.9 * losses[0]
+    model = mmllm.load(tmp_path / "swapped")
+    assert type(model.encoders["image"]).__name__ == "TilesEncoder" and model.encoders["image"].dim == 24
+    assert model.chat("What colour?", image=tmp_path / "3.png", max_new_tokens=3)
+    (tmp_path / "questions.json").write_text(json.dumps(rows))
+    asked = {"qa_json": {"path": str(tmp_path / "questions.json"), "metric": "exact_match"}}
+    assert mmllm.evaluate(model, asked)["benchmarks"]["qa_json"]["n"] == 4
