@@ -43,6 +43,7 @@ FAMILIES: Mapping[str, Family] = {
     "smolvlm": Family("SmolVLM", tower="vision_model", projector="connector.modality_projection"),
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
+    "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
     "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),

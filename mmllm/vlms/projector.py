@@ -92,6 +92,9 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "paligemma": _ONE,
     "qwen2_audio": _ONE,
+    "deepseek_vl": Layout(
+        lambda config: {"type": "mlp", "depth": 2}, {"linear1": "mlp.0", "linear2": "mlp.2"}, ("pool",)
+    ),
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
     "gemma3": Layout(

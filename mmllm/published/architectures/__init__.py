@@ -10,6 +10,7 @@ from collections.abc import Mapping
 TABLE: Mapping[str, str] = {
     "llava": "llava",
     "internvl": "internvl",
+    "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
 }

@@ -75,6 +75,16 @@ def _idefics_processor(tokenizer: Any, template: str, config: Any) -> Any:
     return t.Idefics3Processor(pictures, tokenizer, image_seq_len=16 // config.scale_factor**2, chat_template=template)
 
 
+def _deepseek(token: int, changes: dict[str, Any]) -> Any:
+    words: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "text_config": t.LlamaConfig(**LLM)}
+    return t.DeepseekVLConfig(**{**words, "image_token_id": token, **changes})
+
+
+def _deepseek_processor(tokenizer: Any, template: str, config: Any) -> Any:
+    pictures = t.DeepseekVLImageProcessor(size={"height": 28, "width": 28}, min_size=4)
+    return t.DeepseekVLProcessor(pictures, tokenizer, chat_template=template, num_image_tokens=16)
+
+
 def _internvl(token: int, changes: dict[str, Any]) -> Any:
     tower = t.InternVLVisionConfig(**{**VIT, "image_size": (28, 28), "patch_size": (7, 7)})
     words: dict[str, Any] = {"vision_config": tower, "text_config": t.Qwen2Config(**LLM)}
@@ -94,6 +104,12 @@ IDEFICS = ("<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *P
 PUBLISHED: dict[str, Published] = {
     "Llava": Published(_llava, _llava_processor),
     "Idefics3": Published(_idefics("Idefics3"), _idefics_processor, tokens=IDEFICS),
+    "DeepseekVL": Published(
+        _deepseek,
+        _deepseek_processor,
+        "<image_placeholder>",
+        named={"image_token": "<image_placeholder>"},
+    ),
     # with Idefics3's processor, as SmolVLM's own cannot be made without the package num2words
     "SmolVLM": Published(_idefics("SmolVLM"), _idefics_processor, tokens=IDEFICS),
     "InternVL": Published(
@@ -170,6 +186,8 @@ CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "InternVL, an inner layer, relu": (
         "InternVL", True, {"vision_feature_layer": -2, "projector_hidden_act": "relu"}
     ),
+    "DeepSeek-VL": ("DeepseekVL", True, {}),
+    "DeepSeek-VL, untied": ("DeepseekVL", True, {"tie_word_embeddings": False}),
     "InternVL, pictures whole": ("InternVL", False, {}),
 }  # fmt: skip
 """Name -> model, whether pictures are cut, and what differs from its plain configuration."""
