@@ -1,4 +1,4 @@
-"""The one error tree: everything the user can fix is an MmllmError with one sentence."""
+"""The one error tree: everything the user can fix is an MmllmError with one sentence, in which values are short."""
 
 
 class MmllmError(Exception):
@@ -30,3 +30,9 @@ class CheckpointError(MmllmError):
 
 class MediaError(MmllmError):
     """A media item that cannot be read or is over a limit."""
+
+
+def shortened(value: object, limit: int = 80) -> str:
+    """Return a value as an error shows it: a payload in base64 or a long list would hide the sentence around it."""
+    text = repr(value[: limit + 1] if isinstance(value, str | bytes | list | tuple) else value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

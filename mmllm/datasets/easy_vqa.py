@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.datasets.base import Dataset
-from mmllm.errors import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError, shortened
 from mmllm.types import Message, Sample
 
 
@@ -47,4 +47,4 @@ class EasyVqa(Dataset):
             case [str(question), str(answer), int(image)]:
                 messages = (Message("user", f"<image>\n{question}"), Message("assistant", answer))
                 return Sample(name, messages, {"image": (self._folder / "images" / f"{image}.png",)})
-        raise SampleError(f"{name}: the row {self._rows[index]!r} is not [question, answer, image id]")
+        raise SampleError(f"{name}: the row {shortened(self._rows[index])} is not [question, answer, image id]")

@@ -5,13 +5,14 @@ Names of fields and speakers are those of LLaVA, ShareGPT, Alpaca, TRL, LLaMA-Fa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from mmllm.datasets.containers.json_rows import unpacked
-from mmllm.errors import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError, shortened
 from mmllm.modalities import MODALITIES
 from mmllm.registry import nearest
 
@@ -156,11 +157,19 @@ def detect(
     shapes = "; ".join(f"{known} ({', '.join(form.needs)})" for known, form in FORMS.items())
     if not seen:
         raise MmllmError(f"{where}: no row at its beginning can be read; the first: {reason or 'it is empty'}")
-    fields = ", ".join(seen)
+    fields = ", ".join(field if len(field) <= 80 else shortened(field) for field in seen)
+    meant = _meant(seen)
     raise MmllmError(
-        f"{where}: rows have the fields {fields}, which is no form of chat data; known: {shapes}; columns maps other "
-        "names"
+        f"{where}: rows have the fields {fields}, which is no form of chat data; known: {shapes}; "
+        + (f"write columns: {{{meant}}}" if meant else "columns maps other names")
     )
+
+
+def _meant(seen: Sequence[str]) -> str:
+    """Return the entries of ``columns`` for fields that are of a form but for capitals and blanks around them."""
+    known = {*MEDIA_FIELDS, *(field for form in FORMS.values() for field in form.fields)}
+    found = {field.strip().lower(): field for field in seen if field not in known}
+    return ", ".join(f"{ours}: {json.dumps(theirs)}" for ours, theirs in found.items() if ours in known - set(seen))
 
 
 def _listed(row: Mapping[str, Any], field: str) -> list[Any]:

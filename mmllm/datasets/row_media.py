@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from mmllm.datasets.containers.json_rows import unpacked
-from mmllm.errors import MediaError, SampleError
+from mmllm.errors import MediaError, SampleError, shortened
 from mmllm.messages.media import decode_url, refuse_address
+from mmllm.messages.openai import FRAMES
 from mmllm.modalities import MODALITIES, modality_of
 from mmllm.types import Stored
 
@@ -23,8 +24,8 @@ _URL = tuple(f"data:{known.declared}" for known in MODALITIES.values() if known.
 _ENCODED = tuple(base64.b64encode(head).decode() for head in (
     b"\xff\xd8\xff", b"\x89PN", b"GIF", b"RIF", b"Ogg", b"fLa", b"ID3", b"\x1a\x45\xdf"
 ))  # fmt: skip
-_LONGEST = 4096
-"""Characters: a longer text is no path."""
+_LONGEST, _LONGEST_NAME = 4096, 255
+"""Characters of a path, and bytes of a name in it: a longer text is no path."""
 _LISTED, _FIELDS = 8, 16
 """Items of a list, and fields of an object, that are looked at for media."""
 
@@ -44,29 +45,27 @@ class RowMedia:
         value = unpacked(value)
         # an empty text is how tables write that there is none
         values = [] if value is None or value == "" else value if isinstance(value, list | tuple) else [value]
+        if field in ("video", "videos") and len(values) > 1 and all(map(_is_photograph, values)):
+            raise SampleError(f"{field} holds pictures, {shortened(values)}; {FRAMES}")
         return [self.item(one, field) for one in values if one is not None]
 
     def item(self, value: Any, name: str) -> Any:
         """Return one item; ``name`` is what errors call it."""
-        if isinstance(value, Mapping) and "bytes" in value:
-            value = value["bytes"] if value["bytes"] is not None else value.get("path")
-        elif isinstance(value, Mapping) and {"path", "url"} & value.keys():
-            value = value.get("path", value.get("url"))
+        value = _inner(value)
         if isinstance(value, Stored | bytes):
             return value
         if not isinstance(value, str) or not value:
-            raise SampleError(
-                f"{name} holds {_shown(value)}; it is a path, a data URL, base64, {{'bytes', 'path'}} or a list of "
-                f"these; where it is no media, write ignore: [{name}]"
-            )
+            raise SampleError(_no_item(value, name))
         refuse_address(value)
-        if value.startswith("data:"):
+        if value[:5].lower() == "data:":
             return decode_url(value, "input_audio" if name == "input_audio" else "a data URL")
-        if value.startswith("file://"):
-            return self._folder / unquote(value.removeprefix("file://"))
+        if value[:7].lower() == "file://":
+            return self._folder / unquote(value[len("file://") :])
         path = self._folder / value
         if _BASE64.fullmatch(value) and not _is_file(path):
             return _decoded(value, name)
+        if len(value) > _LONGEST or any(len(part.encode()) > _LONGEST_NAME for part in value.split("/")):
+            raise SampleError(f"{name} holds {shortened(value)}, which is too long for a path and no base64")
         return path
 
     def holds(self, value: Any, beyond: Collection[str] = (), there: bool = True) -> bool:
@@ -128,7 +127,8 @@ def _media_name(text: str) -> str | None:
 
 def _is_encoded(text: str) -> bool:
     """Whether a text is a data URL of media, or base64 that begins as one of their files."""
-    return text.startswith(_URL) or (text.startswith(_ENCODED) and _BASE64.fullmatch(text[:400]) is not None)
+    encoded = text.startswith(_ENCODED) and _BASE64.fullmatch(text[:400]) is not None
+    return encoded or text[:16].lower().startswith(_URL)
 
 
 def _is_file(path: Path) -> bool:
@@ -145,6 +145,33 @@ def _decoded(text: str, name: str) -> bytes:
         raise MediaError(f"{name} is neither a file nor base64 that can be read ({error}): {text[:40]}...") from error
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _inner(value: Any) -> Any:
+    """Return what a mapping of the ``datasets`` library or a part holds; any other value as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    if "bytes" in value:
+        return value["bytes"] if value["bytes"] is not None else value.get("path")
+    if not value.get("path") and value.get("array") is not None:
+        return value
+    return value.get("path", value.get("url")) if {"path", "url"} & value.keys() else value
+
+
+def _no_item(value: Any, name: str) -> str:
+    """The sentence about a value that is no item."""
+    start = f"{name} holds {shortened(value)}"
+    if isinstance(value, Mapping) and "array" in value:
+        return (
+            f"{start}, samples that the datasets library has decoded, which are not read; save the column as files: "
+            'dataset.cast_column("audio", datasets.Audio(decode=False)), or write the samples as WAV'
+        )
+    if isinstance(value, list | tuple) and value and all(map(_is_photograph, value)):
+        return f"{start}; {FRAMES}"
+    return (
+        f"{start}; it is a path, a data URL, base64, {{'bytes', 'path'}} or a list of these; where it is no media, "
+        f"write ignore: [{name}]"
+    )
+
+
+def _is_photograph(value: Any) -> bool:
+    """Whether a value is the path of a picture that cannot move."""
+    return isinstance(value, str) and len(value) <= _LONGEST and value.lower().endswith((".jpg", ".jpeg", ".png"))

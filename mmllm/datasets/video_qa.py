@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mmllm.datasets.base import Dataset
 from mmllm.datasets.clips import clip, mapped
-from mmllm.errors import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError, shortened
 from mmllm.types import Message, Sample
 
 
@@ -55,7 +55,9 @@ class VideoQa(Dataset):
                 asked = Message("user", self._prompt.replace("{question}", question))
                 name = f"{self.name}:{identity}"
                 return Sample(name, (asked, Message("assistant", answer)), {"video": (self._clip(name, video),)})
-        raise SampleError(f"{self.name}:{index}: the row {self._rows[index]!r} lacks id, video_id, question or answer")
+        raise SampleError(
+            f"{self.name}:{index}: the row {shortened(self._rows[index])} lacks id, video_id, question or answer"
+        )
 
     def _clip(self, name: str, video: int) -> Path:
         if self._names is None:

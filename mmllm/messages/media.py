@@ -74,8 +74,8 @@ def read_item(modality: str, value: Any) -> Any:
 
 def decode_url(url: str, name: str = "a data URL") -> bytes:
     """Return the bytes of a base64 ``data:`` URL; MediaError calls it ``name``."""
-    _, mark, data = url.partition(";base64,")
-    if not mark:
+    head, _, data = url.partition(",")
+    if not head.lower().endswith(";base64"):
         raise MediaError(f"{name} cannot be read: it is not base64")
     try:
         return base64.b64decode(data, validate=True)
@@ -85,7 +85,7 @@ def decode_url(url: str, name: str = "a data URL") -> bytes:
 
 def refuse_address(url: str) -> None:
     """Raise MediaError for an address on a network: nothing is ever fetched."""
-    if url.startswith(("http://", "https://")):
+    if url[:8].lower().startswith(("http://", "https://")):
         raise MediaError(f"{url[:80]} is not fetched; download the media and give their paths")
 
 
@@ -146,7 +146,7 @@ def _of_text(text: str) -> Path | bytes:
     refuse_address(text)
     if text[:5].lower() == "data:":
         return decode_url(text)
-    if text.startswith("file://"):
+    if text[:7].lower() == "file://":
         try:
             url = urlparse(text)
         except ValueError as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
 
-from mmllm.errors import MediaError, SampleError
+from mmllm.errors import MediaError, SampleError, shortened
 from mmllm.messages import placeholders
 from mmllm.modalities import MODALITIES, MODALITY_OF
 from mmllm.types import Message
@@ -23,6 +23,10 @@ REQUEST_ROLES: Mapping[str, str] = {**ROLES, "developer": "system"}
 
 PART_TYPES = ("text", "input_audio", "file", *(name for key in MODALITIES for name in (f"{key}_url", key)))
 """Types of parts that are read."""
+
+
+FRAMES = "lists of frames are not read; make a clip of them: ffmpeg -framerate N -pattern_type glob -i '*.jpg' clip.mp4"
+"""End of the sentence about a video that is given as pictures."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def read_turns(messages: Iterable[Any], roles: Mapping[str, str] = ROLES) -> Ite
             )
         role = found.get("role")
         if not isinstance(role, str) or role not in roles:
-            raise SampleError(f"message {number} has the role {role!r}; known: {', '.join(roles)}")
+            raise SampleError(f"message {number} has the role {shortened(role)}; known: {', '.join(roles)}")
         content = found.get("content")
         if isinstance(content, str):
             yield Turn(roles[role], (content,))
@@ -84,8 +88,12 @@ def read_part(part: Any, message: int = 1) -> str | MediaPart:
         return _file_part(part.get(kind), message)
     modality = kind.removesuffix("_url") if isinstance(kind, str) else None
     if modality not in MODALITIES:
-        raise SampleError(f"message {message} has a part of type {kind!r}; known: {', '.join(PART_TYPES)}")
+        raise SampleError(f"message {message} has a part of type {shortened(kind)}; known: {', '.join(PART_TYPES)}")
     item = _item(part, str(kind), kind == modality)
+    if item is None and kind == modality and part.get("source") is not None:
+        item = _source_url(part["source"], str(kind), message)
+    if modality == "video" and isinstance(item, list | tuple):
+        raise SampleError(f"message {message} has a part of type {kind} with a list; {FRAMES}")
     if item is None and kind != modality:  # the bare {"type": "image"} alone may stand for the next of its field
         raise SampleError(f"message {message} has a part of type {kind} without its url")
     return MediaPart(modality, str(kind), item, message)
@@ -95,15 +103,30 @@ def _item(part: Mapping[str, Any], kind: str, bare: bool) -> Any:
     """Return what a part of ``kind`` shows; None where it says nothing, as tables fill in what a part does not have.
 
     ``bare``: a part of the name of its modality, which transformers' chat templates write with ``url``, ``path`` or
-    ``base64`` beside it.
+    ``base64`` beside it, and Qwen2-Audio's with ``audio_url``.
     """
-    item = part.get(kind)
-    if isinstance(item, Mapping):
-        held = any(value is not None for value in item.values())
-        item = item["url"] if item.get("url") is not None else item if bare and held else None
-    if item is None and bare:
-        item = next((part[word] for word in ("url", "path", "base64") if part.get(word) is not None), None)
-    return item
+    words = (kind, f"{kind}_url", "url", "path", "base64") if bare else (kind,)
+    for word in words:
+        item = part.get(word)
+        if isinstance(item, Mapping):
+            held = any(value is not None for value in item.values())
+            item = item["url"] if item.get("url") is not None else item if bare and held else None
+        if item is not None:
+            return item
+    return None
+
+
+def _source_url(source: Any, kind: str, message: int) -> Any:
+    """Return what the ``source`` of a part in Anthropic's form shows, its base64 as a data URL."""
+    given = source if isinstance(source, Mapping) else {}
+    if given.get("type") == "base64" and isinstance(given.get("data"), str):
+        return f"data:{given.get('media_type')};base64,{given['data']}"
+    if given.get("type") == "url" and isinstance(given.get("url"), str):
+        return given["url"]
+    raise SampleError(
+        f"message {message} has a part of type {kind} with the source {shortened(source)}; of Anthropic's sources "
+        "base64 (media_type, data) and url are read"
+    )
 
 
 def file_modality(filename: str, url: str, modality: Any = None) -> str:

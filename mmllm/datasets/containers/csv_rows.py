@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from mmllm.datasets.containers.base import Row, Rows
-from mmllm.errors import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError, shortened
+
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+"""Sign between cells -> what it is called."""
 
 
 class CsvRows(Rows):
@@ -43,8 +46,20 @@ class CsvRows(Rows):
                     f"{path} is no {self.kind}: {error} (in the record that begins on line {number}); a cell with a "
                     'quote or a line break stands in quotes, and a quote in it is written twice: "a ""word"""'
                 ) from error
+        self._check_delimiter()
         if len(set(self.fields)) < len(self.fields):
             raise MmllmError(f"{path}: a field stands twice in the first line: {', '.join(self.fields)}")
+
+    def _check_delimiter(self) -> None:
+        """MmllmError where the first line is one field that another sign cuts: no form has one field alone."""
+        found = (
+            [sign for sign in _DELIMITERS if sign != self._delimiter and sign in self.fields[0]] if self.fields else []
+        )
+        if len(self.fields) == 1 and found:
+            raise MmllmError(
+                f"{self._path} is read with {_DELIMITERS[self._delimiter]} between its cells, and its first line has "
+                f"{_DELIMITERS[found[0]]}: {shortened(self.fields[0])}; save it with commas (.csv) or tabs (.tsv)"
+            )
 
     def __len__(self) -> int:
         """Return the number of records below the head."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.datasets.containers.base import Row, Rows
-from mmllm.errors import MmllmError, SampleError
+from mmllm.errors import MmllmError, SampleError, shortened
 
 _BLOCK = 1 << 20  # bytes of an array that are looked at together; doubled for a row that is longer
 _BLANK = b" \t\r\n"
@@ -130,7 +130,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise SampleError(f"the key {twice!r} stands twice in one object; one of the two would be lost")
+        raise SampleError(f"the key {shortened(twice)} stands twice in one object; one of the two would be lost")
     return found
 
 

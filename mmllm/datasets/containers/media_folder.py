@@ -12,7 +12,7 @@ from mmllm.errors import SampleError
 from mmllm.modalities import MODALITY_OF, modality_of
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""Names of the file that says what the media show; the first that is there."""
+"""Names of the file that says what the media show; a folder has one of them."""
 
 
 class MediaFolder(Rows):

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmllm.datasets.containers.arrow_rows import HfDataset, Parquet
 from mmllm.datasets.containers.base import Row, Rows
 from mmllm.datasets.containers.csv_rows import CsvRows
+from mmllm.datasets.containers.foreign import PARQUET, check_file, check_text
 from mmllm.datasets.containers.json_rows import JsonArray, JsonLines, is_array
 from mmllm.datasets.containers.media_folder import METADATA, MediaFolder
 from mmllm.datasets.containers.webdataset import WebDataset
@@ -22,7 +23,6 @@ KNOWN = (
     "JSON lines or a JSON array (.jsonl, .json), .csv, .tsv, .parquet, WebDataset shards (.tar), a folder with "
     "metadata.jsonl beside its media, or a Hugging Face dataset (a folder, or hf://datasets/OWNER/NAME)"
 )
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tgz")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CONFIGS = re.compile(r"^(configs|dataset_info):", re.MULTILINE)
 
@@ -99,13 +99,13 @@ def _without_splits(path: str, split: str | None) -> None:
 
 
 def _file(path: Path) -> Rows:
+    check_file(path)
     ending = path.suffix.lower()
-    if ending in _COMPRESSED:
-        raise MmllmError(f"{path} is compressed, and rows are read from the middle of a file; unpack it first")
-    if ending == ".parquet":
+    if ending in PARQUET:
         return Parquet([str(path)], path.parent)
     if ending == ".tar":
         return WebDataset([path])
+    check_text(path)
     if ending in (".csv", ".tsv"):
         return CsvRows(path, "," if ending == ".csv" else "\t")
     return JsonArray(path) if is_array(path) else JsonLines(path)
@@ -114,11 +114,14 @@ def _file(path: Path) -> Rows:
 def _joined(files: Sequence[Path], path: str) -> Rows:
     """Several files of one kind as one container."""
     endings = {file.suffix.lower() for file in files}
-    if len(endings) > 1:
+    parquet = endings <= set(PARQUET)
+    if len(endings) > 1 and not parquet:
         raise MmllmError(f"{path} names files of several kinds: {', '.join(sorted(endings))}")
+    for file in files:
+        check_file(file)
     if endings == {".tar"}:
         return WebDataset(files)
-    if endings == {".parquet"}:
+    if parquet:
         return Parquet([str(file) for file in files], files[0].parent)
     return Concatenated([_file(file) for file in files]) if len(files) > 1 else _file(files[0])
 
@@ -159,18 +162,30 @@ def _folder(folder: Path, split: str | None, config: str | None) -> Rows:
         return WebDataset(shards)
     readme = folder / "README.md"
     described = readme.is_file() and _CONFIGS.search(readme.read_text(encoding="utf-8", errors="replace"))
-    if described or next(folder.rglob("*.parquet"), None) is not None:
+    tables = sorted(file for file in folder.rglob("*.p*") if file.suffix.lower() in PARQUET and file.is_file())
+    for file in tables:
+        check_file(file)
+    if tables and not described and all(file.suffix == ".pq" for file in tables):  # which the library does not read
+        return Parquet(_of_split([str(file) for file in tables], str(folder), str(folder), split), folder)
+    if described or tables:
         return _loaded(str(folder), split, folder, config)
     found = sorted(entry.name for entry in folder.iterdir())
     splits = [name for name in found if _metadata(folder / name)]
     if splits:
-        raise MmllmError(f"{folder} has the splits {', '.join(splits)}; name one of them with split")
+        metadata = _metadata(folder / _chosen(str(folder), splits, split))
+        assert metadata is not None
+        return MediaFolder(metadata, _file)
     shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     raise MmllmError(f"{folder} is a folder without data that are known ({shown or 'it is empty'}); data are {KNOWN}")
 
 
 def _metadata(folder: Path) -> Path | None:
-    return next(filter(Path.is_file, (folder / name for name in METADATA)), None)
+    """The file that says what a folder's media show; None: it has none."""
+    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise MmllmError(f"{folder} has {names}, and one says what its media show; keep one, or name the file as path")
+    return found[0] if found else None
 
 
 def _saved(folder: Path, split: str | None) -> Rows:
@@ -193,6 +208,8 @@ def _loaded(name: str, split: str | None, folder: Path, config: str | None) -> R
     import datasets
 
     datasets.disable_progress_bars()
+    loud = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs all it knows of what it then raises
     try:
         configs = datasets.get_dataset_config_names(name)
         if config not in configs and (config is not None or len(configs) > 1):
@@ -202,9 +219,19 @@ def _loaded(name: str, split: str | None, folder: Path, config: str | None) -> R
     except MmllmError:
         raise
     except Exception as error:  # the library and the hub's client raise many kinds, network errors among them
-        text = " ".join(str(error).split())
+        text = " ".join(str(_cause(error)).split())
         raise MmllmError(f"{name} cannot be read as a Hugging Face dataset: {text[:300]}") from error
+    finally:
+        datasets.logging.set_verbosity(loud)
     return HfDataset(found, name, folder)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the library's "An error occurred while generating the dataset" was made of."""
+    import datasets
+
+    generating = isinstance(error, datasets.exceptions.DatasetGenerationError)
+    return error.__cause__ if generating and error.__cause__ is not None else error
 
 
 def _chosen(name: str, known: Sequence[str], split: str | None) -> str:
@@ -227,22 +254,27 @@ def _far(path: str, split: str | None, streaming: bool, config: str | None) -> R
 
     try:
         system, place = fsspec.url_to_fs(path)
-        pattern = place if place.endswith(".parquet") else f"{place.rstrip('/')}/**/*.parquet"
-        files = sorted(system.glob(pattern))
+        below = place.rstrip("/")
+        patterns = [place] if place.endswith(PARQUET) else [f"{below}/**/*{ending}" for ending in PARQUET]
+        files = sorted(file for pattern in patterns for file in system.glob(pattern))
     except Exception as error:  # each file system raises its own kinds
         text = " ".join(str(error).split())
         raise MmllmError(f"{path} cannot be reached: {text[:300]}") from error
-    chosen = [file for file in files if split is None or _of_split(file.removeprefix(place), split)]
-    if not chosen:
-        wanted = f" of the split {split}" if split else ""
-        raise MmllmError(f"{path} holds no Parquet file{wanted}; only Parquet is read from afar")
-    if split is None and len({_split_of(file) for file in chosen}) > 1:
-        raise MmllmError(f"{path} holds several splits ({', '.join(sorted({_split_of(f) for f in chosen}))}); name one")
-    return Parquet(chosen, Path(), system.open)
+    if not files:
+        raise MmllmError(f"{path} holds no Parquet file; only Parquet is read from afar")
+    return Parquet(_of_split(files, place, path, split), Path(), system.open)
 
 
-def _of_split(name: str, split: str) -> bool:
-    return _split_of(name) == split or f"/{split}/" in f"/{name}"
+def _of_split(files: Sequence[str], root: str, path: str, split: str | None) -> list[str]:
+    """Parquet files below ``root`` of the split asked for; where none is, of ``train`` or the only one."""
+    if split is not None:
+        named = [file for file in files if _split_of(file) == split or f"/{split}/" in file.removeprefix(root)]
+        if not named:
+            raise MmllmError(f"{path} holds no Parquet file of the split {split}")
+        return named
+    splits = sorted({_split_of(file) for file in files})
+    chosen = _chosen(path, splits, None)
+    return [file for file in files if _split_of(file) == chosen]
 
 
 def _split_of(name: str) -> str:

@@ -39,13 +39,15 @@ def test_a_line_becomes_a_sample(tmp_path: Path) -> None:
 
 def test_media_folder_absolute_paths_and_data_urls(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    url = "data:image/png;base64," + base64.b64encode(b"bytes").decode()
+    data = base64.b64encode(b"bytes").decode()
     rows = {
-        "messages": [{"role": "user", "content": "<image><image><image>"}, ANSWER],
-        "image": ["a.png", "/b.png", url],
+        "messages": [{"role": "user", "content": "<image>" * 5}, ANSWER],
+        "image": ["a.png", "/b.png", f"data:image/png;base64,{data}", f"DATA:image/png;Base64,{data}", "FILE:///c.png"],
     }
     source = Chat(str(_write(tmp_path, rows)), media=str(tmp_path / "pictures"))
-    assert source[0].media == {"image": (tmp_path / "pictures" / "a.png", Path("/b.png"), b"bytes")}
+    assert source[0].media == {
+        "image": (tmp_path / "pictures" / "a.png", Path("/b.png"), b"bytes", b"bytes", Path("/c.png"))
+    }
 
 
 def test_parts_are_texts_and_placeholders_in_order(tmp_path: Path) -> None:
@@ -133,6 +135,20 @@ def test_blank_lines_and_line_ends(tmp_path: Path) -> None:
         ({"messages": [], "image": ["https://a.b/c.png"]}, "is not fetched"),
         ({"messages": [], "image": ["data:image/png,abc"]}, "data URL cannot be read"),
         ({"messages": [], "image": ["data:image/png;base64,a*"]}, "data URL cannot be read"),
+        ({"messages": [], "image": ["HTTPS://a.b/c.png"]}, "is not fetched"),
+        (
+            {"messages": [], "image": "_" * 9999},
+            f"image holds '{'_' * 76}..., which is too long for a path and no base",
+        ),
+        ({"messages": [], "image": f"a/{'é-' * 99}.png"}, "which is too long for a path"),
+        ({"messages": [], "image": [list("AB" * 9999)]}, "image holds ['A', 'B', "),
+        ({"messages": [{"role": "A" * 9999, "content": "x"}]}, f"has the role '{'A' * 76}...; known"),
+        (
+            {"messages": [], "audio": {"path": None, "array": [0.1] * 9999, "sampling_rate": 16000}},
+            "samples that the datasets library has decoded, which are not read; save the column as files: dataset.cast",
+        ),
+        ({"messages": [], "video": ["a.jpg", "b.jpg"]}, "video holds pictures, ['a.jpg', 'b.jpg']; lists of frames"),
+        ({"messages": [], "videos": [["a.jpg", "b.jpg"]]}, "videos holds ['a.jpg', 'b.jpg']; lists of frames"),
     ],
 )
 def test_a_bad_line_is_a_named_bad_sample(tmp_path: Path, row: Any, sentence: str) -> None:
@@ -141,6 +157,7 @@ def test_a_bad_line_is_a_named_bad_sample(tmp_path: Path, row: Any, sentence: st
     with pytest.raises(SampleError) as error:
         source[1]
     assert str(error.value).startswith(f"{tmp_path / 'chat.jsonl'}:2: ") and sentence in str(error.value)
+    assert len(str(error.value)) < len(str(tmp_path)) + 400
 
 
 def test_an_unusable_file_is_an_error_at_once(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from mmllm.testing import check_dataset
 from mmllm.types import Sample
 from tests.support.containers import COLOURS, WRITERS, json_lines, parquet, pictures, png, saved_dataset, shards, table
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +152,7 @@ def test_a_split_or_config_of_what_has_none_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "metadata.jsonl", tmp_path / "meta*.jsonl", tmp_path / "saved"):
         with pytest.raises(MmllmError, match="split: test is of a dataset that has several"):
             Chat(str(path), split="test", form=None if path.name == "saved" else "text")
-    with pytest.raises(MmllmError, match="has the splits one, two; name one of them with split"):
+    with pytest.raises(MmllmError, match="has the splits one, two and no train; name one with split"):
         Chat(str(tmp_path / "both"))
     with pytest.raises(MmllmError, match="config: en is of a dataset of the hub or in its layout"):
         Chat(str(tmp_path), config="en")
@@ -213,9 +215,74 @@ def test_splits_are_named(tmp_path: Path) -> None:
 def test_several_splits_from_afar_are_never_mixed(tmp_path: Path) -> None:
     parquet(tmp_path)
     parquet(tmp_path, name="test-00000-of-00001.parquet")
-    with pytest.raises(MmllmError, match=r"holds several splits \(test, train\); name one"):
+    for split in (None, "test"):
+        source = Chat(f"file://{tmp_path}", split=split)
+        assert len(source) == len(COLOURS) and f"/{split or 'train'}-" in source[0].name
+    (tmp_path / "train-00000-of-00001.parquet").rename(tmp_path / "other.parquet")
+    with pytest.raises(MmllmError, match="has the splits other, test and no train; name one with split"):
         Chat(f"file://{tmp_path}")
-    assert len(Chat(f"file://{tmp_path}", split="test")) == len(COLOURS)
+
+
+def test_a_folder_of_media_in_splits_is_read_by_train_or_the_only_one(tmp_path: Path) -> None:
+    for split in ("test", "train"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "metadata.jsonl").write_text(f'{{"file_name": "red.png", "text": "{split}"}}\n')
+        assert Chat(str(tmp_path))[0].messages[-1].text == split
+    with pytest.raises(MmllmError, match="has the splits test, train and no other; name one with split"):
+        Chat(str(tmp_path), split="other")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\nred.png,red\n")
+    with pytest.raises(MmllmError, match=r"has metadata\.jsonl and metadata\.csv, and one says what its media show"):
+        Chat(str(tmp_path))
+
+
+def test_parquet_may_end_in_pq(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    Path(parquet(tmp_path)).rename(tmp_path / "train.pq")
+    for path in (tmp_path / "train.pq", tmp_path / "*.pq", tmp_path, f"file://{tmp_path}"):
+        assert len(Chat(str(path))) == len(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.json", POINTER, "holds a pointer of Git LFS, not the data; fetch them: `git lfs pull` in its folder"),
+        ("a.jsonl", POINTER, "holds a pointer of Git LFS"),
+        ("a.csv", POINTER, "holds a pointer of Git LFS"),
+        ("a.tar", POINTER, "holds a pointer of Git LFS"),
+        ("a.parquet", POINTER, "holds a pointer of Git LFS"),
+        ("a.arrow", b"ARROW1", r"is an Arrow file, which is not read; make Parquet of it: python -c .*; of a folder"),
+        ("a.feather", b"ARROW1", r"is a Feather file, .*read_feather\('a.feather'\)\.to_parquet\('a.parquet'\)"),
+        ("a.xlsx", b"PK", "is an Excel workbook, .*read_excel"),
+        ("a.pkl", b"\x80\x04", "is pickled, which may run any code and is not read"),
+        ("a.json", '[{"a": 1}]'.encode("utf-16"), "is UTF-16, and text is read as UTF-8: iconv -f UTF-16 -t UTF-8 a"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16-le"), "is UTF-16"),
+        ("a.csv", "query,response\n".encode("utf-16-be"), "is UTF-16"),
+        ("a.csv", b"query;response\na;b\n", "is read with commas between its cells, and its first line has semicol"),
+        ("a.csv", b"query\tresponse\na\tb\n", r"its first line has tabs: 'query\\tresponse'; save it with commas"),
+        ("a.tsv", b"query,response\na,b\n", "is read with tabs between its cells, and its first line has commas"),
+        ("a.csv", b"Query, response\na,b\n", r'write columns: \{query: "Query", response: " response"\}'),
+    ],
+)
+def test_a_file_of_another_kind_says_what_to_do(
+    name: str, content: bytes, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    for path in (name, f"*{Path(name).suffix}", *([str(tmp_path)] if name == "a.parquet" else [])):
+        with pytest.raises(MmllmError, match=sentence) as error:
+            Chat(path)
+        assert "\n" not in str(error.value)
+
+
+def test_splits_of_other_columns_are_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import pyarrow
+    from pyarrow import parquet as pq
+
+    for split, field in (("train", "query"), ("test", "question")):
+        pq.write_table(pyarrow.table({field: ["a"], "response": ["b"]}), tmp_path / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(MmllmError, match=r"cannot be read as a Hugging Face dataset: .*question: string"):
+        Chat(str(tmp_path))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_change_far_away_is_noticed(tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ RED_BYTES = base64.b64decode(RED.partition(",")[2])
         ({"type": "image_url", "image_url": "a.png"}, MediaPart("image", "image_url", "a.png", 4)),
         ({"type": "graph", "graph": "c#17"}, MediaPart("graph", "graph", "c#17", 4)),
         ({"type": "image"}, MediaPart("image", "image", None, 4)),
+        ({"type": "audio", "audio_url": "s.wav"}, MediaPart("audio", "audio", "s.wav", 4)),
+        ({"type": "image", "image": None, "image_url": {"url": "a.png"}}, MediaPart("image", "image", "a.png", 4)),
+        ({"type": "video", "video_url": "c.mp4"}, MediaPart("video", "video", "c.mp4", 4)),
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QQ=="}},
+            MediaPart("image", "image", "data:image/png;base64,QQ==", 4),
+        ),
+        (
+            {"type": "document", "source": {"type": "url", "url": "a.txt"}},
+            MediaPart("document", "document", "a.txt", 4),
+        ),
         (
             {"type": "input_audio", "input_audio": {"data": "QQ==", "format": "wav"}},
             MediaPart("audio", "input_audio", "data:audio/wav;base64,QQ==", 4),
@@ -75,6 +86,12 @@ def test_what_a_part_means(part: dict[str, Any], read: str | MediaPart) -> None:
         ({"type": "file", "file": {"file_data": "a", "modality": "smell"}}, "the modality 'smell' is unknown; known"),
         ({"type": "file", "file": {"file_data": "a", "modality": ["image"]}}, "is unknown; known: image, video"),
         ({"type": ["file"]}, "message 2 has a part of type ['file']; known"),
+        ({"type": "A" * 9999}, f"message 2 has a part of type '{'A' * 76}...; known"),
+        (
+            {"type": "image", "source": {"type": "file", "file_id": "f"}},
+            "a part of type image with the source {'type': 'file', 'file_id': 'f'}; of Anthropic's sources base64",
+        ),
+        ({"type": "video", "video": ["a.jpg", "b.jpg"]}, "type video with a list; lists of frames are not read; make"),
     ],
 )
 def test_a_part_that_means_nothing_is_one_sentence(part: Any, sentence: str) -> None:
