@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.errors import MediaError, SampleError, shortened
 from mmllm.messages.media import decode_url, refuse_address
-from mmllm.messages.openai import FRAMES
+from mmllm.messages.openai import BOUNDS, CUT, FRAMES
 from mmllm.modalities import MODALITIES, modality_of
 from mmllm.types import Stored
 
@@ -51,6 +51,9 @@ class RowMedia:
 
     def item(self, value: Any, name: str) -> Any:
         """Return one item; ``name`` is what errors call it."""
+        bounds = next((word for word in BOUNDS if isinstance(value, Mapping) and value.get(word) is not None), None)
+        if bounds is not None:
+            raise SampleError(f"{name} has {bounds}; {CUT}")
         value = _inner(value)
         if isinstance(value, Stored | bytes):
             return value

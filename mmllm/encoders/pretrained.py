@@ -109,7 +109,8 @@ def refused(model: str, kind: str, error: Exception) -> MmllmError:
             f'them, write them anew: python -c "from transformers import AutoModel as A; '
             f"A.from_pretrained('{model}').save_pretrained('{model}')\""
         )
-    return MmllmError(f"{start}{_first_sentence(error)}")
+    here = "" if folder.exists() else f" Nor is such a folder beside the recipe or in {Path.cwd()}."
+    return MmllmError(f"{start}{_first_sentence(error)}{here}")
 
 
 def _first_sentence(error: Exception) -> str:

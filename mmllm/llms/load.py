@@ -177,7 +177,9 @@ def _reason(path: str, error: Exception) -> str:
     # a path with folders that is not here: what the hub says of its form would only lead away from that
     if not Path(path).exists() and (path.count("/") != 1 or path.startswith((".", "~"))):
         return f"there is no such folder; a path is meant from the current folder, {Path.cwd()}"
-    return str(error).strip().split("\n")[0]
+    first = str(error).strip().split("\n")[0]
+    # what has the form of a name on the hub may be a folder that was meant from elsewhere
+    return first if Path(path).exists() else f"{first}; nor is such a folder beside the recipe or in {Path.cwd()}"
 
 
 CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())

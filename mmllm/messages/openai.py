@@ -29,6 +29,12 @@ FRAMES = "lists of frames are not read; make a clip of them: ffmpeg -framerate N
 """End of the sentence about a video that is given as pictures."""
 
 
+BOUNDS = ("video_start", "video_end", "start", "end")
+"""Words by which data say which part of a clip they mean (Qwen's utilities, lists of moments)."""
+CUT = "parts of clips are written behind the path, in seconds: clip.mp4#t=1,2.5"
+"""End of the sentence about them."""
+
+
 @dataclass(frozen=True)
 class MediaPart:
     """One media item of a message."""
@@ -89,6 +95,9 @@ def read_part(part: Any, message: int = 1) -> str | MediaPart:
     modality = kind.removesuffix("_url") if isinstance(kind, str) else None
     if modality not in MODALITIES:
         raise SampleError(f"message {message} has a part of type {shortened(kind)}; known: {', '.join(PART_TYPES)}")
+    bounds = next((word for word in BOUNDS if part.get(word) is not None), None)
+    if bounds is not None:
+        raise SampleError(f"message {message} has a part of type {kind} with {bounds}; {CUT}")
     item = _item(part, str(kind), kind == modality)
     if item is None and kind == modality and part.get("source") is not None:
         item = _source_url(part["source"], str(kind), message)

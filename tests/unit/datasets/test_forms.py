@@ -313,6 +313,14 @@ def test_a_mismatch_is_not_mended(tmp_path: Path) -> None:
         ),
         ({"question": "?", "A": "a", "B": "b", "answer": "A"}, r"A, B, \.\.\. holds choices, which are not read"),
         ({"query": "x", "response": "y", "history": [["a"]]}, "round 1 of history is of type list"),
+        (
+            {"messages": [ASKED, SAID], "video": {"path": "c.mp4", "start": 1, "end": 2}},
+            r"video has start; parts of clips",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "video", "video": "c.mp4", "video_end": 2.0}]}, SAID]},
+            r"message 1 has a part of type video with video_end; parts of clips are written .* clip\.mp4#t=1,2\.5",
+        ),
         ({"texts": [{"user": "x"}]}, "round 1 of texts has no user and assistant: it is of type dict"),
         ({"messages": "x"}, "no list of messages; it is of type str"),
         ({"messages": [SAID], "image": "red.png"}, "image without a message of the user to stand in"),
