@@ -170,6 +170,8 @@ def read_manifest(path: Path) -> Manifest:
     """Return the manifest of a file whose own digest agrees; ValueError where it does not."""
     text = path.read_bytes()
     values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("it holds no JSON object")
     manifest = Manifest(**values)
     # older ones end with `files` and hold no digest; one that lost its digest has a field that no manifest has
     if "digest" in values:
@@ -248,7 +250,7 @@ def verify(path: Path) -> Manifest:
     except OSError as error:
         raise CheckpointError(f"{path} is incomplete: {error}") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} cannot be read: {error}") from error
+        raise CheckpointError(f"{path / MANIFEST} is damaged: {error}") from error
     return manifest
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmllm import registry
+from mmllm.errors import MmllmError
 from mmllm.recipe.files import find_recipe
-from mmllm.recipe.located import is_run
+from mmllm.recipe.located import is_run, run_of
 
 Parsers = Any
 """argparse's object that collects subcommands; it has no public name."""
@@ -64,3 +66,19 @@ def recipe_path(arguments: argparse.Namespace) -> Path:
 
         check_code(path.parent, arguments.trust_code)
     return path
+
+
+def run_path(arguments: argparse.Namespace) -> Path:
+    """The folder of RUN, which its recipe.yaml names as well; MmllmError where there is none."""
+    given: Path = arguments.folder
+    if given.is_dir():
+        return given
+    if given.exists():
+        run = run_of(given)
+        if run is None:
+            raise MmllmError(f"{given} is a file and no run's recipe.yaml; give the folder that mmllm train made.")
+        return run
+    beside = sorted(entry.name for entry in given.parent.iterdir() if is_run(entry)) if given.parent.is_dir() else []
+    near = registry.nearest(given.name, beside)
+    hint = f'did you mean "{given.parent / near}"?' if near else "give the folder that mmllm train made, runs/NAME."
+    raise MmllmError(f"there is no run folder {given}; {hint}")

@@ -17,6 +17,7 @@ from mmllm.cli.arguments import (
     recipe_argument,
     recipe_path,
     run_argument,
+    run_path,
     trust,
 )
 from mmllm.cli.placing import place, show_places
@@ -96,11 +97,12 @@ def _eval(arguments: argparse.Namespace) -> None:
     from mmllm.evaluation.run import evaluate
 
     benchmarks = None
+    folder = run_path(arguments)
     if arguments.benchmarks:
-        benchmarks = _chosen(find_recipe(arguments.folder), arguments.benchmarks)
-    show_places(find_recipe(arguments.folder))
+        benchmarks = _chosen(find_recipe(folder), arguments.benchmarks)
+    show_places(find_recipe(folder))
     evaluate(
-        arguments.folder,
+        folder,
         benchmarks=benchmarks,
         limit=arguments.limit,
         blind=arguments.blind,
@@ -128,12 +130,12 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    _serving("terminal").chat(arguments.folder, arguments.overrides, trust(arguments))
+    _serving("terminal").chat(run_path(arguments), arguments.overrides, trust(arguments))
 
 
 def _serve(arguments: argparse.Namespace) -> None:
     app = _serving("app")
-    app.serve(arguments.folder, arguments.host, arguments.port, arguments.overrides, trust(arguments))
+    app.serve(run_path(arguments), arguments.host, arguments.port, arguments.overrides, trust(arguments))
 
 
 def _serving(module: str) -> Any:

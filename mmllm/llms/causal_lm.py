@@ -63,6 +63,7 @@ class CausalLM(HookedLM):
         config = model.config.get_text_config()
         self.vocab_size, self.dim = map(int, full_shape(model.get_input_embeddings().weight))
         self.n_blocks = int(config.num_hidden_layers)
+        _ = self.blocks  # a sentence now where there are none, before anything is computed
         self.context = self._checked_context(context, config)
         if len(tokenizer) > self.vocab_size:
             raise MmllmError(

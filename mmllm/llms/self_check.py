@@ -6,6 +6,8 @@ refused with a sentence instead of training silently on wrong hidden states.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -68,10 +70,11 @@ def _conversations(model: PreTrainedModel) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def reference_logits(model: PreTrainedModel) -> torch.Tensor:
-    """float[8, V]: the model's own logits of each conversation alone."""
+    """float[8, V]: the model's own logits of each conversation alone; MmllmError where its forward fails."""
     mask = [torch.ones_like(ids)[None] for ids in _conversations(model)]
     pairs = zip(_conversations(model), mask, strict=True)
-    rows = [model(input_ids=ids[None], attention_mask=ones, use_cache=False).logits[0] for ids, ones in pairs]
+    with _failing(model, "the model's own forward"):
+        rows = [model(input_ids=ids[None], attention_mask=ones, use_cache=False).logits[0] for ids, ones in pairs]
     return torch.cat(rows)
 
 
@@ -80,8 +83,13 @@ def check_logits(llm: Passes, reference: torch.Tensor, tolerance: float | None =
     """Compare the wrapper's passes with ``reference``; ``tolerance``: as a share of its largest, default by dtype.
 
     Raises:
-        MmllmError: they differ.
+        MmllmError: they differ, or one of the passes fails.
     """
+    with _failing(llm.model, "a packed or cached pass"):
+        _check_passes(llm, reference, tolerance)
+
+
+def _check_passes(llm: Passes, reference: torch.Tensor, tolerance: float | None) -> None:
     conversations = _conversations(llm.model)
     ids = torch.cat(conversations)
     ctx = text_context(ids, torch.tensor([0, LENGTHS[0], sum(LENGTHS)], dtype=torch.int32, device=llm.device))
@@ -110,6 +118,18 @@ def gives_chosen(llm: Passes) -> bool:
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return False
     return some.shape == whole.shape and bool((some - whole).abs().max() <= TOLERANCE[llm.dtype] * whole.abs().max())
+
+
+@contextmanager
+def _failing(model: PreTrainedModel, what: str) -> Iterator[None]:
+    """Make one sentence of what a model's code raises: a config that its class does not fit, an unsupported family."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise MmllmError(f"{type(model).__name__} cannot be used: {what} fails: {reason}") from error
 
 
 def _cached(llm: Passes, packed: ForwardContext, ids: torch.Tensor) -> torch.Tensor:

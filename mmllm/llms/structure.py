@@ -28,8 +28,17 @@ class Structure(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The decoder blocks in order."""
+        """The decoder blocks in order.
+
+        Raises:
+            MmllmError: the decoder has no list of them.
+        """
         lists = [m for m in self.decoder.children() if isinstance(m, nn.ModuleList) and len(m) == self.n_blocks]
+        if not lists:
+            raise MmllmError(
+                f"{type(self.model).__name__} cannot be used: its decoder, a {type(self.decoder).__name__}, has no "
+                f"list of {self.n_blocks} blocks; choose an LLM of another family"
+            )
         return lists[0]
 
     @property

@@ -70,6 +70,11 @@ def _check_folder(start: Start) -> None:
 
 def of_file(start: Start, wanted: set[str]) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors by the connector's names, and the names of others below the prefix."""
+    if Path(start.path).is_dir():
+        raise MmllmError(
+            f"{start.path!r} is a folder without a run (it has no stages) and no safetensors file; give a folder that "
+            "mmllm train made, or the file"
+        )
     if not Path(start.path).is_file():
         raise MmllmError(f"there is no file {start.path!r}; a path is meant from the current folder, {Path.cwd()}")
     found = read_tensors(start.path, (start.prefix,))

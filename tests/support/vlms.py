@@ -79,6 +79,48 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 """Beginning of the class's name -> its tiny config."""
 
+_WORDS = {"hidden_size": 16, "num_hidden_layers": 2, "image_size": 28, "patch_size": 7}
+FOREIGN: dict[str, Callable[[], Any]] = {
+    "VipLlavaForConditionalGeneration": lambda: t.VipLlavaConfig(
+        vision_config=_clip(), text_config=t.LlamaConfig(**LLM), image_token_index=383
+    ),
+    "VideoLlavaForConditionalGeneration": lambda: t.VideoLlavaConfig(
+        vision_config=_clip(), text_config=t.LlamaConfig(**LLM), image_token_index=383, video_token_index=382
+    ),
+    "GotOcr2ForConditionalGeneration": lambda: t.GotOcr2Config(
+        vision_config=dict(
+            hidden_size=16, output_channels=16, num_hidden_layers=2, num_attention_heads=2, image_size=64,
+            patch_size=16, mlp_dim=32, global_attn_indexes=[1], window_size=2,
+        ),
+        text_config=t.Qwen2Config(**LLM), image_token_id=383,
+    ),
+    "Glm4vForConditionalGeneration": lambda: _qwen(
+        t.Glm4vConfig, hidden_size=16, num_heads=2, image_size=28, out_hidden_size=32, intermediate_size=32
+    ),
+    "Ovis2ForConditionalGeneration": lambda: t.Ovis2Config(
+        vision_config=dict(**VIT, vocab_size=20, hidden_stride=1, num_visual_indicator_tokens=5),
+        text_config=t.Qwen2Config(**LLM), image_token_id=383,
+    ),
+    "MllamaForConditionalGeneration": lambda: t.MllamaConfig(
+        vision_config=dict(
+            **_WORDS, attention_heads=2, num_global_layers=1, intermediate_size=32, vision_output_dim=32,
+            intermediate_layers_indices=[0], max_num_tiles=2, supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]],
+        ),
+        text_config=dict(**LLM, cross_attention_layers=[1]), image_token_index=383,
+    ),
+    "FuyuForCausalLM": lambda: t.FuyuConfig(**LLM, image_size=28, patch_size=7),
+    "VideoMAEModel": lambda: t.VideoMAEConfig(**VIT, num_frames=2),
+}  # fmt: skip
+"""Class -> tiny config of a model whose vision tower no encoder computes."""
+
+
+def foreign_folder(name: str, folder: Path) -> Path:
+    """Folder of a tiny random model of a class of ``FOREIGN``."""
+    getattr(t, name)(FOREIGN[name]()).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    t.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=28).save_pretrained(folder)
+    return folder
+
 
 def tiny_vlm(name: str) -> PreTrainedModel:
     """A random ``<name>ForConditionalGeneration`` in float32, in eval mode, with weights large enough to show."""

@@ -147,6 +147,32 @@ def test_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == f"mmllm: {tmp_path}: the folder has no recipe.yaml, so it is not a run.\n"
 
 
+@pytest.mark.parametrize("word", ["eval", "chat", "serve"])
+def test_a_run_is_named_by_its_folder_or_its_recipe(
+    word: str, recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fastapi")
+    from mmllm.evaluation import run
+    from mmllm.serving import app, terminal
+
+    seen: list[object] = []
+    for module, name in ((run, "evaluate"), (terminal, "chat"), (app, "serve")):
+        monkeypatch.setattr(module, name, lambda folder, *words, **named: seen.append(folder))
+    folder, file = Path(recipe).parent, Path(recipe)
+    assert main([word, str(file)]) == 2
+    error = f"mmllm: {file} is a file and no run's recipe.yaml; give the folder that mmllm train made.\n"
+    assert capsys.readouterr().err == error
+    (folder / "stages").mkdir()
+    assert main([word, str(file)]) == main([word, str(folder)]) == 0
+    assert seen == [folder, folder]
+    capsys.readouterr()
+    assert main([word, f"{folder}s"]) == main([word, str(folder / "no" / "run")]) == 2
+    assert capsys.readouterr().err == (
+        f'mmllm: there is no run folder {folder}s; did you mean "{folder}"?\n'
+        f"mmllm: there is no run folder {folder / 'no' / 'run'}; give the folder that mmllm train made, runs/NAME.\n"
+    )
+
+
 def test_train_hands_over_everything(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmllm.training import launch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "regi
 
 VIT = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
 """Words in the configuration of every vision transformer of one width."""
+
+FRAMES = ("num_frames", "frames_per_clip")
+"""Words in the configuration of a model that takes frames of clips (VideoMAE, X-CLIP)."""
 
 
 class HfVisionEncoder(ImageEncoder):
@@ -55,8 +58,7 @@ class HfVisionEncoder(ImageEncoder):
         self.vision = load_vision(model)
         config = self.vision.config
         accepted = inspect.signature(self.vision.forward).parameters
-        # spatial_shapes: models such as SigLIP 2 NaFlex take patches of pictures of any shape
-        if "pixel_values" not in accepted or "spatial_shapes" in accepted:
+        if not _takes_pictures(accepted, config):
             kind = type(self.vision).__name__
             raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
         lacking = [name for name in VIT if not hasattr(config, name)]
@@ -131,7 +133,12 @@ def load_vision(model: str) -> PreTrainedModel:
         return published
     config, loaded, info = load_model(model, "a vision model")
     inner = "vision_config" in config.sub_configs
-    tower = loaded.vision_model if inner else loaded
+    tower = getattr(loaded, "vision_model", None) if inner else loaded
+    if not isinstance(tower, PreTrainedModel):
+        raise MmllmError(
+            f'"{model}" holds a {type(loaded).__name__}, whose vision tower is not taken; give a ViT, CLIP, SigLIP or '
+            "DINO, or a published LLaVA, PaliGemma, Gemma 3, InternVL or SmolVLM."
+        )
     front = "vision_model." if inner else ""
     missing = {key.removeprefix(front) for key in info["missing_keys"] if key.startswith(front)}
     pooler = {key for key in missing if key.startswith("pooler.")}
@@ -140,9 +147,18 @@ def load_vision(model: str) -> PreTrainedModel:
         raise MmllmError(f'the weights of "{model}" do not fill the model: {", ".join(lacking[:5])}.')
     if pooler:
         tower.pooler = None  # hidden states do not pass through it, and random weights would change the digest
-    if not isinstance(tower, PreTrainedModel):
-        raise MmllmError(f'"{model}" holds a {type(loaded).__name__}, which has no vision transformer.')
     return tower
+
+
+def _takes_pictures(accepted: Mapping[str, inspect.Parameter], config: Any) -> bool:
+    """Whether a model with these arguments of its forward needs pictures of one size and nothing else."""
+    # spatial_shapes: models such as SigLIP 2 NaFlex take patches of pictures of any shape; input_ids: a whole Fuyu
+    if "pixel_values" not in accepted or {"spatial_shapes", "input_ids"} & accepted.keys():
+        return False
+    if any(hasattr(config, word) for word in FRAMES):
+        return False
+    named = [one for one in accepted.values() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return all(one.name == "pixel_values" or one.default is not one.empty for one in named)
 
 
 def sides(size: int | Sequence[int]) -> tuple[int, int]:

@@ -108,6 +108,7 @@ def test_a_file_with_other_names(trained: Path, tmp_path: Path) -> None:
     [
         (["start=RUN", "connectors.lora.rank=3"], r"start: connectors\.lora\.\S+ is \[.*\] in .* connectors of one"),
         (["start=nowhere"], "start: there is no file 'nowhere'"),
+        (["start=RUN/stages/align"], r"start: '.*/run/stages/align' is a folder without a run \(it has no stages\)"),
         (["start={path: RUN, stage: tune}"], "start: .* has no stage 'tune'; its stages are align, instruct"),
         (["connectors.image.start={path: RUN, prefix: connectors.other.}"], "and nothing below connectors.other"),
         (["connectors.image.start={path: RUN, rename: {a: b}}"], "rename is for a safetensors file"),

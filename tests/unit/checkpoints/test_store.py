@@ -99,8 +99,9 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_good_checkpoint(tmp_path: Path) 
         (lambda path: os.truncate(path / LEARNED, 100), "100 bytes"),
         (lambda path: (path / "state-rank0.json").unlink(), "incomplete"),
         (lambda path: (path / MANIFEST).unlink(), "incomplete"),
-        (lambda path: (path / MANIFEST).write_text("{"), "cannot be read"),
-        (lambda path: (path / MANIFEST).write_text('{"files": 3}'), "cannot be read"),
+        (lambda path: (path / MANIFEST).write_text("{"), "manifest.json is damaged: "),
+        (lambda path: (path / MANIFEST).write_text('{"files": 3}'), "manifest.json is damaged: "),
+        (lambda path: (path / MANIFEST).write_text("[]"), "manifest.json is damaged: it holds no JSON object"),
         (lambda path: shutil.rmtree(path) or path.mkdir(), "incomplete"),
     ],
 )

@@ -14,6 +14,8 @@ from transformers import (
     BloomForCausalLM,
     GptOssConfig,
     GptOssForCausalLM,
+    HeliumConfig,
+    HeliumForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedModel,
@@ -221,6 +223,21 @@ def test_hooks_and_replacements_are_undone_bit_for_bit() -> None:
         assert not torch.equal(text_hidden(llm, ids, positions, bounds), before)
         handle.remove()
         assert torch.equal(text_hidden(llm, ids, positions, bounds), before)
+
+
+def test_a_forward_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    # its output projection is as wide as the residual stream, whatever the heads are
+    config = HeliumConfig(**sizes, vocab_size=384, num_hidden_layers=2, head_dim=16, pad_token_id=0)
+    with pytest.raises(MmllmError, match=r"^HeliumForCausalLM cannot be used: the model's own forward fails: .*5x64"):
+        CausalLM(HeliumForCausalLM(config), tiny_tokenizer())
+
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(CausalLM, "forward", broken)
+    with pytest.raises(MmllmError, match="LlamaForCausalLM cannot be used: a packed or cached pass fails: IndexError"):
+        CausalLM(tiny_model("llama"), tiny_tokenizer())
 
 
 def test_families_that_cannot_be_packed_are_refused() -> None:

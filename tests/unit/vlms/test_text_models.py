@@ -14,7 +14,7 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.messages.tokenize import Prompter
 from mmllm.testing.tiny.llms import tiny_tokenizer
 from mmllm.types import Message, Sample
-from tests.support.vlms import CONFIGS, vlm_folder
+from tests.support.vlms import CONFIGS, foreign_folder, vlm_folder
 
 IDS = torch.arange(12)[None] * 7 + 3
 
@@ -98,6 +98,12 @@ def test_a_multimodal_model_of_an_unknown_family_is_named(tmp_path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(MmllmError, match=r"is a Blip2ForConditionalGeneration; the text models .* LLaVA 1\.5, LLaVA"):
         CausalLM.load(str(tmp_path))
+
+
+def test_a_text_model_without_a_list_of_blocks_is_refused(tmp_path) -> None:
+    folder = foreign_folder("MllamaForConditionalGeneration", tmp_path / "vlm")
+    with pytest.raises(MmllmError, match=r"MllamaForCausalLM cannot be used: its decoder, a .* has no list of 2 bloc"):
+        CausalLM.load(str(folder))
 
 
 def test_a_tokenizer_that_has_the_placeholder_as_a_token(tmp_path) -> None:

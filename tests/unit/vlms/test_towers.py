@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
-from tests.support.vlms import vlm_folder
+from tests.support.vlms import FOREIGN, foreign_folder, vlm_folder
 
 SEEING = {
     "Llava": "vision_tower", "LlavaNext": "vision_tower", "LlavaOnevision": "vision_tower", "PaliGemma": "vision_tower",
@@ -74,6 +74,17 @@ def test_what_is_no_such_tower(encoder, name, sentence, tmp_path) -> None:
     folder, _ = vlm_folder(name, tmp_path / "vlm")
     with pytest.raises(MmllmError, match=sentence):
         encoder(model=str(folder))
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_towers_of_other_models_are_refused_by_their_class(name, tmp_path) -> None:
+    folder = foreign_folder(name, tmp_path / "vlm")
+    kind = name.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM").removesuffix("Model")
+    with pytest.raises(MmllmError, match=rf"a {kind}\w*(, whose vision tower is not taken| does not take plain pict)"):
+        HfVisionEncoder(model=str(folder))
+    # as `mmllm check --build` and `mmllm plan` make it
+    with torch.device("meta"), pytest.raises(MmllmError, match=r"is not taken|does not take plain pictures"):
+        HfVisionEncoder(model=str(folder))
 
 
 SIDE = {"height": 28, "width": 28}
