@@ -67,7 +67,9 @@ class RowMedia:
         path = self._folder / value
         if _BASE64.fullmatch(value) and not _is_file(path):
             return _decoded(value, name)
-        if len(value) > _LONGEST or any(len(part.encode()) > _LONGEST_NAME for part in value.split("/")):
+        if len(value) > _LONGEST or any(
+            len(part.encode(errors="replace")) > _LONGEST_NAME for part in value.split("/")
+        ):
             raise SampleError(f"{name} holds {shortened(value)}, which is too long for a path and no base64")
         return path
 

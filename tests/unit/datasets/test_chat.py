@@ -50,6 +50,10 @@ def test_media_folder_absolute_paths_and_data_urls(tmp_path: Path) -> None:
     }
 
 
+def test_a_path_with_half_a_sign_is_a_path(tmp_path: Path) -> None:
+    assert _one(tmp_path, "<image>", image=["\ud800.png"]).media == {"image": (tmp_path / "\ud800.png",)}
+
+
 def test_parts_are_texts_and_placeholders_in_order(tmp_path: Path) -> None:
     parts = [
         {"type": "text", "text": "First <image> then"},
