@@ -74,7 +74,7 @@ class Loader:
     ``n_micro`` micro-batches per rank and step, or with a ``budget`` as many as its tokens make necessary; ``most``
     conversations about the same media share their beginning (1: none do); ``max_bad`` the tolerated share of bad
     samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads prepare steps ahead (0:
-    prepare when asked). ``all_gather`` hands every rank the list of all ranks' values, in the caller's thread, once per
+    prepare when asked); ``pin`` puts batches into memory from which a GPU copies by itself. ``all_gather`` hands every rank the list of all ranks' values, in the caller's thread, once per
     step. ``state``/``restore`` carry the error budget over a restart; the position is just the number of the next step.
     """
 
@@ -93,11 +93,13 @@ class Loader:
         most: int = 1,
         max_bad: float = 0.01,
         workers: int = 0,
+        pin: bool = False,
         all_gather: Callable[[Any], list[Any]] = alone,
     ) -> None:
         self.mixture, self.sources, self.prompter, self.inputs = mixture, sources, prompter, inputs
         self.context, self.rank, self.world, self.n_micro = context, rank, world, n_micro
         self.budget, self.max_bad, self.workers, self.all_gather = budget, max_bad, workers, all_gather
+        self.pin = pin
         self.most = most
         self.seen = 0
         """Samples of the stage so far, bad ones included."""
@@ -161,7 +163,8 @@ class Loader:
                     encoded.append(load_tree(tree, plans, self.inputs, keys[tree.members[0]]))
                 except SampleError as error:
                     prepared.unread += _unread(str(error), [plans[number] for number in tree.members])
-            prepared.micro.append(collate(encoded, self.inputs))
+            batch = collate(encoded, self.inputs)
+            prepared.micro.append(batch.pinned() if self.pin else batch)
         return prepared
 
     def _plan(self, name: str, index: int) -> PlannedSample:

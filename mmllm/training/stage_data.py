@@ -63,5 +63,6 @@ def loader_of(
         most=1 if stage.share_prefix is None else stage.share_prefix.most,
         max_bad=stage.max_bad,
         workers=workers if stage.workers is None else stage.workers,
+        pin=device.type == "cuda",
         all_gather=all_gather,
     )

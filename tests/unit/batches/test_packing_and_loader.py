@@ -173,6 +173,26 @@ def test_workers_and_starts_change_nothing(prompter: Prompter, workers: int) -> 
         assert [_step_facts(step) for step in ahead.steps(start)] == expected[start:]
 
 
+def test_batches_are_pinned_where_a_gpu_waits(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor of a batch, its items' included; pinning itself needs a GPU."""
+    pinned: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.data_ptr())
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    plain = list(_loader(prompter, Numbers(24)))
+    assert not pinned
+    found = list(_loader(prompter, Numbers(24), pin=True))
+    assert [_step_facts(step) for step in found] == [_step_facts(step) for step in plain]
+    batch = found[0].micro[0]
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    assert len(pinned) >= len(tensors) + sum(map(len, batch.media["image"].values()))
+    assert all(one.data_ptr() not in pinned for one in tensors), "what is handed out is the pinned copy"
+    assert torch.equal(batch.to("cpu").input_ids, batch.input_ids)
+
+
 def test_leaving_early_does_not_wait_for_the_rest(prompter: Prompter) -> None:
     loader = _loader(prompter, Numbers(400), batch=4, workers=2)
     steps = loader.steps()
