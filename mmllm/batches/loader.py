@@ -74,8 +74,9 @@ class Loader:
     ``n_micro`` micro-batches per rank and step, or with a ``budget`` as many as its tokens make necessary; ``most``
     conversations about the same media share their beginning (1: none do); ``max_bad`` the tolerated share of bad
     samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads prepare steps ahead (0:
-    prepare when asked); ``pin`` puts batches into memory from which a GPU copies by itself. ``all_gather`` hands every rank the list of all ranks' values, in the caller's thread, once per
-    step. ``state``/``restore`` carry the error budget over a restart; the position is just the number of the next step.
+    prepare when asked); ``pin`` puts batches into memory from which a GPU copies by itself. ``all_gather`` hands every
+    rank the list of all ranks' values, in the caller's thread, once per step. ``state``/``restore`` carry the error
+    budget over a restart; the position is just the number of the next step.
     """
 
     def __init__(
