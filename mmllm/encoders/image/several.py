@@ -10,10 +10,42 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm import registry
+from mmllm.encoders.base import Encoder
+from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
 from mmllm.errors import MmllmError
+from mmllm.hooks import TokenLayout
 from mmllm.registry import EncoderPart
 from mmllm.types import Features
+
+
+class PicturesEncoder(Encoder):
+    """Base of encoders that see an item as several pictures, each by an image encoder of the registry."""
+
+    gives_final = True
+
+    def __init__(self, image: ImageEncoder) -> None:
+        """``image``: the encoder; its layers are this one's, as a recipe names them there."""
+        super().__init__(layers=image.layers)
+        self.image = image
+        # adapters in its blocks hang on this encoder: they are told of items, and its passes need gradients for them
+        image.adapters, image.scope = self.adapters, self.scope
+        self.dim = image.dim
+
+    @property
+    def n_blocks(self) -> int:
+        """Transformer blocks of the image encoder."""
+        return self.image.n_blocks
+
+    def hook_points(self) -> BlockHooks:
+        """The image encoder's blocks; their rows are the pictures of all items."""
+        return self.image.hook_points()
+
+    def seen(self, pixels: Tensor, sizes: list[int]) -> Features:
+        """Features of each picture, float[sum of sizes, rows * cols, D]; ``sizes``: pictures of each item."""
+        layout = TokenLayout(tuple(sizes), self.image.processor.fixed_grid(), self.image.prefix)
+        with self.laid_out(layout):
+            return self.image.features(pixels, self.layers)
 
 
 def side_by_side(

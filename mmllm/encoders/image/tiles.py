@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmllm.encoders.base import Encoder
-from mmllm.encoders.hook_points import BlockHooks
-from mmllm.encoders.image.several import image_encoder, side_by_side
-from mmllm.hooks import TokenLayout
+from mmllm.encoders.image.several import PicturesEncoder, image_encoder, side_by_side
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.registry import EncoderPart
 from mmllm.types import Features
 
 
-class TilesEncoder(Encoder):
+class TilesEncoder(PicturesEncoder):
     """Each picture cut into tiles of the image encoder's size, all of them seen by ``image: {type: ..., ...}``.
 
     The grid is (tiles, rows, cols); behind the tiles, row by row, stands a view of all of the picture, and a picture of
@@ -30,7 +27,6 @@ class TilesEncoder(Encoder):
     """
 
     processor: TilesProcessor
-    gives_final = True
 
     def __init__(
         self,
@@ -41,29 +37,12 @@ class TilesEncoder(Encoder):
         most: int = 12,
         longest: int | None = None,
     ) -> None:
-        inner = image_encoder(image, "tiles")
-        # the image encoder's layers: a recipe names them there
-        super().__init__(layers=inner.layers)
-        self.image = inner
-        # adapters in its blocks hang on this encoder: they are told of pictures, its passes need gradients for them
-        inner.adapters, inner.scope = self.adapters, self.scope
-        self.dim = inner.dim
-        self.processor = TilesProcessor(inner.processor, rule=rule, least=least, most=most, longest=longest)
+        super().__init__(image_encoder(image, "tiles"))
+        self.processor = TilesProcessor(self.image.processor, rule=rule, least=least, most=most, longest=longest)
         self.freeze()
-
-    @property
-    def n_blocks(self) -> int:
-        """Transformer blocks of the image encoder."""
-        return self.image.n_blocks
 
     def forward(self, **inputs: Tensor) -> Features:
         """Collated pictures -> layers float[N, most n * rows * cols, D]."""
         counts: list[int] = inputs["counts"].tolist()
-        grid = self.image.processor.fixed_grid()
-        with self.laid_out(TokenLayout(tuple(counts), grid, self.image.prefix)):
-            seen = self.image.features(inputs["pixels"], self.layers)
-        return side_by_side(seen, inputs["counts"], counts, grid)
-
-    def hook_points(self) -> BlockHooks:
-        """The image encoder's blocks; their rows are the tiles of all pictures."""
-        return self.image.hook_points()
+        seen = self.seen(inputs["pixels"], counts)
+        return side_by_side(seen, inputs["counts"], counts, self.image.processor.fixed_grid())
