@@ -187,7 +187,7 @@ class TilesProcessor(Processor):
 def size_of(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of a picture as it stands upright, from its header; MediaError where that cannot be read."""
     if isinstance(media, Image.Image):
-        return _upright(media)
+        return _upright(media if media.width * media.height <= max_pixels else open_image(media, max_pixels))
     source = io.BytesIO(media) if isinstance(media, bytes) else Path(media)
     where = f"image of {len(media)} bytes" if isinstance(media, bytes) else f"image {media}"
     try:

@@ -17,7 +17,7 @@ from mmllm.hooks.passes import context_of
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
-from mmllm.types import IGNORE_INDEX, Message, Sample
+from mmllm.types import IGNORE_INDEX, Message, Sample, Span
 from tests.support.forward import embedded, logits
 from tests.support.talks import encoded, packed, talk
 from tests.support.three_senses import TALKS, three_senses
@@ -185,7 +185,7 @@ def test_times_stand_before_the_steps_of_a_clip() -> None:
                 continue
             seconds, length = [0.5 * step for step in range(item[1])], item[1]
             number = sum(s.key == "video" and s.item == span.item and s.start < span.start for s in done.spans)
-            mark = prompter.plain(f"at {seconds[number]:.1f}s, {number + 1}: ")
+            mark = prompter.separator(Span(f"at {seconds[number]:.1f}s, {number + 1}: ", (1,)))
             at = list(range(span.start - len(mark), span.start))
             assert [done.ids[i] for i in at] == mark and span.length == 2
             assert all(done.labels[i] == IGNORE_INDEX for i in at) and number < length
@@ -200,12 +200,12 @@ def test_marks_are_text_as_typed_and_nothing_in_them_is_special() -> None:
     tokenizer = model.llm.tokenizer
     prompter = Prompter(tokenizer, list(model.inputs))
     for text in ("0.5s ", "<12> ", " at 3s:", "\n"):
-        assert prompter.plain(text) == tokenizer.encode(text, add_special_tokens=False)
+        assert prompter.separator(Span(text, (1,))) == tokenizer.encode(text, add_special_tokens=False)
     for text in ("<|im_end|>", "<image> 3s "):
-        ids = prompter.plain(text)
+        ids = prompter.separator(Span(text, (1,)))
         assert tokenizer.decode(ids) == text and len(ids) > 1
         assert not set(ids) & {tokenizer.eos_token_id} and max(ids) < len(tokenizer)
-    assert prompter.plain("") == []
+    assert prompter.separator(Span("", (1,))) == []
 
 
 def test_times_change_no_place_of_the_media() -> None:

@@ -95,7 +95,7 @@ def test_the_size_is_read_from_the_header(tmp_path: Path) -> None:
         with pytest.raises(MediaError):
             one.measure(bad)
     with pytest.raises(MediaError, match="has 160 x 160 pixels; at most 10000 are read"):
-        one.measure(coloured(20, 20))
+        one.measure(Image.new("RGB", (160, 160)))
 
 
 @pytest.mark.parametrize(
