@@ -12,6 +12,7 @@ from mmllm.files import safetensors_files
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.located import is_run
 from mmllm.recipe.models import Start
+from mmllm.recipe.shaping import IMPORTED
 
 
 def check_start(path: yaml_lines.Path, start: Start | None, prefix: str, report: Report) -> None:
@@ -40,6 +41,8 @@ def _run(path: yaml_lines.Path, start: Start, prefix: str, report: Report) -> No
     document = yaml_lines.read((run / "recipe.yaml").read_text(encoding="utf-8")) if _has_recipe(run) else None
     data = document.data if document is not None else None
     stages = list(data["stages"]) if isinstance(data, dict) and isinstance(data.get("stages"), dict) else []
+    if (run / "stages" / IMPORTED).is_dir():
+        stages = [IMPORTED, *stages]
     if start.stage is not None and start.stage not in stages:
         report.error(path, f"{run} has no stage {start.stage!r}; its stages are {', '.join(stages) or 'unknown'}")
         return

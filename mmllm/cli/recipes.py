@@ -132,7 +132,8 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{path}: ok ({_stages(recipe.stages)}{untested})")
     for note in report.notes:
         print(f"  {note}")
-    print(f"next: {shlex.join(['mmllm', 'train', str(arguments.recipe), *arguments.overrides])}")
+    command = "train" if recipe.stages else "chat"
+    print(f"next: {shlex.join(['mmllm', command, str(arguments.recipe), *arguments.overrides])}")
     return 0
 
 
@@ -143,6 +144,8 @@ def _importing(where: str) -> None:
 
 def _stages(names: Iterable[str]) -> str:
     found = list(names)
+    if not found:
+        return "no stages yet"
     return f"{len(found)} {'stage' if len(found) == 1 else 'stages'}: {', '.join(found)}"
 
 

@@ -25,6 +25,7 @@ from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
+from mmllm.processors.tiles import TilesProcessor
 from mmllm.processors.video import VideoProcessor
 
 FRAMES = 16
@@ -69,6 +70,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
     match processor:
         case ImageProcessor():
             return _image(processor, item)
+        case TilesProcessor():
+            return _tiles(processor, media, item)
         case VideoProcessor():
             return _video(processor, item)
         case AudioProcessor():
@@ -85,6 +88,17 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
 def _image(processor: ImageProcessor, item: Item) -> Shown:
     picture = denormalised(processor, item["pixels"])
     return f"{picture.width} x {picture.height} pixels after fitting", (("", picture),), ""
+
+
+def _tiles(processor: TilesProcessor, media: Any, item: Item) -> Shown:
+    tiling = processor.tiling(media)
+    names = [f"row {row + 1}, column {col + 1}" for row in range(tiling.rows) for col in range(tiling.cols)]
+    names = [*names, "all of it"] if tiling.whole else ["all of it"]
+    shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=True)]
+    height, width = item["pixels"].shape[-2:]
+    cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
+    more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
+    return f"{cut}, each {width} x {height} pixels{more}", tuple(shown[-FRAMES:]), ""
 
 
 def _video(processor: VideoProcessor, item: Item) -> Shown:

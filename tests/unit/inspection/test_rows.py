@@ -19,9 +19,11 @@ from mmllm.inspection.pictures import denormalised
 from mmllm.inspection.report import Report, inspect
 from mmllm.inspection.rows import shown_row
 from mmllm.inspection.tokens import pieces_of
+from mmllm.inspection.views import view
 from mmllm.model.build import build
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.image import HfTransform, ImageProcessor
+from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import IGNORE_INDEX
 from tests.unit.inspection.recipes import ENDINGS, MINI, recipe, row, write_media
 
@@ -72,6 +74,22 @@ def test_pieces_are_the_tokens_of_training(tmp_path: Path) -> None:
         position += piece.n_tokens
     assert position == len(ours.ids)
     assert [piece.n_tokens for piece in pieces if piece.kind == "media"] == [16, 64, 64, 64]
+
+
+def test_tiles_are_shown_where_they_stand() -> None:
+    """A picture of two colours side by side: each in the tile that is called so, both in the view of all of it."""
+    encoder = tiny_encoders.tiles()
+    picture = Image.new("RGB", (40, 20), "red")
+    picture.paste((0, 0, 255), (20, 0, 40, 20))
+    item = encoder.processor.read(picture)
+    shown = view("<image> 1", encoder.processor, picture, item)
+    assert shown.facts.startswith("1 x 2 tiles and all of it, each ")
+    assert [name for name, _ in shown.pictures] == ["row 1, column 1", "row 1, column 2", "all of it"]
+    middles = [one.getpixel((one.width // 2, one.height // 2)) for _, one in shown.pictures[:2]]
+    assert middles == [(255, 0, 0), (0, 0, 255)]
+    square = Image.new("RGB", (20, 20))
+    alone = view("<image> 1", encoder.processor, square, encoder.processor.read(square))
+    assert alone.facts.startswith("in one piece, each ") and [name for name, _ in alone.pictures] == ["all of it"]
 
 
 def test_every_modality_is_shown(senses: Report) -> None:

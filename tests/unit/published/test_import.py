@@ -133,6 +133,14 @@ def test_the_command(llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"{llava / 'vlm'} is LLaVA 1.5; transformers {t.__version__} is what it is compared with" in said
     assert "equal: ids (333 x 250)" in said and said[-2:] == ["imported: taken", "next: mmllm chat taken"]
     assert main(["check", "taken"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "taken/recipe.yaml: ok (no stages yet)" and said[-1] == "next: mmllm chat taken"
+    words = yaml.safe_load(Path("taken/recipe.yaml").read_text()) | {"start": "taken", "name": "more"}
+    Path("rows.jsonl").write_text('{"query": "a", "response": "b"}\n')
+    words["data"] = {"rows": {"type": "chat", "path": "rows.jsonl"}}
+    stage = {"train": {"connectors.image": 1e-2}, "data": {"rows": 1.0}, "steps": 1, "batch": 1}
+    Path("more.yaml").write_text(yaml.safe_dump(words | {"stages": {"one": stage}}, sort_keys=False))
+    assert main(["check", "more.yaml"]) == 0, "the weights of an imported run are a start"
     assert main(["import", str(llava / "vlm"), "--out", "taken"]) == 2
     assert "taken is there already; choose another --out, or remove it" in capsys.readouterr().err
 
