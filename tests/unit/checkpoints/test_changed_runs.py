@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,7 @@ def test_code_of_a_foreign_run_is_not_run(home: Path, monkeypatch: pytest.Monkey
     run = inside(home, monkeypatch)
     (home / "my_part.py").write_text("raise SystemExit('it ran')\n")
     monkeypatch.syspath_prepend(str(home))
+    monkeypatch.delitem(sys.modules, "own_part", raising=False)  # another test's, of another folder
     edit(run / "recipe.yaml", "encoders", "image", "type", value="my_part:Encoder")
     with pytest.raises(CheckpointError, match=r"names code of its own: my_part:Encoder; .* --trust-code"):
         load_run(run)
@@ -309,6 +311,7 @@ def test_code_that_was_trained_here_is_known(home: Path, monkeypatch: pytest.Mon
         "from mmllm.connectors.projectors.mlp import MlpConnector\nclass Own(MlpConnector):\n    '''Mine.'''\n"
     )
     monkeypatch.syspath_prepend(str(home))
+    monkeypatch.delitem(sys.modules, "own_part", raising=False)  # another test's, of another folder
     edit(home / "recipe.yaml", "connectors", "image", "type", value="own_part:Own")
     edit(home / "recipe.yaml", "stages", value={"align": STAGES["align"] | {"steps": 1}})
     train_here(Path("recipe.yaml"), Path("own"))

@@ -194,7 +194,7 @@ def test_missing_part_is_one_clear_sentence(tmp_path: Path) -> None:
 def test_committed_encoders_carry_what_recipes_read_off_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmllm.miniature.parts.pictures, "CHARTS", 150)  # drawing them is most of the time
     for part, encode in (("vit", encode_vit), ("clip", encode_clip)):
-        report = probe(encode(HOME / part, -1), n_train=300, n_test=100)
+        report = probe(encode(HOME / part, -1), n_train=200, n_test=100)
         for name in ("scene color", "scene shape", "scene place", "document key", "document kind"):
             assert report[name] >= 0.95, (part, name, report)
         assert report["digit digit"] >= 0.8, (part, report)
