@@ -235,6 +235,6 @@ class Batch:
         def changed(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: changed(inner) for key, inner in value.items()}
-            return change(value) if hasattr(value, "pin_memory") else value
+            return change(value) if hasattr(value, "to") else value
 
         return Batch(**{name: changed(value) for name, value in vars(self).items()})

@@ -72,11 +72,17 @@ def load_run(
     check_recipe(found, recipe, str(run / "recipe.yaml"))
     recipe = _overridden(run, recipe, found.manifest.stage, overrides)
     told = _as_trained(recipe, found)
+    recast = recipe.llm.dtype not in ("auto", told.llm.dtype)
+    if recast and recipe.llm.quantize is not None:
+        raise RecipeError(
+            f"{run}: llm.dtype was {told.llm.dtype} in training, is {recipe.llm.dtype}; weights of llm.quantize cannot "
+            "be cast: leave llm.dtype as it was"
+        )
     model = build(told, device)
     check_frozen(found, frozen(model, told, DigestCache(run, trust.verify), found.manifest.frozen))
     check_inputs(found, input_digests(model), trust.changed)
     load_trainable(model, read_tensors(found.path / LEARNED), later=found.manifest.frozen)
-    if recipe.llm.dtype not in ("auto", told.llm.dtype):
+    if recast:
         model.cast(resolve_dtype(recipe.llm.dtype))
     model.recipe = recipe
     return recipe, model.eval()

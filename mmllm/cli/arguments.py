@@ -61,10 +61,11 @@ def recipe_argument(parser: argparse.ArgumentParser, optional: bool = False) -> 
 def recipe_path(arguments: argparse.Namespace) -> Path:
     """The file of RECIPE; MmllmError where it is a run from elsewhere that names code and is not trusted."""
     path = find_recipe(arguments.recipe)
-    if path.name == "recipe.yaml" and is_run(path.parent):
+    run = run_of(path)
+    if run is not None:
         from mmllm.checkpoints.code_trust import check_code
 
-        check_code(path.parent, arguments.trust_code)
+        check_code(run, arguments.trust_code)
     return path
 
 

@@ -85,7 +85,7 @@ class Boxes:
         items = [item for found in media.values() for item in found]
         if len(items) != 1:
             raise SampleError(f"boxes beside {len(items)} media; of one picture alone it is known what they count in")
-        size = upright_size(items[0])
+        size = _size(items[0])
 
         def moved(match: re.Match[str]) -> str:
             numbers = [float(number) for number in match.groups()]
@@ -159,15 +159,15 @@ def _untagged(match: re.Match[str]) -> str:
     return listed[1] if listed else inner
 
 
-def upright_size(item: Any) -> tuple[int, int]:
-    """Width and height of a picture as its EXIF tag turns it, from its header; MediaError where it cannot be read."""
-    from PIL import ExifTags, Image
+def _size(item: Any) -> tuple[int, int]:
+    """Width and height of a picture as it stands upright; MediaError where it cannot be read."""
+    from PIL import Image
+
+    from mmllm.files.pictures import upright_size
 
     found = item.load() if isinstance(item, Stored) else item
     try:
         with Image.open(io.BytesIO(found) if isinstance(found, bytes) else Path(found)) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return upright_size(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(f"the picture that boxes count in cannot be read: {error}") from error
-    return (height, width) if turned else (width, height)

@@ -16,7 +16,7 @@ from mmllm.datasets.boxes import Boxes
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
 from mmllm.datasets.row_media import RowMedia
-from mmllm.datasets.unread import UnreadError, check_fields, check_texts, check_turns, check_wanted
+from mmllm.datasets.unread import UnreadError, check_choices, check_fields, check_texts, check_turns, check_wanted
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.messages import openai, placeholders
 from mmllm.messages.openai import MediaPart, Turn
@@ -71,7 +71,6 @@ class Chat(Dataset):
         if media is not None and not Path(media).is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
         self._boxes = Boxes.of(boxes) if boxes is not None else None
-        self._boxed = 0  # rows read that have boxes
         self._columns, self._ignored = dict(columns or {}), frozenset(ignore or ())
         self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
         first = list(islice(self._readable(), _LOOKED_AT))
@@ -84,7 +83,8 @@ class Chat(Dataset):
         self._try(first[:1] if self._boxes is None else first)
         if self._boxes is not None:
             # a word for another form than theirs would leave them as they are, and no loss would tell
-            self.summary += f"; {self._boxed or 'none'} of the first {len(first)} with boxes ({self._boxes.form})"
+            boxed = sum(map(self._has_boxes, first))
+            self.summary += f"; {boxed or 'none'} of the first {len(first)} with boxes ({self._boxes.form})"
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -139,8 +139,22 @@ class Chat(Dataset):
         return ""
 
     def _read(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
-        """Messages and media of a row."""
+        """Messages and media of a row, boxes as the encoder sees them."""
+        messages, media = self._written(row)
+        return messages if self._boxes is None else self._boxes.rewrite(messages, media), media
+
+    def _has_boxes(self, row: Mapping[str, Any]) -> bool:
+        assert self._boxes is not None
+        try:
+            return self._boxes.are_in(self._written(row)[0])
+        except (SampleError, MediaError):
+            return False
+
+    def _written(self, row: Mapping[str, Any]) -> tuple[tuple[Message, ...], dict[str, tuple[Any, ...]]]:
+        """Messages and media of a row as it has them."""
         check_wanted(row, self._ignored)
+        if self.form == "question_answer":
+            check_choices(row, self._ignored)
         raw = FORMS[self.form].read(row)
         check_turns(raw, self._media)
         turns = list(openai.read_turns(raw, ROLES))
@@ -163,10 +177,7 @@ class Chat(Dataset):
         known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._columns, *self._ignored, *named}
         check_fields(row, known, self._media, [item for items in media.values() for item in items])
         check_texts(row, messages, self._ignored)
-        if self._boxes is None:
-            return messages, media
-        self._boxed += self._boxes.are_in(messages)
-        return self._boxes.rewrite(messages, media), media
+        return messages, media
 
     def _key(self, field: str, value: Any, texts: Sequence[str]) -> str | None:
         """Return the placeholder whose media a field holds; None for any other field."""

@@ -98,12 +98,6 @@ def _texts(row: Mapping[str, Any]) -> list[Raw]:
 
 
 def _question_answer(row: Mapping[str, Any]) -> list[Raw]:
-    listed = next((field for field in ("choices", "options") if row.get(field)), None)
-    if listed is not None or {"A", "B"} <= row.keys():
-        raise SampleError(
-            f"{listed or 'A, B, ...'} holds choices, which are not read; write them into the question and the right "
-            "one's text or letter into the answer, or ignore them under another name"
-        )
     return [_said(row, "question", "user"), _said(row, "answer", "assistant")]
 
 

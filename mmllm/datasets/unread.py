@@ -36,6 +36,10 @@ _UNWANTED = ("label", "kto_tag")
 """Fields by which TRL's, ms-swift's and LLaMA-Factory's data for KTO say that an answer is not to be given."""
 
 
+_CHOICES = ("choices", "options")
+"""Fields that list the answers to choose from (ScienceQA, MMMU); VLMEvalKit's tables have a column for each letter."""
+
+
 class UnreadError(SampleError):
     """A field holds what nothing reads."""
 
@@ -79,6 +83,18 @@ def check_wanted(row: Mapping[str, Any], ignored: Collection[str]) -> None:
                 f"{field}: false marks an answer that is not wanted (KTO), and every answer here is learned; leave the "
                 f"row out, or write ignore: [{field}] where it means something else"
             )
+
+
+def check_choices(row: Mapping[str, Any], ignored: Collection[str]) -> None:
+    """SampleError for a question whose choices stand in fields of their own: its answer may be their number."""
+    found = [field for field in _CHOICES if row.get(field) and field not in ignored]
+    found = found[:1] or [field for field in ("A", "B") if row.get(field) is not None and field not in ignored]
+    if found and found != ["A"] and found != ["B"]:
+        names = ", ".join(found)
+        raise SampleError(
+            f"{names} {'holds' if len(found) == 1 else 'hold'} choices, which are not read; write them into the "
+            f"question and the right one into the answer, or write ignore: [{names}] where the answer needs none"
+        )
 
 
 def check_texts(row: Mapping[str, Any], messages: Sequence[Message], ignored: Collection[str]) -> None:

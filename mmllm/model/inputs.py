@@ -99,7 +99,7 @@ class Input:
         if self._cutter is None:
             return dict(item)
         tiling = self._cutter.tiling(media)
-        return {**item, _TILING: {"tiling": torch.tensor([tiling.rows, tiling.cols, int(tiling.whole)])}}
+        return {**item, _TILING: {"tiling": torch.tensor([tiling.rows, tiling.cols])}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -118,8 +118,7 @@ class Input:
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
         if self._tiles is not None:
-            rows, cols, whole = item[_TILING]["tiling"].tolist()
-            return _between_tiles(self._tiles, Tiling(rows, cols, bool(whole)), grid)
+            return _between_tiles(self._tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
         if self.timestamps is None:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]

@@ -6,9 +6,6 @@ training reads them.
 
 from __future__ import annotations
 
-import sys
-from itertools import islice
-
 from mmllm.batches.sample import encode
 from mmllm.checkpoints.start import start_weights
 from mmllm.errors import MmllmError, SampleError
@@ -67,13 +64,13 @@ def _unusable(recipe: Recipe, name: str, model: MultimodalLM) -> tuple[list[str]
     stage = recipe.stages[name]
     prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn)
     # with a budget no forward may have more: what is over it is bad, as in training
-    limit = min(recipe.llm.context, stage.tokens or sys.maxsize)
+    limit = min(recipe.llm.context, stage.tokens or recipe.llm.context)
     bad, n_read = [], 0
     datasets = datasets_of(recipe, stage)
     mixture_of(recipe, name, datasets)  # its steps are counted there
     items = MetItems(model, stage.train, name)
     for dataset in datasets.values():
-        for index in islice(range(len(dataset)), ROWS):
+        for index in range(min(ROWS, len(dataset))):
             n_read += 1
             try:
                 items.met |= encode(dataset[index], prompter, model.inputs, limit, train=True).media.keys()

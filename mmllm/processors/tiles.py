@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
 from mmllm.errors import MediaError, MmllmError
+from mmllm.files.pictures import upright_size
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content
 from mmllm.processors.image import FORMATS, MAX_PIXELS, HfTransform, ImageProcessor, open_image
@@ -35,8 +36,11 @@ class Tiling:
 
     rows: int
     cols: int
-    whole: bool
-    """Whether the view of all of it is there; a single tile is that view itself."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the view of all of it is there; a single tile is that view itself."""
+        return self.rows * self.cols > 1
 
     @property
     def n(self) -> int:
@@ -61,7 +65,7 @@ def closest_ratio(width: int, height: int, tile: tuple[int, int], least: int, mo
         away = abs(width / height - cols / rows)
         if away < nearest or (away == nearest and width * height > 0.5 * tile[0] * tile[1] * cols * rows):
             best, nearest = (cols, rows), away
-    return Tiling(best[1], best[0], best[0] * best[1] > 1)
+    return Tiling(best[1], best[0])
 
 
 def longest_side(width: int, height: int, tile: int, longest: int) -> Tiling:
@@ -79,8 +83,7 @@ def longest_side(width: int, height: int, tile: int, longest: int) -> Tiling:
         width, height = _CAP, int(_CAP / ratio)
     elif height > width and height > _CAP:
         height, width = _CAP, int(_CAP * ratio)
-    rows, cols = math.ceil(max(height, 1) / tile), math.ceil(max(width, 1) / tile)
-    return Tiling(rows, cols, rows * cols > 1)
+    return Tiling(math.ceil(max(height, 1) / tile), math.ceil(max(width, 1) / tile))
 
 
 class TilesProcessor(Processor):
@@ -187,19 +190,14 @@ class TilesProcessor(Processor):
 def size_of(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height of a picture as it stands upright, from its header; MediaError where that cannot be read."""
     if isinstance(media, Image.Image):
-        return _upright(media if media.width * media.height <= max_pixels else open_image(media, max_pixels))
+        return upright_size(media if media.width * media.height <= max_pixels else open_image(media, max_pixels))
     source = io.BytesIO(media) if isinstance(media, bytes) else Path(media)
     where = f"image of {len(media)} bytes" if isinstance(media, bytes) else f"image {media}"
     try:
         with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height <= max_pixels and image.width and image.height:
-                return _upright(image)
+                return upright_size(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         pass
     open_image(media, max_pixels)  # says what is wrong with it
     raise MediaError(f"{where} has a header that cannot be read.")
-
-
-def _upright(image: Image.Image) -> tuple[int, int]:
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return (image.height, image.width) if turned else (image.width, image.height)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
-    notes: tuple[str, ...] = field(default=())
-    """Sentences on what is taken otherwise than the model does it."""
 
 
 class Source:

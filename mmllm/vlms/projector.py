@@ -18,17 +18,6 @@ from mmllm.errors import MmllmError
 from mmllm.vlms.families import FAMILIES, Family, family_of
 from mmllm.vlms.tensors import read_tensors
 
-ACTIVATIONS: Mapping[str, str] = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-"""Name of an activation in transformers -> name of the same one in a connector."""
 Words = dict[str, Any]
 
 
@@ -52,13 +41,9 @@ def _two_layers(config: Any) -> Words:
 
 
 def _activation(config: Any) -> Words:
-    """The connector's activation, where it is not its default."""
+    """The connector's activation, where it is not its default; its names are transformers' own."""
     found = config.projector_hidden_act
-    if found not in ACTIVATIONS:
-        raise MmllmError(
-            f"its projector has the activation {found!r}; connectors here have {', '.join(dict.fromkeys(ACTIVATIONS))}"
-        )
-    return {} if ACTIVATIONS[found] == "gelu" else {"activation": ACTIVATIONS[found]}
+    return {} if found == "gelu" else {"activation": found}
 
 
 def _shuffled(config: Any) -> Words:
@@ -130,10 +115,7 @@ def projector_words(path: str, config: Any) -> Words:
             f"the projector of {path!r} ({name}) is {why}, which no connector here computes; leave start out and train "
             "one"
         )
-    try:
-        return LAYOUTS[config.model_type].words(config)
-    except MmllmError as error:
-        raise MmllmError(f"{path!r} ({family.name}): {error}") from error
+    return LAYOUTS[config.model_type].words(config)
 
 
 def projector_tensors(

@@ -15,7 +15,10 @@ import socket
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 STAGES = {
     "align": {"train": {"connectors.image": 3.0e-3}, "data": {"pictures": 1.0, "texts": 1.0}, "steps": 4, "batch": 4},
@@ -166,3 +169,21 @@ def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def edit(path: Path, *keys: str, value: object) -> None:
+    """Write a value into a recipe file."""
+    import yaml
+
+    data = yaml.safe_load(path.read_text())
+    node = data
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+    node[keys[-1]] = value
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def inside(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run below ``home``, which becomes the current folder."""
+    monkeypatch.chdir(home)
+    return Path("run")

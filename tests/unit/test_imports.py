@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "messages": set(),
     "checks": {"files", "recipe", "messages"},
     "hooks": set(),
-    "processors": set(),
+    "processors": {"files"},
     "vlms": set(),
     "encoders": {"hooks", "processors", "vlms"},
     "features": {"files", "hooks", "processors", "encoders"},

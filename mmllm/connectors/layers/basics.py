@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
 
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
-from transformers.activations import QuickGELUActivation
+from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
+from mmllm.registry import nearest
 
 
 def module_key(name: str) -> str:
@@ -40,22 +40,18 @@ def unseen(tensor: Any) -> bool:
     return hasattr(tensor, "ds_id") or tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
-ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
-    "gelu": nn.GELU,
-    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
-    "quick_gelu": QuickGELUActivation,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "identity": nn.Identity,
-}
-"""Name in a recipe -> activation between linear layers."""
-
-
 def activation_of(name: str) -> nn.Module:
-    """The activation of this name; MmllmError names the known ones."""
-    if name not in ACTIVATIONS:
-        raise MmllmError(f'activation: "{name}" is unknown; known: {", ".join(ACTIVATIONS)}.')
-    return ACTIVATIONS[name]()
+    """The activation that transformers calls so (``gelu``, ``gelu_pytorch_tanh``, ``silu``, ...).
+
+    Raises:
+        MmllmError: it has none of that name.
+    """
+    if name not in ACT2FN:
+        near = nearest(name, ACT2FN)
+        hint = f'; did you mean "{near}"?' if near else "."
+        raise MmllmError(f'activation: "{name}" is unknown; known: {", ".join(ACT2FN)}{hint}')
+    made: nn.Module = ACT2FN[name]
+    return made
 
 
 def norm_of(kind: bool | str, dim: int, eps: float) -> nn.Module:

@@ -16,8 +16,8 @@ class MlpConnector(Projector):
 
     ``depth`` counts the linear layers; 1 is LLaVA's first, linear projector. PyTorch's default init. ``norm`` puts a
     LayerNorm (``rms``: an RMSNorm) with ``eps`` before them, as in ``pool``: for encoders with large hidden states;
-    LLaVA has none. ``width``: channels between the layers (default: the LLM's). ``bias`` and ``activation`` (``gelu``,
-    ``gelu_tanh``, ``quick_gelu``, ``relu``, ``silu``) are for projectors of published models.
+    LLaVA has none. ``width``: channels between the layers (default: the LLM's). ``bias`` and ``activation`` (as
+    transformers calls it) are for projectors of published models.
     """
 
     def __init__(

@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import stat
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from mmllm.checkpoints import digest_cache
 from mmllm.checkpoints.load import Trust, load_run
 from mmllm.checkpoints.store import newest, verify
-from mmllm.cli import main
 from mmllm.errors import CheckpointError, MmllmError, RecipeError
-from mmllm.evaluation.run import evaluate
 from mmllm.recipe.load import load_recipe
-from tests.support.training import STAGES, edit_manifest, finish, metrics, start, tiny_recipe, train_here
+from tests.support.training import STAGES, edit, edit_manifest, finish, inside, metrics, start, train_here
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the parts, the data, the recipe and the trained run of the tiny recipe."""
-    folder = tmp_path_factory.mktemp("trained")
-    assert finish(start(train_here, tiny_recipe(folder), folder / "run")) == [0]
-    return folder
-
-
-@pytest.fixture
-def home(trained: Path, tmp_path: Path) -> Path:
-    """A copy of all of it whose recipes name nothing outside, by relative paths."""
-    home = Path(shutil.copytree(trained, tmp_path / "home"))
-    for path in (home / "recipe.yaml", home / "run" / "recipe.yaml"):
-        path.write_text(path.read_text().replace(f"{trained}/", "").replace(f"media: {trained}", "media: ."))
-    return home
-
-
-def edit(path: Path, *keys: str, value: object) -> None:
-    data = yaml.safe_load(path.read_text())
-    node = data
-    for key in keys[:-1]:
-        node = node.setdefault(key, {})
-    node[keys[-1]] = value
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
-
-
-def inside(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(home)
-    return Path("run")
 
 
 @pytest.mark.parametrize(
@@ -292,37 +255,6 @@ def test_frozen_weights_are_hashed_once(home: Path, monkeypatch: pytest.MonkeyPa
         load_run(run)
 
 
-def test_code_of_a_foreign_run_is_not_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = inside(home, monkeypatch)
-    (home / "my_part.py").write_text("raise SystemExit('it ran')\n")
-    monkeypatch.syspath_prepend(str(home))
-    monkeypatch.delitem(sys.modules, "own_part", raising=False)  # another test's, of another folder
-    edit(run / "recipe.yaml", "encoders", "image", "type", value="my_part:Encoder")
-    with pytest.raises(CheckpointError, match=r"names code of its own: my_part:Encoder; .* --trust-code"):
-        load_run(run)
-    with pytest.raises(SystemExit, match="it ran"):
-        load_run(run, trust=Trust(code=True))
-
-
-def test_code_that_was_trained_here_is_known(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    run = inside(home, monkeypatch)
-    (home / "own_part.py").write_text(
-        "from mmllm.connectors.projectors.mlp import MlpConnector\nclass Own(MlpConnector):\n    '''Mine.'''\n"
-    )
-    monkeypatch.syspath_prepend(str(home))
-    monkeypatch.delitem(sys.modules, "own_part", raising=False)  # another test's, of another folder
-    edit(home / "recipe.yaml", "connectors", "image", "type", value="own_part:Own")
-    edit(home / "recipe.yaml", "stages", value={"align": STAGES["align"] | {"steps": 1}})
-    train_here(Path("recipe.yaml"), Path("own"))
-    load_run(Path("own"))
-    assert stat.S_IMODE((tmp_path / "state" / "mmllm" / "code.key").stat().st_mode) == 0o600
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
-    with pytest.raises(CheckpointError, match="names code of its own: own_part:Own"):
-        load_run(Path("own"))
-    assert run.exists()
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_another_dtype_than_in_training(dtype: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are told by what they were in training, then cast as a run of that dtype has them."""
@@ -350,41 +282,6 @@ def test_a_run_without_its_recipe_is_still_another_recipes(home: Path, monkeypat
     assert load_recipe(run / "recipe.yaml").connectors["lora"].args["rank"] == 2
 
 
-def test_bytes_that_are_no_text(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = inside(home, monkeypatch)
-    (run / "metrics.jsonl").write_bytes(b"\xff\xfe\x00")
-    train_here(run / "recipe.yaml", run)
-    (run / "recipe.yaml").write_bytes(b"\xff\xfe")
-    for command in (["eval", "run"], ["chat", "run"], ["train", "run"]):
-        assert main(command) == 2
-        assert "run/recipe.yaml: the recipe cannot be read: it is not UTF-8 text" in capsys.readouterr().err
-
-
-def test_results_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = inside(home, monkeypatch)
-    (home / "file").write_text("")
-    benchmarks = {"qa_json": {"path": str(home / "questions.json"), "metric": "exact_match"}}
-    (home / "questions.json").write_text(json.dumps([{"question": "What?", "answer": "a"}]))
-    with pytest.raises(MmllmError, match=r"results cannot be written into file \(File exists\); give --out a folder"):
-        evaluate(run, benchmarks, out=Path("file"))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home)
-    home.chmod(0o500)
-    with pytest.raises(CheckpointError, match="the run cannot be written into new"):
-        train_here(Path("recipe.yaml"), Path("new"))
-
-
-def test_out_that_is_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home)
-    with pytest.raises(CheckpointError, match=r"the run cannot be written into chat.jsonl: .*; give another --out"):
-        train_here(Path("recipe.yaml"), Path("chat.jsonl"))
-
-
 def test_an_older_manifest_is_taken_as_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = inside(home, monkeypatch)
     path = run / "stages" / "instruct" / "step-4" / "manifest.json"
@@ -402,22 +299,3 @@ def test_an_older_manifest_is_taken_as_it_is(home: Path, monkeypatch: pytest.Mon
     edit_manifest(path, frozen={**values["frozen"], "llm": "0" * 64})
     with pytest.raises(CheckpointError, match="other weights of llm"):
         load_run(run)
-
-
-def test_a_run_folder_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
-    from mmllm.training.run_folder import Metrics
-
-    (tmp_path / "run").mkdir()
-    metrics_file = Metrics(tmp_path / "run")
-    metrics_file.write({"stage": "align", "step": 1})
-    shutil.rmtree(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be written any more: No such file"):
-        metrics_file.write({"stage": "align", "step": 2})
-
-
-def test_metrics_have_the_time_of_day(trained: Path) -> None:
-    from datetime import datetime
-
-    rows = [json.loads(line) for line in (trained / "run" / "metrics.jsonl").read_text().splitlines()]
-    times = [datetime.fromisoformat(row["time"]) for row in rows]
-    assert times == sorted(times) and all(time.tzinfo is not None for time in times)

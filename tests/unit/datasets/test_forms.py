@@ -223,6 +223,13 @@ def test_an_answer_that_is_not_wanted_is_not_learned(field: str, tmp_path: Path)
     assert kept[0].messages == kept[1].messages
 
 
+def test_choices_may_be_ignored(tmp_path: Path) -> None:
+    row = {"question": "What colour?", "choices": ["Red.", "Blue."], "answer": "Red."}
+    assert chat(tmp_path, row, ignore=["choices"])[0].messages == (Message("user", "What colour?"), RED)
+    # a table of rows of several kinds
+    assert chat(tmp_path, {"question": "What colour?", "answer": "Red.", "A": None, "B": None})[0].messages[1] == RED
+
+
 def test_parts_as_transformers_templates_write_them(tmp_path: Path) -> None:
     for words in ({"url": "red.png"}, {"path": "red.png"}, {"image": {"bytes": None, "path": "red.png"}}):
         asked = {"role": "user", "content": [{"type": "image", **words}, {"type": "text", "text": "What colour?"}]}
@@ -309,9 +316,12 @@ def test_a_mismatch_is_not_mended(tmp_path: Path) -> None:
         ({"query": ["x"], "response": "y"}, "query is of type list; it is a text"),
         (
             {"question": "?", "choices": ["a", "b"], "answer": 1},
-            "choices holds choices, which are not read; write them",
+            r"choices holds choices, .*; write .* ignore: \[choices\]",
         ),
-        ({"question": "?", "A": "a", "B": "b", "answer": "A"}, r"A, B, \.\.\. holds choices, which are not read"),
+        (
+            {"question": "?", "A": "a", "B": "b", "answer": "A"},
+            r"A, B hold choices, which are not read; .* ignore: \[A, B\]",
+        ),
         ({"query": "x", "response": "y", "history": [["a"]]}, "round 1 of history is of type list"),
         (
             {"messages": [ASKED, SAID], "video": {"path": "c.mp4", "start": 1, "end": 2}},

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmllm.checkpoints.load import load_run
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.quantisation import is_quantised, loading_words
@@ -17,7 +18,7 @@ from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Recipe
 from mmllm.testing.tiny.llms import tiny_llm_folder
 from mmllm.types import Batch
-from tests.support.training import tiny_recipe
+from tests.support.training import tiny_recipe, train_here
 
 pytest.importorskip("bitsandbytes")
 NEAR = {"int8": 0.02, "nf4": 0.1}
@@ -84,6 +85,14 @@ def test_a_pass_without_gradients_changes_nothing_of_later_ones(word: str, tmp_p
         with torch.no_grad():
             assert torch.equal(layer(x), y)  # type: ignore[operator]
     assert all(torch.equal(*both) for both in zip(*found, strict=True))
+
+
+def test_a_run_is_not_cast(recipe: Path, tmp_path: Path) -> None:
+    one_step = ["llm.quantize=nf4", "llm.dtype=float32", "stages.align.steps=1", "stages.instruct.steps=1"]
+    train_here(recipe, tmp_path / "run", one_step)
+    assert is_quantised(load_run(tmp_path / "run")[1].llm)
+    with pytest.raises(RecipeError, match=r"llm\.dtype was float32 in training, is bfloat16; .* leave llm\.dtype"):
+        load_run(tmp_path / "run", overrides=["llm.dtype=bfloat16"])
 
 
 def test_what_cannot_be_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_tiles_stand_row_by_row_and_the_whole_behind_them() -> None:
         torch.testing.assert_close(item["pixels"][number], expected[:, None, None].expand(3, 8, 8), atol=1e-6, rtol=0)
     torch.testing.assert_close(item["pixels"][6], one.image.read(coloured(2, 3))["pixels"])
     alone = one.read(coloured(1, 1))
-    assert alone["pixels"].shape == (1, 3, 8, 8) and one.tiling(coloured(1, 1)) == Tiling(1, 1, False)
+    assert alone["pixels"].shape == (1, 3, 8, 8) and one.tiling(coloured(1, 1)) == Tiling(1, 1)
     both = one.collate([item, alone])
     assert both["pixels"].shape == (8, 3, 8, 8) and both["counts"].tolist() == [7, 1]
     assert one.fixed_grid() is None and one.grid(one.blank()) == (1, 2, 2)
@@ -88,7 +88,7 @@ def test_the_size_is_read_from_the_header(tmp_path: Path) -> None:
     wide.save(data, "PNG")
     assert size_of(tmp_path / "turned.jpg") == (16, 24) and size_of(data.getvalue()) == size_of(wide) == (24, 16)
     one = processor(most=6)
-    assert one.tiling(tmp_path / "turned.jpg") == Tiling(3, 2, True)
+    assert one.tiling(tmp_path / "turned.jpg") == Tiling(3, 2)
     assert len(one.read(tmp_path / "turned.jpg")["pixels"]) == 7
     (tmp_path / "half.png").write_bytes(data.getvalue()[:20])
     for bad in (tmp_path / "none.png", tmp_path / "half.png", b"GIF89a"):
