@@ -17,11 +17,11 @@ _LEAST = 1e-6
 def table() -> str:
     """A row for each configuration, with the largest difference found."""
     rows = ["| model | places of a picture | pixels | tokens | logits | answers |", "|---|---|---|---|---|---|"]
-    for case, (name, tiles, changes) in CASES.items():
+    for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
-            place = published_folder(name, Path(folder) / "vlm", **changes)
-            stages = import_checkpoint(str(place), Path(folder) / "run", tiles=tiles)
-        rows.append(row(case, stages))
+            place = published_folder(case.name, Path(folder) / "vlm", **case.changes)
+            stages = import_checkpoint(str(place), Path(folder) / "run", tiles=case.tiles)
+        rows.append(row(name, stages))
     return "\n".join(rows)
 
 

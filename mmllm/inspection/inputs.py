@@ -147,12 +147,13 @@ class Unseen:
 def _input(recipe: Recipe, key: str, notes: list[str]) -> tuple[MediaInput, Mapping[str, Processor]]:
     """The placeholder's input and its processors; says in ``notes`` which weights had to be loaded."""
     from mmllm.model.inputs import Input
+    from mmllm.model.item_text import ItemText
 
     part = recipe.connectors[key]
     outlines: dict[str, Any] = {name: _outlined(recipe, name, notes) for name in part.encoders}
     width = sum(one.dim * one.n_layers for one in outlines.values())
     connector = _connector(recipe, key, width)
-    made = Input(key, outlines, connector, part.times, part.token, part.around or ("", ""), part.tiles)
+    made = Input(key, outlines, connector, ItemText.of(part))
     return made, made.processors
 
 

@@ -13,6 +13,7 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.load import resolve_dtype
+from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.recipe.models import ComponentSpec, Recipe
 
@@ -55,10 +56,7 @@ def build(
             inputs,
             recipe,
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
-            timestamps={key: part.times for key, part in recipe.connectors.items() if part.times is not None},
-            tokens={key: part.token for key, part in recipe.connectors.items() if part.token is not None},
-            tiles={key: part.tiles for key, part in recipe.connectors.items() if part.tiles is not None},
-            around={key: part.around for key, part in recipe.connectors.items() if part.around is not None},
+            texts={key: ItemText.of(part) for key, part in recipe.connectors.items()},
         )
     model.requires_grad_(False)
     return model.to(device).eval()

@@ -15,6 +15,7 @@ from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
+from mmllm.model.item_text import ItemText
 from mmllm.processors.tiles import TilesProcessor, Tiling
 from mmllm.recipe.models import TileText
 from mmllm.types import Grid, Place, Span, Stored, time_steps
@@ -33,10 +34,7 @@ class Input:
         key: str,
         encoders: Mapping[str, Encoder],
         connector: Projector | DeepFusion,
-        timestamps: str | None = None,
-        token: str | None = None,
-        around: tuple[str, str] = ("", ""),
-        tiles: TileText | None = None,
+        text: ItemText | None = None,
     ) -> None:
         """Set up.
 
@@ -44,11 +42,7 @@ class Input:
             key: of the connector: the placeholder is ``<key>``.
             encoders: key -> encoder, in the order in which the connector takes their features.
             connector: which takes them.
-            timestamps: text before the tokens of each step in time; ``{s:.1f}`` is its time in seconds, ``{n}`` its
-                number.
-            token: the LLM's own token for an item, see :class:`~mmllm.types.Place`.
-            around: text of the LLM in front of every item and behind it.
-            tiles: text of the LLM between the tiles of a picture.
+            text: of the LLM that belongs to an item (default: none).
 
         Raises:
             RecipeError: there is text between tiles, and no encoder cuts pictures.
@@ -57,15 +51,14 @@ class Input:
         self.encoders = dict(encoders)
         self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
-        self.timestamps = timestamps
-        self._token, self._around, self._tiles = token, around, tiles
+        self.text = ItemText() if text is None else text
         cutting = [one for one in self.processors.values() if isinstance(one, TilesProcessor)]
-        if tiles is not None and not cutting:
+        if self.text.tiles is not None and not cutting:
             raise RecipeError(
                 f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
                 "type tiles, or remove the word"
             )
-        self._cutter = cutting[0] if tiles is not None else None
+        self._cutter = cutting[0] if self.text.tiles is not None else None
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -77,7 +70,7 @@ class Input:
     @property
     def place(self) -> Place:
         """How the LLM reads that an item stands somewhere."""
-        return Place(self.key, self._token, self.modality, self._around)
+        return Place(self.key, self.text.token, self.modality, self.text.around)
 
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
@@ -106,10 +99,10 @@ class Input:
         # a time before each step takes places of its own, as many as its digits need: then only the item tells
         grids = [processor.fixed_grid() for processor in self.processors.values()]
         fixed = [grid for grid in grids if grid is not None]
-        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.timestamps is None else None
+        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.text.times is None else None
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """Spans that the item's tokens fill: one, or with ``timestamps`` one for each step in time behind its time.
+        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time.
 
         Raises:
             MediaError: the item has no times.
@@ -117,9 +110,9 @@ class Input:
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
-        if self._tiles is not None:
-            return _between_tiles(self._tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
-        if self.timestamps is None:
+        if self.text.tiles is not None:
+            return _between_tiles(self.text.tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
+        if self.text.times is None:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]
         seconds = next((one for one in known if one is not None), None)
@@ -127,7 +120,7 @@ class Input:
             raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
         steps = time_steps(grid)
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
-        times = [self.timestamps.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
+        times = [self.text.times.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
         return [Span(text, grid if steps == 1 else (1, *grid[1:])) for text in times]
 
     def collate(self, items: Sequence[Item]) -> Item:

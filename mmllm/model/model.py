@@ -24,13 +24,14 @@ from mmllm.hooks.shards import is_split
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.inputs import Input, Item
+from mmllm.model.item_text import ItemText
 from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
 from mmllm.types import IGNORE_INDEX, Batch, Features, Place
 
 if TYPE_CHECKING:
-    from mmllm.recipe.models import Recipe, TileText
+    from mmllm.recipe.models import Recipe
 
 
 class MultimodalLM(nn.Module):
@@ -48,10 +49,7 @@ class MultimodalLM(nn.Module):
         recipe: Recipe | None = None,
         *,
         adapts: Mapping[str, Sequence[str]] | None = None,
-        timestamps: Mapping[str, str] | None = None,
-        tokens: Mapping[str, str] | None = None,
-        around: Mapping[str, tuple[str, str]] | None = None,
-        tiles: Mapping[str, TileText] | None = None,
+        texts: Mapping[str, ItemText] | None = None,
     ) -> None:
         """Put parts together and attach the connectors to the LLM and the encoders.
 
@@ -62,10 +60,7 @@ class MultimodalLM(nn.Module):
             inputs: key of each connector that takes features -> key of its encoder, or keys of several.
             recipe: kept for those who need to know what this was made from.
             adapts: connector key -> keys of the encoders in whose blocks it works.
-            timestamps: connector key -> text before the tokens of each step in time, see :class:`Input`.
-            tokens: connector key -> the LLM's own token for an item.
-            around: connector key -> text of the LLM in front of every item and behind it.
-            tiles: connector key -> text of the LLM between the tiles of a picture.
+            texts: connector key -> text of the LLM that belongs to an item.
         """
         super().__init__()
         self.recipe = recipe
@@ -82,15 +77,7 @@ class MultimodalLM(nn.Module):
                     f"connectors.{key}: {type(connector).__name__} takes no features, and `from` gives it those of "
                     f"{', '.join(chosen)}; leave `from` out, or use a Projector or DeepFusion."
                 )
-            self.inputs[key] = Input(
-                key,
-                {n: encoders[n] for n in chosen},
-                connector,
-                (timestamps or {}).get(key),
-                (tokens or {}).get(key),
-                (around or {}).get(key, ("", "")),
-                (tiles or {}).get(key),
-            )
+            self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (texts or {}).get(key))
         """Connector key -> what it began with, where the recipe says `start`."""
         self.handles: dict[str, Handle] = {}
         """Connector key -> takes it out of the LLM and the encoders."""

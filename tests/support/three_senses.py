@@ -15,6 +15,7 @@ from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
+from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.types import Features, Grid
@@ -130,8 +131,8 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
         else PoolConnector(dim=12, llm_dim=llm.dim, stride=[1, 2, 1]),
         "lora": LoraConnector(llm_dim=llm.dim, rank=2, alpha=4),
     }
-    timestamps = {} if times is None else {"video": times}
-    model = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}, timestamps=timestamps)
+    texts = {"video": ItemText(times=times)}
+    model = MultimodalLM(llm, encoders, connectors, {key: key for key in encoders}, texts=texts)
     for layer in model.connectors["lora"].layers.values():  # type: ignore[union-attr]
         nn.init.normal_(layer.b.weight, std=0.1)
     return model.requires_grad_(False).eval()

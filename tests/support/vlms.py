@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from mmllm.testing.tiny import published
 from mmllm.testing.tiny.llms import tiny_tokenizer
-from mmllm.testing.tiny.published import VIT
+from mmllm.testing.tiny.published.folder import VIT
 
 LLM: dict[str, Any] = {**published.LLM, "max_position_embeddings": 128}
 ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}

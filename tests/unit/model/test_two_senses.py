@@ -16,6 +16,7 @@ from mmllm.generation.generator import Generator
 from mmllm.hooks.passes import context_of
 from mmllm.messages.tokenize import Prompter
 from mmllm.model import trainable
+from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM
 from mmllm.types import IGNORE_INDEX, Message, Sample, Span
 from tests.support.forward import embedded, logits
@@ -231,7 +232,7 @@ def test_times_change_no_place_of_the_media() -> None:
 def test_times_without_a_clock_are_refused() -> None:
     """An encoder of pictures knows no times."""
     model = three_senses()
-    model.inputs["image"].timestamps = "{s}"
+    model.inputs["image"].text = ItemText(times="{s}")
     with pytest.raises(SampleError, match="picture: image 1: its connector has `times`, but its encoder knows no"):
         encoded(model, [TALKS[4]])
 

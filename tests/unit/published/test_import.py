@@ -41,9 +41,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_imported_models_are_transformers_own(case: str, tmp_path: Path) -> None:
-    name, tiles, changes = CASES[case]
-    folder = published_folder(name, tmp_path / "vlm", **changes)
-    stages = import_checkpoint(str(folder), tmp_path / "run", tiles=tiles)
+    made = CASES[case]
+    folder = published_folder(made.name, tmp_path / "vlm", **made.changes)
+    stages = import_checkpoint(str(folder), tmp_path / "run", tiles=made.tiles)
     assert [stage.name for stage in stages] == [*SEEN, "ids (text)", "logits (text)"]
     assert all(stage.equal for stage in stages)
     assert row(case, stages) in (ROOT / "docs" / "published-models.md").read_text(), (
