@@ -183,7 +183,11 @@ def check(stages: list[Stage], where: str) -> None:
     """MmllmError that names the first stage at which the two differ."""
     for stage in stages:
         if not stage.equal:
-            detail = stage.detail or f"by {stage.difference:.3g} (at most {stage.limit:g})"
             raise MmllmError(
-                f"{where}: what was imported differs from transformers' own model first in its {stage.name}: {detail}"
+                f"{where}: what was imported differs from transformers' own model first in its {differing(stage)}"
             )
+
+
+def differing(stage: Stage) -> str:
+    """A stage that is not equal, as words of a sentence."""
+    return f"{stage.name}: {stage.detail or f'by {stage.difference:.3g} (at most {stage.limit:g})'}"

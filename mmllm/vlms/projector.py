@@ -33,6 +33,8 @@ class Layout:
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
+    restored: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """The same names -> what makes the published tensor of the connector's."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -87,6 +89,7 @@ LAYOUTS: Mapping[str, Layout] = {
         {"mm_input_projection_weight": "mlp.0.weight", "mm_soft_emb_norm": "norm"},
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
+        restored={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: weight - 1},
     ),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
@@ -161,6 +164,30 @@ def projector_tensors(
         if name.endswith(".weight") and bias in names and bias not in taken:
             taken[bias] = torch.zeros(len(taken[name]))
     return taken, left
+
+
+def published_tensors(
+    path: str, config: Any, type: str, args: Mapping[str, Any], learned: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The reverse of :func:`projector_tensors`: tensors of a connector by the names of the published projector.
+
+    Raises:
+        MmllmError: this connector does not compute the projector of the model at ``path``.
+    """
+    family = family_of(config)
+    assert family is not None
+    layout = LAYOUTS.get(config.model_type)
+    if layout is None:
+        what = OTHERS[config.model_type]
+        raise MmllmError(f"--to hf: the projector of {family.name} is {what}, which is not written")
+    _check(path, type, args, projector_words(path, config), family, layout)
+    layers = {ours: theirs for theirs, ours in layout.tensors.items()}
+    found = {}
+    for name, tensor in learned.items():
+        layer, _, kind = name.rpartition(".")
+        changed = layout.restored[name](tensor) if name in layout.changed else tensor
+        found[layers[name] if name in layers else f"{layers[layer]}.{kind}"] = changed
+    return found
 
 
 def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family: Family, layout: Layout) -> None:

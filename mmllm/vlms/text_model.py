@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,15 @@ def _plain_rope(text: Any, kind: type[PretrainedConfig]) -> PretrainedConfig:
         if rope.get(word) == "mrope":
             rope[word] = "default"
     return kind(**words, rope_parameters=rope)
+
+
+def renamed(name: str) -> str:
+    """Name of a tensor of a whole model as its text model by itself calls it."""
+    for pattern, replacement in NAMES.items():
+        name, found = re.subn(pattern, replacement, name)
+        if found:
+            break
+    return name
 
 
 def chat_template_of(path: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
