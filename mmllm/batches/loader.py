@@ -19,7 +19,7 @@ from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, plan
 from mmllm.batches.trees import dealt, load_tree
 from mmllm.errors import MmllmError, SampleError, TooLongError
 from mmllm.messages.tokenize import Prompter
-from mmllm.types import Batch, Sample
+from mmllm.types import SEQUENTIAL, Batch, PositionScheme, Sample
 
 _JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones
 _LISTED = 20  # bad samples named in the error; the rest is counted
@@ -87,6 +87,7 @@ class Loader:
         inputs: Mapping[str, MediaInput],
         context: int,
         *,
+        scheme: PositionScheme = SEQUENTIAL,
         rank: int = 0,
         world: int = 1,
         n_micro: int = 1,
@@ -100,7 +101,7 @@ class Loader:
         self.mixture, self.sources, self.prompter, self.inputs = mixture, sources, prompter, inputs
         self.context, self.rank, self.world, self.n_micro = context, rank, world, n_micro
         self.budget, self.max_bad, self.workers, self.all_gather = budget, max_bad, workers, all_gather
-        self.pin = pin
+        self.scheme, self.pin = scheme, pin
         self.most = most
         self.seen = 0
         """Samples of the stage so far, bad ones included."""
@@ -161,10 +162,10 @@ class Loader:
             encoded: list[Encoded] = []
             for tree in members:
                 try:
-                    encoded.append(load_tree(tree, plans, self.inputs, keys[tree.members[0]]))
+                    encoded.append(load_tree(tree, plans, self.inputs, keys[tree.members[0]], self.scheme))
                 except SampleError as error:
                     prepared.unread += _unread(str(error), [plans[number] for number in tree.members])
-            batch = collate(encoded, self.inputs)
+            batch = collate(encoded, self.inputs, self.scheme)
             prepared.micro.append(batch.pinned() if self.pin else batch)
         return prepared
 

@@ -89,7 +89,7 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     inner = encoded.media["image"][0]["image"]["pixels"]
     seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
     yield _pixels(f"pixels ({name})", *seen)
-    batch = collate([encoded], ours.inputs)
+    batch = collate([encoded], ours.inputs, ours.llm.positions)
     features: list[Tensor] = []
     projector = theirs.get_submodule(f"model.{source.family.projector}")
     handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
@@ -112,7 +112,9 @@ def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Sta
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
-        yield _share("logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs)))
+        yield _share(
+            "logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs, ours.llm.positions))
+        )
 
 
 def _their_model(source: Source) -> Any:

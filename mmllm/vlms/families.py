@@ -26,8 +26,6 @@ class Family:
     """Module that holds the projector."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
-    text_class: str | None = None
-    """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
 
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
@@ -46,9 +44,9 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
-    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
-    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
-    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),
+    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger"),
+    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger"),
+    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }
