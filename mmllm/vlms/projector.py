@@ -63,8 +63,18 @@ def _voxtral(config: Any) -> Words:
     return {**stacked, "depth": 2, "bias": False, **_activation(config)}
 
 
+def _qwen(config: Any) -> Words:
+    """The merger of Qwen-VL's towers: a norm of each patch, blocks side by side, two layers."""
+    tower = config.vision_config
+    dim = tower.embed_dim if config.model_type == "qwen2_vl" else tower.hidden_size
+    norm = {"norm": "rms"} if config.model_type == "qwen2_5_vl" else {}
+    factor = tower.spatial_merge_size
+    return {"type": "pixel_shuffle", "factor": factor, **norm, "norm_first": True, "eps": 1e-6, "width": dim * factor**2}
+
+
 _TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
+_QWEN = Layout(_qwen, {"ln_q": "mlp.0", "mlp.0": "mlp.1", "mlp.2": "mlp.3"})
 _IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
 LAYOUTS: Mapping[str, Layout] = {
     "llava": _TWO,
@@ -88,14 +98,14 @@ LAYOUTS: Mapping[str, Layout] = {
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
     ),
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
 OTHERS: Mapping[str, str] = {
     "mistral3": "an RMSNorm, a merger of patches in an order of its own and an MLP",
     "aya_vision": "pixel shuffle and a gated MLP",
-    "qwen2_vl": "a merger inside the tower",
-    "qwen2_5_vl": "a merger inside the tower",
     "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
 }
 """``model_type`` -> what its projector is, where no connector here computes it."""
@@ -172,7 +182,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"not {type}"
         )
     # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False)):
+    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False), ("norm_first", False)):
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(
