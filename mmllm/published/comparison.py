@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,11 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    inner = encoded.media["image"][0]["image"]["pixels"]
-    seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
-    yield _pixels(f"pixels ({name})", *seen)
+    yield _pixels(f"pixels ({name})", *_seen(given["pixel_values"], encoded.media["image"][0]["image"]))
     batch = collate([encoded], ours.inputs, ours.llm.positions)
     features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.projector}")
-    handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
+    projector = theirs.get_submodule(f"model.{source.family.gives or source.family.projector}")
+    handle = projector.register_forward_hook(lambda _, __, output: features.append(_tokens_of(output)))
     try:
         logits = theirs(**given).logits[0]
     finally:
@@ -102,6 +100,20 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
     yield _share(f"logits ({name})", logits, ours.logits(batch))
     yield _answer(source, theirs, ours, given, sample, name)
+
+
+def _seen(theirs: Tensor, item: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What their tower and our encoder see of a picture: pixels of its views, or its patches."""
+    if "patches" in item:
+        return theirs, item["patches"]
+    pixels = item["pixels"]
+    return theirs.reshape(-1, *theirs.shape[-3:]), pixels.reshape(-1, *pixels.shape[-3:])
+
+
+def _tokens_of(output: Any) -> Tensor:
+    """Tokens that a projector gives, or a tower that has one."""
+    tokens: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return tokens
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:

@@ -27,8 +27,9 @@ class Layout:
 
     words: Callable[[Any], Words]
     """Config -> type and arguments of the connector."""
-    tensors: Mapping[str, str]
-    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor."""
+    tensors: Mapping[str, str] | Callable[[Any], Mapping[str, str]]
+    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor; or
+    config -> these."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
@@ -69,7 +70,41 @@ def _qwen(config: Any) -> Words:
     dim = tower.embed_dim if config.model_type == "qwen2_vl" else tower.hidden_size
     norm = {"norm": "rms"} if config.model_type == "qwen2_5_vl" else {}
     factor = tower.spatial_merge_size
-    return {"type": "pixel_shuffle", "factor": factor, **norm, "norm_first": True, "eps": 1e-6, "width": dim * factor**2}
+    return {
+        "type": "pixel_shuffle",
+        "factor": factor,
+        **norm,
+        "norm_first": True,
+        "eps": 1e-6,
+        "width": dim * factor**2,
+    }
+
+
+def _qwen3(config: Any) -> Words:
+    """Qwen3-VL's, and one for each layer whose features are added behind a block of the LLM."""
+    tower = config.vision_config
+    stacked = list(tower.deepstack_visual_indexes)
+    words = _qwen(config)
+    if not stacked:
+        return words
+    if stacked != sorted(set(stacked)):
+        raise MmllmError(
+            f"deepstack_visual_indexes: {stacked} are not in rising order, which no connector here computes"
+        )
+    del words["norm_first"]  # its own rule: the input's patches, the stacks' blocks
+    merged = {"merge": "shuffle", "stacks": "layers", "layers": len(stacked) + 1, "start": 1}
+    return {**words, "type": "deepstack", **merged}
+
+
+def _qwen3_tensors(config: Any) -> dict[str, str]:
+    merger = {"norm": "mlp.0", "linear_fc1": "mlp.1", "linear_fc2": "mlp.3"}
+    n_stacks = len(config.vision_config.deepstack_visual_indexes)
+    if not n_stacks:
+        return merger
+    found = {name: f"mlp.{layer}" for name, layer in merger.items()}
+    for n in range(n_stacks):
+        found |= {f"{n}.{name}": f"mergers.{n}.{layer}" for name, layer in merger.items()}
+    return found
 
 
 _TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
@@ -100,13 +135,18 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
+    "qwen3_vl": Layout(_qwen3, _qwen3_tensors),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
+DEFAULTS: Mapping[str, Any] = {
+    "axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False, "norm_first": False, "merge": "mean",
+    "stacks": "grid", "start": 1,
+}  # fmt: skip
+"""Words of connectors that their tensors do not show -> the connectors' own defaults."""
 OTHERS: Mapping[str, str] = {
     "mistral3": "an RMSNorm, a merger of patches in an order of its own and an MLP",
     "aya_vision": "pixel shuffle and a gated MLP",
-    "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
 }
 """``model_type`` -> what its projector is, where no connector here computes it."""
 
@@ -154,15 +194,16 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
-    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
+    found = _published_tensors(path, family)
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():
         layer, _, kind = name.rpartition(".")
-        if name in layout.tensors:
-            taken[layout.tensors[name]] = tensor
-        elif layer in layout.tensors:
-            taken[f"{layout.tensors[layer]}.{kind}"] = tensor
+        if name in names_there:
+            taken[names_there[name]] = tensor
+        elif layer in names_there:
+            taken[f"{names_there[layer]}.{kind}"] = tensor
         else:
             left.append(name)
     taken = {name: layout.changed[name](one) if name in layout.changed else one for name, one in taken.items()}
@@ -173,6 +214,14 @@ def projector_tensors(
     return taken, left
 
 
+def _published_tensors(path: str, family: Family) -> dict[str, Tensor]:
+    """Those of the projector, and numbered those of further layers."""
+    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    if family.stacks is not None:
+        found |= read_tensors(path, (f"model.{family.stacks}.", f"{family.stacks}."))
+    return found
+
+
 def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family: Family, layout: Layout) -> None:
     """MmllmError where a connector computes something else; differing sizes show when tensors are copied."""
     if type not in (wanted["type"], *layout.also):
@@ -181,8 +230,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"the projector of {path!r} ({family.name}) is what the connector {wanted['type']} computes ({settings}), "
             f"not {type}"
         )
-    # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False), ("norm_first", False)):
+    for word, default in DEFAULTS.items():
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

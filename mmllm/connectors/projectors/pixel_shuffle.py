@@ -17,10 +17,10 @@ class PixelShuffleConnector(Projector):
 
     The order inside a block is row, column, width: InternVL's ``ps_version v2`` and nanoVLM's (v1 transposes the grid).
     The mean over the blocks of one token is what ``pool`` computes, so this one keeps what pooling averages away.
-    ``norm_first`` norms each patch before it is laid beside others, as Qwen2-VL's merger does (2409.12191; its ``width``
-    is that of a block). With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral (2507.13264). ``norm:
-    false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and SmolVLM. ``width``, ``bias``
-    and ``activation``: as in ``mlp``.
+    ``norm_first`` norms each patch before it is laid beside others, as Qwen2-VL's merger does (2409.12191; ``width``
+    is that of a block there). With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral
+    (2507.13264). ``norm: false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and
+    SmolVLM. ``width``, ``bias`` and ``activation``: as in ``mlp``.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class PixelShuffleConnector(Projector):
         self.factor, self.axes, self.norm_first = factor, axes, norm_first
         wide = dim * factor**axes
         # one sequence, so that checkpoints from before there was a choice keep their names
-        self.mlp = nn.Sequential(norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias))
+        self.mlp = nn.Sequential(
+            norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias)
+        )
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Grid of the blocks: rows and columns over the factor, frames or tiles in front as they are.

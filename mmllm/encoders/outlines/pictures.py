@@ -55,7 +55,7 @@ def hf_native(
     """Outline of ``HfNativeEncoder``, by the folder's configuration and image processor."""
     from transformers import AutoConfig
 
-    from mmllm.encoders.image.native.hf_native import patching
+    from mmllm.encoders.image.native.hf_native import patching, tower_kind
     from mmllm.processors.image import MAX_PIXELS
     from mmllm.processors.native.processor import Limits, NativeProcessor
 
@@ -64,7 +64,8 @@ def hf_native(
     word = "vision_config" if family is None else family.tower_config
     vision = getattr(config, word) if word in config.sub_configs else config
     found = patching(model, vision, Limits(longest, least, most, merge))
-    return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), vision.hidden_size, len(layers))
+    processor = NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS)
+    return Outline(processor, tower_kind(model, vision).width(vision), len(layers))
 
 
 def open_clip(

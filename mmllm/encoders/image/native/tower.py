@@ -54,10 +54,15 @@ class Tower(ABC):
         """What makes ``final`` of what :meth:`run` gives; None: nothing is left to do."""
         return None
 
+    @classmethod
+    def width(cls, config: Any) -> int:
+        """D of the blocks of a tower with this configuration."""
+        return int(config.hidden_size)
+
     @property
     def dim(self) -> int:
         """D of its blocks."""
-        return int(self.vision.config.hidden_size)
+        return self.width(self.vision.config)
 
     @abstractmethod
     def run(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
