@@ -92,7 +92,7 @@ def _qwen3(config: Any) -> Words:
             f"deepstack_visual_indexes: {stacked} are not in rising order, which no connector here computes"
         )
     del words["norm_first"]  # its own rule: the input's patches, the stacks' blocks
-    merged = {"merge": "shuffle", "stacks": "layers", "layers": len(stacked) + 1, "start": 1}
+    merged = {"merge": "shuffle", "stacks": "layers", "layers": len(stacked) + 1}
     return {**words, "type": "deepstack", **merged}
 
 

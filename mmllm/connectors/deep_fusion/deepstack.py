@@ -43,6 +43,7 @@ class DeepstackConnector(DeepFusion):
 
     attaches_to_parts = True
     goes_on = True
+    joins_sizes = True
     shares_prefix = True
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import transformers as t
@@ -28,10 +29,11 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 def _config(kind: str) -> Any:
     def made(token: int, changes: dict[str, Any]) -> Any:
-        tower = {**TOWERS[kind], **changes.pop("tower", {})}
-        text = {**TEXT, **changes.pop("text", {})}
+        # copies: configurations write into what they are given
+        given = deepcopy(changes)
+        tower, text = {**TOWERS[kind], **given.pop("tower", {})}, {**deepcopy(TEXT), **given.pop("text", {})}
         words: dict[str, Any] = {"text_config": text, "vision_config": tower, "image_token_id": token}
-        return getattr(t, f"{kind}Config")(**{**words, "video_token_id": token + 1, **changes})
+        return getattr(t, f"{kind}Config")(**{**words, "video_token_id": token + 1, **given})
 
     return made
 
