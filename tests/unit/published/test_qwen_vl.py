@@ -1,4 +1,4 @@
-"""Imported Qwen-VL models beyond one picture: several of unlike size over turns, old folders, training, other towers."""
+"""Imported Qwen-VL models beyond one picture: several of unlike size, old folders, training, other towers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``hf_native`` with the towers of Qwen-VL: patches block by block, windows, resampled positions; in raster order here."""
+"""``hf_native`` with towers of Qwen-VL: patches block by block, windows, resampled positions; raster order here."""
 
 from __future__ import annotations
 
