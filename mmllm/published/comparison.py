@@ -18,6 +18,7 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.processors.native.processor import NativeProcessor
 from mmllm.published.source import Source
 from mmllm.types import Message, Sample
 from mmllm.vlms.quiet import quiet
@@ -86,7 +87,7 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    yield _pixels(f"pixels ({name})", *_seen(given["pixel_values"], encoded.media["image"][0]["image"]))
+    yield _pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], encoded.media["image"][0]["image"]))
     batch = collate([encoded], ours.inputs, ours.llm.positions)
     features: list[Tensor] = []
     projector = theirs.get_submodule(f"model.{source.family.gives or source.family.projector}")
@@ -100,14 +101,6 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
     yield _share(f"logits ({name})", logits, ours.logits(batch))
     yield _answer(source, theirs, ours, given, sample, name)
-
-
-def _seen(theirs: Tensor, item: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What their tower and our encoder see of a picture: pixels of its views, or its patches."""
-    if "patches" in item:
-        return theirs, item["patches"]
-    pixels = item["pixels"]
-    return theirs.reshape(-1, *theirs.shape[-3:]), pixels.reshape(-1, *pixels.shape[-3:])
 
 
 def _tokens_of(output: Any) -> Tensor:
@@ -167,6 +160,17 @@ def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
     where = min(len(found), len(theirs)) if place is None else place
     shown = f"{len(theirs)} there, {len(found)} here; from position {where} on: {theirs[where : where + 4]} there, "
     return Stage(name, 1, 0, f"{shown}{found[where : where + 4]} here")
+
+
+def _seen(ours: MultimodalLM, theirs: Tensor, item: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the encoder sees of a picture, there and here: float[pictures, 3, H, W], or patches where both have them."""
+    if "patches" not in item:
+        return theirs.reshape(-1, *theirs.shape[-3:]), item["pixels"].reshape(-1, *item["pixels"].shape[-3:])
+    processor = ours.inputs["image"].processors["image"]
+    assert isinstance(processor, NativeProcessor)
+    if theirs.dim() == 4:
+        return theirs, processor.patching.pixels(item["patches"], processor.grid(item))[None]
+    return theirs.reshape(-1, theirs.shape[-1]), item["patches"]
 
 
 def _pixels(name: str, theirs: Tensor, ours: Tensor) -> Stage:
