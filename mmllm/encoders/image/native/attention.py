@@ -7,7 +7,6 @@ kept anywhere, and no mask over the whole row is made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,9 +26,15 @@ def register() -> None:
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def bounds_of(lengths: Sequence[int], device: torch.device | str) -> Tensor:
-    """int32[N + 1], where each of N items of these lengths begins and the last one ends (``cu_seqlens``)."""
-    return torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
+Bounds = tuple[Tensor, tuple[int, ...]]
+"""int32[N + 1] on the device, where each of N items begins and the last one ends (``cu_seqlens``), and their lengths,
+which the host knows without asking the device. A plain tuple: DeepSpeed looks into what it hands to modules."""
+
+
+def bounds_of(lengths: Sequence[int], device: torch.device | str) -> Bounds:
+    """Bounds of items of these lengths in one row."""
+    ends = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)
+    return ends.to(device, non_blocking=True), tuple(lengths)
 
 
 def attention(
@@ -37,7 +42,7 @@ def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Bounds | Tensor | None,
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -45,10 +50,10 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Attend, as transformers calls it in every block: float[1, heads, P, d] -> float[1, P, heads, d].
 
-    ``attention_mask``: int32[N + 1], bounds of the items in the row (:func:`bounds_of`); any other is a mask as ever.
-    Everything within an item sees everything in it.
+    ``attention_mask``: the bounds of the items in the row; a tensor is a mask as ever. Everything within an item sees
+    everything in it.
     """
-    if attention_mask is None or attention_mask.dim() != 1:
+    if not isinstance(attention_mask, tuple):
         out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **words
         )
@@ -57,19 +62,18 @@ def attention(
     # torch's varlen flash attention knows half precision and heads of at most 256
     if query.is_cuda and half and query.shape[-1] <= 256 and not dropout:
         return _varlen(query, key, value, attention_mask, scaling), None
-    bounds = attention_mask.tolist()
-    lengths = [end - start for start, end in pairwise(bounds)]
-    pieces = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    pieces = zip(*(states.split(attention_mask[1], dim=2) for states in (query, key, value)), strict=True)
     out = [F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in pieces]
     return torch.cat(out, dim=2).transpose(1, 2), None
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None) -> Tensor:
+def _varlen(query: Tensor, key: Tensor, value: Tensor, bounds: Bounds, scaling: float | None) -> Tensor:
     """One kernel for the row."""
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = int(bounds.diff().max())
+    ends, lengths = bounds
+    longest = max(lengths)
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling)
+    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling)
     assert isinstance(out, Tensor)  # a pair only where statistics are asked for
     return out.unsqueeze(0)

@@ -92,7 +92,8 @@ class HfNativeEncoder(Encoder):
         grids: list[Grid] = [tuple(grid) for grid in inputs["grids"].tolist()]
         lengths = lengths_of(grids)
         longest = max(lengths)
-        mask = torch.arange(longest, device=patches.device) < torch.tensor(lengths, device=patches.device)[:, None]
+        real = torch.arange(longest) < torch.tensor(lengths)[:, None]
+        mask = real.to(patches.device, non_blocking=True)
         with torch.set_grad_enabled(self.learns()), self.laid_out(TokenLayout((1,) * len(grids), (longest,), 0, mask)):
             states = recorded(
                 self.tower.blocks,

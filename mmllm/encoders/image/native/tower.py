@@ -79,7 +79,8 @@ class Tower(ABC):
 
 def places(grids: Sequence[Grid], device: torch.device | str) -> Tensor:
     """int64[sum of P, axes], place of each patch in its grid: (row, column); items in order, raster order."""
-    return torch.cat([torch.cartesian_prod(*(torch.arange(n) for n in grid)) for grid in grids]).to(device)
+    found = torch.cat([torch.cartesian_prod(*(torch.arange(n) for n in grid)) for grid in grids])
+    return found.to(device, non_blocking=True)
 
 
 def lengths_of(grids: Sequence[Grid]) -> list[int]:

@@ -19,6 +19,7 @@ from mmllm.encoders.outlines.outline import outline
 from mmllm.errors import MediaError, MmllmError
 from mmllm.inspection.views import view
 from mmllm.processors.native.pixtral import PixtralPatching
+from mmllm.processors.settings import settings
 from mmllm.published.comparison import picture
 from mmllm.testing import check_encoder
 from mmllm.vlms.tower import NATIVE
@@ -153,6 +154,10 @@ def test_limits(tmp_path: Path) -> None:
     item = small.processor.read(picture(200, 100))
     assert small.processor.grid(item) == (2, 4) == small.processor.grid(small.processor.measure(picture(200, 100)))
     naflex = HfNativeEncoder(model=naflex_folder(tmp_path / "naflex"), most=1000)
+    # a run that was trained with other sizes is told of it
+    whole = HfNativeEncoder(model=folder), HfNativeEncoder(model=str(tmp_path / "naflex"))
+    for one, other in zip((small, naflex), whole, strict=True):
+        assert settings(one.processor) != settings(other.processor)
     rows, cols = naflex.processor.grid(naflex.processor.measure(picture(200, 100)))
     assert rows * cols <= 15 and cols > rows
     with pytest.raises(MmllmError, match=r"^most: 9: the folder's image processor \(.*\) does not limit pictures so"):
