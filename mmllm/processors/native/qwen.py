@@ -37,19 +37,7 @@ class QwenPatching(Patching):
             MmllmError: it does not have one of them, or does not fit the tower.
         """
         refuse(own, ("least", "most"), limits)
-        patch, merge, steps = config.patch_size, config.spatial_merge_size, config.temporal_patch_size
-        for word, right in (("patch_size", patch), ("merge_size", merge), ("temporal_patch_size", steps)):
-            if getattr(own, word) != right:
-                raise MmllmError(
-                    f"the folder's image processor has {word}: {getattr(own, word)}, but its tower takes {right}; "
-                    "correct its preprocessor_config.json."
-                )
-        if limits.merge not in (1, merge):
-            raise MmllmError(f"merge: {limits.merge}: this tower always merges {merge}; leave the word out.")
-        size = dict(own.size)
-        least, most = limits.smallest or size["shortest_edge"], limits.largest or size["longest_edge"]
-        if least > most:
-            raise MmllmError(f"least: {least} pixels of a picture are more than most: {most}.")
+        patch, merge, steps, least, most = fitting(own, config, limits)
         return cls(own, patch, least, most, merge, steps)
 
     @property
@@ -84,6 +72,28 @@ class QwenPatching(Patching):
         first = patches.reshape(len(patches), 3, self.steps, self.patch, self.patch)[:, :, 0]
         cut = raster(first, [grid], self.merge).reshape(rows, cols, 3, self.patch, self.patch)
         return cut.permute(2, 0, 3, 1, 4).reshape(3, rows * self.patch, cols * self.patch)
+
+
+def fitting(own: Any, config: Any, limits: Limits) -> tuple[int, int, int, int, int]:
+    """(patch, merge, steps, least, most) of a processor of pictures or clips, for the tower ``config``.
+
+    Raises:
+        MmllmError: it does not fit the tower, or the limits leave nothing.
+    """
+    patch, merge, steps = config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+    for word, right in (("patch_size", patch), ("merge_size", merge), ("temporal_patch_size", steps)):
+        if getattr(own, word) != right:
+            raise MmllmError(
+                f"the folder's {type(own).__name__} has {word}: {getattr(own, word)}, but its tower takes {right}; "
+                "correct its preprocessor_config.json."
+            )
+    if limits.merge not in (1, merge):
+        raise MmllmError(f"merge: {limits.merge}: this tower always merges {merge}; leave the word out.")
+    size = dict(own.size)
+    least, most = limits.smallest or size["shortest_edge"], limits.largest or size["longest_edge"]
+    if least > most:
+        raise MmllmError(f"least: {least} pixels are more than most: {most}.")
+    return patch, merge, steps, least, most
 
 
 def raster(values: Tensor, grids: Any, merge: int) -> Tensor:

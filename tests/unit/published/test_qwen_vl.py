@@ -6,22 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import transformers as t
 import yaml
 from PIL import Image
+from transformers.video_utils import VideoMetadata
 
 import mmllm
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
 from mmllm.cli import main
 from mmllm.errors import MmllmError
+from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
+from mmllm.model.model import MultimodalLM
+from mmllm.model.start import load_start
 from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
 from mmllm.recipe.load import parse
+from mmllm.testing.tiny.encoders import clip
 from mmllm.testing.tiny.published import published_folder
 from mmllm.types import Message, PositionScheme, Sample
 from tests.support.training import metrics, train_here
@@ -66,6 +72,62 @@ def test_two_pictures_of_unlike_size_in_two_turns(kind: str, runs: Path) -> None
     # beside others, in one row
     others = [Sample("text", (Message("user", "Hi"),)), Sample("one", shown[:1], {"image": PICTURES[1:]})]
     assert loaded.generator.generate([others[0], sample, others[1]], 8)[1].text == alone
+
+
+def seeing_clips(run: Path, folder: Path, **video: Any) -> MultimodalLM:
+    """The imported recipe with two lines more: its tower on clips, its merger as their connector; weights published."""
+    words = yaml.safe_load((run / "recipe.yaml").read_text())
+    words["encoders"]["video"] = {"type": "hf_video", "model": str(folder), "layers": [-1], "frames": 5, "fps": 5.0}
+    merger = {**words["connectors"]["image"], "start": str(folder)}
+    words["connectors"] = {
+        "image": merger,
+        "video": {**merger, "from": "video", "token": "<|video_pad|>", **video},
+    }
+    recipe = parse(yaml.safe_dump(words), stages=False)
+    model = build(recipe, "cpu")
+    for key, part in recipe.connectors.items():
+        load_start(key, part, model.connectors[key])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["Qwen2VL", "Qwen2_5_VL"])
+@torch.no_grad()
+def test_clips_and_pictures_in_one_conversation(kind: str, runs: Path) -> None:
+    """Five frames make three pairs, so time goes beyond rows and columns, and text goes on below it."""
+    processor = t.AutoProcessor.from_pretrained(runs / kind)
+    theirs = t.AutoModelForImageTextToText.from_pretrained(runs / kind).eval()
+    ours = seeing_clips(runs / f"{kind}-run", runs / kind)
+    film = clip((200, 30, 30), 5)
+    frames = ours.encoders["video"].processor.reading.read(film)
+    assert frames.seconds == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    content = [
+        {"type": "video"},
+        {"type": "text", "text": "Like"},
+        {"type": "image"},
+        {"type": "text", "text": "this?"},
+    ]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    metadata = VideoMetadata(total_num_frames=5, fps=5.0, frames_indices=list(range(5)))
+    given = processor(
+        text=[text], images=[PICTURES[0]], videos=[numpy.stack(frames.frames)], video_metadata=[metadata],
+        do_sample_frames=False, return_tensors="pt",
+    )  # fmt: skip
+    message = Message("user", "<video>Like<image>this?")
+    sample = Sample("both", (message,), {"video": (film,), "image": PICTURES[:1]})
+    encoded = encode(sample, Prompter(ours.llm.tokenizer, ours.places), ours.inputs, 512, train=False)
+    batch = collate([encoded], ours.inputs, ours.llm.positions)
+    assert encoded.spans[0].grid == (3, 2, 2) and encoded.spans[0].interval == pytest.approx(0.4)
+    assert torch.equal(batch.media["video"]["video"]["patches"], given["pixel_values_videos"])
+    found = ours.logits(batch)
+    expected = theirs(**given).logits[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    ids = theirs.generate(**given, max_new_tokens=8, do_sample=False)[0, given["input_ids"].shape[1] :]
+    answer = processor.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd")
+    assert Generator(ours).generate([sample], 8)[0].text == answer
+    if kind == "Qwen2_5_VL":
+        assert float(given["second_per_grid_ts"][0]) == pytest.approx(0.4)
+        unlike = theirs(**{**given, "second_per_grid_ts": torch.tensor([3.0])}).logits[0]
+        assert (unlike - expected).abs().max() > 1e-3, "time matters"
 
 
 def test_old_folders_say_mrope_and_keep_the_text_config_flat(tmp_path: Path) -> None:

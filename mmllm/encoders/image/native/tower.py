@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.encoders.recording import Blocks
+from mmllm.errors import MmllmError
+from mmllm.processors.native.clips import ClipPatching
 from mmllm.processors.native.processor import Limits, Patching
 from mmllm.types import Grid
 
@@ -43,6 +45,17 @@ class Tower(ABC):
         Raises:
             MmllmError: the image processor has no such limits, or is another tower's.
         """
+
+    @classmethod
+    def clips(cls, config: Any, own: Any, limits: Limits) -> ClipPatching:
+        """How clips are brought to its patches, by the video processor ``own`` of its folder; as :meth:`patching`.
+
+        Raises:
+            MmllmError: it sees pictures alone.
+        """
+        raise MmllmError(
+            f"a tower of the kind {config.model_type} sees pictures alone; use another encoder and frames."
+        )
 
     @property
     @abstractmethod
