@@ -57,6 +57,8 @@ class MediaSpan:
     """Index into the sample's media of that placeholder."""
     grid: Grid
     """Grid of its places, for position schemes with more than one axis."""
+    interval: float | None = None
+    """Seconds from one of the grid's steps in time to the next, see ``Span``."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
         number = len(items) - 1
         for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
             ids += planned.prompter.separator(span)
-            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid))
+            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, span.interval))
             ids += [0] * span.length
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         # places are no text of the message: a question read from them would be a mean of pictures

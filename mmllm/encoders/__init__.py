@@ -8,6 +8,7 @@ TABLE: dict[str, str] = {
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
     "tiles": "mmllm.encoders.image.tiles:TilesEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",
+    "hf_video": "mmllm.encoders.video.hf_video:HfVideoEncoder",
     "points": "mmllm.encoders.points.points:PointsEncoder",
     "document": "mmllm.encoders.document:DocumentEncoder",
 }

@@ -67,9 +67,7 @@ def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Pat
         kind = getattr(transformers, source.config.architectures[0])
         theirs = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     learned = {name: one.detach() for name, one in model.connectors[key].state_dict().items()}
-    prefix = f"model.{source.family.projector}."
-    projector = published_tensors(path, source.config, part.type, part.args, learned)
-    _put(theirs, {prefix + name: tensor for name, tensor in projector.items()})
+    _put(theirs, published_tensors(path, source.config, part.type, part.args, learned))
     _put_text(theirs, model.llm.model.state_dict())
     with quiet():
         theirs.save_pretrained(folder)

@@ -31,6 +31,7 @@ from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
 from mmllm.llms.stored_check import position_bytes
 from mmllm.llms.stored_keys import StoredKeys
+from mmllm.vlms.text_model import scheme_of
 from mmllm.vlms.weightless import weightless
 
 
@@ -62,6 +63,8 @@ class CausalLM(HookedLM):
         self.decoder_name = next(name for name, module in model.named_modules() if module is model.get_decoder())
         config = model.config.get_text_config()
         self.vocab_size, self.dim = map(int, full_shape(model.get_input_embeddings().weight))
+        self.positions = scheme_of(model)
+        """How positions are counted where conversations have media; text alone may do with one axis."""
         self.n_blocks = int(config.num_hidden_layers)
         _ = self.blocks  # a sentence now where there are none, before anything is computed
         self.context = self._checked_context(context, config)

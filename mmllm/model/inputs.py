@@ -116,13 +116,15 @@ class Input:
             return _between_tiles(self.text.tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
         if self.text.rows is not None:
             return _between_rows(self.text.rows, grid)
-        if self.text.times is None:
+        steps = time_steps(grid)
+        if self.text.times is None and steps == 1:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]
         seconds = next((one for one in known if one is not None), None)
+        if self.text.times is None:
+            return [Span("", grid, interval=_interval(seconds, steps))]
         if seconds is None:
             raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
-        steps = time_steps(grid)
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
         times = [self.text.times.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
         return [Span(text, grid if steps == 1 else (1, *grid[1:])) for text in times]
@@ -144,6 +146,13 @@ class Input:
             name: self.caches[name].marked_blank(blank) if name in self.caches else blank
             for name, blank in blanks.items()
         }
+
+
+def _interval(seconds: Sequence[float] | None, steps: int) -> float | None:
+    """Seconds from one step in time to the next, of frames at these times; None where that is not known."""
+    if seconds is None or len(seconds) < 2:
+        return None
+    return (seconds[-1] - seconds[0]) / (len(seconds) - 1) * (len(seconds) / steps)
 
 
 def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:

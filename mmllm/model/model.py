@@ -183,6 +183,11 @@ class MultimodalLM(nn.Module):
         if unknown:
             known = ", ".join(self.inputs) or "none"
             raise SampleError(f"{', '.join(batch.names)}: media of {unknown[0]!r}, but the placeholders are {known}")
+        if batch.media and len(batch.position_ids) != self.llm.positions.axes:
+            raise ValueError(
+                f"positions on {len(batch.position_ids)} axes, but the LLM counts on {self.llm.positions.axes}; "
+                "collate with scheme=model.llm.positions"
+            )
         ctx = context_of(batch, self.inputs)
         text = embeds = self.llm.embed(batch.input_ids, ctx)
         ctx = replace(ctx, text_embeds=text)

@@ -88,10 +88,10 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
     yield _pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], encoded.media["image"][0]["image"]))
-    batch = collate([encoded], ours.inputs)
+    batch = collate([encoded], ours.inputs, ours.llm.positions)
     features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.projector}")
-    handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
+    projector = theirs.get_submodule(f"model.{source.family.gives or source.family.projector}")
+    handle = projector.register_forward_hook(lambda _, __, output: features.append(_tokens_of(output)))
     try:
         logits = theirs(**given).logits[0]
     finally:
@@ -103,6 +103,12 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     yield _answer(source, theirs, ours, given, sample, name)
 
 
+def _tokens_of(output: Any) -> Tensor:
+    """Tokens that a projector gives, or a tower that has one."""
+    tokens: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return tokens
+
+
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
     given = _their_inputs(source, TALK, None)
     sample = _sample(TALK, None)
@@ -111,7 +117,9 @@ def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Sta
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
-        yield _share("logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs)))
+        yield _share(
+            "logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs, ours.llm.positions))
+        )
 
 
 def _their_model(source: Source) -> Any:

@@ -24,10 +24,12 @@ class Family:
     """Word of the config that describes the tower."""
     projector: str = "multi_modal_projector"
     """Module that holds the projector."""
+    stacks: str | None = None
+    """Module that holds projectors of further layers, for blocks of the LLM."""
+    gives: str | None = None
+    """Module whose ``pooler_output`` is the tokens of a picture in order, where the projector's output is not."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
-    text_class: str | None = None
-    """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
 
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
@@ -46,9 +48,11 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
-    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
-    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
-    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),
+    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", gives="visual"),
+    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", gives="visual"),
+    "qwen3_vl": Family(
+        "Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list", gives="visual"
+    ),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }

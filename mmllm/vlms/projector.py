@@ -27,8 +27,9 @@ class Layout:
 
     words: Callable[[Any], Words]
     """Config -> type and arguments of the connector."""
-    tensors: Mapping[str, str]
-    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor."""
+    tensors: Mapping[str, str] | Callable[[Any], Mapping[str, str]]
+    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor; or
+    config -> these."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
@@ -75,8 +76,52 @@ def _voxtral(config: Any) -> Words:
     return {**stacked, "depth": 2, "bias": False, **_activation(config)}
 
 
+def _qwen(config: Any) -> Words:
+    """The merger of Qwen-VL's towers: a norm of each patch, blocks side by side, two layers."""
+    tower = config.vision_config
+    dim = tower.embed_dim if config.model_type == "qwen2_vl" else tower.hidden_size
+    norm = {"norm": "rms"} if config.model_type == "qwen2_5_vl" else {}
+    factor = tower.spatial_merge_size
+    return {
+        "type": "pixel_shuffle",
+        "factor": factor,
+        **norm,
+        "norm_first": True,
+        "eps": 1e-6,
+        "width": dim * factor**2,
+    }
+
+
+def _qwen3(config: Any) -> Words:
+    """Qwen3-VL's, and one for each layer whose features are added behind a block of the LLM."""
+    tower = config.vision_config
+    stacked = list(tower.deepstack_visual_indexes)
+    words = _qwen(config)
+    if not stacked:
+        return words
+    if stacked != sorted(set(stacked)):
+        raise MmllmError(
+            f"deepstack_visual_indexes: {stacked} are not in rising order, which no connector here computes"
+        )
+    del words["norm_first"]  # its own rule: the input's patches, the stacks' blocks
+    merged = {"merge": "shuffle", "stacks": "layers", "layers": len(stacked) + 1}
+    return {**words, "type": "deepstack", **merged}
+
+
+def _qwen3_tensors(config: Any) -> dict[str, str]:
+    merger = {"norm": "mlp.0", "linear_fc1": "mlp.1", "linear_fc2": "mlp.3"}
+    n_stacks = len(config.vision_config.deepstack_visual_indexes)
+    if not n_stacks:
+        return merger
+    found = {name: f"mlp.{layer}" for name, layer in merger.items()}
+    for n in range(n_stacks):
+        found |= {f"{n}.{name}": f"mergers.{n}.{layer}" for name, layer in merger.items()}
+    return found
+
+
 _TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
+_QWEN = Layout(_qwen, {"ln_q": "mlp.0", "mlp.0": "mlp.1", "mlp.2": "mlp.3"})
 _IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
 LAYOUTS: Mapping[str, Layout] = {
     "llava": _TWO,
@@ -101,6 +146,9 @@ LAYOUTS: Mapping[str, Layout] = {
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
         restored={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: weight - 1},
     ),
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": Layout(_qwen3, _qwen3_tensors),
     "mistral3": Layout(
         _mistral3,
         {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},
@@ -109,11 +157,13 @@ LAYOUTS: Mapping[str, Layout] = {
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
+DEFAULTS: Mapping[str, Any] = {
+    "axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False, "norm_first": False, "merge": "mean",
+    "stacks": "grid", "start": 1,
+}  # fmt: skip
+"""Words of connectors that their tensors do not show -> the connectors' own defaults."""
 OTHERS: Mapping[str, str] = {
     "aya_vision": "pixel shuffle and a gated MLP",
-    "qwen2_vl": "a merger inside the tower",
-    "qwen2_5_vl": "a merger inside the tower",
-    "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
 }
 """``model_type`` -> what its projector is, where no connector here computes it."""
 
@@ -161,15 +211,16 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
-    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
+    found = _published_tensors(path, family)
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():
         layer, _, kind = name.rpartition(".")
-        if name in layout.tensors:
-            taken[layout.tensors[name]] = tensor
-        elif layer in layout.tensors:
-            taken[f"{layout.tensors[layer]}.{kind}"] = tensor
+        if name in names_there:
+            taken[names_there[name]] = tensor
+        elif layer in names_there:
+            taken[f"{names_there[layer]}.{kind}"] = tensor
         else:
             left.append(name)
     taken = {name: layout.changed[name](one) if name in layout.changed else one for name, one in taken.items()}
@@ -183,7 +234,7 @@ def projector_tensors(
 def published_tensors(
     path: str, config: Any, type: str, args: Mapping[str, Any], learned: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The reverse of :func:`projector_tensors`: tensors of a connector by the names of the published projector.
+    """The reverse of :func:`projector_tensors`: tensors of a connector by the names that the whole model has for them.
 
     Raises:
         MmllmError: this connector does not compute the projector of the model at ``path``.
@@ -195,12 +246,23 @@ def published_tensors(
         what = OTHERS[config.model_type]
         raise MmllmError(f"--to hf: the projector of {family.name} is {what}, which is not written")
     _check(path, type, args, projector_words(path, config), family, layout)
-    layers = {ours: theirs for theirs, ours in layout.tensors.items()}
+    names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
+    layers = {ours: theirs for theirs, ours in names_there.items()}
     found = {}
     for name, tensor in learned.items():
         layer, _, kind = name.rpartition(".")
-        changed = layout.restored[name](tensor) if name in layout.changed else tensor
-        found[layers[name] if name in layers else f"{layers[layer]}.{kind}"] = changed
+        there = layers[name] if name in layers else f"{layers[layer]}.{kind}"
+        # those of further layers are numbered, see _published_tensors
+        place = family.stacks if there[0].isdigit() else family.projector
+        found[f"model.{place}.{there}"] = layout.restored[name](tensor) if name in layout.changed else tensor
+    return found
+
+
+def _published_tensors(path: str, family: Family) -> dict[str, Tensor]:
+    """Those of the projector, and numbered those of further layers."""
+    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    if family.stacks is not None:
+        found |= read_tensors(path, (f"model.{family.stacks}.", f"{family.stacks}."))
     return found
 
 
@@ -212,8 +274,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"the projector of {path!r} ({family.name}) is what the connector {wanted['type']} computes ({settings}), "
             f"not {type}"
         )
-    # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False)):
+    for word, default in DEFAULTS.items():
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

@@ -18,7 +18,7 @@ PLAIN = (
     "qwen2_audio_encoder", "voxtral_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
-NATIVE = ("pixtral", "siglip2_vision_model")
+NATIVE = ("pixtral", "siglip2_vision_model", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision")
 """Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
@@ -47,7 +47,17 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
         raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
+    return load_part(path, _class_of(tower), tower, _names(family.tower), torch.float32)
+
+
+def _class_of(config: Any) -> Any:
+    """The class of a tower with this configuration."""
+    if type(config) in MODEL_MAPPING:
+        return MODEL_MAPPING[type(config)]
+    # transformers (read in 5.23) knows Qwen2-VL's as a part alone
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+    return {"qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel}[config.model_type]
 
 
 def _other_kind(path: str, family: Family, kind: str) -> MmllmError:

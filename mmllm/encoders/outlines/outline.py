@@ -72,6 +72,7 @@ def _tiles(
 MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_vision": pictures.hf_vision,
     "hf_native": pictures.hf_native,
+    "hf_video": pictures.hf_video,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
     "frames": _frames,

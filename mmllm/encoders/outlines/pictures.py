@@ -53,18 +53,50 @@ def hf_native(
     max_pixels: int | None = None,
 ) -> Outline:
     """Outline of ``HfNativeEncoder``, by the folder's configuration and image processor."""
-    from transformers import AutoConfig
-
-    from mmllm.encoders.image.native.hf_native import patching
+    from mmllm.encoders.image.native.hf_native import patching, tower_kind
     from mmllm.processors.image import MAX_PIXELS
     from mmllm.processors.native.processor import Limits, NativeProcessor
+
+    vision = _vision_config(model)
+    found = patching(model, vision, Limits(longest, least, most, merge))
+    processor = NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS)
+    return Outline(processor, tower_kind(model, vision).width(vision), len(layers))
+
+
+def hf_video(
+    model: str,
+    layers: Sequence[int | str] = (-2,),
+    frames: int = 16,
+    fps: float | None = 2.0,
+    least: int | None = None,
+    most: int | None = None,
+    backend: str = "pyav",
+    timeout: float = 30.0,
+    max_pixels: int = 10_000_000,
+    max_seconds: float = 3600.0,
+) -> Outline:
+    """Outline of ``HfVideoEncoder``, by the folder's configuration and video processor."""
+    from mmllm.encoders.image.native.hf_native import tower_kind
+    from mmllm.encoders.video.hf_video import clip_patching
+    from mmllm.processors.native.clips import ClipProcessor
+    from mmllm.processors.video import VideoReading
+
+    vision = _vision_config(model)
+    reading = VideoReading(
+        frames=frames, fps=fps, backend=backend, timeout=timeout, max_pixels=max_pixels, max_seconds=max_seconds
+    )
+    processor = ClipProcessor(clip_patching(model, vision, least, most), reading)
+    return Outline(processor, tower_kind(model, vision).width(vision), len(layers))
+
+
+def _vision_config(model: str) -> Any:
+    """Configuration of a folder's tower, which may be part of a published model."""
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model)
     family = family_of(config)
     word = "vision_config" if family is None else family.tower_config
-    vision = getattr(config, word) if word in config.sub_configs else config
-    found = patching(model, vision, Limits(longest, least, most, merge))
-    return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), vision.hidden_size, len(layers))
+    return getattr(config, word) if word in config.sub_configs else config
 
 
 def open_clip(

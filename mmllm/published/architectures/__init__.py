@@ -14,5 +14,8 @@ TABLE: Mapping[str, str] = {
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
+    "qwen2_vl": "qwen_vl",
+    "qwen2_5_vl": "qwen_vl",
+    "qwen3_vl": "qwen_vl",
 }
 """``model_type`` of a configuration -> file of this folder."""

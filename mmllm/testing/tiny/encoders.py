@@ -31,6 +31,7 @@ from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
+from mmllm.encoders.video.hf_video import HfVideoEncoder
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.types import Layer
 
@@ -94,6 +95,25 @@ def write_native(folder: str) -> None:
     )  # fmt: skip
     transformers.Siglip2VisionModel(config).save_pretrained(folder)
     transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=24).save_pretrained(folder)
+
+
+def hf_video(layers: Sequence[Layer] = (-2,)) -> HfVideoEncoder:
+    """A Qwen2.5-VL tower: 3 blocks, width 16, patches of 8 x 8 on two frames, at most 3 frames, 5 per second."""
+    with seeded_folder() as folder:
+        write_video(folder)
+        return HfVideoEncoder(model=folder, layers=layers, frames=3, fps=5.0)
+
+
+def write_video(folder: str) -> None:
+    """The folder of :func:`hf_video`."""
+    config = transformers.AutoConfig.for_model(
+        "qwen2_5_vl_vision", depth=3, hidden_size=16, out_hidden_size=16, intermediate_size=32, num_heads=2,
+        patch_size=8, window_size=32, fullatt_block_indexes=[1],
+    )  # fmt: skip
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    bounds = {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}
+    transformers.Qwen2VLVideoProcessor(patch_size=8, size=bounds).save_pretrained(folder)
+    transformers.Qwen2VLImageProcessor(patch_size=8, size=bounds).save_pretrained(folder)
 
 
 def open_clip_tower(layers: Sequence[Layer] = (-2,)) -> OpenClipEncoder:
@@ -254,6 +274,7 @@ TINY: dict[str, TinyEncoder] = {
     "hf_audio": TinyEncoder(hf_audio, sounds),
     "text_graph": TinyEncoder(text_graph, graphs),
     "frames": TinyEncoder(frames, clips),
+    "hf_video": TinyEncoder(hf_video, clips),
     "tiles": TinyEncoder(tiles, pictures),
     "points": TinyEncoder(points, clouds),
     "document": TinyEncoder(document, documents),

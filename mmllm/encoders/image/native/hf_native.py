@@ -18,6 +18,7 @@ from mmllm.encoders.image.hf_vision import load_vision
 from mmllm.encoders.image.native.attention import ATTENTION, register
 from mmllm.encoders.image.native.naflex import NaflexTower
 from mmllm.encoders.image.native.pixtral import PixtralTower
+from mmllm.encoders.image.native.qwen import Qwen2Tower, Qwen3Tower, Qwen25Tower
 from mmllm.encoders.image.native.tower import Tower, lengths_of
 from mmllm.encoders.pretrained import load_processor
 from mmllm.encoders.recording import recorded
@@ -30,6 +31,9 @@ from mmllm.types import Features, Grid
 TOWERS: Mapping[str, type[Tower]] = {
     "pixtral": PixtralTower,
     "siglip2_vision_model": NaflexTower,
+    "qwen2_vl_vision": Qwen2Tower,
+    "qwen2_5_vl_vision": Qwen25Tower,
+    "qwen3_vl_vision": Qwen3Tower,
 }
 """``model_type`` of a tower's configuration -> how it is run; ``vlms.tower.NATIVE`` lists them for who loads."""
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmllm.encoders.recording import Blocks
+from mmllm.errors import MmllmError
+from mmllm.processors.native.clips import ClipPatching
 from mmllm.processors.native.processor import Limits, Patching
 from mmllm.types import Grid
 
@@ -44,6 +46,17 @@ class Tower(ABC):
             MmllmError: the image processor has no such limits, or is another tower's.
         """
 
+    @classmethod
+    def clips(cls, config: Any, own: Any, limits: Limits) -> ClipPatching:
+        """How clips are brought to its patches, by the video processor ``own`` of its folder; as :meth:`patching`.
+
+        Raises:
+            MmllmError: it sees pictures alone.
+        """
+        raise MmllmError(
+            f"a tower of the kind {config.model_type} sees pictures alone; use another encoder and frames."
+        )
+
     @property
     @abstractmethod
     def blocks(self) -> Blocks:
@@ -54,10 +67,15 @@ class Tower(ABC):
         """What makes ``final`` of what :meth:`run` gives; None: nothing is left to do."""
         return None
 
+    @classmethod
+    def width(cls, config: Any) -> int:
+        """D of the blocks of a tower with this configuration."""
+        return int(config.hidden_size)
+
     @property
     def dim(self) -> int:
         """D of its blocks."""
-        return int(self.vision.config.hidden_size)
+        return self.width(self.vision.config)
 
     @abstractmethod
     def run(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
