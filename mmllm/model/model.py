@@ -114,9 +114,9 @@ class MultimodalLM(nn.Module):
             return super()._apply(fn, recurse)
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Let the frozen parts compute in ``dtype``; connectors stay in float32."""
+        """Let the frozen parts compute in ``dtype``; connectors and new tokens stay in float32."""
         with float32_buffers(self.llm, *self.encoders.values()):
-            for part in (self.llm, *self.encoders.values()):
+            for part in (self.llm.model, *self.encoders.values()):
                 part.to(dtype)
 
     @property

@@ -12,7 +12,7 @@ from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
-from mmllm.recipe.models import ComponentSpec, Recipe, Stage
+from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
 from mmllm.recipe.yaml_lines import Path
 
 OURS = {
@@ -128,6 +128,9 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
         _several(path, part, recipe, problems)
         _direction(path, part, recipe.encoders, problems)
         _times(path, part, problems)
+    for text in recipe.llm.new_tokens:
+        if text[:1] + text[-1:] == "<>" and text[1:-1] in placeholders:
+            problems.add(("llm", "tokens"), f'found "{text}", which is the placeholder of connectors.{text[1:-1]}')
     for encoder, found in readers.items():
         if len(found) > 1:
             problems.add(
@@ -219,16 +222,25 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
 
 def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None:
     """Check that what a stage trains and reads exists and its DeepSpeed block repeats none of the recipe's words."""
-    known = ["llm", *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section))]
+    tokens = ["llm.tokens"] if recipe.llm.tokens else []
+    known = [
+        "llm",
+        *tokens,
+        *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section)),
+    ]
     for name in stage.train:
         # `connectors.image.gates`: what a connector has inside is known once it is made
         if not any(name == part or name.startswith(f"{part}.") for part in known):
             problems.add((*path, "train", name), unknown("part", name, known))
-        if recipe.llm.quantize is not None and name.partition(".")[0] == "llm":
+        if not tokens and f"{name}.".startswith("llm.tokens."):
+            problems.add((*path, "train", name), "no new tokens are there to learn; list them: llm: {tokens: [...]}")
+        if recipe.llm.quantize is not None and trains_llm(name):
             problems.add(
                 (*path, "train", name), "a quantised LLM cannot learn; leave llm.quantize out, or train a connector"
             )
-        whole = [part for part in stage.train if name.startswith(f"{part}.")]
+        # new tokens are no part of what `llm` lets learn
+        own = "llm" if f"{name}.".startswith("llm.tokens.") else ""
+        whole = [part for part in stage.train if name.startswith(f"{part}.") and part != own]
         if whole:
             problems.add((*path, "train", name), f"is inside {whole[0]}, which learns as a whole; keep one of the two")
     for name in stage.data:
