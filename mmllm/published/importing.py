@@ -90,7 +90,7 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
     llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
-    template = _template(source)
+    template = sections.template or _template(source)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)

@@ -114,12 +114,14 @@ def is_frozen(subject: Subject) -> None:
 
 
 def learns_where_a_stage_trains_it(subject: Subject) -> None:
-    """With weights that require gradients, as ``train: {encoders.image: ...}`` asks for, they get some.
+    """With weights that require gradients, as ``train: {encoders.image: ...}`` asks for, they get some; if it has any.
 
     Mend: no ``torch.no_grad`` or ``inference_mode`` of its own; ``self.learns()`` says whether gradients are needed.
     """
     encoder = subject.maker()
     encoder.requires_grad_(True)
+    if next(encoder.parameters(), None) is None:
+        return
     features = subject.features(encoder).concatenated()
     require(features.requires_grad, "features carry no gradient")
     features.square().sum().backward()

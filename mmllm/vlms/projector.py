@@ -98,6 +98,7 @@ LAYOUTS: Mapping[str, Layout] = {
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
     ),
+    "fuyu": Layout(lambda config: {"type": "mlp", "depth": 1}, {"": "mlp.0"}),
     "mistral3": Layout(
         _mistral3,
         {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmllm.encoders.outlines.record import Outline
 from mmllm.vlms.families import family_of
+
+if TYPE_CHECKING:
+    from mmllm.processors.native.pixels import Edge, Order, Resample
 
 
 def hf_vision(
@@ -65,6 +68,30 @@ def hf_native(
     vision = getattr(config, word) if word in config.sub_configs else config
     found = patching(model, vision, Limits(longest, least, most, merge))
     return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), vision.hidden_size, len(layers))
+
+
+def patches(
+    patch: int = 30,
+    longest: int | Sequence[int] | None = (1080, 1920),
+    least: int | None = None,
+    most: int | None = None,
+    edge: Edge = "pad",
+    fill: float = 1.0,
+    order: Order = "row_col_channel",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.5,),
+    resample: Resample = "bilinear",
+    max_pixels: int | None = None,
+) -> Outline:
+    """Outline of ``PatchesEncoder``, which has no weights."""
+    from mmllm.encoders.image.patches import pixel_patching
+    from mmllm.processors.image import MAX_PIXELS
+    from mmllm.processors.native.processor import NativeProcessor
+
+    found = pixel_patching(
+        patch, longest, least, most, edge=edge, fill=fill, order=order, mean=mean, std=std, resample=resample
+    )
+    return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), found.channels, 1)
 
 
 def open_clip(

@@ -28,6 +28,7 @@ from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.encoders.image.native.hf_native import HfNativeEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.encoders.image.patches import PatchesEncoder
 from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
@@ -40,9 +41,11 @@ class TinyEncoder:
     """A small encoder for tests, and what it may be shown."""
 
     make: Callable[..., Encoder]
-    """Makes it; takes other ``layers``."""
+    """Makes it; takes other ``layers`` where it has any."""
     media: Callable[[], list[Any]]
     """Three items that differ, as its processor reads them."""
+    has_blocks: bool = True
+    """Whether it is a model with 3 blocks; else it has no weights."""
 
 
 @contextmanager
@@ -94,6 +97,11 @@ def write_native(folder: str) -> None:
     )  # fmt: skip
     transformers.Siglip2VisionModel(config).save_pretrained(folder)
     transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=24).save_pretrained(folder)
+
+
+def patches() -> PatchesEncoder:
+    """Patches of 8 x 8 pixels, at most 4 rows of 6."""
+    return PatchesEncoder(patch=8, longest=(32, 48))
 
 
 def open_clip_tower(layers: Sequence[Layer] = (-2,)) -> OpenClipEncoder:
@@ -250,6 +258,7 @@ def documents() -> list[str | bytes]:
 TINY: dict[str, TinyEncoder] = {
     "hf_vision": TinyEncoder(hf_vision, pictures),
     "hf_native": TinyEncoder(hf_native, pictures),
+    "patches": TinyEncoder(patches, pictures, has_blocks=False),
     "open_clip": TinyEncoder(open_clip_tower, pictures),
     "hf_audio": TinyEncoder(hf_audio, sounds),
     "text_graph": TinyEncoder(text_graph, graphs),
