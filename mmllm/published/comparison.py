@@ -89,7 +89,12 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    yield _pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], encoded.media["image"][0]["image"]))
+    item = encoded.media["image"][0]
+    seen = [_pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], item["image"]))]
+    if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
+        large = given["high_res_pixel_values"]
+        seen.append(_pixels(f"pixels ({name})", *_seen(ours, large, item["high"])))
+    yield max(seen, key=lambda stage: stage.difference)
     batch = collate([encoded], ours.inputs)
     features: list[Tensor] = []
     projector = theirs.get_submodule(f"model.{source.family.projector}")

@@ -33,6 +33,8 @@ class Layout:
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
+    joined: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    """Makes published tensors others first, where several become one."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -67,6 +69,16 @@ def _in_raster_order(weight: Tensor) -> Tensor:
     return weight.unflatten(1, (len(weight), -1)).transpose(1, 2).flatten(1).contiguous()
 
 
+def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DeepSeek-VL's first layer, half of whose outputs see one tower each, as a layer over both side by side."""
+    parts = ("high_res_vision_proj", "vision_proj")
+    return {
+        "first.weight": torch.block_diag(*(tensors[f"{part}.weight"] for part in parts)),
+        "first.bias": torch.cat([tensors[f"{part}.bias"] for part in parts]),
+        **{name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in parts},
+    }
+
+
 def _voxtral(config: Any) -> Words:
     factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
     stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
@@ -97,6 +109,9 @@ LAYOUTS: Mapping[str, Layout] = {
         {"mm_input_projection_weight": "mlp.0.weight", "mm_soft_emb_norm": "norm"},
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
+    ),
+    "deepseek_vl_hybrid": Layout(
+        lambda config: {"type": "concat", "depth": 2}, {"first": "mlp.0", "proj": "mlp.2"}, joined=_halves
     ),
     "fuyu": Layout(lambda config: {"type": "mlp", "depth": 1}, {"": "mlp.0"}),
     "mistral3": Layout(
@@ -160,6 +175,7 @@ def projector_tensors(
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
     found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    found = found if layout.joined is None else layout.joined(found)
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():

@@ -70,6 +70,24 @@ def hf_native(
     return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), vision.hidden_size, len(layers))
 
 
+def hf_sam(
+    model: str,
+    layers: Sequence[int | str] = ("final",),
+    max_pixels: int | None = None,
+    draft: bool = False,
+) -> Outline:
+    """Outline of ``HfSamEncoder``, by the folder's configuration and image processor."""
+    from transformers import AutoConfig
+
+    from mmllm.encoders.image.sam.hf_sam import sam_config, sam_dim, sam_processor
+    from mmllm.processors.image import MAX_PIXELS
+
+    config = AutoConfig.from_pretrained(model)
+    tower = sam_config(model, config)
+    processor = sam_processor(model, config, tower, layers, max_pixels or MAX_PIXELS, draft)
+    return Outline(processor, sam_dim(config, tower, layers), len(layers))
+
+
 def patches(
     patch: int = 30,
     longest: int | Sequence[int] | None = (1080, 1920),

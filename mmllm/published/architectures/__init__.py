@@ -12,6 +12,7 @@ TABLE: Mapping[str, str] = {
     "mistral3": "mistral3",
     "internvl": "internvl",
     "deepseek_vl": "deepseek_vl",
+    "deepseek_vl_hybrid": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
     "fuyu": "fuyu",
