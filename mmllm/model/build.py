@@ -58,6 +58,7 @@ def build(
             recipe,
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             texts={key: ItemText.of(part) for key, part in recipe.connectors.items()},
+            shares={key: part.shares for key, part in recipe.connectors.items() if part.shares is not None},
         )
     model.requires_grad_(False)
     return model.to(device).eval()

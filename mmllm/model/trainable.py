@@ -38,9 +38,13 @@ class PartRow:
 
 
 def parts(model: MultimodalLM) -> dict[str, nn.Module]:
-    """Name -> module of every part, in the order data flows; of the LLM's module its new tokens are no part."""
+    """Name -> module of every part, in the order data flows.
+
+    The new tokens in the LLM's module are a part of their own; a connector with another's weights is none.
+    """
     named: dict[str, nn.Module] = {f"encoders.{key}": module for key, module in model.encoders.items()}
-    named |= {f"connectors.{key}": module for key, module in model.connectors.items()}
+    own = {key: module for key, module in model.connectors.items() if key not in model.shares}
+    named |= {f"connectors.{key}": module for key, module in own.items()}
     if model.llm.tokens is not None:
         named[TOKENS] = model.llm.tokens
     return named | {"llm": model.llm}

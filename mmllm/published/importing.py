@@ -68,8 +68,9 @@ def import_checkpoint(
         words = _words(source, sections, folder, out.name)
         recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
         model = build(recipe, "cpu")
-        for key in recipe.connectors:
-            _fill(source, recipe, key, model)
+        for key, part in recipe.connectors.items():
+            if part.shares is None:
+                _fill(source, recipe, key, model)
         stages = []
         for stage in compare(source, model):
             stages.append(stage)

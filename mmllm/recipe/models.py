@@ -122,6 +122,9 @@ class ComponentSpec(Section):
         min_length=1,
         description="connectors only: text of the LLM between the rows of a picture's tokens, control tokens included",
     )
+    shares: str | None = Field(
+        None, description="connectors only: a connector in front of it whose weights it uses, as one of its own"
+    )
     start: Start | None = Field(
         None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )
