@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmllm.checks.places import Found, missing, model_files
 from mmllm.checks.report import Report
 from mmllm.checks.tokenizers import TokenizerFiles, template_problems
 from mmllm.files import safetensors_files
+from mmllm.messages.new_tokens import known_token
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.models import Llm
 
@@ -38,7 +39,7 @@ def check_llm(llm: Llm, report: Report) -> int | None:
         report.error(AT, foreign)
         return None
     weights(found, AT, report)
-    _tokenizer(found, config, template, report)
+    _tokenizer(found, config, template, llm.new_tokens, report)
     own = configs.llm_config(config)
     positions = configs.number(own, "max_position_embeddings", "n_positions")
     if positions is not None and llm.context > positions:
@@ -120,8 +121,13 @@ def _given_template(given: Any, report: Report) -> str | None:
     return "" if lost else Path(given).read_text(encoding="utf-8")
 
 
-def _tokenizer(found: Found, config: Mapping[str, Any], template: str | None, report: Report) -> None:
-    """Tokenizer and template, and whether every token has an embedding; an empty template is not tried."""
+def _tokenizer(
+    found: Found, config: Mapping[str, Any], template: str | None, tokens: Sequence[str], report: Report
+) -> None:
+    """Tokenizer and template, and whether every token has an embedding; an empty template is not tried.
+
+    ``tokens``: new ones, which must not be there already.
+    """
     try:
         tokenizer = TokenizerFiles(found.path)
     except configs.UnreadableError as error:
@@ -137,6 +143,12 @@ def _tokenizer(found: Found, config: Mapping[str, Any], template: str | None, re
             f"the tokenizer of {found.path} has {len(tokenizer):,} tokens, the model {vocabulary:,} embeddings; use "
             "the tokenizer that belongs to the model",
         )
+    if tokens and (found.path / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        sentence = known_token(Tokenizer.from_file(str(found.path / "tokenizer.json")), tokens)
+        if sentence is not None:
+            report.error(("llm", "tokens"), sentence)
     if template != "":
         for sentence in template_problems(tokenizer, template):
             report.error(AT if template is None else ("llm", "template"), sentence)

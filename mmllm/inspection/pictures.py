@@ -10,8 +10,6 @@ from mmllm.errors import MediaError
 from mmllm.processors.image import ImageProcessor
 from mmllm.processors.native.processor import NativeProcessor
 
-_SIDE = 32
-"""Pixels of the plain picture that a processor of pictures of any size is shown."""
 _SAME = 1e-3
 """Most by which a channel of a picture of one colour may differ within itself after resizing, in normalised units."""
 
@@ -33,7 +31,8 @@ def denormalised(processor: ImageProcessor | NativeProcessor, pixels: Tensor) ->
 def _level(processor: ImageProcessor | NativeProcessor, value: int) -> Tensor:
     """What becomes of one grey, float[3, 1, 1]."""
     if isinstance(processor, NativeProcessor):
-        item = processor.read(Image.new("RGB", (_SIDE, _SIDE), (value, value, value)))
+        side = processor.patching.patch  # a picture of one patch, whose edges need no filling up
+        item = processor.read(Image.new("RGB", (side, side), (value, value, value)))
         made = processor.patching.pixels(item["patches"], processor.grid(item))
     else:
         height, width = processor.size

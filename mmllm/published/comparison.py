@@ -19,6 +19,7 @@ from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.native.processor import NativeProcessor
+from mmllm.published.prompts import PROMPTS
 from mmllm.published.source import Source
 from mmllm.types import Message, Sample
 from mmllm.vlms.quiet import quiet
@@ -82,12 +83,18 @@ def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage
 
 
 def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, image)
-    sample = _sample(TALK, image)
+    talk = _talk(source)
+    given = _their_inputs(source, talk, image)
+    sample = _sample(talk, image)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    yield _pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], encoded.media["image"][0]["image"]))
+    item = encoded.media["image"][0]
+    seen = [_pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], item["image"]))]
+    if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
+        large = given["high_res_pixel_values"]
+        seen.append(_pixels(f"pixels ({name})", *_seen(ours, large, item["high"])))
+    yield max(seen, key=lambda stage: stage.difference)
     batch = collate([encoded], ours.inputs, ours.llm.positions)
     features: list[Tensor] = []
     projector = theirs.get_submodule(f"model.{source.family.gives or source.family.projector}")
@@ -110,8 +117,9 @@ def _tokens_of(output: Any) -> Tensor:
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, None)
-    sample = _sample(TALK, None)
+    talk = _talk(source)
+    given = _their_inputs(source, talk, None)
+    sample = _sample(talk, None)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
@@ -129,8 +137,15 @@ def _their_model(source: Source) -> Any:
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
 
 
+def _talk(source: Source) -> Any:
+    """The conversation; its first turn alone, where the published processor knows no more."""
+    return TALK[:1] if source.config.model_type in PROMPTS else TALK
+
+
 def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[str, Tensor]:
     """What transformers' own processor makes of a conversation; the first turn shows ``image``."""
+    if source.config.model_type in PROMPTS:
+        return PROMPTS[source.config.model_type](source, talk, image)
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
     if image is not None:
         messages[0]["content"].insert(0, {"type": "image"})

@@ -68,8 +68,9 @@ def import_checkpoint(
         words = _words(source, sections, folder, out.name)
         recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
         model = build(recipe, "cpu")
-        for key in recipe.connectors:
-            _fill(source, recipe, key, model)
+        for key, part in recipe.connectors.items():
+            if part.shares is None:
+                _fill(source, recipe, key, model)
         stages = []
         for stage in compare(source, model):
             stages.append(stage)
@@ -90,7 +91,7 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
     llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
-    template = _template(source)
+    template = sections.template or _template(source)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)

@@ -20,6 +20,8 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
+    template: str | None = None
+    """Chat template of a model whose own processor has none; None: that of the folder."""
 
 
 class Source:

@@ -19,7 +19,7 @@ class Family:
     modality: str = "image"
     """Modality of its tower: image or audio."""
     tower: str = "vision_tower"
-    """Module that holds the tower."""
+    """Module that holds the tower; empty: there is none."""
     tower_config: str = "vision_config"
     """Word of the config that describes the tower."""
     projector: str = "multi_modal_projector"
@@ -46,6 +46,8 @@ FAMILIES: Mapping[str, Family] = {
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
+    "deepseek_vl_hybrid": Family("DeepSeek-VL, two towers", tower="vision_model", projector="aligner"),
+    "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
     "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", gives="visual"),

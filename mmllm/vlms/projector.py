@@ -36,6 +36,8 @@ class Layout:
     """Tensor of the connector -> what makes it of the published one."""
     restored: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """The same names -> what makes the published tensor of the connector's."""
+    joined: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    """Makes published tensors others first, where several become one."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -68,6 +70,16 @@ def _mistral3(config: Any) -> Words:
 def _in_raster_order(weight: Tensor) -> Tensor:
     """Inputs of a merging layer from (channel, place in the block) to (place, channel): float[D, places * D]."""
     return weight.unflatten(1, (len(weight), -1)).transpose(1, 2).flatten(1).contiguous()
+
+
+def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DeepSeek-VL's first layer, half of whose outputs see one tower each, as a layer over both side by side."""
+    parts = ("high_res_vision_proj", "vision_proj")
+    return {
+        "first.weight": torch.block_diag(*(tensors[f"{part}.weight"] for part in parts)),
+        "first.bias": torch.cat([tensors[f"{part}.bias"] for part in parts]),
+        **{name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in parts},
+    }
 
 
 def _voxtral(config: Any) -> Words:
@@ -149,6 +161,10 @@ LAYOUTS: Mapping[str, Layout] = {
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": Layout(_qwen3, _qwen3_tensors),
+    "deepseek_vl_hybrid": Layout(
+        lambda config: {"type": "concat", "depth": 2}, {"first": "mlp.0", "proj": "mlp.2"}, joined=_halves
+    ),
+    "fuyu": Layout(lambda config: {"type": "mlp", "depth": 1}, {"": "mlp.0"}),
     "mistral3": Layout(
         _mistral3,
         {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},
@@ -213,6 +229,7 @@ def projector_tensors(
     layout = LAYOUTS[config.model_type]
     names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
     found = _published_tensors(path, family)
+    found = found if layout.joined is None else layout.joined(found)
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():

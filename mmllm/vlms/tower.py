@@ -42,6 +42,8 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
     if family.modality != modality:
         word = {"image": "hf_vision", "audio": "hf_audio"}[family.modality]
         raise MmllmError(f'"{path}" is {family.name}, whose tower is for {family.modality}; use {word}.')
+    if not family.tower:
+        raise MmllmError(f'"{path}" is {family.name}, which has no tower: its LLM is given pixels; use patches.')
     tower: Any = getattr(config, family.tower_config)
     if tower.model_type not in (NATIVE if native else PLAIN):
         raise _other_kind(path, family, tower.model_type)
@@ -82,7 +84,7 @@ def whole_picture(own: Any, path: str) -> Any:
         return own
     family_config = AutoConfig.from_pretrained(path)
     family = family_of(family_config)
-    if family is None:
+    if family is None or not family.tower:
         return own
     side = getattr(family_config, family.tower_config).image_size
     height, width = (side, side) if isinstance(side, int) else side

@@ -12,10 +12,12 @@ TABLE: Mapping[str, str] = {
     "mistral3": "mistral3",
     "internvl": "internvl",
     "deepseek_vl": "deepseek_vl",
+    "deepseek_vl_hybrid": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
     "qwen2_vl": "qwen_vl",
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",
+    "fuyu": "fuyu",
 }
 """``model_type`` of a configuration -> file of this folder."""

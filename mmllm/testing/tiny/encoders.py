@@ -28,6 +28,8 @@ from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.encoders.image.native.hf_native import HfNativeEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.encoders.image.patches import PatchesEncoder
+from mmllm.encoders.image.sam.hf_sam import HfSamEncoder
 from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
@@ -41,9 +43,11 @@ class TinyEncoder:
     """A small encoder for tests, and what it may be shown."""
 
     make: Callable[..., Encoder]
-    """Makes it; takes other ``layers``."""
+    """Makes it; takes other ``layers`` where it has any."""
     media: Callable[[], list[Any]]
     """Three items that differ, as its processor reads them."""
+    has_blocks: bool = True
+    """Whether it is a model with 3 blocks; else it has no weights."""
 
 
 @contextmanager
@@ -114,6 +118,28 @@ def write_video(folder: str) -> None:
     bounds = {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}
     transformers.Qwen2VLVideoProcessor(patch_size=8, size=bounds).save_pretrained(folder)
     transformers.Qwen2VLImageProcessor(patch_size=8, size=bounds).save_pretrained(folder)
+
+
+def hf_sam(layers: Sequence[Layer] = (-2,)) -> HfSamEncoder:
+    """A SAM: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, windows of 3 x 3 in all but one block."""
+    config = transformers.SamVisionConfig(
+        hidden_size=16, output_channels=8, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8,
+        mlp_dim=32, window_size=3, global_attn_indexes=[1], num_pos_feats=4,
+    )  # fmt: skip
+    with seeded_folder() as folder:
+        model = transformers.SamVisionModel(config)
+        with torch.no_grad():  # larger than the usual init, so that features of different pictures differ
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.save_pretrained(folder)
+        size, pad = {"longest_edge": 32}, {"height": 32, "width": 32}
+        transformers.SamImageProcessor(size=size, pad_size=pad).save_pretrained(folder)
+        return HfSamEncoder(model=folder, layers=layers)
+
+
+def patches() -> PatchesEncoder:
+    """Patches of 8 x 8 pixels, at most 4 rows of 6."""
+    return PatchesEncoder(patch=8, longest=(32, 48))
 
 
 def open_clip_tower(layers: Sequence[Layer] = (-2,)) -> OpenClipEncoder:
@@ -270,6 +296,8 @@ def documents() -> list[str | bytes]:
 TINY: dict[str, TinyEncoder] = {
     "hf_vision": TinyEncoder(hf_vision, pictures),
     "hf_native": TinyEncoder(hf_native, pictures),
+    "hf_sam": TinyEncoder(hf_sam, pictures),
+    "patches": TinyEncoder(patches, pictures, has_blocks=False),
     "open_clip": TinyEncoder(open_clip_tower, pictures),
     "hf_audio": TinyEncoder(hf_audio, sounds),
     "text_graph": TinyEncoder(text_graph, graphs),

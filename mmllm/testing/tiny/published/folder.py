@@ -48,6 +48,10 @@ class Published:
     """Beginning of the class's name, where families share one."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
+    tokenizer: Callable[[], Any] | None = None
+    """Makes a tokenizer of another kind, with all of its tokens."""
+    ending: str = "ForConditionalGeneration"
+    """End of the class's name."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,10 @@ def save(
     ``name``: beginning of its class's; ``template``: another chat template; ``bos``: the tokenizer puts a first token
     in front of every text; ``changes`` of the configuration.
     """
-    tokenizer = tiny_tokenizer()
-    if made.named:
+    tokenizer = made.tokenizer() if made.tokenizer else tiny_tokenizer()
+    if made.tokenizer:
+        pass
+    elif made.named:
         words = {"pad_token": "<|pad|>", "eos_token": "<|im_end|>", "extra_special_tokens": made.named}
         tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **words)
     else:
@@ -86,7 +92,7 @@ def save(
     config = made.config(tokenizer.convert_tokens_to_ids(made.mark), changes)
     text = config.get_text_config()
     text.vocab_size = max(text.vocab_size, len(tokenizer))
-    model = getattr(t, f"{made.kind or name}ForConditionalGeneration")(config)
+    model = getattr(t, f"{made.kind or name}{made.ending}")(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
