@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
 import transformers
-from PIL import Image
 from torch import Tensor
 
 from mmllm.batches.collate import collate
@@ -18,6 +16,9 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.published.media.base import Media, Shown
+from mmllm.published.media.pictures import Pictures
+from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
 from mmllm.types import Message, Sample
 from mmllm.vlms.quiet import quiet
@@ -26,8 +27,8 @@ LIMIT = 1e-4
 """Largest difference of tokens and logits, as a share of their spread, in float32."""
 NEW = 8
 """Tokens of the answers that are compared."""
-SIZES = ((333, 250), (120, 200))
-"""Width and height of the pictures that are looked at."""
+MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
+"""Modality of a published model -> what it is shown."""
 TALK = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
 
 
@@ -37,7 +38,7 @@ class Stage:
 
     name: str
     difference: float
-    """Largest difference: of pixels as they are, of tokens and logits as a share of their spread; 0 or 1 where things
+    """Largest difference: of pixels and spectrograms as they are, of tokens and logits as a share of their spread; 0 or 1 where things
     are the same or not."""
     limit: float
     detail: str = ""
@@ -48,18 +49,9 @@ class Stage:
         return self.difference <= self.limit
 
 
-def picture(width: int, height: int) -> Image.Image:
-    """A picture with edges, colours and noise, always the same."""
-    rng = numpy.random.default_rng(width * 1000 + height)
-    y, x = numpy.mgrid[0:height, 0:width]
-    planes = [255 * x / width, 255 * y / height, 127 + 100 * numpy.sin(x / 9) * numpy.cos(y / 7)]
-    values = numpy.stack(planes, axis=-1) + rng.normal(0, 20, (height, width, 3))
-    return Image.fromarray(values.clip(0, 255).astype("uint8"))
-
-
 @torch.inference_mode()
 def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
-    """Compare stage by stage, on conversations about a picture and on one without; stops at the first difference.
+    """Compare stage by stage, on conversations about media and on one without; stops at the first difference.
 
     ``ours``: the imported model in float32.
     """
@@ -71,44 +63,37 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    for width, height in SIZES:
-        stages = _about_a_picture(source, theirs, ours, picture(width, height), f"{width} x {height}")
-        for stage in stages:
+    media = MEDIA[source.family.modality](source)
+    for shown in media.shown(ours):
+        for stage in _about(media, theirs, ours, shown):
             yield stage
             if not stage.equal:
                 return
-    yield from _text_alone(source, theirs, ours)
+    yield from _text_alone(media, theirs, ours)
 
 
-def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, image)
-    sample = _sample(TALK, image)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
-    encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
-    yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    inner = encoded.media["image"][0]["image"]["pixels"]
-    seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
-    yield _pixels(f"pixels ({name})", *seen)
+def _about(media: Media, theirs: Any, ours: MultimodalLM, shown: Shown) -> Iterator[Stage]:
+    """A conversation about items."""
+    name = shown.name
+    given = media.given(_prompt(media, len(shown.theirs)), shown.theirs)
+    sample = _sample(media.key, shown.ours)
+    encoded = _encoded(sample, ours)
+    yield _ids(given["input_ids"][0].tolist(), encoded, media.token, f"ids ({name})")
+    for what, there, here in media.inputs(given, encoded, ours):
+        yield _exactly(f"{what} ({name})", there, here)
     batch = collate([encoded], ours.inputs)
-    features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.projector}")
-    handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
-    try:
+    with media.listening(theirs, given) as features:
         logits = theirs(**given).logits[0]
-    finally:
-        handle.remove()
     ctx, _ = ours.embed(batch)
-    tokens = ours.project("image", batch.media["image"], ctx)[0]
-    yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
+    tokens = ours.project(media.key, batch.media[media.key], ctx)[0]
+    yield _share(f"tokens ({name})", features[0], tokens)
     yield _share(f"logits ({name})", logits, ours.logits(batch))
-    yield _answer(source, theirs, ours, given, sample, name)
+    yield _answer(media.source, theirs, ours, given, sample, name)
 
 
-def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, None)
-    sample = _sample(TALK, None)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
-    encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
+def _text_alone(media: Media, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
+    given = media.given(_prompt(media, 0), ())
+    encoded = _encoded(_sample(media.key, ()), ours)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
@@ -117,29 +102,27 @@ def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Sta
 
 def _their_model(source: Source) -> Any:
     kind = getattr(transformers, source.config.architectures[0], None) if source.config.architectures else None
-    kind = kind or transformers.AutoModelForImageTextToText
+    kind = kind or transformers.AutoModelForMultimodalLM
     with quiet():
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
 
 
-def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[str, Tensor]:
-    """What transformers' own processor makes of a conversation; the first turn shows ``image``."""
-    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
-    if image is not None:
-        messages[0]["content"].insert(0, {"type": "image"})
-    text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    bos = source.tokenizer.bos_token
-    words: dict[str, Any] = {"add_special_tokens": not (bos and text.startswith(bos))}
-    if image is not None:
-        words |= {"images": [image], **source.whole()}
-    return dict(source.processor(text=[text], return_tensors="pt", **words))
+def _prompt(media: Media, items: int) -> str:
+    """What the published chat template writes of a conversation whose first turn shows so many items."""
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TALK]
+    messages[0]["content"] = [{"type": media.key}] * items + messages[0]["content"]  # type: ignore[operator]
+    return media.source.rendered(messages, ask=True)
 
 
-def _sample(talk: Any, image: Image.Image | None) -> Sample:
-    messages = [Message(role, text) for role, text in talk]
-    if image is not None:
-        messages[0] = Message("user", f"<image>\n{talk[0][1]}")
-    return Sample("comparison", tuple(messages), {} if image is None else {"image": (image,)})
+def _sample(key: str, items: Sequence[Any]) -> Sample:
+    messages = [Message(role, text) for role, text in TALK]
+    messages[0] = Message("user", f"<{key}>\n" * len(items) + TALK[0][1])
+    return Sample("comparison", tuple(messages), {key: tuple(items)} if items else {})
+
+
+def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:
+    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
+    return encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
 
 
 def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
@@ -155,8 +138,8 @@ def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
     return Stage(name, 1, 0, f"{shown}{found[where : where + 4]} here")
 
 
-def _pixels(name: str, theirs: Tensor, ours: Tensor) -> Stage:
-    """Largest difference of the pictures that the encoder sees."""
+def _exactly(name: str, theirs: Tensor, ours: Tensor) -> Stage:
+    """Largest difference of what the encoder sees."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, 0, f"{list(theirs.shape)} there, {list(ours.shape)} here")
     return Stage(name, float((theirs - ours).abs().max()), 1e-6)
@@ -166,6 +149,8 @@ def _share(name: str, theirs: Tensor, ours: Tensor) -> Stage:
     """Largest difference as a share of the spread."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, LIMIT, f"{list(theirs.shape)} there, {list(ours.shape)} here")
+    if not theirs.numel():
+        return Stage(name, 0, LIMIT)
     spread = float(theirs.max() - theirs.min()) or 1.0
     return Stage(name, float((theirs - ours).abs().max()) / spread, LIMIT)
 

@@ -119,7 +119,7 @@ def _begins(source: Source) -> bool:
     if bos is None or source.tokenizer("a").input_ids[:1] != [source.tokenizer.bos_token_id]:
         return False
     talk = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-    return not source.processor.apply_chat_template(talk, tokenize=False).startswith(bos)
+    return not source.rendered(talk).startswith(bos)
 
 
 def _fill(source: Source, recipe: Recipe, key: str, model: MultimodalLM) -> None:

@@ -58,6 +58,17 @@ class Source:
         """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
         return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}
 
+    def rendered(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
+        """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""
+        # Voxtral's processor has no template: its tokenizer alone may have been given one
+        owner = self.processor if self.processor.chat_template else self.tokenizer
+        return str(owner.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+
+    def special_tokens(self, text: str) -> dict[str, bool]:
+        """Words for a call of its processor: a prompt that begins with the first token gets no second one."""
+        bos = self.tokenizer.bos_token
+        return {"add_special_tokens": not (bos and text.startswith(bos))}
+
     def token(self, number: int) -> str:
         """The token with this id."""
         return str(self.tokenizer.convert_ids_to_tokens(number))

@@ -26,6 +26,8 @@ class Family:
     """Module that holds the projector."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
+    several: bool = True
+    """Whether its processor takes several items in one conversation."""
     text_class: str | None = None
     """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
 
@@ -50,6 +52,9 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
     "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
+    "audioflamingo3": Family(
+        "Audio Flamingo 3", modality="audio", tower="audio_tower", tower_config="audio_config", several=False
+    ),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }
 """``model_type`` -> family."""

@@ -57,6 +57,11 @@ def _gemma3(config: Any) -> Words:
     return {"type": "pool", "grid": [side, side], **norm, "depth": 1, "bias": False}
 
 
+def _flamingo(config: Any) -> Words:
+    words = {"type": "mlp", "depth": 2, **_activation(config)}
+    return words if config.projector_bias else {**words, "bias": False}
+
+
 def _voxtral(config: Any) -> Words:
     factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
     stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
@@ -88,6 +93,7 @@ LAYOUTS: Mapping[str, Layout] = {
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
     ),
+    "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""

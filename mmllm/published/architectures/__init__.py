@@ -13,5 +13,8 @@ TABLE: Mapping[str, str] = {
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
+    "qwen2_audio": "qwen2_audio",
+    "audioflamingo3": "audioflamingo3",
+    "voxtral": "voxtral",
 }
 """``model_type`` of a configuration -> file of this folder."""

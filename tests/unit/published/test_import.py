@@ -18,8 +18,8 @@ from docs.write.published import row
 from mmllm.checkpoints.store import LEARNED
 from mmllm.cli import main
 from mmllm.errors import MmllmError
-from mmllm.published.comparison import SIZES, picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import SIZES, picture
 from mmllm.testing.tiny.published import CASES, published_folder
 from tests.support.places import ROOT
 from tests.support.training import finish, metrics, start, train_here
