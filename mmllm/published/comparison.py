@@ -88,7 +88,8 @@ def _about(media: Media, theirs: Any, ours: MultimodalLM, shown: Shown) -> Itera
     tokens = ours.project(media.key, batch.media[media.key], ctx)[0]
     yield _share(f"tokens ({name})", features[0], tokens)
     yield _share(f"logits ({name})", logits, ours.logits(batch))
-    yield _answer(media.source, theirs, ours, given, sample, name)
+    if media.answers(given):
+        yield _answer(media.source, theirs, ours, given, sample, name)
 
 
 def _text_alone(media: Media, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:

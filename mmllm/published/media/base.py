@@ -55,6 +55,10 @@ class Media(ABC):
     ) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(what, the published model's, ours) of each thing that the encoder sees."""
 
+    def answers(self, given: dict[str, Tensor]) -> bool:
+        """Whether the published model's ``generate`` takes these inputs, so that answers can be compared."""
+        return True
+
     @abstractmethod
     def listening(self, theirs: Any, given: dict[str, Tensor]) -> AbstractContextManager[list[Tensor]]:
         """Tokens float[M, D] of the items go into the list in a forward pass of the published model."""

@@ -44,6 +44,8 @@ class Published:
     template: str = PARTS
     tokens: tuple[str, ...] = field(default=())
     """Further control tokens."""
+    modality: str = "image"
+    """What it takes beside text."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
 
