@@ -16,7 +16,10 @@ _LEAST = 1e-6
 
 def table() -> str:
     """A row for each configuration, with the largest difference found."""
-    rows = ["| model | places of an item | pixels or spectrogram | tokens | logits | answers |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| model | places of an item | pixels or spectrogram | tokens | logits | answers |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             place = published_folder(case.name, Path(folder) / "vlm", **case.changes)

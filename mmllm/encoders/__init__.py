@@ -4,6 +4,7 @@ TABLE: dict[str, str] = {
     "open_clip": "mmllm.encoders.image.open_clip:OpenClipEncoder",
     "hf_vision": "mmllm.encoders.image.hf_vision:HfVisionEncoder",
     "hf_audio": "mmllm.encoders.audio.hf_audio:HfAudioEncoder",
+    "waveform": "mmllm.encoders.audio.waveform:WaveformEncoder",
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
     "tiles": "mmllm.encoders.image.tiles:TilesEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",

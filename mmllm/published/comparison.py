@@ -38,8 +38,8 @@ class Stage:
 
     name: str
     difference: float
-    """Largest difference: of pixels and spectrograms as they are, of tokens and logits as a share of their spread; 0 or 1 where things
-    are the same or not."""
+    """Largest difference: of pixels and spectrograms as they are, of tokens and logits as a share of their spread; 0 or
+    1 where things are the same or not."""
     limit: float
     detail: str = ""
 

@@ -51,6 +51,24 @@ def hf_audio(
     return Outline(processor, heard.dim, len(layers))
 
 
+def waveform(
+    samples: int = 640,
+    rate: int = 16_000,
+    normalise: str = "rms",
+    eps: float = 1e-6,
+    max_seconds: float | None = None,
+    timeout: float | None = None,
+) -> Outline:
+    """Outline of ``WaveformEncoder``."""
+    from mmllm.processors.sound_files import MAX_SECONDS, TIMEOUT
+    from mmllm.processors.waveform import WaveformProcessor
+
+    processor = WaveformProcessor(
+        samples=samples, rate=rate, max_seconds=max_seconds or MAX_SECONDS, timeout=timeout or TIMEOUT
+    )
+    return Outline(processor, samples, 1)
+
+
 def document(
     model: str,
     layers: Sequence[int | str] = (-1,),

@@ -73,6 +73,7 @@ MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_vision": pictures.hf_vision,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
+    "waveform": others.waveform,
     "frames": _frames,
     "tiles": _tiles,
     "document": others.document,

@@ -1,4 +1,4 @@
-"""The base of what is shown in a comparison: items, how a published processor takes them, what of its inputs ours are."""
+"""The base of what a comparison shows: items, how a published processor takes them, what its inputs are here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sounds that a comparison plays: the log-mel features that the encoder sees of them, and how much of these it hears."""
+"""Sounds that a comparison plays: log-mel features that the encoder sees of them, and how much of these it hears."""
 
 from __future__ import annotations
 

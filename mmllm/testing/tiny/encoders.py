@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
+from mmllm.encoders.audio.waveform import WaveformEncoder
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
@@ -39,9 +40,11 @@ class TinyEncoder:
     """A small encoder for tests, and what it may be shown."""
 
     make: Callable[..., Encoder]
-    """Makes it; takes other ``layers``."""
+    """Makes it; takes other ``layers`` where it has any."""
     media: Callable[[], list[Any]]
     """Three items that differ, as its processor reads them."""
+    has_blocks: bool = True
+    """Whether it is a model with 3 blocks; else it has no weights."""
 
 
 @contextmanager
@@ -106,6 +109,11 @@ def hf_audio(layers: Sequence[Layer] = (-1,)) -> HfAudioEncoder:
         transformers.WhisperModel(config).save_pretrained(folder)
         transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
         return HfAudioEncoder(model=folder, layers=layers)
+
+
+def waveform() -> WaveformEncoder:
+    """Frames of 16 raw samples, 200 a second."""
+    return WaveformEncoder(samples=16, rate=3200)
 
 
 def text_graph(layers: Sequence[Layer] = (-2,)) -> TextGraphEncoder:
@@ -233,6 +241,7 @@ TINY: dict[str, TinyEncoder] = {
     "hf_vision": TinyEncoder(hf_vision, pictures),
     "open_clip": TinyEncoder(open_clip_tower, pictures),
     "hf_audio": TinyEncoder(hf_audio, sounds),
+    "waveform": TinyEncoder(waveform, sounds, has_blocks=False),
     "text_graph": TinyEncoder(text_graph, graphs),
     "frames": TinyEncoder(frames, clips),
     "tiles": TinyEncoder(tiles, pictures),

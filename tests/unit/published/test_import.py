@@ -24,7 +24,8 @@ from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
 from tests.support.places import ROOT
 from tests.support.training import finish, metrics, start, train_here
 
-PIXELS, MEL = ("ids", "pixels", "tokens", "logits", "answer"), ("ids", "spectrogram", "mask", "tokens", "logits", "answer")
+PIXELS = ("ids", "pixels", "tokens", "logits", "answer")
+MEL = ("ids", "spectrogram", "mask", "tokens", "logits", "answer")
 
 
 def seen(kind: str) -> list[str]:
@@ -38,7 +39,6 @@ def seen(kind: str) -> list[str]:
     pictures = [(PIXELS, f"{width} x {height}") for width, height in SIZES]
     stages = [f"{what} ({name})" for kinds, name in shown.get(kind, pictures) for what in kinds]
     return [*stages, "ids (text)", "logits (text)"]
-
 
 
 @pytest.fixture(scope="module")
