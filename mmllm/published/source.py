@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoProcessor
+import transformers
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
 from mmllm.errors import MmllmError
 from mmllm.processors.image import WHOLE
-from mmllm.published.architectures import TABLE
+from mmllm.published.architectures import BEYOND, TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
 
 
@@ -40,13 +41,14 @@ class Source:
         family = family_of(self.config)
         if family is None or self.config.model_type not in TABLE:
             known = ", ".join(FAMILIES[kind].name for kind in TABLE)
-            name = self.config.model_type if family is None else family.name
+            name = f"a {self.config.model_type if family is None else family.name}, which cannot be imported"
             raise MmllmError(
-                f"{path} is a {name}, which cannot be imported; known are {known}. Its parts may still be usable one "
-                "by one: llm: {path: ...}, encoders with model: ..., connectors with start: ... (docs/recipes.md)"
+                f"{path} is {BEYOND.get(self.config.model_type, name)}; known are {known}. Its parts may still be "
+                "usable one by one: llm: {path: ...}, encoders with model: ..., connectors with start: ... "
+                "(docs/recipes.md)"
             )
         self.family: Family = family
-        self.processor: Any = _opened(path, "processor", AutoProcessor)
+        self.processor: Any = _processor(path)
         self.tokenizer: Any = self.processor.tokenizer
 
     @property
@@ -72,6 +74,20 @@ class Source:
     def token(self, number: int) -> str:
         """The token with this id."""
         return str(self.tokenizer.convert_ids_to_tokens(number))
+
+
+def _processor(path: str) -> Any:
+    try:
+        return _opened(path, "processor", AutoProcessor)
+    except MmllmError as error:
+        try:
+            AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except Exception:  # the tokenizers package raises nothing narrower on a damaged file
+            raise MmllmError(
+                f"{path} has no tokenizer that transformers {transformers.__version__} can open, so its ids are "
+                "unknown; put its tokenizer.json there (or tekken.json, as Mistral AI calls it)"
+            ) from error
+        raise
 
 
 def _opened(path: str, what: str, kind: Any) -> Any:
