@@ -20,7 +20,7 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.published.importing import import_checkpoint
-from mmllm.published.media.sounds import signal, wav
+from mmllm.published.media.sounds import Sounds, signal, wav
 from mmllm.testing.tiny.published import published_folder
 from mmllm.types import Message, Sample
 from tests.support.training import train_here
@@ -169,15 +169,16 @@ def test_voxtral_without_a_template_is_refused(tmp_path: Path) -> None:
         import_checkpoint(str(folder), tmp_path / "run")
 
 
-def test_voxtral_with_its_own_tokenizer_and_a_template(tmp_path: Path) -> None:
+def test_voxtral_with_its_own_tokenizer_and_a_template(tmp_path: Path, monkeypatch: Any) -> None:
     """Folders as Mistral AI saves them, tekken.json and nothing beside it, with a template that was added."""
+    monkeypatch.setattr(Sounds, "shown", lambda self, ours: [self._sounds([0.5])])
     folder = published_folder("Voxtral", tmp_path / "vlm", audio_token_id=24)
     for file in folder.glob("tokenizer*"):
         file.unlink()
     (folder / "tekken.json").write_text(json.dumps(tekken()))
     (folder / "chat_template.jinja").write_text(INSTRUCT)
     stages = import_checkpoint(str(folder), tmp_path / "run")
-    assert len(stages) == 38 and all(stage.equal for stage in stages)
+    assert len(stages) == 8 and all(stage.equal for stage in stages)
     assert main(["check", str(tmp_path / "run")]) == 0
     assert mmllm.load(tmp_path / "run").model.llm.tokenizer.convert_tokens_to_ids("[AUDIO]") == 24
 
@@ -186,9 +187,7 @@ def test_voxtral_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = published_folder("Voxtral", tmp_path / "vlm")
     for file in folder.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(
-        MmllmError, match=r"has no tokenizer that transformers .* put its tokenizer.json there"
-    ) as error:
+    with pytest.raises(MmllmError, match=r"has no tokenizer that .* put its tokenizer\.json there") as error:
         import_checkpoint(str(folder), tmp_path / "run")
     assert "\n" not in str(error.value)
 
