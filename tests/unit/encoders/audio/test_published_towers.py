@@ -11,9 +11,11 @@ import torch
 import transformers as t
 from torch import Tensor
 
+from mmllm import registry
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.encoders.outlines.outline import outline
 from mmllm.errors import MmllmError
+from mmllm.model.project import project
 from mmllm.processors.sound_files import read_sound
 from mmllm.testing import check_encoder
 from mmllm.testing.tiny.encoders import wav
@@ -69,6 +71,27 @@ def test_tokens_and_times_of_a_mean(seconds: float, tokens: int, folders: dict[s
     times = processor.seconds(info)
     assert list(times) == pytest.approx([0.04 * n for n in range(tokens)])
     assert processor.grid(processor.blank()) == (1,)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"type": "mlp"}, {"type": "pool", "stride": [2]}, {"type": "window_resampler"},
+        {"type": "pixel_shuffle", "axes": 1},
+    ],
+)  # fmt: skip
+def test_a_sound_without_tokens_stays_one(words: dict[str, Any], folders: dict[str, str]) -> None:
+    """Connectors that give one token for so many of the encoder's give none, beside sounds that have some."""
+    encoder = HfAudioEncoder(model=folders["Qwen2Audio"], layers=["final"])
+    arguments = {word: value for word, value in words.items() if word != "type"}
+    connector = registry.load("connectors", words["type"])(dim=16, llm_dim=8, **arguments)
+    features = features_of(encoder, sound(0.02), sound(0.17))
+    assert features.item_grids() == ((0,), (4,))
+    ctx: Any = None
+    tokens, counts = project(connector, [features], ctx)
+    assert counts == [0, connector.n_tokens((4,))] and tokens.shape == (counts[1], 8)
+    tokens.sum().backward()
+    assert all(p.grad is not None for p in connector.parameters())
 
 
 def test_the_contract_holds_with_final_alone(folders: dict[str, str]) -> None:
