@@ -20,6 +20,7 @@ from mmllm.encoders.audio.models import (
     AudioModel,
     FramedWhisperModel,
     MaskedWhisperModel,
+    VoxtralModel,
     WaveModel,
     WhisperEncoderModel,
 )
@@ -55,7 +56,7 @@ def tower_of(published: PreTrainedModel) -> type[WhisperEncoderModel]:
     """The class here of a published model's tower."""
     if isinstance(published, AudioFlamingo3Encoder):
         return FramedWhisperModel
-    return MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
+    return MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else VoxtralModel
 
 
 def kind_of(loaded: Any, model: str) -> tuple[PreTrainedModel, type[AudioModel], str]:

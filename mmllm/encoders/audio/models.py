@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmllm import hooks
+from mmllm.encoders.float32_buffers import HALF
 from mmllm.processors.audio_front_ends import AstFrontEnd, FrontEnd, WaveFrontEnd, WhisperFrontEnd
 
 
@@ -74,6 +76,21 @@ class WhisperEncoderModel(AudioModel):
         """The model has no mask: what pads a window is heard as silence."""
         last: Tensor = self.net(windows).last_hidden_state
         return last
+
+
+class VoxtralModel(WhisperEncoderModel):
+    """Voxtral's encoder (arXiv 2507.13264): Whisper's, whose table of positions stays in float32 beside 16 bits."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VoxtralModel:
+        """Cast or move all but the positions, which are moved alone."""
+        # as `_keep_in_fp32_modules_strict` of its class says (transformers 5.23); private in torch (read in 2.15), the
+        # one way that to(), half() and a module around all take
+        table = self.net.embed_positions.weight
+        values = table.data
+        super()._apply(fn, recurse)
+        if table.dtype in HALF:
+            table.data = values.to(table.device)
+        return self
 
 
 class MaskedWhisperModel(WhisperEncoderModel):

@@ -124,6 +124,21 @@ def test_whole_windows_are_one_sound_whose_silence_is_heard(folders: dict[str, s
     assert whole.processor.grid(whole.processor.blank()) == (1500,)
 
 
+@torch.no_grad()
+def test_voxtrals_positions_stay_in_float32(folders: dict[str, str]) -> None:
+    """In bfloat16 it is transformers' own to the bit, which keeps them so; a table of 16 bits would not be."""
+    encoder = HfAudioEncoder(model=folders["Voxtral"], layers=["final"], whole_windows=True).to(torch.bfloat16)
+    theirs = t.VoxtralForConditionalGeneration.from_pretrained(folders["Voxtral"], dtype=torch.bfloat16).eval()
+    table = theirs.model.audio_tower.embed_positions.weight
+    assert table.dtype == encoder.audio.net.embed_positions.weight.dtype == torch.float32
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32, torch.bfloat16}
+    windows = encoder.processor.read(sound(0.3))["windows"]
+    expected = theirs.model.audio_tower(windows).last_hidden_state[0]
+    assert torch.equal(features_of(encoder, sound(0.3)).layers["final"][0], expected)
+    theirs.model.audio_tower.embed_positions.bfloat16()
+    assert not torch.equal(theirs.model.audio_tower(windows).last_hidden_state[0], expected)
+
+
 def test_whole_windows_need_a_model_that_hears_silence(folders: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(MmllmError, match=r'whole_windows: ".*" does not hear what pads a window; remove the word'):
         HfAudioEncoder(model=folders["Qwen2Audio"], whole_windows=True)
