@@ -110,8 +110,9 @@ def _their_model(source: Source) -> Any:
 
 def _prompt(media: Media, items: int) -> str:
     """What the published chat template writes of a conversation whose first turn shows so many items."""
-    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TALK]
-    messages[0]["content"] = [{"type": media.key}] * items + messages[0]["content"]  # type: ignore[operator]
+    parts = [[{"type": "text", "text": text}] for _, text in TALK]
+    parts[0] = [{"type": media.key}] * items + parts[0]
+    messages = [{"role": role, "content": content} for (role, _), content in zip(TALK, parts, strict=True)]
     return media.source.rendered(messages, ask=True)
 
 
@@ -127,7 +128,7 @@ def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:
 
 
 def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
-    """Whether a conversation has the same ids, a picture's token at each of its places."""
+    """Whether a conversation has the same ids, an item's token at each of its places."""
     found = list(ours.ids)
     for span in ours.spans:
         found[span.start : span.start + span.length] = [token] * span.length

@@ -18,6 +18,7 @@ from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4Uni
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.audio.waveform import WaveformEncoder
 from mmllm.errors import MediaError, MmllmError
+from mmllm.inspection.views import view
 from mmllm.processors.sound_files import read_sound
 from mmllm.testing.tiny.encoders import wav
 from tests.support.layouts import features_of
@@ -69,6 +70,13 @@ def test_silence_is_finite_and_times_are_those_of_frames() -> None:
     # at its own rate, whatever the file's is
     other = WaveformEncoder(samples=80, rate=8000).processor.measure(sound(400))
     assert int(other["samples"]) == 200 and encoder.processor.grid(measured) == (3,)
+
+
+def test_inspect_shows_frames() -> None:
+    processor = WaveformEncoder().processor
+    shown = view("<audio> 1", processor, sound(1000), processor.read(sound(1000)))
+    assert shown.facts == "0.06 s at 16,000 Hz in 2 frames of 640 samples; 2 tokens of the encoder"
+    assert len(shown.pictures) == 1 and shown.text
 
 
 @pytest.mark.parametrize(
