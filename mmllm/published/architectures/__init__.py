@@ -20,6 +20,6 @@ TABLE: Mapping[str, str] = {
 """``model_type`` of a configuration -> file of this folder."""
 BEYOND: Mapping[str, str] = {
     "granite_speech": "a Granite Speech, whose sounds are prepared by the package torchaudio and heard by a conformer "
-    "with a Q-Former behind it, which nothing here computes",
+    "that no encoder here computes",
 }
 """``model_type`` -> what a published model is, and why it cannot be imported."""

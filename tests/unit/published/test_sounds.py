@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,11 @@ def test_more_than_the_model_hears_is_refused_and_never_cut(qwen: Path) -> None:
         mmllm.load(qwen / "run").chat("What?", audio=sound(1.2), max_new_tokens=2)
 
 
-def test_imported_runs_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_copied_run_is_checked_and_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     published_folder("AudioFlamingo3", tmp_path / "vlm")
-    import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run")
+    import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run", copy=True)
+    shutil.rmtree(tmp_path / "vlm")
+    assert mmllm.load(tmp_path / "run").chat("What?", audio=sound(1.5), max_new_tokens=3)
     assert main(["check", str(tmp_path / "run")]) == 0
     assert "ok (no stages yet)" in capsys.readouterr().out
 
