@@ -14,6 +14,7 @@ from mmllm.files import safetensors_files
 from mmllm.messages.new_tokens import known_token
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.models import Llm
+from mmllm.vlms.families import FAMILIES
 
 AT: yaml_lines.Path = ("llm", "path")
 _DEPTH = ("num_hidden_layers", "n_layer")
@@ -100,7 +101,8 @@ def _base_of(file: Path) -> str:
 def _kind(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """A sentence where transformers has no causal LM of this kind."""
     kind = config.get("model_type")
-    causal, multimodal = configs.llm_types()
+    causal, listed = configs.llm_types()
+    multimodal = listed | FAMILIES.keys()
     if not isinstance(kind, str):
         yield f"{folder / 'config.json'} has no model_type, so transformers cannot tell what it is"
     elif "auto_map" in config and kind not in causal | multimodal:

@@ -7,6 +7,7 @@ TABLE: dict[str, str] = {
     "hf_sam": "mmllm.encoders.image.sam.hf_sam:HfSamEncoder",
     "patches": "mmllm.encoders.image.patches:PatchesEncoder",
     "hf_audio": "mmllm.encoders.audio.hf_audio:HfAudioEncoder",
+    "waveform": "mmllm.encoders.audio.waveform:WaveformEncoder",
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
     "tiles": "mmllm.encoders.image.tiles:TilesEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",

@@ -37,7 +37,9 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
         write_llava(recipe, model, folder)
     else:
         _write_published(path, recipe, model, folder)
-    yield from compare(Source(str(folder), _cuts(recipe)), model)
+    source = Source(str(folder), _cuts(recipe))
+    source.sections()
+    yield from compare(source, model)
 
 
 def _origin(recipe: Recipe) -> str | None:

@@ -28,6 +28,7 @@ from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.processors.video import VideoProcessor
+from mmllm.processors.waveform import WaveformProcessor
 
 FRAMES = 16
 """Most frames shown of a clip, evenly chosen."""
@@ -79,6 +80,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _video(processor, item)
         case AudioProcessor():
             return _audio(processor, media, item)
+        case WaveformProcessor():
+            return _waveform(item, processor)
         case GraphProcessor():
             return _graph(processor, media, item)
         case PointsProcessor():
@@ -134,6 +137,14 @@ def _audio(processor: AudioProcessor, media: Any, item: Item) -> Shown:
     inputs = " x ".join(map(str, item["windows"].shape[1:]))
     facts = f"{len(samples) / rate:.2f} s at {rate:,} Hz in {windows} of {inputs} numbers"
     return facts, (("", plots.sound(samples, rate, borders.tolist())),), blocks(samples)
+
+
+def _waveform(item: Item, processor: WaveformProcessor) -> Shown:
+    length = int(item["samples"])
+    samples = item["frames"].flatten()[:length].numpy()
+    frames = f"{len(item['frames'])} frames of {processor.samples:,} samples"
+    facts = f"{length / processor.rate:.2f} s at {processor.rate:,} Hz in {frames}"
+    return facts, (("", plots.sound(samples, processor.rate, [])),), blocks(samples)
 
 
 def _graph(processor: GraphProcessor, media: Any, item: Item) -> Shown:

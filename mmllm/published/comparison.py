@@ -1,15 +1,13 @@
-"""An imported model beside transformers' own: the same ids, pixels, tokens, logits and answer, or where they part."""
+"""An imported model beside transformers' own: the same ids, inputs, tokens, logits and answer, or where they part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
 import transformers
-from PIL import Image
 from torch import Tensor
 
 from mmllm.batches.collate import collate
@@ -18,8 +16,9 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.processors.native.processor import NativeProcessor
-from mmllm.published.prompts import PROMPTS
+from mmllm.published.media.base import Media, Shown, Talk
+from mmllm.published.media.pictures import Pictures
+from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
 from mmllm.types import Message, Sample
 from mmllm.vlms.quiet import quiet
@@ -28,9 +27,9 @@ LIMIT = 1e-4
 """Largest difference of tokens and logits, as a share of their spread, in float32."""
 NEW = 8
 """Tokens of the answers that are compared."""
-SIZES = ((333, 250), (120, 200))
-"""Width and height of the pictures that are looked at."""
-TALK = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
+MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
+"""Modality of a published model -> what it is shown."""
+TALK: Talk = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Stage:
 
     name: str
     difference: float
-    """Largest difference: of pixels as they are, of tokens and logits as a share of their spread; 0 or 1 where things
-    are the same or not."""
+    """Largest difference: of pixels and spectrograms as they are, of tokens and logits as a share of their spread; 0 or
+    1 where things are the same or not."""
     limit: float
     detail: str = ""
 
@@ -50,18 +49,9 @@ class Stage:
         return self.difference <= self.limit
 
 
-def picture(width: int, height: int) -> Image.Image:
-    """A picture with edges, colours and noise, always the same."""
-    rng = numpy.random.default_rng(width * 1000 + height)
-    y, x = numpy.mgrid[0:height, 0:width]
-    planes = [255 * x / width, 255 * y / height, 127 + 100 * numpy.sin(x / 9) * numpy.cos(y / 7)]
-    values = numpy.stack(planes, axis=-1) + rng.normal(0, 20, (height, width, 3))
-    return Image.fromarray(values.clip(0, 255).astype("uint8"))
-
-
 @torch.inference_mode()
 def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
-    """Compare stage by stage, on conversations about a picture and on one without; stops at the first difference.
+    """Compare stage by stage, on conversations about media and on one without; stops at the first difference.
 
     ``ours``: the imported model in float32.
     """
@@ -73,99 +63,65 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    for width, height in SIZES:
-        stages = _about_a_picture(source, theirs, ours, picture(width, height), f"{width} x {height}")
-        for stage in stages:
+    media = MEDIA[source.family.modality](source)
+    talk = TALK if source.asked is None else TALK[:1]
+    for shown in media.shown(ours):
+        for stage in _about(media, talk, theirs, ours, shown):
             yield stage
             if not stage.equal:
                 return
-    yield from _text_alone(source, theirs, ours)
+    yield from _text_alone(media, talk, theirs, ours)
 
 
-def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    talk = _talk(source)
-    given = _their_inputs(source, talk, image)
-    sample = _sample(talk, image)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
-    encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
-    yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    item = encoded.media["image"][0]
-    seen = [_pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], item["image"]))]
-    if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
-        large = given["high_res_pixel_values"]
-        seen.append(_pixels(f"pixels ({name})", *_seen(ours, large, item["high"])))
-    yield max(seen, key=lambda stage: stage.difference)
+def _about(media: Media, talk: Talk, theirs: Any, ours: MultimodalLM, shown: Shown) -> Iterator[Stage]:
+    """A conversation about items."""
+    name = shown.name
+    given = media.given(talk, shown.theirs)
+    sample = _sample(media.key, talk, shown.ours)
+    encoded = _encoded(sample, ours)
+    yield _ids(given["input_ids"][0].tolist(), encoded, media.token, f"ids ({name})")
+    seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, encoded, ours)]
+    for what in dict.fromkeys(stage.name for stage in seen):  # of several encoders, the one that differs most
+        yield max((stage for stage in seen if stage.name == what), key=lambda stage: stage.difference)
     batch = collate([encoded], ours.inputs, ours.llm.positions)
-    features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.gives or source.family.projector}")
-    handle = projector.register_forward_hook(lambda _, __, output: features.append(_tokens_of(output)))
-    try:
+    with media.listening(theirs, given, ours) as features:
         logits = theirs(**given).logits[0]
-    finally:
-        handle.remove()
-    ctx, _ = ours.embed(batch)
-    tokens = ours.project("image", batch.media["image"], ctx)[0]
-    yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
+    yield _share(f"tokens ({name})", features[0], media.tokens(batch, ours))
     yield _share(f"logits ({name})", logits, ours.logits(batch))
-    yield _answer(source, theirs, ours, given, sample, name)
+    if media.answers(given):
+        yield _answer(media.source, theirs, ours, given, sample, name)
 
 
-def _tokens_of(output: Any) -> Tensor:
-    """Tokens that a projector gives, or a tower that has one."""
-    tokens: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-    return tokens
-
-
-def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    talk = _talk(source)
-    given = _their_inputs(source, talk, None)
-    sample = _sample(talk, None)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
-    encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
+def _text_alone(media: Media, talk: Talk, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
+    given = media.given(talk, ())
+    encoded = _encoded(_sample(media.key, talk, ()), ours)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
-        yield _share(
-            "logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs, ours.llm.positions))
-        )
+        batch = collate([encoded], ours.inputs, ours.llm.positions)
+        yield _share("logits (text)", media.of_text(theirs, given), ours.logits(batch))
 
 
 def _their_model(source: Source) -> Any:
     kind = getattr(transformers, source.config.architectures[0], None) if source.config.architectures else None
-    kind = kind or transformers.AutoModelForImageTextToText
+    kind = kind or transformers.AutoModelForMultimodalLM
     with quiet():
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
 
 
-def _talk(source: Source) -> Any:
-    """The conversation; its first turn alone, where the published processor knows no more."""
-    return TALK[:1] if source.config.model_type in PROMPTS else TALK
-
-
-def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[str, Tensor]:
-    """What transformers' own processor makes of a conversation; the first turn shows ``image``."""
-    if source.config.model_type in PROMPTS:
-        return PROMPTS[source.config.model_type](source, talk, image)
-    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
-    if image is not None:
-        messages[0]["content"].insert(0, {"type": "image"})
-    text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    bos = source.tokenizer.bos_token
-    words: dict[str, Any] = {"add_special_tokens": not (bos and text.startswith(bos))}
-    if image is not None:
-        words |= {"images": [image], **source.whole()}
-    return dict(source.processor(text=[text], return_tensors="pt", **words))
-
-
-def _sample(talk: Any, image: Image.Image | None) -> Sample:
+def _sample(key: str, talk: Talk, items: Sequence[Any]) -> Sample:
     messages = [Message(role, text) for role, text in talk]
-    if image is not None:
-        messages[0] = Message("user", f"<image>\n{talk[0][1]}")
-    return Sample("comparison", tuple(messages), {} if image is None else {"image": (image,)})
+    messages[0] = Message("user", f"<{key}>\n" * len(items) + talk[0][1])
+    return Sample("comparison", tuple(messages), {key: tuple(items)} if items else {})
+
+
+def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:
+    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
+    return encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
 
 
 def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
-    """Whether a conversation has the same ids, a picture's token at each of its places."""
+    """Whether a conversation has the same ids, an item's token at each of its places."""
     found = list(ours.ids)
     for span in ours.spans:
         found[span.start : span.start + span.length] = [token] * span.length
@@ -177,19 +133,8 @@ def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
     return Stage(name, 1, 0, f"{shown}{found[where : where + 4]} here")
 
 
-def _seen(ours: MultimodalLM, theirs: Tensor, item: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What the encoder sees of a picture, there and here: float[pictures, 3, H, W], or patches where both have them."""
-    if "patches" not in item:
-        return theirs.reshape(-1, *theirs.shape[-3:]), item["pixels"].reshape(-1, *item["pixels"].shape[-3:])
-    processor = ours.inputs["image"].processors["image"]
-    assert isinstance(processor, NativeProcessor)
-    if theirs.dim() == 4:
-        return theirs, processor.patching.pixels(item["patches"], processor.grid(item))[None]
-    return theirs.reshape(-1, theirs.shape[-1]), item["patches"]
-
-
-def _pixels(name: str, theirs: Tensor, ours: Tensor) -> Stage:
-    """Largest difference of the pictures that the encoder sees."""
+def _exactly(name: str, theirs: Tensor, ours: Tensor) -> Stage:
+    """Largest difference of what the encoder sees."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, 0, f"{list(theirs.shape)} there, {list(ours.shape)} here")
     return Stage(name, float((theirs - ours).abs().max()), 1e-6)
@@ -199,6 +144,8 @@ def _share(name: str, theirs: Tensor, ours: Tensor) -> Stage:
     """Largest difference as a share of the spread."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, LIMIT, f"{list(theirs.shape)} there, {list(ours.shape)} here")
+    if not theirs.numel():
+        return Stage(name, 0, LIMIT)
     spread = float(theirs.max() - theirs.min()) or 1.0
     return Stage(name, float((theirs - ours).abs().max()) / spread, LIMIT)
 

@@ -26,10 +26,10 @@ class Family:
     """Module that holds the projector."""
     stacks: str | None = None
     """Module that holds projectors of further layers, for blocks of the LLM."""
-    gives: str | None = None
-    """Module whose ``pooler_output`` is the tokens of a picture in order, where the projector's output is not."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
+    several: bool = True
+    """Whether its processor takes several items in one conversation."""
 
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
@@ -50,12 +50,13 @@ FAMILIES: Mapping[str, Family] = {
     "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
-    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", gives="visual"),
-    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", gives="visual"),
-    "qwen3_vl": Family(
-        "Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list", gives="visual"
-    ),
+    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger"),
+    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger"),
+    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
+    "audioflamingo3": Family(
+        "Audio Flamingo 3", modality="audio", tower="audio_tower", tower_config="audio_config", several=False
+    ),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }
 """``model_type`` -> family."""

@@ -82,6 +82,11 @@ def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def _flamingo(config: Any) -> Words:
+    words = {"type": "mlp", "depth": 2, **_activation(config)}
+    return words if config.projector_bias else {**words, "bias": False}
+
+
 def _voxtral(config: Any) -> Words:
     factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
     stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
@@ -170,6 +175,7 @@ LAYOUTS: Mapping[str, Layout] = {
         {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},
         changed={"merge.weight": _in_raster_order},
     ),
+    "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""

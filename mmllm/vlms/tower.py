@@ -15,7 +15,7 @@ from mmllm.vlms.partial import load_part
 
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
-    "qwen2_audio_encoder", "voxtral_encoder",
+    "qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
 NATIVE = ("pixtral", "siglip2_vision_model", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision")

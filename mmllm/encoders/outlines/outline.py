@@ -77,6 +77,7 @@ MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "patches": pictures.patches,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
+    "waveform": others.waveform,
     "frames": _frames,
     "tiles": _tiles,
     "document": others.document,

@@ -19,5 +19,13 @@ TABLE: Mapping[str, str] = {
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",
     "fuyu": "fuyu",
+    "qwen2_audio": "qwen2_audio",
+    "audioflamingo3": "audioflamingo3",
+    "voxtral": "voxtral",
 }
 """``model_type`` of a configuration -> file of this folder."""
+BEYOND: Mapping[str, str] = {
+    "granite_speech": "a Granite Speech, whose sounds are prepared by the package torchaudio and heard by a conformer "
+    "that no encoder here computes",
+}
+"""``model_type`` -> what a published model is, and why it cannot be imported."""

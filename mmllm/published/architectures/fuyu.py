@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from mmllm.errors import MmllmError
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
@@ -58,7 +61,14 @@ def sections(source: Source) -> Sections:
     text = {"token": picture, "rows": newline, "around": ["", newline]}
     template = TEMPLATE.replace("PICTURE", picture).replace("ANSWER", ANSWER)
     connector = {**projector_words(source.path, source.config), "from": "image", **text}
-    return Sections({"image": encoder}, {"image": connector}, template)
+    return Sections({"image": encoder}, {"image": connector}, template, asked)
+
+
+def asked(source: Source, question: str, items: Sequence[Any]) -> dict[str, Any]:
+    """What its processor makes of one question: the picture in front of it, and behind it what begins the answer."""
+    words: dict[str, Any] = {"images": list(items), "return_legacy_image_output": False} if items else {}
+    given = dict(source.processor(text=[question], return_tensors="pt", **words))
+    return {word: value for word, value in given.items() if word in ("input_ids", "attention_mask", "pixel_values")}
 
 
 def _numbers(value: float | list[float]) -> list[float]:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
+from mmllm.encoders.audio.waveform import WaveformEncoder
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
@@ -172,6 +173,11 @@ def hf_audio(layers: Sequence[Layer] = (-1,)) -> HfAudioEncoder:
         return HfAudioEncoder(model=folder, layers=layers)
 
 
+def waveform() -> WaveformEncoder:
+    """Frames of 16 raw samples, 200 a second."""
+    return WaveformEncoder(samples=16, rate=3200)
+
+
 def text_graph(layers: Sequence[Layer] = (-2,)) -> TextGraphEncoder:
     """A Llama of 3 blocks and width 16 over bytes."""
     with seeded_folder() as folder:
@@ -300,6 +306,7 @@ TINY: dict[str, TinyEncoder] = {
     "patches": TinyEncoder(patches, pictures, has_blocks=False),
     "open_clip": TinyEncoder(open_clip_tower, pictures),
     "hf_audio": TinyEncoder(hf_audio, sounds),
+    "waveform": TinyEncoder(waveform, sounds, has_blocks=False),
     "text_graph": TinyEncoder(text_graph, graphs),
     "frames": TinyEncoder(frames, clips),
     "hf_video": TinyEncoder(hf_video, clips),

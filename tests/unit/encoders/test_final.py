@@ -128,7 +128,7 @@ OWN: dict[str, Callable[[Any, Given], list[Tensor]]] = {
 
 
 def test_every_tiny_encoder_is_compared() -> None:
-    assert OWN.keys() == TINY.keys()
+    assert OWN.keys() == {name for name, one in TINY.items() if one.has_blocks}
 
 
 @pytest.mark.parametrize("name", OWN)

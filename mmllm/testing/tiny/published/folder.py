@@ -24,11 +24,11 @@ VIT: dict[str, Any] = {
 
 PARTS = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'MARK' }}"
+    "{% for part in message['content'] %}{% if part['type'] != 'text' %}{{ 'MARK' }}"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""A template that takes messages in parts, as those of published models do; MARK stands for a picture."""
+"""A template that takes messages in parts, as those of published models do; MARK stands for an item."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,18 @@ class Published:
     """How one tiny model is made."""
 
     config: Callable[[int, dict[str, Any]], Any]
-    """(id of the picture's token, changes of the configuration) -> configuration."""
+    """(id of an item's token, changes of the configuration) -> configuration."""
     processor: Callable[[Any, str, Any], Any]
     """(tokenizer, template, configuration) -> processor."""
     mark: str = "<image>"
-    """Token of a picture."""
+    """Token of an item."""
     template: str = PARTS
     tokens: tuple[str, ...] = field(default=())
     """Further control tokens."""
     kind: str | None = None
     """Beginning of the class's name, where families share one."""
+    modality: str = "image"
+    """What it takes beside text."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
     tokenizer: Callable[[], Any] | None = None
