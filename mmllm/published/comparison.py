@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmllm.published.media.base import Media, Shown
 from mmllm.published.media.pictures import Pictures
 from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
-from mmllm.types import Message, Sample
+from mmllm.types import Sample
 from mmllm.vlms.quiet import quiet
 
 LIMIT = 1e-4
@@ -29,7 +29,6 @@ NEW = 8
 """Tokens of the answers that are compared."""
 MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
 """Modality of a published model -> what it is shown."""
-TALK = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
 
 
 @dataclass(frozen=True)
@@ -63,38 +62,36 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    media = MEDIA[source.family.modality](source)
-    for shown in media.shown(ours):
-        for stage in _about(media, theirs, ours, shown):
+    media = MEDIA[source.family.modality](source, ours)
+    for shown in media.shown():
+        for stage in _about(media, theirs, shown):
             yield stage
             if not stage.equal:
                 return
-    yield from _text_alone(media, theirs, ours)
+    yield from _text_alone(media, theirs)
 
 
-def _about(media: Media, theirs: Any, ours: MultimodalLM, shown: Shown) -> Iterator[Stage]:
+def _about(media: Media, theirs: Any, shown: Shown) -> Iterator[Stage]:
     """A conversation about items."""
-    name = shown.name
-    given = media.given(_prompt(media, len(shown.theirs)), shown.theirs)
-    sample = _sample(media.key, shown.ours)
+    name, ours = shown.name, media.ours
+    given = media.given(shown.theirs)
+    sample = media.sample(shown.ours)
     encoded = _encoded(sample, ours)
     yield _ids(given["input_ids"][0].tolist(), encoded, media.token, f"ids ({name})")
-    for what, there, here in media.inputs(given, encoded, ours):
+    for what, there, here in media.inputs(given, encoded):
         yield _exactly(f"{what} ({name})", there, here)
     batch = collate([encoded], ours.inputs)
     with media.listening(theirs, given) as features:
         logits = theirs(**given).logits[0]
-    ctx, _ = ours.embed(batch)
-    tokens = ours.project(media.key, batch.media[media.key], ctx)[0]
-    yield _share(f"tokens ({name})", features[0], tokens)
+    yield _share(f"tokens ({name})", features[0], media.tokens(batch))
     yield _share(f"logits ({name})", logits, ours.logits(batch))
     if media.answers(given):
         yield _answer(media.source, theirs, ours, given, sample, name)
 
 
-def _text_alone(media: Media, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = media.given(_prompt(media, 0), ())
-    encoded = _encoded(_sample(media.key, ()), ours)
+def _text_alone(media: Media, theirs: Any) -> Iterator[Stage]:
+    given, ours = media.given(()), media.ours
+    encoded = _encoded(media.sample(()), ours)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
@@ -106,20 +103,6 @@ def _their_model(source: Source) -> Any:
     kind = kind or transformers.AutoModelForMultimodalLM
     with quiet():
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
-
-
-def _prompt(media: Media, items: int) -> str:
-    """What the published chat template writes of a conversation whose first turn shows so many items."""
-    parts = [[{"type": "text", "text": text}] for _, text in TALK]
-    parts[0] = [{"type": media.key}] * items + parts[0]
-    messages = [{"role": role, "content": content} for (role, _), content in zip(TALK, parts, strict=True)]
-    return media.source.rendered(messages, ask=True)
-
-
-def _sample(key: str, items: Sequence[Any]) -> Sample:
-    messages = [Message(role, text) for role, text in TALK]
-    messages[0] = Message("user", f"<{key}>\n" * len(items) + TALK[0][1])
-    return Sample("comparison", tuple(messages), {key: tuple(items)} if items else {})
 
 
 def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:

@@ -13,6 +13,13 @@ from torch import Tensor
 from mmllm.batches.sample import Encoded
 from mmllm.model.model import MultimodalLM
 from mmllm.published.source import Source
+from mmllm.types import Batch, Message, Sample
+
+Turn = tuple[str, str]
+"""Role and text."""
+TALK: tuple[Turn, ...] = (
+    ("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,13 @@ class Shown:
 
 
 class Media(ABC):
-    """Media of one modality, for one published model."""
+    """Media of one modality, for one published model and what was imported of it."""
 
     key: str
     """Of the encoder and the connector, which is the modality too."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, ours: MultimodalLM) -> None:
+        self.source, self.ours = source, ours
 
     @property
     @abstractmethod
@@ -42,23 +49,44 @@ class Media(ABC):
         """Id that stands where an item's tokens go."""
 
     @abstractmethod
-    def shown(self, ours: MultimodalLM) -> Sequence[Shown]:
+    def shown(self) -> Sequence[Shown]:
         """What conversations are about."""
 
-    @abstractmethod
-    def given(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
-        """What the published processor makes of a prompt and of items as it takes them; there may be none."""
+    @property
+    def talk(self) -> Sequence[Turn]:
+        """What is said; items are shown in the first turn."""
+        return TALK
+
+    def prompt(self, items: int) -> str:
+        """What the published chat template writes of the conversation with so many items."""
+        parts = [[{"type": "text", "text": text}] for _, text in self.talk]
+        parts[0] = [{"type": self.key}] * items + parts[0]
+        messages = [{"role": role, "content": content} for (role, _), content in zip(self.talk, parts, strict=True)]
+        return self.source.rendered(messages, ask=True)
+
+    def sample(self, items: Sequence[Any]) -> Sample:
+        """The same conversation as it is written here."""
+        messages = [Message(role, text) for role, text in self.talk]
+        messages[0] = Message(messages[0].role, f"<{self.key}>\n" * len(items) + messages[0].text)
+        return Sample("comparison", tuple(messages), {self.key: tuple(items)} if items else {})
 
     @abstractmethod
-    def inputs(
-        self, given: dict[str, Tensor], encoded: Encoded, ours: MultimodalLM
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def given(self, items: Sequence[Any]) -> dict[str, Tensor]:
+        """What the published processor makes of the conversation and of items as it takes them; there may be none."""
+
+    @abstractmethod
+    def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(what, the published model's, ours) of each thing that the encoder sees."""
-
-    def answers(self, given: dict[str, Tensor]) -> bool:
-        """Whether the published model's ``generate`` takes these inputs, so that answers can be compared."""
-        return True
 
     @abstractmethod
     def listening(self, theirs: Any, given: dict[str, Tensor]) -> AbstractContextManager[list[Tensor]]:
         """Tokens float[M, D] of the items go into the list in a forward pass of the published model."""
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """Tokens float[M, D] of the items here."""
+        ctx, _ = self.ours.embed(batch)
+        return self.ours.project(self.key, batch.media[self.key], ctx)[0]
+
+    def answers(self, given: dict[str, Tensor]) -> bool:
+        """Whether the published model's ``generate`` takes these inputs, so that answers can be compared."""
+        return True

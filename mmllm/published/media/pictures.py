@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from mmllm.batches.sample import Encoded
-from mmllm.model.model import MultimodalLM
 from mmllm.published.media.base import Media, Shown
 
 SIZES = ((333, 250), (120, 200))
@@ -37,20 +36,19 @@ class Pictures(Media):
         """Id of a picture's token."""
         return int(self.source.config.image_token_id)
 
-    def shown(self, ours: MultimodalLM) -> list[Shown]:
+    def shown(self) -> list[Shown]:
         """A picture of each of two shapes."""
         return [Shown(f"{w} x {h}", (picture(w, h),), (picture(w, h),)) for w, h in SIZES]
 
-    def given(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
-        """What the published processor makes of a prompt and pictures."""
+    def given(self, items: Sequence[Any]) -> dict[str, Tensor]:
+        """What the published processor makes of the conversation and of pictures."""
+        text = self.prompt(len(items))
         words: dict[str, Any] = self.source.special_tokens(text)
         if items:
             words |= {"images": list(items), **self.source.whole()}
         return dict(self.source.processor(text=[text], return_tensors="pt", **words))
 
-    def inputs(
-        self, given: dict[str, Tensor], encoded: Encoded, ours: MultimodalLM
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every tile."""
         inner = encoded.media["image"][0]["image"]["pixels"]
         theirs, own = (one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner))

@@ -178,7 +178,7 @@ def test_what_the_importer_believes_of_sounds_is_compared(qwen: Path, tmp_path: 
 
 def test_newer_names_in_the_file(tmp_path: Path, monkeypatch: Any) -> None:
     """transformers 5.23 still saves sound models under older names; a file may have those of the model in memory."""
-    monkeypatch.setattr(Sounds, "shown", lambda self, ours: [self._sounds([0.5])])
+    monkeypatch.setattr(Sounds, "shown", lambda self: [self._sounds([0.5])])
     folder = published_folder("Qwen2Audio", tmp_path / "vlm")
     tensors = load_file(folder / "model.safetensors")
     newer = {in_memory(name): tensor for name, tensor in tensors.items()}
@@ -221,7 +221,7 @@ def test_voxtral_without_a_template_is_refused(tmp_path: Path) -> None:
 
 def test_voxtral_with_its_own_tokenizer_and_a_template(tmp_path: Path, monkeypatch: Any) -> None:
     """Folders as Mistral AI saves them, tekken.json and nothing beside it, with a template that was added."""
-    monkeypatch.setattr(Sounds, "shown", lambda self, ours: [self._sounds([0.5])])
+    monkeypatch.setattr(Sounds, "shown", lambda self: [self._sounds([0.5])])
     folder = published_folder("Voxtral", tmp_path / "vlm", audio_token_id=24)
     for file in folder.glob("tokenizer*"):
         file.unlink()
