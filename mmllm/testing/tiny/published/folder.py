@@ -44,10 +44,10 @@ class Published:
     template: str = PARTS
     tokens: tuple[str, ...] = field(default=())
     """Further control tokens."""
-    kind: str | None = None
-    """Beginning of the class's name, where families share one."""
     modality: str = "image"
     """What it takes beside text."""
+    kind: str | None = None
+    """Beginning of the class's name, where families share one."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
     tokenizer: Callable[[], Any] | None = None

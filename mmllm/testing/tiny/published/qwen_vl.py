@@ -50,7 +50,8 @@ def _processor(kind: str) -> Any:
 VIDEOS = {"Qwen2VL": t.Qwen2VLVideoProcessor, "Qwen2_5_VL": t.Qwen2VLVideoProcessor, "Qwen3VL": t.Qwen3VLVideoProcessor}
 TOKENS = ("<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 VIDEO = "{% elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}{% else %}"
-TEMPLATE = PARTS.replace("MARK", "<|vision_start|>MARK<|vision_end|>").replace("{% else %}", VIDEO, 1)
+PICTURE = PARTS.replace("!= 'text'", "== 'image'").replace("MARK", "<|vision_start|>MARK<|vision_end|>")
+TEMPLATE = PICTURE.replace("{% else %}", VIDEO, 1)
 PUBLISHED = {kind: Published(_config(kind), _processor(kind), "<|image_pad|>", TEMPLATE, TOKENS) for kind in TOWERS}
 ROPE: dict[str, Any] = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}
 WINDOW: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
