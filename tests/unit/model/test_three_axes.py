@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import transformers as t
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode, plan
 from mmllm.batches.trees import load_tree, trees
+from mmllm.checkpoints.load import check_inputs
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.generation.generator import Generator
 from mmllm.generation.padded import Padded
@@ -192,3 +194,7 @@ def uncached(model: MultimodalLM, row: Encoded) -> tuple[str, int]:
 def test_how_positions_are_counted_goes_into_checkpoints() -> None:
     found = [input_digests(seeing("Qwen2VL", per_second)).get("positions") for per_second in (None, 25.0)]
     assert None not in found and found[0] != found[1]
+    # a run that was trained when all LLMs counted one after the other says nothing of it
+    for told, other in (({"tokenizer": "a"}, True), ({"tokenizer": "a", "positions": "b"}, False), ({}, False)):
+        checkpoint: Any = SimpleNamespace(path="run", manifest=SimpleNamespace(inputs=told))
+        assert check_inputs(checkpoint, {"tokenizer": "a", "positions": "b"}, True) == (["positions"] if other else [])
