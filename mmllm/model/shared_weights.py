@@ -35,4 +35,4 @@ def share(connector: Connector, owner: Connector, where: str, whose: str) -> Non
         module = connector.get_submodule(parent)
         # assigned in the module's own table, whichever it is in: parameters and buffers alike
         table = module._parameters if leaf in module._parameters else module._buffers
-        table[leaf] = tensor  # type: ignore[assignment]
+        table[leaf] = tensor
