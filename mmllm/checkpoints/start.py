@@ -103,8 +103,8 @@ def _check_tokens(start: Start, recipe: Recipe, tensors: Mapping[str, Tensor]) -
     if own and own != told and any(name.startswith(f"{TOKENS}.") for name in tensors):
         other = next((one for one in told if one not in own), "an order of its own")
         raise RecipeError(
-            f"start: {start.path} has learned rows of {len(told)} new tokens, not those of this recipe (its first other "
-            f"one is {other}); give llm.tokens as that run has them"
+            f"start: {start.path} has learned rows of {len(told)} new tokens, not those of this recipe (the first "
+            f"other one: {other}); give llm.tokens as that run has them"
         )
 
 
