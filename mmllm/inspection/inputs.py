@@ -154,8 +154,7 @@ def _input(recipe: Recipe, key: str, notes: list[str]) -> tuple[MediaInput, Mapp
 
     part = recipe.connectors[key]
     outlines: dict[str, Any] = {name: _outlined(recipe, name, notes) for name in part.encoders}
-    width = sum(one.dim * one.n_layers for one in outlines.values())
-    connector = _connector(recipe, key, width)
+    connector = _connector(recipe, key, [one.dim * one.n_layers for one in outlines.values()])
     made = Input(key, outlines, connector, ItemText.of(part))
     return made, made.processors
 
@@ -179,13 +178,15 @@ def _outlined(recipe: Recipe, name: str, notes: list[str]) -> Outline:
     return Outline(encoder.processor, encoder.dim, len(encoder.layers))
 
 
-def _connector(recipe: Recipe, key: str, width: int) -> Any:
+def _connector(recipe: Recipe, key: str, dims: list[int]) -> Any:
     """The connector on torch's meta device: it knows its places, and has no numbers."""
     import torch
 
+    from mmllm.model.build import part_widths
+
     part = recipe.connectors[key]
     kind = registry.load("connectors", part.type)
-    arguments = {"dim": width, "llm_dim": _llm_width(recipe.llm.path), **part.args}
+    arguments = {**part_widths(part, dims), "llm_dim": _llm_width(recipe.llm.path), **part.args}
     try:
         with torch.device("meta"):
             return kind(**arguments)

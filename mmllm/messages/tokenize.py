@@ -114,12 +114,17 @@ class Prompter:
         return self._prompt(sample, text, [], self._asked(sample.name, messages, True))
 
     def separator(self, span: ItemSpan) -> list[int]:
-        """Ids of the text in front of a span of an item; nothing in it is special unless the span says so."""
+        """Ids of the text in front of a span of an item, as those of a message; control tokens in it are text.
+
+        Unless the span says that they are meant.
+        """
         if not span.separator:
             return []
         if span.control:
             return self._between(span.separator)
-        return self._piece("times", span.separator, typed=True, first=False)[0]
+        pieces = _TYPED_PIECE.split(self._control.sub(_typed, span.separator))
+        found = [self._piece("times", one, typed=bool(n % 2), first=False)[0] for n, one in enumerate(pieces) if one]
+        return [number for ids in found for number in ids]
 
     def _place_id(self, tokenizer: PreTrainedTokenizerBase, place: Place) -> int:
         """Id that stands at a place until its item's tokens do."""

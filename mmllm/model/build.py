@@ -86,12 +86,18 @@ def _encoder(recipe: Recipe, key: str) -> Encoder:
 
 def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: CausalLM) -> Connector:
     part = recipe.connectors[key]
-    widths = {"llm_dim": llm.dim}
+    widths: dict[str, Any] = {"llm_dim": llm.dim}
     if part.encoders:
-        widths["dim"] = sum(encoders[name].dim * len(encoders[name].layers) for name in part.encoders)
+        widths |= part_widths(part, [encoders[name].dim * len(encoders[name].layers) for name in part.encoders])
     seed_for(recipe.seed, key)
     made: Connector = _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
     return made.bind(key, part.when)
+
+
+def part_widths(part: ComponentSpec, dims: list[int]) -> dict[str, Any]:
+    """What a connector is told of the widths of its encoders: together, and where it asks for them each."""
+    each = {"dims": tuple(dims)} if "dims" in registry.parameters("connectors", part.type) else {}
+    return {"dim": sum(dims), **each}
 
 
 def adapted(part: ComponentSpec, connector: Connector) -> tuple[str, ...]:

@@ -10,12 +10,15 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mmllm.connectors.llm_adapters.inner_adaptor import InnerAdaptorConnector
 from mmllm.errors import MmllmError
 from mmllm.hooks.passes import text_context
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.loss import nll_at
 from mmllm.recipe.token_texts import token_texts
 from mmllm.testing.tiny.llms import FAMILIES, VOCAB, tiny_llm, tiny_model, tiny_tokenizer
+from mmllm.types import Span
 
 TEXTS = [f"<loc{number}>" for number in range(30)]
 """More than the rows that lie idle behind the tiny tokenizer's last token."""
@@ -124,6 +127,19 @@ def test_new_tokens_are_text_that_is_found_learned_and_shown() -> None:
     assert llm.tokenizer.decode(ids, skip_special_tokens=True) == "It is at <loc1>, see"
 
 
+@pytest.mark.parametrize("control", [True, False])
+def test_they_stand_inside_items_too(control: bool) -> None:
+    """Between rows and tiles, and in front of steps in time, where the LLM's control tokens are plain text."""
+    llm = tiny_llm()
+    llm.add_tokens(["<t1>", "<t2>"])
+    assert llm.tokens is not None
+    prompter = Prompter(llm.tokenizer, ["video"])
+    ids = prompter.separator(Span("at<t2><|im_end|>", (2, 2), control))
+    end = llm.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert llm.tokens.first + 1 in ids and llm.tokens.first not in ids and (end in ids) == control
+    assert llm.tokenizer.decode(ids) == "at<t2><|im_end|>"
+
+
 @pytest.mark.parametrize("text", ["<|im_end|>", "Ġred", " red", "x"])
 def test_a_token_that_is_there_already_is_refused(text: str) -> None:
     llm = tiny_llm()
@@ -155,3 +171,21 @@ def test_rows_are_read_in_the_dtype_of_the_llm() -> None:
     ctx = text_context(ids, torch.tensor([0, len(ids)], dtype=torch.int32))
     found = llm.logits(llm(llm.embed(ids, ctx), ctx), ctx)
     assert found.dtype == torch.bfloat16 and llm.tokens.embed.weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_they_stay_beside_private_tables_of_a_connector() -> None:
+    """An inner adaptor's own embeddings and head are copies of the frozen ones; new rows are the same in both."""
+    llm = tiny_llm()
+    llm.add_tokens(TEXTS)
+    assert llm.tokens is not None
+    adaptor = InnerAdaptorConnector(llm_dim=llm.dim, after=[1], init="zero", private=["embeddings", "head"])
+    ids = texts(llm)
+    ctx = text_context(ids, torch.tensor([0, len(ids)], dtype=torch.int32))
+    before = llm.logits(llm(llm.embed(ids, ctx), ctx), ctx)
+    handle = adaptor.bind("inner").attach(llm)
+    torch.testing.assert_close(llm.logits(llm(llm.embed(ids, ctx), ctx), ctx), before)
+    adaptor.private["head"].weight.zero_()  # type: ignore[union-attr,operator]
+    found = llm.logits(llm(llm.embed(ids, ctx), ctx), ctx)
+    assert not found[:, : llm.tokens.first].any() and found[:, llm.tokens.first : llm.vocab_size].any()
+    handle.remove()

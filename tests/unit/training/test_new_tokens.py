@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from mmllm.checkpoints.load import load_run
+from mmllm.checkpoints.start import start_weights
 from mmllm.checkpoints.store import LEARNED, newest, read_tensors
 from mmllm.cli import main
 from mmllm.errors import CheckpointError, RecipeError
@@ -85,6 +86,18 @@ def test_a_resumed_run_ends_with_the_same_bits(recipe: Path, run: Path, tmp_path
     assert finish(start(train_here, recipe, again)) == [0]
     found = learned(again)
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_another_run_starts_with_the_rows_of_the_same_tokens(recipe: Path, run: Path) -> None:
+    read = load_recipe(recipe, [f"start={run}", "seed=5"])
+    model = build(read, "cpu")
+    assert start_weights(model, read)["start"].left == ()
+    assert model.llm.tokens is not None
+    assert torch.equal(model.llm.tokens.embed.weight, learned(run)["llm.tokens.embed.weight"])
+    other = load_recipe(recipe, [f"start={run}", "llm.tokens=['<loc{19..0}>', <row>]"])
+    with pytest.raises(RecipeError, match="has learned rows of 21 new tokens, not those of this recipe"):
+        start_weights(build(other, "cpu"), other)
 
 
 @pytest.mark.slow
