@@ -6,6 +6,7 @@ TABLE: dict[str, str] = {
     "hf_audio": "mmllm.encoders.audio.hf_audio:HfAudioEncoder",
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
     "tiles": "mmllm.encoders.image.tiles:TilesEncoder",
+    "mllama_vision": "mmllm.encoders.image.mllama_vision:MllamaVisionEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",
     "points": "mmllm.encoders.points.points:PointsEncoder",
     "document": "mmllm.encoders.document:DocumentEncoder",

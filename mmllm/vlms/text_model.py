@@ -34,13 +34,20 @@ def load_text_model(
     Raises:
         MmllmError: its text model is no causal LM that transformers has, or weights are missing.
     """
+    own: Any = config.get_text_config()
+    names = NAMES if family.cross_attention is None else {**_renumbered(own, family.cross_attention), **NAMES}
     text = text_config(config, family)
+    if family.causal_lm is not None:
+        model = load_part(path, getattr(transformers, family.causal_lm), text, names, dtype, words)
+        # its class says "language_model" (transformers 5.23), which it has not, and its decoder would not be found
+        model.base_model_prefix = "model"
+        return model
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise MmllmError(
             f"llm.path: {path!r} is {family.name}, whose text model ({text.model_type}) is no causal LM of "
             "transformers; give a causal LM of its own"
         )
-    return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, NAMES, dtype, words)
+    return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, names, dtype, words)
 
 
 def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
@@ -51,12 +58,26 @@ def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     text: Any = config.get_text_config()
     if family.text_class is not None:
         text = _plain_rope(text, getattr(transformers, family.text_class))
+    if family.cross_attention is not None:
+        taken = getattr(text, family.cross_attention)
+        text.num_hidden_layers -= len(taken)
+        setattr(text, family.cross_attention, [])
     # the head belongs to the whole model, so its config says whether it is the embeddings; some never tie
     text.tie_word_embeddings = bool(config.tie_word_embeddings) if hasattr(config, "tie_word_embeddings") else False
     for word, value in family.text.items():
         if hasattr(text, word):
             setattr(text, word, value)
     return text
+
+
+def _renumbered(text: Any, word: str) -> dict[str, str]:
+    """Patterns that number the blocks of text from 0 on, and take the names of the others out of the way."""
+    taken, found, number = set(getattr(text, word)), {}, 0
+    for index in range(text.num_hidden_layers):
+        pattern = rf"^(model\.)?language_model\.(model\.)?layers\.{index}\."
+        found[pattern] = f"{word}.{index}." if index in taken else f"model.layers.{number}."
+        number += index not in taken
+    return found
 
 
 def _plain_rope(text: Any, kind: type[PretrainedConfig]) -> PretrainedConfig:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -19,6 +20,10 @@ PLAIN = (
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
 
+OWN: Mapping[str, str] = {"mllama_vision_model": "mllama_vision"}
+"""Kinds of towers that one type of encoder alone runs -> that type."""
+OWN_CLASS: Mapping[str, str] = {"mllama_vision_model": "MllamaVisionModel"}
+"""Kind of such a tower -> its class in transformers."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 """Settings of image processors that cut a picture into several."""
@@ -40,6 +45,8 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
         word = {"image": "hf_vision", "audio": "hf_audio"}[family.modality]
         raise MmllmError(f'"{path}" is {family.name}, whose tower is for {family.modality}; use {word}.')
     tower: Any = getattr(config, family.tower_config)
+    if tower.model_type in OWN:
+        raise MmllmError(f'"{path}" is {family.name}, whose tower has an encoder of its own: {OWN[tower.model_type]}.')
     if tower.model_type not in PLAIN:
         raise MmllmError(
             f'"{path}" is {family.name}, whose tower ({tower.model_type}) takes pictures of any shape in patches of '
@@ -48,6 +55,21 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
     return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
+
+
+def load_own_tower(path: str, kind: str) -> PreTrainedModel:
+    """The float32 tower of the published model at ``path``, of the kind (``model_type``) that an encoder is for.
+
+    Raises:
+        MmllmError: its tower is of another kind, or weights are missing.
+    """
+    config = AutoConfig.from_pretrained(path)
+    family = family_of(config)
+    tower: Any = None if family is None else getattr(config, family.tower_config)
+    if family is None or tower.model_type != kind:
+        found = config.model_type if tower is None else f"{config.model_type}, whose tower is {tower.model_type}"
+        raise MmllmError(f'"{path}" is a {found}; an encoder of type {OWN[kind]} takes a {kind}.')
+    return load_part(path, getattr(transformers, OWN_CLASS[kind]), tower, _names(family.tower), torch.float32)
 
 
 def whole_picture(own: Any, path: str) -> Any:

@@ -46,6 +46,8 @@ class Published:
     """Further control tokens."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
+    extra_rows: int = 0
+    """Rows that the embedding table has and the head has not."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def save(
     torch.manual_seed(0)
     config = made.config(tokenizer.convert_tokens_to_ids(made.mark), changes)
     text = config.get_text_config()
-    text.vocab_size = max(text.vocab_size, len(tokenizer))
+    text.vocab_size = max(text.vocab_size, len(tokenizer) - made.extra_rows)
     model = getattr(t, f"{name}ForConditionalGeneration")(config)
     with torch.no_grad():
         for parameter in model.parameters():

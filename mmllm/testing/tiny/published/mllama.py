@@ -1,0 +1,42 @@
+"""Llama 3.2 Vision (Mllama): cross-attention blocks of the LLM read four tiles of one tower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers as t
+
+from mmllm.testing.tiny.published.folder import LLM, Case, Published
+
+BEGIN = "<|begin_of_text|>"
+VISION: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_global_layers": 2, "attention_heads": 2,
+    "image_size": 28, "patch_size": 7, "intermediate_layers_indices": [0, 2], "vision_output_dim": 48,
+}  # fmt: skip
+
+
+def _mllama(token: int, changes: dict[str, Any]) -> Any:
+    # the picture's token is the first that the embedding table has and the head has not
+    text = {**LLM, "vocab_size": token, "num_hidden_layers": 3, "cross_attention_layers": [1]}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
+    text |= changes.get("text", {})
+    vision = {**VISION, **changes.get("vision", {})}
+    return t.MllamaConfig(
+        vision_config=t.MllamaVisionConfig(**vision),
+        text_config=t.MllamaTextConfig(**text),
+        image_token_index=token,
+    )
+
+
+def _mllama_processor(tokenizer: Any, template: str, config: Any) -> Any:
+    tokenizer.bos_token = BEGIN
+    vision = config.vision_config
+    size = {"height": vision.image_size, "width": vision.image_size}
+    pictures = t.MllamaImageProcessor(size=size, max_image_tiles=vision.max_num_tiles)
+    return t.MllamaProcessor(pictures, tokenizer, chat_template=template)
+
+
+PUBLISHED = {"Mllama": Published(_mllama, _mllama_processor, "<|image|>", tokens=(BEGIN,), extra_rows=8)}
+CASES = {
+    "Llama 3.2 Vision": Case("Mllama"),
+}
