@@ -98,6 +98,9 @@ class ForwardContext:
     """See ``Batch.segments``; None: each conversation is one stretch of the row."""
     wanted: torch.Tensor | None = None
     """int64[M], ascending: positions of the packed row whose final hidden states are asked for. None: all."""
+    item_groups: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Placeholder -> int64[N], number of the first of the items that stand together with it: of one conversation, each
+    starting at most one token behind the one before."""
     media: dict[str, Any] = field(default_factory=dict)
     """Connector key -> what it keeps of the items of these conversations (``DeepFusion.remember``); it is shared by all
     passes over them, so that each step of a cached decoding finds it."""
