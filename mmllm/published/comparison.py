@@ -14,12 +14,13 @@ from torch import Tensor
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
+from mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers import CrossAttentionLayersConnector
 from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.source import Source
-from mmllm.types import Message, Sample
+from mmllm.types import Batch, Message, Sample
 from mmllm.vlms.quiet import quiet
 
 LIMIT = 1e-4
@@ -97,11 +98,20 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
         logits = theirs(**given).logits[0]
     finally:
         handle.remove()
-    ctx, _ = ours.embed(batch)
-    tokens = ours.project("image", batch.media["image"], ctx)[0]
+    tokens = _tokens(ours, batch)
     yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
     yield _share(f"logits ({name})", logits, ours.logits(batch))
     yield _answer(source, theirs, ours, given, sample, name)
+
+
+def _tokens(ours: MultimodalLM, batch: Batch) -> Tensor:
+    """What the LLM is given of the pictures, float[M, D]: at its input, or to read in blocks of its own."""
+    ctx, _ = ours.embed(batch)
+    connector = ours.inputs["image"].connector
+    if isinstance(connector, CrossAttentionLayersConnector):
+        (features,) = ours.encode("image", batch.media["image"], ctx)
+        return connector.states(features).flatten(0, 1)
+    return ours.project("image", batch.media["image"], ctx)[0]
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:

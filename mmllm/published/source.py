@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
+    template: Callable[[str], str] | None = None
+    """Its chat template -> one that also writes what its processor adds to a rendered conversation. None: nothing."""
 
 
 class Source:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from mmllm.errors import MmllmError
+from mmllm.vlms import cross_attention
 from mmllm.vlms.families import FAMILIES, Family, family_of
 from mmllm.vlms.tensors import read_tensors
 
@@ -33,6 +34,8 @@ class Layout:
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
+    read: Callable[[str, Any], dict[str, Tensor]] | None = None
+    """(folder or hub id, config) -> all tensors by the connector's names, where they lie in several modules."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -88,6 +91,7 @@ LAYOUTS: Mapping[str, Layout] = {
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
     ),
+    "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
@@ -144,6 +148,8 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
+    if layout.read is not None:
+        return layout.read(path, config), []
     found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
     taken: dict[str, Tensor] = {}
     left = []

@@ -13,5 +13,6 @@ TABLE: Mapping[str, str] = {
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
+    "mllama": "mllama",
 }
 """``model_type`` of a configuration -> file of this folder."""

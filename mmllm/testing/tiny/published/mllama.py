@@ -37,6 +37,29 @@ def _mllama_processor(tokenizer: Any, template: str, config: Any) -> Any:
 
 
 PUBLISHED = {"Mllama": Published(_mllama, _mllama_processor, "<|image|>", tokens=(BEGIN,), extra_rows=8)}
+BARE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>' }}{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'MARK' }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
+)
+"""Nothing in front of a conversation's first picture: the first token goes behind it."""
+ODD: dict[str, Any] = {
+    "num_key_value_heads": 1, "hidden_act": "gelu", "rms_norm_eps": 1e-3, "tie_word_embeddings": True,
+    "rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}  # fmt: skip
+TWO: dict[str, Any] = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]]}
 CASES = {
     "Llama 3.2 Vision": Case("Mllama"),
+    "Llama 3.2 Vision, cross-attention first, twice in a row and last": Case(
+        "Mllama", {"text": {"num_hidden_layers": 6, "cross_attention_layers": [0, 2, 3, 5]}}
+    ),
+    "Llama 3.2 Vision, one tile and four": Case("Mllama", {"vision": {"image_size": 224, "patch_size": 56}}),
+    "Llama 3.2 Vision, two tiles at most": Case("Mllama", {"vision": TWO}),
+    "Llama 3.2 Vision, other heads, activation, norms and rotation": Case("Mllama", {"text": ODD}),
+    "Llama 3.2 Vision, a picture in front of the first token": Case("Mllama", {"template": BARE}),
+    "Llama 3.2 Vision, its template writes the first token": Case("Mllama", {"template": "{{ bos_token }}" + BARE}),
 }
