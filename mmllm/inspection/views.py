@@ -20,12 +20,13 @@ from mmllm.inspection.pictures import denormalised
 from mmllm.model.inputs import loaded
 from mmllm.processors.audio import AudioProcessor
 from mmllm.processors.base import Item, Processor
+from mmllm.processors.canvas import CanvasProcessor
 from mmllm.processors.document import DocumentProcessor
 from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
-from mmllm.processors.tiles import TilesProcessor
+from mmllm.processors.tiles import TilesProcessor, size_of
 from mmllm.processors.video import VideoProcessor
 
 FRAMES = 16
@@ -72,6 +73,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _image(processor, item)
         case TilesProcessor():
             return _tiles(processor, media, item)
+        case CanvasProcessor():
+            return _canvas(processor, media, item)
         case VideoProcessor():
             return _video(processor, item)
         case AudioProcessor():
@@ -99,6 +102,16 @@ def _tiles(processor: TilesProcessor, media: Any, item: Item) -> Shown:
     cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
     more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
     return f"{cut}, each {width} x {height} pixels{more}", tuple(shown[-FRAMES:]), ""
+
+
+def _canvas(processor: CanvasProcessor, media: Any, item: Item) -> Shown:
+    canvas = processor.canvas(*size_of(media, processor.max_pixels))
+    names = [f"row {row + 1}, column {col + 1}" for row in range(canvas.rows) for col in range(canvas.cols)]
+    shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=False)]
+    height, width = item["pixels"].shape[-2:]
+    empty = len(item["pixels"]) - canvas.n
+    rest = f", and {empty} empty" if empty else ""
+    return f"{canvas.rows} x {canvas.cols} tiles{rest}, each {width} x {height} pixels", tuple(shown), ""
 
 
 def _video(processor: VideoProcessor, item: Item) -> Shown:

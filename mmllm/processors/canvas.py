@@ -13,7 +13,7 @@ from PIL import Image
 from mmllm.errors import MmllmError
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content
-from mmllm.processors.image import content_of, open_image
+from mmllm.processors.image import ImageProcessor, content_of, open_image
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,15 @@ class CanvasProcessor(Processor):
     def canvas(self, width: int, height: int) -> Canvas:
         """Tiles of a picture of this size in pixels."""
         return canvas_of(width, height, self.side, self.tiles_at_most)
+
+    @property
+    def image(self) -> ImageProcessor:
+        """What prepares a picture of a tile's size, as one."""
+        return ImageProcessor(self._tile, size=(self.side, self.side), patch=(self.side, self.side))
+
+    def _tile(self, image: Image.Image) -> torch.Tensor:
+        found: torch.Tensor = self.own([image], return_tensors="pt")["pixel_values"]
+        return found.reshape(-1, 3, self.side, self.side)[0]
 
     def read(self, media: str | Path | bytes | Image.Image) -> Item:
         """Read one picture; MmllmError where the folder's processor cuts by another rule than :func:`canvas_of`."""

@@ -71,6 +71,7 @@ def _tiles(
 
 MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_vision": pictures.hf_vision,
+    "mllama_vision": pictures.mllama_vision,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
     "frames": _frames,
