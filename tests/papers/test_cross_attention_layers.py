@@ -143,7 +143,11 @@ def test_items_of_unlike_length(ahead: bool) -> None:
         reads_ahead=ahead,
     )  # fmt: skip
     wide, square = Image.effect_noise((40, 20), 90).convert("RGB"), Image.effect_noise((20, 20), 90).convert("RGB")
-    asked = (("Look: <image>, then <image>?", (square, wide)), ("No picture.", ()), ("<image><image> Two.", (wide, square)))
+    asked = (
+        ("Look: <image>, then <image>?", (square, wide)),
+        ("No picture.", ()),
+        ("<image><image> Two.", (wide, square)),
+    )
     samples = [
         Sample(str(n), (Message("user", text),), {"image": shown} if shown else {})
         for n, (text, shown) in enumerate(asked)

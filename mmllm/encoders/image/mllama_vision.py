@@ -23,8 +23,8 @@ class MllamaVisionEncoder(Encoder):
     processor. The tower always reads as many tiles as it was made for, in one sequence, and its real tokens see the
     empty ones: so the grid is (tiles, 1, tokens) for every picture, class token of each tile first, and
     ``Features.extras["shown"]`` int64[N] says how many of the tokens, from the first on, are of tiles that the picture
-    fills. Layer ``final`` is the tower's output: its last state beside those inner ones that the model was trained with,
-    as wide as all of them; there are no others.
+    fills. Layer ``final`` is the tower's output, the last state beside those inner ones that the model was trained
+    with, as wide as all of them; it gives no others.
     """
 
     processor: CanvasProcessor

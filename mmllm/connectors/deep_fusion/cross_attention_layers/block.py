@@ -13,7 +13,7 @@ from mmllm.connectors.layers.basics import activation_of
 
 
 class CrossAttentionBlock(nn.Module):
-    """Block x += tanh(a) XAttn(RMS x, z), then x += tanh(b) MLP(RMS x), a = b = 0 at the start; no biases, no rotary."""
+    """Block x += tanh(a) XAttn(RMS x, z), then x += tanh(b) MLP(RMS x), a = b = 0 at first; no biases, no positions."""
 
     def __init__(
         self,
