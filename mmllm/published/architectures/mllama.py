@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
+from mmllm.errors import MmllmError
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
 
@@ -19,7 +20,15 @@ _MARKS = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 
 
 def sections(source: Source) -> Sections:
-    """Its own tower, and ``cross_attention_layers``; a picture is one token of text, from which on it is read."""
+    """Its own tower, and ``cross_attention_layers``; a picture is one token of text, from which on it is read.
+
+    Raises:
+        MmllmError: its pictures are to be taken whole.
+    """
+    if not source.tiles:
+        raise MmllmError(
+            f"{source.path} is {source.family.name}, whose tower reads pictures in tiles alone; leave --no-tiles out"
+        )
     token = source.token(source.config.image_token_id)
     connector = {**projector_words(source.path, source.config), "from": "image", "token": token}
     # the token that the template writes is text with an embedding of its own, and stays

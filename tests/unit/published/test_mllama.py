@@ -167,6 +167,11 @@ def test_towers_are_taken_by_their_encoders(folder: Path, tmp_path: Path) -> Non
         MllamaVisionEncoder(model=str(tmp_path / "llava"))
 
 
+def test_pictures_are_never_whole(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MmllmError, match="whose tower reads pictures in tiles alone; leave --no-tiles out"):
+        import_checkpoint(str(folder / "vlm"), tmp_path / "run", tiles=False)
+
+
 def test_blocks_of_the_published_model_begin_a_connector(folder: Path, ours: MultimodalLM) -> None:
     """``start: FOLDER`` in a recipe of one's own: the same tensors, whatever is in front of a picture."""
     from mmllm.model.start import load_start

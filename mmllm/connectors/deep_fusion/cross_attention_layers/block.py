@@ -61,13 +61,16 @@ class CrossAttentionBlock(nn.Module):
         shape = (self.kv_heads, -1)
         return self.key_norm(self.key(states).unflatten(-1, shape)), self.value(states).unflatten(-1, shape)
 
-    def forward(self, rows: Tensor, keys: Tensor, values: Tensor, reads: Sequence[Read]) -> Tensor:
-        """The stream at the positions of ``reads``, float[n, D] one read after the other, in the weights' dtype."""
+    def forward(self, rows: Tensor, reads: Sequence[Read], tokens: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The stream at the positions of ``reads``, float[n, D] one read after the other, in the weights' dtype.
+
+        ``tokens``: keys and values, float[K, kv_heads, d], that each of them reads.
+        """
         # in the weights' own dtype: in that of the LLM, perhaps bfloat16, the first small updates would be rounded away
         wide = rows.to(self.query.weight.dtype)
-        query = self.query(self.attention_norm(wide)).unflatten(-1, (-1, keys.shape[-1]))
-        parts = zip(self.query_norm(query).split([one.n for one in reads]), reads, strict=True)
-        found = torch.cat([self._read(part, one.of(keys), one.of(values)) for part, one in parts])
+        query = self.query_norm(self.query(self.attention_norm(wide)).unflatten(-1, (-1, tokens[0][0].shape[-1])))
+        parts = zip(query.split([one.n for one in reads]), tokens, strict=True)
+        found = torch.cat([self._read(part, key, value) for part, (key, value) in parts])
         wide = wide + torch.tanh(self.attention_gate) * self.output(found)
         normed = self.mlp_norm(wide)
         changed = self.down(self.activation(self.gate(normed)) * self.up(normed))

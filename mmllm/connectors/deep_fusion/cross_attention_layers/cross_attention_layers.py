@@ -11,14 +11,11 @@ from torch import Tensor, nn
 
 from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.deep_fusion.cross_attention_layers.block import CrossAttentionBlock
-from mmllm.connectors.deep_fusion.cross_attention_layers.reads import Read, reads_of
+from mmllm.connectors.deep_fusion.cross_attention_layers.reads import Read, Seen, reads_of
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Handle
 from mmllm.hooks.points import LLMHookPoints
 from mmllm.types import Features
-
-Kept = tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]
-"""int64[N, 2] tokens of each item that are shown and that there are; keys and values of each block."""
 
 
 class CrossAttentionLayersConnector(DeepFusion):
@@ -93,22 +90,20 @@ class CrossAttentionLayersConnector(DeepFusion):
         states: Tensor = self.projector(features.concatenated())
         return states
 
-    def remember(self, features: Features) -> Kept:
-        """Keys and values of every block, float[N, T, kv_heads, d], and how many tokens of each item count."""
+    def remember(self, features: Features) -> tuple[Seen, ...]:
+        """Keys and values of every block of each item, float[T, kv_heads, d], and how many tokens are shown."""
         states = self.states(features)
-        present = features.mask.sum(dim=1)
-        shown = features.extras["shown"].to(present) if "shown" in features.extras else present
-        return torch.stack([shown, present], dim=1), tuple(self._block(n).keys_values(states) for n in self._numbers)
+        lengths = features.mask.sum(dim=1).tolist()
+        shown = features.extras["shown"].tolist() if "shown" in features.extras else lengths
+        pairs = [self._block(number).keys_values(states) for number in range(len(self.layers))]
+        return tuple(
+            Seen(shown[n], tuple((key[n, :length], value[n, :length]) for key, value in pairs))
+            for n, length in enumerate(lengths)
+        )
 
     def joined(self, parts: Sequence[Any]) -> Any:
-        """Of several items; zeros behind the tokens of shorter ones."""
-        first = parts[0]
-        if isinstance(first, tuple):
-            return tuple(self.joined(same) for same in zip(*parts, strict=True))
-        if len(parts) == 1:
-            return first
-        longest = max(one.shape[1] for one in parts)
-        return torch.cat([_padded(one, longest) for one in parts])
+        """Of several items; nothing is copied."""
+        return tuple(item for part in parts for item in part)
 
     def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the blocks and put them among the LLM's.
@@ -128,10 +123,6 @@ class CrossAttentionLayersConnector(DeepFusion):
             else:
                 handles.append(llm.after_block(place - 1, partial(self._change_output, number)))
         return Handle.of(handles)
-
-    @property
-    def _numbers(self) -> range:
-        return range(len(self.layers))
 
     def _block(self, number: int) -> CrossAttentionBlock:
         block = self.layers[number]
@@ -179,29 +170,22 @@ class CrossAttentionLayersConnector(DeepFusion):
 
     def _change(self, number: int, ctx: ForwardContext, x: Tensor) -> Tensor:
         """The stream float[R, S, D] behind block ``number``."""
-        kept: Kept | None = self.remembered(ctx)
-        if kept is None:
+        seen: tuple[Seen, ...] | None = self.remembered(ctx)
+        if seen is None:
             return x
-        counts, pairs = kept
-        keys, values = pairs[number]
-        reads = ctx.once((self.key, "reads"), lambda: reads_of(ctx, self.key, counts, self.reads_later_items))
+        reads = ctx.once((self.key, "reads"), lambda: reads_of(ctx, self.key, self.reads_later_items))
         flat = x.flatten(0, 1)
         if not reads:
-            return self._unread(number, x, keys, values)
+            return self._unread(number, x, seen)
         places = torch.cat([one.positions for one in reads])
-        changed = self.layers[number](flat[places], keys, values, reads)
+        changed = self.layers[number](flat[places], reads, [one.tokens(seen, number) for one in reads])
         return self.select(ctx, flat.index_copy(0, places, changed.to(x.dtype)).view_as(x), x)
 
-    def _unread(self, number: int, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _unread(self, number: int, x: Tensor, seen: tuple[Seen, ...]) -> Tensor:
         """The stream as it is; in training with a zero to which the block's weights are attached."""
         if not torch.is_grad_enabled():
             return x
         # a rank whose items nobody reads must not keep the others waiting for its gradients
-        one = Read(torch.zeros(1, dtype=torch.int64, device=x.device), ((0, keys.shape[1]),), False)
-        return x + (self.layers[number](x.flatten(0, 1)[:1], keys, values, [one]).sum() * 0.0).to(x.dtype)
-
-
-def _padded(states: Tensor, length: int) -> Tensor:
-    """Tensors [N, T, ...] with zeros up to ``length`` on the second axis."""
-    missing = length - states.shape[1]
-    return torch.cat([states, states.new_zeros(len(states), missing, *states.shape[2:])], dim=1) if missing else states
+        one = Read(torch.zeros(1, dtype=torch.int64, device=x.device), (0,), False)
+        nothing = self.layers[number](x.flatten(0, 1)[:1], [one], [one.tokens(seen, number)]).sum() * 0.0
+        return x + nothing.to(x.dtype)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmllm.hooks import ForwardContext
+
+
+class Seen(NamedTuple):
+    """What the blocks read of one item."""
+
+    shown: int
+    """Tokens that the LLM is shown, from the first on."""
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values of all its tokens in each block, float[T, kv_heads, d]."""
 
 
 @dataclass(frozen=True)
@@ -16,37 +27,38 @@ class Read:
 
     positions: Tensor
     """int64[n], in the flattened rows of the pass."""
-    items: tuple[tuple[int, int], ...]
-    """(number of an item, how many of its tokens, from the first on)."""
+    items: tuple[int, ...]
+    """Numbers of the items."""
     blind: bool
-    """Whether they are in front of the first item, and read all of them."""
+    """Whether they are in front of the first item, and read all tokens, not only those that are shown."""
 
     @property
     def n(self) -> int:
         """Number of positions."""
         return len(self.positions)
 
-    def of(self, states: Tensor) -> Tensor:
-        """The tokens among float[N, T, ...]: float[K, ...]."""
-        if len(self.items) == 1:
-            ((item, tokens),) = self.items
-            return states[item, :tokens]  # no copy
-        return torch.cat([states[item, :tokens] for item, tokens in self.items])
+    def tokens(self, seen: Sequence[Seen], block: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a block, float[K, kv_heads, d]."""
+        found = [seen[item].pairs[block] for item in self.items]
+        if not self.blind:
+            found = [
+                (key[: seen[item].shown], value[: seen[item].shown])
+                for item, (key, value) in zip(self.items, found, strict=True)
+            ]
+        if len(found) == 1:
+            return found[0]  # no copy
+        return torch.cat([key for key, _ in found]), torch.cat([value for _, value in found])
 
 
-def reads_of(ctx: ForwardContext, key: str, counts: Tensor, ahead: bool) -> list[Read]:
+def reads_of(ctx: ForwardContext, key: str, ahead: bool) -> list[Read]:
     """What the positions of a pass read of the items of ``key``; none where nobody reads.
 
-    Args:
-        ctx: of the pass.
-        key: placeholder.
-        counts: int64[N, 2], of each item how many tokens are shown, and how many there are.
-        ahead: whether positions in front of a conversation's first item read all tokens of all its items.
+    ``ahead``: whether positions in front of a conversation's first item read all tokens of all its items.
     """
     owners: list[int] = ctx.item_sequence[key].tolist()
     if not owners:  # the blank item of a training batch without media
         return []
-    first, sizes = ctx.item_groups[key].tolist(), counts.tolist()
+    first = ctx.item_groups[key].tolist()
     last, sequences = ctx.last_item[key].flatten().cpu(), ctx.sequence_ids.flatten().cpu()
     real = ctx.attention_mask.flatten().cpu()
     found = []
@@ -56,9 +68,6 @@ def reads_of(ctx: ForwardContext, key: str, counts: Tensor, ahead: bool) -> list
             if item < 0 and not ahead:
                 continue
             positions = (inside & (last == item)).nonzero()[:, 0].to(ctx.sequence_ids.device)
-            if item < 0:
-                items = tuple((n, sizes[n][1]) for n, one in enumerate(owners) if one == owner)
-            else:
-                items = tuple((n, sizes[n][0]) for n in range(first[item], item + 1))
-            found.append(Read(positions, items, item < 0))
+            own = (n for n, one in enumerate(owners) if one == owner)
+            found.append(Read(positions, tuple(own if item < 0 else range(first[item], item + 1)), item < 0))
     return found
