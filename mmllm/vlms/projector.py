@@ -178,7 +178,8 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"not {type}"
         )
     # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False)):
+    activation = "silu" if type == "cross_attention_layers" else "gelu"
+    for word, default in (("axes", 2), ("activation", activation), ("eps", 1e-5), ("norm_after", False)):
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

@@ -17,7 +17,7 @@ KIND = "mllama_vision_model"
 
 
 class MllamaVisionEncoder(Encoder):
-    """The tower of a Llama 3.2 Vision folder (Grattafiori et al. 2024, arXiv 2407.21783, section 7.1).
+    """The tower of a Llama 3.2 Vision folder (Grattafiori et al. 2024, arXiv 2407.21783).
 
     A picture is fitted onto the canvas of 1 to 4 tiles that it has to grow least for, and cut by the folder's own image
     processor. The tower always reads as many tiles as it was made for, in one sequence, and its real tokens see the

@@ -177,7 +177,9 @@ def test_blocks_of_the_published_model_begin_a_connector(folder: Path, ours: Mul
     from mmllm.model.start import load_start
 
     recipe = mmllm.load_recipe(folder / "run", ["connectors.image.reads_ahead=false"])
-    part = recipe.connectors["image"].model_copy(update={"start": Start(path=str(folder / "vlm"))})
+    own = recipe.connectors["image"]
+    words = {word: value for word, value in own.args.items() if word != "activation"}
+    part = own.model_copy(update={"start": Start(path=str(folder / "vlm")), "args": words})
     fresh = with_words(ours, recipe)
     connector = fresh.connectors["image"]
     assert isinstance(connector, CrossAttentionLayersConnector)

@@ -19,7 +19,7 @@ from mmllm.types import Features
 
 
 class CrossAttentionLayersConnector(DeepFusion):
-    """Cross-attention blocks of Llama 3.2 Vision (Grattafiori et al. 2024, arXiv 2407.21783, section 7.2).
+    """Cross-attention blocks of Llama 3.2 Vision (Grattafiori et al. 2024, arXiv 2407.21783).
 
     One linear layer gives z float[N, T, W] of an item's features. Whole blocks stand among those of the LLM, each::
 
