@@ -17,6 +17,7 @@ from mmllm.batches.sample import Encoded, encode
 from mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers import CrossAttentionLayersConnector
 from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
+from mmllm.messages.template import on_one_day
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.source import Source
@@ -137,9 +138,11 @@ def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
     if image is not None:
         messages[0]["content"].insert(0, {"type": "image"})
-    text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    words: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
+    # where a template prints today, runs print one day, and so does this
+    text = source.processor.apply_chat_template(messages, on_one_day(source.template), **words)
     bos = source.tokenizer.bos_token
-    words: dict[str, Any] = {"add_special_tokens": not (bos and text.startswith(bos))}
+    words = {"add_special_tokens": not (bos and text.startswith(bos))}
     if image is not None:
         words |= {"images": [image], **source.whole()}
     return dict(source.processor(text=[text], return_tensors="pt", **words))

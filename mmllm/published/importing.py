@@ -99,7 +99,7 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
 
 def _template(source: Source, sections: Sections) -> str | None:
     """The processor's chat template, where the tokenizer's own would give other ids; None where it gives the same."""
-    wanted = source.processor.chat_template or source.tokenizer.chat_template
+    wanted = source.template
     if wanted is None:
         raise MmllmError(
             f"{source.path} has no chat template, so what its prompts look like is unknown; save one beside it as "

@@ -57,6 +57,11 @@ class Source:
         """Its image processor."""
         return self.processor.image_processor
 
+    @property
+    def template(self) -> Any:
+        """Its chat template; several by their names, or None, where it has not one."""
+        return self.processor.chat_template or self.tokenizer.chat_template
+
     def whole(self) -> dict[str, bool]:
         """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
         return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}

@@ -34,7 +34,7 @@ def sections(source: Source) -> Sections:
     # the token that the template writes is text with an embedding of its own, and stays
     connector |= {"around": ["", token]}
     encoders = {"image": {"type": "mllama_vision", "model": source.path}}
-    return Sections(encoders, {"image": connector}, None if _begins(source) else partial(_begun, token))
+    return Sections(encoders, {"image": connector}, None if _begins(source) else partial(begun, token))
 
 
 def _begins(source: Source) -> bool:
@@ -43,7 +43,7 @@ def _begins(source: Source) -> bool:
     return source.tokenizer.bos_token in source.processor.apply_chat_template(talk, tokenize=False)
 
 
-def _begun(token: str, template: str) -> str:
+def begun(token: str, template: str) -> str:
     """A template that writes the first token where the processor would put it."""
     # marks of what the assistant says are counted from where a block begins, so none may stand in one
     template = _MARKS.sub(lambda found: f"{found[1]}{'endif' if found[2] else 'if true'}{found[3]}", template)

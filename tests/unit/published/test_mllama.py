@@ -23,11 +23,13 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.published.architectures.mllama import begun
 from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
 from mmllm.recipe.models import Start
 from mmllm.testing.tiny.published import published_folder
-from mmllm.types import Message, Sample
+from mmllm.testing.tiny.published.mllama import BARE
+from mmllm.types import Message, Place, Sample
 
 ONE, FOUR = picture(20, 16), picture(90, 70)
 """Pictures of one tile and of four."""
@@ -139,6 +141,21 @@ def test_keys_are_used_again_where_the_pictures_are_the_same(ours: MultimodalLM)
     assert [text for text, _ in found] == [Generator(ours).generate([one], 6, ())[0].text for one in asked]
     reused = [known for _, known in found]
     assert reused[0] == reused[2] == 0 and reused[1] > 16 and reused[3] > 16
+
+
+def test_the_first_token_stands_behind_pictures_in_front(folder: Path) -> None:
+    """Where its processor would put it; and what the assistant says is found, though no marks can tell any more."""
+    tokenizer = t.AutoTokenizer.from_pretrained(folder / "vlm")
+    tokenizer.chat_template = begun("<|image|>", BARE.replace("MARK", "<|image|>"))
+    prompter = Prompter(tokenizer, [Place("image", "<|image|>", "image", ("", "<|image|>"))])
+    said = (Message("user", "<image><image>What is it?"), Message("assistant", "A sign."))
+    prompt = prompter.tokenize_for_training(Sample("one", said, {"image": (ONE, FOUR)}))
+    assert [key for _, key in prompt.places] == ["image"] * 2 and [place for place, _ in prompt.places] == [0, 2]
+    assert prompt.ids[4] == tokenizer.bos_token_id and prompt.ids.count(tokenizer.bos_token_id) == 1
+    learned = [number for number, label in zip(prompt.ids, prompt.labels, strict=True) if label == number]
+    assert tokenizer.decode(learned) == "A sign.<|im_end|>"
+    alone = prompter.tokenize_prompt(Sample("two", (Message("user", "What is it?"),)))
+    assert alone.ids[0] == tokenizer.bos_token_id
 
 
 def test_newer_names_of_the_files(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers as t
 
-from mmllm.testing.tiny.published.folder import LLM, Case, Published
+from mmllm.testing.tiny.published.folder import LLM, PARTS, Case, Published
 
 BEGIN = "<|begin_of_text|>"
 VISION: dict[str, Any] = {
@@ -38,12 +38,22 @@ def _mllama_processor(tokenizer: Any, template: str, config: Any) -> Any:
 
 PUBLISHED = {"Mllama": Published(_mllama, _mllama_processor, "<|image|>", tokens=(BEGIN,), extra_rows=8)}
 BARE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>' }}{% endif %}"
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>' }}"
+    "{% generation %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{{ '<|im_end|>' }}"
+    "{% endgeneration %}{{ '\n' }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'MARK' }}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
 )
 """Nothing in front of a conversation's first picture: the first token goes behind it."""
+DATED = (
+    "{{- bos_token }}{%- set seen = namespace(pictures=false) %}{%- for message in messages %}"
+    "{%- for part in message['content'] %}{%- if part['type'] == 'image' %}{%- set seen.pictures = true %}{%- endif %}"
+    "{%- endfor %}{%- endfor %}{%- if strftime_now is defined %}{%- set day = strftime_now('%d %b %Y') %}"
+    "{%- else %}{%- set day = 'no day' %}{%- endif %}"
+    "{%- if not seen.pictures %}{{- '<|im_start|>system\n' + day + '<|im_end|>\n' }}{%- endif %}"
+) + PARTS
+"""Like its own: it writes the first token, and a text of the system with the day where there is no picture."""
 ODD: dict[str, Any] = {
     "num_key_value_heads": 1, "hidden_act": "gelu", "rms_norm_eps": 1e-3, "tie_word_embeddings": True,
     "rope_parameters": {
@@ -61,5 +71,5 @@ CASES = {
     "Llama 3.2 Vision, two tiles at most": Case("Mllama", {"vision": TWO}),
     "Llama 3.2 Vision, other heads, activation, norms and rotation": Case("Mllama", {"text": ODD}),
     "Llama 3.2 Vision, a picture in front of the first token": Case("Mllama", {"template": BARE}),
-    "Llama 3.2 Vision, its template writes the first token": Case("Mllama", {"template": "{{ bos_token }}" + BARE}),
+    "Llama 3.2 Vision, its template writes the first token and the day": Case("Mllama", {"template": DATED}),
 }
