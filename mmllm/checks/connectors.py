@@ -16,8 +16,11 @@ _BLOCKS = {
     "SeriesAdapterConnector": "blocks",
     "ParallelAdapterConnector": "blocks",
     "LayerwiseConnector": "layers",
+    "CrossAttentionLayersConnector": "before",
 }
 """Class -> its argument that lists blocks of the LLM, counted from 0."""
+_BEHIND = ("CrossAttentionLayersConnector",)
+"""Classes of which one more number means the place behind the last block."""
 
 
 def check_connector(key: str, type: str, args: Mapping[str, Any], n_blocks: int | None, report: Report) -> None:
@@ -32,5 +35,5 @@ def check_connector(key: str, type: str, args: Mapping[str, Any], n_blocks: int 
     for base in registry.bases("connectors", type):
         blocks = args.get(_BLOCKS.get(base, ""))
         for block in blocks if isinstance(blocks, list | tuple) else ():
-            if not 0 <= block < n_blocks:
+            if not 0 <= block < n_blocks + (base in _BEHIND):
                 report.error((*path, _BLOCKS[base]), f"found {block}, and the LLM has the blocks 0 to {n_blocks - 1}")

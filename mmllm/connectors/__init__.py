@@ -28,6 +28,9 @@ DEEP_FUSION: dict[str, str] = {
     "deepstack": "mmllm.connectors.deep_fusion.deepstack:DeepstackConnector",
     "layerwise": "mmllm.connectors.deep_fusion.layerwise:LayerwiseConnector",
     "gated_cross_attention": "mmllm.connectors.deep_fusion.gated_cross_attention:GatedCrossAttentionConnector",
+    "cross_attention_layers": (
+        "mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers:CrossAttentionLayersConnector"
+    ),
     "iva": "mmllm.connectors.deep_fusion.iva.iva:IvaConnector",
     "graph_adapter": "mmllm.connectors.deep_fusion.graph_adapter:GraphAdapterConnector",
     "llama_adapter": "mmllm.connectors.deep_fusion.llama_adapter.llama_adapter:LlamaAdapterConnector",

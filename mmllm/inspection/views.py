@@ -20,13 +20,14 @@ from mmllm.inspection.pictures import denormalised
 from mmllm.model.inputs import loaded
 from mmllm.processors.audio import AudioProcessor
 from mmllm.processors.base import Item, Processor
+from mmllm.processors.canvas import CanvasProcessor
 from mmllm.processors.document import DocumentProcessor
 from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
 from mmllm.processors.native.processor import NativeProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
-from mmllm.processors.tiles import TilesProcessor
+from mmllm.processors.tiles import TilesProcessor, size_of
 from mmllm.processors.video import VideoProcessor
 from mmllm.processors.waveform import WaveformProcessor
 
@@ -76,6 +77,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _tiles(processor, media, item)
         case NativeProcessor():
             return _native(processor, item)
+        case CanvasProcessor():
+            return _canvas(processor, media, item)
         case VideoProcessor():
             return _video(processor, item)
         case AudioProcessor():
@@ -113,6 +116,16 @@ def _native(processor: NativeProcessor, item: Item) -> Shown:
     height, width = pixels.shape[-2:]
     picture = denormalised(processor, pixels)
     return f"{width} x {height} pixels in {' x '.join(map(str, grid))} patches", (("", picture),), ""
+
+
+def _canvas(processor: CanvasProcessor, media: Any, item: Item) -> Shown:
+    canvas = processor.canvas(*size_of(media, processor.max_pixels))
+    names = [f"row {row + 1}, column {col + 1}" for row in range(canvas.rows) for col in range(canvas.cols)]
+    shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=False)]
+    height, width = item["pixels"].shape[-2:]
+    empty = len(item["pixels"]) - canvas.n
+    rest = f", and {empty} empty" if empty else ""
+    return f"{canvas.rows} x {canvas.cols} tiles{rest}, each {width} x {height} pixels", tuple(shown), ""
 
 
 def _video(processor: VideoProcessor, item: Item) -> Shown:

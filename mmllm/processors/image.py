@@ -81,10 +81,7 @@ class ImageProcessor(Processor):
 
     def content(self, media: str | Path | bytes | Image.Image) -> Content | None:
         """A file, or the upright RGB pixels of an opened picture: all that the transform sees of it."""
-        if not isinstance(media, Image.Image):
-            return of_file(media)
-        image = open_image(media, self.max_pixels)
-        return Content(data=image.tobytes(), words=f"RGB {image.width} x {image.height}")
+        return content_of(media, self.max_pixels)
 
     def grid(self, info: ItemInfo) -> tuple[int, int]:
         """(rows, cols) of whole patches; a rest of pixels at the right or bottom belongs to no patch."""
@@ -137,6 +134,14 @@ class HfTransform:
                 f"takes one of {self.size[0]} x {self.size[1]}; use fit: squash"
             )
         return found.reshape(3, *self.size)
+
+
+def content_of(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Content | None:
+    """A picture's file, or the upright RGB pixels of an opened one."""
+    if not isinstance(media, Image.Image):
+        return of_file(media)
+    image = open_image(media, max_pixels)
+    return Content(data=image.tobytes(), words=f"RGB {image.width} x {image.height}")
 
 
 def check_fit(fit: str, own: bool = False) -> None:

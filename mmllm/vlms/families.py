@@ -30,6 +30,11 @@ class Family:
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
     several: bool = True
     """Whether its processor takes several items in one conversation."""
+    causal_lm: str | None = None
+    """Class of the causal LM, where transformers knows none by the text config alone."""
+    cross_attention: str | None = None
+    """Word of the text config that lists those of its blocks which read the tower's states instead of text: they are
+    a connector's, the LLM is made of the others."""
 
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
@@ -48,6 +53,12 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "deepseek_vl_hybrid": Family("DeepSeek-VL, two towers", tower="vision_model", projector="aligner"),
     "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
+    "mllama": Family(
+        "Llama 3.2 Vision",
+        tower="vision_model",
+        causal_lm="MllamaForCausalLM",
+        cross_attention="cross_attention_layers",
+    ),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
     "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger"),

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from mmllm.errors import MmllmError
+from mmllm.vlms import cross_attention
 from mmllm.vlms.families import FAMILIES, Family, family_of
 from mmllm.vlms.tensors import read_tensors
 
@@ -38,6 +39,8 @@ class Layout:
     """The same names -> what makes the published tensor of the connector's."""
     joined: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     """Makes published tensors others first, where several become one."""
+    read: Callable[[str, Any], dict[str, Tensor]] | None = None
+    """(folder or hub id, config) -> all tensors by the connector's names, where they lie in several modules."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -176,6 +179,7 @@ LAYOUTS: Mapping[str, Layout] = {
         changed={"merge.weight": _in_raster_order},
     ),
     "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
+    "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
@@ -233,6 +237,8 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
+    if layout.read is not None:
+        return layout.read(path, config), []
     names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
     found = _published_tensors(path, family)
     found = found if layout.joined is None else layout.joined(found)
@@ -297,7 +303,8 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"the projector of {path!r} ({family.name}) is what the connector {wanted['type']} computes ({settings}), "
             f"not {type}"
         )
-    for word, default in DEFAULTS.items():
+    defaults = {**DEFAULTS, "activation": "silu"} if type == "cross_attention_layers" else DEFAULTS
+    for word, default in defaults.items():
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -20,6 +21,11 @@ PLAIN = (
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
 NATIVE = ("pixtral", "siglip2_vision_model", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision")
 """Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
+
+OWN: Mapping[str, str] = {"mllama_vision_model": "mllama_vision"}
+"""Kinds of towers that one type of encoder alone runs -> that type."""
+OWN_CLASS: Mapping[str, str] = {"mllama_vision_model": "MllamaVisionModel"}
+"""Kind of such a tower -> its class in transformers."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 """Settings of image processors that cut a picture into several."""
@@ -45,6 +51,8 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
     if not family.tower:
         raise MmllmError(f'"{path}" is {family.name}, which has no tower: its LLM is given pixels; use patches.')
     tower: Any = getattr(config, family.tower_config)
+    if tower.model_type in OWN:
+        raise MmllmError(f'"{path}" is {family.name}, whose tower has an encoder of its own: {OWN[tower.model_type]}.')
     if tower.model_type not in (NATIVE if native else PLAIN):
         raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
@@ -73,6 +81,21 @@ def _other_kind(path: str, family: Family, kind: str) -> MmllmError:
         f"{start}any shape in patches of its own; no encoder here computes it. Its text model can be used: llm: "
         "{path: ...}."
     )
+
+
+def load_own_tower(path: str, kind: str) -> PreTrainedModel:
+    """The float32 tower of the published model at ``path``, of the kind (``model_type``) that an encoder is for.
+
+    Raises:
+        MmllmError: its tower is of another kind, or weights are missing.
+    """
+    config = AutoConfig.from_pretrained(path)
+    family = family_of(config)
+    tower: Any = None if family is None else getattr(config, family.tower_config)
+    if family is None or tower.model_type != kind:
+        found = config.model_type if tower is None else f"{config.model_type}, whose tower is {tower.model_type}"
+        raise MmllmError(f'"{path}" is a {found}; an encoder of type {OWN[kind]} takes a {kind}.')
+    return load_part(path, getattr(transformers, OWN_CLASS[kind]), tower, _names(family.tower), torch.float32)
 
 
 def whole_picture(own: Any, path: str) -> Any:

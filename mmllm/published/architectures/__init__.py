@@ -22,6 +22,7 @@ TABLE: Mapping[str, str] = {
     "qwen2_audio": "qwen2_audio",
     "audioflamingo3": "audioflamingo3",
     "voxtral": "voxtral",
+    "mllama": "mllama",
 }
 """``model_type`` of a configuration -> file of this folder."""
 BEYOND: Mapping[str, str] = {

@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, MllamaForCausalLM, MllamaTextConfig, PreTrainedModel
 
 from mmllm.errors import MmllmError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.messages.tokenize import Prompter
 from mmllm.testing.tiny.llms import tiny_tokenizer
 from mmllm.types import Message, Sample
-from tests.support.vlms import CONFIGS, foreign_folder, vlm_folder
+from tests.support.vlms import CONFIGS, LLM, vlm_folder
 
 IDS = torch.arange(12)[None] * 7 + 3
 
@@ -100,10 +100,10 @@ def test_a_multimodal_model_of_an_unknown_family_is_named(tmp_path) -> None:
         CausalLM.load(str(tmp_path))
 
 
-def test_a_text_model_without_a_list_of_blocks_is_refused(tmp_path) -> None:
-    folder = foreign_folder("MllamaForConditionalGeneration", tmp_path / "vlm")
+def test_a_text_model_without_a_list_of_blocks_is_refused() -> None:
+    model = MllamaForCausalLM(MllamaTextConfig(**{**LLM, "cross_attention_layers": [1]}))
     with pytest.raises(MmllmError, match=r"MllamaForCausalLM cannot be used: its decoder, a .* has no list of 2 bloc"):
-        CausalLM.load(str(folder))
+        CausalLM(model, tiny_tokenizer())
 
 
 def test_a_tokenizer_that_has_the_placeholder_as_a_token(tmp_path) -> None:
