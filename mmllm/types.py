@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (the value torch's cross entropy ignores)."""
 
+QUESTION = "<question>"
+"""Key of an item, which no encoder has, under which stands the text of its message, where its connector reads that."""
+
 Layer = int | Literal["final"]
 """A hidden layer of an encoder: 0 is what enters its first block, k what leaves block k, -1 what leaves the last one;
 ``final`` is the state after the norm that follows the last block."""
@@ -128,7 +131,8 @@ class Features:
     """Encoder output for a batch of N items, which may differ in size along the first axis of their grid."""
 
     layers: Mapping[Layer, torch.Tensor]
-    """Layer as asked for in the recipe (-2, -1, 3, "final") -> float[N, T, D]; the CLS token is already dropped."""
+    """Layer as asked for in the recipe (-2, -1, 3, "final") -> float[N, T, D]; class tokens are dropped already unless
+    the recipe keeps them."""
     mask: torch.Tensor
     """bool[N, T], True where a token is real."""
     grid: tuple[int, ...]

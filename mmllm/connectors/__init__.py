@@ -16,6 +16,7 @@ PROJECTORS: dict[str, str] = {
     "pixel_shuffle": "mmllm.connectors.projectors.pixel_shuffle:PixelShuffleConnector",
     "resampler": "mmllm.connectors.projectors.resampler:ResamplerConnector",
     "window_resampler": "mmllm.connectors.projectors.window_resampler:WindowResamplerConnector",
+    "qformer": "mmllm.connectors.projectors.qformer:QFormerConnector",
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",

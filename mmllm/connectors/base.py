@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmllm.hooks import ForwardContext, Handle
 from mmllm.hooks.points import AdaptableEncoder, LLMHookPoints
+from mmllm.processors.question import QuestionReader
 from mmllm.types import Grid
 
 
@@ -112,6 +113,12 @@ class Projector(Connector):
     tokens first. Else it is called once for each grid, without padding."""
     reads_text: bool = False
     """Whether ``forward`` also gets ``ctx``, for its ``text_embeds``."""
+    questions: QuestionReader | None = None
+    """Reads the text of the message that shows an item; ``Features.extras`` of its first encoder then hold it, and the
+    text is a part of the item: items are the same where both are."""
+    takes_class_tokens: bool = False
+    """Whether tokens that are no patch may stand in front of those that are (``keep: all``), grid (..., 1, n): it needs
+    no map."""
 
     # with `*Any, **Any` mypy lets subclasses narrow the arguments
     def out_grid(self, *grids: Any, **words: Any) -> Grid:
@@ -158,6 +165,8 @@ class DeepFusion(LLMAdapter):
 
     accepts_padding: bool = False
     reads_text: bool = False
+    questions: QuestionReader | None = None
+    takes_class_tokens: bool = False
 
     def out_grid(self, *grids: Any, **words: Any) -> Grid:
         """Grid of the tokens that one item gets at the LLM's input; default: none."""

@@ -16,6 +16,7 @@ from mmllm.generation.content import DigestedItem, digest
 from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
 from mmllm.model.inputs import Input, Item, loaded
+from mmllm.processors.question import QuestionReader
 from mmllm.types import Span
 
 FILE_BYTES = 2**25
@@ -31,6 +32,11 @@ class KnownInput:
 
     def __init__(self, entry: Input, known: ReadItems) -> None:
         self.entry, self.known = entry, known
+
+    @property
+    def questions(self) -> QuestionReader | None:
+        """See :class:`Input`."""
+        return self.entry.questions
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""

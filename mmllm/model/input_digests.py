@@ -15,13 +15,16 @@ from mmllm.processors.settings import settings, vocabulary
 
 
 def input_digests(model: MultimodalLM) -> dict[str, str]:
-    """``tokenizer``, ``template`` and ``preprocessing.<encoder key>`` -> sha256 (hex)."""
+    """``tokenizer``, ``template``, ``preprocessing.<encoder key>``, ``question.<connector key>`` -> sha256 (hex)."""
     tokenizer = model.llm.tokenizer
     words = [vocabulary(tokenizer), tokenizer.special_tokens_map] if tokenizer.is_fast else []
     found = {"tokenizer": _digest(words), "template": _digest(tokenizer.chat_template)}
     for key, encoder in model.encoders.items():
         assert isinstance(encoder, Encoder)
         found[f"preprocessing.{key}"] = _digest(settings(encoder.processor))
+    for key, entry in model.inputs.items():
+        if entry.questions is not None:
+            found[f"question.{key}"] = _digest(vocabulary(entry.questions.tokenizer.loaded))
     return found
 
 

@@ -13,6 +13,7 @@ from mmllm.connectors.projectors.identity import IdentityConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.connectors.projectors.pool import PoolConnector
+from mmllm.connectors.projectors.qformer import QFormerConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
@@ -60,6 +61,11 @@ def pool(dim: int, llm: LLM) -> PoolConnector:
     return PoolConnector(dim=dim, llm_dim=llm.dim, grid=(2, 2))
 
 
+def qformer(dim: int, llm: LLM) -> QFormerConnector:
+    """Four queries, two blocks, one of them with cross-attention."""
+    return QFormerConnector(dim=dim, llm_dim=llm.dim, queries=4, depth=2, heads=2, width=16)
+
+
 def resampler(dim: int, llm: LLM) -> ResamplerConnector:
     """Four latents, two blocks."""
     return ResamplerConnector(dim=dim, llm_dim=llm.dim, latents=4, depth=2, heads=2, head_dim=8)
@@ -96,6 +102,7 @@ TINY: dict[str, Tiny] = {
     "mlp": Tiny(mlp),
     "pixel_shuffle": Tiny(pixel_shuffle),
     "pool": Tiny(pool),
+    "qformer": Tiny(qformer),
     "resampler": Tiny(resampler),
     "temporal_aligner": Tiny(temporal_aligner, grid=(3, 2, 2)),
     "temporal_conv": Tiny(temporal_conv, grid=(3, 4, 4)),
