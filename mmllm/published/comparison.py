@@ -28,6 +28,8 @@ NEW = 8
 """Tokens of the answers that are compared."""
 SIZES = ((333, 250), (120, 200))
 """Width and height of the pictures that are looked at."""
+TEXT = ("input_ids", "attention_mask")
+"""What a text model alone takes of a processor's inputs."""
 TALK = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
 
 
@@ -81,8 +83,8 @@ def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage
 
 
 def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, image)
-    sample = _sample(TALK, image)
+    given = _their_inputs(source, _talk(source), image)
+    sample = _sample(_talk(source), image)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
@@ -91,7 +93,7 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     yield _pixels(f"pixels ({name})", *seen)
     batch = collate([encoded], ours.inputs)
     features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.projector}")
+    projector = (theirs.model if hasattr(theirs, "model") else theirs).get_submodule(source.family.projector)
     handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
     try:
         logits = theirs(**given).logits[0]
@@ -105,14 +107,21 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, None)
-    sample = _sample(TALK, None)
+    given = _their_inputs(source, _talk(source), None)
+    sample = _sample(_talk(source), None)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
-        yield _share("logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs)))
+        reader = theirs if source.family.conversations else theirs.language_model
+        known = {name: value for name, value in given.items() if source.family.conversations or name in TEXT}
+        yield _share("logits (text)", reader(**known).logits[0], ours.logits(collate([encoded], ours.inputs)))
+
+
+def _talk(source: Source) -> tuple[tuple[str, str], ...]:
+    """Turns of the conversation: of a model that knows none, its first question."""
+    return TALK if source.family.conversations else TALK[:1]
 
 
 def _their_model(source: Source) -> Any:
@@ -127,7 +136,10 @@ def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
     if image is not None:
         messages[0]["content"].insert(0, {"type": "image"})
-    text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    if source.family.conversations:
+        text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    else:
+        ((_, text),) = talk
     bos = source.tokenizer.bos_token
     words: dict[str, Any] = {"add_special_tokens": not (bos and text.startswith(bos))}
     if image is not None:

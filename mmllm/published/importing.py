@@ -90,7 +90,7 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
     llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
-    template = _template(source)
+    template = _template(source) if sections.template is None else sections.template
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)
@@ -141,6 +141,8 @@ def _write(
         words["llm"]["path"] = COPY
         for part in words["encoders"].values():
             part.get("image", part)["model"] = COPY
+        for part in words["connectors"].values():
+            part |= {"tokenizer": COPY} if "tokenizer" in part else {}
     recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     replace_text(folder / "recipe.yaml", dump(recipe))
     (folder / "stages" / IMPORTED).mkdir(parents=True)

@@ -20,6 +20,8 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
+    template: str | None = None
+    """Chat template, where the model's processor has no use for one."""
 
 
 class Source:

@@ -24,8 +24,15 @@ class Family:
     """Word of the config that describes the tower."""
     projector: str = "multi_modal_projector"
     """Module that holds the projector."""
+    tower_class: str | None = None
+    """Class of the tower, where transformers' auto classes know none."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
+    own_head: bool = False
+    """Whether its text model is a causal LM with a head of its own, whose config says whether that is tied."""
+    conversations: bool = True
+    """Whether its processor knows conversations; else it takes one text, puts a picture's tokens in front of it, and
+    the whole model reads no text without a picture."""
     text_class: str | None = None
     """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
 
@@ -33,6 +40,7 @@ class Family:
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
 # the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
 # read prompts in both directions; as an LLM it reads them as the text model it was made from.
+_BLIP: Mapping[str, Any] = {"own_head": True, "conversations": False}
 FAMILIES: Mapping[str, Family] = {
     "llava": Family("LLaVA 1.5"),
     "llava_next": Family("LLaVA-NeXT"),
@@ -46,6 +54,16 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
+    "blip-2": Family(
+        "BLIP-2", tower="vision_model", tower_class="Blip2VisionModel", projector="language_projection", **_BLIP
+    ),
+    "instructblip": Family(
+        "InstructBLIP",
+        tower="vision_model",
+        tower_class="InstructBlipVisionModel",
+        projector="language_projection",
+        **_BLIP,
+    ),
     "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
     "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
     "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),

@@ -28,11 +28,14 @@ class Layout:
     words: Callable[[Any], Words]
     """Config -> type and arguments of the connector."""
     tensors: Mapping[str, str]
-    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor."""
+    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor; what
+    ends on a dot is the beginning of a name."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
+    parts: tuple[str, ...] = ()
+    """Parts of the model that make it up, where it is more than the family's ``projector``; tensors' names begin so."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -63,6 +66,26 @@ def _voxtral(config: Any) -> Words:
     return {**stacked, "depth": 2, "bias": False, **_activation(config)}
 
 
+def _qformer(config: Any) -> Words:
+    own = config.qformer_config
+    words = {"queries": config.num_query_tokens, "depth": own.num_hidden_layers, "heads": own.num_attention_heads}
+    words |= {"width": own.hidden_size, "mlp_width": own.intermediate_size, "every": own.cross_attention_frequency}
+    words |= {} if own.hidden_act == "gelu" else {"activation": own.hidden_act}
+    words |= {} if own.layer_norm_eps == 1e-12 else {"eps": own.layer_norm_eps}
+    return {"type": "qformer", **words}
+
+
+def _instructed(config: Any) -> Words:
+    own = config.qformer_config
+    return {**_qformer(config), "words": own.vocab_size, "positions": own.max_position_embeddings}
+
+
+def _qformer_layout(words: Callable[[Any], Words]) -> Layout:
+    tensors = {"query_tokens": "queries", "qformer.": "qformer.", "language_projection": "output"}
+    parts = ("query_tokens", "qformer.", "language_projection.")
+    return Layout(words, tensors, changed={"queries": lambda queries: queries[0]}, parts=parts)
+
+
 _TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
 _IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
@@ -88,6 +111,8 @@ LAYOUTS: Mapping[str, Layout] = {
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
     ),
+    "blip-2": _qformer_layout(_qformer),
+    "instructblip": _qformer_layout(_instructed),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
@@ -144,7 +169,7 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
-    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    found = _read(path, family, layout)
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():
@@ -153,6 +178,8 @@ def projector_tensors(
             taken[layout.tensors[name]] = tensor
         elif layer in layout.tensors:
             taken[f"{layout.tensors[layer]}.{kind}"] = tensor
+        elif (inner := _renamed(name, layout)) in names:
+            taken[inner] = tensor
         else:
             left.append(name)
     taken = {name: layout.changed[name](one) if name in layout.changed else one for name, one in taken.items()}
@@ -161,6 +188,22 @@ def projector_tensors(
         if name.endswith(".weight") and bias in names and bias not in taken:
             taken[bias] = torch.zeros(len(taken[name]))
     return taken, left
+
+
+def _read(path: str, family: Family, layout: Layout) -> dict[str, Tensor]:
+    """Tensors of the projector by their names inside it, or from its parts' names on."""
+    if not layout.parts:
+        return read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    found = {part: read_tensors(path, (f"model.{part}", part)) for part in layout.parts}
+    return {part + name: tensor for part, tensors in found.items() for name, tensor in tensors.items()}
+
+
+def _renamed(name: str, layout: Layout) -> str:
+    """The connector's name of a tensor whose beginning the layout has; else its own."""
+    for old, new in layout.tensors.items():
+        if old.endswith(".") and name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family: Family, layout: Layout) -> None:
@@ -172,7 +215,8 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"not {type}"
         )
     # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False)):
+    eps = 1e-12 if type == "qformer" else 1e-5
+    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", eps), ("norm_after", False), ("heads", 12)):
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

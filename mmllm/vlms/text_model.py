@@ -51,8 +51,10 @@ def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     text: Any = config.get_text_config()
     if family.text_class is not None:
         text = _plain_rope(text, getattr(transformers, family.text_class))
-    # the head belongs to the whole model, so its config says whether it is the embeddings; some never tie
-    text.tie_word_embeddings = bool(config.tie_word_embeddings) if hasattr(config, "tie_word_embeddings") else False
+    # the head mostly belongs to the whole model, so its config says whether it is the embeddings; some never tie
+    if not family.own_head:
+        ties = hasattr(config, "tie_word_embeddings") and config.tie_word_embeddings
+        text.tie_word_embeddings = bool(ties)
     for word, value in family.text.items():
         if hasattr(text, word):
             setattr(text, word, value)

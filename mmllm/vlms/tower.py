@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -15,7 +16,7 @@ from mmllm.vlms.partial import load_part
 
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
-    "qwen2_audio_encoder", "voxtral_encoder",
+    "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
 
@@ -47,7 +48,8 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
         )
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
+    kind = MODEL_MAPPING[type(tower)] if family.tower_class is None else getattr(transformers, family.tower_class)
+    return load_part(path, kind, tower, _names(family.tower), torch.float32)
 
 
 def whole_picture(own: Any, path: str) -> Any:
