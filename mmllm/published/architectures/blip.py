@@ -1,4 +1,4 @@
-"""BLIP-2 (Li et al. 2023, arXiv 2301.12597), InstructBLIP (Dai et al. 2023, arXiv 2305.06500): queries of a Q-Former."""
+"""BLIP-2 (Li et al. 2023, arXiv 2301.12597) and InstructBLIP (Dai et al. 2023, arXiv 2305.06500)."""
 
 from __future__ import annotations
 
