@@ -9,6 +9,7 @@ from mmllm.connectors.projectors.c_abstractor import CAbstractorConnector
 from mmllm.connectors.projectors.concat import ConcatConnector
 from mmllm.connectors.projectors.dense_connector import DenseConnector
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
+from mmllm.connectors.projectors.grid_resampler import GridResamplerConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
@@ -39,6 +40,11 @@ def dense_connector(dim: int, llm: LLM) -> DenseConnector:
 def graph_tokens(dim: int, llm: LLM) -> GraphTokensConnector:
     """Trees of seven slots."""
     return GraphTokensConnector(dim=dim, llm_dim=llm.dim, fanout=(2, 2))
+
+
+def grid_resampler(dim: int, llm: LLM) -> GridResamplerConnector:
+    """2 x 2 queries on 4 x 4 patches."""
+    return GridResamplerConnector(dim=dim, llm_dim=llm.dim, grid=(2, 2), heads=2, width=16)
 
 
 def identity(dim: int, llm: LLM) -> IdentityConnector:
@@ -98,6 +104,7 @@ TINY: dict[str, Tiny] = {
     "concat": Tiny(concat),
     "dense_connector": Tiny(dense_connector),
     "graph_tokens": Tiny(graph_tokens, grid=(4,), extras=chains),
+    "grid_resampler": Tiny(grid_resampler),
     "identity": Tiny(identity),
     "mlp": Tiny(mlp),
     "pixel_shuffle": Tiny(pixel_shuffle),
