@@ -17,7 +17,7 @@ Axis letters used in every docstring and annotation comment:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -124,6 +124,29 @@ class Sample:
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
     node it is about), ``bytes``, :class:`Stored` or what the encoder takes besides (a ``PIL.Image``)."""
+
+
+class QuestionReader(ABC):
+    """Reads the text of the message that shows an item, for a connector that asks for it (``Projector.questions``).
+
+    Where tensors are said, names -> tensors on the CPU; they become ``Features.extras``.
+    """
+
+    @abstractmethod
+    def read(self, text: str) -> dict[str, torch.Tensor]:
+        """Tensors of a text, without batch axis; TooLongError for one that the connector has no place for."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Tensors of the texts of N items, N first."""
+
+    @abstractmethod
+    def blank(self) -> dict[str, torch.Tensor]:
+        """Tensors of a short text, for a rank without items: all that learns takes part in it."""
+
+    @abstractmethod
+    def settings(self) -> Any:
+        """All that the tensors of a text depend on, as plain JSON."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages import placeholders
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, QUESTION, Grid, Sample, Segment, Span
+from mmllm.types import IGNORE_INDEX, QUESTION, Grid, QuestionReader, Sample, Segment, Span
 
 if TYPE_CHECKING:
     import torch
-
-    from mmllm.processors.question import QuestionReader
 
 Item = dict[str, dict[str, "torch.Tensor"]]
 """Encoder key -> inputs its processor makes of one item: tensors without batch axis, on the CPU."""

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from mmllm.hooks import ForwardContext, Handle
 from mmllm.hooks.points import AdaptableEncoder, LLMHookPoints
-from mmllm.processors.question import QuestionReader
-from mmllm.types import Grid
+from mmllm.types import Grid, QuestionReader
 
 
 class Connector(nn.Module):

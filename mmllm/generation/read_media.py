@@ -16,8 +16,7 @@ from mmllm.generation.content import DigestedItem, digest
 from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
 from mmllm.model.inputs import Input, Item, loaded
-from mmllm.processors.question import QuestionReader
-from mmllm.types import Span
+from mmllm.types import QuestionReader, Span
 
 FILE_BYTES = 2**25
 """Larger files are read anew each time, instead of into memory as well."""

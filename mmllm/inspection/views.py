@@ -23,6 +23,7 @@ from mmllm.processors.base import Item, Processor
 from mmllm.processors.document import DocumentProcessor
 from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
+from mmllm.processors.native.processor import NativeProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
 from mmllm.processors.tiles import TilesProcessor
@@ -72,6 +73,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _image(processor, item)
         case TilesProcessor():
             return _tiles(processor, media, item)
+        case NativeProcessor():
+            return _native(processor, item)
         case VideoProcessor():
             return _video(processor, item)
         case AudioProcessor():
@@ -99,6 +102,14 @@ def _tiles(processor: TilesProcessor, media: Any, item: Item) -> Shown:
     cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
     more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
     return f"{cut}, each {width} x {height} pixels{more}", tuple(shown[-FRAMES:]), ""
+
+
+def _native(processor: NativeProcessor, item: Item) -> Shown:
+    grid = processor.grid(item)
+    pixels = processor.patching.pixels(item["patches"], grid)
+    height, width = pixels.shape[-2:]
+    picture = denormalised(processor, pixels)
+    return f"{width} x {height} pixels in {' x '.join(map(str, grid))} patches", (("", picture),), ""
 
 
 def _video(processor: VideoProcessor, item: Item) -> Shown:

@@ -24,7 +24,7 @@ def input_digests(model: MultimodalLM) -> dict[str, str]:
         found[f"preprocessing.{key}"] = _digest(settings(encoder.processor))
     for key, entry in model.inputs.items():
         if entry.questions is not None:
-            found[f"question.{key}"] = _digest(vocabulary(entry.questions.tokenizer.loaded))
+            found[f"question.{key}"] = _digest(entry.questions.settings())
     return found
 
 

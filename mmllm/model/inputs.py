@@ -16,10 +16,9 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
-from mmllm.processors.question import QuestionReader
 from mmllm.processors.tiles import TilesProcessor, Tiling
 from mmllm.recipe.models import TileText
-from mmllm.types import QUESTION, Grid, Place, Span, Stored, time_steps
+from mmllm.types import QUESTION, Grid, Place, QuestionReader, Span, Stored, time_steps
 
 _TILING = ""
 """Key of an item, which no encoder has, under which stands how it is cut."""
@@ -109,22 +108,26 @@ class Input:
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
-        # a time before each step takes places of its own, as many as its digits need: then only the item tells
+        # text inside an item takes places of its own, as many as its letters need: then only the item tells
         grids = [processor.fixed_grid() for processor in self.processors.values()]
         fixed = [grid for grid in grids if grid is not None]
-        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.text.times is None else None
+        plain = self.text.times is None and self.text.rows is None
+        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and plain else None
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time.
+        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time, with
+        ``rows`` one for each row.
 
         Raises:
-            MediaError: the item has no times.
+            MediaError: the item has no times, or no rows.
         """
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
         if self.text.tiles is not None:
             return _between_tiles(self.text.tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
+        if self.text.rows is not None:
+            return _between_rows(self.text.rows, grid)
         if self.text.times is None:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]
@@ -181,6 +184,16 @@ def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
     if tiling.whole:
         found.append(Span(end + text.whole, own, True))
     return found
+
+
+def _between_rows(text: str, grid: Grid) -> list[Span]:
+    """A span for each row of a picture, ``text`` between them; MediaError where its tokens are in no rows."""
+    if len(grid) != 2:
+        raise MediaError(
+            f"its connector gives a grid of {grid}, and `rows` is text between rows of tokens; leave it out, or use a "
+            "connector that keeps rows and columns"
+        )
+    return [Span(text if row else "", (1, grid[1]), True) for row in range(grid[0])]
 
 
 @contextmanager

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmllm.errors import TooLongError
+from mmllm.processors.settings import vocabulary
 from mmllm.processors.tokenizer import ModelTokenizer
+from mmllm.types import QuestionReader
 
 IDS = "question"
 """Name of the ids in an item and in ``Features.extras``."""
 
 
-class QuestionReader:
+class TokenizedQuestion(QuestionReader):
     """Text -> ids of another tokenizer than the LLM's, with the special tokens that it puts around a text itself."""
 
     def __init__(self, tokenizer: ModelTokenizer, most: int) -> None:
@@ -41,5 +44,9 @@ class QuestionReader:
         return {IDS: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)}
 
     def blank(self) -> dict[str, Tensor]:
-        """A short text, for a rank without items: all that learns takes part in it."""
+        """A text of one letter."""
         return self.read("a")
+
+    def settings(self) -> Any:
+        """What the tokenizer does with a text."""
+        return vocabulary(self.tokenizer.loaded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.processors.native.processor import NativeProcessor
 from mmllm.published.source import Source
 from mmllm.types import Message, Sample
 from mmllm.vlms.quiet import quiet
@@ -88,9 +89,7 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    inner = encoded.media["image"][0]["image"]["pixels"]
-    seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
-    yield _pixels(f"pixels ({name})", *seen)
+    yield _pixels(f"pixels ({name})", *_seen(ours, given["pixel_values"], encoded.media["image"][0]["image"]))
     batch = collate([encoded], ours.inputs)
     features: list[Tensor] = []
     projector = (theirs.model if hasattr(theirs, "model") else theirs).get_submodule(source.family.projector)
@@ -165,6 +164,17 @@ def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
     where = min(len(found), len(theirs)) if place is None else place
     shown = f"{len(theirs)} there, {len(found)} here; from position {where} on: {theirs[where : where + 4]} there, "
     return Stage(name, 1, 0, f"{shown}{found[where : where + 4]} here")
+
+
+def _seen(ours: MultimodalLM, theirs: Tensor, item: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the encoder sees of a picture, there and here: float[pictures, 3, H, W], or patches where both have them."""
+    if "patches" not in item:
+        return theirs.reshape(-1, *theirs.shape[-3:]), item["pixels"].reshape(-1, *item["pixels"].shape[-3:])
+    processor = ours.inputs["image"].processors["image"]
+    assert isinstance(processor, NativeProcessor)
+    if theirs.dim() == 4:
+        return theirs, processor.patching.pixels(item["patches"], processor.grid(item))[None]
+    return theirs.reshape(-1, theirs.shape[-1]), item["patches"]
 
 
 def _pixels(name: str, theirs: Tensor, ours: Tensor) -> Stage:

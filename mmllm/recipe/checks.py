@@ -191,9 +191,12 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
 
 def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n}; it, `token` and `around` stand on a connector that gives tokens."""
-    for word in ("token", "around", "tiles"):
+    for word in ("token", "around", "tiles", "rows"):
         if getattr(part, word) is not None and part.source is None:
             problems.add((*path, word), "a connector without `from` has no places in the text; remove it")
+    for word in ("tiles", "times"):
+        if part.rows is not None and getattr(part, word) is not None:
+            problems.add((*path, "rows"), f"text stands between rows or at `{word}`, not at both; remove one")
     for word, text in () if part.tiles is None else part.tiles:
         try:
             text.format(row=1, col=1, n=1)

@@ -98,6 +98,11 @@ class ComponentSpec(Section):
         None, description="connectors only: text of the LLM before and behind every item, control tokens included"
     )
     tiles: TileText | None = Field(None, description="connectors only: text between the tiles of a picture")
+    rows: str | None = Field(
+        None,
+        min_length=1,
+        description="connectors only: text of the LLM between the rows of a picture's tokens, control tokens included",
+    )
     start: Start | None = Field(
         None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )

@@ -60,6 +60,16 @@ def _gemma3(config: Any) -> Words:
     return {"type": "pool", "grid": [side, side], **norm, "depth": 1, "bias": False}
 
 
+def _mistral3(config: Any) -> Words:
+    words = {"type": "patch_merger", "factor": config.spatial_merge_size, "eps": config.text_config.rms_norm_eps}
+    return {**words, **({"bias": True} if config.multimodal_projector_bias else {}), **_activation(config)}
+
+
+def _in_raster_order(weight: Tensor) -> Tensor:
+    """Inputs of a merging layer from (channel, place in the block) to (place, channel): float[D, places * D]."""
+    return weight.unflatten(1, (len(weight), -1)).transpose(1, 2).flatten(1).contiguous()
+
+
 def _voxtral(config: Any) -> Words:
     factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
     stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
@@ -113,11 +123,15 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "blip-2": _qformer_layout(_qformer),
     "instructblip": _qformer_layout(_instructed),
+    "mistral3": Layout(
+        _mistral3,
+        {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},
+        changed={"merge.weight": _in_raster_order},
+    ),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
 OTHERS: Mapping[str, str] = {
-    "mistral3": "an RMSNorm, a merger of patches in an order of its own and an MLP",
     "aya_vision": "pixel shuffle and a gated MLP",
     "qwen2_vl": "a merger inside the tower",
     "qwen2_5_vl": "a merger inside the tower",

@@ -11,7 +11,7 @@ from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmllm.errors import MmllmError
-from mmllm.vlms.families import family_of
+from mmllm.vlms.families import Family, family_of
 from mmllm.vlms.partial import load_part
 
 PLAIN = (
@@ -19,15 +19,18 @@ PLAIN = (
     "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
-
+NATIVE = ("pixtral", "siglip2_vision_model")
+"""Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 """Settings of image processors that cut a picture into several."""
 KEPT = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
 
 
-def load_tower(path: str, modality: str) -> PreTrainedModel | None:
+def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedModel | None:
     """The float32 tower of the published model at ``path``; None where it is no such model.
+
+    ``native``: one that takes pictures of any size is wanted.
 
     Raises:
         MmllmError: it hears instead of sees (or the reverse), weights are missing, or its tower takes what no encoder
@@ -41,15 +44,25 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
         word = {"image": "hf_vision", "audio": "hf_audio"}[family.modality]
         raise MmllmError(f'"{path}" is {family.name}, whose tower is for {family.modality}; use {word}.')
     tower: Any = getattr(config, family.tower_config)
-    if tower.model_type not in PLAIN:
-        raise MmllmError(
-            f'"{path}" is {family.name}, whose tower ({tower.model_type}) takes pictures of any shape in patches of '
-            "its own; no encoder here computes it. Its text model can be used: llm: {path: ...}."
-        )
+    if tower.model_type not in (NATIVE if native else PLAIN):
+        raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
     kind = MODEL_MAPPING[type(tower)] if family.tower_class is None else getattr(transformers, family.tower_class)
     return load_part(path, kind, tower, _names(family.tower), torch.float32)
+
+
+def _other_kind(path: str, family: Family, kind: str) -> MmllmError:
+    """Error for a tower of another kind than the one that is asked for."""
+    start = f'"{path}" is {family.name}, whose tower ({kind}) takes pictures of '
+    if kind in PLAIN:
+        return MmllmError(f"{start}one size; use hf_vision.")
+    if kind in NATIVE:
+        return MmllmError(f"{start}any shape; use hf_native.")
+    return MmllmError(
+        f"{start}any shape in patches of its own; no encoder here computes it. Its text model can be used: llm: "
+        "{path: ...}."
+    )
 
 
 def whole_picture(own: Any, path: str) -> Any:

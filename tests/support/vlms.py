@@ -11,8 +11,8 @@ import transformers as t
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from mmllm.testing.tiny import published
 from mmllm.testing.tiny.llms import tiny_tokenizer
+from mmllm.testing.tiny.published import folder as published
 from mmllm.testing.tiny.published.folder import VIT
 
 LLM: dict[str, Any] = {**published.LLM, "max_position_embeddings": 128}

@@ -12,6 +12,15 @@ from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
 
+def blocks_of(x: Tensor, rows: int, cols: int, factor: int) -> Tensor:
+    """Maps float[..., rows * cols, D] in blocks of factor x factor: float[maps, blocks, factor * factor * D].
+
+    Blocks in raster order; inside one row, column, width.
+    """
+    blocks = x.reshape(-1, rows // factor, factor, cols // factor, factor, x.shape[-1]).transpose(2, 3)
+    return blocks.reshape(len(blocks), -1, factor * factor * x.shape[-1])
+
+
 class PixelShuffleConnector(Projector):
     """Blocks of factor x factor patches side by side, LN, Linear, GELU, Linear (InternVL, arXiv 2404.16821).
 
@@ -73,9 +82,7 @@ class PixelShuffleConnector(Projector):
         if self.axes == 1:
             return x.reshape(x.shape[0], tokens, self.factor * x.shape[-1])
         _, rows, cols = as_maps(features.grid, "pixel_shuffle")
-        r = self.factor
-        blocks = x.reshape(-1, rows // r, r, cols // r, r, x.shape[-1]).transpose(2, 3)
-        return blocks.reshape(x.shape[0], tokens, r * r * x.shape[-1])
+        return blocks_of(x, rows, cols, self.factor).reshape(x.shape[0], tokens, -1)
 
     def forward(self, features: Features) -> Tensor:
         """Shuffle and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""

@@ -12,7 +12,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, InstructBlipQFor
 from mmllm.connectors.base import Projector
 from mmllm.connectors.layers.basics import activation_of
 from mmllm.errors import MmllmError
-from mmllm.processors.question import IDS, QuestionReader
+from mmllm.processors.question import IDS, TokenizedQuestion
 from mmllm.processors.tokenizer import ModelTokenizer
 from mmllm.types import Features, Grid
 
@@ -78,7 +78,7 @@ class QFormerConnector(Projector):
             known = ModelTokenizer(tokenizer, subfolder=subfolder)
             config = InstructBlipQFormerConfig(**shape, vocab_size=_table(known, words))
             self.qformer = _with_text(InstructBlipQFormerModel(config))
-            self.questions = QuestionReader(known, positions)
+            self.questions = TokenizedQuestion(known, positions)
             self.shares_prefix = False  # what its tokens show rests on the text behind them
         # not zeros, as transformers starts them: equal queries would stay equal
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)

@@ -71,6 +71,7 @@ def _tiles(
 
 MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_vision": pictures.hf_vision,
+    "hf_native": pictures.hf_native,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
     "frames": _frames,

@@ -43,6 +43,30 @@ def hf_vision(
     return Outline(processor, vision.hidden_size, len(layers))
 
 
+def hf_native(
+    model: str,
+    layers: Sequence[int | str] = (-2,),
+    longest: int | None = None,
+    least: int | None = None,
+    most: int | None = None,
+    merge: int = 1,
+    max_pixels: int | None = None,
+) -> Outline:
+    """Outline of ``HfNativeEncoder``, by the folder's configuration and image processor."""
+    from transformers import AutoConfig
+
+    from mmllm.encoders.image.native.hf_native import patching
+    from mmllm.processors.image import MAX_PIXELS
+    from mmllm.processors.native.processor import Limits, NativeProcessor
+
+    config = AutoConfig.from_pretrained(model)
+    family = family_of(config)
+    word = "vision_config" if family is None else family.tower_config
+    vision = getattr(config, word) if word in config.sub_configs else config
+    found = patching(model, vision, Limits(longest, least, most, merge))
+    return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), vision.hidden_size, len(layers))
+
+
 def open_clip(
     model: str,
     pretrained: str | None = None,

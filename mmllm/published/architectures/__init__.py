@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 TABLE: Mapping[str, str] = {
     "llava": "llava",
+    "mistral3": "mistral3",
     "internvl": "internvl",
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",

@@ -1,7 +1,11 @@
-"""LLaVA 1.5 (Liu et al. 2023, arXiv 2310.03744): a vision tower's tokens through two linear layers."""
+"""LLaVA 1.5 (Liu et al. 2023, arXiv 2310.03744): a vision tower's tokens through two linear layers.
+
+Pixtral (Agrawal et al. 2024, arXiv 2410.07073) is of the same class, with a tower for pictures of any size.
+"""
 
 from __future__ import annotations
 
+from mmllm.published.architectures import pixtral
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
 
@@ -13,6 +17,8 @@ def sections(source: Source) -> Sections:
         MmllmError: the projector is of another kind.
     """
     config = source.config
+    if config.vision_config.model_type == "pixtral":
+        return pixtral.sections(source)
     layers = config.vision_feature_layer
     projector = projector_words(source.path, config)
     crop = bool(getattr(source.pictures, "do_center_crop", False))

@@ -26,6 +26,7 @@ from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.native.hf_native import HfNativeEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
@@ -76,6 +77,23 @@ def write_vision(folder: str) -> None:
     )  # fmt: skip
     transformers.Dinov2WithRegistersModel(config).save_pretrained(folder)
     transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+
+
+def hf_native(layers: Sequence[Layer] = (-2,)) -> HfNativeEncoder:
+    """A SigLIP 2 NaFlex: 3 blocks, width 16, pictures of at most 24 patches of 8 x 8."""
+    with seeded_folder() as folder:
+        write_native(folder)
+        return HfNativeEncoder(model=folder, layers=layers)
+
+
+def write_native(folder: str) -> None:
+    """The folder of :func:`hf_native`."""
+    config = transformers.Siglip2VisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, num_patches=16, patch_size=8,
+        vision_use_head=False,
+    )  # fmt: skip
+    transformers.Siglip2VisionModel(config).save_pretrained(folder)
+    transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=24).save_pretrained(folder)
 
 
 def open_clip_tower(layers: Sequence[Layer] = (-2,)) -> OpenClipEncoder:
@@ -231,6 +249,7 @@ def documents() -> list[str | bytes]:
 
 TINY: dict[str, TinyEncoder] = {
     "hf_vision": TinyEncoder(hf_vision, pictures),
+    "hf_native": TinyEncoder(hf_native, pictures),
     "open_clip": TinyEncoder(open_clip_tower, pictures),
     "hf_audio": TinyEncoder(hf_audio, sounds),
     "text_graph": TinyEncoder(text_graph, graphs),

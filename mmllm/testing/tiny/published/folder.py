@@ -44,6 +44,8 @@ class Published:
     template: str = PARTS
     tokens: tuple[str, ...] = field(default=())
     """Further control tokens."""
+    kind: str | None = None
+    """Beginning of the class's name, where families share one."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
 
@@ -84,7 +86,7 @@ def save(
     config = made.config(tokenizer.convert_tokens_to_ids(made.mark), changes)
     text = config.get_text_config()
     text.vocab_size = max(text.vocab_size, len(tokenizer))
-    model = getattr(t, f"{name}ForConditionalGeneration")(config)
+    model = getattr(t, f"{made.kind or name}ForConditionalGeneration")(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
