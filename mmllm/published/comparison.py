@@ -172,8 +172,11 @@ def _seen(ours: MultimodalLM, theirs: Tensor, item: Mapping[str, Tensor]) -> tup
         return theirs.reshape(-1, *theirs.shape[-3:]), item["pixels"].reshape(-1, *item["pixels"].shape[-3:])
     processor = ours.inputs["image"].processors["image"]
     assert isinstance(processor, NativeProcessor)
-    if theirs.dim() == 4:
-        return theirs, processor.patching.pixels(item["patches"], processor.grid(item))[None]
+    if theirs.dim() > 3:
+        # a rest that is no whole patch is read by no tower
+        height, width = (size - size % processor.patching.patch for size in theirs.shape[-2:])
+        pixels = processor.patching.pixels(item["patches"], processor.grid(item))
+        return theirs.reshape(-1, *theirs.shape[-3:])[..., :height, :width], pixels[None]
     return theirs.reshape(-1, theirs.shape[-1]), item["patches"]
 
 

@@ -91,6 +91,8 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     text: Any = source.config.get_text_config()
     llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
     template = _template(source) if sections.template is None else sections.template
+    if sections.rewrites is not None:
+        template = sections.rewrites(template or source.tokenizer.chat_template)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)

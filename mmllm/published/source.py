@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class Sections:
     connectors: dict[str, dict[str, Any]]
     template: str | None = None
     """Chat template, where the model's processor has no use for one."""
+    rewrites: Callable[[str], str] | None = None
+    """Chat template -> one that writes what the model's processor makes of a rendered text."""
 
 
 class Source:

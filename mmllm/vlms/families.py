@@ -25,7 +25,7 @@ class Family:
     projector: str = "multi_modal_projector"
     """Module that holds the projector."""
     tower_class: str | None = None
-    """Class of the tower, where transformers' auto classes know none."""
+    """Module and class of the tower in transformers, where its auto classes know none."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
     own_head: bool = False
@@ -40,13 +40,24 @@ class Family:
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
 # the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
 # read prompts in both directions; as an LLM it reads them as the text model it was made from.
-_BLIP: Mapping[str, Any] = {"own_head": True, "conversations": False}
+_BLIP: Mapping[str, Any] = {
+    "tower": "vision_model",
+    "projector": "language_projection",
+    "own_head": True,
+    "conversations": False,
+}
 FAMILIES: Mapping[str, Family] = {
     "llava": Family("LLaVA 1.5"),
     "llava_next": Family("LLaVA-NeXT"),
     "llava_next_video": Family("LLaVA-NeXT-Video"),
     "llava_onevision": Family("LLaVA-OneVision"),
     "internvl": Family("InternVL"),
+    "idefics2": Family(
+        "Idefics2",
+        tower="vision_model",
+        tower_class="transformers.models.idefics2.modeling_idefics2:Idefics2VisionTransformer",
+        projector="connector",
+    ),
     "idefics3": Family("Idefics3", tower="vision_model", projector="connector.modality_projection"),
     "smolvlm": Family("SmolVLM", tower="vision_model", projector="connector.modality_projection"),
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
@@ -54,16 +65,8 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
-    "blip-2": Family(
-        "BLIP-2", tower="vision_model", tower_class="Blip2VisionModel", projector="language_projection", **_BLIP
-    ),
-    "instructblip": Family(
-        "InstructBLIP",
-        tower="vision_model",
-        tower_class="InstructBlipVisionModel",
-        projector="language_projection",
-        **_BLIP,
-    ),
+    "blip-2": Family("BLIP-2", tower_class="transformers:Blip2VisionModel", **_BLIP),
+    "instructblip": Family("InstructBLIP", tower_class="transformers:InstructBlipVisionModel", **_BLIP),
     "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
     "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
     "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),

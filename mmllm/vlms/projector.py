@@ -76,6 +76,15 @@ def _voxtral(config: Any) -> Words:
     return {**stacked, "depth": 2, "bias": False, **_activation(config)}
 
 
+def _idefics2(config: Any) -> Words:
+    own, text = config.perceiver_config, config.text_config
+    words = {"latents": own.resampler_n_latents, "depth": own.resampler_depth, "heads": own.resampler_n_heads}
+    words |= {"head_dim": own.resampler_head_dim, "key_heads": own.num_key_value_heads}
+    words |= {"mlp_width": text.intermediate_size, "eps": own.rms_norm_eps}
+    words |= {"activation": text.hidden_act, "resampler_activation": own.hidden_act}
+    return {"type": "gated_resampler", **words}
+
+
 def _qformer(config: Any) -> Words:
     own = config.qformer_config
     words = {"queries": config.num_query_tokens, "depth": own.num_hidden_layers, "heads": own.num_attention_heads}
@@ -121,6 +130,7 @@ LAYOUTS: Mapping[str, Layout] = {
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
     ),
+    "idefics2": Layout(_idefics2, {"modality_projection.": "projection.", "perceiver_resampler.": "resampler."}),
     "blip-2": _qformer_layout(_qformer),
     "instructblip": _qformer_layout(_instructed),
     "mistral3": Layout(
@@ -138,6 +148,15 @@ OTHERS: Mapping[str, str] = {
     "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
 }
 """``model_type`` -> what its projector is, where no connector here computes it."""
+
+
+UNSEEN: Words = {"axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False}
+"""Words of connectors that no tensor's shape shows, and what they are where a recipe does not say them."""
+UNSEEN_OF: Mapping[str, Words] = {
+    "qformer": {"eps": 1e-12, "heads": 12},
+    "gated_resampler": {"activation": "silu", "resampler_activation": "silu", "eps": 1e-6, "heads": 16},
+}
+"""Connector -> the same, where it has others."""
 
 
 def projector_words(path: str, config: Any) -> Words:
@@ -229,8 +248,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"not {type}"
         )
     # what tensors do not show; the defaults are the connectors' own
-    eps = 1e-12 if type == "qformer" else 1e-5
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", eps), ("norm_after", False), ("heads", 12)):
+    for word, default in {**UNSEEN, **UNSEEN_OF.get(type, {})}.items():
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

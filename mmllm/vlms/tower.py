@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -19,7 +19,7 @@ PLAIN = (
     "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
-NATIVE = ("pixtral", "siglip2_vision_model")
+NATIVE = ("pixtral", "siglip2_vision_model", "idefics2_vision")
 """Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
@@ -48,8 +48,17 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
         raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    kind = MODEL_MAPPING[type(tower)] if family.tower_class is None else getattr(transformers, family.tower_class)
-    return load_part(path, kind, tower, _names(family.tower), torch.float32)
+    return load_part(path, _class_of(family, tower), tower, _names(family.tower), torch.float32)
+
+
+def _class_of(family: Family, tower: Any) -> type[PreTrainedModel]:
+    """The class of a family's tower."""
+    if family.tower_class is None:
+        found: type[PreTrainedModel] = MODEL_MAPPING[type(tower)]
+    else:
+        module, _, name = family.tower_class.partition(":")
+        found = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _other_kind(path: str, family: Family, kind: str) -> MmllmError:

@@ -12,6 +12,7 @@ TABLE: Mapping[str, str] = {
     "mistral3": "mistral3",
     "internvl": "internvl",
     "deepseek_vl": "deepseek_vl",
+    "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
     "blip-2": "blip",

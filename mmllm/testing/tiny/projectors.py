@@ -8,6 +8,7 @@ from torch import Tensor
 from mmllm.connectors.projectors.c_abstractor import CAbstractorConnector
 from mmllm.connectors.projectors.concat import ConcatConnector
 from mmllm.connectors.projectors.dense_connector import DenseConnector
+from mmllm.connectors.projectors.gated_resampler import GatedResamplerConnector
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.projectors.grid_resampler import GridResamplerConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
@@ -36,6 +37,13 @@ def concat(dim: int, llm: LLM) -> ConcatConnector:
 def dense_connector(dim: int, llm: LLM) -> DenseConnector:
     """One layer, which is then a group of its own."""
     return DenseConnector(dim=dim, llm_dim=llm.dim, layers=1, groups=1)
+
+
+def gated_resampler(dim: int, llm: LLM) -> GatedResamplerConnector:
+    """Three latents, two blocks, two heads that share a key."""
+    return GatedResamplerConnector(
+        dim=dim, llm_dim=llm.dim, latents=3, depth=2, heads=2, head_dim=8, key_heads=1, mlp_width=20
+    )
 
 
 def graph_tokens(dim: int, llm: LLM) -> GraphTokensConnector:
@@ -109,6 +117,7 @@ TINY: dict[str, Tiny] = {
     "c_abstractor": Tiny(c_abstractor),
     "concat": Tiny(concat),
     "dense_connector": Tiny(dense_connector),
+    "gated_resampler": Tiny(gated_resampler),
     "graph_tokens": Tiny(graph_tokens, grid=(4,), extras=chains),
     "grid_resampler": Tiny(grid_resampler),
     "identity": Tiny(identity),

@@ -16,6 +16,7 @@ from mmllm.encoders.blocks import EncoderBlock
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.hf_vision import load_vision
 from mmllm.encoders.image.native.attention import ATTENTION, register
+from mmllm.encoders.image.native.idefics2 import Idefics2Tower
 from mmllm.encoders.image.native.naflex import NaflexTower
 from mmllm.encoders.image.native.pixtral import PixtralTower
 from mmllm.encoders.image.native.tower import Tower, lengths_of
@@ -30,6 +31,7 @@ from mmllm.types import Features, Grid
 TOWERS: Mapping[str, type[Tower]] = {
     "pixtral": PixtralTower,
     "siglip2_vision_model": NaflexTower,
+    "idefics2_vision": Idefics2Tower,
 }
 """``model_type`` of a tower's configuration -> how it is run; ``vlms.tower.NATIVE`` lists them for who loads."""
 
