@@ -20,6 +20,7 @@ PROJECTORS: dict[str, str] = {
     "qformer": "mmllm.connectors.projectors.qformer:QFormerConnector",
     "grid_resampler": "mmllm.connectors.projectors.grid_resampler:GridResamplerConnector",
     "gated_resampler": "mmllm.connectors.projectors.gated_resampler:GatedResamplerConnector",
+    "window_qformer": "mmllm.connectors.projectors.window_qformer:WindowQFormerConnector",
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",

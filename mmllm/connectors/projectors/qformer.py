@@ -56,20 +56,12 @@ class QFormerConnector(Projector):
         positions: int = 512,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
-        for name, value in {"queries": queries, "depth": depth, "every": every, "positions": positions}.items():
-            if value < 1:
-                raise MmllmError(f"connector qformer {name}: {value} must be at least 1.")
-        if heads < 1 or width < 1 or width % heads:
-            raise MmllmError(f"connector qformer: heads ({heads}) must divide the width ({width}).")
         if tokenizer is None and (subfolder or words is not None):
             raise MmllmError("connector qformer: subfolder and words are of a tokenizer, and none is given.")
-        activation_of(activation)
-        shape: dict[str, Any] = {
-            "encoder_hidden_size": dim, "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
-            "intermediate_size": 4 * width if mlp_width is None else mlp_width, "cross_attention_frequency": every,
-            "hidden_act": activation, "layer_norm_eps": eps, "hidden_dropout_prob": dropout,
-            "attention_probs_dropout_prob": dropout, "max_position_embeddings": positions, "pad_token_id": None,
-        }  # fmt: skip
+        if positions < 1:
+            raise MmllmError(f"connector qformer positions: {positions} must be at least 1.")
+        shape = shape_of("qformer", dim, queries, depth, heads, width, mlp_width, every, activation, eps, dropout)
+        shape["max_position_embeddings"] = positions
         self.n_queries = queries  # under ZeRO-3 a weight has no shape outside of a forward
         self.qformer: nn.Module
         if tokenizer is None:
@@ -110,6 +102,37 @@ class QFormerConnector(Projector):
             given |= {"input_ids": ids.clamp(min=0), "attention_mask": real}
         states: Tensor = self.qformer(**given).last_hidden_state
         return self.output(states[:, : self.n_queries])
+
+
+def shape_of(
+    name: str,
+    dim: int,
+    queries: int,
+    depth: int,
+    heads: int,
+    width: int,
+    mlp_width: int | None,
+    every: int,
+    activation: str,
+    eps: float,
+    dropout: float,
+) -> dict[str, Any]:
+    """Words of transformers' configuration of a Q-Former over features of width ``dim``; MmllmError for wrong ones.
+
+    ``name`` of the connector, for errors; the others are its arguments.
+    """
+    for word, value in {"queries": queries, "depth": depth, "every": every}.items():
+        if value < 1:
+            raise MmllmError(f"connector {name} {word}: {value} must be at least 1.")
+    if heads < 1 or width < 1 or width % heads:
+        raise MmllmError(f"connector {name}: heads ({heads}) must divide the width ({width}).")
+    activation_of(activation)
+    return {
+        "encoder_hidden_size": dim, "hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads,
+        "intermediate_size": 4 * width if mlp_width is None else mlp_width, "cross_attention_frequency": every,
+        "hidden_act": activation, "layer_norm_eps": eps, "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout, "pad_token_id": None,
+    }  # fmt: skip
 
 
 def _table(tokenizer: ModelTokenizer, words: int | None) -> int:

@@ -20,6 +20,7 @@ from mmllm.connectors.projectors.qformer import QFormerConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
+from mmllm.connectors.projectors.window_qformer import WindowQFormerConnector
 from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
 from mmllm.testing.tiny.record import LLM, Tiny
 
@@ -101,6 +102,11 @@ def temporal_conv(dim: int, llm: LLM) -> TemporalConvConnector:
     return TemporalConvConnector(dim=dim, llm_dim=llm.dim, depth=1, width=16)
 
 
+def window_qformer(dim: int, llm: LLM) -> WindowQFormerConnector:
+    """Windows of 3 of 7 indices, two queries each."""
+    return WindowQFormerConnector(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2, width=8)
+
+
 def window_resampler(dim: int, llm: LLM) -> WindowResamplerConnector:
     """Windows of 3 of 7 indices, two queries each."""
     return WindowResamplerConnector(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2)
@@ -129,6 +135,7 @@ TINY: dict[str, Tiny] = {
     "resampler": Tiny(resampler),
     "temporal_aligner": Tiny(temporal_aligner, grid=(3, 2, 2)),
     "temporal_conv": Tiny(temporal_conv, grid=(3, 4, 4)),
+    "window_qformer": Tiny(window_qformer, grid=(7,)),
     "window_resampler": Tiny(window_resampler, grid=(7,)),
 }
 """Registry name -> how it is made."""
