@@ -169,6 +169,12 @@ def test_it_learns_further(place: Path, tmp_path: Path, capsys: pytest.CaptureFi
     words["stages"] = {"one": {"train": {"connectors.image": 1e-2}, "data": {"signs": 1.0}, "steps": 16, "batch": 4}}
     recipe = tmp_path / "more.yaml"
     recipe.write_text(yaml.safe_dump(words, sort_keys=False))
+    lacking = {"subfolder": ("bert", "bert holds no tokenizer"), "tokenizer": ("no/such/place", "there is no file")}
+    for word, (value, sentence) in lacking.items():
+        wrong = words["connectors"]["image"] | {word: value}
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(words | {"connectors": {"image": wrong}}))
+        assert main(["check", str(tmp_path / "wrong.yaml")]) == 2
+        assert sentence in capsys.readouterr().err
     assert main(["check", str(recipe)]) == 0
     assert main(["inspect", str(recipe)]) == 0
     capsys.readouterr()
