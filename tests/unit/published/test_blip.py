@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -186,19 +187,19 @@ def test_it_learns_further(place: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @torch.no_grad()
-def test_half_precision_stays_near_transformers_own(tmp_path: Path) -> None:
-    """BLIP-2 in float16: connectors here compute in float32, transformers' queries and Q-Former as well."""
-    published_folder("Blip2", tmp_path / "vlm")
-    import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run", copy=True)
+def test_half_precision_stays_near_transformers_own(place: Path, tmp_path: Path) -> None:
+    """In float16 connectors here compute in float32, of transformers' the queries alone."""
+    shutil.copytree(place / "run", tmp_path / "run")
     words = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     words["llm"]["dtype"] = "float16"
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(words, sort_keys=False))
     ours = mmllm.load(tmp_path / "run").model
     batch = packed(ours, [said(SHORT, picture(50, 40))])
-    theirs = t.Blip2ForConditionalGeneration.from_pretrained(tmp_path / "vlm", dtype=torch.float16).eval()
-    assert theirs.query_tokens.dtype is torch.float32
-    pixels = batch.media["image"]["image"]["pixels"].half()
-    expected = theirs.get_image_features(pixels, return_dict=True).pooler_output[0].float()
+    theirs = t.InstructBlipForConditionalGeneration.from_pretrained(place / "vlm", dtype=torch.float16).eval()
+    assert theirs.query_tokens.dtype is torch.float32 and theirs.language_projection.weight.dtype is torch.float16
+    seen = batch.media["image"]
+    given = {"pixel_values": seen["image"]["pixels"].half(), "qformer_input_ids": seen["<question>"]["question"]}
+    expected = theirs.get_image_features(**given, return_dict=True).pooler_output[0].float()
     ctx, _ = ours.embed(batch)
-    found = ours.project("image", batch.media["image"], ctx)[0].float()
-    assert (found - expected).abs().max() < 0.02 * (expected.max() - expected.min())
+    found = ours.project("image", seen, ctx)[0].float()
+    assert (found - expected).abs().max() < 0.01 * (expected.max() - expected.min())

@@ -51,13 +51,12 @@ PUBLISHED = {
 }
 CASES = {
     "BLIP-2": Case("Blip2"),
-    "BLIP-2, a first token in front": Case("Blip2", {"bos": True}),
-    "BLIP-2, Llama, no query biases": Case(
-        "Blip2", {"text_config": t.LlamaConfig(**LLM), "vision_config": {**VIT, "qkv_bias": False}}
+    "BLIP-2, Llama, a first token in front, no query biases": Case(
+        "Blip2",
+        {"text_config": t.LlamaConfig(**LLM), "vision_config": {**VIT, "qkv_bias": False}, "bos": True},
     ),
     "BLIP-2, cross-attention in every block": Case(
         "Blip2", {"qformer": {"cross_attention_frequency": 1, "hidden_act": "relu", "layer_norm_eps": 1e-6}}
     ),
-    "InstructBLIP": Case("InstructBlip", {"text_config": t.LlamaConfig(**LLM), "bos": True}),
-    "InstructBLIP, OPT": Case("InstructBlip"),
+    "InstructBLIP, Llama": Case("InstructBlip", {"text_config": t.LlamaConfig(**LLM)}),
 }
