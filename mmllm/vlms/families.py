@@ -37,15 +37,16 @@ class Family:
     """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
 
 
-# Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
-# the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
-# read prompts in both directions; as an LLM it reads them as the text model it was made from.
 _BLIP: Mapping[str, Any] = {
     "tower": "vision_model",
     "projector": "language_projection",
     "own_head": True,
     "conversations": False,
 }
+
+# Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
+# the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
+# read prompts in both directions; as an LLM it reads them as the text model it was made from.
 FAMILIES: Mapping[str, Family] = {
     "llava": Family("LLaVA 1.5"),
     "llava_next": Family("LLaVA-NeXT"),

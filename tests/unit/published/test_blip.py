@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -188,9 +187,11 @@ def test_it_learns_further(place: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 @torch.no_grad()
 def test_half_precision_stays_near_transformers_own(place: Path, tmp_path: Path) -> None:
-    """In float16 connectors here compute in float32, of transformers' the queries alone."""
-    shutil.copytree(place / "run", tmp_path / "run")
+    """In float16 connectors here compute in float32, of transformers' the queries alone; in a run that moves along."""
+    import_checkpoint(str(place / "vlm"), tmp_path / "taken", copy=True)
+    (tmp_path / "taken").rename(tmp_path / "run")
     words = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert words["connectors"]["image"]["tokenizer"] == words["llm"]["path"] == "published"
     words["llm"]["dtype"] = "float16"
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(words, sort_keys=False))
     ours = mmllm.load(tmp_path / "run").model
