@@ -140,6 +140,8 @@ def _write(
         words["llm"]["path"] = COPY
         for part in words["encoders"].values():
             part.get("image", part)["model"] = COPY
+        for part in words["connectors"].values():
+            part |= {"tokenizer": COPY} if "tokenizer" in part else {}
     recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     replace_text(folder / "recipe.yaml", dump(recipe))
     (folder / "stages" / IMPORTED).mkdir(parents=True)

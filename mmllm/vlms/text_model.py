@@ -70,8 +70,10 @@ def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
         taken = getattr(text, family.cross_attention)
         text.num_hidden_layers -= len(taken)
         setattr(text, family.cross_attention, [])
-    # the head belongs to the whole model, so its config says whether it is the embeddings; some never tie
-    text.tie_word_embeddings = bool(config.tie_word_embeddings) if hasattr(config, "tie_word_embeddings") else False
+    # the head mostly belongs to the whole model, so its config says whether it is the embeddings; some never tie
+    if not family.own_head:
+        ties = hasattr(config, "tie_word_embeddings") and config.tie_word_embeddings
+        text.tie_word_embeddings = bool(ties)
     for word, value in family.text.items():
         if hasattr(text, word):
             setattr(text, word, value)

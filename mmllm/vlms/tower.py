@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,13 @@ from mmllm.vlms.partial import load_part
 
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
-    "qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder",
+    "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
+    "audioflamingo3_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
-NATIVE = ("pixtral", "siglip2_vision_model", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision")
+NATIVE = (
+    "pixtral", "siglip2_vision_model", "idefics2_vision", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision",
+)  # fmt: skip
 """Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
 
 OWN: Mapping[str, str] = {"mllama_vision_model": "mllama_vision"}
@@ -57,17 +61,17 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
         raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    return load_part(path, _class_of(tower), tower, _names(family.tower), torch.float32)
+    return load_part(path, _class_of(family, tower), tower, _names(family.tower), torch.float32)
 
 
-def _class_of(config: Any) -> Any:
-    """The class of a tower with this configuration."""
-    if type(config) in MODEL_MAPPING:
-        return MODEL_MAPPING[type(config)]
-    # transformers (read in 5.23) knows Qwen2-VL's as a part alone
-    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
-
-    return {"qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel}[config.model_type]
+def _class_of(family: Family, tower: Any) -> type[PreTrainedModel]:
+    """The class of a family's tower."""
+    if family.tower_class is None:
+        known: type[PreTrainedModel] = MODEL_MAPPING[type(tower)]
+        return known
+    module, _, name = family.tower_class.partition(":")
+    found: type[PreTrainedModel] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _other_kind(path: str, family: Family, kind: str) -> MmllmError:

@@ -85,6 +85,14 @@ class Pictures(Media):
         assert isinstance(connector, CrossAttentionLayersConnector)
         return connector.states(features).flatten(0, 1)
 
+    def of_text(self, theirs: Any, given: dict[str, Tensor]) -> Tensor:
+        """Logits of a text; by the text model alone, where the whole model reads none without a picture."""
+        if self.source.family.conversations:
+            return super().of_text(theirs, given)
+        known = {name: value for name, value in given.items() if name in ("input_ids", "attention_mask")}
+        logits: Tensor = theirs.language_model(**known).logits[0]
+        return logits
+
     @property
     def _inside(self) -> bool:
         return self.source.family.cross_attention is not None

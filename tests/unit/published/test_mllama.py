@@ -24,8 +24,8 @@ from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.architectures.mllama import begun
-from mmllm.published.media.pictures import picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import picture
 from mmllm.recipe.models import Start
 from mmllm.testing.tiny.published import published_folder
 from mmllm.testing.tiny.published.mllama import BARE
