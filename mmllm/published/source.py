@@ -92,7 +92,7 @@ class Source:
         owner = self.processor if self.processor.chat_template else self.tokenizer
         # where a template prints today, runs print one day, and so does this
         words = {"add_generation_prompt": ask, "tokenize": False}
-        return str(owner.apply_chat_template(messages, on_one_day(self.template), **words))
+        return str(owner.apply_chat_template(messages, chat_template=on_one_day(self.template), **words))
 
     def special_tokens(self, text: str) -> dict[str, bool]:
         """Words for a call of its processor: a prompt that begins with the first token gets no second one."""
