@@ -128,20 +128,6 @@ class NativeProcessor(Processor):
         return found
 
 
-def side_lengths(size: Any) -> int:
-    """A side in pixels of a processor's size or patch, which is a number or a mapping with height and width.
-
-    Raises:
-        MmllmError: height and width differ.
-    """
-    if isinstance(size, int):
-        return size
-    sides = dict(size)
-    if sides["height"] != sides["width"]:
-        raise MmllmError(f"patches of {sides['height']} x {sides['width']} pixels are not supported; only squares are.")
-    return int(sides["height"])
-
-
 def refuse(own: Any, known: Sequence[str], limits: Limits) -> None:
     """MmllmError for a limit that an image processor does not have; ``known``: those it has."""
     names = {"longest": limits.longest, "least": limits.smallest, "most": limits.largest}

@@ -43,6 +43,15 @@ def _processor(tokenizer: Any, template: str, config: Any) -> Any:
     return t.PixtralProcessor(pictures, tokenizer, patch_size=8, spatial_merge_size=merge, chat_template=template)
 
 
+def _ministral() -> Any:
+    """The LLM of Ministral 3, whose queries grow with their position behind the first 16."""
+    rope = {
+        "rope_type": "yarn", "rope_theta": 1e6, "factor": 32.0, "original_max_position_embeddings": 16,
+        "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+    }  # fmt: skip
+    return t.Ministral3Config(**TEXT, rope_parameters=rope)
+
+
 PUBLISHED = {
     "Pixtral": Published(_pixtral, _processor, "[IMG]", tokens=TOKENS, kind="Llava"),
     "Mistral3": Published(_mistral3, _processor, "[IMG]", tokens=TOKENS),
@@ -54,6 +63,7 @@ CASES = {
     ),
     "Mistral 3": Case("Mistral3"),
     "Mistral 3, patches not merged, tied": Case("Mistral3", {"spatial_merge_size": 1, "tie_word_embeddings": True}),
+    "Mistral 3, the LLM of Ministral 3": Case("Mistral3", {"text_config": _ministral()}),
     "Mistral 3, blocks of 3 x 3, biases, an inner layer": Case(
         "Mistral3",
         {"spatial_merge_size": 3, "multimodal_projector_bias": True, "vision_feature_layer": -2},

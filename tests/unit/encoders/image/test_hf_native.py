@@ -90,6 +90,21 @@ def test_packed_pictures_have_the_features_of_transformers_own(kind: str, tmp_pa
     assert normed == (kind == "pixtral"), "only SigLIP norms its last block"
 
 
+def test_the_tower_of_a_whole_siglip(tmp_path: Path) -> None:
+    """Of an image-text model the tower alone is taken, as published on the hub."""
+    config = t.AutoModel.from_pretrained(naflex_folder(tmp_path)).config
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    whole = t.Siglip2Model(t.Siglip2Config(vision_config=config, text_config={**text, "vocab_size": 16}))
+    whole.save_pretrained(tmp_path)
+    encoder = HfNativeEncoder(model=str(tmp_path), layers=["final"])
+    assert set(encoder.vision.state_dict()) == set(whole.vision_model.state_dict())
+    inputs = read(encoder, SIZES[:1])
+    shape, mask = inputs["grids"], torch.ones(1, len(inputs["patches"]), dtype=torch.int32)
+    with torch.no_grad():
+        expected = whole.eval().vision_model(inputs["patches"][None], mask, shape).last_hidden_state
+    torch.testing.assert_close(encoder(**inputs).layers["final"], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_neighbour_changes_nothing_and_everything_gets_a_gradient(tmp_path: Path) -> None:
     encoder = HfNativeEncoder(model=pixtral_folder(tmp_path))
     inputs = read(encoder)
