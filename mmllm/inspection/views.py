@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mmllm.drawing import plots
@@ -24,6 +25,7 @@ from mmllm.processors.canvas import CanvasProcessor
 from mmllm.processors.document import DocumentProcessor
 from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
+from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.native.processor import NativeProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
@@ -81,6 +83,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _canvas(processor, media, item)
         case VideoProcessor():
             return _video(processor, item)
+        case ClipProcessor():
+            return _clip(processor, item)
         case AudioProcessor():
             return _audio(processor, media, item)
         case WaveformProcessor():
@@ -139,6 +143,17 @@ def _video(processor: VideoProcessor, item: Item) -> Shown:
         (*frames,),
         "",
     )
+
+
+def _clip(processor: ClipProcessor, item: Item) -> Shown:
+    times = processor.seconds(item)
+    chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), FRAMES)).round().astype(int)).tolist()
+    shown = (processor.patching.shown(item["patches"], processor.grid(item)) * 255).round().to(torch.uint8)
+    frames = [(f"{times[n]:.2f} s", Image.fromarray(shown[n].permute(1, 2, 0).numpy())) for n in chosen]
+    height, width = shown.shape[-2:]
+    lasting = f"{len(times)} steps of {processor.patching.steps} frames of {width} x {height} pixels"
+    fewer = f", {len(frames)} of them shown" if len(frames) < len(times) else ""
+    return f"{lasting}, {times[0]:.2f} to {times[-1]:.2f} s{fewer}", (*frames,), ""
 
 
 def _audio(processor: AudioProcessor, media: Any, item: Item) -> Shown:
