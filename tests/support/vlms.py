@@ -108,7 +108,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {
         ),
         text_config=dict(**LLM, cross_attention_layers=[1]), image_token_index=383,
     ),
-    "FuyuForCausalLM": lambda: t.FuyuConfig(**LLM, image_size=28, patch_size=7),
     "VideoMAEModel": lambda: t.VideoMAEConfig(**VIT, num_frames=2),
 }  # fmt: skip
 """Class -> tiny config of a model whose vision tower no encoder computes."""
