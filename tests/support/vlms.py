@@ -108,7 +108,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {
         vision_config=dict(**VIT, vocab_size=20, hidden_stride=1, num_visual_indicator_tokens=5),
         text_config=t.Qwen2Config(**LLM), image_token_id=383,
     ),
-    "FuyuForCausalLM": lambda: t.FuyuConfig(**LLM, image_size=28, patch_size=7),
     "VideoMAEModel": lambda: t.VideoMAEConfig(**VIT, num_frames=2),
 }  # fmt: skip
 """Class -> tiny config of a model whose vision tower no encoder computes."""
