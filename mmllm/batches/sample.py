@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Grid, Sample, Segment, Span
+from mmllm.types import IGNORE_INDEX, Bidirectional, Grid, Sample, Segment, Span
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,8 @@ class MediaSpan:
     """Index into the sample's media of that placeholder."""
     grid: Grid
     """Grid of its places, for position schemes with more than one axis."""
+    bidirectional: bool = False
+    """Whether its places see each other in both directions."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ class Encoded:
     position_ids: torch.Tensor | None = None
     """int64[P, ids] of a tree; None: by the rule of ``positions``."""
     n_conversations: int = 1
+    prefix: int = 0
+    """How many of the first positions see each other in both directions, see ``Prompt.prefix``."""
+
+    @property
+    def bidirectional(self) -> tuple[Bidirectional, ...]:
+        """Its stretches that are not causal, in order: the prefix and the spans behind it."""
+        spans = [one for one in self.spans if one.bidirectional and one.start >= self.prefix]
+        found = [Bidirectional(one.start, one.start + one.length) for one in spans]
+        # a window does not cut what the whole prefix sees of itself, and so not what its items do
+        before = [Bidirectional(0, self.prefix, windowed=False)]
+        return tuple(one for one in (*before, *found) if one.end - one.start > 1)
 
 
 @dataclass(frozen=True)
@@ -139,17 +152,21 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     media: dict[str, list[Item]] = {}
     spans = []
     last = 0
+    prefix = prompt.prefix
     for position, key in prompt.places:
         items = media.setdefault(key, [])
         items.append(_of_item(planned.sample, key, len(items), inputs[key].read))
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]
         user_turn += prompt.user_turn[last:position]
-        number = len(items) - 1
+        number, begin = len(items) - 1, len(ids)
         for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
             ids += planned.prompter.separator(span)
-            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid))
+            both = key in planned.prompter.bidirectional
+            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, both))
             ids += [0] * span.length
+        if position < prompt.prefix:
+            prefix += len(ids) - begin - 1
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         # places are no text of the message: a question read from them would be a mean of pictures
         user_turn += [-1] * (len(ids) - len(user_turn)) if prompt.user_turn else []
@@ -162,7 +179,8 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     # a header that promised another length (a clip with fewer frames) would unbalance every rank's bins
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
-    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, dataset, user_turn)
+    name, n_labels = planned.sample.name, planned.n_labels
+    return Encoded(ids, labels, media, spans, name, n_labels, dataset, user_turn, prefix=prefix)
 
 
 def encode(sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput], context: int, train: bool) -> Encoded:

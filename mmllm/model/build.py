@@ -43,6 +43,7 @@ def build(
         partition=partition if _may_partition(recipe) else None,
         quantize=recipe.llm.quantize,
         device=device,
+        prefix=recipe.llm.attention == "prefix",
     )
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}

@@ -45,7 +45,7 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, and no encoder cuts pictures.
+            RecipeError: there is text between tiles, and no encoder cuts pictures; or `attends`, and no tokens.
         """
         self.key = key
         self.encoders = dict(encoders)
@@ -59,6 +59,11 @@ class Input:
                 "type tiles, or remove the word"
             )
         self._cutter = cutting[0] if self.text.tiles is not None else None
+        if self.text.bidirectional and self.n_tokens() == 0:
+            raise RecipeError(
+                f"connectors.{key}: `attends` is about the tokens of an item, and {type(connector).__name__} puts none "
+                "into the text; remove the word"
+            )
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -70,7 +75,7 @@ class Input:
     @property
     def place(self) -> Place:
         """How the LLM reads that an item stands somewhere."""
-        return Place(self.key, self.text.token, self.modality, self.text.around)
+        return Place(self.key, self.text.token, self.modality, self.text.around, self.text.bidirectional)
 
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""

@@ -20,8 +20,10 @@ class ItemText:
     """Text in front of every item and behind it."""
     tiles: TileText | None = None
     """Text between the tiles of a picture."""
+    bidirectional: bool = False
+    """Whether an item's tokens see each other in both directions."""
 
     @classmethod
     def of(cls, part: ComponentSpec) -> Self:
         """Those of a recipe's connector."""
-        return cls(part.times, part.token, part.around or ("", ""), part.tiles)
+        return cls(part.times, part.token, part.around or ("", ""), part.tiles, part.attends == "bidirectional")

@@ -83,7 +83,7 @@ def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage
 def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
     given = _their_inputs(source, TALK, image)
     sample = _sample(TALK, image)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
+    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
     inner = encoded.media["image"][0]["image"]["pixels"]
@@ -107,7 +107,7 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
     given = _their_inputs(source, TALK, None)
     sample = _sample(TALK, None)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
+    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage

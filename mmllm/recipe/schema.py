@@ -77,6 +77,10 @@ def _words(section: str) -> dict[str, Any]:
             "description": "text of the LLM before and behind every item, control tokens included",
         },
         "tiles": {"$ref": "#/$defs/TileText"},
+        "attends": {
+            "enum": ["causal", "bidirectional"],
+            "description": "bidirectional: the tokens of one item see each other in both directions",
+        },
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
             "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",
