@@ -80,9 +80,14 @@ def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage
     yield from _text_alone(source, theirs, ours)
 
 
+def _talk(source: Source) -> tuple[tuple[str, str], ...]:
+    """What is said: a conversation, or the one question that a model without a chat template is asked."""
+    return TALK if source.asked is None else TALK[:1]
+
+
 def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, image)
-    sample = _sample(TALK, image)
+    given = _their_inputs(source, _talk(source), image)
+    sample = _sample(_talk(source), image)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
@@ -105,8 +110,8 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, None)
-    sample = _sample(TALK, None)
+    given = _their_inputs(source, _talk(source), None)
+    sample = _sample(_talk(source), None)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
@@ -123,7 +128,12 @@ def _their_model(source: Source) -> Any:
 
 
 def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[str, Tensor]:
-    """What transformers' own processor makes of a conversation; the first turn shows ``image``."""
+    """What transformers' own processor makes of a conversation; the first turn shows ``image``.
+
+    All of it goes to the model: without the types of tokens some attend otherwise.
+    """
+    if source.asked is not None:
+        return source.asked(source, talk[0][1], image)
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
     if image is not None:
         messages[0]["content"].insert(0, {"type": "image"})

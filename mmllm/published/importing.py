@@ -61,6 +61,7 @@ def import_checkpoint(
     say(f"{path} is {source.family.name}; transformers {transformers.__version__} is what it is compared with")
     module = importlib.import_module(f"mmllm.published.architectures.{TABLE[source.config.model_type]}")
     sections: Sections = module.sections(source)
+    source.asked = sections.asked
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         folder = Path(place) / "run"
@@ -89,8 +90,9 @@ def _by(stage: Stage) -> str:
 def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[str, Any]:
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
-    llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
-    template = _template(source)
+    context = min(CONTEXT, text.max_position_embeddings)
+    llm = {"path": source.path, "dtype": "float32", "context": context, **sections.llm}
+    template = sections.template or _template(source)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoProcessor
 
@@ -13,6 +14,12 @@ from mmllm.processors.image import WHOLE
 from mmllm.published.architectures import TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+Asked = Callable[["Source", str, "Image.Image | None"], dict[str, Any]]
+"""(the model, a question, a picture) -> what the model's own class takes."""
+
 
 @dataclass(frozen=True)
 class Sections:
@@ -20,6 +27,12 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
+    llm: dict[str, Any] = field(default_factory=dict)
+    """Words of the LLM."""
+    template: str | None = None
+    """Chat template of a model that is asked one question and has none."""
+    asked: Asked | None = None
+    """What its processor makes of a question, where there is a ``template``."""
 
 
 class Source:
@@ -48,6 +61,8 @@ class Source:
         self.family: Family = family
         self.processor: Any = _opened(path, "processor", AutoProcessor)
         self.tokenizer: Any = self.processor.tokenizer
+        self.asked: Asked | None = None
+        """See ``Sections.asked``; None: it is handed conversations, through its chat template."""
 
     @property
     def pictures(self) -> Any:

@@ -13,5 +13,7 @@ TABLE: Mapping[str, str] = {
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
+    "gemma3": "gemma3",
+    "paligemma": "paligemma",
 }
 """``model_type`` of a configuration -> file of this folder."""
