@@ -236,6 +236,12 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
             problems.add((*path, "data", name), unknown("data entry", name, recipe.data))
     if recipe.llm.quantize is not None and stage.zero == 3:
         problems.add((*path, "zero"), "found 3, which cannot split the weights of llm.quantize; use 2 or less")
+    if recipe.llm.attention == "prefix" and stage.share_prefix is not None:
+        problems.add(
+            (*path, "share_prefix"),
+            "with llm.attention prefix what conversations share sees what each goes on with, so it differs from one to "
+            "the other; leave it out",
+        )
     for name in stage.monitor:
         if name not in MONITORS:
             problems.add((*path, "monitor", name), unknown("monitor", name, MONITORS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ TEMPLATE = (
     "{%- if messages[0]['role'] != 'user' or messages | length > 2 -%}"
     "{{ raise_exception('PaliGemma is asked one question: a message of the user, then one of the assistant') }}"
     "{%- endif -%}"
-    "{%- for part in messages[0]['content'] -%}{%- if part['type'] == 'image' -%}{{ 'IMAGE' }}{%- endif -%}{%- endfor -%}"
-    "{{- bos_token -}}"
+    "{%- for part in messages[0]['content'] -%}{%- if part['type'] == 'image' -%}{{ 'IMAGE' }}{%- endif -%}"
+    "{%- endfor -%}{{- bos_token -}}"
     "{%- for part in messages[0]['content'] -%}{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
     "{%- endfor -%}{{- '\\n' -}}"
     "{%- for message in messages[1:] -%}{% generation %}{%- for part in message['content'] -%}{{ part['text'] }}"
@@ -54,7 +55,10 @@ def _asked(source: Source, question: str, image: Image.Image | None) -> dict[str
     """What its processor makes of a question; without a picture, which it refuses, what is left of that."""
     if image is not None:
         text = source.token(source.config.image_token_id) + question
-        return {**source.processor(text=[text], images=[image], return_tensors="pt")}
+        with warnings.catch_warnings():
+            # transformers 5.23 makes labels of tensors through numpy, of which numpy 2 warns
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return {**source.processor(text=[text], images=[image], return_tensors="pt")}
     text = f"{source.tokenizer.bos_token}{question}\n"
     given = {**source.tokenizer([text], add_special_tokens=False, return_tensors="pt")}
     return {**given, "token_type_ids": torch.zeros_like(given["input_ids"])}

@@ -25,12 +25,12 @@ def _gemma3(token: int, changes: dict[str, Any]) -> Any:
 
 
 def _gemma3_processor(tokenizer: Any, template: str, config: Any) -> Any:
-    pictures = t.Gemma3ImageProcessor(size={"height": 28, "width": 28})
+    # crops are never made: its processor switches them off again
+    crops = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 28}
+    pictures = t.Gemma3ImageProcessor(size={"height": 28, "width": 28}, **crops)
     # the template writes the token of a picture's beginning
     template = template.replace("<image_soft_token>", "<start_of_image>")
-    return t.Gemma3Processor(
-        pictures, tokenizer, chat_template=template, image_seq_length=config.mm_tokens_per_image
-    )
+    return t.Gemma3Processor(pictures, tokenizer, chat_template=template, image_seq_length=config.mm_tokens_per_image)
 
 
 PUBLISHED = {
