@@ -139,26 +139,24 @@ def _varlen(
 
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     words: dict[str, Any] = {"scale": scoring.scale, "enable_gqa": query.shape[1] != key.shape[1]}
-    if not packing.rows:
+    # the kernel counts the positions behind a query without the query itself; -1: all of them
+    left = -1 if scoring.window is None else scoring.window - 1
+    trees = packing.trees
+    if trees is None:
         bounds, longest = packing.cu_seqlens, packing.longest
-        # the kernel counts the positions behind a query without the query itself; -1: all of them
-        words["window_size"] = (-1 if scoring.window is None else scoring.window - 1, 0)
-        return _one(varlen_attn(q, k, v, bounds, bounds, longest, longest, **words))
-    out = q.new_zeros(*q.shape[:-1], v.shape[-1])
-    for rows in packing.rows:
-        # the last query of a run sees its last key, as flash attention aligns them
-        words["window_size"] = rows.window(scoring.window)
-        asked = q if rows.index is None else q[rows.index]
-        found = varlen_attn(asked, k[rows.keys], v[rows.keys], *rows.bounds, *rows.longest, **words)
-        if rows.index is None:
-            return _one(found)
-        out = out.index_copy(0, rows.index, _one(found)[0])
-    return out.unsqueeze(0)
-
-
-def _one(out: Any) -> torch.Tensor:
-    """float[1, S, heads, d] of what the kernel gives: a pair only where statistics are asked for."""
-    assert isinstance(out, torch.Tensor)
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(left, 0), **words)
+    else:
+        places = (k[trees.keys], v[trees.keys], *trees.bounds, *trees.longest)
+        out = varlen_attn(q, *places, window_size=(left, 0), **words)
+    assert isinstance(out, torch.Tensor)  # a pair only where statistics are asked for
+    for windowed, rows in packing.ahead(scoring.window):
+        # all of the row went through one causal kernel, without a copy of its keys: what these get is put over it.
+        # Beside a window the kernel is told a number for what lies ahead, at most as far as there are keys
+        size = (left, rows.longest[1]) if windowed else (-1, -1)
+        places = (k[rows.keys], v[rows.keys], *rows.bounds, *rows.longest)
+        found = varlen_attn(q[rows.index], *places, window_size=size, **words)
+        assert isinstance(found, torch.Tensor)
+        out = out.index_copy(0, rows.index, found)
     return out.unsqueeze(0)
 
 

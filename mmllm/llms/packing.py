@@ -86,24 +86,25 @@ class SharedKeys:
 
 @dataclass(frozen=True)
 class Rows:
-    """Runs for one call of a kernel over rows of unequal lengths."""
+    """Runs for one call of a kernel over rows of unequal lengths: the last query of each sees its last key."""
 
-    index: torch.Tensor | None
-    """int64[M] of the queries; None: all of the row, in order."""
+    index: torch.Tensor
+    """int64[M] of the queries."""
     keys: torch.Tensor
     """int64[K'] of the keys, run after run."""
     bounds: tuple[torch.Tensor, torch.Tensor]
     """int32: where the queries of each run begin and end, and its keys."""
     longest: tuple[int, int]
     """Most queries of a run, and most keys."""
-    ahead: bool
-    windowed: bool
 
-    def window(self, size: int | None) -> tuple[int, int]:
-        """What a query sees before and behind its own key, as kernels count it: without itself, -1: everything."""
-        left = -1 if size is None or not self.windowed else size - 1
-        # beside a window the kernel is told a number: no key lies further ahead than there are keys
-        return (left, (-1 if left < 0 else self.longest[1]) if self.ahead else 0)
+    @classmethod
+    def of(cls, runs: Sequence[SharedKeys], device: torch.device) -> Rows:
+        """Put them end to end."""
+        keys = torch.cat([torch.arange(*span) for one in runs for span in one.keys]).to(device)
+        index = torch.cat([torch.arange(*one.queries) for one in runs]).to(device)
+        sizes = [[one.n_queries for one in runs], [one.n_keys for one in runs]]
+        ends = [torch.tensor([0, *accumulate(size)], dtype=torch.int32, device=device) for size in sizes]
+        return cls(index, keys, (ends[0], ends[1]), (max(sizes[0]), max(sizes[1])))
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,14 @@ class Packing:
     """Length of the longest conversation."""
     runs: tuple[SharedKeys, ...]
     """All queries of the row in order."""
+    segments: tuple[Segment, ...] | None = None
+    """Where there are trees: all segments in order."""
     chosen: bool = False
     """Whether the row of queries holds some positions only."""
     reached: dict[int | None, tuple[SharedKeys, ...]] = field(default_factory=dict, compare=False)
     """Window -> what ``shared`` gives for it."""
+    reached_ahead: dict[int | None, tuple[tuple[bool, Rows], ...]] = field(default_factory=dict, compare=False)
+    """Window -> what ``ahead`` gives for it."""
 
     @classmethod
     def of(
@@ -134,10 +139,12 @@ class Packing:
         for one in plain:
             before = () if one.prefix is None else (one.prefix,)
             for start, end, both in cut(one.start, one.end, bidirectional):
-                words = {"ahead": both is not None, "windowed": both is None or both.windowed}
-                found.append(SharedKeys((start, end), (*before, (one.start, end)), **words))
+                ahead, windowed = both is not None, both is None or both.windowed
+                keys = (*before, (one.start, end))
+                found.append(SharedKeys((start, end), keys, ahead=ahead, windowed=windowed))
         longest = max((one.end - one.start for one in plain), default=0)
-        return cls(cu_seqlens.to(torch.int32), longest, tuple(found))
+        given = None if segments is None else tuple(segments)
+        return cls(cu_seqlens.to(torch.int32), longest, tuple(found), given)
 
     @cached_property
     def groups(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -171,23 +178,26 @@ class Packing:
         return replace(self, runs=tuple(found), chosen=True, reached={})
 
     @cached_property
-    def rows(self) -> tuple[Rows, ...]:
-        """For kernels over rows of unequal lengths: the runs by how they attend; nothing where each is a conversation
-        that sees itself, causally."""
-        if all(self._alone(one) for one in self.runs):
-            return ()
-        kinds: dict[tuple[bool, bool], list[SharedKeys]] = {}
-        for one in self.runs:
-            kinds.setdefault((one.ahead, one.windowed), []).append(one)
-        return tuple(self._rows(*kind, some, len(kinds) == 1) for kind, some in kinds.items())
+    def trees(self) -> Rows | None:
+        """All queries with the keys of their segment and its prefix; None: there are no trees."""
+        if self.segments is None:
+            return None
+        wholes = [
+            SharedKeys((one.start, one.end), (*([one.prefix] if one.prefix else []), (one.start, one.end)))
+            for one in self.segments
+        ]
+        return Rows.of(wholes, self.cu_seqlens.device)
 
-    def _rows(self, ahead: bool, windowed: bool, some: Sequence[SharedKeys], all_of_them: bool) -> Rows:
-        device = self.cu_seqlens.device
-        keys = torch.cat([torch.arange(*span) for one in some for span in one.keys]).to(device)
-        index = None if all_of_them else torch.cat([torch.arange(*one.queries) for one in some]).to(device)
-        sizes = [[one.n_queries for one in some], [one.n_keys for one in some]]
-        ends = [torch.tensor([0, *accumulate(size)], dtype=torch.int32, device=device) for size in sizes]
-        return Rows(index, keys, (ends[0], ends[1]), (max(sizes[0]), max(sizes[1])), ahead, windowed)
+    def ahead(self, window: int | None) -> tuple[tuple[bool, Rows], ...]:
+        """The bidirectional stretches, those that a window ends and those that none does (whether it does, first)."""
+        if window not in self.reached_ahead:
+            found = []
+            for windowed in (True, False):
+                some = [one.near(window) for one in self.runs if one.ahead and one.windowed == windowed]
+                if some:
+                    found.append((windowed and window is not None, Rows.of(some, self.cu_seqlens.device)))
+            self.reached_ahead[window] = tuple(found)
+        return self.reached_ahead[window]
 
 
 def cut(
