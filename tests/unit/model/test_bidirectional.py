@@ -182,3 +182,21 @@ def test_tokens_of_an_item_cannot_attend_where_there_are_none() -> None:
     connector = GatedCrossAttentionConnector(dim=16, llm_dim=32)
     with pytest.raises(MmllmError, match=r"connectors\.image: `attends` is about the tokens of an item"):
         Input("image", {"image": deepcopy(tiny_encoder())}, connector, ItemText(bidirectional=True))
+
+
+def test_a_connector_that_needs_a_causal_llm_refuses_by_name() -> None:
+    class Running(LoraConnector):
+        """Would keep a sum over positions."""
+
+        causal_only = True
+
+    llm, encoder = tiny_llm(), deepcopy(tiny_encoder())
+    parts: Any = {"image": MlpConnector(dim=encoder.dim, llm_dim=llm.dim), "sum": Running(llm_dim=llm.dim)}
+    inputs = {"image": "image"}
+    MultimodalLM(llm, {"image": encoder}, parts, inputs).handles["sum"].remove()
+    texts = {"image": ItemText(bidirectional=True)}
+    with pytest.raises(RecipeError, match=r"connectors\.image\.attends: connectors\.sum \(Running\) works in causal"):
+        MultimodalLM(llm, {"image": encoder}, parts, inputs, texts=texts)
+    llm.prefix = True
+    with pytest.raises(RecipeError, match=r"llm\.attention: connectors\.sum \(Running\) works in causal LLMs only"):
+        MultimodalLM(llm, {"image": encoder}, parts, inputs)
