@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -225,6 +225,13 @@ class Batch:
     """Samples in the row, those of a tree counted each; None: B."""
     bidirectional: tuple[Bidirectional, ...] = ()
     """Stretches of the row that are not causal, in order; none overlaps another."""
+    origin: Batch | None = None
+    """The batch on the CPU of which this one is a copy."""
+
+    @property
+    def host(self) -> Batch:
+        """The same batch on the CPU, where there is one: what is read from it makes nobody wait for a GPU."""
+        return self if self.origin is None else self.origin
 
     @property
     def n_samples(self) -> int:
@@ -245,7 +252,8 @@ class Batch:
         """Copy of this batch with every tensor on ``device``; of pinned ones nobody waits for it."""
         # to the CPU it would be handed over before its numbers are there
         ahead = not str(device).startswith("cpu")
-        return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
+        origin = self.host if ahead and self.host.input_ids.device.type == "cpu" else None
+        return replace(self._each(lambda tensor: tensor.to(device, non_blocking=ahead)), origin=origin)
 
     def pinned(self) -> Batch:
         """Copy of this batch in memory from which a GPU copies by itself, while its last step still runs."""
@@ -255,6 +263,6 @@ class Batch:
         def changed(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: changed(inner) for key, inner in value.items()}
-            return change(value) if hasattr(value, "to") else value
+            return change(value) if hasattr(value, "to") and not isinstance(value, Batch) else value
 
         return Batch(**{name: changed(value) for name, value in vars(self).items()})

@@ -168,7 +168,8 @@ class CausalLM(HookedLM):
         ``ctx.bidirectional``.
         """
         assert ctx.cu_seqlens is not None
-        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments, ctx.bidirectional))
+        here = None if ctx.host is None else ctx.host.cu_seqlens
+        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments, here, ctx.bidirectional))
 
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
@@ -180,7 +181,7 @@ class CausalLM(HookedLM):
 
     def _row(self, embeds: torch.Tensor, ctx: ForwardContext, **attends: Any) -> torch.Tensor:
         if ctx.wanted is not None and not self._prunes_now():
-            return self._row(embeds, replace(ctx, wanted=None), **attends)[ctx.wanted]
+            return self._row(embeds, replace(ctx, wanted=None, wanted_here=None), **attends)[ctx.wanted]
         self._check_attention()
         with self.scope.open(ctx):
             output = self.decoder(

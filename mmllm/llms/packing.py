@@ -131,10 +131,12 @@ class Packing:
         cls,
         cu_seqlens: torch.Tensor,
         segments: Sequence[Segment] | None = None,
+        here: torch.Tensor | None = None,
         bidirectional: Sequence[Bidirectional] = (),
     ) -> Packing:
-        """Read the boundaries once (one copy to the host per forward, none per layer)."""
-        plain = [Segment(start, end) for start, end in pairwise(cu_seqlens.tolist())] if segments is None else segments
+        """Read the boundaries once; ``here``: the same on the CPU, else they are copied from their device."""
+        bounds = (cu_seqlens if here is None else here).tolist()
+        plain = [Segment(start, end) for start, end in pairwise(bounds)] if segments is None else segments
         found = []
         for one in plain:
             before = () if one.prefix is None else (one.prefix,)

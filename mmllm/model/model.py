@@ -162,8 +162,9 @@ class MultimodalLM(nn.Module):
         """
         batch = _never_empty(batch)
         ctx, embeds = self.embed(batch)
-        places = head_places(batch.labels)
-        nll = nll_at(self.llm, self._states(embeds, ctx, places), batch.labels, places, ctx)
+        here = head_places(batch.host.labels)
+        places = here.to(batch.labels.device, non_blocking=True)
+        nll = nll_at(self.llm, self._states(embeds, ctx, places, here), batch.labels, places, ctx)
         return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
 
     def hidden(self, batch: Batch) -> tuple[ForwardContext, torch.Tensor]:
@@ -171,10 +172,12 @@ class MultimodalLM(nn.Module):
         ctx, embeds = self.embed(batch)
         return ctx, self.llm(embeds, ctx)
 
-    def _states(self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor) -> torch.Tensor:
-        """Final hidden states at ``places`` int64[M] of the row, float[M, D_hidden]."""
+    def _states(
+        self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor, here: torch.Tensor
+    ) -> torch.Tensor:
+        """Final hidden states at ``places`` int64[M] of the row, on the CPU ``here``: float[M, D_hidden]."""
         if self.positionwise:
-            return self.llm(embeds, replace(ctx, wanted=places))
+            return self.llm(embeds, replace(ctx, wanted=places, wanted_here=here))
         return self.llm(embeds, ctx)[places]
 
     def logits(self, batch: Batch) -> torch.Tensor:
@@ -212,7 +215,7 @@ class MultimodalLM(nn.Module):
         for name, encoder in entry.encoders.items():
             context = EncoderContext()
             if encoder.adapters:
-                owners = ctx.item_sequence[key].tolist()
+                owners = (ctx if ctx.host is None else ctx.host).item_sequence[key].tolist()
                 context = EncoderContext(dataset_names=tuple(ctx.dataset_names[owner] for owner in owners))
             with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
                 run = partial(run_encoder, encoder)
@@ -259,7 +262,7 @@ class MultimodalLM(nn.Module):
     def prefill(self, batch: Batch) -> DecodingState:
         """Read the conversations of a packed batch, each into a row of its own."""
         packed, embeds = self.embed(batch)
-        lengths = batch.cu_seqlens.diff().tolist()
+        lengths = batch.host.cu_seqlens.diff().tolist()
         ctx = left_padded(packed, lengths)
         # on the left, unlike in training: every row then ends at the same position, where its next token goes
         rows = embeds.new_zeros(*ctx.attention_mask.shape, embeds.shape[-1])
@@ -319,7 +322,7 @@ def _never_empty(batch: Batch) -> Batch:
     row |= {"position_ids": one.expand(len(batch.position_ids), 1), "media_ids": one - 1, "cu_seqlens": bounds}
     row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
     row["user_turn"] = None if batch.user_turn is None else one - 1
-    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None)
+    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None, origin=None)
 
 
 def run_encoder(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:

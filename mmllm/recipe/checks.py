@@ -76,8 +76,9 @@ def check(recipe: Recipe, problems: Problems, stages: bool = True) -> None:
     _wiring(recipe, problems)
     if stages and not recipe.stages:
         problems.add(("stages",), "missing; a recipe trains in at least one stage")
-    if recipe.eval.cache is not None:
-        check_cache(recipe, recipe.eval.cache, {}, ("eval", "cache"), problems)
+    for section, cache in (("eval", recipe.eval.cache), ("serve", recipe.serve.cache)):
+        if cache is not None:
+            check_cache(recipe, cache, {}, (section, "cache"), problems)
     for key, stage in recipe.stages.items():
         _stage(recipe, ("stages", key), stage, problems)
 

@@ -165,7 +165,7 @@ def digest(recipe: Recipe) -> str:
     plain = Serve()
     unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
     later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory")
-    unused["serve"] = {word for word in later if getattr(recipe.serve, word) == getattr(plain, word)}
+    unused["serve"] = {word for word in (*later, "cache") if getattr(recipe.serve, word) == getattr(plain, word)}
     # by alias: a word that was renamed counts under its first name, for the same reason
     return hashlib.sha256(recipe.model_dump_json(exclude=unused, by_alias=True).encode()).hexdigest()
 

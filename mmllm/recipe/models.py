@@ -299,6 +299,12 @@ class Serve(Section):
         "like; one alone is answered whatever it takes",
     )
     media_memory: Positive = Field(268_435_456, description="bytes of encoded media kept for later questions")
+    cache: Cache | None = Field(
+        None,
+        description="read kept features of frozen encoders, as under a stage; keeps nothing of what is sent",
+    )
+
+    _cache = field_validator("cache", mode="before")(_switch(Cache))
 
 
 class Recipe(Section):

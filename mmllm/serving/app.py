@@ -71,9 +71,11 @@ def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = Non
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
     from mmllm.generation.memory import Sizes
+    from mmllm.model.feature_cache import cache_as_said
 
     recipe, model = load_run(run, overrides=overrides, trust=trust)
     options = recipe.serve
+    cache_as_said(model, options.cache, verify=trust is not None and trust.verify, adds=False)
     limits = Limits(
         max_images=options.max_images,
         max_pixels=options.max_pixels,

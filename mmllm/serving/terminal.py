@@ -40,10 +40,12 @@ def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, c
     from mmllm.checkpoints.load import load_run
     from mmllm.generation.generator import Generator
     from mmllm.generation.memory import Sizes
+    from mmllm.model.feature_cache import cache_as_said
 
     console = console or Console()
     recipe, model = load_run(run, overrides=overrides, trust=trust)
     options = recipe.serve
+    cache_as_said(model, options.cache, verify=trust is not None and trust.verify, adds=False)
     limits = Limits(
         max_images=options.max_images,
         max_pixels=options.max_pixels,

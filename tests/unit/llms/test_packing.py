@@ -47,7 +47,7 @@ def test_the_kernel_of_gpus_attends_as_calls_one_by_one(
     bounds = torch.tensor([0, 17, 29], dtype=torch.int32) if segments else BOUNDS
     query = torch.randn(1, 4, 29, 8, requires_grad=True)
     key, value = (torch.randn(1, 2, 29, 8, requires_grad=True) for _ in range(2))
-    packing, scoring = Packing.of(bounds, segments, stretches), Scoring(0.3, window=window)
+    packing, scoring = Packing.of(bounds, segments, None, stretches), Scoring(0.3, window=window)
     results = []
     for attend in (_varlen, _per_conversation):
         out = attend(query, key, value, scoring, packing)
