@@ -44,6 +44,28 @@ def time_steps(grid: Grid) -> int:
 
 
 @dataclass(frozen=True)
+class PositionScheme:
+    """Rule by which an LLM counts positions; ``batches/positions.py`` applies it.
+
+    ``sequential``: 0, 1, 2, ... over text and media alike, one axis. ``mrope``: time, rows and columns on axes of their
+    own (Qwen2-VL, Wang et al. 2024, arXiv 2409.12191); text counts alike on all three.
+    """
+
+    name: Literal["sequential", "mrope"] = "sequential"
+    per_second: float | None = None
+    """Positions on the axis of time that a second of a clip takes (Qwen2.5-VL); None: each step in time takes one."""
+
+    @property
+    def axes(self) -> int:
+        """P, number of axes."""
+        return 1 if self.name == "sequential" else 3
+
+
+SEQUENTIAL = PositionScheme()
+"""The scheme of every LLM that was not made for media."""
+
+
+@dataclass(frozen=True)
 class Span:
     """One span of an item's layout in the text: a separator, then as many places as its grid has."""
 
@@ -52,6 +74,8 @@ class Span:
     grid: Grid
     control: bool = False
     """Whether control tokens of the LLM in that text are read as such."""
+    interval: float | None = None
+    """Seconds from one of the grid's steps in time to the next; None: not known, or there is one."""
 
     @property
     def length(self) -> int:

@@ -21,7 +21,7 @@ from mmllm.batches.shares import Share, Shares, Step
 from mmllm.batches.trees import Planned, Tree, dealt, load_tree
 from mmllm.errors import MmllmError, SampleError, TooLongError
 from mmllm.messages.tokenize import Prompter
-from mmllm.types import Batch, Sample
+from mmllm.types import SEQUENTIAL, Batch, PositionScheme, Sample
 
 _JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones
 _LISTED = 20  # bad samples named in the error; the rest is counted
@@ -90,6 +90,7 @@ class Loader:
         inputs: Mapping[str, MediaInput],
         context: int,
         *,
+        scheme: PositionScheme = SEQUENTIAL,
         rank: int = 0,
         world: int = 1,
         n_micro: int = 1,
@@ -105,7 +106,7 @@ class Loader:
         self.budget, self.max_bad, self.workers = budget, max_bad, workers
         # one rank hands itself its plans as they are: process groups of one would pickle them
         self.all_gather = alone if world == 1 else all_gather
-        self.pin = pin
+        self.scheme, self.pin = scheme, pin
         self.most = most
         self.shares = Shares(rank, world, self._plan, shows=most > 1)
         self.seen = 0
@@ -173,7 +174,7 @@ class Loader:
                     encoded.append(self._read(tree, whole))
                 except SampleError as error:
                     prepared.unread += _unread(str(error), [whole.texts[number] for number in tree.members])
-            batch = collate(encoded, self.inputs)
+            batch = collate(encoded, self.inputs, self.scheme)
             prepared.micro.append(batch.pinned() if self.pin else batch)
         return prepared
 
@@ -185,7 +186,7 @@ class Loader:
             if not isinstance(text, PlannedSample):
                 text = text.of(self.sources[name][index], self.prompter)
             plans[number] = text
-        return load_tree(tree, plans, self.inputs, whole.drawn[tree.members[0]][0])
+        return load_tree(tree, plans, self.inputs, whole.drawn[tree.members[0]][0], self.scheme)
 
     def _plan(self, name: str, index: int) -> PlannedSample:
         planned = plan(self.sources[name][index], self.prompter, self.inputs, self.context, train=True)

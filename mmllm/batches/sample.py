@@ -57,6 +57,8 @@ class MediaSpan:
     """Index into the sample's media of that placeholder."""
     grid: Grid
     """Grid of its places, for position schemes with more than one axis."""
+    interval: float | None = None
+    """Seconds from one of the grid's steps in time to the next, see ``Span``."""
     bidirectional: bool = False
     """Whether its places see each other in both directions."""
 
@@ -201,7 +203,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
         for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
             ids += planned.prompter.separator(span)
             both = key in planned.prompter.bidirectional
-            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, both))
+            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, span.interval, both))
             ids += [0] * span.length
         if position < prompt.prefix:
             prefix += len(ids) - begin - 1

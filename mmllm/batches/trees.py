@@ -17,7 +17,7 @@ from mmllm.batches.positions import positions
 from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, PlannedText, load_media
 from mmllm.errors import SampleError
 from mmllm.messages.tokenize import Prompt
-from mmllm.types import IGNORE_INDEX, Segment
+from mmllm.types import IGNORE_INDEX, SEQUENTIAL, PositionScheme, Segment
 
 Planned = PlannedSample | PlannedText
 
@@ -115,7 +115,11 @@ def _turn(prompt: Prompt, place: int) -> int:
 
 
 def load_tree(
-    tree: Tree, plans: Mapping[int, PlannedSample], inputs: Mapping[str, MediaInput], dataset: str = ""
+    tree: Tree,
+    plans: Mapping[int, PlannedSample],
+    inputs: Mapping[str, MediaInput],
+    dataset: str = "",
+    scheme: PositionScheme = SEQUENTIAL,
 ) -> Encoded:
     """Read the media once and put the tree's samples (of ``plans``, by number) end to end.
 
@@ -128,14 +132,14 @@ def load_tree(
         return first
     prefix = tree.shared + len(first.ids) - len(members[0].prompt.ids)
     ids, labels, turns = list(first.ids), list(first.labels), list(first.user_turn)
-    places = [positions(first.spans, len(first.ids))]
+    places = [positions(first.spans, len(first.ids), scheme)]
     segments = [Segment(0, prefix), Segment(prefix, len(ids), (0, prefix))]
     for planned in members[1:]:
         start = len(ids)
         ids += planned.prompt.ids[tree.shared :]
         labels += planned.prompt.labels[tree.shared :]
         turns += planned.prompt.user_turn[tree.shared :]
-        places.append(positions(first.spans, planned.length)[:, prefix:])
+        places.append(positions(first.spans, planned.length, scheme)[:, prefix:])
         segments.append(Segment(start, len(ids), (0, prefix)))
     if len(ids) != tree.length:
         raise SampleError(f"{first.name}: {len(ids)} tokens after reading the media, {tree.length} planned")

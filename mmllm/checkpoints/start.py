@@ -18,7 +18,7 @@ from mmllm.connectors.base import Connector
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import Started, fill, load_start, of_file
-from mmllm.model.trainable import learned_parts
+from mmllm.model.trainable import TOKENS, learned_parts
 from mmllm.recipe.located import is_run
 from mmllm.recipe.models import Recipe, Start
 
@@ -33,7 +33,7 @@ def start_weights(model: MultimodalLM, recipe: Recipe) -> dict[str, Started]:
     """
     found: dict[str, Started] = {}
     if recipe.start is not None:
-        found["start"] = _whole(model, recipe.start)
+        found["start"] = _whole(model, recipe, recipe.start)
     for key, part in recipe.connectors.items():
         if part.start is None:
             continue
@@ -61,12 +61,13 @@ def _connector(where: str, start: Start, key: str, connector: Connector) -> Star
 
 
 @torch.no_grad()
-def _whole(model: MultimodalLM, start: Start) -> Started:
+def _whole(model: MultimodalLM, recipe: Recipe, start: Start) -> Started:
     """Every learned tensor that has its name in the model."""
     learned = tuple(f"{part}." for part in learned_parts(model))
     state = model.state_dict(keep_vars=True)
     if is_run(Path(start.path)):
         tensors = _of_run("start", start)
+        _check_tokens(start, recipe, tensors)
         left: list[str] = []
         foreign = sorted(name for name in tensors if name in state and not name.startswith(learned))
         if foreign:
@@ -94,6 +95,17 @@ def _whole(model: MultimodalLM, start: Start) -> Started:
             )
         state[name].copy_(tensor)
     return Started(start.path, tuple(sorted(taken)), tuple(sorted({*left, *(tensors.keys() - taken.keys())})))
+
+
+def _check_tokens(start: Start, recipe: Recipe, tensors: Mapping[str, Tensor]) -> None:
+    """RecipeError where rows of a run's new tokens would become those of others."""
+    own, told = recipe.llm.new_tokens, run_recipe(Path(start.path)).llm.new_tokens
+    if own and own != told and any(name.startswith(f"{TOKENS}.") for name in tensors):
+        other = next((one for one in told if one not in own), "an order of its own")
+        raise RecipeError(
+            f"start: {start.path} has learned rows of {len(told)} new tokens, not those of this recipe (the first "
+            f"other one: {other}); give llm.tokens as that run has them"
+        )
 
 
 def _begins(names: Mapping[str, Tensor] | list[str]) -> str:

@@ -160,8 +160,7 @@ def next_token(ctx: ForwardContext, ids: torch.Tensor) -> ForwardContext:
     return replace(
         ctx,
         input_ids=ids[:, None],
-        # the next position after the largest of the row: also right where items move positions on by other rules
-        position_ids=ctx.position_ids.amax(dim=(0, 2), keepdim=True).expand(len(ctx.position_ids), -1, -1) + 1,
+        position_ids=next_position(ctx.position_ids)[..., None],
         sequence_ids=ctx.sequence_ids[:, -1:],
         attention_mask=ctx.attention_mask[:, -1:],
         loss_mask=torch.zeros_like(ctx.loss_mask[:, -1:]),
@@ -171,6 +170,16 @@ def next_token(ctx: ForwardContext, ids: torch.Tensor) -> ForwardContext:
         bidirectional=(),
         notes={},
     )
+
+
+def next_position(position_ids: torch.Tensor) -> torch.Tensor:
+    """int64[P, R], positions of a token of text behind rows that have ``position_ids`` int64[P, R, S].
+
+    Behind text all axes count on; behind media text goes on from the larger of rows and columns, whose last place has
+    the largest number of each. The first axis, time, does not count: those of a long clip may be larger.
+    """
+    last = position_ids[..., -1]
+    return last[-2:].amax(dim=0).expand_as(last) + 1
 
 
 def _latest(owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from mmllm import registry
 from mmllm.batches.sample import Item, MediaInput
 from mmllm.errors import MmllmError
 from mmllm.messages.chat_templates import set_template
+from mmllm.messages.new_tokens import add_tokens
 from mmllm.messages.tokenize import Prompter
 from mmllm.recipe.models import Llm, Recipe
 from mmllm.types import Place, Span
@@ -79,7 +80,7 @@ def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the LLM as training has it, without its weights; MmllmError where there is none.
 
     Of a GGUF file it is read from the file, of an older published VLM the chat template from its processor's file, and
-    ``llm.template`` goes over it.
+    ``llm.template`` goes over it; ``llm.tokens`` are added.
     """
     place = Path(llm.path)
     in_gguf = place.suffix == ".gguf" or (place.is_dir() and any(place.glob("*.gguf")))
@@ -92,6 +93,8 @@ def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:
         tokenizer.chat_template = chat_template_of(llm.path, tokenizer)
     if llm.template is not None:
         set_template(tokenizer, llm.template)
+    if llm.tokens is not None:
+        add_tokens(tokenizer, llm.new_tokens)
     return tokenizer
 
 
@@ -152,8 +155,7 @@ def _input(recipe: Recipe, key: str, notes: list[str]) -> tuple[MediaInput, Mapp
 
     part = recipe.connectors[key]
     outlines: dict[str, Any] = {name: _outlined(recipe, name, notes) for name in part.encoders}
-    width = sum(one.dim * one.n_layers for one in outlines.values())
-    connector = _connector(recipe, key, width)
+    connector = _connector(recipe, key, [one.dim * one.n_layers for one in outlines.values()])
     made = Input(key, outlines, connector, ItemText.of(part))
     return made, made.processors
 
@@ -177,13 +179,15 @@ def _outlined(recipe: Recipe, name: str, notes: list[str]) -> Outline:
     return Outline(encoder.processor, encoder.dim, len(encoder.layers))
 
 
-def _connector(recipe: Recipe, key: str, width: int) -> Any:
+def _connector(recipe: Recipe, key: str, dims: list[int]) -> Any:
     """The connector on torch's meta device: it knows its places, and has no numbers."""
     import torch
 
+    from mmllm.model.build import part_widths
+
     part = recipe.connectors[key]
     kind = registry.load("connectors", part.type)
-    arguments = {"dim": width, "llm_dim": _llm_width(recipe.llm.path), **part.args}
+    arguments = {**part_widths(part, dims), "llm_dim": _llm_width(recipe.llm.path), **part.args}
     try:
         with torch.device("meta"):
             return kind(**arguments)

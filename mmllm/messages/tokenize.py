@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from mmllm.types import IGNORE_INDEX, Message, Place, Sample
 from mmllm.types import Span as ItemSpan
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 # Unicode noncharacters: never meant for interchange, so no honest text holds them (a text that does is refused).
@@ -101,7 +102,8 @@ class Prompter:
             [token.content for token in added if token.content not in own],
             {place.key: place.modality for place in known if place.token is not None},
         )
-        self._control_ids = {self._backend.token_to_id(token.content) for token in added}
+        # a place's token may be a piece of the vocabulary, which typed text must not become either
+        self._control_ids = {self._backend.token_to_id(text) for text in {*own, *(token.content for token in added)}}
         special = own | {token.content for token in added if token.special}
         control = special | {token.content for token in added if token.content in self._template.text}
         self._special, self._control = _any_of(special), _any_of(control)
@@ -140,16 +142,26 @@ class Prompter:
         return start
 
     def separator(self, span: ItemSpan) -> list[int]:
-        """Ids of the text in front of a span of an item; nothing in it is special unless the span says so."""
+        """Ids of the text in front of a span of an item, as those of a message; control tokens in it are text.
+
+        Unless the span says that they are meant.
+        """
         if not span.separator:
             return []
         if span.control:
             return self._between(span.separator)
-        return self._piece("times", span.separator, typed=True, first=False)[0]
+        pieces = _TYPED_PIECE.split(self._control.sub(_typed, span.separator))
+        found = [self._piece("times", one, typed=bool(n % 2), first=False)[0] for n, one in enumerate(pieces) if one]
+        return [number for ids in found for number in ids]
 
     def _place_id(self, tokenizer: PreTrainedTokenizerBase, place: Place, sign: str) -> int:
         """Id that stands at a place until its item's tokens do."""
         added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+        if place.token is not None and place.token not in added:
+            if self._backend.token_to_id(place.token) is not None:
+                # one of the vocabulary's own (Fuyu): found as a whole from now on, under the same id
+                self._backend.add_special_tokens([_whole(place.token)])
+                added[place.token] = 0
         if place.token is not None and place.token not in added:
             near = nearest(place.token, added)
             hint = f'; did you mean "{near}"?' if near else ""
@@ -255,36 +267,41 @@ class Prompter:
             if piece and not typed and _NONCHARACTERS.search(piece):
                 raise SampleError(f"{name}: the chat template cuts a special token typed in a message")
             if piece:
-                shown, origin = (piece, None) if typed else self._with_around(piece)
-                new, found = self._piece(name, shown, typed, first=number == 0)
-                if origin is not None:
-                    around += [len(ids) + n for n, (a, b) in enumerate(found) if origin[b] - origin[a] < b - a]
-                    found = [(origin[start], origin[end]) for start, end in found]
-                ids += new
-                offsets += [(position + start, position + end) for start, end in found] if position else found
+                for shown, origin in [(piece, None)] if typed else self._with_around(piece):
+                    new, found = self._piece(name, shown, typed, first=not number and not ids)
+                    if origin is not None:
+                        around += [len(ids) + n for n, (a, b) in enumerate(found) if origin[b] - origin[a] < b - a]
+                        found = [(origin[start], origin[end]) for start, end in found]
+                    ids += new
+                    offsets += [(position + start, position + end) for start, end in found] if position else found
             position += len(piece) + typed
         return ids, offsets, around
 
-    def _with_around(self, piece: str) -> tuple[str, list[int] | None]:
-        """The piece with what stands around each item, and for each character of it, and its end, where in ``piece``
-        that is; None where no item is in it.
+    def _with_around(self, piece: str) -> list[tuple[str, Sequence[int] | None]]:
+        """The piece with what stands around each item, in stretches that are tokenised one by one: an item by itself.
 
-        Of the text, not of the ids: a tokenizer may make one token of line breaks that meet (Gemma does).
+        With each comes for every character of it, and its end, where in ``piece`` that is; None: as it stands. What is
+        around is joined to the text, not to its ids: a tokenizer may make one token of line breaks that meet (Gemma).
         """
         if not self._around or not self._surrounded.search(piece):
-            return piece, None
-        shown: list[str] = []
+            return [(piece, None)]
+        shown = ""
         origin: list[int] = []
+        cuts = [0]
         last = 0
         for found in self._surrounded.finditer(piece):
             before, sign, behind = self._around[found[0]]
-            shown += [piece[last : found.start()], before, sign, behind]
+            shown += piece[last : found.start()] + before
+            cuts += [len(shown)] if before else []
+            shown += sign
+            cuts += [len(shown)] if behind else []
+            shown += behind
             origin += range(last, found.start())
             origin += [found.start()] * (len(before) + len(sign)) + [found.end()] * len(behind)
             last = found.end()
-        shown.append(piece[last:])
+        shown += piece[last:]
         origin += range(last, len(piece) + 1)
-        return "".join(shown), origin
+        return [(shown[a:b], origin[a : b + 1]) for a, b in pairwise([*cuts, len(shown)]) if b > a]
 
     def _piece(self, name: str, piece: str, typed: bool, first: bool) -> tuple[list[int], list[Span]]:
         """Ids and offsets of one stretch of text; a later one is encoded behind a newline, so that tokenizers which
@@ -342,7 +359,7 @@ def _check_text(name: str, message: Message) -> None:
 
 def _backends(tokenizer: PreTrainedTokenizerBase, placeholders: list[str]) -> tuple[Tokenizer, Tokenizer]:
     """Two copies of the fast tokenizer: one that knows the placeholders, one that knows no added token at all."""
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import Tokenizer
 
     if not tokenizer.is_fast:
         raise MmllmError(f"the tokenizer of {tokenizer.name_or_path!r} has no fast version (tokenizer.json)")
@@ -355,5 +372,12 @@ def _backends(tokenizer: PreTrainedTokenizerBase, placeholders: list[str]) -> tu
     parts["added_tokens"], parts["post_processor"] = [], None
     plain = Tokenizer.from_str(json.dumps(parts))
     # not normalized: a placeholder is found as it is written, before a normalizer changes case or adds blanks
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in placeholders])
+    backend.add_special_tokens([_whole(text) for text in placeholders])
     return backend, plain
+
+
+def _whole(text: str) -> AddedToken:
+    """A control token that is found as it is written, wherever it stands."""
+    from tokenizers import AddedToken
+
+    return AddedToken(text, special=True, normalized=False)

@@ -15,7 +15,7 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.load import resolve_dtype
 from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM, seed_for
-from mmllm.recipe.models import ComponentSpec, Recipe
+from mmllm.recipe.models import ComponentSpec, Recipe, trains_llm
 
 
 def build(
@@ -45,6 +45,7 @@ def build(
         device=device,
         prefix=recipe.llm.attention == "prefix",
     )
+    llm.add_tokens(recipe.llm.new_tokens, recipe.seed)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
@@ -58,6 +59,7 @@ def build(
             recipe,
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             texts={key: ItemText.of(part) for key, part in recipe.connectors.items()},
+            shares={key: part.shares for key, part in recipe.connectors.items() if part.shares is not None},
         )
     model.requires_grad_(False)
     return model.to(device).eval()
@@ -65,7 +67,7 @@ def build(
 
 def _may_partition(recipe: Recipe) -> bool:
     """Whether the LLM may be in parts while the model is built: nothing in it learns, no connector looks into it."""
-    if any(name.partition(".")[0] == "llm" for stage in recipe.stages.values() for name in stage.train):
+    if any(trains_llm(name) for stage in recipe.stages.values() for name in stage.train):
         return False
     kinds = [registry.load("connectors", part.type) for part in recipe.connectors.values()]
     return all(kind.attaches_to_parts for kind in kinds if issubclass(kind, LLMAdapter))
@@ -85,12 +87,18 @@ def _encoder(recipe: Recipe, key: str) -> Encoder:
 
 def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: CausalLM) -> Connector:
     part = recipe.connectors[key]
-    widths = {"llm_dim": llm.dim}
+    widths: dict[str, Any] = {"llm_dim": llm.dim}
     if part.encoders:
-        widths["dim"] = sum(encoders[name].dim * len(encoders[name].layers) for name in part.encoders)
+        widths |= part_widths(part, [encoders[name].dim * len(encoders[name].layers) for name in part.encoders])
     seed_for(recipe.seed, key)
     made: Connector = _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
     return made.bind(key, part.when)
+
+
+def part_widths(part: ComponentSpec, dims: list[int]) -> dict[str, Any]:
+    """What a connector is told of the widths of its encoders: together, and where it asks for them each."""
+    each = {"dims": tuple(dims)} if "dims" in registry.parameters("connectors", part.type) else {}
+    return {"dim": sum(dims), **each}
 
 
 def adapted(part: ComponentSpec, connector: Connector) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from mmllm.model.item_text import ItemText
 from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
+from mmllm.model.shared_weights import share
 from mmllm.types import IGNORE_INDEX, Batch, Features, Place
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class MultimodalLM(nn.Module):
         *,
         adapts: Mapping[str, Sequence[str]] | None = None,
         texts: Mapping[str, ItemText] | None = None,
+        shares: Mapping[str, str] | None = None,
     ) -> None:
         """Put parts together and attach the connectors to the LLM and the encoders.
 
@@ -61,12 +63,17 @@ class MultimodalLM(nn.Module):
             recipe: kept for those who need to know what this was made from.
             adapts: connector key -> keys of the encoders in whose blocks it works.
             texts: connector key -> text of the LLM that belongs to an item.
+            shares: connector key -> key of the one in front of it whose weights it uses.
         """
         super().__init__()
         self.recipe = recipe
         self.llm = llm
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
+        self.shares = dict(shares or {})
+        """Connector key -> key of the one whose weights are its own; these are part of that one."""
+        for key, owner in self.shares.items():
+            share(connectors[key], connectors[owner], f"connectors.{key}", f"connectors.{owner}")
         self.inputs: dict[str, Input] = {}
         """Placeholder, which is its connector's key -> how its items become tokens."""
         for key, names in inputs.items():
@@ -126,9 +133,9 @@ class MultimodalLM(nn.Module):
             return super()._apply(fn, recurse)
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Let the frozen parts compute in ``dtype``; connectors stay in float32."""
+        """Let the frozen parts compute in ``dtype``; connectors and new tokens stay in float32."""
         with float32_buffers(self.llm, *self.encoders.values()):
-            for part in (self.llm, *self.encoders.values()):
+            for part in (self.llm.model, *self.encoders.values()):
                 part.to(dtype)
 
     @property
@@ -195,6 +202,11 @@ class MultimodalLM(nn.Module):
         if unknown:
             known = ", ".join(self.inputs) or "none"
             raise SampleError(f"{', '.join(batch.names)}: media of {unknown[0]!r}, but the placeholders are {known}")
+        if batch.media and len(batch.position_ids) != self.llm.positions.axes:
+            raise ValueError(
+                f"positions on {len(batch.position_ids)} axes, but the LLM counts on {self.llm.positions.axes}; "
+                "collate with scheme=model.llm.positions"
+            )
         ctx = context_of(batch, self.inputs)
         text = embeds = self.llm.embed(batch.input_ids, ctx)
         ctx = replace(ctx, text_embeds=text)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
 import transformers
-from PIL import Image
 from torch import Tensor
 
 from mmllm.batches.collate import collate
@@ -18,17 +16,19 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.published.media.base import Media, Shown
+from mmllm.published.media.pictures import Pictures
+from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
-from mmllm.types import Message, Sample
+from mmllm.types import Sample
 from mmllm.vlms.quiet import quiet
 
 LIMIT = 1e-4
 """Largest difference of tokens and logits, as a share of their spread, in float32."""
 NEW = 8
 """Tokens of the answers that are compared."""
-SIZES = ((333, 250), (120, 200))
-"""Width and height of the pictures that are looked at."""
-TALK = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
+MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
+"""Modality of a published model -> what it is shown."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Stage:
 
     name: str
     difference: float
-    """Largest difference: of pixels as they are, of tokens and logits as a share of their spread; 0 or 1 where things
-    are the same or not."""
+    """Largest difference: of pixels and spectrograms as they are, of tokens and logits as a share of their spread; 0 or
+    1 where things are the same or not."""
     limit: float
     detail: str = ""
 
@@ -48,18 +48,9 @@ class Stage:
         return self.difference <= self.limit
 
 
-def picture(width: int, height: int) -> Image.Image:
-    """A picture with edges, colours and noise, always the same."""
-    rng = numpy.random.default_rng(width * 1000 + height)
-    y, x = numpy.mgrid[0:height, 0:width]
-    planes = [255 * x / width, 255 * y / height, 127 + 100 * numpy.sin(x / 9) * numpy.cos(y / 7)]
-    values = numpy.stack(planes, axis=-1) + rng.normal(0, 20, (height, width, 3))
-    return Image.fromarray(values.clip(0, 255).astype("uint8"))
-
-
 @torch.inference_mode()
 def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
-    """Compare stage by stage, on conversations about a picture and on one without; stops at the first difference.
+    """Compare stage by stage, on conversations about media and on one without; stops at the first difference.
 
     ``ours``: the imported model in float32.
     """
@@ -71,89 +62,58 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    for width, height in SIZES:
-        stages = _about_a_picture(source, theirs, ours, picture(width, height), f"{width} x {height}")
-        for stage in stages:
+    media = MEDIA[source.family.modality](source, ours)
+    for shown in media.shown():
+        for stage in _about(media, theirs, shown):
             yield stage
             if not stage.equal:
                 return
-    yield from _text_alone(source, theirs, ours)
+    yield from _text_alone(media, theirs)
 
 
-def _talk(source: Source) -> tuple[tuple[str, str], ...]:
-    """What is said: a conversation, or the one question that a model without a chat template is asked."""
-    return TALK if source.asked is None else TALK[:1]
-
-
-def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    given = _their_inputs(source, _talk(source), image)
-    sample = _sample(_talk(source), image)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
-    encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
-    yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    inner = encoded.media["image"][0]["image"]["pixels"]
-    seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
-    yield _pixels(f"pixels ({name})", *seen)
-    batch = collate([encoded], ours.inputs)
-    features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.projector}")
-    handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
-    try:
+def _about(media: Media, theirs: Any, shown: Shown) -> Iterator[Stage]:
+    """A conversation about items."""
+    name, ours = shown.name, media.ours
+    given = media.given(shown.theirs)
+    sample = media.sample(shown.ours)
+    encoded = _encoded(sample, ours)
+    yield _ids(given["input_ids"][0].tolist(), encoded, media.token, f"ids ({name})")
+    seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, encoded)]
+    for what in dict.fromkeys(stage.name for stage in seen):  # of several encoders, the one that differs most
+        yield max((stage for stage in seen if stage.name == what), key=lambda stage: stage.difference)
+    batch = collate([encoded], ours.inputs, ours.llm.positions)
+    with media.listening(theirs, given) as features:
         logits = theirs(**given).logits[0]
-    finally:
-        handle.remove()
-    ctx, _ = ours.embed(batch)
-    tokens = ours.project("image", batch.media["image"], ctx)[0]
-    yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
+    yield _share(f"tokens ({name})", features[0], media.tokens(batch))
     yield _share(f"logits ({name})", logits, ours.logits(batch))
-    yield _answer(source, theirs, ours, given, sample, name)
+    if media.answers(given):
+        yield _answer(media.source, theirs, ours, given, sample, name)
 
 
-def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = _their_inputs(source, _talk(source), None)
-    sample = _sample(_talk(source), None)
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
-    encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
+def _text_alone(media: Media, theirs: Any) -> Iterator[Stage]:
+    given, ours = media.given(()), media.ours
+    encoded = _encoded(media.sample(()), ours)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
-        yield _share("logits (text)", theirs(**given).logits[0], ours.logits(collate([encoded], ours.inputs)))
+        batch = collate([encoded], ours.inputs, ours.llm.positions)
+        yield _share("logits (text)", media.of_text(theirs, given), ours.logits(batch))
 
 
 def _their_model(source: Source) -> Any:
     kind = getattr(transformers, source.config.architectures[0], None) if source.config.architectures else None
-    kind = kind or transformers.AutoModelForImageTextToText
+    kind = kind or transformers.AutoModelForMultimodalLM
     with quiet():
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
 
 
-def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[str, Tensor]:
-    """What transformers' own processor makes of a conversation; the first turn shows ``image``.
-
-    All of it goes to the model: without the types of tokens some attend otherwise.
-    """
-    if source.asked is not None:
-        return source.asked(source, talk[0][1], image)
-    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
-    if image is not None:
-        messages[0]["content"].insert(0, {"type": "image"})
-    text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    bos = source.tokenizer.bos_token
-    words: dict[str, Any] = {"add_special_tokens": not (bos and text.startswith(bos))}
-    if image is not None:
-        words |= {"images": [image], **source.whole()}
-    return dict(source.processor(text=[text], return_tensors="pt", **words))
-
-
-def _sample(talk: Any, image: Image.Image | None) -> Sample:
-    messages = [Message(role, text) for role, text in talk]
-    if image is not None:
-        messages[0] = Message("user", f"<image>\n{talk[0][1]}")
-    return Sample("comparison", tuple(messages), {} if image is None else {"image": (image,)})
+def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:
+    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
+    return encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
 
 
 def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
-    """Whether a conversation has the same ids, a picture's token at each of its places."""
+    """Whether a conversation has the same ids, an item's token at each of its places."""
     found = list(ours.ids)
     for span in ours.spans:
         found[span.start : span.start + span.length] = [token] * span.length
@@ -165,8 +125,8 @@ def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
     return Stage(name, 1, 0, f"{shown}{found[where : where + 4]} here")
 
 
-def _pixels(name: str, theirs: Tensor, ours: Tensor) -> Stage:
-    """Largest difference of the pictures that the encoder sees."""
+def _exactly(name: str, theirs: Tensor, ours: Tensor) -> Stage:
+    """Largest difference of what the encoder sees."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, 0, f"{list(theirs.shape)} there, {list(ours.shape)} here")
     return Stage(name, float((theirs - ours).abs().max()), 1e-6)
@@ -176,6 +136,8 @@ def _share(name: str, theirs: Tensor, ours: Tensor) -> Stage:
     """Largest difference as a share of the spread."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, LIMIT, f"{list(theirs.shape)} there, {list(ours.shape)} here")
+    if not theirs.numel():
+        return Stage(name, 0, LIMIT)
     spread = float(theirs.max() - theirs.min()) or 1.0
     return Stage(name, float((theirs - ours).abs().max()) / spread, LIMIT)
 
@@ -193,7 +155,11 @@ def check(stages: list[Stage], where: str) -> None:
     """MmllmError that names the first stage at which the two differ."""
     for stage in stages:
         if not stage.equal:
-            detail = stage.detail or f"by {stage.difference:.3g} (at most {stage.limit:g})"
             raise MmllmError(
-                f"{where}: what was imported differs from transformers' own model first in its {stage.name}: {detail}"
+                f"{where}: what was imported differs from transformers' own model first in its {differing(stage)}"
             )
+
+
+def differing(stage: Stage) -> str:
+    """A stage that is not equal, as words of a sentence."""
+    return f"{stage.name}: {stage.detail or f'by {stage.difference:.3g} (at most {stage.limit:g})'}"

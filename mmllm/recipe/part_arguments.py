@@ -18,7 +18,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from mmllm import registry
 from mmllm.registry import Parameter
 
-GIVEN = {"connectors": ("dim", "llm_dim")}
+GIVEN = {"connectors": ("dim", "llm_dim", "dims")}
 """Arguments that the build fills in; a recipe does not write them."""
 NAMES: dict[str, Any] = {
     "int": int,

@@ -81,6 +81,11 @@ def _words(section: str) -> dict[str, Any]:
             "enum": ["causal", "bidirectional"],
             "description": "bidirectional: the tokens of one item see each other in both directions",
         },
+        "rows": {
+            "type": "string",
+            "description": "text of the LLM between the rows of a picture's tokens, control tokens included",
+        },
+        "shares": {"type": "string", "description": "a connector in front of it whose weights it uses"},
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
             "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",

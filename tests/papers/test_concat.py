@@ -158,6 +158,36 @@ def test_several_encoders_keep_the_contract(grids: tuple[tuple[int, ...], ...], 
 
 
 @torch.no_grad()
+def test_each_encoder_may_have_an_mlp_of_its_own() -> None:
+    """Their tokens are summed, or stand one behind the other at each place (I-MoF)."""
+    one, other = features(2, 3), features(4, 6, dim=4, seed=5)
+    added, woven = concat(join="add", dims=WIDTHS), concat(join="interleave", dims=WIDTHS)
+    woven.load_state_dict(added.state_dict())
+    sides = [one.layers[-2], resampled(other, 2, 3)]
+    own = [affine(gelu(affine(x, layers[0])), layers[2]) for x, layers in zip(sides, added.mlps, strict=True)]  # type: ignore[index]
+    torch.testing.assert_close(added(one, other), own[0] + own[1], atol=1e-5, rtol=1e-5)
+    assert added.out_grid((2, 3), (4, 6)) == (2, 3) and woven.out_grid((2, 3), (4, 6)) == (2, 6)
+    places = woven(one, other).unflatten(1, (2, 3, 2))
+    for number, tokens in enumerate(own):
+        torch.testing.assert_close(places[:, :, :, number].flatten(1, 2), tokens, atol=1e-5, rtol=1e-5)
+    # one layer for all channels is the sum of one for each encoder
+    wide, each = concat(depth=1), concat(depth=1, join="add", dims=WIDTHS)
+    for number, part in enumerate(wide.mlp[0].weight.split(WIDTHS, dim=1)):
+        each.mlps[number][0].weight.copy_(part)  # type: ignore[index]
+        each.mlps[number][0].bias.copy_(wide.mlp[0].bias / 2)  # type: ignore[index]
+    torch.testing.assert_close(each(one, other), wide(one, other), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("join", ["add", "interleave"])
+def test_other_joins_keep_the_contract(join: str) -> None:
+    def make(dim: int, llm_dim: int) -> ConcatConnector:
+        return ConcatConnector(dim=dim, llm_dim=llm_dim, join=join, dims=[dim // 2] * 2)  # type: ignore[arg-type]
+
+    # in a row of interleaved tokens those of one encoder are no neighbours
+    check_projector(make, grids=((4, 4), (2, 2)), raster=join == "add")
+
+
+@torch.no_grad()
 def test_items_of_different_grids_are_grouped_by_both_encoders_grids() -> None:
     """Padded side by side they give what they give alone: two of the three share the first grid, not the second."""
     sizes = [((2, 2), (4, 4)), ((2, 2), (2, 2)), ((1, 2), (2, 4))]
@@ -184,6 +214,7 @@ def test_items_of_different_grids_are_grouped_by_both_encoders_grids() -> None:
         (lambda: concat(grid=[0, 2]), r"grid: \[0, 2\] must be \[rows, cols\] or \[time\], all at least 1"),
         (lambda: concat(grid=[1, 2, 3]), r"grid: \[1, 2, 3\] must be"),
         (lambda: concat(resample="nearest"), "resample: 'nearest' is unknown; known: bilinear, bicubic, area"),
+        (lambda: concat(join="sum"), "join: 'sum' is unknown; known: channels, add, interleave"),
         (lambda: concat(depth=0), "depth: 0 must be at least 1"),
         (lambda: concat().out_grid((3, 4, 4), (2, 4, 4)), r"grids are \[3, 4, 4\] and \[2, 4, 4\]; give them the same"),
         (lambda: concat().out_grid((16,), (4, 4)), r"can resample rows and columns only"),
@@ -203,7 +234,8 @@ def test_full_size_recipe_with_stand_ins(tmp_path: Path) -> None:
     for kind, key in (("dinov2", "where"), ("siglip", "what")):
         (tmp_path / kind).mkdir()
         places.append(f"encoders.{key}.model={vision_folder(tmp_path / kind, kind, 224)}")
-    recipe = load_recipe(folder() / "concat.yaml", [f"llm.path={llm}", "llm.dtype=float32", *places])
+    given = [f"llm.path={llm}", "llm.dtype=float32", *places]
+    recipe = load_recipe(folder() / "concat.yaml", given)
     model = build(recipe, "cpu")
     assert model.inputs["image"].n_tokens() == 256
     batch = batch_of(model, [Row(1, (5, "image", 9), 4), Row(2, (7,), 3)])
@@ -211,3 +243,9 @@ def test_full_size_recipe_with_stand_ins(tmp_path: Path) -> None:
         set_trainable(model, stage.train)
         _, silent = two_steps(model, batch)
         assert silent == []
+    # the build says how wide each encoder is
+    woven = build(load_recipe(folder() / "concat.yaml", [*given, "connectors.image.join=interleave"]), "cpu")
+    assert [layers[0].in_features for layers in woven.connectors["image"].mlps] == [  # type: ignore[union-attr]
+        woven.encoders[key].dim for key in recipe.connectors["image"].encoders
+    ]
+    assert woven.inputs["image"].n_tokens() == 512

@@ -1,4 +1,4 @@
-"""The ``concat`` connector: two or more encoders see the same item, their features lie side by side on one grid."""
+"""The ``concat`` connector: two or more encoders see the same item, their features come together on one grid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.connectors.base import Projector, SeveralEncoders
@@ -16,6 +16,7 @@ from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
 METHODS = ("bilinear", "bicubic", "area")
+JOINS = ("channels", "add", "interleave")
 
 
 class ConcatConnector(SeveralEncoders, Projector):
@@ -26,6 +27,11 @@ class ConcatConnector(SeveralEncoders, Projector):
     [rows, cols] ([time] for sound), as in Cambrian-1 (arXiv 2406.16860): ``resample`` bilinear or bicubic between patch
     centres, or area, the mean of the patches that a cell covers. Frames or tiles in front of rows and columns stay as
     they are, so every encoder must give as many.
+
+    ``join`` says how sides come together: ``channels``, as above; ``add`` gives each encoder an MLP of its own and sums
+    their tokens (with ``depth: 1`` the same as channels); ``interleave`` also gives each its own, and puts the tokens
+    of a place one behind the other, in the encoders' order (I-MoF, Tong et al. 2024, arXiv 2401.06209): a row is then
+    as many times longer.
 
     ``norm`` first brings each layer of each encoder to mean 0 and variance 1 per token, as their sizes differ much.
     Nothing learns there: a weight and bias of the norm would only be another factor of the first linear layer.
@@ -40,6 +46,8 @@ class ConcatConnector(SeveralEncoders, Projector):
         resample: Literal["bilinear", "bicubic", "area"] = "bilinear",
         depth: int = 2,
         norm: bool = False,
+        join: Literal["channels", "add", "interleave"] = "channels",
+        dims: Sequence[int] | None = None,
     ) -> None:
         """Set up.
 
@@ -50,6 +58,8 @@ class ConcatConnector(SeveralEncoders, Projector):
             resample: how, where a grid is another one.
             depth: linear layers of the MLP.
             norm: whether to norm each layer first; see above.
+            join: channels, add or interleave; see above.
+            dims: width of all layers of each encoder; None: there is one.
         """
         super().__init__(dim=dim, llm_dim=llm_dim)
         if grid is not None and (len(grid) not in (1, 2) or min(grid) < 1):
@@ -58,7 +68,14 @@ class ConcatConnector(SeveralEncoders, Projector):
             raise MmllmError(f"connector concat resample: {resample!r} is unknown; known: {', '.join(METHODS)}.")
         self.grid = None if grid is None else tuple(grid)
         self.resample, self.norm = resample, norm
-        self.mlp = mlp(dim, llm_dim, depth)
+        if join not in JOINS:
+            raise MmllmError(f"connector concat join: {join!r} is unknown; known: {', '.join(JOINS)}.")
+        self.join = join
+        # under one name for one MLP, so that weights of runs before there was a choice fit
+        if join == "channels":
+            self.mlp = mlp(dim, llm_dim, depth)
+        else:
+            self.mlps = nn.ModuleList(mlp(one, llm_dim, depth) for one in dims or (dim,))
 
     def out_grid(self, *grids: Sequence[int]) -> Grid:
         """Grid that all encoders are brought to.
@@ -72,6 +89,12 @@ class ConcatConnector(SeveralEncoders, Projector):
                 f"connector concat can resample rows and columns only, but its encoders' grids are {given}; give them "
                 "the same frames."
             )
+        longer = len(grids) if self.join == "interleave" else 1
+        plane = self._plane(grids)
+        return (*plane[:-1], plane[-1] * longer)
+
+    def _plane(self, grids: Sequence[Sequence[int]]) -> Grid:
+        """Grid on which the encoders' features are joined."""
         if self.grid is None:
             return tuple(grids[0])
         if len(self.grid) != min(2, len(grids[0])):
@@ -83,9 +106,14 @@ class ConcatConnector(SeveralEncoders, Projector):
 
     def forward(self, *features: Features) -> Tensor:
         """Join features float[N, T of each, D of each] of the encoders, in their order: float[N, n_tokens, llm_dim]."""
-        grid = self.out_grid(*(one.grid for one in features))
+        grids = [one.grid for one in features]
+        self.out_grid(*grids)  # refuses what does not fit
+        grid = self._plane(grids)
         sides = [self._resampled(normed(one) if self.norm else one, grid) for one in features]
-        return self.mlp(torch.cat(sides, dim=-1))
+        if self.join == "channels":
+            return self.mlp(torch.cat(sides, dim=-1))
+        tokens = torch.stack([layers(side) for layers, side in zip(self.mlps, sides, strict=True)], dim=2)
+        return tokens.sum(dim=2) if self.join == "add" else tokens.flatten(1, 2)
 
     def _resampled(self, features: Features, grid: Grid) -> Tensor:
         """All layers of one encoder on ``grid``: float[N, prod(grid), D]."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from mmllm.errors import MmllmError
 from mmllm.published.source import Sections, Source
@@ -51,14 +51,14 @@ def sections(source: Source) -> Sections:
     )
 
 
-def _asked(source: Source, question: str, image: Image.Image | None) -> dict[str, Any]:
+def _asked(source: Source, question: str, images: Sequence[Any]) -> dict[str, Any]:
     """What its processor makes of a question; without a picture, which it refuses, what is left of that."""
-    if image is not None:
-        text = source.token(source.config.image_token_id) + question
+    if images:
+        text = source.token(source.config.image_token_id) * len(images) + question
         with warnings.catch_warnings():
             # transformers 5.23 makes labels of tensors through numpy, of which numpy 2 warns
             warnings.simplefilter("ignore", DeprecationWarning)
-            return {**source.processor(text=[text], images=[image], return_tensors="pt")}
+            return {**source.processor(text=[text], images=[list(images)], return_tensors="pt")}
     text = f"{source.tokenizer.bos_token}{question}\n"
     given = {**source.tokenizer([text], add_special_tokens=False, return_tensors="pt")}
     return {**given, "token_type_ids": torch.zeros_like(given["input_ids"])}

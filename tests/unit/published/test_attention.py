@@ -18,8 +18,8 @@ from mmllm.errors import MmllmError, SampleError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import picture
 from mmllm.testing.tiny.published import CASES, published_folder
 from mmllm.types import Message, Sample
 

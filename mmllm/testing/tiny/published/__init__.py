@@ -9,10 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmllm.testing.tiny.published import deepseek_vl, gemma3, idefics3, internvl, llava, paligemma
+from mmllm.testing.tiny.published import (
+    deepseek_vl,
+    fuyu,
+    gemma3,
+    idefics3,
+    internvl,
+    llava,
+    paligemma,
+    pixtral,
+    qwen_vl,
+    sounds,
+)
 from mmllm.testing.tiny.published.folder import Case, Published, save
 
-_FAMILIES = (llava, idefics3, internvl, deepseek_vl, paligemma, gemma3)
+_FAMILIES = (llava, idefics3, internvl, deepseek_vl, qwen_vl, pixtral, fuyu, sounds, paligemma, gemma3)
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""
 CASES: Mapping[str, Case] = {name: case for family in _FAMILIES for name, case in family.CASES.items()}
