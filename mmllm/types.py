@@ -102,6 +102,8 @@ class Place:
     """Type of the message's part, where there is a ``token``."""
     around: tuple[str, str] = ("", "")
     """Text of the LLM, control tokens included, in front of every item and behind it."""
+    bidirectional: bool = False
+    """Whether the tokens of one item see each other in both directions; of one with several spans, those of a span."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,22 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Bidirectional:
+    """A stretch of one conversation whose positions see each other in both directions; what lies before it they see as
+    any others do."""
+
+    start: int
+    end: int
+    windowed: bool = True
+    """Whether a sliding window ends what a position sees behind it here too, as among a picture's tokens in Gemma 3;
+    False: it sees all of the stretch whatever the window, as in PaliGemma 2's prefix."""
+
+    def moved(self, by: int) -> Bidirectional:
+        """The same elsewhere in the row."""
+        return Bidirectional(self.start + by, self.end + by, self.windowed)
+
+
+@dataclass(frozen=True)
 class Batch:
     """One packed row: B conversations end to end, no pad tokens; attention stays within each conversation."""
 
@@ -256,6 +274,8 @@ class Batch:
     as one of the B conversations. None: each conversation is one stretch."""
     n_conversations: int | None = None
     """Samples in the row, those of a tree counted each; None: B."""
+    bidirectional: tuple[Bidirectional, ...] = ()
+    """Stretches of the row that are not causal, in order; none overlaps another."""
     origin: Batch | None = None
     """The batch on the CPU of which this one is a copy."""
 

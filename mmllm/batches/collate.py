@@ -61,6 +61,9 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput], scheme
         user_turn=_flat([sample.user_turn for sample in samples]) if all(s.user_turn for s in samples) else None,
         segments=_segments(samples, bounds) if any(sample.segments for sample in samples) else None,
         n_conversations=sum(sample.n_conversations for sample in samples),
+        bidirectional=tuple(
+            one.moved(offset) for sample, offset in zip(samples, bounds, strict=False) for one in sample.bidirectional
+        ),
     )
 
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages import placeholders
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, QUESTION, Grid, QuestionReader, Sample, Segment, Span, identity
+from mmllm.types import (
+    IGNORE_INDEX,
+    QUESTION,
+    Bidirectional,
+    Grid,
+    QuestionReader,
+    Sample,
+    Segment,
+    Span,
+    identity,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +75,8 @@ class MediaSpan:
     """Grid of its places, for position schemes with more than one axis."""
     interval: float | None = None
     """Seconds from one of the grid's steps in time to the next, see ``Span``."""
+    bidirectional: bool = False
+    """Whether its places see each other in both directions."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,17 @@ class Encoded:
     position_ids: torch.Tensor | None = None
     """int64[P, ids] of a tree; None: by the rule of ``positions``."""
     n_conversations: int = 1
+    prefix: int = 0
+    """How many of the first positions see each other in both directions, see ``Prompt.prefix``."""
+
+    @property
+    def bidirectional(self) -> tuple[Bidirectional, ...]:
+        """Its stretches that are not causal, in order: the prefix and the spans behind it."""
+        spans = [one for one in self.spans if one.bidirectional and one.start >= self.prefix]
+        found = [Bidirectional(one.start, one.start + one.length) for one in spans]
+        # a window does not cut what the whole prefix sees of itself, and so not what its items do
+        before = [Bidirectional(0, self.prefix, windowed=False)]
+        return tuple(one for one in (*before, *found) if one.end - one.start > 1)
 
 
 @dataclass(frozen=True)
@@ -186,6 +209,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     media: dict[str, list[Item]] = {}
     spans = []
     last = 0
+    prefix = prompt.prefix
     for position, key in prompt.places:
         items = media.setdefault(key, [])
         item = _of_item(planned.sample, key, len(items), inputs[key].read)
@@ -194,11 +218,14 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]
         user_turn += prompt.user_turn[last:position]
-        number = len(items) - 1
+        number, begin = len(items) - 1, len(ids)
         for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
             ids += planned.prompter.separator(span)
-            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, span.interval))
+            both = key in planned.prompter.bidirectional
+            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, span.interval, both))
             ids += [0] * span.length
+        if position < prompt.prefix:
+            prefix += len(ids) - begin - 1
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         # places are no text of the message: a question read from them would be a mean of pictures
         user_turn += [-1] * (len(ids) - len(user_turn)) if prompt.user_turn else []
@@ -211,7 +238,8 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     # a header that promised another length (a clip with fewer frames) would unbalance every rank's bins
     if len(ids) != planned.length:
         raise SampleError(f"{planned.sample.name}: {len(ids)} tokens after reading the media, {planned.length} planned")
-    return Encoded(ids, labels, media, spans, planned.sample.name, planned.n_labels, dataset, user_turn)
+    name, n_labels = planned.sample.name, planned.n_labels
+    return Encoded(ids, labels, media, spans, name, n_labels, dataset, user_turn, prefix=prefix)
 
 
 def encode(sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput], context: int, train: bool) -> Encoded:

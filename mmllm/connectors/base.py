@@ -33,6 +33,10 @@ class Connector(nn.Module):
     whole prompts in rows of their own, and nothing is kept for the next question."""
     reads_later_items: bool = False
     """Inside the LLM: whether a position reads items of its conversation that start after it."""
+    causal_only: bool = False
+    """Inside the LLM: whether it needs every position to see nothing behind it, so that it cannot work beside
+    ``attends: bidirectional`` and ``llm.attention: prefix``: it keeps of a position what later ones must not change, or
+    has an attention of its own that knows no other order."""
     positionwise: bool = False
     """Inside the LLM: whether what it changes at a position depends on nothing but what is there and what the context
     says of that position, and ``ctx.notes`` stay empty: the last block may then run at label positions only."""

@@ -68,7 +68,7 @@ def _save(model: MultimodalLM, folder: Path) -> None:
 
 def _encoded(model: MultimodalLM) -> Any:
     sample = Sample("comparison", tuple(Message(role, text) for role, text in TALK), {})
-    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn)
+    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
     return sample, encode(sample, prompter, model.inputs, model.llm.context, train=False)
 
 

@@ -54,7 +54,8 @@ def position_keys(encoded: Encoded, found: Digests, reads_later_items: bool) -> 
     """One key for each position: equal beginnings of two lists are beginnings that the LLM makes the same of.
 
     Places of an item are told by its content. The first key also holds what shapes every position: the data key, which
-    placeholders have items at all (``when``), and with ``reads_later_items`` all items.
+    placeholders have items at all (``when``), how far a bidirectional prefix reaches, and with ``reads_later_items``
+    all items. What lies inside a bidirectional stretch is the same only together with the rest of it (:func:`whole`).
     """
     keys: list[Hashable] = list(encoded.ids)
     for span in encoded.spans:
@@ -66,5 +67,11 @@ def position_keys(encoded: Encoded, found: Digests, reads_later_items: bool) -> 
     shown: Hashable = tuple(sorted(key for key, items in encoded.media.items() if items))
     if reads_later_items:
         shown = tuple((key, tuple(found[key])) for key in sorted(found))
-    keys[0] = (encoded.dataset, shown, keys[0])
+    keys[0] = (encoded.dataset, shown, encoded.prefix, keys[0])
     return keys
+
+
+def whole(encoded: Encoded, known: int) -> int:
+    """Of the first ``known`` positions as many as end inside no bidirectional stretch: what one would leave behind has
+    states that depend on what follows."""
+    return next((one.start for one in encoded.bidirectional if one.start < known < one.end), known)

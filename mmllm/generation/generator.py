@@ -35,7 +35,7 @@ class Generator:
         self.model = model.eval()
         self.llm = model.llm
         self.inputs = model.inputs
-        self.prompter = Prompter(self.llm.tokenizer, model.places, model.reads_user_turn)
+        self.prompter = Prompter(self.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
         sizes = sizes or Sizes()
         self.engine = Engine(model, sizes)
         self._known = ReadItems(sizes.media_bytes)

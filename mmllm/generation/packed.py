@@ -86,8 +86,8 @@ class Packed:
             if len(self._rows) + len(joining) >= rows or (busy and new_items >= NEW_ITEMS):
                 break
             keys = self.shelf.keys_of(request)
-            found = self.shelf.find(keys)
-            if self.shelf.is_being_read(found, keys):
+            found = self.shelf.find(keys, request.encoded)
+            if self.shelf.is_being_read(found):
                 continue
             kept = self.shelf.place(keys, len(keys) + request.limit - 1, found, not self._rows and not joining)
             if kept is None:
@@ -125,9 +125,11 @@ class Packed:
         """What the next pass reads: a token of each answer, then prompts in the order in which they came."""
         parts = [(row, 1) for row in self._rows if row.answers]
         room = (PIECE if parts else LONG_PIECE) - len(parts)
+        n_answers = len(parts)
         for row in self._rows:
-            length = min(row.talk.unread, room)
-            if not row.answers and length > 0:
+            length = row.talk.readable(room) if room > 0 and not row.answers else 0
+            # more than there is room for, where it cannot be cut, is read alone
+            if length > 0 and (length <= room or len(parts) == n_answers):
                 parts.append((row, length))
                 room -= length
         return parts

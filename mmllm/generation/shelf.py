@@ -11,6 +11,7 @@ from mmllm.model.reading import KeyValues
 from mmllm.model.weights_state import weights_state
 
 if TYPE_CHECKING:
+    from mmllm.batches.sample import Encoded
     from mmllm.generation.answers import Request
     from mmllm.model.model import MultimodalLM
 
@@ -53,14 +54,17 @@ class Shelf:
         """Keys of the positions of its prompt."""
         return content.position_keys(request.encoded, request.digests, self._ahead)
 
-    def find(self, keys: Sequence[Hashable]) -> Known | None:
-        """The conversation that begins most like these, and for how many positions; None: nothing is known of them."""
-        return self._prefixes.find(keys) if self.reuses else None
+    def find(self, keys: Sequence[Hashable], encoded: Encoded) -> Known | None:
+        """The conversation that begins most like these of ``encoded``, and for how many positions that are of use, the
+        last one never; None: nothing is known of them."""
+        found = self._prefixes.find(keys) if self.reuses else None
+        # the last position is always read: its logits are the answer's first token
+        return None if found is None else (found[0], content.whole(encoded, min(found[1], len(keys) - 1)))
 
     @staticmethod
-    def is_being_read(found: Known | None, keys: Sequence[Hashable]) -> bool:
+    def is_being_read(found: Known | None) -> bool:
         """Whether another conversation reads what these begin with: waiting for it is less work than reading too."""
-        return found is not None and min(found[1], len(keys) - 1) - found[0].stored.length >= WORTH
+        return found is not None and found[1] - found[0].stored.length >= WORTH
 
     def place(self, keys: Sequence[Hashable], capacity: int, found: Known | None, alone: bool) -> Kept | None:
         """Room for ``capacity`` positions, holding what ``found`` knows of them; None: there is none now.
@@ -68,8 +72,8 @@ class Shelf:
         ``alone``: nobody else runs, so it is given whatever it takes.
         """
         source, known = (None, 0) if found is None else found
-        # the last position is always read: its logits are the answer's first token
-        known = 0 if source is None else min(known, source.stored.length, len(keys) - 1)
+        # what is being read never ends inside a stretch that is read in one piece
+        known = 0 if source is None else min(known, source.stored.length)
         if not self._make_room(capacity, source) and not alone:
             return None
         if source is None or known < BLOCK:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmllm.types import Batch, Segment
+from mmllm.types import Batch, Bidirectional, Segment
 
 Value = TypeVar("Value")
 
@@ -96,6 +96,9 @@ class ForwardContext:
     """float[S, D_llm], embeddings of the packed row before any media are merged in, for projectors that read text."""
     segments: tuple[Segment, ...] | None = None
     """See ``Batch.segments``; None: each conversation is one stretch of the row."""
+    bidirectional: tuple[Bidirectional, ...] = ()
+    """See ``Batch.bidirectional``; positions count over the flattened R * S. None of them is in the steps of a cached
+    decoding after its first pass: what is said is causal."""
     wanted: torch.Tensor | None = None
     """int64[M], ascending: positions of the packed row whose final hidden states are asked for. None: all."""
     wanted_here: torch.Tensor | None = None

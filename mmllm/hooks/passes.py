@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 
 from mmllm.hooks.context import ForwardContext
-from mmllm.types import IGNORE_INDEX, Batch
+from mmllm.types import IGNORE_INDEX, Batch, Bidirectional
 
 
 def text_context(input_ids: torch.Tensor, cu_seqlens: torch.Tensor) -> ForwardContext:
@@ -54,6 +56,7 @@ def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
         dataset_names=tuple(batch.dataset_names),
         user_turn=None if batch.user_turn is None else batch.user_turn[None],
         segments=batch.segments,
+        bidirectional=batch.bidirectional,
         host=batch.host,
     )
 
@@ -95,6 +98,7 @@ def at_positions(ctx: ForwardContext, positions: torch.Tensor) -> ForwardContext
         position_ids=ctx.position_ids[..., positions],
         cu_seqlens=None,
         segments=None,
+        bidirectional=(),
         sequence_ids=ctx.sequence_ids[:, positions],
         attention_mask=ctx.attention_mask[:, positions],
         loss_mask=ctx.loss_mask[:, positions],
@@ -148,7 +152,17 @@ def left_padded(ctx: ForwardContext, lengths: Sequence[int]) -> ForwardContext:
         last_item={key: rows(values) for key, values in ctx.last_item.items()},
         user_turn=None if ctx.user_turn is None else rows(ctx.user_turn),
         text_embeds=None,
+        bidirectional=_in_rows(ctx.bidirectional, lengths),
         notes={},
+    )
+
+
+def _in_rows(stretches: Sequence[Bidirectional], lengths: Sequence[int]) -> tuple[Bidirectional, ...]:
+    """Stretches of a packed row in rows of their conversations, padded on the left."""
+    longest, ends = max(lengths), list(accumulate(lengths))
+    # a conversation moves by the pads of the rows up to its own
+    return tuple(
+        one.moved((row + 1) * longest - ends[row]) for one in stretches for row in (bisect_right(ends, one.start),)
     )
 
 
@@ -164,6 +178,7 @@ def next_token(ctx: ForwardContext, ids: torch.Tensor) -> ForwardContext:
         media_positions={key: places[:0] for key, places in ctx.media_positions.items()},
         last_item={key: _latest(owners, ctx.sequence_ids[:, -1]) for key, owners in ctx.item_sequence.items()},
         user_turn=None if ctx.user_turn is None else torch.full_like(ctx.user_turn[:, -1:], -1),
+        bidirectional=(),
         notes={},
     )
 
@@ -209,5 +224,6 @@ def select_rows(ctx: ForwardContext, rows: torch.Tensor) -> ForwardContext:
         item_sequence={key: numbers[owner] for key, owner in ctx.item_sequence.items()},
         dataset_names=tuple(ctx.dataset_names[row] for row in rows.tolist()),
         user_turn=None if ctx.user_turn is None else ctx.user_turn[rows],
+        bidirectional=(),
         notes={},
     )

@@ -12,6 +12,7 @@ import torch
 
 from mmllm.hooks.context import ForwardContext
 from mmllm.hooks.passes import next_position
+from mmllm.types import Bidirectional
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Piece:
             return 0, 0
         places = self.prompt.places[key]
         return bisect_left(places, self.start), bisect_left(places, self.start + self.length)
+
+    @property
+    def bidirectional(self) -> tuple[Bidirectional, ...]:
+        """Those of the prompt's stretches of which it holds positions."""
+        end = self.start + self.length
+        return tuple(one for one in self.prompt.ctx.bidirectional if one.start < end and self.start < one.end)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +99,11 @@ def context_of_pieces(pieces: Sequence[Piece]) -> ForwardContext:
         item_groups={key: one.groups for key, one in media.items()},
         dataset_names=tuple(piece.prompt.ctx.dataset_names[0] for piece in pieces),
         user_turn=None if ctx.user_turn is None else torch.cat(turns, dim=1),
+        bidirectional=tuple(
+            one.moved(row - piece.start)
+            for piece, row in zip(pieces, accumulate(lengths, initial=0), strict=False)
+            for one in piece.bidirectional
+        ),
     )
 
 

@@ -64,7 +64,8 @@ def reading_of(recipe: Recipe) -> Reading:
             inputs[key] = Unseen()
             because = str(error).rstrip(".")
             notes.append(f"Not looked at: <{key}>, whose items take no places in the lengths below, because {because}.")
-    prompter = Prompter(tokenizer, [_place(recipe, key, processors.get(key, {})) for key in keys])
+    places = [_place(recipe, key, processors.get(key, {})) for key in keys]
+    prompter = Prompter(tokenizer, places, prefix=recipe.llm.attention == "prefix")
     return Reading(tokenizer, prompter, inputs, processors, recipe.llm.context, tuple(notes))
 
 
@@ -72,7 +73,7 @@ def _place(recipe: Recipe, key: str, processors: Mapping[str, Processor]) -> Pla
     """How the LLM reads items of a placeholder; pictures, where it is not known what is read."""
     part = recipe.connectors[key]
     modality = next((one.modality for one in processors.values()), "image")
-    return Place(key, part.token, modality, part.around or ("", ""))
+    return Place(key, part.token, modality, part.around or ("", ""), part.attends == "bidirectional")
 
 
 def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:

@@ -2,7 +2,8 @@
 
 A row holds B conversations end to end. Each attends to itself only: by a varlen kernel on GPUs, by one causal
 ``scaled_dot_product_attention`` per group of equally long conversations elsewhere, never through a dense mask over
-the whole row. Without a :class:`Packing` (cached decoding) the padded path of transformers is taken.
+the whole row. A conversation with bidirectional stretches takes a call for each of them and for what lies between.
+Without a :class:`Packing` (cached decoding) the padded path of transformers is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mmllm.hooks import Scope
 from mmllm.hooks.points import Extend
 from mmllm.llms.last_block import AttentionReached, Given
 from mmllm.llms.packing import Packing
+from mmllm.llms.padded_stretches import PaddedStretches
 from mmllm.llms.scoring import Scoring, band, capped, masked, repeated
 from mmllm.llms.stored_keys import StoredKeys
 
@@ -47,6 +49,7 @@ def attention(
     sliding_window: int | None = None,
     packing: Packing | None = None,
     stored: StoredKeys | None = None,
+    stretches: PaddedStretches | None = None,
     extensions: Mapping[int, Sequence[Extend]] | None = None,
     scope: Scope[Any] | None = None,
     capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
@@ -57,7 +60,8 @@ def attention(
     """Attend, as transformers calls it in every layer.
 
     ``query`` float[1 or B, heads, S, d], ``key`` and ``value`` float[1 or B, kv_heads, S, d]; ``packing`` says that
-    the row is packed (``attention_mask`` is then not looked at), ``stored`` that its conversations go on.
+    the row is packed (``attention_mask`` is then not looked at), ``stored`` that its conversations go on, ``stretches``
+    what of padded rows is bidirectional.
     ``extensions``: layer -> what changes its output, given the pass's context by ``scope``. ``capture`` takes key and
     value and nothing is attended; ``stop`` raises them (AttentionReached), ``given`` are read instead of them. Returns
     float[1 or B, S, heads, d].
@@ -75,6 +79,8 @@ def attention(
     elif packing is not None:
         out = _packed(query, key, value, scoring, packing)
     else:
+        if stretches is not None:
+            attention_mask = _with_stretches(attention_mask, query, scoring, stretches)
         out = _padded(module, query, key, value, attention_mask, scoring, dropout=dropout, **kwargs)
     if extensions is not None:
         for extend in extensions.get(module.layer_idx, ()):  # type: ignore[call-overload]
@@ -101,6 +107,15 @@ def _padded(
     return capped(query, key, value, scoring, attention_mask).transpose(1, 2)
 
 
+def _with_stretches(
+    mask: torch.Tensor | None, query: torch.Tensor, scoring: Scoring, stretches: PaddedStretches
+) -> torch.Tensor:
+    """bool[B, 1, S, S]: the mask of transformers, which knows nothing of them."""
+    if mask is None:  # sdpa_mask leaves it out when it is plainly causal
+        mask = band(query.shape[2], query.shape[2], None, query.device)[None, None]
+    return stretches.over(mask, scoring.window)
+
+
 def _packed(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring, packing: Packing
 ) -> torch.Tensor:
@@ -123,17 +138,25 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    words: dict[str, Any] = {"scale": scoring.scale, "enable_gqa": query.shape[1] != key.shape[1]}
     # the kernel counts the positions behind a query without the query itself; -1: all of them
     left = -1 if scoring.window is None else scoring.window - 1
-    grouped = query.shape[1] != key.shape[1]
-    words: dict[str, Any] = {"scale": scoring.scale, "window_size": (left, 0), "enable_gqa": grouped}
-    if packing.segments is None:
+    trees = packing.trees
+    if trees is None:
         bounds, longest = packing.cu_seqlens, packing.longest
-        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **words)
-    else:  # the last query of a segment sees its last key, as flash attention aligns them
-        index, queries, keys, most = packing.seen
-        out = varlen_attn(q, k[index], v[index], queries, keys, packing.longest, most, **words)
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(left, 0), **words)
+    else:
+        places = (k[trees.keys], v[trees.keys], *trees.bounds, *trees.longest)
+        out = varlen_attn(q, *places, window_size=(left, 0), **words)
     assert isinstance(out, torch.Tensor)  # a pair only where statistics are asked for
+    for windowed, rows in packing.ahead(scoring.window):
+        # all of the row went through one causal kernel, without a copy of its keys: what these get is put over it.
+        # Beside a window the kernel is told a number for what lies ahead, at most as far as there are keys
+        size = (left, rows.longest[1]) if windowed else (-1, -1)
+        places = (k[rows.keys], v[rows.keys], *rows.bounds, *rows.longest)
+        found = varlen_attn(q[rows.index], *places, window_size=size, **words)
+        assert isinstance(found, torch.Tensor)
+        out = out.index_copy(0, rows.index, found)
     return out.unsqueeze(0)
 
 
@@ -152,7 +175,7 @@ def _per_conversation(
         else:
             out = _windowed(q, k, v, scoring, window or length)
         pieces += zip(starts, out.transpose(1, 2).unbind(0), strict=True)
-    for one in packing.shared:
+    for one in packing.shared(window):
         mask = one.mask(window, query.device)
         out = masked(query[:, :, slice(*one.queries)], one.of_keys(key), one.of_keys(value), scoring, mask)
         pieces.append((one.queries[0], out.transpose(1, 2)[0]))

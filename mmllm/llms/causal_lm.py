@@ -28,6 +28,7 @@ from mmllm.llms.last_block import at_wanted
 from mmllm.llms.load import load_llm
 from mmllm.llms.new_tokens import NewTokens, seeds_of
 from mmllm.llms.packing import Packing
+from mmllm.llms.padded_stretches import PaddedStretches
 from mmllm.llms.partitioned import gathering
 from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
@@ -49,11 +50,13 @@ class CausalLM(HookedLM):
         tokenizer: PreTrainedTokenizerBase,
         context: int | None = None,
         tolerance: float | None = None,
+        prefix: bool = False,
     ) -> None:
         """Take over ``model``; ``context`` is the longest conversation in tokens (default: what the model allows).
 
         ``tolerance``: how far its passes may differ from its own forward, as a share of the largest logit (default: by
-        its dtype; infinite: they are not compared).
+        its dtype; infinite: they are not compared). ``prefix``: it reads what precedes its first answer in both
+        directions.
 
         Raises:
             MmllmError: the tokenizer has more tokens than the model, ``context`` is longer than the model's positions,
@@ -62,7 +65,7 @@ class CausalLM(HookedLM):
         super().__init__()
         register()
         self.model = model.requires_grad_(False).eval()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.prefix = tokenizer, prefix
         self.decoder_name = next(name for name, module in model.named_modules() if module is model.get_decoder())
         config = model.config.get_text_config()
         self.vocab_size, self.dim = map(int, full_shape(model.get_input_embeddings().weight))
@@ -120,10 +123,12 @@ class CausalLM(HookedLM):
         partition: Mapping[str, Any] | None = None,
         quantize: str | None = None,
         device: torch.device | str | None = None,
+        prefix: bool = False,
     ) -> Self:
         """Read model and tokenizer from a folder, the Hugging Face hub, a GGUF file or a published VLM.
 
-        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; the other words: see ``load_llm``.
+        Safetensors and GGUF only, no remote code. ``file``: which GGUF of a folder; ``prefix``: as above; the other
+        words: see ``load_llm``.
 
         Raises:
             MmllmError: nothing there, not a causal LM, or weights missing in the files.
@@ -131,7 +136,7 @@ class CausalLM(HookedLM):
         model, tokenizer = load_llm(
             path, dtype, file=file, template=template, partition=partition, quantize=quantize, device=device
         )
-        return cls(model, tokenizer, context, tolerance=None if quantize is None else TOLERANCE[quantize])
+        return cls(model, tokenizer, context, None if quantize is None else TOLERANCE[quantize], prefix)
 
     def add_tokens(self, texts: Sequence[str], seed: int = 0) -> None:
         """Give tokenizer and model new tokens, once; their rows are drawn from ``seed`` and may learn alone.
@@ -182,15 +187,12 @@ class CausalLM(HookedLM):
         """Final hidden states of one packed row, after the last norm, before the LM head.
 
         ``embeds`` float[S, D]; returns float[S, D_hidden], or float[M, D_hidden] at the M positions ``ctx.wanted``, for
-        which the last block then runs alone. Each conversation attends to itself only.
+        which the last block then runs alone. Each conversation attends to itself only, causally but for the stretches
+        ``ctx.bidirectional``.
         """
         assert ctx.cu_seqlens is not None
         here = None if ctx.host is None else ctx.host.cu_seqlens
-        return self._row(
-            embeds,
-            ctx,
-            packing=Packing.of(ctx.cu_seqlens, ctx.segments, here),
-        )
+        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments, here, ctx.bidirectional))
 
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
@@ -289,6 +291,7 @@ class CausalLM(HookedLM):
                 use_cache=True,
                 extensions=self._extensions,
                 scope=self.scope,
+                stretches=PaddedStretches.of(ctx.bidirectional, ctx.attention_mask),
             )
         return self.logits(output.last_hidden_state[:, -1], ctx)
 

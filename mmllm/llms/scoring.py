@@ -25,9 +25,14 @@ def band(queries: int, keys: int, window: int | None, device: torch.device) -> t
     return seen_from(torch.arange(keys - queries, keys, device=device), keys, window)
 
 
-def seen_from(own: torch.Tensor, keys: int, window: int | None) -> torch.Tensor:
-    """bool[queries, keys]: each query sees the key ``own`` int64[queries] and those before it, ``window`` in all."""
+def seen_from(own: torch.Tensor, keys: int, window: int | None, ahead: bool = False) -> torch.Tensor:
+    """bool[queries, keys]: each query sees the key ``own`` int64[queries] and those before it, ``window`` in all.
+
+    ``ahead``: it sees all those behind its own as well.
+    """
     behind = own[:, None] - torch.arange(keys, device=own.device)
+    if ahead:
+        return behind < (keys if window is None else window)
     return behind >= 0 if window is None else (behind >= 0) & (behind < window)
 
 
@@ -40,9 +45,10 @@ def repeated(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tup
 
 
 def masked(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring, mask: torch.Tensor
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Attention of float[B, heads, S, d] where ``mask`` bool[S, K] lets it; heads of keys may be shared."""
+    """Attention of float[B, heads, S, d] where ``mask`` bool[S, K] lets it (None: everywhere); heads of keys may be
+    shared."""
     if scoring.softcap is not None:
         return capped(query, key, value, scoring, mask)
     if query.is_cuda:  # kernels with a mask know no grouped heads there
@@ -52,13 +58,14 @@ def masked(
 
 
 def capped(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring, mask: torch.Tensor
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring, mask: torch.Tensor | None
 ) -> torch.Tensor:
     """Attention whose scores pass a soft-cap first: float[B, heads, S, d]."""
     assert scoring.softcap is not None
     key, value = repeated(query, key, value)
     # the scale goes in before the soft-cap, as in the family's own attention
     scores = torch.tanh(query @ key.transpose(2, 3) * (scoring.scale / scoring.softcap)) * scoring.softcap
-    # the smallest finite number, not -inf: a row that sees nothing (left padding) must not become nan
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if mask is not None:
+        # the smallest finite number, not -inf: a row that sees nothing (left padding) must not become nan
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value

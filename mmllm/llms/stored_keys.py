@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 
-from mmllm.llms.scoring import Scoring, band, masked, repeated
+from mmllm.llms.packing import cut
+from mmllm.llms.scoring import Scoring, masked, repeated, seen_from
+from mmllm.types import Bidirectional
 
 
 class KeyValues:
@@ -74,6 +76,8 @@ class Part:
     length: int
     past: int
     """Positions of the conversation that are stored already."""
+    both: Bidirectional | None = None
+    """The bidirectional stretch that it is; None: it is causal."""
     queries: tuple[int, int] | None = None
     """Start and end of its queries in the row of queries, its last position or none; None: they lie as its keys do."""
 
@@ -93,21 +97,36 @@ class StoredKeys:
     """Parts of one row, in order; made once per pass and handed to every layer as a keyword."""
 
     parts: tuple[Part, ...]
-    masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
-    """(queries, keys, window) -> who sees whom; the same in all layers of the pass."""
+    masks: dict[tuple[int, int, int | None, bool], torch.Tensor] = field(default_factory=dict)
+    """(queries, keys, window, whether those ahead are seen) -> who sees whom; the same in all layers of the pass."""
 
     @classmethod
-    def of(cls, stored: Sequence[KeyValues], lengths: Sequence[int]) -> StoredKeys:
-        """So many new positions of each conversation, one behind the other."""
-        starts = [sum(lengths[:number]) for number in range(len(lengths))]
-        rows = zip(stored, starts, lengths, strict=True)
-        return cls(tuple(Part(one, start, length, one.length) for one, start, length in rows))
+    def of(
+        cls, stored: Sequence[KeyValues], lengths: Sequence[int], bidirectional: Sequence[Bidirectional] = ()
+    ) -> StoredKeys:
+        """So many new positions of each conversation, one behind the other; stretches of that row are read whole.
 
-    def mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> torch.Tensor:
-        """bool[queries, keys]."""
-        asked = (queries, keys, window)
+        Raises:
+            ValueError: a stretch is there in part.
+        """
+        parts = []
+        row = 0
+        for one, length in zip(stored, lengths, strict=True):
+            for start, end, both in cut(row, row + length, bidirectional):
+                # a stretch stores its keys before it attends, and what follows it stores them after it
+                parts.append(Part(one, start, end - start, one.length + start - row, both))
+            row += length
+        return cls(tuple(parts))
+
+    def mask(
+        self, queries: int, keys: int, window: int | None, ahead: bool, device: torch.device
+    ) -> torch.Tensor | None:
+        """bool[queries, keys]; None: all see all."""
+        if ahead and window is None:
+            return None
+        asked = (queries, keys, window, ahead)
         if asked not in self.masks:
-            self.masks[asked] = band(queries, keys, window, device)
+            self.masks[asked] = seen_from(torch.arange(keys - queries, keys, device=device), keys, window, ahead)
         return self.masks[asked]
 
     def attend(
@@ -123,7 +142,7 @@ class StoredKeys:
         for one in self.parts:
             k, v = one.stored.put(layer, one.past, key[:, :, one.places], value[:, :, one.places])
             if one.asked.stop > one.asked.start:
-                found.append(self._of_part(query[:, :, one.asked], k, v, scoring))
+                found.append(self._of_part(query[:, :, one.asked], k, v, scoring, one.both))
         return torch.cat(found, dim=2).transpose(1, 2)
 
     def at(self, positions: Sequence[int]) -> StoredKeys:
@@ -134,9 +153,17 @@ class StoredKeys:
             self, parts=tuple(replace(one, queries=asked.get(n, (0, 0))) for n, one in enumerate(self.parts))
         )
 
-    def _of_part(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    def _of_part(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scoring: Scoring,
+        both: Bidirectional | None,
+    ) -> torch.Tensor:
         """The last positions of one conversation over all of it so far: float[1, heads, n, d]."""
-        n, total, window = query.shape[2], key.shape[2], scoring.window
+        n, total, ahead = query.shape[2], key.shape[2], both is not None
+        window = scoring.window if both is None or both.windowed else None
         bounded = None
         if window is not None and total > window:
             # what the first of them sees, and nothing in front of it
@@ -153,6 +180,6 @@ class StoredKeys:
                 key, value = repeated(query, key, value)
             shared = query.shape[1] != key.shape[1]
             return F.scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=scoring.scale, enable_gqa=shared
+                query, key, value, is_causal=not ahead, scale=scoring.scale, enable_gqa=shared
             )
-        return masked(query, key, value, scoring, self.mask(n, total, bounded, query.device))
+        return masked(query, key, value, scoring, self.mask(n, total, bounded, ahead, query.device))

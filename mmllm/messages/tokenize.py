@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,9 @@ class Prompt:
     """(position in ``ids``, key) of every placeholder, in order."""
     user_turn: list[int]
     """One per id: number of the user's message whose text a position is, -1 elsewhere; empty if not wanted."""
+    prefix: int = 0
+    """How many of the first ids see each other in both directions: all before the assistant first speaks, where the
+    LLM reads them so; else none. What is said after that, by whomever, is causal."""
 
 
 class Prompter:
@@ -54,30 +58,42 @@ class Prompter:
     ``places`` are those of connectors, or their keys alone; ``<key>`` in a message is where an item of
     ``sample.media[key]`` goes, see ``placeholders.py``. The tokenizer is copied, so the caller's never learns the
     placeholders. A special token typed in a message is plain text (outside the assistant's turns so are the template's
-    other control tokens). Safe to use from several threads.
+    other control tokens). Safe to use from several threads. ``prefix``: whether the LLM reads what precedes its first
+    answer in both directions.
 
     Raises MmllmError for a tokenizer without a chat template or one whose template cannot be learned from.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, places: Sequence[Place | str], user_turn: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        places: Sequence[Place | str],
+        user_turn: bool = False,
+        *,
+        prefix: bool = False,
     ) -> None:
         known = [Place(place) if isinstance(place, str) else place for place in places]
         self.placeholders = tuple(place.key for place in known)
-        self.user_turn = user_turn
+        self.bidirectional = frozenset(place.key for place in known if place.bidirectional)
+        """Keys of the placeholders whose items' tokens see each other."""
+        self.user_turn, self.prefix = user_turn, prefix
         self._tokens_of = {place.key: place.token for place in known if place.token is not None}
-        self._backend, self._plain = _backends(tokenizer, [f"<{place.key}>" for place in known if place.token is None])
-        self._keys = {self._place_id(tokenizer, place): place.key for place in known}
-        if len(self._keys) < len(known):
+        if len(set(self._tokens_of.values())) < len(self._tokens_of):
             raise MmllmError(
                 f"connectors {', '.join(self._tokens_of)}: two of them have one `token`; give each its own"
             )
+        # a token of the LLM's own stands for an item as long as nothing is written around it, which may hold it too
+        signs = {place.key: _sign_of(place) for place in known}
+        own = set(self._tokens_of.values())
+        self._backend, self._plain = _backends(tokenizer, [sign for sign in signs.values() if sign not in own])
+        self._keys = {self._place_id(tokenizer, place, signs[place.key]): place.key for place in known}
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
         self._around = {
-            place.key: (self._between(place.around[0]), self._between(place.around[1]))
+            place.token or f"<{place.key}>": (place.around[0], signs[place.key], place.around[1])
             for place in known
             if any(place.around)
         }
+        self._surrounded = _any_of(self._around)
         # runs of blanks that a vocabulary holds as added tokens are ordinary text
         added = [token for token in tokenizer.added_tokens_decoder.values() if not token.content.isspace()]
         own = {f"<{key}>" for key in self.placeholders} | set(self._tokens_of.values())
@@ -104,14 +120,26 @@ class Prompter:
         messages = self._messages(sample)
         text, spans = self._template.speech(sample.name, messages)
         self._verify(sample, text, ask=False)
-        return self._prompt(sample, text, spans, self._asked(sample.name, messages, False))
+        prefix = spans[0][0] if self.prefix else 0
+        return self._prompt(sample, text, spans, self._asked(sample.name, messages, False), prefix)
 
     def tokenize_prompt(self, sample: Sample) -> Prompt:
         """Ids up to where the assistant has to speak (the generation prompt included); labels are all IGNORE_INDEX."""
         messages = self._messages(sample)
         text, _ = self._template.render(sample.name, messages, ask=True)
         self._verify(sample, text, ask=True)
-        return self._prompt(sample, text, [], self._asked(sample.name, messages, True))
+        prefix = self._first_speech(sample.name, messages, text) if self.prefix else 0
+        return self._prompt(sample, text, [], self._asked(sample.name, messages, True), prefix)
+
+    def _first_speech(self, name: str, messages: list[dict[str, str]], text: str) -> int:
+        """Where in a prompt the assistant first speaks, as training has it; at its end where it has not spoken yet."""
+        if all(message["role"] != "assistant" for message in messages):
+            return len(text)
+        shown, spans = self._template.speech(name, messages)
+        start = spans[0][0]
+        if text[:start] != shown[:start]:
+            raise SampleError(f"{name}: the chat template shows a first answer otherwise when it is asked for another")
+        return start
 
     def separator(self, span: ItemSpan) -> list[int]:
         """Ids of the text in front of a span of an item, as those of a message; control tokens in it are text.
@@ -126,24 +154,23 @@ class Prompter:
         found = [self._piece("times", one, typed=bool(n % 2), first=False)[0] for n, one in enumerate(pieces) if one]
         return [number for ids in found for number in ids]
 
-    def _place_id(self, tokenizer: PreTrainedTokenizerBase, place: Place) -> int:
+    def _place_id(self, tokenizer: PreTrainedTokenizerBase, place: Place, sign: str) -> int:
         """Id that stands at a place until its item's tokens do."""
-        if place.token is None:
-            found = self._backend.token_to_id(f"<{place.key}>")
-            assert found is not None  # it was added to this copy
-            return int(found)
         added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
-        if place.token not in added and (piece := self._backend.token_to_id(place.token)) is not None:
-            # one of the vocabulary's own (Fuyu): found as a whole from now on, under the same id
-            self._backend.add_special_tokens([_whole(place.token)])
-            return int(piece)
-        if place.token not in added:
+        if place.token is not None and place.token not in added:
+            if self._backend.token_to_id(place.token) is not None:
+                # one of the vocabulary's own (Fuyu): found as a whole from now on, under the same id
+                self._backend.add_special_tokens([_whole(place.token)])
+                added[place.token] = 0
+        if place.token is not None and place.token not in added:
             near = nearest(place.token, added)
             hint = f'; did you mean "{near}"?' if near else ""
             raise MmllmError(
                 f'connectors.{place.key}.token: "{place.token}" is no added token of the LLM\'s tokenizer{hint}'
             )
-        return added[place.token]
+        found = self._backend.token_to_id(sign)
+        assert found is not None  # the LLM's own, or added to this copy
+        return int(found)
 
     def _between(self, text: str) -> list[int]:
         """Ids of a text of the LLM next to an item, control tokens included."""
@@ -194,9 +221,11 @@ class Prompter:
         bounds = self._template.bounds(name, messages, ask)
         return [bounds[i] for i, message in enumerate(messages) if message["role"] == "user"]
 
-    def _prompt(self, sample: Sample, text: str, spans: list[Span], asked: list[Span]) -> Prompt:
-        ids, offsets = self._tokens(sample.name, text)
+    def _prompt(self, sample: Sample, text: str, spans: list[Span], asked: list[Span], prefix: int) -> Prompt:
+        """``prefix``: characters of the text in front of what the assistant first says; 0 where it is read causally."""
+        ids, offsets, around = self._tokens(sample.name, text)
         labels = [IGNORE_INDEX] * len(ids)
+        n_prefix = _covered(offsets, (prefix, prefix + 1))[0] if prefix else 0
         for span in spans:
             low, high = _covered(offsets, span)
             labels[low:high] = ids[low:high]
@@ -206,31 +235,15 @@ class Prompter:
         for number, span in enumerate(asked):
             low, high = _covered(offsets, span)
             user_turn[low:high] = [number] * (high - low)
-        for position, _ in places:
+        # nothing of an item or of what stands around it is learned, nor text of a message
+        for position in (*around, *(place for place, _ in places)):
             labels[position] = IGNORE_INDEX
             # an empty list where user turns are not wanted
             user_turn[position : position + 1] = [-1] * self.user_turn
         if len(places) != sum(len(items) for items in sample.media.values()):
             raise SampleError(f"{sample.name}: the chat template drops or repeats a placeholder")
         self._check_order(sample, places)
-        prompt = Prompt(ids, labels, places, user_turn)
-        return self._with_around(prompt) if self._around else prompt
-
-    def _with_around(self, prompt: Prompt) -> Prompt:
-        """The same with what stands around items: nothing of it is learned, nor text of a message."""
-        found = Prompt([], [], [], [])
-        last = 0
-        for position, key in prompt.places:
-            before, behind = self._around.get(key, ([], []))
-            _extend(found, prompt, last, position)
-            found.places.append((len(found.ids) + len(before), key))
-            for ids in (before, prompt.ids[position : position + 1], behind):
-                found.ids.extend(ids)
-                found.labels.extend([IGNORE_INDEX] * len(ids))
-                found.user_turn.extend([-1] * (len(ids) if self.user_turn else 0))
-            last = position + 1
-        _extend(found, prompt, last, len(prompt.ids))
-        return found
+        return Prompt(ids, labels, places, user_turn, n_prefix)
 
     def _check_order(self, sample: Sample, places: list[tuple[int, str]]) -> None:
         """Media are handed out in rendered order, so a template that moves a message with media would swap them."""
@@ -241,10 +254,12 @@ class Prompter:
         if order != sorted(order):
             raise SampleError(f"{sample.name}: the chat template moves a message that holds media out of its order")
 
-    def _tokens(self, name: str, text: str) -> tuple[list[int], list[Span]]:
-        """Ids with the characters they stand for, typed control tokens as plain text."""
+    def _tokens(self, name: str, text: str) -> tuple[list[int], list[Span], list[int]]:
+        """Ids with the characters they stand for, typed control tokens as plain text; and which of them hold text that
+        stands around items."""
         ids: list[int] = []
         offsets: list[Span] = []
+        around: list[int] = []
         position = 0
         for number, piece in enumerate(_TYPED_PIECE.split(text)):
             typed = number % 2 == 1
@@ -252,11 +267,41 @@ class Prompter:
             if piece and not typed and _NONCHARACTERS.search(piece):
                 raise SampleError(f"{name}: the chat template cuts a special token typed in a message")
             if piece:
-                new, found = self._piece(name, piece, typed, first=number == 0)
-                ids += new
-                offsets += [(position + start, position + end) for start, end in found] if position else found
+                for shown, origin in [(piece, None)] if typed else self._with_around(piece):
+                    new, found = self._piece(name, shown, typed, first=not number and not ids)
+                    if origin is not None:
+                        around += [len(ids) + n for n, (a, b) in enumerate(found) if origin[b] - origin[a] < b - a]
+                        found = [(origin[start], origin[end]) for start, end in found]
+                    ids += new
+                    offsets += [(position + start, position + end) for start, end in found] if position else found
             position += len(piece) + typed
-        return ids, offsets
+        return ids, offsets, around
+
+    def _with_around(self, piece: str) -> list[tuple[str, Sequence[int] | None]]:
+        """The piece with what stands around each item, in stretches that are tokenised one by one: an item by itself.
+
+        With each comes for every character of it, and its end, where in ``piece`` that is; None: as it stands. What is
+        around is joined to the text, not to its ids: a tokenizer may make one token of line breaks that meet (Gemma).
+        """
+        if not self._around or not self._surrounded.search(piece):
+            return [(piece, None)]
+        shown = ""
+        origin: list[int] = []
+        cuts = [0]
+        last = 0
+        for found in self._surrounded.finditer(piece):
+            before, sign, behind = self._around[found[0]]
+            shown += piece[last : found.start()] + before
+            cuts += [len(shown)] if before else []
+            shown += sign
+            cuts += [len(shown)] if behind else []
+            shown += behind
+            origin += range(last, found.start())
+            origin += [found.start()] * (len(before) + len(sign)) + [found.end()] * len(behind)
+            last = found.end()
+        shown += piece[last:]
+        origin += range(last, len(piece) + 1)
+        return [(shown[a:b], origin[a : b + 1]) for a, b in pairwise([*cuts, len(shown)]) if b > a]
 
     def _piece(self, name: str, piece: str, typed: bool, first: bool) -> tuple[list[int], list[Span]]:
         """Ids and offsets of one stretch of text; a later one is encoded behind a newline, so that tokenizers which
@@ -275,11 +320,11 @@ class Prompter:
         return ids, offsets
 
 
-def _extend(prompt: Prompt, other: Prompt, start: int, end: int) -> None:
-    """Put positions [start, end) of another one behind it."""
-    prompt.ids.extend(other.ids[start:end])
-    prompt.labels.extend(other.labels[start:end])
-    prompt.user_turn.extend(other.user_turn[start:end])
+def _sign_of(place: Place) -> str:
+    """What stands for an item in the text that is tokenised."""
+    if place.token is None:
+        return f"<{place.key}>"
+    return part_sign(place.key) if any(place.around) else place.token
 
 
 def _covered(offsets: list[Span], span: Span) -> Span:

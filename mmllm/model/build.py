@@ -43,6 +43,7 @@ def build(
         partition=partition if _may_partition(recipe) else None,
         quantize=recipe.llm.quantize,
         device=device,
+        prefix=recipe.llm.attention == "prefix",
     )
     llm.add_tokens(recipe.llm.new_tokens, recipe.seed)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}

@@ -45,8 +45,8 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, and no encoder cuts pictures; or class tokens in front of patches
-                for a connector that needs a map.
+            RecipeError: there is text between tiles, and no encoder cuts pictures; class tokens in front of patches
+                for a connector that needs a map; or `attends`, and no tokens.
         """
         self.key = key
         self.encoders = dict(encoders)
@@ -66,6 +66,11 @@ class Input:
                 "gives tokens in front of them as well (keep: all); leave `keep` out, or use mlp, resampler or qformer"
             )
         self._cutter = cutting[0] if self.text.tiles is not None else None
+        if self.text.bidirectional and self.n_tokens() == 0:
+            raise RecipeError(
+                f"connectors.{key}: `attends` is about the tokens of an item, and {type(connector).__name__} puts none "
+                "into the text; remove the word"
+            )
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -77,7 +82,7 @@ class Input:
     @property
     def place(self) -> Place:
         """How the LLM reads that an item stands somewhere."""
-        return Place(self.key, self.text.token, self.modality, self.text.around)
+        return Place(self.key, self.text.token, self.modality, self.text.around, self.text.bidirectional)
 
     @property
     def questions(self) -> QuestionReader | None:

@@ -22,8 +22,11 @@ class ItemText:
     """Text between the tiles of a picture."""
     rows: str | None = None
     """Text between the rows of a picture's tokens."""
+    bidirectional: bool = False
+    """Whether an item's tokens see each other in both directions."""
 
     @classmethod
     def of(cls, part: ComponentSpec) -> Self:
         """Those of a recipe's connector."""
-        return cls(part.times, part.token, part.around or ("", ""), part.tiles, part.rows)
+        both = part.attends == "bidirectional"
+        return cls(part.times, part.token, part.around or ("", ""), part.tiles, part.rows, both)

@@ -86,12 +86,24 @@ class MultimodalLM(nn.Module):
                 )
             self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (texts or {}).get(key))
         """Connector key -> what it began with, where the recipe says `start`."""
+        self._check_causal()
         self.handles: dict[str, Handle] = {}
         """Connector key -> takes it out of the LLM and the encoders."""
         with torch.random.fork_rng(devices=[]):
             for key, connector in connectors.items():
                 seed_for(recipe.seed if recipe is not None else 0, _stream(key, connector))
                 self.handles[key] = Handle.of(self._attached(connector.bind(key, connector.when), adapts or {}))
+
+    def _check_causal(self) -> None:
+        """Refuse connectors that need a causal LLM where it is not."""
+        words = [f"connectors.{key}.attends" for key, entry in self.inputs.items() if entry.text.bidirectional]
+        words += ["llm.attention"] * self.llm.prefix
+        for key, connector in self._connectors().items():
+            if words and connector.causal_only:
+                raise RecipeError(
+                    f"{words[0]}: connectors.{key} ({type(connector).__name__}) works in causal LLMs only, where no "
+                    "position sees one behind it; remove the word, or the connector"
+                )
 
     def _attached(self, connector: Connector, adapts: Mapping[str, Sequence[str]]) -> list[Handle]:
         """Hook a connector in where its base class says."""

@@ -61,6 +61,16 @@ class Conversation:
         """Tokens known but not read yet."""
         return self.prompt.length + len(self.said) - self.stored.length
 
+    def readable(self, most: int) -> int:
+        """How many positions may be read next, ``most`` if it can be: a bidirectional stretch is read in one piece, so
+        fewer where one would be cut, and more where one begins here and is longer."""
+        start = self.stored.length
+        end = start + min(most, self.unread)
+        for one in self.prompt.ctx.bidirectional:
+            if one.start < end < one.end:
+                end = one.start if one.start > start else one.end
+        return end - start
+
     def piece(self, length: int) -> Piece:
         """The next ``length`` positions."""
         start = self.stored.length
@@ -164,7 +174,8 @@ class Reader:
                 cuts = [(one, *piece.inside(key)) for one, piece in zip(conversations, pieces, strict=True)]
                 tokens = torch.cat([one.tokens[key][begin:end] for one, begin, end in cuts if end > begin])
                 embeds = embeds.index_copy(0, places, tokens.to(embeds.dtype))
-        keys = StoredKeys.of([one.stored for one in conversations], [piece.length for piece in pieces])
+        lengths = [piece.length for piece in pieces]
+        keys = StoredKeys.of([one.stored for one in conversations], lengths, ctx.bidirectional)
         assert ctx.cu_seqlens is not None
         ends = [n for n, (one, length) in enumerate(parts) if one.unread == length]
         last = ctx.cu_seqlens[1:].long()[ends] - 1

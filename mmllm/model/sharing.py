@@ -25,6 +25,11 @@ def check_sharing(model: MultimodalLM, where: str) -> None:
     Raises:
         RecipeError: names the part that cannot.
     """
+    if model.llm.prefix:
+        raise RecipeError(
+            f"{where}.share_prefix: with llm.attention prefix what conversations share sees what each goes on with, so "
+            "it differs from one to the other; leave share_prefix out"
+        )
     for key, connector in model.connectors.items():
         if not _shares(connector):
             raise RecipeError(

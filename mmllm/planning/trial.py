@@ -62,7 +62,7 @@ def _unusable(recipe: Recipe, name: str, model: MultimodalLM) -> tuple[list[str]
         MmllmError: data cannot be opened, or what learns in the stage has nothing to learn from in the rows read.
     """
     stage = recipe.stages[name]
-    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn)
+    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
     # with a budget no forward may have more: what is over it is bad, as in training
     limit = min(recipe.llm.context, stage.tokens or recipe.llm.context)
     bad, n_read = [], 0

@@ -60,7 +60,7 @@ def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
     settings = recipe.stages[stage]
     datasets = datasets_of(recipe, settings)
     mixture = mixture_of(recipe, stage, datasets)
-    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn)
+    prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
     # with a budget no forward may have more: what is over it is bad, as in training
     limit = min(recipe.llm.context, settings.tokens or recipe.llm.context)
     steps, keys, bad = [], [], []

@@ -108,7 +108,7 @@ def _their_model(source: Source) -> Any:
 
 
 def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
+    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
     return encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
 
 

@@ -87,7 +87,8 @@ def _by(stage: Stage) -> str:
 def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[str, Any]:
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
-    llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
+    context = min(CONTEXT, text.max_position_embeddings)
+    llm = {"path": source.path, "dtype": "float32", "context": context, **sections.llm}
     template = sections.template or _template(source, sections)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")

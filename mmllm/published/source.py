@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Sections:
     """What its processor makes of one question, where it knows no conversations."""
     rewrites: Callable[[str], str] | None = None
     """Its chat template -> one that also writes what its processor does to a rendered conversation. None: nothing."""
+    llm: dict[str, Any] = field(default_factory=dict)
+    """Words of the LLM."""
 
 
 class Source:

@@ -196,7 +196,7 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
 
 def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n}; it, `token` and `around` stand on a connector that gives tokens."""
-    for word in ("token", "around", "tiles", "rows"):
+    for word in ("token", "around", "tiles", "rows", "attends"):
         if getattr(part, word) is not None and part.source is None:
             problems.add((*path, word), "a connector without `from` has no places in the text; remove it")
     for word in ("tiles", "times"):
@@ -277,6 +277,12 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
             problems.add((*path, "data", name), unknown("data entry", name, recipe.data))
     if recipe.llm.quantize is not None and stage.zero == 3:
         problems.add((*path, "zero"), "found 3, which cannot split the weights of llm.quantize; use 2 or less")
+    if recipe.llm.attention == "prefix" and stage.share_prefix is not None:
+        problems.add(
+            (*path, "share_prefix"),
+            "with llm.attention prefix what conversations share sees what each goes on with, so it differs from one to "
+            "the other; leave it out",
+        )
     for name in stage.monitor:
         if name not in MONITORS:
             problems.add((*path, "monitor", name), unknown("monitor", name, MONITORS))

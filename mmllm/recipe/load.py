@@ -23,7 +23,7 @@ from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unkno
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
 from mmllm.recipe.shaping import IMPORTED
 
-LATER = ("adapts", "times", "token", "around", "tiles", "rows", "shares", "start")
+LATER = ("adapts", "times", "token", "around", "tiles", "rows", "shares", "attends", "start")
 """Words of a connector that came later."""
 
 Importing = Callable[[str], None]
@@ -154,7 +154,8 @@ def digest(recipe: Recipe) -> str:
         section: {key: {word for word in LATER if getattr(part, word) is None} for key, part in parts}
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
-    unused["llm"] = {word for word in ("file", "template", "quantize", "tokens") if getattr(recipe.llm, word) is None}
+    of_llm = ("attention", "file", "template", "quantize", "tokens")
+    unused["llm"] = {word for word in of_llm if getattr(recipe.llm, word) is None}
     unused["stages"] = {
         key: {word for word in ("cache", "share_prefix", "workers") if getattr(stage, word) is None}
         for key, stage in recipe.stages.items()

@@ -28,6 +28,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _unless_causal(value: str | None) -> str | None:
+    """What is causal is as it would be without the word."""
+    return None if value == "causal" else value
+
+
 class Llm(Section):
     """The frozen causal LM."""
 
@@ -41,6 +46,11 @@ class Llm(Section):
         None, description="weights of the LLM's linear layers in 4 or 8 bits (bitsandbytes); default: as dtype says"
     )
     context: Positive = Field(2048, description="longest conversation in tokens, media included")
+    attention: Literal["causal", "prefix"] | None = Field(
+        None,
+        description="prefix: what precedes its first answer, media and question, sees itself in both directions; "
+        "default: causal",
+    )
     file: str | None = Field(None, min_length=1, description="which GGUF file of a folder that has several")
     template: str | None = Field(
         None, min_length=1, description="chat template in place of the tokenizer's: chatml, llama3 or a jinja file"
@@ -63,6 +73,8 @@ class Llm(Section):
     def new_tokens(self) -> tuple[str, ...]:
         """Texts of the new tokens, in order."""
         return token_texts(self.tokens or ())
+
+    _attention = field_validator("attention")(_unless_causal)
 
 
 class Start(Section):
@@ -117,6 +129,11 @@ class ComponentSpec(Section):
         None, description="connectors only: text of the LLM before and behind every item, control tokens included"
     )
     tiles: TileText | None = Field(None, description="connectors only: text between the tiles of a picture")
+    attends: Literal["causal", "bidirectional"] | None = Field(
+        None,
+        description="connectors only: bidirectional: the tokens of one item see each other in both directions; "
+        "default: causal",
+    )
     rows: str | None = Field(
         None,
         min_length=1,
@@ -140,6 +157,7 @@ class ComponentSpec(Section):
         return tuple(value) if isinstance(value, list) else value  # strict mode takes no list that came by Python
 
     _start = field_validator("start", mode="before")(_as_start)
+    _attends = field_validator("attends")(_unless_causal)
 
     @property
     def encoders(self) -> tuple[str, ...]:

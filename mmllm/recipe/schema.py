@@ -77,6 +77,10 @@ def _words(section: str) -> dict[str, Any]:
             "description": "text of the LLM before and behind every item, control tokens included",
         },
         "tiles": {"$ref": "#/$defs/TileText"},
+        "attends": {
+            "enum": ["causal", "bidirectional"],
+            "description": "bidirectional: the tokens of one item see each other in both directions",
+        },
         "rows": {
             "type": "string",
             "description": "text of the LLM between the rows of a picture's tokens, control tokens included",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,31 @@ def decodes_as_it_reads(subject: Subject) -> None:
     second = fed(second, -2, kept)
     agree(second.logits, -2, kept)
     agree(fed(second, -1, kept).logits, -1, kept)
+
+
+@torch.no_grad()
+def works_where_the_llm_is_not_causal(subject: Subject) -> None:
+    """Cached decoding and reading in pieces give the logits of the whole pass also where tokens of a picture see each
+    other, or all of a prompt sees itself.
+
+    Mend: take what a position may look at from the LLM's own states, not from an order of your own; or set
+    ``causal_only = True``, and such models refuse the connector by name.
+    """
+    # a family for each of the two: one with windows and soft-caps
+    if subject.family not in ("llama", "gemma2"):
+        return
+
+    def build(when: tuple[str, ...] | None = None) -> MultimodalLM:
+        model = subject.build(when)
+        model.llm.prefix = subject.family == "llama"
+        entry = model.inputs["image"]
+        entry.text = replace(entry.text, bidirectional=entry.n_tokens() != 0)
+        return model
+
+    if not subject.of(subject.build()).causal_only:
+        other = replace(subject, build=build)
+        decodes_as_it_reads(other)
+        goes_on_where_it_says(other)
 
 
 @torch.no_grad()
@@ -252,6 +278,7 @@ def _leaves(values: Any) -> list[Any]:
 RULES = (
     leaves_the_llm_as_it_was,
     decodes_as_it_reads,
+    works_where_the_llm_is_not_causal,
     goes_on_where_it_says,
     keeps_conversations_apart,
     teaches_every_weight,

@@ -29,7 +29,8 @@ def difference(model: MultimodalLM, rows: tuple[Row, ...], steps: Sequence[Seque
         parts = [(talk, min(size, talk.unread)) for talk, size in zip(talks, sizes, strict=False) if talk.unread]
         if not parts:
             break
-        parts = [(talk, size) for talk, size in parts if size]
+        # a bidirectional stretch is one piece
+        parts = [(talk, talk.readable(size)) for talk, size in parts if size]
         _, logits = reader.read(parts) if parts else (None, ())
         ended = [talk for talk, _ in parts if not talk.unread]
         for talk, found in zip(ended, logits, strict=True):

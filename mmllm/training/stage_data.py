@@ -53,7 +53,7 @@ def loader_of(
     return Loader(
         mixture_of(recipe, name, datasets),
         datasets,
-        Prompter(model.llm.tokenizer, model.places, model.reads_user_turn),
+        Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix),
         model.inputs,
         recipe.llm.context,
         scheme=model.llm.positions,

@@ -53,7 +53,8 @@ _BLIP: Mapping[str, Any] = {
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
 # the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
-# read prompts in both directions; as an LLM it reads them as the text model it was made from.
+# see everything in both directions, answers too, where nobody hands it a mask; as an LLM it is causal, and reads
+# prompts in both directions where `llm.attention` says so.
 FAMILIES: Mapping[str, Family] = {
     "llava": Family("LLaVA 1.5"),
     "llava_next": Family("LLaVA-NeXT"),

@@ -18,6 +18,8 @@ TABLE: Mapping[str, str] = {
     "smolvlm": "idefics3",
     "blip-2": "blip",
     "instructblip": "blip",
+    "gemma3": "gemma3",
+    "paligemma": "paligemma",
     "qwen2_vl": "qwen_vl",
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",

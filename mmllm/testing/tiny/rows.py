@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmllm.model.inputs import Item
 from mmllm.model.model import MultimodalLM
-from mmllm.types import IGNORE_INDEX, Batch, Segment
+from mmllm.types import IGNORE_INDEX, Batch, Bidirectional, Segment
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class _Packed:
         self.positions: dict[str, list[int]] = {key: [] for key in model.inputs}
         self.starts: dict[str, list[int]] = {key: [] for key in model.inputs}
         self.owners: dict[str, list[int]] = {key: [] for key in model.inputs}
+        self.bidirectional: list[Bidirectional] = []
 
     def add(self, row: Row) -> None:
         """One more conversation."""
         generator = torch.Generator().manual_seed(row.seed)
-        before = sum(map(len, self.ids))
+        before, known = sum(map(len, self.ids)), len(self.bidirectional)
         ids: list[Tensor] = []
         turns: list[Tensor] = []
         for piece in row.pieces:
@@ -72,6 +73,10 @@ class _Packed:
                 ids.append(torch.zeros(size, dtype=torch.int64))
         self.ids.append(torch.cat(ids))
         self.sizes.append(len(self.ids[-1]))
+        if self.model.llm.prefix:
+            prefix = Bidirectional(before, before + self.sizes[-1] - row.n_labels, windowed=False)
+            behind = [one for one in self.bidirectional[known:] if one.start >= prefix.end]
+            self.bidirectional[known:] = [prefix, *behind]
         labels = torch.full_like(self.ids[-1], IGNORE_INDEX)
         if row.n_labels:
             labels[-row.n_labels :] = self.ids[-1][-row.n_labels :]
@@ -89,6 +94,8 @@ class _Packed:
             for name, processor in entry.processors.items()
         }
         size = sum(span.length for span in entry.layout(item))
+        if entry.text.bidirectional:
+            self.bidirectional.append(Bidirectional(start, start + size))
         self.positions[key] += range(start, start + size)
         self.starts[key].append(start)
         self.owners[key].append(len(self.sizes))
@@ -114,6 +121,7 @@ class _Packed:
             names=[row.name or f"row {row.seed}" for row in rows],
             dataset_names=[row.source for row in rows],
             user_turn=torch.cat(self.turns),
+            bidirectional=tuple(self.bidirectional),
         )
 
 
@@ -125,6 +133,9 @@ def shortened(batch: Batch, n: int) -> Batch:
     names = ("input_ids", "labels", "position_ids", "sequence_ids", "user_turn")
     row: dict[str, Any] = {name: getattr(batch, name)[..., kept] for name in names}
     bounds = F.pad((lengths - n).cumsum(0), (1, 0)).to(torch.int32)
+    # what is taken away is text behind them
+    places = new.tolist()
+    row["bidirectional"] = tuple(one.moved(places[one.start] - one.start) for one in batch.bidirectional)
     for name in ("media_positions", "item_starts"):
         row[name] = {key: new[places] for key, places in getattr(batch, name).items()}
     return replace(batch, **row, media_ids=batch.media_ids[kept], cu_seqlens=bounds)

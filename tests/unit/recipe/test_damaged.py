@@ -65,7 +65,7 @@ DAMAGES = {
     "number as key": ("name: demo", "1: demo", "1: found the key 1, which is not text; quote it."),
     # Keys
     "unknown key": ("seed: 0", "sede: 0", f'2: sede: unknown key; known: {TOP}; did you mean "seed"?'),
-    "unknown key of llm": ("dtype:", "dtyp:", '3: llm.dtyp: unknown key; known: path, dtype, quantize, context, file, template, tokens; did you mean "dtype"?'),
+    "unknown key of llm": ("dtype:", "dtyp:", '3: llm.dtyp: unknown key; known: path, dtype, quantize, context, attention, file, template, tokens; did you mean "dtype"?'),
     "unknown key of a stage": ("warmup:", "warm_up:",
                                f'18: stages.align.warm_up: unknown key; known: {STAGE}; did you mean "warmup"?'),
     "llm path missing": ("path: some/llm, ", "", "3: llm.path: missing (Hugging Face name, local folder (a published VLM's: its text model) or GGUF file)."),

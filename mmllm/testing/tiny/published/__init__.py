@@ -13,18 +13,22 @@ from mmllm.testing.tiny.published import (
     blip,
     deepseek_vl,
     fuyu,
+    gemma3,
     idefics2,
     idefics3,
     internvl,
     llava,
     mllama,
+    paligemma,
     pixtral,
     qwen_vl,
     sounds,
 )
 from mmllm.testing.tiny.published.folder import Case, Published, save
 
-_FAMILIES = (llava, idefics2, idefics3, internvl, deepseek_vl, blip, qwen_vl, pixtral, fuyu, mllama, sounds)
+_FAMILIES = (
+    llava, idefics2, idefics3, internvl, deepseek_vl, blip, qwen_vl, pixtral, fuyu, mllama, paligemma, gemma3, sounds,
+)  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""
 CASES: Mapping[str, Case] = {name: case for family in _FAMILIES for name, case in family.CASES.items()}

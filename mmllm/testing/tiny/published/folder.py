@@ -50,6 +50,10 @@ class Published:
     """Beginning of the class's name, where families share one."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
+    plain: tuple[str, ...] = ()
+    """Further tokens that are text."""
+    bos: bool = False
+    """Whether its tokenizer always has a first token."""
     tokenizer: Callable[[], Any] | None = None
     """Makes a tokenizer of another kind, with all of its tokens."""
     ending: str = "ForConditionalGeneration"
@@ -86,7 +90,8 @@ def save(
         tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **words)
     else:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", made.mark, *made.tokens]})
-    if bos:
+    tokenizer.add_tokens(list(made.plain))
+    if bos or made.bos:
         from tokenizers.processors import TemplateProcessing
 
         tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
