@@ -17,7 +17,7 @@ Axis letters used in every docstring and annotation comment:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -57,6 +57,46 @@ class Span:
     def length(self) -> int:
         """Number of places."""
         return prod(self.grid)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of one picture, row by row, and behind them or in front a view of all of it."""
+
+    rows: int
+    cols: int
+    first: bool = False
+    """Whether the view of all of it stands in front; then it is there beside a single tile too."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the view of all of it is there besides; a single tile is that view itself, unless it is ``first``."""
+        return self.first or self.rows * self.cols > 1
+
+    @property
+    def n(self) -> int:
+        """Pictures that the encoder sees."""
+        return self.rows * self.cols + self.whole
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one picture is cut, and its size: all that decides how the tokens of its tiles are put together."""
+
+    tiling: Tiling
+    width: int
+    """In pixels, as it was before anything was done to it."""
+    height: int
+
+    def numbers(self) -> list[int]:
+        """As it goes through batches and caches beside an item's features, int64[5]."""
+        return [self.tiling.rows, self.tiling.cols, int(self.tiling.first), self.width, self.height]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Cut:
+        """What :meth:`numbers` gives."""
+        rows, cols, first, width, height = numbers
+        return cls(Tiling(rows, cols, bool(first)), width, height)
 
 
 @dataclass(frozen=True)

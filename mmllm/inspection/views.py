@@ -94,11 +94,13 @@ def _tiles(processor: TilesProcessor, media: Any, item: Item) -> Shown:
     tiling = processor.tiling(media)
     names = [f"row {row + 1}, column {col + 1}" for row in range(tiling.rows) for col in range(tiling.cols)]
     names = [*names, "all of it"] if tiling.whole else ["all of it"]
+    names = names[-1:] + names[:-1] if tiling.first else names
     shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=True)]
     height, width = item["pixels"].shape[-2:]
     cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
     more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
-    return f"{cut}, each {width} x {height} pixels{more}", tuple(shown[-FRAMES:]), ""
+    some = shown[:FRAMES] if tiling.first else shown[-FRAMES:]
+    return f"{cut}, each {width} x {height} pixels{more}", tuple(some), ""
 
 
 def _video(processor: VideoProcessor, item: Item) -> Shown:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from mmllm.connectors.base import DeepFusion, Projector
+from mmllm.connectors.stitching import Stitch
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
-from mmllm.processors.tiles import TilesProcessor, Tiling
+from mmllm.processors.tiles import TilesProcessor
 from mmllm.recipe.models import TileText
-from mmllm.types import Grid, Place, Span, Stored, time_steps
+from mmllm.types import Cut, Grid, Place, Span, Stored, Tiling, time_steps
 
 _TILING = ""
 """Key of an item, which no encoder has, under which stands how it is cut."""
@@ -45,20 +46,23 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, and no encoder cuts pictures.
+            RecipeError: there is text between tiles, or they are to be stitched, and no encoder cuts pictures.
         """
         self.key = key
         self.encoders = dict(encoders)
         self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
         self.text = ItemText() if text is None else text
+        self.stitch = None if isinstance(connector, DeepFusion) else connector.stitch
         cutting = [one for one in self.processors.values() if isinstance(one, TilesProcessor)]
         if self.text.tiles is not None and not cutting:
             raise RecipeError(
                 f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
                 "type tiles, or remove the word"
             )
-        self._cutter = cutting[0] if self.text.tiles is not None else None
+        if self.stitch is not None:
+            _check_stitch(key, self.stitch, self.text, cutting)
+        self._cutter = cutting[0] if self.text.tiles is not None or self.stitch is not None else None
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -88,11 +92,10 @@ class Input:
         return self._with_tiling(found, item)
 
     def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-        """The item, and how it is cut where text stands between its tiles: kept features do not tell."""
+        """The item, and how it is cut where its places depend on that: the shape of kept features does not tell."""
         if self._cutter is None:
             return dict(item)
-        tiling = self._cutter.tiling(media)
-        return {**item, _TILING: {"tiling": torch.tensor([tiling.rows, tiling.cols])}}
+        return {**item, _TILING: {"cut": torch.tensor(self._cutter.cut(media).numbers())}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -102,7 +105,8 @@ class Input:
         return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.text.times is None else None
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time.
+        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time; with
+        ``stitch`` its view of all and its map.
 
         Raises:
             MediaError: the item has no times.
@@ -110,8 +114,12 @@ class Input:
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
-        if self.text.tiles is not None:
-            return _between_tiles(self.text.tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
+        if self._cutter is not None:
+            cut = Cut.of(item[_TILING]["cut"].tolist())
+            if self.stitch is not None:
+                return [Span("", one) for one in self.stitch.grids(grid, cut)]
+            assert self.text.tiles is not None
+            return _between_tiles(self.text.tiles, cut.tiling, grid)
         if self.text.times is None:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]
@@ -156,14 +164,31 @@ def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
     own = (1, *grid[1:])
     if tiling.n == 1:
         return [Span(text.alone, own, True)]
-    found, end = [], ""
+    found = [Span(text.whole, own, True)] if tiling.first else []
+    end = ""
     for number in range(tiling.rows * tiling.cols):
         row, col = divmod(number, tiling.cols)
         found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), own, True))
         end = text.row if col == tiling.cols - 1 else ""
-    if tiling.whole:
+    if tiling.whole and not tiling.first:
         found.append(Span(end + text.whole, own, True))
     return found
+
+
+def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[TilesProcessor]) -> None:
+    """RecipeError where tiles cannot be put together so."""
+    why = None
+    if not cutting:
+        why = "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, or remove the word"
+    elif text.tiles is not None or text.times is not None:
+        why = "makes one map of all tiles, and text cannot stand between them; remove `tiles` and `times`, or `stitch`"
+    elif stitch.unpad and not cutting[0].pads:
+        why = (
+            f"cuts borders off again (unpad), and rule: {cutting[0].rule} adds none; write unpad: false, or rule: "
+            "resolutions in the encoder"
+        )
+    if why is not None:
+        raise RecipeError(f"connectors.{key}: `stitch` {why}")
 
 
 @contextmanager

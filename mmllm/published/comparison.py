@@ -90,18 +90,30 @@ def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Ima
     seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
     yield _pixels(f"pixels ({name})", *seen)
     batch = collate([encoded], ours.inputs)
-    features: list[Tensor] = []
-    projector = theirs.get_submodule(f"model.{source.family.projector}")
-    handle = projector.register_forward_hook(lambda _, __, output: features.append(output))
+    features, logits = _their_tokens(source, theirs, given, ours)
+    ctx, _ = ours.embed(batch)
+    tokens = ours.project("image", batch.media["image"], ctx)[0]
+    yield _share(f"tokens ({name})", features, tokens)
+    yield _share(f"logits ({name})", logits, ours.logits(batch))
+    yield _answer(source, theirs, ours, given, sample, name)
+
+
+def _their_tokens(source: Source, theirs: Any, given: dict[str, Tensor], ours: MultimodalLM) -> tuple[Tensor, Tensor]:
+    """Tokens float[M, D] that a picture is to the LLM, and logits float[S, V]."""
+    found: list[Tensor] = []
+    if ours.inputs["image"].stitch is None:
+        projector = theirs.get_submodule(f"model.{source.family.projector}")
+        handle = projector.register_forward_hook(lambda _, __, output: found.append(output))
+    else:  # what the projector gives is put together afterwards
+        places = given["input_ids"] == source.config.image_token_id
+        handle = theirs.get_decoder().register_forward_pre_hook(
+            lambda _, __, words: found.append(words["inputs_embeds"][places]), with_kwargs=True
+        )
     try:
         logits = theirs(**given).logits[0]
     finally:
         handle.remove()
-    ctx, _ = ours.embed(batch)
-    tokens = ours.project("image", batch.media["image"], ctx)[0]
-    yield _share(f"tokens ({name})", features[0].reshape(-1, features[0].shape[-1]), tokens)
-    yield _share(f"logits ({name})", logits, ours.logits(batch))
-    yield _answer(source, theirs, ours, given, sample, name)
+    return found[0].reshape(-1, found[0].shape[-1]), logits
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:

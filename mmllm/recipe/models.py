@@ -71,6 +71,16 @@ class TileText(Section):
     alone: str = Field("", description="before the only view of a picture that is not cut")
 
 
+class Stitching(Section):
+    """How the tokens of a picture's tiles become one map behind the connector."""
+
+    newline: Literal["row", "end", "none"] = Field(
+        "row", description="a learned vector behind each row of the map, behind every item, or none"
+    )
+    unpad: bool = Field(True, description="cut off the borders that a picture was given (rule: resolutions)")
+    most: Positive | None = Field(None, description="shrink a map of more tokens than this many tiles have")
+
+
 class ComponentSpec(Section):
     """An encoder, connector or dataset: a type and the arguments of its class, written flat in the YAML."""
 
@@ -98,6 +108,9 @@ class ComponentSpec(Section):
         None, description="connectors only: text of the LLM before and behind every item, control tokens included"
     )
     tiles: TileText | None = Field(None, description="connectors only: text between the tiles of a picture")
+    stitch: Stitching | None = Field(
+        None, description="connectors only: one map of all tiles of a picture, behind the connector"
+    )
     start: Start | None = Field(
         None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )

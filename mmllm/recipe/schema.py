@@ -77,6 +77,7 @@ def _words(section: str) -> dict[str, Any]:
             "description": "text of the LLM before and behind every item, control tokens included",
         },
         "tiles": {"$ref": "#/$defs/TileText"},
+        "stitch": {"$ref": "#/$defs/Stitching"},
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
             "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",

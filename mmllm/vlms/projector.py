@@ -7,7 +7,7 @@ refused with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class Layout:
     """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
+    beside: tuple[str, ...] = ()
+    """Beginnings of names of its tensors that lie beside its module; what is left of such a name is in ``tensors``."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
 
@@ -64,13 +66,16 @@ def _voxtral(config: Any) -> Words:
 
 
 _TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
+_NEWLINE = "stitch.newline"
+# the model's own tensor `image_newline`
+_STITCHED = replace(_TWO, tensors={**_TWO.tensors, "newline": _NEWLINE}, beside=("image_",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
 _IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
 LAYOUTS: Mapping[str, Layout] = {
     "llava": _TWO,
-    "llava_next": _TWO,
-    "llava_next_video": _TWO,
-    "llava_onevision": _TWO,
+    "llava_next": _STITCHED,
+    "llava_next_video": _STITCHED,
+    "llava_onevision": _STITCHED,
     "internvl": Layout(
         lambda config: {"type": "pixel_shuffle", "factor": round(1 / config.downsample_ratio), **_activation(config)},
         {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"},
@@ -144,12 +149,15 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
-    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    starts = (f"{family.projector}.", *layout.beside)
+    found = read_tensors(path, (*(f"model.{start}" for start in starts), *starts))
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():
         layer, _, kind = name.rpartition(".")
-        if name in layout.tensors:
+        if layout.tensors.get(name) == _NEWLINE and _NEWLINE not in names:
+            left.append(name)  # a connector that takes pictures whole does without
+        elif name in layout.tensors:
             taken[layout.tensors[name]] = tensor
         elif layer in layout.tensors:
             taken[f"{layout.tensors[layer]}.{kind}"] = tensor

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 TABLE: Mapping[str, str] = {
     "llava": "llava",
+    "llava_next": "llava_next",
     "internvl": "internvl",
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmllm.errors import MmllmError
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
@@ -13,25 +15,31 @@ def sections(source: Source) -> Sections:
     Raises:
         MmllmError: the class token is kept, or the projector is of another kind.
     """
+    crop = bool(getattr(source.pictures, "do_center_crop", False))
+    fit = "crop" if crop else "pad" if getattr(source.pictures, "do_pad", False) else "squash"
+    return Sections({"image": {**patches(source), "fit": fit}}, {"image": projector(source)})
+
+
+def patches(source: Source) -> dict[str, Any]:
+    """The tower's layers, all patches of them and nothing else.
+
+    Raises:
+        MmllmError: the model takes more of them, or fewer.
+    """
     config = source.config
     layers = config.vision_feature_layer
-    if config.vision_feature_select_strategy == "full" and hasattr(config.vision_config, "projection_dim"):
-        # CLIP's towers have a class token in front of the patches; SigLIP's have none, so nothing is to be dropped
+    # CLIP's towers have a class token in front of the patches; SigLIP's have none, so nothing is to be dropped
+    has_class = hasattr(config.vision_config, "projection_dim")
+    if config.vision_feature_select_strategy == "full" and has_class:
         raise MmllmError(
             f"{source.path} ({source.family.name}) gives its LLM the tower's class token as well "
             "(vision_feature_select_strategy: full), and encoders here give patches alone"
         )
-    projector = projector_words(source.path, config)
-    crop = bool(getattr(source.pictures, "do_center_crop", False))
-    fit = "crop" if crop else "pad" if getattr(source.pictures, "do_pad", False) else "squash"
-    return Sections(
-        {
-            "image": {
-                "type": "hf_vision",
-                "model": source.path,
-                "layers": [layers] if isinstance(layers, int) else list(layers),
-                "fit": fit,
-            }
-        },
-        {"image": {**projector, "from": "image", "token": source.token(config.image_token_id)}},
-    )
+    layers = [layers] if isinstance(layers, int) else list(layers)
+    return {"type": "hf_vision", "model": source.path, "layers": layers}
+
+
+def projector(source: Source) -> dict[str, Any]:
+    """The connector, and the LLM's token of a picture."""
+    token = source.token(source.config.image_token_id)
+    return {**projector_words(source.path, source.config), "from": "image", "token": token}

@@ -16,7 +16,8 @@ from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_t
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.image import HfTransform, ImageProcessor
-from mmllm.processors.tiles import TilesProcessor, Tiling, closest_ratio, longest_side, size_of
+from mmllm.processors.tiles import TilesProcessor, closest_ratio, longest_side, size_of
+from mmllm.types import Tiling
 
 EDGES = (1, 2, 7, 100, 335, 336, 337, 363, 364, 365, 447, 448, 449, 896, 897, 1456, 2000, 4095, 4096)
 
