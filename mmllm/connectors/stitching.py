@@ -83,7 +83,8 @@ class Stitch(nn.Module):
         found: list[Grid] = []
         if cut.tiling.n > 1:
             rows, cols = self._map(tile, cut).size
-            found = [(rows, cols + (self.kind == "row"))] if rows and cols else []
+            laid_out = (rows, cols + (self.kind == "row"))  # of a strip newlines alone may be left, or nothing
+            found = [laid_out] if prod(laid_out) else []
         if cut.tiling.whole or cut.tiling.n == 1:
             found = [tile, *found] if cut.tiling.first else [*found, tile]
         return [*found, (1,)] if self._ends(cut) else found
@@ -119,14 +120,14 @@ class Stitch(nn.Module):
         return [*self._laid_out(each[:-1], tile, cut), each[-1], *end]
 
     def _laid_out(self, tiles: Tensor, tile: tuple[int, int], cut: Cut) -> list[Tensor]:
-        """The map of float[tiles, tokens, D] with its newlines, as float[n, D]; nothing where no token is left."""
+        """The map of float[tiles, tokens, D] with its newlines, as float[n, D]."""
         part = self._map(tile, cut)
-        if not prod(part.size):
-            return []
         whole = tiles.unflatten(1, tile).unflatten(0, (cut.tiling.rows, cut.tiling.cols))
         whole = whole.transpose(1, 2).flatten(2, 3).flatten(0, 1)
         shown = whole[part.top : part.top + part.rows, part.left : part.left + part.cols]
-        if part.size != (part.rows, part.cols):
+        if not prod(part.size):
+            shown = shown[: part.size[0], : part.size[1]]
+        elif part.size != (part.rows, part.cols):
             shown = functional.interpolate(shown.movedim(-1, 0)[None], part.size, mode="bilinear")[0].movedim(0, -1)
         if self.kind == "row":
             shown = torch.cat([shown, self._vector(len(shown), tiles)[:, None]], dim=1)

@@ -54,15 +54,16 @@ class Input:
         self.connector = connector
         self.text = ItemText() if text is None else text
         self.stitch = None if isinstance(connector, DeepFusion) else connector.stitch
-        cutting = [one for one in self.processors.values() if isinstance(one, TilesProcessor)]
+        cutting = {name: one for name, one in self.processors.items() if isinstance(one, TilesProcessor)}
         if self.text.tiles is not None and not cutting:
             raise RecipeError(
                 f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
                 "type tiles, or remove the word"
             )
         if self.stitch is not None:
-            _check_stitch(key, self.stitch, self.text, cutting)
-        self._cutter = cutting[0] if self.text.tiles is not None or self.stitch is not None else None
+            _check_stitch(key, self.stitch, self.text, list(cutting.values()))
+        self._cutting = next(iter(cutting), "")
+        self._cutter = None if self.text.tiles is None and self.stitch is None else cutting[self._cutting]
         self.caches: dict[str, EncoderCache] = {}
         """Encoder key -> its kept features; of the others media are read and features computed each time."""
 
@@ -115,7 +116,8 @@ class Input:
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
         if self._cutter is not None:
-            cut = Cut.of(item[_TILING]["cut"].tolist())
+            # an item of tensors alone, as a blank one is, holds it as well
+            cut = Cut.of(item.get(_TILING, item[self._cutting])["cut"].tolist())
             if self.stitch is not None:
                 return [Span("", one) for one in self.stitch.grids(grid, cut)]
             assert self.text.tiles is not None
