@@ -6,7 +6,7 @@ import importlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,14 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
     llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
-    template = _template(source)
+    template = _template(source, sections.written)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)
     return {"name": name, "llm": llm, "encoders": sections.encoders, "connectors": sections.connectors}
 
 
-def _template(source: Source) -> str | None:
+def _template(source: Source, written: Mapping[str, str]) -> str | None:
     """The processor's chat template, where the tokenizer's own would give other ids; None where it gives the same."""
     wanted = source.processor.chat_template or source.tokenizer.chat_template
     if wanted is None:
@@ -107,6 +107,8 @@ def _template(source: Source) -> str | None:
         )
     if not isinstance(wanted, str):
         raise MmllmError(f"{source.path} has several chat templates ({', '.join(wanted)}); keep one")
+    for old, new in written.items():
+        wanted = wanted.replace(old, new)
     if not _begins(source):
         return None if wanted == source.tokenizer.chat_template else wanted
     # the processor's tokenizer puts it in front of every text; a run's writes what the template says

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
+    written: dict[str, str] = field(default_factory=dict)
+    """Text in its chat template -> what the run's has there."""
 
 
 class Source:

@@ -59,6 +59,14 @@ def _gemma3(config: Any) -> Words:
     return {"type": "pool", "grid": [side, side], **norm, "depth": 1, "bias": False}
 
 
+def _aya(config: Any) -> Words:
+    words = {"type": "pixel_shuffle", "factor": config.downsample_factor, "eps": config.adapter_layer_norm_eps}
+    # a word that its configuration does not have by itself
+    given = hasattr(config, "alignment_intermediate_size")
+    width = config.alignment_intermediate_size if given else config.get_text_config().hidden_size
+    return {**words, "width": width, "activation": "silu", "gated": True}
+
+
 def _voxtral(config: Any) -> Words:
     factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
     stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
@@ -87,6 +95,7 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
+    "aya_vision": Layout(_aya, {"layernorm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"}),
     "gemma3": Layout(
         _gemma3,
         {"mm_input_projection_weight": "mlp.0.weight", "mm_soft_emb_norm": "norm"},
@@ -98,7 +107,6 @@ LAYOUTS: Mapping[str, Layout] = {
 """``model_type`` -> its projector here."""
 OTHERS: Mapping[str, str] = {
     "mistral3": "an RMSNorm, a merger of patches in an order of its own and an MLP",
-    "aya_vision": "pixel shuffle and a gated MLP",
     "qwen2_vl": "a merger inside the tower",
     "qwen2_5_vl": "a merger inside the tower",
     "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
@@ -180,7 +188,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"not {type}"
         )
     # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False)):
+    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False), ("gated", False)):
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

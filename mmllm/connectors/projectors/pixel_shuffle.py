@@ -19,7 +19,8 @@ class PixelShuffleConnector(Projector):
     The mean over the blocks of one token is what ``pool`` computes, so this one keeps what pooling averages away.
     With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral (2507.13264). ``norm:
     false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and SmolVLM. ``width``, ``bias``
-    and ``activation``: as in ``mlp``.
+    and ``activation``: as in ``mlp``. ``gated``: of the channels between the layers the second half, activated,
+    multiplies the first, as in Aya Vision (2505.08751).
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class PixelShuffleConnector(Projector):
         width: int | None = None,
         bias: bool = True,
         activation: str = "gelu",
+        gated: bool = False,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if factor < 1:
@@ -44,7 +46,7 @@ class PixelShuffleConnector(Projector):
         self.factor, self.axes = factor, axes
         wide = dim * factor**axes
         # one sequence, so that checkpoints from before there was a choice keep their names
-        self.mlp = nn.Sequential(norm_of(norm, wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias))
+        self.mlp = nn.Sequential(norm_of(norm, wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias, gated))
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Grid of the blocks: rows and columns over the factor, frames or tiles in front as they are.

@@ -11,6 +11,7 @@ TABLE: Mapping[str, str] = {
     "llava": "llava",
     "llava_next": "llava_next",
     "internvl": "internvl",
+    "aya_vision": "aya_vision",
     "deepseek_vl": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
