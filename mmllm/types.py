@@ -137,6 +137,13 @@ class Stored(ABC):
         """Return the item's file, or its path; MediaError where it cannot be read."""
 
 
+@dataclass(frozen=True)
+class Among:
+    """A media item that is not the only one of its placeholder in its conversation; only for inputs that mind that."""
+
+    item: Any
+
+
 def identity(item: Any) -> Hashable | None:
     """Equal for media items that are the same as far as their path, place or bytes tell, without reading them.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Grid, Sample, Segment, Span
+from mmllm.types import IGNORE_INDEX, Among, Grid, Sample, Segment, Span
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,11 @@ Item = dict[str, dict[str, "torch.Tensor"]]
 
 class MediaInput(Protocol):
     """Turns the media of one placeholder into inputs and places; ``MultimodalLM.inputs`` has one per placeholder."""
+
+    @property
+    def minds_others(self) -> bool:
+        """Whether an item is read differently beside others of its conversation, which it is told by ``Among``."""
+        ...
 
     def read(self, media: Any) -> Item:
         """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
@@ -111,7 +116,7 @@ def plan(
     for _, key in prompt.places:
         places = fixed[key]
         if places is None:
-            item = _of_item(sample, key, count[key], inputs[key].measure)
+            item = _of_item(sample, key, count[key], inputs[key].measure, inputs[key].minds_others)
             spans = _layout(sample, key, count[key], inputs[key], item)
             places = sum(len(prompter.separator(span)) + span.length for span in spans)
         count[key] += 1
@@ -141,7 +146,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     last = 0
     for position, key in prompt.places:
         items = media.setdefault(key, [])
-        items.append(_of_item(planned.sample, key, len(items), inputs[key].read))
+        items.append(_of_item(planned.sample, key, len(items), inputs[key].read, inputs[key].minds_others))
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]
         user_turn += prompt.user_turn[last:position]
@@ -176,9 +181,10 @@ def encode(sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput],
 Found = TypeVar("Found")
 
 
-def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found]) -> Found:
+def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found], minds_others: bool = False) -> Found:
+    items = sample.media[key]
     try:
-        return ask(sample.media[key][index])
+        return ask(Among(items[index]) if minds_others and len(items) > 1 else items[index])
     except MediaError as error:
         unreadable = UnreadableError(f"{sample.name}: {key} {index + 1}: {error}")
         unreadable.key = key

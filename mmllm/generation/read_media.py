@@ -16,7 +16,7 @@ from mmllm.generation.content import DigestedItem, digest
 from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
 from mmllm.model.inputs import Input, Item, loaded
-from mmllm.types import Span
+from mmllm.types import Among, Span
 
 FILE_BYTES = 2**25
 """Larger files are read anew each time, instead of into memory as well."""
@@ -31,6 +31,11 @@ class KnownInput:
 
     def __init__(self, entry: Input, known: ReadItems) -> None:
         self.entry, self.known = entry, known
+
+    @property
+    def minds_others(self) -> bool:
+        """See :class:`Input`."""
+        return self.entry.minds_others
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""
@@ -69,6 +74,8 @@ def _content(entry: Input, media: Any) -> Hashable | None:
     if entry.modality not in ("image", "audio", "video"):
         return None  # others may name a part of a file, or other files
     media = loaded(media)
+    among = isinstance(media, Among)
+    media = media.item if among else media
     suffix = ""
     if isinstance(media, str | Path):
         path = Path(media)
@@ -77,4 +84,4 @@ def _content(entry: Input, media: Any) -> Hashable | None:
         media, suffix = path.read_bytes(), path.suffix
     if not isinstance(media, bytes) or len(media) > FILE_BYTES or not MODALITIES[entry.modality].begins(media):
         return None  # playlists and the like name other files
-    return entry.key, suffix, hashlib.sha256(media).digest()
+    return entry.key, among, suffix, hashlib.sha256(media).digest()

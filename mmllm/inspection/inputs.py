@@ -122,6 +122,7 @@ class Unseen:
     """Stands at a placeholder whose items are not looked at: they take no places."""
 
     spans: list[Span] = field(default_factory=list)
+    minds_others: bool = False
 
     def read(self, media: Any) -> Item:
         """Read nothing."""

@@ -27,6 +27,7 @@ from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.processors.video import VideoProcessor
+from mmllm.types import Cut
 
 FRAMES = 16
 """Most frames shown of a clip, evenly chosen."""
@@ -71,7 +72,7 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
         case ImageProcessor():
             return _image(processor, item)
         case TilesProcessor():
-            return _tiles(processor, media, item)
+            return _tiles(processor, item)
         case VideoProcessor():
             return _video(processor, item)
         case AudioProcessor():
@@ -90,8 +91,8 @@ def _image(processor: ImageProcessor, item: Item) -> Shown:
     return f"{picture.width} x {picture.height} pixels after fitting", (("", picture),), ""
 
 
-def _tiles(processor: TilesProcessor, media: Any, item: Item) -> Shown:
-    tiling = processor.tiling(media)
+def _tiles(processor: TilesProcessor, item: Item) -> Shown:
+    tiling = Cut.of(item["cut"].tolist()).tiling
     names = [f"row {row + 1}, column {col + 1}" for row in range(tiling.rows) for col in range(tiling.cols)]
     names = [*names, "all of it"] if tiling.whole else ["all of it"]
     names = names[-1:] + names[:-1] if tiling.first else names

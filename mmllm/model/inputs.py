@@ -19,7 +19,7 @@ from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.recipe.models import TileText
-from mmllm.types import Cut, Grid, Place, Span, Stored, Tiling, time_steps
+from mmllm.types import Among, Cut, Grid, Place, Span, Stored, Tiling, time_steps
 
 _TILING = ""
 """Key of an item, which no encoder has, under which stands how it is cut."""
@@ -71,6 +71,11 @@ class Input:
     def modality(self) -> str:
         """Kind of media it takes; all its encoders read the same kind."""
         return next(iter(self.processors.values())).modality
+
+    @property
+    def minds_others(self) -> bool:
+        """Whether an item is read differently beside others of its conversation."""
+        return any(processor.minds_others for processor in self.processors.values())
 
     @property
     def place(self) -> Place:
@@ -204,4 +209,6 @@ def _named(media: Any) -> Iterator[None]:
 
 def loaded(media: Any) -> Any:
     """Return the item itself where it lies inside a larger file; all else as it is."""
+    if isinstance(media, Among):
+        return Among(loaded(media.item))
     return media.load() if isinstance(media, Stored) else media

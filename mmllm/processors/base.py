@@ -32,6 +32,9 @@ class Processor(ABC):
     deterministic: bool = True
     """Whether ``read`` gives the same tensors each time; False where it draws at random, as augmentation does."""
 
+    minds_others: bool = False
+    """Whether it reads an item differently where its conversation shows more of its kind (:class:`Among`)."""
+
     @abstractmethod
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes or an opened object), ready for the encoder's ``forward``.

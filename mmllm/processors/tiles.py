@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,7 +19,7 @@ from mmllm.files.pictures import upright_size
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content
 from mmllm.processors.image import FORMATS, MAX_PIXELS, HfTransform, ImageProcessor, open_image
-from mmllm.types import Cut, Tiling
+from mmllm.types import Among, Cut, Tiling
 
 Rule = Literal["closest_ratio", "longest_side", "resolutions"]
 """How many tiles a picture gets.
@@ -29,6 +30,8 @@ Rule = Literal["closest_ratio", "longest_side", "resolutions"]
 ``resolutions``: it is fitted, its shape kept, into the one of a list in which most of it is seen, and borders are added
 (LLaVA-NeXT's AnyRes; LLaVA-OneVision, arXiv 2408.03326).
 """
+Several = Literal["cut", "whole"]
+"""What becomes of several pictures of one conversation: each is cut, or each is taken whole (LLaVA-OneVision)."""
 _CAP = 4096  # pixels of a side at most under `longest_side`, as transformers has it
 
 
@@ -106,6 +109,7 @@ class TilesProcessor(Processor):
         most: int = 12,
         longest: int | None = None,
         resolutions: Sequence[Sequence[int]] | None = None,
+        several: str = "cut",
     ) -> None:
         """``image`` prepares each tile; the rest as in :class:`~mmllm.encoders.image.tiles.TilesEncoder`."""
         if rule not in get_args(Rule):
@@ -118,10 +122,14 @@ class TilesProcessor(Processor):
             raise MmllmError("tiles: rule: longest_side cuts squares, and the image encoder takes none.")
         if (rule == "resolutions") != (resolutions is not None):
             raise MmllmError("tiles: rule: resolutions needs `resolutions`, a list of [height, width]; no other does.")
+        if several not in get_args(Several):
+            raise MmllmError(f'tiles: several: "{several}" is unknown; known: {", ".join(get_args(Several))}.')
         self.image, self.rule = image, rule
         self.least, self.most, self.longest = least, most, longest
         if resolutions is not None:  # tiles under another rule keep the digest that they had before there was this one
             self.resolutions = _resolutions(resolutions, image.size)
+        if several == "whole":
+            self.minds_others = True
 
     @property
     def pads(self) -> bool:
@@ -130,12 +138,9 @@ class TilesProcessor(Processor):
 
     def cut(self, media: Any) -> Cut:
         """How a picture is cut, and its size, from its header; MediaError where that cannot be read."""
-        width, height = size_of(media, self.image.max_pixels)
-        return Cut(self.tiling_of(width, height), width, height)
-
-    def tiling(self, media: Any) -> Tiling:
-        """Tiles of a picture, from its size alone; MediaError where its header cannot be read."""
-        return self.tiling_of(*size_of(media, self.image.max_pixels))
+        picture, among = _beside(media)
+        width, height = size_of(picture, self.image.max_pixels)
+        return Cut(Tiling(1, 1) if among else self.tiling_of(width, height), width, height)
 
     def tiling_of(self, width: int, height: int) -> Tiling:
         """Tiles of a picture of this size in pixels."""
@@ -147,27 +152,32 @@ class TilesProcessor(Processor):
             return Tiling(high // self.image.size[0], wide // self.image.size[1], first=True)
         return closest_ratio(width, height, self.image.size, self.least, self.most)
 
-    def read(self, media: str | Path | bytes | Image.Image) -> Item:
+    def read(self, media: str | Path | bytes | Image.Image | Among) -> Item:
         """Read one picture -> ``pixels`` float[n, 3, H, W], the view of all of it last or first; ``cut`` int64[5]."""
-        image = open_image(media, self.image.max_pixels)
-        tiling = self.tiling_of(*image.size)
+        picture, among = _beside(media)
+        image = open_image(picture, self.image.max_pixels)
+        tiling = Tiling(1, 1) if among else self.tiling_of(*image.size)
         transform = self.image.transform
         own = isinstance(transform, HfTransform) and transform.fit == "own"
-        pixels = self._by_the_folder(image, tiling) if own else self._cut(image, tiling)
+        if own:
+            pixels = self._beside_others(image) if among else self._by_the_folder(image, tiling)
+        else:
+            pixels = self._cut(image, tiling)
         return {"pixels": pixels, "cut": torch.tensor(Cut(tiling, *image.size).numbers())}
 
-    def measure(self, media: str | Path | bytes | Image.Image) -> ItemInfo:
-        """``n`` int64[], from the picture's header."""
-        return {"n": torch.tensor(self.tiling(media).n)}
+    def measure(self, media: str | Path | bytes | Image.Image | Among) -> ItemInfo:
+        """``cut`` int64[5], from the picture's header."""
+        return {"cut": torch.tensor(self.cut(media).numbers())}
 
-    def content(self, media: str | Path | bytes | Image.Image) -> Content | None:
-        """As that of the pictures' processor."""
-        return self.image.content(media)
+    def content(self, media: str | Path | bytes | Image.Image | Among) -> Content | None:
+        """As that of the pictures' processor, and whether others are beside it."""
+        picture, among = _beside(media)
+        found = self.image.content(picture)
+        return found if found is None or not among else replace(found, words=f"{found.words} among others")
 
     def grid(self, info: ItemInfo) -> tuple[int, int, int]:
         """(tiles, rows, cols), the view of all of it being a tile as well."""
-        n = int(info["n"]) if "n" in info else len(info["pixels"])
-        return n, *self.image.fixed_grid()
+        return Cut.of(info["cut"].tolist()).tiling.n, *self.image.fixed_grid()
 
     def collate(self, items: Sequence[ItemInfo]) -> dict[str, Tensor]:
         """All tiles behind each other: ``pixels`` float[sum of n, 3, H, W], ``counts`` int64[N] tiles of each; ``cut``
@@ -228,6 +238,26 @@ class TilesProcessor(Processor):
                 f"{list(pixels.shape)}, and rule: {self.rule} expects {tiling.n} of {list(self.image.size)}"
             )
         return pixels
+
+    def _beside_others(self, image: Image.Image) -> Tensor:
+        """One of several pictures, by the folder's image processor: float[1, 3, H, W]."""
+        transform = self.image.transform
+        assert isinstance(transform, HfTransform)
+        # a list in the list is several pictures of one conversation; the other one is as small as may be
+        beside = Image.new("RGB", (1, 1))
+        pixels: Tensor = transform.processor([[image, beside]], return_tensors="pt")["pixel_values"]
+        if pixels.shape[:2] != (2, 1) or pixels.shape[-2:] != self.image.size:
+            raise MmllmError(
+                f"tiles: several: whole: the folder's image processor ({type(transform.processor).__name__}) makes "
+                f"{list(pixels.shape)} of two pictures of one conversation, which is to be one tile of "
+                f"{list(self.image.size)} each; use several: cut"
+            )
+        return pixels[0]
+
+
+def _beside(media: Any) -> tuple[Any, bool]:
+    """The item itself, and whether there are others beside it."""
+    return (media.item, True) if isinstance(media, Among) else (media, False)
 
 
 def _resolutions(given: Sequence[Sequence[int]], tile: tuple[int, int]) -> tuple[tuple[int, int], ...]:

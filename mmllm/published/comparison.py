@@ -72,23 +72,30 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
     for width, height in SIZES:
-        stages = _about_a_picture(source, theirs, ours, picture(width, height), f"{width} x {height}")
+        stages = _about_pictures(source, theirs, ours, [picture(width, height)], f"{width} x {height}")
         for stage in stages:
+            yield stage
+            if not stage.equal:
+                return
+    if ours.inputs["image"].minds_others:
+        both = [picture(width, height) for width, height in SIZES]
+        for stage in _about_pictures(source, theirs, ours, both, "two pictures"):
             yield stage
             if not stage.equal:
                 return
     yield from _text_alone(source, theirs, ours)
 
 
-def _about_a_picture(source: Source, theirs: Any, ours: MultimodalLM, image: Image.Image, name: str) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, image)
-    sample = _sample(TALK, image)
+def _about_pictures(
+    source: Source, theirs: Any, ours: MultimodalLM, images: list[Image.Image], name: str
+) -> Iterator[Stage]:
+    given = _their_inputs(source, TALK, images)
+    sample = _sample(TALK, images)
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     yield _ids(given["input_ids"][0].tolist(), encoded, source.config.image_token_id, f"ids ({name})")
-    inner = encoded.media["image"][0]["image"]["pixels"]
-    seen = [one.reshape(-1, *one.shape[-3:]) for one in (given["pixel_values"], inner)]
-    yield _pixels(f"pixels ({name})", *seen)
+    inner = [one["image"]["pixels"].reshape(-1, *given["pixel_values"].shape[-3:]) for one in encoded.media["image"]]
+    yield _pixels(f"pixels ({name})", given["pixel_values"].flatten(0, -4), torch.cat(inner))
     batch = collate([encoded], ours.inputs)
     features, logits = _their_tokens(source, theirs, given, ours)
     ctx, _ = ours.embed(batch)
@@ -117,8 +124,8 @@ def _their_tokens(source: Source, theirs: Any, given: dict[str, Tensor], ours: M
 
 
 def _text_alone(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = _their_inputs(source, TALK, None)
-    sample = _sample(TALK, None)
+    given = _their_inputs(source, TALK, [])
+    sample = _sample(TALK, [])
     prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn)
     encoded = encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
@@ -134,24 +141,23 @@ def _their_model(source: Source) -> Any:
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
 
 
-def _their_inputs(source: Source, talk: Any, image: Image.Image | None) -> dict[str, Tensor]:
-    """What transformers' own processor makes of a conversation; the first turn shows ``image``."""
+def _their_inputs(source: Source, talk: Any, images: list[Image.Image]) -> dict[str, Tensor]:
+    """What transformers' own processor makes of a conversation; the first turn shows ``images``."""
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in talk]
-    if image is not None:
-        messages[0]["content"].insert(0, {"type": "image"})
+    messages[0]["content"] = [{"type": "image"}] * len(images) + messages[0]["content"]
     text = source.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     bos = source.tokenizer.bos_token
     words: dict[str, Any] = {"add_special_tokens": not (bos and text.startswith(bos))}
-    if image is not None:
-        words |= {"images": [image], **source.whole()}
+    if images:  # one is of one conversation anyway; of several only a list in the list says so
+        words |= {"images": images if len(images) == 1 else [images], **source.whole()}
     return dict(source.processor(text=[text], return_tensors="pt", **words))
 
 
-def _sample(talk: Any, image: Image.Image | None) -> Sample:
+def _sample(talk: Any, images: list[Image.Image]) -> Sample:
     messages = [Message(role, text) for role, text in talk]
-    if image is not None:
-        messages[0] = Message("user", f"<image>\n{talk[0][1]}")
-    return Sample("comparison", tuple(messages), {} if image is None else {"image": (image,)})
+    if images:
+        messages[0] = Message("user", f"{'<image>' * len(images)}\n{talk[0][1]}")
+    return Sample("comparison", tuple(messages), {"image": tuple(images)} if images else {})
 
 
 def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:

@@ -27,6 +27,9 @@ class TilesEncoder(PicturesEncoder):
       one in which most of the picture is seen; it keeps its shape, and borders are black. The view of all of it stands
       in front, beside a single tile too.
 
+    With ``several: whole`` a picture is cut only where it is the one picture of its conversation; else it is prepared
+    as the image encoder prepares pictures (``fit``; with ``own`` as the folder does several, LLaVA-OneVision).
+
     With ``fit: own`` in the image encoder the folder's own image processor cuts, under these settings; else the picture
     is brought to the tiles' canvas (bicubic) and each tile prepared as a picture of its own. ``layers`` are arguments
     of the image encoder. Text between tiles is the connector's word ``tiles``; ``stitch`` makes one map of them.
@@ -43,10 +46,17 @@ class TilesEncoder(PicturesEncoder):
         most: int = 12,
         longest: int | None = None,
         resolutions: Sequence[Sequence[int]] | None = None,
+        several: str = "cut",
     ) -> None:
         super().__init__(image_encoder(image, "tiles"))
         self.processor = TilesProcessor(
-            self.image.processor, rule=rule, least=least, most=most, longest=longest, resolutions=resolutions
+            self.image.processor,
+            rule=rule,
+            least=least,
+            most=most,
+            longest=longest,
+            resolutions=resolutions,
+            several=several,
         )
         self.freeze()
 

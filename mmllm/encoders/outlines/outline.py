@@ -63,6 +63,7 @@ def _tiles(
     most: int = 12,
     longest: int | None = None,
     resolutions: Sequence[Sequence[int]] | None = None,
+    several: str = "cut",
 ) -> Outline | None:
     from mmllm.processors.image import ImageProcessor
     from mmllm.processors.tiles import TilesProcessor
@@ -71,7 +72,13 @@ def _tiles(
     if inner is None or not isinstance(inner.processor, ImageProcessor):
         return None
     processor = TilesProcessor(
-        inner.processor, rule=rule, least=least, most=most, longest=longest, resolutions=resolutions
+        inner.processor,
+        rule=rule,
+        least=least,
+        most=most,
+        longest=longest,
+        resolutions=resolutions,
+        several=several,
     )
     return Outline(processor, inner.dim, inner.n_layers)
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 TABLE: Mapping[str, str] = {
     "llava": "llava",
     "llava_next": "llava_next",
+    "llava_next_video": "llava_next",
+    "llava_onevision": "llava_onevision",
     "internvl": "internvl",
     "aya_vision": "aya_vision",
     "deepseek_vl": "deepseek_vl",

@@ -34,9 +34,9 @@ SIZES = ((90, 40), (40, 90), (64, 64), (20, 20), (300, 9), (33, 70))
 RESOLUTIONS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 
 
-def model_of(pool: bool = False, **stitch: Any) -> MultimodalLM:
+def model_of(pool: bool = False, several: str = "cut", **stitch: Any) -> MultimodalLM:
     """A tiny LLM that sees 4 x 4 tokens (pooled: 2 x 2) of each tile, stitched."""
-    encoder, llm = encoders.tiles(rule="resolutions", resolutions=RESOLUTIONS), tiny_llm()
+    encoder, llm = encoders.tiles(rule="resolutions", resolutions=RESOLUTIONS, several=several), tiny_llm()
     torch.manual_seed(5)
     widths = {"dim": encoder.dim, "llm_dim": llm.dim}
     connector: Projector = PoolConnector(**widths, grid=[2, 2]) if pool else MlpConnector(**widths)
@@ -124,9 +124,8 @@ def test_answers_beside_others_are_those_alone(pictures: list[Path]) -> None:
     """In pieces, over keys and values that were read before, whatever else is being answered."""
     model = model_of(pool=True)
     asked = [Sample(one.name, one.messages[:1], one.media) for one in samples(pictures)]
-    asked.append(
-        Sample("again", (*asked[1].messages, Message("assistant", "A."), Message("user", "Why?")), asked[1].media)
-    )
+    later = (*asked[1].messages, Message("assistant", "A."), Message("user", "Why?"))
+    asked.append(Sample("again", later, asked[1].media))
     alone = []
     for one in asked:
         generator = Generator(model)
@@ -138,6 +137,37 @@ def test_answers_beside_others_are_those_alone(pictures: list[Path]) -> None:
     for _ in range(2):
         assert [answer.text for answer in together.generate(asked, 6)] == alone
     assert len(set(alone)) > 1
+
+
+def test_a_second_picture_changes_how_the_first_is_read(pictures: list[Path], tmp_path: Path) -> None:
+    """``several: whole``: in packed rows, in kept features and where keys and values of a conversation go on."""
+    model = model_of(several="whole")
+    one, both = ask(pictures[:1]), ask(pictures[:2])
+    prompter = Prompter(model.llm.tokenizer, model.places)
+    rows = [encode(sample, prompter, model.inputs, 2048, train=False) for sample in (one, both)]
+    assert [[span.grid for span in row.spans] for row in rows] == [[(4, 4), (4, 11)], [(4, 4), (1,), (4, 4), (1,)]]
+    with torch.no_grad():
+        expected = model.logits(collate(rows, model.inputs))
+        for _ in range(2):
+            cache = cache_features(model, tmp_path, "float32")
+            again = [encode(sample, prompter, model.inputs, 2048, train=False) for sample in (one, both)]
+            torch.testing.assert_close(model.logits(collate(again, model.inputs)), expected, atol=1e-5, rtol=1e-5)
+            cache.commit()
+    assert cache.n_computed == 0
+    generator = Generator(model_of(several="whole"))
+    generator.end_ids = frozenset()
+    turn = (*one.messages, Message("assistant", "A."), Message("user", "<image>And this?"))
+    asked = [one, both, Sample("more", turn, both.media), one]
+    found = [generator.generate([sample], 5)[0].text for sample in asked]
+    for sample, text in zip(asked, found, strict=True):
+        fresh = Generator(generator.model)
+        fresh.end_ids = frozenset()
+        assert fresh.generate([sample], 5)[0].text == text
+
+
+def ask(pictures: Sequence[Any]) -> Sample:
+    """A question about these pictures."""
+    return Sample("asked", (Message("user", f"{'<image>' * len(pictures)}What?"),), {"image": tuple(pictures)})
 
 
 def test_what_cannot_be_stitched_is_refused() -> None:

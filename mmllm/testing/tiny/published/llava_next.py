@@ -1,4 +1,4 @@
-"""LLaVA-NeXT with CLIP and SigLIP."""
+"""LLaVA-NeXT with CLIP and SigLIP, and LLaVA-NeXT-Video."""
 
 from __future__ import annotations
 
@@ -29,7 +29,28 @@ def _llava_next_processor(tokenizer: Any, template: str, config: Any) -> Any:
     return t.LlavaNextProcessor(pictures, tokenizer, chat_template=template, image_token="<image>", **words)
 
 
-PUBLISHED = {"LlavaNext": Published(_llava_next, _llava_next_processor)}
+def _next_video(token: int, changes: dict[str, Any]) -> Any:
+    words: dict[str, Any] = {"vision_config": t.CLIPVisionConfig(**VIT), "text_config": t.LlamaConfig(**LLM)}
+    words |= {"image_grid_pinpoints": GRIDS, **changes}
+    return t.LlavaNextVideoConfig(**words, image_token_index=token, video_token_index=LLM["vocab_size"] - 1)
+
+
+def _next_video_processor(tokenizer: Any, template: str, config: Any) -> Any:
+    size = {"height": 28, "width": 28}
+    pictures = t.LlavaNextImageProcessor(
+        size={"shortest_edge": 28}, crop_size=size, image_grid_pinpoints=config.image_grid_pinpoints
+    )
+    clips = t.LlavaNextVideoVideoProcessor(size={"shortest_edge": 28}, crop_size=size)
+    return t.LlavaNextVideoProcessor(
+        clips, pictures, tokenizer, chat_template=template, patch_size=7, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )  # fmt: skip
+
+
+PUBLISHED = {
+    "LlavaNext": Published(_llava_next, _llava_next_processor),
+    "LlavaNextVideo": Published(_next_video, _next_video_processor, tokens=("<video>",)),
+}
 SIGLIP: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "vision_feature_select_strategy": "full"}
 CASES = {
     "LLaVA-NeXT": Case("LlavaNext"),
@@ -45,4 +66,5 @@ CASES = {
             "image_grid_pinpoints": [[84, 112], [112, 56], [140, 84]],
         },
     ),
+    "LLaVA-NeXT-Video, its pictures": Case("LlavaNextVideo"),
 }
