@@ -2,6 +2,7 @@
 
 ROWS = {
     "train_stage1": "benchmarks.speed.rows.train:stage1",
+    "train_stage1_tiles": "benchmarks.speed.rows.train:stage1_tiles",
     "train_stage2": "benchmarks.speed.rows.train:stage2",
     "train_stage1_shared": "benchmarks.speed.rows.train:stage1_shared",
     "train_stage2_shared": "benchmarks.speed.rows.train:stage2_shared",
