@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,78 +17,11 @@ from mmllm.files.pictures import upright_size
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content
 from mmllm.processors.image import FORMATS, MAX_PIXELS, HfTransform, ImageProcessor, open_image
+from mmllm.processors.tile_rules import Rule, best_resolution, closest_ratio, fitted, longest_side, partition
 from mmllm.types import Among, Cut, Tiling
 
-Rule = Literal["closest_ratio", "longest_side", "resolutions"]
-"""How many tiles a picture gets.
-
-``closest_ratio``: as many as its shape asks for, which is squashed to theirs (InternVL, arXiv 2404.16821).
-``longest_side``: its longer side is brought to ``longest`` pixels, or up or down to it, and what that gives is cut
-(Idefics3, arXiv 2408.12637).
-``resolutions``: it is fitted, its shape kept, into the one of a list in which most of it is seen, and borders are added
-(LLaVA-NeXT's AnyRes; LLaVA-OneVision, arXiv 2408.03326).
-"""
 Several = Literal["cut", "whole"]
 """What becomes of several pictures of one conversation: each is cut, or each is taken whole (LLaVA-OneVision)."""
-_CAP = 4096  # pixels of a side at most under `longest_side`, as transformers has it
-
-
-@lru_cache(maxsize=64)
-def _shapes(least: int, most: int) -> list[tuple[int, int]]:
-    """(cols, rows) with so many tiles, few first."""
-    found = {(cols, n // cols) for n in range(least, most + 1) for cols in range(1, n + 1) if n % cols == 0}
-    return sorted(found, key=lambda shape: (shape[0] * shape[1], shape))
-
-
-def closest_ratio(width: int, height: int, tile: tuple[int, int], least: int, most: int) -> Tiling:
-    """The shape whose ratio is nearest; of several the one with more tiles, where the picture fills over half of it.
-
-    ``tile``: height and width in pixels.
-    """
-    best, nearest = (1, 1), math.inf
-    for cols, rows in _shapes(least, most):
-        away = abs(width / height - cols / rows)
-        if away < nearest or (away == nearest and width * height > 0.5 * tile[0] * tile[1] * cols * rows):
-            best, nearest = (cols, rows), away
-    return Tiling(best[1], best[0])
-
-
-def longest_side(width: int, height: int, tile: int, longest: int) -> Tiling:
-    """Rows and columns of tiles of ``tile`` x ``tile`` that cover the picture once its longer side is ``longest``."""
-    ratio = width / height
-    if width >= height:
-        width, height = longest, int(longest / ratio)
-        height += height % 2
-    else:
-        height, width = longest, int(longest * ratio)
-        width += width % 2
-    width, height = max(width, 1), max(height, 1)
-    ratio = width / height
-    if width >= height and width > _CAP:
-        width, height = _CAP, int(_CAP / ratio)
-    elif height > width and height > _CAP:
-        height, width = _CAP, int(_CAP * ratio)
-    return Tiling(math.ceil(max(height, 1) / tile), math.ceil(max(width, 1) / tile))
-
-
-def best_resolution(width: int, height: int, resolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The (height, width) of the list in which most of the picture's own pixels are seen; of several the smallest."""
-    best, most, least = resolutions[0], -1, 0
-    for high, wide in resolutions:
-        scale = min(wide / width, high / height)
-        seen = min(int(width * scale) * int(height * scale), width * height)
-        if seen > most or (seen == most and wide * high - seen < least):
-            best, most, least = (high, wide), seen, wide * high - seen
-    return best
-
-
-def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of a picture brought to a canvas (height, width), its shape kept."""
-    high, wide = canvas
-    across, down = wide / width, high / height
-    if across < down:
-        return wide, min(math.ceil(height * across), high)
-    return min(math.ceil(width * down), wide), high
 
 
 class TilesProcessor(Processor):
@@ -116,10 +47,12 @@ class TilesProcessor(Processor):
             raise MmllmError(f'tiles: rule: "{rule}" is unknown; known: {", ".join(get_args(Rule))}.')
         if not 1 <= least <= most:
             raise MmllmError(f"tiles: least: {least} and most: {most} must be at least 1, and least no more than most.")
-        if rule == "longest_side" and longest is None:
-            raise MmllmError("tiles: rule: longest_side needs `longest`, the longer side of a picture in pixels.")
-        if rule == "longest_side" and image.size[0] != image.size[1]:
-            raise MmllmError("tiles: rule: longest_side cuts squares, and the image encoder takes none.")
+        if rule in ("longest_side", "partition") and longest is None:
+            raise MmllmError(f"tiles: rule: {rule} needs `longest`, the longer side of a picture in pixels.")
+        if rule in ("longest_side", "partition") and image.size[0] != image.size[1]:
+            raise MmllmError(f"tiles: rule: {rule} cuts squares, and the image encoder takes none.")
+        if rule == "partition" and longest is not None and longest < image.size[0]:
+            raise MmllmError(f"tiles: rule: partition: longest: {longest} holds no tile of {image.size[0]} pixels.")
         if (rule == "resolutions") != (resolutions is not None):
             raise MmllmError("tiles: rule: resolutions needs `resolutions`, a list of [height, width]; no other does.")
         if several not in get_args(Several):
@@ -147,6 +80,9 @@ class TilesProcessor(Processor):
         if self.rule == "longest_side":
             assert self.longest is not None
             return longest_side(width, height, self.image.size[0], self.longest)
+        if self.rule == "partition":
+            assert self.longest is not None
+            return partition(width, height, self.image.size[0], self.longest)
         if self.resolutions is not None:
             high, wide = best_resolution(width, height, self.resolutions)
             return Tiling(high // self.image.size[0], wide // self.image.size[1], first=True)
@@ -188,7 +124,7 @@ class TilesProcessor(Processor):
 
     def blank(self) -> Item:
         """As few tiles of zeros as a picture may have."""
-        cut = Cut(Tiling(1, 1, self.pads), self.image.size[1], self.image.size[0])
+        cut = Cut(Tiling(1, 1, self.tiling_of(1, 1).first), self.image.size[1], self.image.size[0])
         return {
             "pixels": self.image.blank()["pixels"].expand(cut.tiling.n, -1, -1, -1),
             "cut": torch.tensor(cut.numbers()),
@@ -219,6 +155,8 @@ class TilesProcessor(Processor):
         """Cut by the image processor of the encoder's folder, under the same settings."""
         transform = self.image.transform
         assert isinstance(transform, HfTransform)
+        if self.rule == "partition":
+            raise MmllmError("tiles: rule: partition is no image processor's own; use fit: squash in the image encoder")
         words: dict[str, Any] = {"do_image_splitting": True, "size": {"longest_edge": self.longest}}
         if self.rule == "closest_ratio":
             words = {"crop_to_patches": True, "min_patches": self.least, "max_patches": self.most}

@@ -14,6 +14,7 @@ ROWS = {
     "eval_4_per_picture": "benchmarks.speed.rows.answers:eval_4_per_picture",
     "video_gop30": "benchmarks.speed.rows.reading:video_gop30",
     "video_gop250": "benchmarks.speed.rows.reading:video_gop250",
+    "tiles_12": "benchmarks.speed.rows.reading:tiles_12",
     "plan_tokens": "benchmarks.speed.rows.reading:plan_tokens",
 }
 """Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""

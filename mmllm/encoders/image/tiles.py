@@ -26,6 +26,9 @@ class TilesEncoder(PicturesEncoder):
     - ``resolutions`` (LLaVA-NeXT; LLaVA-OneVision, Li et al. 2024, arXiv 2408.03326): of a list of [height, width] the
       one in which most of the picture is seen; it keeps its shape, and borders are black. The view of all of it stands
       in front, beside a single tile too.
+    - ``partition`` (AdaptVision, Wang et al. 2024, arXiv 2408.16986): the longer side is brought to the next whole
+      number of tiles, at most ``longest`` pixels, the other along with it and to the next again; the view of all of it
+      in front, as before. The paper resizes by Lanczos.
 
     With ``several: whole`` a picture is cut only where it is the one picture of its conversation; else it is prepared
     as the image encoder prepares pictures (``fit``; with ``own`` as the folder does several, LLaVA-OneVision).

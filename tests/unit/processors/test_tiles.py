@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +18,8 @@ from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_t
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.image import HfTransform, ImageProcessor
-from mmllm.processors.tiles import TilesProcessor, closest_ratio, longest_side, size_of
+from mmllm.processors.tile_rules import closest_ratio, longest_side, partition
+from mmllm.processors.tiles import TilesProcessor, size_of
 from mmllm.types import Among, Tiling
 
 EDGES = (1, 2, 7, 100, 335, 336, 337, 363, 364, 365, 447, 448, 449, 896, 897, 1456, 2000, 4095, 4096)
@@ -48,6 +51,19 @@ def test_the_longest_side_is_transformers_own(tile: int, longest: int) -> None:
         assert found.n == max(n, 1), (width, height)
         if n:
             assert (found.rows, found.cols, found.whole) == (rows, cols, True), (width, height)
+
+
+def test_the_partition_is_the_papers() -> None:
+    """AdaptVision's formula in fractions: m = min(ceil(max(H, W) / s), 3), and ceil of the other side brought along."""
+    for width, height in sizes():
+        m = min(math.ceil(Fraction(max(width, height), 336)), 3)
+        other = math.ceil(Fraction(min(width, height) * m * 336, max(width, height)) / 336)
+        found = partition(width, height, 336, 1008)
+        assert (found.rows, found.cols) == ((other, m) if width >= height else (m, other)), (width, height)
+        assert 1 <= found.rows * found.cols <= 9 and found.n == found.rows * found.cols + 1
+    assert partition(640, 480, 336, 1008) == Tiling(2, 2, first=True)
+    one = processor(rule="partition", longest=24)
+    assert one.read(coloured(2, 4))["pixels"].shape == (7, 3, 8, 8) and len(one.blank()["pixels"]) == 2
 
 
 def processor(**words: Any) -> TilesProcessor:
@@ -128,9 +144,13 @@ def test_the_size_is_read_from_the_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ({"rule": "closest"}, 'tiles: rule: "closest" is unknown; known: closest_ratio, longest_side, resolutions'),
+        (
+            {"rule": "closest"},
+            'tiles: rule: "closest" is unknown; known: closest_ratio, longest_side, resolutions, partition',
+        ),
         ({"least": 3, "most": 2}, "tiles: least: 3 and most: 2 must be at least 1, and least no more than most"),
         ({"rule": "longest_side"}, "tiles: rule: longest_side needs `longest`, the longer side of a picture in pixels"),
+        ({"rule": "partition", "longest": 7}, "tiles: rule: partition: longest: 7 holds no tile of 8 pixels"),
         ({"rule": "resolutions"}, r"rule: resolutions needs `resolutions`, a list of \[height, width\]; no other does"),
         ({"resolutions": [[8, 8]]}, r"rule: resolutions needs `resolutions`"),
         ({"rule": "resolutions", "resolutions": [[8, 12]]}, r"\[8, 12\] must be \[height, width\] in whole tiles of 8"),

@@ -61,6 +61,7 @@ def test_an_imported_run_can_be_looked_at_and_changed(
     Path("more.yaml").write_text(yaml.safe_dump(words, sort_keys=False))
     assert main(["check", "more.yaml"]) == 0 and main(["inspect", "more.yaml"]) == 0
     assert "2 x 6 tiles and all of it" in capsys.readouterr().out
+    assert main(["plan", "more.yaml"]) == 0
     words["connectors"]["image"]["stitch"] = {"newline": "rows"}
     Path("more.yaml").write_text(yaml.safe_dump(words, sort_keys=False))
     assert main(["check", "more.yaml"]) == 2
