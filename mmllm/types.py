@@ -169,6 +169,11 @@ class Sample:
     """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
     node it is about), ``bytes``, :class:`Stored` or what the encoder takes besides (a ``PIL.Image``)."""
 
+    def items(self, key: str, minds_others: bool) -> tuple[Any, ...]:
+        """Items of a placeholder; of several each says so (:class:`Among`) where its input ``minds_others``."""
+        found = self.media[key]
+        return tuple(map(Among, found)) if minds_others and len(found) > 1 else found
+
 
 @dataclass(frozen=True)
 class Features:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Among, Grid, Sample, Segment, Span
+from mmllm.types import IGNORE_INDEX, Grid, Sample, Segment, Span
 
 if TYPE_CHECKING:
     import torch
@@ -182,9 +182,8 @@ Found = TypeVar("Found")
 
 
 def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found], minds_others: bool = False) -> Found:
-    items = sample.media[key]
     try:
-        return ask(Among(items[index]) if minds_others and len(items) > 1 else items[index])
+        return ask(sample.items(key, minds_others)[index])
     except MediaError as error:
         unreadable = UnreadableError(f"{sample.name}: {key} {index + 1}: {error}")
         unreadable.key = key

@@ -86,7 +86,7 @@ class Input:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
         found = loaded(media)
         with _named(media):
-            item = {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
+            item = {name: (self.caches.get(name) or one).read(one.told(found)) for name, one in self.processors.items()}
         return self._with_tiling(found, item)
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
@@ -94,14 +94,16 @@ class Input:
         ``read``."""
         found = loaded(media)
         with _named(media):
-            item = {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
+            item = {
+                name: (self.caches.get(name) or one).measure(one.told(found)) for name, one in self.processors.items()
+            }
         return self._with_tiling(found, item)
 
     def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
         """The item, and how it is cut where its places depend on that: the shape of kept features does not tell."""
         if self._cutter is None:
             return dict(item)
-        return {**item, _TILING: {"cut": torch.tensor(self._cutter.cut(media).numbers())}}
+        return {**item, _TILING: {"cut": torch.tensor(self._cutter.cut(self._cutter.told(media)).numbers())}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""

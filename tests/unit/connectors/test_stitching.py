@@ -127,6 +127,9 @@ def test_of_a_strip_newlines_alone_are_left_or_nothing() -> None:
     tokens, counts = stitch(numbered(5, 4, 4).repeat(2, 1), [(5, 4, 4)] * 2, strips)
     assert counts == [16, 24] and tokens.flatten().tolist()[:16] == list(range(16))
     assert torch.equal(tokens[32:], stitch._vector(8, tokens))
+    alone, _ = stitch(numbered(5, 4, 4), [(5, 4, 4)], strips[:1])
+    alone.sum().backward()
+    assert stitch.newline is not None and stitch.newline.grad is not None, "a rank that shows none takes part"
 
 
 def test_tokens_that_are_no_tiles_are_refused() -> None:

@@ -54,7 +54,12 @@ def test_an_imported_run_can_be_looked_at_and_changed(
     both = [picture(90, 50), picture(50, 120)]
     assert model.chat("What?", image=both, max_new_tokens=3) and model.chat("What?", image=both[:1], max_new_tokens=3)
     picture(300, 90).save("sign.png")
-    Path("rows.jsonl").write_text(json.dumps({"image": "sign.png", "question": "What?", "answer": "A sign."}) + "\n")
+    picture(50, 50).save("door.png")
+    rows = []
+    for shown in (["sign.png"], ["sign.png", "door.png"]):
+        asked = {"role": "user", "content": "<image>" * len(shown) + "What?"}
+        rows.append({"messages": [asked, {"role": "assistant", "content": "A sign."}], "image": shown})
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words["connectors"]["image"] |= {"type": "pool", "grid": [2, 2], "stitch": {"newline": "end"}}
     words |= {"name": "more", "data": {"rows": {"type": "chat", "path": "rows.jsonl"}}}
     words["stages"] = {"one": {"train": {"connectors.image": 1e-2}, "data": {"rows": 1.0}, "steps": 1, "batch": 1}}
@@ -62,6 +67,11 @@ def test_an_imported_run_can_be_looked_at_and_changed(
     assert main(["check", "more.yaml"]) == 0 and main(["inspect", "more.yaml"]) == 0
     assert "2 x 6 tiles and all of it" in capsys.readouterr().out
     assert main(["plan", "more.yaml"]) == 0
+    capsys.readouterr()
+    # one alone and the same one beside another are two items
+    for computed in (3, 0):
+        assert main(["cache", "more.yaml", "stages.one.cache={dir: store}"]) == 0
+        assert f"{computed} items computed, 3 are kept" in capsys.readouterr().out
     words["connectors"]["image"]["stitch"] = {"newline": "rows"}
     Path("more.yaml").write_text(yaml.safe_dump(words, sort_keys=False))
     assert main(["check", "more.yaml"]) == 2
