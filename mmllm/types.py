@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,28 @@ def time_steps(grid: Grid) -> int:
 
 
 @dataclass(frozen=True)
+class PositionScheme:
+    """Rule by which an LLM counts positions; ``batches/positions.py`` applies it.
+
+    ``sequential``: 0, 1, 2, ... over text and media alike, one axis. ``mrope``: time, rows and columns on axes of their
+    own (Qwen2-VL, Wang et al. 2024, arXiv 2409.12191); text counts alike on all three.
+    """
+
+    name: Literal["sequential", "mrope"] = "sequential"
+    per_second: float | None = None
+    """Positions on the axis of time that a second of a clip takes (Qwen2.5-VL); None: each step in time takes one."""
+
+    @property
+    def axes(self) -> int:
+        """P, number of axes."""
+        return 1 if self.name == "sequential" else 3
+
+
+SEQUENTIAL = PositionScheme()
+"""The scheme of every LLM that was not made for media."""
+
+
+@dataclass(frozen=True)
 class Span:
     """One span of an item's layout in the text: a separator, then as many places as its grid has."""
 
@@ -52,6 +74,8 @@ class Span:
     grid: Grid
     control: bool = False
     """Whether control tokens of the LLM in that text are read as such."""
+    interval: float | None = None
+    """Seconds from one of the grid's steps in time to the next; None: not known, or there is one."""
 
     @property
     def length(self) -> int:
@@ -257,6 +281,13 @@ class Batch:
     as one of the B conversations. None: each conversation is one stretch."""
     n_conversations: int | None = None
     """Samples in the row, those of a tree counted each; None: B."""
+    origin: Batch | None = None
+    """The batch on the CPU of which this one is a copy."""
+
+    @property
+    def host(self) -> Batch:
+        """The same batch on the CPU, where there is one: what is read from it makes nobody wait for a GPU."""
+        return self if self.origin is None else self.origin
 
     @property
     def n_samples(self) -> int:
@@ -277,7 +308,8 @@ class Batch:
         """Copy of this batch with every tensor on ``device``; of pinned ones nobody waits for it."""
         # to the CPU it would be handed over before its numbers are there
         ahead = not str(device).startswith("cpu")
-        return self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
+        origin = self.host if ahead and self.host.input_ids.device.type == "cpu" else None
+        return replace(self._each(lambda tensor: tensor.to(device, non_blocking=ahead)), origin=origin)
 
     def pinned(self) -> Batch:
         """Copy of this batch in memory from which a GPU copies by itself, while its last step still runs."""
@@ -287,6 +319,6 @@ class Batch:
         def changed(value: Any) -> Any:
             if isinstance(value, dict):
                 return {key: changed(inner) for key, inner in value.items()}
-            return change(value) if hasattr(value, "to") else value
+            return change(value) if hasattr(value, "to") and not isinstance(value, Batch) else value
 
         return Batch(**{name: changed(value) for name, value in vars(self).items()})

@@ -16,7 +16,10 @@ _LEAST = 1e-6
 
 def table() -> str:
     """A row for each configuration, with the largest difference found."""
-    rows = ["| model | places of a picture | pixels | tokens | logits | answers |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| model | places of an item | pixels or spectrogram | tokens | logits | answers |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             place = published_folder(case.name, Path(folder) / "vlm", **case.changes)
@@ -27,13 +30,14 @@ def table() -> str:
 
 def row(case: str, stages: list[Stage]) -> str:
     """The row of one configuration."""
-    cells = [_largest(stages, what) for what in ("ids", "pixels", "tokens", "logits", "answer")]
+    columns = ("ids",), ("pixels", "spectrogram", "mask"), ("tokens",), ("logits",), ("answer",)
+    cells = [_largest(stages, what) for what in columns]
     return f"| {case} | {' | '.join(cells)} |"
 
 
-def _largest(stages: list[Stage], what: str) -> str:
+def _largest(stages: list[Stage], what: tuple[str, ...]) -> str:
     found = max(stage.difference for stage in stages if stage.name.startswith(what))
-    if not found and what not in ("tokens", "logits"):
+    if not found and what[0] not in ("tokens", "logits"):
         return "equal"
     # also where it is 0 here: on another processor it is not
     return f"below {10.0 ** math.ceil(math.log10(max(found, _LEAST))):.0e}"

@@ -9,11 +9,13 @@ import torch
 
 from mmllm.batches.positions import positions
 from mmllm.batches.sample import Encoded, Item, MediaInput
-from mmllm.types import Batch, Segment
+from mmllm.types import SEQUENTIAL, Batch, PositionScheme, Segment
 
 
-def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Batch:
+def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput], scheme: PositionScheme = SEQUENTIAL) -> Batch:
     """Pack B samples into one row of S positions, in the order given; B = 0 gives an empty batch.
+
+    ``scheme``: how the LLM counts positions.
 
     Items of a key are numbered over the whole batch, sample after sample; ``media`` and ``media_positions`` hold only
     placeholders that have items here.
@@ -44,7 +46,9 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Bat
     return Batch(
         input_ids=_flat([sample.ids for sample in samples]),
         labels=_flat([sample.labels for sample in samples]),
-        position_ids=torch.cat([_positions(sample) for sample in samples], dim=1) if samples else row[None],
+        position_ids=torch.cat([_positions(sample, scheme) for sample in samples], dim=1)
+        if samples
+        else row.expand(scheme.axes, 0),
         cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
         sequence_ids=sequence_ids,
         media_ids=media_ids,
@@ -60,8 +64,8 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput]) -> Bat
     )
 
 
-def _positions(sample: Encoded) -> torch.Tensor:
-    return positions(sample.spans, len(sample.ids)) if sample.position_ids is None else sample.position_ids
+def _positions(sample: Encoded, scheme: PositionScheme) -> torch.Tensor:
+    return positions(sample.spans, len(sample.ids), scheme) if sample.position_ids is None else sample.position_ids
 
 
 def _segments(samples: Sequence[Encoded], bounds: Sequence[int]) -> tuple[Segment, ...]:

@@ -1,25 +1,27 @@
 """The packed batches of each optimizer step of a stage, for one rank: what the training loop iterates over.
 
-Every rank computes the same plan of a step from its text and reads only the media of its own micro-batches. A sample
-that cannot be used is skipped and named on all ranks alike, within the stage's error budget.
+The ranks share the planning of a step's text, find the same bins, and read only the media of their own micro-batches.
+A sample that cannot be used is skipped and named on all ranks alike, within the stage's error budget.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
+from mmllm.batches.ahead import Ahead
 from mmllm.batches.collate import collate
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal
 from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, plan
-from mmllm.batches.trees import dealt, load_tree
+from mmllm.batches.shares import Share, Shares, Step
+from mmllm.batches.trees import Planned, Tree, dealt, load_tree
 from mmllm.errors import MmllmError, SampleError, TooLongError
 from mmllm.messages.tokenize import Prompter
-from mmllm.types import Batch, Sample
+from mmllm.types import SEQUENTIAL, Batch, PositionScheme, Sample
 
 _JUDGED_FROM = 100  # fewer samples say too little about the share of bad ones
 _LISTED = 20  # bad samples named in the error; the rest is counted
@@ -75,8 +77,9 @@ class Loader:
     conversations about the same media share their beginning (1: none do); ``max_bad`` the tolerated share of bad
     samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads prepare steps ahead (0:
     prepare when asked); ``pin`` puts batches into memory from which a GPU copies by itself. ``all_gather`` hands every
-    rank the list of all ranks' values, in the caller's thread, once per step. ``state``/``restore`` carry the error
-    budget over a restart; the position is just the number of the next step.
+    rank the list of all ranks' values, in the caller's thread, once per step, and at the start once for each step that
+    is prepared ahead. ``state``/``restore`` carry the error budget over a restart; the position is just the number of
+    the next step.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Loader:
         inputs: Mapping[str, MediaInput],
         context: int,
         *,
+        scheme: PositionScheme = SEQUENTIAL,
         rank: int = 0,
         world: int = 1,
         n_micro: int = 1,
@@ -99,9 +103,12 @@ class Loader:
     ) -> None:
         self.mixture, self.sources, self.prompter, self.inputs = mixture, sources, prompter, inputs
         self.context, self.rank, self.world, self.n_micro = context, rank, world, n_micro
-        self.budget, self.max_bad, self.workers, self.all_gather = budget, max_bad, workers, all_gather
-        self.pin = pin
+        self.budget, self.max_bad, self.workers = budget, max_bad, workers
+        # one rank hands itself its plans as they are: process groups of one would pickle them
+        self.all_gather = alone if world == 1 else all_gather
+        self.scheme, self.pin = scheme, pin
         self.most = most
+        self.shares = Shares(rank, world, self._plan, shows=most > 1)
         self.seen = 0
         """Samples of the stage so far, bad ones included."""
         self.n_bad = 0
@@ -118,24 +125,27 @@ class Loader:
 
     def steps(self, start: int = 0) -> Iterator[StepBatches]:
         """Steps ``start`` .. the last. MmllmError: over the error budget."""
-        if not self.workers:
-            for step in range(start, self.mixture.n_steps):
-                yield self._exchange_errors(self._prepare(step, self.mixture.step(step)))
-            return
-        # Threads, not processes: decoding runs outside the interpreter's lock or in its own killable process, and a
-        # thread hands tensors over without copying or pickling them.
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
-            waiting: deque[Future[_Prepared]] = deque()
-            try:
-                for step in range(start, self.mixture.n_steps + self.workers):
-                    if step < self.mixture.n_steps:
-                        waiting.append(pool.submit(self._prepare, step, self.mixture.step(step)))
-                    if step >= start + self.workers:
-                        # in the order of steps, whichever thread was faster: content may not depend on timing
-                        yield self._exchange_errors(waiting.popleft().result())
-            finally:
-                for future in waiting:
-                    future.cancel()
+        # Threads, not processes (compared in benchmarks/speed/readers.py): decoding runs outside the interpreter's lock
+        # or in its own killable process, and a thread hands tensors over without copying or pickling them.
+        with Ahead(self.workers) as ahead:
+            yield from self._steps(range(start, self.mixture.n_steps), ahead)
+
+    def _steps(self, steps: range, ahead: Ahead) -> Iterator[StepBatches]:
+        planned = ahead.each(self._plan_share, steps, self.workers)
+        exchanged = iter(steps)
+        prepared: deque[Callable[[], _Prepared]] = deque()
+
+        for step in islice(exchanged, self.workers + 1):
+            told = self.all_gather(([], next(planned)()))
+            prepared.append(ahead.submit(self._prepare, step, self._whole(step, told)))
+        for _ in steps:
+            # in the order of steps, whichever thread was faster: content may not depend on timing
+            result = prepared.popleft()()
+            further = next(exchanged, None)
+            told = self.all_gather((result.unread, None if further is None else next(planned)()))
+            if further is not None:
+                prepared.append(ahead.submit(self._prepare, further, self._whole(further, told)))
+            yield self._exchange_errors(result, [item for unread, _ in told for item in unread])
 
     def __iter__(self) -> Iterator[StepBatches]:
         """All steps from the first."""
@@ -143,30 +153,40 @@ class Loader:
 
     # ---- one step
 
-    def _prepare(self, step: int, drawn: list[tuple[str, int]]) -> _Prepared:
-        """Plan the whole step, read and pack this rank's part. Runs in a worker; touches no state of the loader."""
-        plans: list[PlannedSample] = []
-        keys: list[str] = []
-        bad: list[SampleError] = []
-        for name, index in drawn:
-            try:
-                plans.append(self._plan(name, index))
-                keys.append(name)
-            except SampleError as error:
-                bad.append(error)
-        # Every rank plans every sample and so finds the same bins without talking; only media are read by one rank.
-        bins = dealt(plans, keys, most=self.most, budget=self.budget, n_micro=self.n_micro, world=self.world)
-        prepared = _Prepared(step, len(drawn), sum(planned.n_labels for planned in plans), bad, [])
+    def _plan_share(self, step: int) -> Share:
+        """Plan this rank's samples of a step. Runs in a worker."""
+        return self.shares.own(self.mixture.step(step))
+
+    def _whole(self, step: int, told: list[tuple[Any, Share]]) -> Step:
+        """Put together what the ranks planned of a step."""
+        return self.shares.together(self.mixture.step(step), [share for _, share in told])
+
+    def _prepare(self, step: int, whole: Step) -> _Prepared:
+        """Read and pack this rank's part of a step. Runs in a worker; touches no state of the loader."""
+        keys = [name for name, _ in whole.drawn]
+        bins = dealt(whole.texts, keys, most=self.most, budget=self.budget, n_micro=self.n_micro, world=self.world)
+        n_labels = sum(text.n_labels for text in whole.texts)
+        prepared = _Prepared(step, len(whole.texts) + len(whole.bad), n_labels, whole.bad, [])
         for members in deal(bins, self.rank, self.world):
             encoded: list[Encoded] = []
             for tree in members:
                 try:
-                    encoded.append(load_tree(tree, plans, self.inputs, keys[tree.members[0]]))
+                    encoded.append(self._read(tree, whole))
                 except SampleError as error:
-                    prepared.unread += _unread(str(error), [plans[number] for number in tree.members])
-            batch = collate(encoded, self.inputs)
+                    prepared.unread += _unread(str(error), [whole.texts[number] for number in tree.members])
+            batch = collate(encoded, self.inputs, self.scheme)
             prepared.micro.append(batch.pinned() if self.pin else batch)
         return prepared
+
+    def _read(self, tree: Tree, whole: Step) -> Encoded:
+        """Read the media of a tree whose samples any rank may have planned."""
+        plans = {}
+        for number in tree.members:
+            (name, index), text = whole.drawn[number], whole.texts[number]
+            if not isinstance(text, PlannedSample):
+                text = text.of(self.sources[name][index], self.prompter)
+            plans[number] = text
+        return load_tree(tree, plans, self.inputs, whole.drawn[tree.members[0]][0], self.scheme)
 
     def _plan(self, name: str, index: int) -> PlannedSample:
         planned = plan(self.sources[name][index], self.prompter, self.inputs, self.context, train=True)
@@ -177,9 +197,8 @@ class Loader:
             )
         return planned
 
-    def _exchange_errors(self, prepared: _Prepared) -> StepBatches:
-        """Tell all ranks which media could not be read, keep the books and stop when too much is bad."""
-        unread = [item for part in self.all_gather(prepared.unread) for item in part]
+    def _exchange_errors(self, prepared: _Prepared, unread: list[tuple[str, int]]) -> StepBatches:
+        """Keep the books of a step, ``unread`` media of all ranks among them, and stop when too much is bad."""
         bad = prepared.bad + [SampleError(message) for message, _ in unread]
         # The loss is divided by the labels of the whole step, so a rank must know what others could not read.
         n_labels = prepared.n_labels - sum(lost for _, lost in unread)
@@ -198,7 +217,7 @@ class Loader:
         return StepBatches(prepared.step, prepared.micro, n_labels, bad)
 
 
-def _unread(message: str, members: list[PlannedSample]) -> list[tuple[str, int]]:
+def _unread(message: str, members: Sequence[Planned]) -> list[tuple[str, int]]:
     """A sentence, and the labels lost, for each sample of a tree whose media cannot be read."""
-    first = members[0].sample.name
-    return [(message.replace(first, one.sample.name, 1), one.n_labels) for one in members]
+    first = members[0].name
+    return [(message.replace(first, one.name, 1), one.n_labels) for one in members]

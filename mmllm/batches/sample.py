@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Grid, Sample, Segment, Span
+from mmllm.types import IGNORE_INDEX, Grid, Sample, Segment, Span, identity
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,8 @@ class MediaSpan:
     """Index into the sample's media of that placeholder."""
     grid: Grid
     """Grid of its places, for position schemes with more than one axis."""
+    interval: float | None = None
+    """Seconds from one of the grid's steps in time to the next, see ``Span``."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,23 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class PlannedText:
+    """The text of one planned sample: all that other ranks need to know of it."""
+
+    name: str
+    prompt: Prompt
+    length: int
+    """Positions it will take, places included."""
+    n_labels: int
+    shown: Hashable | None
+    """Equal for samples that show the same media; None: unknown, or nobody asked."""
+
+    def of(self, sample: Sample, prompter: Prompter) -> PlannedSample:
+        """The planned sample whose text this is."""
+        return PlannedSample(sample, self.prompt, self.length, self.n_labels, prompter)
+
+
+@dataclass(frozen=True)
 class PlannedSample:
     """One sample whose text is tokenised and whose length is known, its media not yet read."""
 
@@ -99,6 +119,26 @@ class PlannedSample:
     """Positions it will take, places included."""
     n_labels: int
     prompter: Prompter
+
+    @property
+    def name(self) -> str:
+        """Of the sample."""
+        return self.sample.name
+
+    @property
+    def shown(self) -> Hashable | None:
+        """Equal for samples that show the same media, also in other processes; None where that is unknown."""
+        media = self.sample.media
+        items = tuple((key, identity(item)) for key in sorted(media) for item in media[key])
+        if any(known is None for _, known in items):
+            return None
+        # ranks tell each other: a digest of bytes, not the bytes
+        short = ((key, blake2b(one).digest() if isinstance(one, bytes) else one) for key, one in items)
+        return tuple(short)
+
+    def told(self, shows: bool) -> PlannedText:
+        """Its text alone; ``shows``: and what it shows."""
+        return PlannedText(self.name, self.prompt, self.length, self.n_labels, self.shown if shows else None)
 
 
 def plan(
@@ -153,7 +193,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
         number = len(items) - 1
         for span in _layout(planned.sample, key, number, inputs[key], items[-1]):
             ids += planned.prompter.separator(span)
-            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid))
+            spans.append(MediaSpan(len(ids), span.length, key, number, span.grid, span.interval))
             ids += [0] * span.length
         labels += [IGNORE_INDEX] * (len(ids) - len(labels))
         # places are no text of the message: a question read from them would be a mean of pictures

@@ -14,10 +14,12 @@ import torch
 
 from mmllm.batches.packing import fill, split
 from mmllm.batches.positions import positions
-from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, load_media
+from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, PlannedText, load_media
 from mmllm.errors import SampleError
 from mmllm.messages.tokenize import Prompt
-from mmllm.types import IGNORE_INDEX, Segment, identity
+from mmllm.types import IGNORE_INDEX, SEQUENTIAL, PositionScheme, Segment
+
+Planned = PlannedSample | PlannedText
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,12 @@ class Tree:
     """Positions it takes in a row."""
 
 
-def single(plans: Sequence[PlannedSample]) -> list[Tree]:
+def single(plans: Sequence[Planned]) -> list[Tree]:
     """Each sample by itself."""
     return [Tree((number,), 0, planned.length) for number, planned in enumerate(plans)]
 
 
-def trees(plans: Sequence[PlannedSample], keys: Sequence[str], most: int, budget: int | None = None) -> list[Tree]:
+def trees(plans: Sequence[Planned], keys: Sequence[str], most: int, budget: int | None = None) -> list[Tree]:
     """Trees of a step's samples, in the order of their first members; a pure function of its arguments.
 
     Samples belong together that are of one dataset (``keys``), show the same media and are equal up to and with their
@@ -54,7 +56,7 @@ def trees(plans: Sequence[PlannedSample], keys: Sequence[str], most: int, budget
 
 
 def dealt(
-    plans: Sequence[PlannedSample], keys: Sequence[str], *, most: int, budget: int | None, n_micro: int, world: int
+    plans: Sequence[Planned], keys: Sequence[str], *, most: int, budget: int | None, n_micro: int, world: int
 ) -> list[list[Tree]]:
     """The micro-batches of a step over all ranks, those of one moment beside each other: ``n_micro`` on each rank, or
     with a ``budget`` as many as its tokens make necessary. A pure function: every rank finds the same."""
@@ -64,25 +66,25 @@ def dealt(
     return [[grown[number] for number in members] for members in bins]
 
 
-def _beginning(planned: PlannedSample, key: str) -> object | None:
+def _beginning(planned: Planned, key: str) -> object | None:
     """What two samples of a tree have in common; None where a sample must be by itself."""
-    places, media = planned.prompt.places, planned.sample.media
+    places = planned.prompt.places
     if not places or places[-1][0] + 1 >= _first_label(planned):
         return None
-    items = tuple((name, identity(item)) for name in sorted(media) for item in media[name])
-    if any(known is None for _, known in items):
+    shown = planned.shown
+    if shown is None:
         return None
-    return key, items, tuple(planned.prompt.ids[: places[-1][0] + 1]), tuple(places)
+    return key, shown, tuple(planned.prompt.ids[: places[-1][0] + 1]), tuple(places)
 
 
-def _first_label(planned: PlannedSample) -> int:
+def _first_label(planned: Planned) -> int:
     """Position in the prompt of the first token that is learned."""
     labels = planned.prompt.labels
     # the first position of a conversation carries no label, whoever says it
     return next((place for place, label in enumerate(labels) if label != IGNORE_INDEX and place), len(labels))
 
 
-def _fitting(plans: Sequence[PlannedSample], members: list[int], budget: int | None) -> list[Tree]:
+def _fitting(plans: Sequence[Planned], members: list[int], budget: int | None) -> list[Tree]:
     """One tree of these samples, or several where it would be over the budget."""
     if len(members) == 1:
         return [Tree((members[0],), 0, plans[members[0]].length)]
@@ -95,7 +97,7 @@ def _fitting(plans: Sequence[PlannedSample], members: list[int], budget: int | N
     return [Tree(tuple(members), shared, length)]
 
 
-def _shared(plans: Sequence[PlannedSample]) -> int:
+def _shared(plans: Sequence[Planned]) -> int:
     """Number of prompt tokens that all begin with, their media among them, before any state that predicts a label."""
     prompts = [planned.prompt for planned in plans]
     # the state of the last token before a label predicts it, which may be another one in each: it is no prefix
@@ -113,23 +115,31 @@ def _turn(prompt: Prompt, place: int) -> int:
 
 
 def load_tree(
-    tree: Tree, plans: Sequence[PlannedSample], inputs: Mapping[str, MediaInput], dataset: str = ""
+    tree: Tree,
+    plans: Mapping[int, PlannedSample],
+    inputs: Mapping[str, MediaInput],
+    dataset: str = "",
+    scheme: PositionScheme = SEQUENTIAL,
 ) -> Encoded:
-    """Read the media once and put the tree's samples end to end. SampleError where the media are unreadable."""
+    """Read the media once and put the tree's samples (of ``plans``, by number) end to end.
+
+    Raises:
+        SampleError: the media are unreadable.
+    """
     members = [plans[number] for number in tree.members]
     first = load_media(members[0], inputs, dataset)
     if len(members) == 1:
         return first
     prefix = tree.shared + len(first.ids) - len(members[0].prompt.ids)
     ids, labels, turns = list(first.ids), list(first.labels), list(first.user_turn)
-    places = [positions(first.spans, len(first.ids))]
+    places = [positions(first.spans, len(first.ids), scheme)]
     segments = [Segment(0, prefix), Segment(prefix, len(ids), (0, prefix))]
     for planned in members[1:]:
         start = len(ids)
         ids += planned.prompt.ids[tree.shared :]
         labels += planned.prompt.labels[tree.shared :]
         turns += planned.prompt.user_turn[tree.shared :]
-        places.append(positions(first.spans, planned.length)[:, prefix:])
+        places.append(positions(first.spans, planned.length, scheme)[:, prefix:])
         segments.append(Segment(start, len(ids), (0, prefix)))
     if len(ids) != tree.length:
         raise SampleError(f"{first.name}: {len(ids)} tokens after reading the media, {tree.length} planned")

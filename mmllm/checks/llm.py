@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from mmllm.checks.places import Found, missing, model_files
 from mmllm.checks.report import Report
 from mmllm.checks.tokenizers import TokenizerFiles, template_problems
 from mmllm.files import safetensors_files
+from mmllm.messages.new_tokens import known_token
 from mmllm.recipe import yaml_lines
 from mmllm.recipe.models import Llm
+from mmllm.vlms.families import FAMILIES
 
 AT: yaml_lines.Path = ("llm", "path")
 _DEPTH = ("num_hidden_layers", "n_layer")
@@ -38,7 +40,7 @@ def check_llm(llm: Llm, report: Report) -> int | None:
         report.error(AT, foreign)
         return None
     weights(found, AT, report)
-    _tokenizer(found, config, template, report)
+    _tokenizer(found, config, template, llm.new_tokens, report)
     own = configs.llm_config(config)
     positions = configs.number(own, "max_position_embeddings", "n_positions")
     if positions is not None and llm.context > positions:
@@ -99,7 +101,8 @@ def _base_of(file: Path) -> str:
 def _kind(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """A sentence where transformers has no causal LM of this kind."""
     kind = config.get("model_type")
-    causal, multimodal = configs.llm_types()
+    causal, listed = configs.llm_types()
+    multimodal = listed | FAMILIES.keys()
     if not isinstance(kind, str):
         yield f"{folder / 'config.json'} has no model_type, so transformers cannot tell what it is"
     elif "auto_map" in config and kind not in causal | multimodal:
@@ -120,8 +123,13 @@ def _given_template(given: Any, report: Report) -> str | None:
     return "" if lost else Path(given).read_text(encoding="utf-8")
 
 
-def _tokenizer(found: Found, config: Mapping[str, Any], template: str | None, report: Report) -> None:
-    """Tokenizer and template, and whether every token has an embedding; an empty template is not tried."""
+def _tokenizer(
+    found: Found, config: Mapping[str, Any], template: str | None, tokens: Sequence[str], report: Report
+) -> None:
+    """Tokenizer and template, and whether every token has an embedding; an empty template is not tried.
+
+    ``tokens``: new ones, which must not be there already.
+    """
     try:
         tokenizer = TokenizerFiles(found.path)
     except configs.UnreadableError as error:
@@ -137,6 +145,12 @@ def _tokenizer(found: Found, config: Mapping[str, Any], template: str | None, re
             f"the tokenizer of {found.path} has {len(tokenizer):,} tokens, the model {vocabulary:,} embeddings; use "
             "the tokenizer that belongs to the model",
         )
+    if tokens and (found.path / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        sentence = known_token(Tokenizer.from_file(str(found.path / "tokenizer.json")), tokens)
+        if sentence is not None:
+            report.error(("llm", "tokens"), sentence)
     if template != "":
         for sentence in template_problems(tokenizer, template):
             report.error(AT if template is None else ("llm", "template"), sentence)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from mmllm.checks.configs import UnreadableError, read_json
 from mmllm.errors import MmllmError
-from mmllm.files.tokenizers import FILES
+from mmllm.files.tokenizers import FILES, TEKKEN
 
 
 class TokenizerFiles:
@@ -29,6 +29,10 @@ class TokenizerFiles:
         self._folder = folder
         extra = folder / "special_tokens_map.json"
         named = {**(read_json(extra) if extra.is_file() else {}), **self._config}
+        tekken = folder / TEKKEN
+        self._tekken = read_json(tekken) if tekken.is_file() and not fast.is_file() else {}
+        if self._tekken:
+            named = {"bos_token": "<s>", "eos_token": "</s>", **named}  # as transformers 5.23 reads such a file
         self.special_tokens_map = {
             name: text for name, value in named.items() if name.endswith("_token") and (text := _content(value))
         }
@@ -39,12 +43,17 @@ class TokenizerFiles:
     @property
     def added(self) -> list[str]:
         """Texts of the tokens that are added to the vocabulary, control tokens among them."""
-        entries = [*self._vocabulary.get("added_tokens", []), *self._config.get("added_tokens_decoder", {}).values()]
+        tekken = [{"content": entry.get("token_str")} for entry in self._tekken.get("special_tokens") or []]
+        entries = [
+            *tekken,
+            *self._vocabulary.get("added_tokens", []),
+            *self._config.get("added_tokens_decoder", {}).values(),
+        ]
         texts = [_content(entry) for entry in entries]
         return list(dict.fromkeys([*filter(None, texts), *self.special_tokens_map.values()]))
 
     def __len__(self) -> int:
-        """Number of tokens; 0 where only a library could tell (SentencePiece alone)."""
+        """Number of tokens; 0 where only a library could tell (SentencePiece or tekken alone)."""
         model = self._vocabulary.get("model", {})
         vocabulary = model.get("vocab") if isinstance(model, dict) else None
         if not isinstance(vocabulary, dict | list):

@@ -1,4 +1,4 @@
-"""Commands between recipes and published checkpoints: import."""
+"""Commands between runs and published checkpoints: import, export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from mmllm.cli.arguments import Parsers, command
+from mmllm.cli.arguments import Parsers, command, run_argument, run_path, trust
 
 
 def add(commands: Parsers) -> None:
@@ -18,6 +18,10 @@ def add(commands: Parsers) -> None:
     take.add_argument(
         "--no-tiles", action="store_true", help="take pictures whole, where the model would cut them into tiles"
     )
+    give = command(commands, "export", _export, "write a run in a form that other software loads, compared with it")
+    run_argument(give)
+    give.add_argument("--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft")
+    give.add_argument("--out", type=Path, required=True, help="folder to write")
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -27,3 +31,10 @@ def _import(arguments: argparse.Namespace) -> None:
     import_checkpoint(arguments.checkpoint, out, tiles=not arguments.no_tiles, copy=arguments.copy, say=print)
     print(f"imported: {out}")
     print(f"next: {shlex.join(['mmllm', 'chat', str(out)])}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from mmllm.exporting.export import export_run
+
+    export_run(run_path(arguments), arguments.to, arguments.out, trust=trust(arguments), say=print)
+    print(f"exported: {arguments.out}")

@@ -14,6 +14,7 @@ PROJECTORS: dict[str, str] = {
     "temporal_conv": "mmllm.connectors.projectors.temporal_conv:TemporalConvConnector",
     "temporal_aligner": "mmllm.connectors.projectors.temporal_aligner.temporal_aligner:TemporalAlignerConnector",
     "pixel_shuffle": "mmllm.connectors.projectors.pixel_shuffle:PixelShuffleConnector",
+    "patch_merger": "mmllm.connectors.projectors.patch_merger:PatchMergerConnector",
     "resampler": "mmllm.connectors.projectors.resampler:ResamplerConnector",
     "window_resampler": "mmllm.connectors.projectors.window_resampler:WindowResamplerConnector",
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",

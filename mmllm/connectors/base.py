@@ -164,6 +164,8 @@ class DeepFusion(LLMAdapter):
     """
 
     accepts_padding: bool = False
+    joins_sizes: bool = False
+    """Whether :meth:`joined` takes items of unlike size, so that one batch may hold them."""
     reads_text: bool = False
 
     def out_grid(self, *grids: Any, **words: Any) -> Grid:

@@ -24,9 +24,11 @@ FORMS = {
     "loc_tokens": "<locNNNN> of 1024, top left bottom right (PaliGemma)",
 }
 """Word of ``from`` -> how a box is written."""
+WRITTEN = ("xyxy_1", "loc_tokens")
+"""Words of ``to``: fractions with three decimals, or four tokens that ``llm.tokens`` may add."""
 SQUARES = ("none", "pad")
 FITS = ("squash", "pad", "crop")
-WORDS = ("from", "square", "fit")
+WORDS = ("from", "to", "square", "fit")
 
 _NUMBER = r"\s*(-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _FOUR = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
@@ -44,7 +46,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Boxes:
-    """Rewrites every box of a conversation to ``[x1,y1,x2,y2]``: fractions of what the encoder sees, three decimals."""
+    """Rewrites every box of a conversation to ``[x1,y1,x2,y2]``: fractions of what the encoder sees, three decimals.
+
+    Or, ``to: loc_tokens``, to ``<locNNNN>`` of 1024 for top, left, bottom and right, as PaliGemma writes them.
+    """
 
     form: str
     """How they are written, of ``FORMS``."""
@@ -52,16 +57,20 @@ class Boxes:
     """``pad``: they count in the picture padded to a square (LLaVA's ``image_aspect_ratio: pad``)."""
     fit: str = "squash"
     """How the recipe's encoder brings a picture to its square."""
+    to: str = "xyxy_1"
+    """How they are to be written, of ``WRITTEN``."""
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Boxes:
-        """Read the recipe's ``boxes: {from, square, fit}``; MmllmError names the word at fault and what is known."""
+        """Read the recipe's ``boxes: {from, to, ...}``; MmllmError names the word at fault and what is known."""
         unknown = [word for word in words if word not in WORDS]
         if unknown:
             raise MmllmError(f"boxes: unknown word {unknown[0]!r}; known: {', '.join(WORDS)}")
-        made = cls(str(words.get("from")), str(words.get("square", "none")), str(words.get("fit", "squash")))
+        plain = {"square": "none", "fit": "squash", "to": "xyxy_1"}
+        made = cls(str(words.get("from")), **{word: str(words.get(word, value)) for word, value in plain.items()})
         for word, value, known in (
             ("from", made.form, FORMS),
+            ("to", made.to, WRITTEN),
             ("square", made.square, SQUARES),
             ("fit", made.fit, FITS),
         ):
@@ -91,13 +100,19 @@ class Boxes:
             numbers = [float(number) for number in match.groups()]
             written = (numbers[0], numbers[1], numbers[2], numbers[3])
             self._check(written, size)
-            box = self.seen(self.pixels(written, size), size)
-            return "[" + ",".join(f"{value:.3f}" for value in box) + "]"
+            return self._as_text(self.seen(self.pixels(written, size), size))
 
         written = list(messages)
         for pattern in self._patterns:
             written = [replace(message, text=pattern.sub(moved, message.text)) for message in written]
         return tuple(written)
+
+    def _as_text(self, box: Box) -> str:
+        """A box in fractions as it is to be written."""
+        if self.to == "xyxy_1":
+            return "[" + ",".join(f"{value:.3f}" for value in box) + "]"
+        left, top, right, bottom = (min(1023, int(value * 1024)) for value in box)
+        return "".join(f"<loc{value:04d}>" for value in (top, left, bottom, right))
 
     def _check(self, numbers: Box, size: tuple[int, int]) -> None:
         """SampleError where the numbers of a box are those of another form, which would only move it elsewhere."""

@@ -64,7 +64,8 @@ class Chat(Dataset):
             config: of a dataset of the hub, or in its layout, that has several.
             streaming: read a hub's Parquet where it is instead of downloading it.
             boxes: ``{from: xyxy_1, square: pad}``: how boxes in the texts are written; they are rewritten to what the
-                recipe's encoder sees (``boxes.py``). ``fit`` is the encoder's, and is filled in from the recipe.
+                recipe's encoder sees (``boxes.py``), as fractions or ``to: loc_tokens``. ``fit`` is the encoder's, and
+                is filled in from the recipe.
         """
         self.name = str(path)
         self._rows = open_rows(self.name, split, streaming, config)

@@ -39,6 +39,8 @@ class Encoder(nn.Module):
     """The layers as asked for; the keys of ``Features.layers``."""
     gives_final: bool = False
     """Whether ``layers`` may name ``final``: a subclass says so that gives it."""
+    final_alone: bool = False
+    """Whether ``final`` has a grid or width of its own, so that no other layer can stand beside it."""
 
     def __init__(self, *, layers: Sequence[Layer] = (-2,)) -> None:
         super().__init__()
@@ -114,7 +116,13 @@ class Encoder(nn.Module):
 
     def _check_words(self, layers: Sequence[Layer] | None = None) -> None:
         """Raise MmllmError for a word that is not known, or not given here."""
-        for layer in self.layers if layers is None else layers:
+        layers = self.layers if layers is None else layers
+        if self.final_alone and "final" in layers and len(layers) > 1:
+            raise MmllmError(
+                f"layers: {list(layers)} cannot stand side by side: final is of another size in this model; name final "
+                "alone, or numbers alone."
+            )
+        for layer in layers:
             if isinstance(layer, str) and layer != "final":
                 raise MmllmError(f'layers: "{layer}" is unknown; known: numbers of layers and final.')
             if layer == "final" and not self.gives_final:

@@ -12,11 +12,11 @@ from mmllm.errors import MmllmError
 ATTENTION = ("attention", "self_attn", "attn")
 NORM_ATTENTION = (
     "layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1", "input_layernorm",
-    "attn_norm",
+    "attn_norm", "attention_norm",
 )  # fmt: skip
 NORM_MLP = (
     "layernorm_after", "norm2", "layer_norm2", "final_layer_norm", "ln_2", "pre_feedforward_layernorm",
-    "post_attention_layernorm", "mlp_norm",
+    "post_attention_layernorm", "mlp_norm", "ffn_norm",
 )  # fmt: skip
 MLP = ("mlp", "feed_forward")
 SCALE_ATTENTION = ("layer_scale1", "ls_1", "ls1")

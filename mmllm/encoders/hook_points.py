@@ -29,7 +29,13 @@ class BlockHooks:
     """
 
     def __init__(
-        self, blocks: Iterable[nn.Module], dim: int, scope: Scope[EncoderContext], *, batch_first: bool = True
+        self,
+        blocks: Iterable[nn.Module],
+        dim: int,
+        scope: Scope[EncoderContext],
+        *,
+        batch_first: bool = True,
+        packed: bool = False,
     ) -> None:
         """Take the blocks of a model.
 
@@ -38,11 +44,14 @@ class BlockHooks:
             dim: D of the residual stream.
             scope: of the encoder, which opens it in its forward.
             batch_first: whether the blocks see [rows, prefix + T, D]; else [prefix + T, rows, D].
+            packed: whether they see the real tokens of all rows in one, [1, tokens, D] or [tokens, D]; the layout's
+                mask says which they are, and connectors see rows as ever, zeros where it is False.
         """
         self.blocks = list(blocks)
         self.n_blocks = len(self.blocks)
         self.dim = dim
         self.batch_first = batch_first
+        self.packed = packed
         self.scope = scope
 
     def block(self, index: int) -> nn.Module:
@@ -168,15 +177,31 @@ class BlockHooks:
 
     def _one(self, change: Change) -> Change:
         """``change`` as the model's own layout needs it."""
-        if self.batch_first:
-            return lambda ctx, x: change(ctx, x).to(x.dtype)
-        return lambda ctx, x: change(ctx, x.transpose(0, 1)).to(x.dtype).transpose(0, 1)
+        return lambda ctx, x: self._back(ctx, change(ctx, self._rows(ctx, x)), x)
 
     def _two(self, change: ChangeOutput) -> ChangeOutput:
         """``change`` of two tensors as the model's own layout needs it."""
-        if self.batch_first:
-            return lambda ctx, x, y: change(ctx, x, y).to(y.dtype)
-        return lambda ctx, x, y: change(ctx, x.transpose(0, 1), y.transpose(0, 1)).to(y.dtype).transpose(0, 1)
+        return lambda ctx, x, y: self._back(ctx, change(ctx, self._rows(ctx, x), self._rows(ctx, y)), y)
+
+    def _rows(self, ctx: EncoderContext, x: torch.Tensor) -> torch.Tensor:
+        """What the blocks see -> float[rows, prefix + T, D]."""
+        if self.packed:
+            mask = _mask(ctx)
+            rows = x.new_zeros(*mask.shape, x.shape[-1])
+            return rows.index_put((mask,), x.flatten(0, -2))
+        return x if self.batch_first else x.transpose(0, 1)
+
+    def _back(self, ctx: EncoderContext, changed: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The reverse, in the dtype and layout of ``like``."""
+        changed = changed.to(like.dtype)
+        if self.packed:
+            return changed[_mask(ctx)].reshape(like.shape)
+        return changed if self.batch_first else changed.transpose(0, 1)
+
+
+def _mask(ctx: EncoderContext) -> torch.Tensor:
+    assert ctx.layout is not None and ctx.layout.mask is not None  # an encoder that packs opens one with its mask
+    return ctx.layout.mask
 
 
 class _Stream:

@@ -16,14 +16,14 @@ _ELEMENTS = 2**24
 
 
 def of_parts(model: nn.Module) -> dict[str, str]:
-    """Part (``llm``, ``encoders.<key>``, ...) -> sha256 of its tensors (names, dtypes, shapes, bytes)."""
+    """Part (``llm``, ``llm.tokens``, ``encoders.<key>`` ...) -> sha256 of its tensors: names, dtypes, shapes, bytes."""
     import torch
 
     totals: dict[str, Any] = {}
     # sorted: the order in which layers are registered is no part of what the weights are
     for name, tensor in sorted(model.state_dict().items()):
         first, second, *_ = name.split(".")
-        part = first if first == "llm" else f"{first}.{second}"
+        part = first if first == "llm" and second != "tokens" else f"{first}.{second}"
         total = totals.setdefault(part, hashlib.sha256())
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for piece in tensor.detach().contiguous().flatten().split(_ELEMENTS):

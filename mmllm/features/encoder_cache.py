@@ -36,11 +36,18 @@ class EncoderCache:
     """Kept features of one frozen encoder. Reading is safe for threads."""
 
     def __init__(
-        self, name: str, encoder: Encoder, store: FeatureStore, contents: ContentDigests, dtype: torch.dtype
+        self,
+        name: str,
+        encoder: Encoder,
+        store: FeatureStore,
+        contents: ContentDigests,
+        dtype: torch.dtype,
+        adds: bool = True,
     ) -> None:
-        """``name`` of the encoder in errors: ``encoders.image``."""
+        """``name`` of the encoder in errors: ``encoders.image``; ``adds``: whether what is computed is kept."""
         self.name, self.encoder, self.store, self.contents, self.dtype = name, encoder, store, contents, dtype
         self.processor = encoder.processor
+        self.adds = adds
         self.n_computed = 0
         """Items computed so far."""
         self._drawn = not encoder.processor.deterministic
@@ -138,7 +145,7 @@ class EncoderCache:
     def _keep(self, key: bytes | None, record: Record, seconds: Tensor | None) -> Record:
         self.n_computed += 1
         whole = Record(record.layers, record.grid, record.extras, seconds)
-        if key is not None:
+        if key is not None and self.adds:
             self.store.add(key, whole)
         return whole
 

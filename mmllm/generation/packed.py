@@ -105,8 +105,8 @@ class Packed:
             try:
                 if isinstance(shown, Exception):
                     raise shown
-                batch = collate([request.encoded], self.model.inputs).to(self.model.llm.device)
-                talk = self.reader.begin(batch, shown, kept.stored)
+                batch = collate([request.encoded], self.model.inputs, self.model.llm.positions)
+                talk = self.reader.begin(batch.to(self.model.llm.device), shown, kept.stored)
             except Exception as error:
                 self.shelf.drop(kept)
                 request.fail(error)

@@ -74,7 +74,8 @@ class Padded:
         yield self.model.metrics(group.state.ctx), list(group.requests), group.state.logits
 
     def _begun(self, group: _Group) -> DecodingState:
-        batch = collate([_grown(request) for request in group.requests], self.model.inputs)
+        grown = [_grown(request) for request in group.requests]
+        batch = collate(grown, self.model.inputs, self.model.llm.positions)
         return self.model.prefill(batch.to(self.model.llm.device))
 
     def _decoded(self, group: _Group, state: DecodingState) -> DecodingState:

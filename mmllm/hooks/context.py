@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmllm.types import Segment
+from mmllm.types import Batch, Segment
 
 Value = TypeVar("Value")
 
@@ -98,6 +98,10 @@ class ForwardContext:
     """See ``Batch.segments``; None: each conversation is one stretch of the row."""
     wanted: torch.Tensor | None = None
     """int64[M], ascending: positions of the packed row whose final hidden states are asked for. None: all."""
+    wanted_here: torch.Tensor | None = None
+    """The same on the CPU, where they are known there."""
+    host: Batch | None = None
+    """The packed batch of this pass on the CPU, see ``Batch.host``; None in other passes."""
     media: dict[str, Any] = field(default_factory=dict)
     """Connector key -> what it keeps of the items of these conversations (``DeepFusion.remember``); it is shared by all
     passes over them, so that each step of a cached decoding finds it."""

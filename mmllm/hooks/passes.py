@@ -53,6 +53,7 @@ def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
         dataset_names=tuple(batch.dataset_names),
         user_turn=None if batch.user_turn is None else batch.user_turn[None],
         segments=batch.segments,
+        host=batch.host,
     )
 
 
@@ -76,6 +77,7 @@ def at_positions(ctx: ForwardContext, positions: torch.Tensor) -> ForwardContext
     places = torch.full_like(ctx.input_ids[0], -1)
     places[positions] = torch.arange(len(positions), device=positions.device)
     media = {key: places[old] for key, old in ctx.media_positions.items()}
+    kept = {key: _kept(ctx, key, found) for key, found in media.items()}
     return replace(
         ctx,
         input_ids=ctx.input_ids[:, positions],
@@ -85,16 +87,29 @@ def at_positions(ctx: ForwardContext, positions: torch.Tensor) -> ForwardContext
         sequence_ids=ctx.sequence_ids[:, positions],
         attention_mask=ctx.attention_mask[:, positions],
         loss_mask=ctx.loss_mask[:, positions],
-        media_positions={key: kept[kept >= 0] for key, kept in media.items()},
+        media_positions={key: found[kept[key]] for key, found in media.items()},
         media_tokens=None
         if ctx.media_tokens is None
-        else {key: tokens[media[key] >= 0] for key, tokens in ctx.media_tokens.items()},
+        else {key: tokens[kept[key]] for key, tokens in ctx.media_tokens.items()},
         last_item={key: values[:, positions] for key, values in ctx.last_item.items()},
         user_turn=None if ctx.user_turn is None else ctx.user_turn[:, positions],
         text_embeds=None if ctx.text_embeds is None else ctx.text_embeds[positions],
         wanted=None,
+        wanted_here=None,
+        host=None,
         notes={},
     )
+
+
+def _kept(ctx: ForwardContext, key: str, found: torch.Tensor) -> torch.Tensor:
+    """int64 or bool index of the places of ``key`` that are among the wanted ones, where -1 stands at the others."""
+    if not len(found):
+        return found
+    if ctx.host is None or ctx.wanted_here is None:
+        return found >= 0
+    # counted on the CPU: as a mask the device would have to say how many there are
+    among = torch.isin(ctx.host.media_positions[key], ctx.wanted_here)
+    return among.nonzero().squeeze(-1).to(found.device, non_blocking=True)
 
 
 def left_padded(ctx: ForwardContext, lengths: Sequence[int]) -> ForwardContext:
@@ -114,6 +129,7 @@ def left_padded(ctx: ForwardContext, lengths: Sequence[int]) -> ForwardContext:
         input_ids=rows(ctx.input_ids).clamp(min=0),  # pads are looked up in the embedding table too
         position_ids=torch.stack([rows(axis) for axis in ctx.position_ids]),
         cu_seqlens=None,
+        host=None,
         sequence_ids=ids[:, None].expand(real.shape),
         attention_mask=real,
         loss_mask=rows(ctx.loss_mask) & real,  # -1 at the pads became True
@@ -130,8 +146,7 @@ def next_token(ctx: ForwardContext, ids: torch.Tensor) -> ForwardContext:
     return replace(
         ctx,
         input_ids=ids[:, None],
-        # the next position after the largest of the row: also right where items move positions on by other rules
-        position_ids=ctx.position_ids.amax(dim=(0, 2), keepdim=True).expand(len(ctx.position_ids), -1, -1) + 1,
+        position_ids=next_position(ctx.position_ids)[..., None],
         sequence_ids=ctx.sequence_ids[:, -1:],
         attention_mask=ctx.attention_mask[:, -1:],
         loss_mask=torch.zeros_like(ctx.loss_mask[:, -1:]),
@@ -140,6 +155,16 @@ def next_token(ctx: ForwardContext, ids: torch.Tensor) -> ForwardContext:
         user_turn=None if ctx.user_turn is None else torch.full_like(ctx.user_turn[:, -1:], -1),
         notes={},
     )
+
+
+def next_position(position_ids: torch.Tensor) -> torch.Tensor:
+    """int64[P, R], positions of a token of text behind rows that have ``position_ids`` int64[P, R, S].
+
+    Behind text all axes count on; behind media text goes on from the larger of rows and columns, whose last place has
+    the largest number of each. The first axis, time, does not count: those of a long clip may be larger.
+    """
+    last = position_ids[..., -1]
+    return last[-2:].amax(dim=0).expand_as(last) + 1
 
 
 def _latest(owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from itertools import accumulate
 import torch
 
 from mmllm.hooks.context import ForwardContext
+from mmllm.hooks.passes import next_position
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class Prompt:
 
     @cached_property
     def next_position(self) -> int:
-        """Position id of the first token after it."""
-        # after the largest: also right where items move positions on by other rules
-        return int(self.ctx.position_ids.max()) + 1
+        """Position id of the first token after it, on every axis."""
+        return int(next_position(self.ctx.position_ids)[0, 0])
 
     @cached_property
     def has_media(self) -> dict[str, bool]:

@@ -15,6 +15,7 @@ from mmllm import registry
 from mmllm.batches.sample import Item, MediaInput
 from mmllm.errors import MmllmError
 from mmllm.messages.chat_templates import set_template
+from mmllm.messages.new_tokens import add_tokens
 from mmllm.messages.tokenize import Prompter
 from mmllm.recipe.models import Llm, Recipe
 from mmllm.types import Place, Span
@@ -78,7 +79,7 @@ def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the LLM as training has it, without its weights; MmllmError where there is none.
 
     Of a GGUF file it is read from the file, of an older published VLM the chat template from its processor's file, and
-    ``llm.template`` goes over it.
+    ``llm.template`` goes over it; ``llm.tokens`` are added.
     """
     place = Path(llm.path)
     in_gguf = place.suffix == ".gguf" or (place.is_dir() and any(place.glob("*.gguf")))
@@ -91,6 +92,8 @@ def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:
         tokenizer.chat_template = chat_template_of(llm.path, tokenizer)
     if llm.template is not None:
         set_template(tokenizer, llm.template)
+    if llm.tokens is not None:
+        add_tokens(tokenizer, llm.new_tokens)
     return tokenizer
 
 

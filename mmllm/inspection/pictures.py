@@ -8,12 +8,13 @@ from torch import Tensor
 
 from mmllm.errors import MediaError
 from mmllm.processors.image import ImageProcessor
+from mmllm.processors.native.processor import NativeProcessor
 
 _SAME = 1e-3
 """Most by which a channel of a picture of one colour may differ within itself after resizing, in normalised units."""
 
 
-def denormalised(processor: ImageProcessor, pixels: Tensor) -> Image.Image:
+def denormalised(processor: ImageProcessor | NativeProcessor, pixels: Tensor) -> Image.Image:
     """Return what ``pixels`` float[3, H, W] show: the fitted and cropped picture, mean and std undone.
 
     Every normalisation is one line per channel, found here by what becomes of black and of white, so it holds for any
@@ -27,10 +28,15 @@ def denormalised(processor: ImageProcessor, pixels: Tensor) -> Image.Image:
     return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
-def _level(processor: ImageProcessor, value: int) -> Tensor:
+def _level(processor: ImageProcessor | NativeProcessor, value: int) -> Tensor:
     """What becomes of one grey, float[3, 1, 1]."""
-    height, width = processor.size
-    made = processor.transform(Image.new("RGB", (width, height), (value, value, value))).float()
+    if isinstance(processor, NativeProcessor):
+        side = processor.patching.patch  # a picture of one patch, whose edges need no filling up
+        item = processor.read(Image.new("RGB", (side, side), (value, value, value)))
+        made = processor.patching.pixels(item["patches"], processor.grid(item))
+    else:
+        height, width = processor.size
+        made = processor.transform(Image.new("RGB", (width, height), (value, value, value))).float()
     level = made.mean(dim=(1, 2), keepdim=True)
     if not torch.allclose(made, level.expand_as(made), atol=_SAME):
         raise MediaError("its processor does not keep a plain picture plain, so the picture is not shown")

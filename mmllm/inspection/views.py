@@ -23,10 +23,12 @@ from mmllm.processors.base import Item, Processor
 from mmllm.processors.document import DocumentProcessor
 from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
+from mmllm.processors.native.processor import NativeProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.processors.video import VideoProcessor
+from mmllm.processors.waveform import WaveformProcessor
 from mmllm.types import Cut
 
 FRAMES = 16
@@ -73,10 +75,14 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _image(processor, item)
         case TilesProcessor():
             return _tiles(processor, item)
+        case NativeProcessor():
+            return _native(processor, item)
         case VideoProcessor():
             return _video(processor, item)
         case AudioProcessor():
             return _audio(processor, media, item)
+        case WaveformProcessor():
+            return _waveform(item, processor)
         case GraphProcessor():
             return _graph(processor, media, item)
         case PointsProcessor():
@@ -104,6 +110,14 @@ def _tiles(processor: TilesProcessor, item: Item) -> Shown:
     return f"{cut}, each {width} x {height} pixels{more}", tuple(some), ""
 
 
+def _native(processor: NativeProcessor, item: Item) -> Shown:
+    grid = processor.grid(item)
+    pixels = processor.patching.pixels(item["patches"], grid)
+    height, width = pixels.shape[-2:]
+    picture = denormalised(processor, pixels)
+    return f"{width} x {height} pixels in {' x '.join(map(str, grid))} patches", (("", picture),), ""
+
+
 def _video(processor: VideoProcessor, item: Item) -> Shown:
     times = [float(time) for time in item["times"]]
     chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), FRAMES)).round().astype(int))
@@ -126,6 +140,14 @@ def _audio(processor: AudioProcessor, media: Any, item: Item) -> Shown:
     inputs = " x ".join(map(str, item["windows"].shape[1:]))
     facts = f"{len(samples) / rate:.2f} s at {rate:,} Hz in {windows} of {inputs} numbers"
     return facts, (("", plots.sound(samples, rate, borders.tolist())),), blocks(samples)
+
+
+def _waveform(item: Item, processor: WaveformProcessor) -> Shown:
+    length = int(item["samples"])
+    samples = item["frames"].flatten()[:length].numpy()
+    frames = f"{len(item['frames'])} frames of {processor.samples:,} samples"
+    facts = f"{length / processor.rate:.2f} s at {processor.rate:,} Hz in {frames}"
+    return facts, (("", plots.sound(samples, processor.rate, [])),), blocks(samples)
 
 
 def _graph(processor: GraphProcessor, media: Any, item: Item) -> Shown:

@@ -7,12 +7,13 @@ packed, padded and cached passes give the logits of the model's own forward.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
 import torch
+from torch import nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from mmllm import hooks
@@ -25,12 +26,15 @@ from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
 from mmllm.llms.last_block import at_wanted
 from mmllm.llms.load import load_llm
+from mmllm.llms.new_tokens import NewTokens, seeds_of
 from mmllm.llms.packing import Packing
 from mmllm.llms.partitioned import gathering
 from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
 from mmllm.llms.stored_check import position_bytes
 from mmllm.llms.stored_keys import StoredKeys
+from mmllm.messages.new_tokens import add_tokens
+from mmllm.vlms.text_model import scheme_of
 from mmllm.vlms.weightless import weightless
 
 
@@ -62,6 +66,8 @@ class CausalLM(HookedLM):
         self.decoder_name = next(name for name, module in model.named_modules() if module is model.get_decoder())
         config = model.config.get_text_config()
         self.vocab_size, self.dim = map(int, full_shape(model.get_input_embeddings().weight))
+        self.positions = scheme_of(model)
+        """How positions are counted where conversations have media; text alone may do with one axis."""
         self.n_blocks = int(config.num_hidden_layers)
         _ = self.blocks  # a sentence now where there are none, before anything is computed
         self.context = self._checked_context(context, config)
@@ -88,6 +94,8 @@ class CausalLM(HookedLM):
                 f"{type(model).__name__} cannot be used: its attention cannot be replaced, so conversations packed "
                 "into one row would see each other; choose an LLM that transformers runs through its AttentionInterface"
             )
+        self.tokens: NewTokens | None = None
+        """Rows of tokens that the model's own tables do not have."""
         self.prunes = True
         """Whether the last block may run at chosen positions only; off in families that need all of them there."""
         with gathering(model):
@@ -125,6 +133,20 @@ class CausalLM(HookedLM):
         )
         return cls(model, tokenizer, context, tolerance=None if quantize is None else TOLERANCE[quantize])
 
+    def add_tokens(self, texts: Sequence[str], seed: int = 0) -> None:
+        """Give tokenizer and model new tokens, once; their rows are drawn from ``seed`` and may learn alone.
+
+        Raises:
+            MmllmError: the tokenizer has one of them already, or cannot be given any.
+        """
+        if not texts:
+            return
+        pieces = [self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        first = add_tokens(self.tokenizer, texts)
+        self.tokens = NewTokens(self.model, first, pieces, seeds_of(texts, seed))
+        self.vocab_size = max(self.vocab_size, first + len(texts))
+        self._head = (head_of(self.model, self.decoder, self.tokens.headed),)
+
     @staticmethod
     def _checked_context(context: int | None, config: Any) -> int:
         """``context``, or all positions the model has."""
@@ -153,7 +175,8 @@ class CausalLM(HookedLM):
     def embed(self, ids: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """float[..., D]: what the model feeds its first block for ``ids`` int64[...] (Gemma's scale included)."""
         with self.scope.open(ctx):
-            return self.model.get_input_embeddings()(ids)
+            table = self.model.get_input_embeddings()
+            return table(ids) if self.tokens is None else self.tokens.embedded(ids, table)
 
     def forward(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """Final hidden states of one packed row, after the last norm, before the LM head.
@@ -162,7 +185,12 @@ class CausalLM(HookedLM):
         which the last block then runs alone. Each conversation attends to itself only.
         """
         assert ctx.cu_seqlens is not None
-        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments))
+        here = None if ctx.host is None else ctx.host.cu_seqlens
+        return self._row(
+            embeds,
+            ctx,
+            packing=Packing.of(ctx.cu_seqlens, ctx.segments, here),
+        )
 
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
@@ -174,7 +202,7 @@ class CausalLM(HookedLM):
 
     def _row(self, embeds: torch.Tensor, ctx: ForwardContext, **attends: Any) -> torch.Tensor:
         if ctx.wanted is not None and not self._prunes_now():
-            return self._row(embeds, replace(ctx, wanted=None), **attends)[ctx.wanted]
+            return self._row(embeds, replace(ctx, wanted=None, wanted_here=None), **attends)[ctx.wanted]
         self._check_attention()
         with self.scope.open(ctx):
             output = self.decoder(
@@ -209,11 +237,19 @@ class CausalLM(HookedLM):
 
     @property
     def head_is_frozen(self) -> bool:
-        """Whether nothing learns in what gives the logits, so that their gradient may be taken in the forward pass."""
+        """Whether nothing but ``new_rows`` learns in what gives the logits, so that their gradient may be taken in the
+        forward pass."""
         weights = list(self.model.get_output_embeddings().parameters())
         # `ds_id`: with ZeRO-3 DeepSpeed has to see the backward pass of a module to gather its weights
         learns = any(weight.requires_grad or is_split(weight) for weight in weights)
+        if self.tokens is not None and self.tokens.split:
+            return False
         return not learns and not self._logit_changes and not self._head_changes
+
+    @property
+    def new_rows(self) -> tuple[nn.Parameter, ...]:
+        """What learns beside a frozen head: rows of new tokens."""
+        return () if self.tokens is None else self.tokens.learning_head
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""

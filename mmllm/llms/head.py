@@ -7,6 +7,7 @@ So bias, logit scale and soft-cap are the model's, whatever its family, and no l
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,23 +33,37 @@ class _Echo(nn.Module):
         return _Echoed(last_hidden_state=inputs_embeds)
 
 
-def head_of(model: PreTrainedModel, decoder: nn.Module) -> PreTrainedModel:
+def head_of(
+    model: PreTrainedModel, decoder: nn.Module, output: Callable[[nn.Module], nn.Module] | None = None
+) -> PreTrainedModel:
     """A copy of ``model`` that shares every module and tensor with it, but for the decoder, which echoes.
 
     ``head_of(model, decoder)(inputs_embeds=hidden).logits`` are the logits of ``hidden`` float[N, T, D]. The copy must
-    not be registered as a submodule of anything: its tensors already belong to ``model``.
+    not be registered as a submodule of anything: its tensors already belong to ``model``. ``output``: what stands in
+    the copy for the model's output embeddings, made of them.
     """
-    path = next(name for name, module in model.named_modules() if module is decoder).split(".")
-    head = parent = _shallow(model)
-    for name in path[:-1]:
-        child = _shallow(parent._modules[name])
-        parent._modules[name] = child
-        parent = child
-    parent._modules[path[-1]] = _Echo()
+    head: PreTrainedModel = shallow(model)
+    _put(head, _path(model, decoder), _Echo())
+    if output is not None:
+        own = model.get_output_embeddings()
+        _put(head, _path(model, own), output(own))
     return head
 
 
-def _shallow(module: nn.Module | None) -> Any:
+def _path(model: nn.Module, wanted: nn.Module) -> list[str]:
+    return next(name for name, module in model.named_modules() if module is wanted).split(".")
+
+
+def _put(root: nn.Module, path: list[str], module: nn.Module) -> None:
+    """Give ``root``, a copy, another module below it; what lies between is copied."""
+    for name in path[:-1]:
+        child = shallow(root._modules[name])
+        root._modules[name] = child
+        root = child
+    root._modules[path[-1]] = module
+
+
+def shallow(module: nn.Module | None) -> Any:
     """Copy that shares parameters, buffers and children, but can be given other children."""
     clone = copy.copy(module)
     assert clone is not None and module is not None

@@ -52,7 +52,7 @@ def at_wanted(block: nn.Module, scope: Scope[ForwardContext]) -> Handle:
         else:
             raise RuntimeError(f"{type(block).__name__} ran to its end without calling its attention")
         kwargs = {name: _rows(value, ctx.wanted) for name, value in kwargs.items()}
-        kwargs[row] = kwargs[row].at(ctx.wanted.tolist())
+        kwargs[row] = kwargs[row].at((ctx.wanted if ctx.wanted_here is None else ctx.wanted_here).tolist())
         args, kwargs = with_first_input(args, kwargs, first_input(args, kwargs)[:, ctx.wanted])
         args = (args[0], *(_rows(value, ctx.wanted) for value in args[1:])) if args else args
         with scope.open(at_positions(ctx, ctx.wanted)):

@@ -72,9 +72,12 @@ class Packing:
     """Whether the row of queries holds some positions only."""
 
     @classmethod
-    def of(cls, cu_seqlens: torch.Tensor, segments: Sequence[Segment] | None = None) -> Packing:
-        """Read the boundaries once (one copy to the host per forward, none per layer)."""
-        plain = [Segment(start, end) for start, end in pairwise(cu_seqlens.tolist())] if segments is None else segments
+    def of(
+        cls, cu_seqlens: torch.Tensor, segments: Sequence[Segment] | None = None, here: torch.Tensor | None = None
+    ) -> Packing:
+        """Read the boundaries once; ``here``: the same on the CPU, else they are copied from their device."""
+        bounds = (cu_seqlens if here is None else here).tolist()
+        plain = [Segment(start, end) for start, end in pairwise(bounds)] if segments is None else segments
         starts: dict[int, list[int]] = {}
         shared = []
         for one in plain:

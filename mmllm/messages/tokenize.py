@@ -25,7 +25,7 @@ from mmllm.types import IGNORE_INDEX, Message, Place, Sample
 from mmllm.types import Span as ItemSpan
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 # Unicode noncharacters: never meant for interchange, so no honest text holds them (a text that does is refused).
@@ -86,7 +86,8 @@ class Prompter:
             [token.content for token in added if token.content not in own],
             {place.key: place.modality for place in known if place.token is not None},
         )
-        self._control_ids = {self._backend.token_to_id(token.content) for token in added}
+        # a place's token may be a piece of the vocabulary, which typed text must not become either
+        self._control_ids = {self._backend.token_to_id(text) for text in {*own, *(token.content for token in added)}}
         special = own | {token.content for token in added if token.special}
         control = special | {token.content for token in added if token.content in self._template.text}
         self._special, self._control = _any_of(special), _any_of(control)
@@ -127,6 +128,10 @@ class Prompter:
             assert found is not None  # it was added to this copy
             return int(found)
         added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+        if place.token not in added and (piece := self._backend.token_to_id(place.token)) is not None:
+            # one of the vocabulary's own (Fuyu): found as a whole from now on, under the same id
+            self._backend.add_special_tokens([_whole(place.token)])
+            return int(piece)
         if place.token not in added:
             near = nearest(place.token, added)
             hint = f'; did you mean "{near}"?' if near else ""
@@ -304,7 +309,7 @@ def _check_text(name: str, message: Message) -> None:
 
 def _backends(tokenizer: PreTrainedTokenizerBase, placeholders: list[str]) -> tuple[Tokenizer, Tokenizer]:
     """Two copies of the fast tokenizer: one that knows the placeholders, one that knows no added token at all."""
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import Tokenizer
 
     if not tokenizer.is_fast:
         raise MmllmError(f"the tokenizer of {tokenizer.name_or_path!r} has no fast version (tokenizer.json)")
@@ -317,5 +322,12 @@ def _backends(tokenizer: PreTrainedTokenizerBase, placeholders: list[str]) -> tu
     parts["added_tokens"], parts["post_processor"] = [], None
     plain = Tokenizer.from_str(json.dumps(parts))
     # not normalized: a placeholder is found as it is written, before a normalizer changes case or adds blanks
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in placeholders])
+    backend.add_special_tokens([_whole(text) for text in placeholders])
     return backend, plain
+
+
+def _whole(text: str) -> AddedToken:
+    """A control token that is found as it is written, wherever it stands."""
+    from tokenizers import AddedToken
+
+    return AddedToken(text, special=True, normalized=False)

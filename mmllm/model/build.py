@@ -16,7 +16,7 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.load import resolve_dtype
 from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM, seed_for
-from mmllm.recipe.models import ComponentSpec, Recipe
+from mmllm.recipe.models import ComponentSpec, Recipe, trains_llm
 
 
 def build(
@@ -45,6 +45,7 @@ def build(
         quantize=recipe.llm.quantize,
         device=device,
     )
+    llm.add_tokens(recipe.llm.new_tokens, recipe.seed)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
@@ -58,6 +59,7 @@ def build(
             recipe,
             adapts={key: adapted(part, connectors[key]) for key, part in recipe.connectors.items()},
             texts={key: ItemText.of(part) for key, part in recipe.connectors.items()},
+            shares={key: part.shares for key, part in recipe.connectors.items() if part.shares is not None},
         )
     model.requires_grad_(False)
     return model.to(device).eval()
@@ -65,7 +67,7 @@ def build(
 
 def _may_partition(recipe: Recipe) -> bool:
     """Whether the LLM may be in parts while the model is built: nothing in it learns, no connector looks into it."""
-    if any(name.partition(".")[0] == "llm" for stage in recipe.stages.values() for name in stage.train):
+    if any(trains_llm(name) for stage in recipe.stages.values() for name in stage.train):
         return False
     kinds = [registry.load("connectors", part.type) for part in recipe.connectors.values()]
     return all(kind.attaches_to_parts for kind in kinds if issubclass(kind, LLMAdapter))

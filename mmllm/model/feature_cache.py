@@ -47,6 +47,7 @@ def open_features(
     *,
     digests: Mapping[str, str] | None = None,
     verify: bool = False,
+    adds: bool = True,
 ) -> FeatureCache:
     """Open the kept features of these encoders, which are on the device and in the dtype that computes them.
 
@@ -56,6 +57,7 @@ def open_features(
         dtype: what features are kept as, and rounded to before they are used: float16, bfloat16, float32.
         digests: ``encoders.<key>`` -> sha256 of its weights, where they are known.
         verify: hash media files anew, even where they have not changed since they were hashed.
+        adds: whether what is computed is kept; else what is there is only read.
 
     Raises:
         MmllmError: a dtype that is not known, an encoder that learns or has connectors inside, a processor that draws
@@ -72,7 +74,7 @@ def open_features(
         weights = (digests or {}).get(name) or weights_digest(encoder)
         said = description(encoder, weights, dtype)
         store = FeatureStore(root / digest(said)[:32], said)
-        caches[key] = EncoderCache(name, encoder, store, contents, DTYPES[dtype])
+        caches[key] = EncoderCache(name, encoder, store, contents, DTYPES[dtype], adds)
     return FeatureCache(root, caches, contents)
 
 
@@ -84,6 +86,7 @@ def cache_features(
     encoders: Sequence[str] | None = None,
     digests: Mapping[str, str] | None = None,
     verify: bool = False,
+    adds: bool = True,
 ) -> FeatureCache:
     """Let a model keep features of its encoders (default: of all) and read those that are kept, from now on.
 
@@ -96,20 +99,27 @@ def cache_features(
         known = ", ".join(model.encoders) or "none"
         raise MmllmError(f'cache: encoders: "{unknown[0]}" is no encoder of this model; known: {known}.')
     named = {key: model.encoders[key] for key in chosen}
-    cache = open_features(named, folder, dtype, digests=digests, verify=verify)  # type: ignore[arg-type]
+    cache = open_features(named, folder, dtype, digests=digests, verify=verify, adds=adds)  # type: ignore[arg-type]
     for entry in model.inputs.values():
         entry.caches.update({key: one for key, one in cache.encoders.items() if key in entry.encoders})
     return cache
 
 
 def cache_as_said(
-    model: MultimodalLM, cache: Cache | None, *, digests: Mapping[str, str] | None = None, verify: bool = False
+    model: MultimodalLM,
+    cache: Cache | None,
+    *,
+    digests: Mapping[str, str] | None = None,
+    verify: bool = False,
+    adds: bool = True,
 ) -> FeatureCache | None:
     """:func:`cache_features` as the word `cache` of a recipe says; None where it is left out."""
     if cache is None:
         return None
     folder = None if cache.dir is None else Path(cache.dir)
-    return cache_features(model, folder, cache.dtype, encoders=cache.encoders, digests=digests, verify=verify)
+    return cache_features(
+        model, folder, cache.dtype, encoders=cache.encoders, digests=digests, verify=verify, adds=adds
+    )
 
 
 def _check(name: str, encoder: Encoder) -> None:

@@ -107,17 +107,18 @@ class Input:
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
-        # a time before each step takes places of its own, as many as its digits need: then only the item tells
+        # text inside an item takes places of its own, as many as its letters need: then only the item tells
         grids = [processor.fixed_grid() for processor in self.processors.values()]
         fixed = [grid for grid in grids if grid is not None]
-        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and self.text.times is None else None
+        plain = self.text.times is None and self.text.rows is None
+        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and plain else None
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time; with
-        ``stitch`` its view of all and its map.
+        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time, with
+        ``rows`` one for each row, with ``stitch`` its view of all and its map.
 
         Raises:
-            MediaError: the item has no times.
+            MediaError: the item has no times, or no rows.
         """
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
         grids = [source.grid(item[name]) for name, source in sources.items()]
@@ -129,13 +130,17 @@ class Input:
                 return [Span("", one) for one in self.stitch.grids(grid, cut)]
             assert self.text.tiles is not None
             return _between_tiles(self.text.tiles, cut.tiling, grid)
-        if self.text.times is None:
+        if self.text.rows is not None:
+            return _between_rows(self.text.rows, grid)
+        steps = time_steps(grid)
+        if self.text.times is None and steps == 1:
             return [Span("", grid)]
         known = [source.seconds(item[name]) for name, source in sources.items()]
         seconds = next((one for one in known if one is not None), None)
+        if self.text.times is None:
+            return [Span("", grid, interval=_interval(seconds, steps))]
         if seconds is None:
             raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
-        steps = time_steps(grid)
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
         times = [self.text.times.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
         return [Span(text, grid if steps == 1 else (1, *grid[1:])) for text in times]
@@ -157,6 +162,13 @@ class Input:
             name: self.caches[name].marked_blank(blank) if name in self.caches else blank
             for name, blank in blanks.items()
         }
+
+
+def _interval(seconds: Sequence[float] | None, steps: int) -> float | None:
+    """Seconds from one step in time to the next, of frames at these times; None where that is not known."""
+    if seconds is None or len(seconds) < 2:
+        return None
+    return (seconds[-1] - seconds[0]) / (len(seconds) - 1) * (len(seconds) / steps)
 
 
 def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
@@ -189,8 +201,8 @@ def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[Ti
     why = None
     if not cutting:
         why = "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, or remove the word"
-    elif text.tiles is not None or text.times is not None:
-        why = "makes one map of all tiles, and text cannot stand between them; remove `tiles` and `times`, or `stitch`"
+    elif text.tiles is not None or text.times is not None or text.rows is not None:
+        why = "makes one map of all tiles, and text cannot stand in it; remove `tiles`, `rows`, `times`, or `stitch`"
     elif stitch.unpad and not cutting[0].pads:
         why = (
             f"cuts borders off again (unpad), and rule: {cutting[0].rule} adds none; write unpad: false, or rule: "
@@ -198,6 +210,16 @@ def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[Ti
         )
     if why is not None:
         raise RecipeError(f"connectors.{key}: `stitch` {why}")
+
+
+def _between_rows(text: str, grid: Grid) -> list[Span]:
+    """A span for each row of a picture, ``text`` between them; MediaError where its tokens are in no rows."""
+    if len(grid) != 2:
+        raise MediaError(
+            f"its connector gives a grid of {grid}, and `rows` is text between rows of tokens; leave it out, or use a "
+            "connector that keeps rows and columns"
+        )
+    return [Span(text if row else "", (1, grid[1]), True) for row in range(grid[0])]
 
 
 @contextmanager

@@ -20,8 +20,10 @@ class ItemText:
     """Text in front of every item and behind it."""
     tiles: TileText | None = None
     """Text between the tiles of a picture."""
+    rows: str | None = None
+    """Text between the rows of a picture's tokens."""
 
     @classmethod
     def of(cls, part: ComponentSpec) -> Self:
         """Those of a recipe's connector."""
-        return cls(part.times, part.token, part.around or ("", ""), part.tiles)
+        return cls(part.times, part.token, part.around or ("", ""), part.tiles, part.rows)

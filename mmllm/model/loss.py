@@ -57,7 +57,8 @@ def nll_at(
     targets = labels[places + 1]
     size = chunk or max(1, CHUNK_LOGITS["cuda" if states.is_cuda else "cpu"] // llm.vocab_size)
     if llm.head_is_frozen:
-        total: torch.Tensor = _FrozenHead.apply(states, targets, places, partial(llm.logits, ctx=ctx), size)
+        head = partial(llm.logits, ctx=ctx)
+        total: torch.Tensor = _FrozenHead.apply(states, targets, places, head, size, *llm.new_rows)
         return total
     if len(targets) <= size:
         return _nll(llm, ctx, states, targets, places)
@@ -70,9 +71,10 @@ def nll_at(
 
 
 class _FrozenHead(torch.autograd.Function):
-    """Sum of the negative log likelihoods under a head that does not learn, chunk by chunk.
+    """Sum of the negative log likelihoods under a head that does not learn but for a few ``rows``, chunk by chunk.
 
-    The gradient of the states is taken at once, while a chunk's logits are there: none are kept, none computed twice.
+    The gradients of the states and rows are taken at once, while a chunk's logits are there: none are kept, none
+    computed twice.
     """
 
     @staticmethod
@@ -83,28 +85,33 @@ class _FrozenHead(torch.autograd.Function):
         places: torch.Tensor,
         head: Callable[..., torch.Tensor],
         size: int,
+        *rows: torch.Tensor,
     ) -> torch.Tensor:
-        """Float32 scalar; ``head(states, positions=)`` gives logits."""
-        wanted = kept.needs_input_grad[0]
+        """Float32 scalar; ``head(states, positions=)`` gives logits, with the help of ``rows``."""
+        wanted, learns = kept.needs_input_grad[0], bool(rows)
         total = states.new_zeros((), dtype=torch.float32)
-        gradients = []
+        gradients: list[torch.Tensor] = []
+        of_rows = [torch.zeros_like(row) for row in rows]
         for some, right, where in zip(states.split(size), targets.split(size), places.split(size), strict=True):
             some = some.detach().requires_grad_(wanted)
-            with torch.set_grad_enabled(wanted):
+            with torch.set_grad_enabled(wanted or learns):
                 logits = head(some, positions=where)
             nll, gradient = _softmax_gradient(logits.detach(), right)
             total += nll
-            if wanted:
-                gradients += torch.autograd.grad(logits, some, gradient.to(logits.dtype))
-        if wanted:
-            kept.save_for_backward(torch.cat(gradients))
+            if wanted or learns:
+                found = torch.autograd.grad(logits, [*([some] if wanted else []), *rows], gradient.to(logits.dtype))
+                gradients += found[: int(wanted)]
+                for whole, part in zip(of_rows, found[int(wanted) :], strict=True):
+                    whole += part
+        kept.save_for_backward(*([torch.cat(gradients)] if wanted else []), *of_rows)
         return total
 
     @staticmethod
     def backward(kept: Any, *outside: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The states' gradient, times what the sum is multiplied by."""
-        (gradient,) = kept.saved_tensors
-        return gradient * outside[0].to(gradient.dtype), None, None, None, None
+        scaled = [gradient * outside[0].to(gradient.dtype) for gradient in kept.saved_tensors]
+        of_states = scaled.pop(0) if kept.needs_input_grad[0] else None
+        return of_states, None, None, None, None, *scaled
 
 
 def _softmax_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

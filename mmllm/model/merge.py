@@ -24,7 +24,8 @@ def merge_embeddings(
     places = batch.media_positions.get(key)
     if places is None:
         places = batch.media_ids.new_empty(0)
-    compare_counts(places, counts, batch, key)
+    here = batch.host
+    compare_counts(here.media_positions.get(key, here.media_ids.new_empty(0)), counts, here, key)
     # out of place: the context keeps the text's embeddings as they were, for connectors that read the text
     return embeds.index_copy(0, places, tokens.to(embeds.dtype))
 

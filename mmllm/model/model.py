@@ -28,6 +28,7 @@ from mmllm.model.item_text import ItemText
 from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
+from mmllm.model.shared_weights import share
 from mmllm.types import IGNORE_INDEX, Batch, Features, Place
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class MultimodalLM(nn.Module):
         *,
         adapts: Mapping[str, Sequence[str]] | None = None,
         texts: Mapping[str, ItemText] | None = None,
+        shares: Mapping[str, str] | None = None,
     ) -> None:
         """Put parts together and attach the connectors to the LLM and the encoders.
 
@@ -61,12 +63,17 @@ class MultimodalLM(nn.Module):
             recipe: kept for those who need to know what this was made from.
             adapts: connector key -> keys of the encoders in whose blocks it works.
             texts: connector key -> text of the LLM that belongs to an item.
+            shares: connector key -> key of the one in front of it whose weights it uses.
         """
         super().__init__()
         self.recipe = recipe
         self.llm = llm
         self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict(connectors)
+        self.shares = dict(shares or {})
+        """Connector key -> key of the one whose weights are its own; these are part of that one."""
+        for key, owner in self.shares.items():
+            share(connectors[key], connectors[owner], f"connectors.{key}", f"connectors.{owner}")
         self.inputs: dict[str, Input] = {}
         """Placeholder, which is its connector's key -> how its items become tokens."""
         for key, names in inputs.items():
@@ -114,9 +121,9 @@ class MultimodalLM(nn.Module):
             return super()._apply(fn, recurse)
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Let the frozen parts compute in ``dtype``; connectors stay in float32."""
+        """Let the frozen parts compute in ``dtype``; connectors and new tokens stay in float32."""
         with float32_buffers(self.llm, *self.encoders.values()):
-            for part in (self.llm, *self.encoders.values()):
+            for part in (self.llm.model, *self.encoders.values()):
                 part.to(dtype)
 
     @property
@@ -150,8 +157,9 @@ class MultimodalLM(nn.Module):
         """
         batch = _never_empty(batch)
         ctx, embeds = self.embed(batch)
-        places = head_places(batch.labels)
-        nll = nll_at(self.llm, self._states(embeds, ctx, places), batch.labels, places, ctx)
+        here = head_places(batch.host.labels)
+        places = here.to(batch.labels.device, non_blocking=True)
+        nll = nll_at(self.llm, self._states(embeds, ctx, places, here), batch.labels, places, ctx)
         return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
 
     def hidden(self, batch: Batch) -> tuple[ForwardContext, torch.Tensor]:
@@ -159,10 +167,12 @@ class MultimodalLM(nn.Module):
         ctx, embeds = self.embed(batch)
         return ctx, self.llm(embeds, ctx)
 
-    def _states(self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor) -> torch.Tensor:
-        """Final hidden states at ``places`` int64[M] of the row, float[M, D_hidden]."""
+    def _states(
+        self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor, here: torch.Tensor
+    ) -> torch.Tensor:
+        """Final hidden states at ``places`` int64[M] of the row, on the CPU ``here``: float[M, D_hidden]."""
         if self.positionwise:
-            return self.llm(embeds, replace(ctx, wanted=places))
+            return self.llm(embeds, replace(ctx, wanted=places, wanted_here=here))
         return self.llm(embeds, ctx)[places]
 
     def logits(self, batch: Batch) -> torch.Tensor:
@@ -180,6 +190,11 @@ class MultimodalLM(nn.Module):
         if unknown:
             known = ", ".join(self.inputs) or "none"
             raise SampleError(f"{', '.join(batch.names)}: media of {unknown[0]!r}, but the placeholders are {known}")
+        if batch.media and len(batch.position_ids) != self.llm.positions.axes:
+            raise ValueError(
+                f"positions on {len(batch.position_ids)} axes, but the LLM counts on {self.llm.positions.axes}; "
+                "collate with scheme=model.llm.positions"
+            )
         ctx = context_of(batch, self.inputs)
         text = embeds = self.llm.embed(batch.input_ids, ctx)
         ctx = replace(ctx, text_embeds=text)
@@ -200,7 +215,7 @@ class MultimodalLM(nn.Module):
         for name, encoder in entry.encoders.items():
             context = EncoderContext()
             if encoder.adapters:
-                owners = ctx.item_sequence[key].tolist()
+                owners = (ctx if ctx.host is None else ctx.host).item_sequence[key].tolist()
                 context = EncoderContext(dataset_names=tuple(ctx.dataset_names[owner] for owner in owners))
             with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
                 run = partial(run_encoder, encoder)
@@ -247,7 +262,7 @@ class MultimodalLM(nn.Module):
     def prefill(self, batch: Batch) -> DecodingState:
         """Read the conversations of a packed batch, each into a row of its own."""
         packed, embeds = self.embed(batch)
-        lengths = batch.cu_seqlens.diff().tolist()
+        lengths = batch.host.cu_seqlens.diff().tolist()
         ctx = left_padded(packed, lengths)
         # on the left, unlike in training: every row then ends at the same position, where its next token goes
         rows = embeds.new_zeros(*ctx.attention_mask.shape, embeds.shape[-1])
@@ -307,7 +322,7 @@ def _never_empty(batch: Batch) -> Batch:
     row |= {"position_ids": one.expand(len(batch.position_ids), 1), "media_ids": one - 1, "cu_seqlens": bounds}
     row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
     row["user_turn"] = None if batch.user_turn is None else one - 1
-    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None)
+    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None, origin=None)
 
 
 def run_encoder(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:

@@ -49,7 +49,7 @@ def _projected(
     groups = _groups(features)
     # before the first call: a rank that calls waits for the others
     more = calls_of_all(len(groups), connector) - len(groups)
-    if isinstance(connector, DeepFusion) and len(groups) > 1:
+    if isinstance(connector, DeepFusion) and len(groups) > 1 and not connector.joins_sizes:
         raise SampleError(
             f"connector {type(connector).__name__} reads its items inside the LLM and needs all of one size, but this "
             f"batch holds {', '.join(str(group[0].grid) for _, group in groups)}; give the encoder a fixed length"
@@ -57,32 +57,57 @@ def _projected(
     answers = [_call(connector, group, ctx) for _, group in groups]
     # calls that only other ranks need; their zero is added to an answer, so that their backward passes run here too
     for _ in range(more):
-        answers[-1] = answers[-1] + _call(connector, groups[-1][1], ctx) * 0.0
+        (tokens, remembered), idle = answers[-1], _call(connector, groups[-1][1], ctx)
+        zeros = [tensor.sum() * 0.0 for tensor in (idle[0], *_tensors(idle[1]))]
+        answers[-1] = tokens + sum(zeros), remembered
     if len(groups) == 1:
-        return answers[0].flatten(0, 1), [answers[0].shape[1]] * len(answers[0])
+        tokens, remembered = answers[0]
+        _keep(connector, remembered, ctx)
+        return tokens.flatten(0, 1), [tokens.shape[1]] * len(tokens)
     rows: dict[int, torch.Tensor] = {}
-    for (items, _), answer in zip(groups, answers, strict=True):
-        rows |= dict(zip(items, answer, strict=True))
+    parts: dict[int, Any] = {}
+    for (items, _), (tokens, remembered) in zip(groups, answers, strict=True):
+        rows |= dict(zip(items, tokens, strict=True))
+        parts |= {number: _part(remembered, place) for place, number in enumerate(items)}
     ordered = [rows[number] for number in range(len(rows))]
+    if isinstance(connector, DeepFusion):
+        _keep(connector, connector.joined([parts[number] for number in range(len(rows))]), ctx)
     return torch.cat(ordered), [len(row) for row in ordered]
 
 
-def _call(connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext) -> torch.Tensor:
-    """Tokens float[N, T, D]; what a connector remembers is kept."""
+def _call(
+    connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext
+) -> tuple[torch.Tensor, Any]:
+    """Tokens float[N, T, D], and what the connector remembers of the items."""
     words: dict[str, Any] = {"ctx": ctx} if connector.reads_text else {}
     answer = connector(*features, **words)
-    if not isinstance(connector, DeepFusion):
-        return answer
-    tokens, remembered = answer
+    return answer if isinstance(connector, DeepFusion) else (answer, None)
+
+
+def _keep(connector: Projector | DeepFusion, remembered: Any, ctx: ForwardContext) -> None:
+    """Let layers inside the LLM find what a connector remembers."""
     if remembered is not None:
         ctx.media[connector.key] = remembered
-    return tokens
+
+
+def _part(remembered: Any, place: int) -> Any:
+    """What is remembered of one of several items: tensors have them along their first axis, tuples hold such."""
+    if isinstance(remembered, tuple):
+        return tuple(_part(one, place) for one in remembered)
+    return None if remembered is None else remembered[place : place + 1]
+
+
+def _tensors(remembered: Any) -> list[torch.Tensor]:
+    if isinstance(remembered, tuple):
+        return [tensor for one in remembered for tensor in _tensors(one)]
+    return [remembered] if isinstance(remembered, torch.Tensor) else []
 
 
 def _padded(
     connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext
 ) -> tuple[torch.Tensor, list[int]]:
-    tokens = _call(connector, features, ctx)
+    tokens, remembered = _call(connector, features, ctx)
+    _keep(connector, remembered, ctx)
     if all(one.grids is None for one in features):
         return tokens.flatten(0, 1), [tokens.shape[1]] * len(tokens)
     counts = [connector.n_tokens(*grids) for grids in _item_grids(features)]

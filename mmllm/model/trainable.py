@@ -8,14 +8,17 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmllm.connectors.base import Connector
 from mmllm.errors import CheckpointError, RecipeError
 from mmllm.hooks.shards import whole
+from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.partitioned import is_partitioned
 from mmllm.model.model import MultimodalLM
 
+TOKENS = "llm.tokens"
+"""The part that new tokens are, which stands in the LLM's module and learns without it."""
 CHUNK = 2**24
 """Elements hashed at a time: a digest needs no second copy of the weights."""
 
@@ -25,7 +28,7 @@ class PartRow:
     """One line of the table shown when a stage starts."""
 
     name: str
-    """Name as under ``train:``: ``llm``, ``encoders.<key>`` or ``connectors.<key>``."""
+    """Name as under ``train:``: ``llm``, ``llm.tokens``, ``encoders.<key>`` or ``connectors.<key>``."""
     modules: str
     """Class of the part."""
     n_params: int
@@ -35,10 +38,32 @@ class PartRow:
 
 
 def parts(model: MultimodalLM) -> dict[str, nn.Module]:
-    """Name -> module of every part, in the order data flows."""
+    """Name -> module of every part, in the order data flows.
+
+    The new tokens in the LLM's module are a part of their own; a connector with another's weights is none.
+    """
     named: dict[str, nn.Module] = {f"encoders.{key}": module for key, module in model.encoders.items()}
-    named |= {f"connectors.{key}": module for key, module in model.connectors.items()}
+    own = {key: module for key, module in model.connectors.items() if key not in model.shares}
+    named |= {f"connectors.{key}": module for key, module in own.items()}
+    if model.llm.tokens is not None:
+        named[TOKENS] = model.llm.tokens
     return named | {"llm": model.llm}
+
+
+def _part_of(name: str, known: Collection[str]) -> str | None:
+    """The part that a name under ``train:`` is, or lies in."""
+    # `llm.tokens` stands before `llm`, which it does not belong to
+    return next((part for part in known if f"{name}.".startswith(f"{part}.")), None)
+
+
+def _own(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a part's tensors that are not of a part inside it."""
+    inner = "tokens." if isinstance(module, CausalLM) else None
+    return {name: tensor for name, tensor in tensors.items() if inner is None or not name.startswith(inner)}
+
+
+def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return _own(module, dict(module.named_parameters()))  # type: ignore[return-value]
 
 
 def part_rows(model: MultimodalLM) -> list[PartRow]:
@@ -58,8 +83,7 @@ def set_trainable(model: MultimodalLM, train: Mapping[str, float]) -> list[PartR
     model.requires_grad_(False)
     rows = []
     for name, module in known.items():
-        # with the dot at the end `connectors.image` does not also mean `connectors.images`
-        chosen = [pair for pair in wanted_parameters.items() if f"{pair[0]}.".startswith(f"{name}.")]
+        chosen = [pair for pair in wanted_parameters.items() if _part_of(pair[0], known) == name]
         n_params = _n_params(module)
         if not chosen:
             rows.append(PartRow(name, _class(module), n_params, 0, None))
@@ -69,7 +93,7 @@ def set_trainable(model: MultimodalLM, train: Mapping[str, float]) -> list[PartR
             n_learning = sum(_count(parameter) for parameter in parameters)
             n_shown = n_params if wanted == name else n_learning
             rows.append(PartRow(wanted, _class(module), n_shown, n_learning, train[wanted]))
-        for parameter in module.parameters():
+        for parameter in _parameters(module).values():
             # one left by an earlier stage would hold memory, and a frozen parameter with a gradient counts as an error
             if not parameter.requires_grad:
                 parameter.grad = None
@@ -86,12 +110,12 @@ def learning(model: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
         RecipeError: a name that is no part, or nothing in it that could learn.
     """
     known = parts(model)
-    part = next((key for key in known if name == key or name.startswith(f"{key}.")), None)
+    part = _part_of(name, known)
     if part is None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise RecipeError(f"train: {name!r} is no part of this model; its parts are {', '.join(known)}{hint}")
-    own = dict(known[part].named_parameters())
+    own = _parameters(known[part])
     if not own:
         raise RecipeError(f"train: {name!r} ({_class(known[part])}) has no weights that could learn; leave it out")
     inner = name[len(part) + 1 :]
@@ -110,13 +134,13 @@ def skip_if_zero(model: MultimodalLM) -> None:
 
 
 def learned_parts(model: MultimodalLM) -> list[str]:
-    """Names of the parts whose tensors a checkpoint holds: all connectors, and whatever else a stage trains."""
-    names = [f"connectors.{key}" for key in model.connectors]
+    """Names of the parts whose tensors a checkpoint holds: connectors, new tokens, and whatever else a stage trains."""
+    known = parts(model)
+    names = [name for name in known if name == TOKENS or name.startswith("connectors.")]
     # of all stages, not of the current one: what an earlier stage learned must be in a later one's checkpoint too
     stages = model.recipe.stages.values() if model.recipe is not None else ()
-    trained = tuple(f"{name}." for stage in stages for name in stage.train)
-    others = [name for name in parts(model) if name not in names]
-    return names + [name for name in others if any(wanted.startswith(f"{name}.") for wanted in trained)]
+    trained = {_part_of(name, known) for stage in stages for name in stage.train}
+    return names + [name for name in known if name not in names and name in trained]
 
 
 def trainable_state(model: MultimodalLM) -> dict[str, torch.Tensor]:
@@ -184,7 +208,7 @@ def _learned(model: MultimodalLM) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and persistent buffers by name, tied ones once."""
-    state = module.state_dict(keep_vars=True)
+    state = _own(module, module.state_dict(keep_vars=True))
     seen: set[int] = set()
     for name, tensor in state.items():
         if id(tensor) not in seen:
@@ -212,7 +236,7 @@ def partitioned_parts(model: MultimodalLM) -> list[str]:
 
 
 def _n_params(module: nn.Module) -> int:
-    return sum(_count(parameter) for parameter in module.parameters())
+    return sum(_count(parameter) for parameter in _parameters(module).values())
 
 
 def _count(parameter: nn.Parameter) -> int:

@@ -97,14 +97,16 @@ def fullest(found: Workload, stage: Stage, n_micro: int, world: int, model: Mult
         bins += [(number, one) for one in step if one]
     number, chosen = max(bins, key=lambda one: sum(tree.length for tree in one[1]))
     encoded, bad = [], []
+    members = dict(enumerate(found.steps[number]))
     for tree in chosen:
         try:
-            encoded.append(load_tree(tree, found.steps[number], model.inputs, found.keys[number][tree.members[0]]))
+            key = found.keys[number][tree.members[0]]
+            encoded.append(load_tree(tree, members, model.inputs, key, model.llm.positions))
         except SampleError as error:
             bad.append(str(error))
     if not encoded:
         raise MmllmError(f"no conversation of the fullest micro-batch can be read: {bad[0]}")
-    return collate(encoded, model.inputs)
+    return collate(encoded, model.inputs, model.llm.positions)
 
 
 def items(found: Workload) -> Mapping[str, float]:

@@ -30,6 +30,7 @@ class AudioProcessor(Processor):
         window: int | None,
         fixed: bool = False,
         keep: bool = False,
+        whole: bool = False,
         max_seconds: float = MAX_SECONDS,
         timeout: float = TIMEOUT,
     ) -> None:
@@ -40,6 +41,7 @@ class AudioProcessor(Processor):
             window: samples of a window; None: a sound is one window whatever its length.
             fixed: every item is one full window; longer sound is refused.
             keep: whether rows of frequency are tokens of their own.
+            whole: a sound is padded to whole windows and prepared at once, and what pads it gives tokens too.
             max_seconds: of the longest sound that is read.
             timeout: seconds that decoding in a process of its own may take.
         """
@@ -47,6 +49,7 @@ class AudioProcessor(Processor):
         self.window = window
         self.fixed = fixed
         self.keep = keep
+        self.whole = whole
         self.max_seconds, self.timeout = max_seconds, timeout
 
     def read(self, media: str | Path | bytes) -> Item:
@@ -80,8 +83,8 @@ class AudioProcessor(Processor):
         return self.grid_of(1) if self.fixed else None
 
     def blank(self) -> Item:
-        """The shortest silence."""
-        return self._windows(np.zeros(1, np.float32))
+        """The shortest silence that gives a token."""
+        return self._windows(np.zeros(self.front_end.least, np.float32))
 
     def collate(self, items: Sequence[ItemInfo]) -> dict[str, Tensor]:
         """``windows`` float[all W, ..., L], padded with zeros at their ends, and ``samples`` int64[N]."""
@@ -94,11 +97,18 @@ class AudioProcessor(Processor):
             return [samples]
         return [min(self.window, samples - start) for start in range(0, samples, self.window)]
 
-    def counts(self, samples: int) -> list[int]:
-        """Tokens in time of each window that are given: real ones, or all under ``fixed``."""
+    def heard(self, samples: int) -> list[int]:
+        """Tokens in time of each window inside the model: real ones, or all under ``fixed`` and ``whole``."""
+        lengths = self.lengths(samples)
         if self.fixed and self.window is not None:
             return [self.front_end.tokens(self.window)]
-        return [self.front_end.tokens(length) for length in self.lengths(samples)]
+        if self.whole and self.window is not None:
+            return [self.front_end.tokens(self.window)] * len(lengths)
+        return [self.front_end.tokens(length) for length in lengths]
+
+    def counts(self, samples: int) -> list[int]:
+        """Tokens in time of each window that are given."""
+        return [count // self.front_end.pool for count in self.heard(samples)]
 
     def grid_of(self, samples: int) -> tuple[int, ...]:
         """Grid of a sound of so many samples."""
@@ -115,6 +125,8 @@ class AudioProcessor(Processor):
 
     def _windows(self, samples: Samples) -> Item:
         """Each window as the model's own feature extractor prepares it."""
+        if self.whole:
+            return {"windows": _stacked(self.front_end.prepare_whole(samples)), "samples": torch.tensor(len(samples))}
         parts, start = [], 0
         for length in self.lengths(len(samples)):
             part = samples[start : start + length]

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmllm.errors import MmllmError
 from mmllm.processors.sound_files import Samples
 
 
@@ -27,6 +28,10 @@ class FrontEnd:
     """Seconds from one token to the next."""
     raster: tuple[int, ...] = ()
     """Rows of frequency per time, where a model has them: they stand before time in its sequence."""
+    pool: int = 1
+    """Neighbouring tokens that are given as one."""
+    least: int = 1
+    """Samples of the shortest window that gives a token."""
 
     def __init__(self, extractor: Any) -> None:
         """``extractor``: the model's own feature extractor of transformers."""
@@ -37,11 +42,24 @@ class FrontEnd:
         """Real tokens in time of a window that begins with so many real samples."""
         raise NotImplementedError
 
+    def pooled(self, pool: int) -> None:
+        """Let as many neighbouring tokens be given as one; what is left of them at a window's end is not given."""
+        self.least = round((pool - 1) * self.step * self.rate) + 1
+        self.pool, self.step = pool, self.step * pool
+
     def prepare(self, samples: Samples) -> Tensor:
         """A window's samples -> its inputs float[..., L] as the model's own feature extractor makes them."""
         made = self.extractor(samples, sampling_rate=self.rate, return_tensors="pt")
         inputs: Tensor = made[self.extractor.model_input_names[0]][0]
         return inputs.float()
+
+    def prepare_whole(self, samples: Samples) -> list[Tensor]:
+        """A sound of any length, padded with silence to whole windows, whose inputs are made at once and then cut.
+
+        Raises:
+            MmllmError: its extractor makes no inputs that can be cut.
+        """
+        raise MmllmError("whole_windows: this model hears no log-mel windows; remove the word.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings of the extractor instead of itself: its table of mel filters alone is 200 kB for Whisper large."""
@@ -58,13 +76,26 @@ class WhisperFrontEnd(FrontEnd):
     def __init__(self, extractor: Any, positions: int) -> None:
         """``positions``: tokens of a window."""
         super().__init__(extractor)
-        self.own_window = extractor.n_samples
+        self.own_window: int = extractor.n_samples
         self._stride = extractor.n_samples // positions
         self.step = self._stride / self.rate
 
     def tokens(self, samples: int) -> int:
         """Count one for each 20 ms that are begun (two frames of 10 ms)."""
         return math.ceil(samples / self._stride)
+
+    def frames(self, samples: int) -> int:
+        """Frames of the spectrogram that begin within so many samples."""
+        return math.ceil(samples / self.extractor.hop_length)
+
+    def prepare_whole(self, samples: Samples) -> list[Tensor]:
+        """Frames at a border reach into the next window, and the loudest frame of all sets the floor of every one."""
+        made = self.extractor(
+            samples, sampling_rate=self.rate, padding=True, truncation=False, pad_to_multiple_of=self.own_window,
+            return_tensors="pt",
+        )  # fmt: skip
+        inputs: Tensor = made[self.extractor.model_input_names[0]][0]
+        return list(inputs.float().split(self.own_window // self.extractor.hop_length, dim=-1))
 
 
 class AstFrontEnd(FrontEnd):

@@ -15,7 +15,7 @@ from mmllm.processors.tokenizer import ModelTokenizer
 
 _PLACES = ("name_or_path", "transformers_version", "processor_class", "auto_map", "backend", "return_tensors", "device")
 """Settings of transformers' processors that say where they come from or who uses them, and change no pixel."""
-_LIMITS = ("max_pixels", "max_seconds", "max_bytes", "max_nodes", "max_edges", "max_points", "timeout", "most")
+_LIMITS = ("max_pixels", "max_seconds", "max_bytes", "max_nodes", "max_edges", "max_points", "timeout")
 """What an item may have at most, and how long reading it may take: of an item that is read they change nothing."""
 _PLAIN = (bool, int, float, str, type(None))
 

@@ -78,6 +78,11 @@ class VideoReading:
         """Times of the frames that ``read`` would give, from the container's packets; MediaError as there."""
         return list(self._ask(media, None)[0]["seconds"])
 
+    def outline(self, media: str | Path | bytes) -> tuple[list[float], tuple[int, int]]:
+        """Those times, and width and height of the frames, of which one is decoded."""
+        end, _ = self._ask(media, None, size=True)
+        return list(end["seconds"]), (end["width"], end["height"])
+
     def read(self, media: str | Path | bytes) -> Clip:
         """The frames of one file; MediaError where it cannot be read, is over a limit, hangs or crashes its decoder."""
         end, frames = self._ask(media, self.backend)
@@ -92,7 +97,9 @@ class VideoReading:
         """End this process's workers."""
         self._workers.close()
 
-    def _ask(self, media: str | Path | bytes, backend: str | None) -> tuple[dict[str, Any], list[bytes]]:
+    def _ask(
+        self, media: str | Path | bytes, backend: str | None, size: bool = False
+    ) -> tuple[dict[str, Any], list[bytes]]:
         """The worker's answer for one file; its complaints become errors that name the file."""
         data = media if isinstance(media, bytes) else b""
         where = f"video of {len(media)} bytes" if isinstance(media, bytes) else f"video {media}"
@@ -102,7 +109,7 @@ class VideoReading:
         if not (data or (not isinstance(media, bytes) and Path(media).stat().st_size)):
             raise MediaError(f"{where} is empty.")
         path = None if isinstance(media, bytes) else str(Path(media).absolute())
-        request = {**self.asked, "path": path, "part": part, "backend": backend}
+        request = {**self.asked, "path": path, "part": part, "backend": backend, "size": size}
         return self._workers.answer(where, request, data, self.timeout)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import tempfile
@@ -24,7 +23,6 @@ from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import load_start
 from mmllm.model.trainable import trainable_state
-from mmllm.published.architectures import TABLE
 from mmllm.published.comparison import Stage, check, compare
 from mmllm.published.source import Sections, Source
 from mmllm.recipe.load import digest, dump, load_recipe, parse
@@ -59,8 +57,7 @@ def import_checkpoint(
         raise MmllmError(f"--copy copies a local folder, and {path} is none; download it first (hf download)")
     source = Source(path, tiles)
     say(f"{path} is {source.family.name}; transformers {transformers.__version__} is what it is compared with")
-    module = importlib.import_module(f"mmllm.published.architectures.{TABLE[source.config.model_type]}")
-    sections: Sections = module.sections(source)
+    sections = source.sections()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         folder = Path(place) / "run"
@@ -68,8 +65,9 @@ def import_checkpoint(
         words = _words(source, sections, folder, out.name)
         recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
         model = build(recipe, "cpu")
-        for key in recipe.connectors:
-            _fill(source, recipe, key, model)
+        for key, part in recipe.connectors.items():
+            if part.shares is None:
+                _fill(source, recipe, key, model)
         stages = []
         for stage in compare(source, model):
             stages.append(stage)
@@ -90,7 +88,7 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
     llm = {"path": source.path, "dtype": "float32", "context": min(CONTEXT, text.max_position_embeddings)}
-    template = _template(source, sections.written)
+    template = sections.template or _template(source, sections.written)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)
@@ -121,7 +119,7 @@ def _begins(source: Source) -> bool:
     if bos is None or source.tokenizer("a").input_ids[:1] != [source.tokenizer.bos_token_id]:
         return False
     talk = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-    return not source.processor.apply_chat_template(talk, tokenize=False).startswith(bos)
+    return not source.rendered(talk).startswith(bos)
 
 
 def _fill(source: Source, recipe: Recipe, key: str, model: MultimodalLM) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoProcessor
+import transformers
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
 from mmllm.errors import MmllmError
 from mmllm.processors.image import WHOLE
-from mmllm.published.architectures import TABLE
+from mmllm.published.architectures import BEYOND, TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
+
+Asked = Callable[["Source", str, Sequence[Any]], dict[str, Any]]
+"""(the model, a question, items as its processor takes them) -> what the model's own class takes."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,10 @@ class Sections:
 
     encoders: dict[str, dict[str, Any]]
     connectors: dict[str, dict[str, Any]]
+    template: str | None = None
+    """Chat template of a model whose own processor has none; None: that of the folder."""
+    asked: Asked | None = None
+    """What its processor makes of one question, where it knows no conversations."""
     written: dict[str, str] = field(default_factory=dict)
     """Text in its chat template -> what the run's has there."""
 
@@ -42,14 +52,24 @@ class Source:
         family = family_of(self.config)
         if family is None or self.config.model_type not in TABLE:
             known = ", ".join(FAMILIES[kind].name for kind in TABLE)
-            name = self.config.model_type if family is None else family.name
+            name = f"a {self.config.model_type if family is None else family.name}, which cannot be imported"
             raise MmllmError(
-                f"{path} is a {name}, which cannot be imported; known are {known}. Its parts may still be usable one "
-                "by one: llm: {path: ...}, encoders with model: ..., connectors with start: ... (docs/recipes.md)"
+                f"{path} is {BEYOND.get(self.config.model_type, name)}; known are {known}. Its parts may still be "
+                "usable one by one: llm: {path: ...}, encoders with model: ..., connectors with start: ... "
+                "(docs/recipes.md)"
             )
         self.family: Family = family
-        self.processor: Any = _opened(path, "processor", AutoProcessor)
+        self.processor: Any = _processor(path)
         self.tokenizer: Any = self.processor.tokenizer
+        self.asked: Asked | None = None
+        """See ``Sections.asked``, once there are sections; None: it takes conversations, through its chat template."""
+
+    def sections(self) -> Sections:
+        """What becomes of it in a recipe; MmllmError where a part of it is not computed by any here."""
+        module = importlib.import_module(f"mmllm.published.architectures.{TABLE[self.config.model_type]}")
+        found: Sections = module.sections(self)
+        self.asked = found.asked
+        return found
 
     @property
     def pictures(self) -> Any:
@@ -60,9 +80,34 @@ class Source:
         """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
         return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}
 
+    def rendered(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
+        """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""
+        # Voxtral's processor has no template: its tokenizer alone may have been given one
+        owner = self.processor if self.processor.chat_template else self.tokenizer
+        return str(owner.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+
+    def special_tokens(self, text: str) -> dict[str, bool]:
+        """Words for a call of its processor: a prompt that begins with the first token gets no second one."""
+        bos = self.tokenizer.bos_token
+        return {"add_special_tokens": not (bos and text.startswith(bos))}
+
     def token(self, number: int) -> str:
         """The token with this id."""
         return str(self.tokenizer.convert_ids_to_tokens(number))
+
+
+def _processor(path: str) -> Any:
+    try:
+        return _opened(path, "processor", AutoProcessor)
+    except MmllmError as error:
+        try:
+            AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except Exception:  # the tokenizers package raises nothing narrower on a damaged file
+            raise MmllmError(
+                f"{path} has no tokenizer that transformers {transformers.__version__} can open, so its ids are "
+                "unknown; put its tokenizer.json there (or tekken.json, as Mistral AI calls it)"
+            ) from error
+        raise
 
 
 def _opened(path: str, what: str, kind: Any) -> Any:

@@ -12,7 +12,7 @@ from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
-from mmllm.recipe.models import ComponentSpec, Recipe, Stage
+from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
 from mmllm.recipe.yaml_lines import Path
 
 OURS = {
@@ -76,8 +76,9 @@ def check(recipe: Recipe, problems: Problems, stages: bool = True) -> None:
     _wiring(recipe, problems)
     if stages and not recipe.stages:
         problems.add(("stages",), "missing; a recipe trains in at least one stage")
-    if recipe.eval.cache is not None:
-        check_cache(recipe, recipe.eval.cache, {}, ("eval", "cache"), problems)
+    for section, cache in (("eval", recipe.eval.cache), ("serve", recipe.serve.cache)):
+        if cache is not None:
+            check_cache(recipe, cache, {}, (section, "cache"), problems)
     for key, stage in recipe.stages.items():
         _stage(recipe, ("stages", key), stage, problems)
 
@@ -128,6 +129,10 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
         _several(path, part, recipe, problems)
         _direction(path, part, recipe.encoders, problems)
         _times(path, part, problems)
+        _shares(key, part, recipe, problems)
+    for text in recipe.llm.new_tokens:
+        if text[:1] + text[-1:] == "<>" and text[1:-1] in placeholders:
+            problems.add(("llm", "tokens"), f'found "{text}", which is the placeholder of connectors.{text[1:-1]}')
     for encoder, found in readers.items():
         if len(found) > 1:
             problems.add(
@@ -191,9 +196,12 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
 
 def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n}; it, `token` and `around` stand on a connector that gives tokens."""
-    for word in ("token", "around", "tiles", "stitch"):
+    for word in ("token", "around", "tiles", "stitch", "rows"):
         if getattr(part, word) is not None and part.source is None:
             problems.add((*path, word), "a connector without `from` has no places in the text; remove it")
+    for word in ("tiles", "times"):
+        if part.rows is not None and getattr(part, word) is not None:
+            problems.add((*path, "rows"), f"text stands between rows or at `{word}`, not at both; remove one")
     for word, text in () if part.tiles is None else part.tiles:
         try:
             text.format(row=1, col=1, n=1)
@@ -217,18 +225,51 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
         )
 
 
+def _shares(key: str, part: ComponentSpec, recipe: Recipe, problems: Problems) -> None:
+    """`shares` names a connector in front of it that has `from` and weights of its own; so does the connector."""
+    if part.shares is None:
+        return
+    path: Path = ("connectors", key, "shares")
+    earlier = list(recipe.connectors)[: list(recipe.connectors).index(key)]
+    if part.shares not in recipe.connectors:
+        problems.add(path, f'found "{part.shares}"; {unknown("connector", part.shares, recipe.connectors)}')
+    elif part.shares not in earlier:
+        problems.add(
+            path, f'found "{part.shares}", which stands behind it; put it in front, as its weights are made first'
+        )
+    elif recipe.connectors[part.shares].shares is not None:
+        other = recipe.connectors[part.shares].shares
+        problems.add(path, f'found "{part.shares}", which has the weights of {other} itself; name {other}')
+    elif None in (part.source, recipe.connectors[part.shares].source):
+        problems.add(path, "weights are shared between connectors with `from`; remove it")
+    if part.start is not None:
+        problems.add(("connectors", key, "start"), f"its weights are those of connectors.{part.shares}; start that one")
+
+
 def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None:
     """Check that what a stage trains and reads exists and its DeepSpeed block repeats none of the recipe's words."""
-    known = ["llm", *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section))]
+    tokens = ["llm.tokens"] if recipe.llm.tokens else []
+    known = [
+        "llm",
+        *tokens,
+        *(f"{section}.{key}" for section in ("encoders", "connectors") for key in getattr(recipe, section)),
+    ]
     for name in stage.train:
         # `connectors.image.gates`: what a connector has inside is known once it is made
-        if not any(name == part or name.startswith(f"{part}.") for part in known):
+        if not any(_is_in(name, part) for part in known):
             problems.add((*path, "train", name), unknown("part", name, known))
-        if recipe.llm.quantize is not None and name.partition(".")[0] == "llm":
+        if not tokens and f"{name}.".startswith("llm.tokens."):
+            problems.add((*path, "train", name), "no new tokens are there to learn; list them: llm: {tokens: [...]}")
+        if recipe.llm.quantize is not None and trains_llm(name):
             problems.add(
                 (*path, "train", name), "a quantised LLM cannot learn; leave llm.quantize out, or train a connector"
             )
-        whole = [part for part in stage.train if name.startswith(f"{part}.")]
+        owner = next((one.shares for key, one in recipe.connectors.items() if _is_in(name, f"connectors.{key}")), None)
+        if owner is not None:
+            problems.add((*path, "train", name), f"its weights are those of connectors.{owner}; name that one")
+        # new tokens are no part of what `llm` lets learn
+        own = "llm" if f"{name}.".startswith("llm.tokens.") else ""
+        whole = [part for part in stage.train if name.startswith(f"{part}.") and part != own]
         if whole:
             problems.add((*path, "train", name), f"is inside {whole[0]}, which learns as a whole; keep one of the two")
     for name in stage.data:
@@ -242,6 +283,11 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
     if stage.cache is not None:
         check_cache(recipe, stage.cache, stage.train, (*path, "cache"), problems)
     _deepspeed(stage.deepspeed, (*path, "deepspeed"), "", problems)
+
+
+def _is_in(name: str, part: str) -> bool:
+    """Whether a name under ``train`` is a part, or lies in it."""
+    return f"{name}.".startswith(f"{part}.")
 
 
 def _deepspeed(block: dict[str, Any], path: Path, above: str, problems: Problems) -> None:

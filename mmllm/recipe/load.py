@@ -23,7 +23,7 @@ from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unkno
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
 from mmllm.recipe.shaping import IMPORTED
 
-LATER = ("adapts", "times", "token", "around", "tiles", "stitch", "start")
+LATER = ("adapts", "times", "token", "around", "tiles", "stitch", "rows", "shares", "start")
 """Words of a connector that came later."""
 
 Importing = Callable[[str], None]
@@ -154,7 +154,7 @@ def digest(recipe: Recipe) -> str:
         section: {key: {word for word in LATER if getattr(part, word) is None} for key, part in parts}
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
-    unused["llm"] = {word for word in ("file", "template", "quantize") if getattr(recipe.llm, word) is None}
+    unused["llm"] = {word for word in ("file", "template", "quantize", "tokens") if getattr(recipe.llm, word) is None}
     unused["stages"] = {
         key: {word for word in ("cache", "share_prefix", "workers") if getattr(stage, word) is None}
         for key, stage in recipe.stages.items()
@@ -163,7 +163,7 @@ def digest(recipe: Recipe) -> str:
     plain = Serve()
     unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
     later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory")
-    unused["serve"] = {word for word in later if getattr(recipe.serve, word) == getattr(plain, word)}
+    unused["serve"] = {word for word in (*later, "cache") if getattr(recipe.serve, word) == getattr(plain, word)}
     # by alias: a word that was renamed counts under its first name, for the same reason
     return hashlib.sha256(recipe.model_dump_json(exclude=unused, by_alias=True).encode()).hexdigest()
 

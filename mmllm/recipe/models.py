@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from mmllm.recipe.part_arguments import shown
+from mmllm.recipe.token_texts import token_texts
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -44,6 +45,24 @@ class Llm(Section):
     template: str | None = Field(
         None, min_length=1, description="chat template in place of the tokenizer's: chatml, llama3 or a jinja file"
     )
+    tokens: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="new tokens, whose rows learn alone where train names llm.tokens; <loc{000..999}> is a thousand",
+    )
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Strict mode takes no list that came by Python; the texts are those of tokens."""
+        if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+            token_texts(value)
+        return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def new_tokens(self) -> tuple[str, ...]:
+        """Texts of the new tokens, in order."""
+        return token_texts(self.tokens or ())
 
 
 class Start(Section):
@@ -111,6 +130,14 @@ class ComponentSpec(Section):
     stitch: Stitching | None = Field(
         None, description="connectors only: one map of all tiles of a picture, behind the connector"
     )
+    rows: str | None = Field(
+        None,
+        min_length=1,
+        description="connectors only: text of the LLM between the rows of a picture's tokens, control tokens included",
+    )
+    shares: str | None = Field(
+        None, description="connectors only: a connector in front of it whose weights it uses, as one of its own"
+    )
     start: Start | None = Field(
         None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
     )
@@ -176,6 +203,11 @@ class SharePrefix(Section):
     )
 
 
+def trains_llm(name: str) -> bool:
+    """Whether a name under ``train`` means weights of the LLM itself: its new tokens are none."""
+    return name.partition(".")[0] == "llm" and not f"{name}.".startswith("llm.tokens.")
+
+
 SWITCHES: dict[str, type[Section]] = {"cache": Cache, "share_prefix": SharePrefix}
 """Words of stages and of ``eval`` that are ``true``, ``false`` or a section of their own."""
 
@@ -184,7 +216,7 @@ class Stage(Section):
     """One training stage. What ``train`` names learns, everything else is frozen."""
 
     train: dict[str, Rate] = Field(
-        min_length=1, description="llm, encoders.<key> or connectors.<key>: peak learning rate"
+        min_length=1, description="llm, llm.tokens, encoders.<key> or connectors.<key>: peak learning rate"
     )
     data: dict[str, Rate] = Field(min_length=1, description="data entry: weight (1.0 each: natural sizes)")
     epochs: Rate | None = Field(None, description="passes over the data; either this or steps")
@@ -294,6 +326,12 @@ class Serve(Section):
         "like; one alone is answered whatever it takes",
     )
     media_memory: Positive = Field(268_435_456, description="bytes of encoded media kept for later questions")
+    cache: Cache | None = Field(
+        None,
+        description="read kept features of frozen encoders, as under a stage; keeps nothing of what is sent",
+    )
+
+    _cache = field_validator("cache", mode="before")(_switch(Cache))
 
 
 class Recipe(Section):

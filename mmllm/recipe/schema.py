@@ -78,6 +78,11 @@ def _words(section: str) -> dict[str, Any]:
         },
         "tiles": {"$ref": "#/$defs/TileText"},
         "stitch": {"$ref": "#/$defs/Stitching"},
+        "rows": {
+            "type": "string",
+            "description": "text of the LLM between the rows of a picture's tokens, control tokens included",
+        },
+        "shares": {"type": "string", "description": "a connector in front of it whose weights it uses"},
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
             "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",

@@ -68,11 +68,9 @@ def _log_to_terminal() -> None:
 
 def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None) -> tuple[Recipe, FastAPI]:
     """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
-    from mmllm.checkpoints.load import load_run
-    from mmllm.generation.generator import Generator
-    from mmllm.generation.memory import Sizes
+    from mmllm.generation.opening import open_run
 
-    recipe, model = load_run(run, overrides=overrides, trust=trust)
+    recipe, generator = open_run(run, overrides, trust)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,
@@ -83,7 +81,7 @@ def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = Non
         max_body=options.max_body,
         max_new_tokens=options.max_new_tokens,
     )
-    return recipe, create_app(Generator(model, Sizes.of(options)), recipe.name, limits)
+    return recipe, create_app(generator, recipe.name, limits)
 
 
 def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:

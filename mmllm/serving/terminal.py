@@ -37,12 +37,10 @@ def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, c
 
     ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them.
     """
-    from mmllm.checkpoints.load import load_run
-    from mmllm.generation.generator import Generator
-    from mmllm.generation.memory import Sizes
+    from mmllm.generation.opening import open_run
 
     console = console or Console()
-    recipe, model = load_run(run, overrides=overrides, trust=trust)
+    recipe, generator = open_run(run, overrides, trust)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,
@@ -50,7 +48,7 @@ def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, c
         max_files=options.max_files,
         max_seconds=options.max_seconds,
     )
-    talk = Chat(Generator(model, Sizes.of(options)), console, limits, options.max_new_tokens)
+    talk = Chat(generator, console, limits, options.max_new_tokens)
     console.print(f"[bold]{recipe.name}[/bold]: ask something. /help lists the commands.")
     talk.loop()
 

@@ -114,12 +114,14 @@ def is_frozen(subject: Subject) -> None:
 
 
 def learns_where_a_stage_trains_it(subject: Subject) -> None:
-    """With weights that require gradients, as ``train: {encoders.image: ...}`` asks for, they get some.
+    """With weights that require gradients, as ``train: {encoders.image: ...}`` asks for, they get some; if it has any.
 
     Mend: no ``torch.no_grad`` or ``inference_mode`` of its own; ``self.learns()`` says whether gradients are needed.
     """
     encoder = subject.maker()
     encoder.requires_grad_(True)
+    if next(encoder.parameters(), None) is None:
+        return
     features = subject.features(encoder).concatenated()
     require(features.requires_grad, "features carry no gradient")
     features.square().sum().backward()
@@ -152,7 +154,7 @@ def stores_each_weight_once(subject: Subject) -> None:
 def gives_the_layers_asked_for(subject: Subject) -> None:
     """``layers`` follow one rule: 0 is what enters the first block, k what leaves block k, -1 the last; as ordered.
 
-    Where it ``gives_final``, ``final`` may stand among them, and changes none of the others.
+    Where it ``gives_final``, ``final`` may stand among them (unless ``final_alone``), and changes none of the others.
     Mend: index hidden states by ``self.resolve(self.n_blocks)``.
     """
     encoder = subject.encoder
@@ -160,7 +162,7 @@ def gives_the_layers_asked_for(subject: Subject) -> None:
     if not blocks:
         return
     asked: tuple[Layer, ...] = (blocks, 0, -1, -blocks - 1, 1)
-    asked = ("final", *asked) if encoder.gives_final else asked
+    asked = ("final", *asked) if encoder.gives_final and not encoder.final_alone else asked
     encoder.layers = asked
     try:
         layers = subject.features().layers

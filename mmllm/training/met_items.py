@@ -60,7 +60,7 @@ def _placeholders(model: MultimodalLM, key: str) -> set[str]:
     connector = model.connectors[key]
     assert isinstance(connector, Connector)
     if key in model.inputs and not connector.learns_without_items:
-        return {key}
+        return {key, *(other for other, owner in model.shares.items() if owner == key)}
     if connector.when is not None:
         return set(connector.when)
     if not isinstance(connector, EncoderAdapter):

@@ -56,6 +56,7 @@ def loader_of(
         Prompter(model.llm.tokenizer, model.places, model.reads_user_turn),
         model.inputs,
         recipe.llm.context,
+        scheme=model.llm.positions,
         rank=rank(),
         world=distributed.world(),
         n_micro=micro_batches(stage, distributed.world(), f"stages.{name}")[1],

@@ -19,15 +19,17 @@ class Family:
     modality: str = "image"
     """Modality of its tower: image or audio."""
     tower: str = "vision_tower"
-    """Module that holds the tower."""
+    """Module that holds the tower; empty: there is none."""
     tower_config: str = "vision_config"
     """Word of the config that describes the tower."""
     projector: str = "multi_modal_projector"
     """Module that holds the projector."""
+    stacks: str | None = None
+    """Module that holds projectors of further layers, for blocks of the LLM."""
     text: Mapping[str, Any] = field(default_factory=dict)
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
-    text_class: str | None = None
-    """Config class of the same decoder without positions for pictures, where the text config has none of its own."""
+    several: bool = True
+    """Whether its processor takes several items in one conversation."""
 
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
@@ -44,12 +46,17 @@ FAMILIES: Mapping[str, Family] = {
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
+    "deepseek_vl_hybrid": Family("DeepSeek-VL, two towers", tower="vision_model", projector="aligner"),
+    "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
-    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
-    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger", text_class="Qwen2Config"),
-    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", text_class="Qwen3Config"),
+    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger"),
+    "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger"),
+    "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
+    "audioflamingo3": Family(
+        "Audio Flamingo 3", modality="audio", tower="audio_tower", tower_config="audio_config", several=False
+    ),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }
 """``model_type`` -> family."""

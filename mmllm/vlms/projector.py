@@ -27,14 +27,19 @@ class Layout:
 
     words: Callable[[Any], Words]
     """Config -> type and arguments of the connector."""
-    tensors: Mapping[str, str]
-    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor."""
+    tensors: Mapping[str, str] | Callable[[Any], Mapping[str, str]]
+    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor; or
+    config -> these."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
     beside: tuple[str, ...] = ()
     """Beginnings of names of its tensors that lie beside its module; what is left of such a name is in ``tensors``."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
+    restored: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    """The same names -> what makes the published tensor of the connector's."""
+    joined: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    """Makes published tensors others first, where several become one."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -67,17 +72,87 @@ def _aya(config: Any) -> Words:
     return {**words, "width": width, "activation": "silu", "gated": True}
 
 
+def _mistral3(config: Any) -> Words:
+    words = {"type": "patch_merger", "factor": config.spatial_merge_size, "eps": config.text_config.rms_norm_eps}
+    return {**words, **({"bias": True} if config.multimodal_projector_bias else {}), **_activation(config)}
+
+
+def _in_raster_order(weight: Tensor) -> Tensor:
+    """Inputs of a merging layer from (channel, place in the block) to (place, channel): float[D, places * D]."""
+    return weight.unflatten(1, (len(weight), -1)).transpose(1, 2).flatten(1).contiguous()
+
+
+def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """DeepSeek-VL's first layer, half of whose outputs see one tower each, as a layer over both side by side."""
+    parts = ("high_res_vision_proj", "vision_proj")
+    return {
+        "first.weight": torch.block_diag(*(tensors[f"{part}.weight"] for part in parts)),
+        "first.bias": torch.cat([tensors[f"{part}.bias"] for part in parts]),
+        **{name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in parts},
+    }
+
+
+def _flamingo(config: Any) -> Words:
+    words = {"type": "mlp", "depth": 2, **_activation(config)}
+    return words if config.projector_bias else {**words, "bias": False}
+
+
 def _voxtral(config: Any) -> Words:
     factor = config.audio_config.intermediate_size // config.audio_config.hidden_size
     stacked = {"type": "pixel_shuffle", "axes": 1, "factor": factor, "norm": False}
     return {**stacked, "depth": 2, "bias": False, **_activation(config)}
 
 
-_TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
+def _qwen(config: Any) -> Words:
+    """The merger of Qwen-VL's towers: a norm of each patch, blocks side by side, two layers."""
+    tower = config.vision_config
+    dim = tower.embed_dim if config.model_type == "qwen2_vl" else tower.hidden_size
+    norm = {"norm": "rms"} if config.model_type == "qwen2_5_vl" else {}
+    factor = tower.spatial_merge_size
+    return {
+        "type": "pixel_shuffle",
+        "factor": factor,
+        **norm,
+        "norm_first": True,
+        "eps": 1e-6,
+        "width": dim * factor**2,
+    }
+
+
+def _qwen3(config: Any) -> Words:
+    """Qwen3-VL's, and one for each layer whose features are added behind a block of the LLM."""
+    tower = config.vision_config
+    stacked = list(tower.deepstack_visual_indexes)
+    words = _qwen(config)
+    if not stacked:
+        return words
+    if stacked != sorted(set(stacked)):
+        raise MmllmError(
+            f"deepstack_visual_indexes: {stacked} are not in rising order, which no connector here computes"
+        )
+    del words["norm_first"]  # its own rule: the input's patches, the stacks' blocks
+    merged = {"merge": "shuffle", "stacks": "layers", "layers": len(stacked) + 1}
+    return {**words, "type": "deepstack", **merged}
+
+
+def _qwen3_tensors(config: Any) -> dict[str, str]:
+    merger = {"norm": "mlp.0", "linear_fc1": "mlp.1", "linear_fc2": "mlp.3"}
+    n_stacks = len(config.vision_config.deepstack_visual_indexes)
+    if not n_stacks:
+        return merger
+    found = {name: f"mlp.{layer}" for name, layer in merger.items()}
+    for n in range(n_stacks):
+        found |= {f"{n}.{name}": f"mergers.{n}.{layer}" for name, layer in merger.items()}
+    return found
+
+
+_LINEARS = {"linear_1": "mlp.0", "linear_2": "mlp.2"}
+_TWO = Layout(_two_layers, _LINEARS, also=("pool",))
 _NEWLINE = "stitch.newline"
 # the model's own tensor `image_newline`
-_STITCHED = replace(_TWO, tensors={**_TWO.tensors, "newline": _NEWLINE}, beside=("image_",))
+_STITCHED = replace(_TWO, tensors={**_LINEARS, "newline": _NEWLINE}, beside=("image_",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
+_QWEN = Layout(_qwen, {"ln_q": "mlp.0", "mlp.0": "mlp.1", "mlp.2": "mlp.3"})
 _IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
 LAYOUTS: Mapping[str, Layout] = {
     "llava": _TWO,
@@ -101,16 +176,30 @@ LAYOUTS: Mapping[str, Layout] = {
         {"mm_input_projection_weight": "mlp.0.weight", "mm_soft_emb_norm": "norm"},
         # a product from the left, and a norm whose weight counts from one
         changed={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: 1 + weight},
+        restored={"mlp.0.weight": lambda weight: weight.T.contiguous(), "norm.weight": lambda weight: weight - 1},
     ),
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": Layout(_qwen3, _qwen3_tensors),
+    "deepseek_vl_hybrid": Layout(
+        lambda config: {"type": "concat", "depth": 2}, {"first": "mlp.0", "proj": "mlp.2"}, joined=_halves
+    ),
+    "fuyu": Layout(lambda config: {"type": "mlp", "depth": 1}, {"": "mlp.0"}),
+    "mistral3": Layout(
+        _mistral3,
+        {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},
+        changed={"merge.weight": _in_raster_order},
+    ),
+    "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
-OTHERS: Mapping[str, str] = {
-    "mistral3": "an RMSNorm, a merger of patches in an order of its own and an MLP",
-    "qwen2_vl": "a merger inside the tower",
-    "qwen2_5_vl": "a merger inside the tower",
-    "qwen3_vl": "mergers inside the tower, one of them for blocks of the LLM",
-}
+DEFAULTS: Mapping[str, Any] = {
+    "axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False, "norm_first": False, "merge": "mean",
+    "stacks": "grid", "start": 1, "gated": False,
+}  # fmt: skip
+"""Words of connectors that their tensors do not show -> the connectors' own defaults."""
+OTHERS: Mapping[str, str] = {}
 """``model_type`` -> what its projector is, where no connector here computes it."""
 
 
@@ -157,18 +246,19 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
-    starts = (f"{family.projector}.", *layout.beside)
-    found = read_tensors(path, (*(f"model.{start}" for start in starts), *starts))
+    names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
+    found = _published_tensors(path, family, layout)
+    found = found if layout.joined is None else layout.joined(found)
     taken: dict[str, Tensor] = {}
     left = []
     for name, tensor in found.items():
         layer, _, kind = name.rpartition(".")
-        if layout.tensors.get(name) == _NEWLINE and _NEWLINE not in names:
+        if names_there.get(name) == _NEWLINE and _NEWLINE not in names:
             left.append(name)  # a connector that takes pictures whole does without
-        elif name in layout.tensors:
-            taken[layout.tensors[name]] = tensor
-        elif layer in layout.tensors:
-            taken[f"{layout.tensors[layer]}.{kind}"] = tensor
+        elif name in names_there:
+            taken[names_there[name]] = tensor
+        elif layer in names_there:
+            taken[f"{names_there[layer]}.{kind}"] = tensor
         else:
             left.append(name)
     taken = {name: layout.changed[name](one) if name in layout.changed else one for name, one in taken.items()}
@@ -179,6 +269,43 @@ def projector_tensors(
     return taken, left
 
 
+def published_tensors(
+    path: str, config: Any, type: str, args: Mapping[str, Any], learned: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The reverse of :func:`projector_tensors`: tensors of a connector by the names that the whole model has for them.
+
+    Raises:
+        MmllmError: this connector does not compute the projector of the model at ``path``.
+    """
+    family = family_of(config)
+    assert family is not None
+    layout = LAYOUTS.get(config.model_type)
+    if layout is None:
+        what = OTHERS[config.model_type]
+        raise MmllmError(f"--to hf: the projector of {family.name} is {what}, which is not written")
+    _check(path, type, args, projector_words(path, config), family, layout)
+    names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
+    layers = {ours: theirs for theirs, ours in names_there.items()}
+    found = {}
+    for name, tensor in learned.items():
+        layer, _, kind = name.rpartition(".")
+        there = layers[name] if name in layers else f"{layers[layer]}.{kind}"
+        # those of further layers are numbered, see _published_tensors
+        place = f"{family.stacks if there[0].isdigit() else family.projector}."
+        place = layout.beside[0] if name == _NEWLINE else place
+        found[f"model.{place}{there}"] = layout.restored[name](tensor) if name in layout.changed else tensor
+    return found
+
+
+def _published_tensors(path: str, family: Family, layout: Layout) -> dict[str, Tensor]:
+    """Those of the projector and beside it, and numbered those of further layers."""
+    starts = (f"{family.projector}.", *layout.beside)
+    found = read_tensors(path, (*(f"model.{start}" for start in starts), *starts))
+    if family.stacks is not None:
+        found |= read_tensors(path, (f"model.{family.stacks}.", f"{family.stacks}."))
+    return found
+
+
 def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family: Family, layout: Layout) -> None:
     """MmllmError where a connector computes something else; differing sizes show when tensors are copied."""
     if type not in (wanted["type"], *layout.also):
@@ -187,8 +314,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"the projector of {path!r} ({family.name}) is what the connector {wanted['type']} computes ({settings}), "
             f"not {type}"
         )
-    # what tensors do not show; the defaults are the connectors' own
-    for word, default in (("axes", 2), ("activation", "gelu"), ("eps", 1e-5), ("norm_after", False), ("gated", False)):
+    for word, default in DEFAULTS.items():
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

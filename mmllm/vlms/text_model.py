@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
 from mmllm.errors import MmllmError
+from mmllm.types import SEQUENTIAL, PositionScheme
 from mmllm.vlms.families import Family
+from mmllm.vlms.headed_decoder import HeadedDecoder
 from mmllm.vlms.partial import load_part
 
 # older files put the text model's own names below `language_model.`, newer ones the decoder below
@@ -23,7 +25,6 @@ NAMES = {
     r"^model\.(language_model|text_model)\.": "model.",
     r"^language_model\.model\.": "model.",
 }
-_ROTATIONS = ("mrope_section", "mrope_interleaved")
 
 
 def load_text_model(
@@ -35,22 +36,28 @@ def load_text_model(
         MmllmError: its text model is no causal LM that transformers has, or weights are missing.
     """
     text = text_config(config, family)
-    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, NAMES, dtype, words)
+    if type(text) not in MODEL_MAPPING:
         raise MmllmError(
             f"llm.path: {path!r} is {family.name}, whose text model ({text.model_type}) is no causal LM of "
             "transformers; give a causal LM of its own"
         )
-    return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, NAMES, dtype, words)
+    model = load_part(path, HeadedDecoder, text, NAMES, dtype, words)
+    tower: Any = getattr(config, family.tower_config)
+    if hasattr(tower, "tokens_per_second"):
+        model.positions = PositionScheme("mrope", tower.tokens_per_second)
+    return model
+
+
+def scheme_of(model: PreTrainedModel) -> PositionScheme:
+    """How an LLM counts positions."""
+    return model.positions if isinstance(model, HeadedDecoder) else SEQUENTIAL
 
 
 def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
-    """The text model's config as the whole model applies it: scales, tied head, positions of text.
-
-    With one position per token M-RoPE (Qwen2-VL, Wang et al. 2024, arXiv 2409.12191) is ordinary RoPE.
-    """
+    """The text model's config as the whole model applies it: scales, tied head."""
     text: Any = config.get_text_config()
-    if family.text_class is not None:
-        text = _plain_rope(text, getattr(transformers, family.text_class))
     # the head belongs to the whole model, so its config says whether it is the embeddings; some never tie
     text.tie_word_embeddings = bool(config.tie_word_embeddings) if hasattr(config, "tie_word_embeddings") else False
     for word, value in family.text.items():
@@ -59,15 +66,13 @@ def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     return text
 
 
-def _plain_rope(text: Any, kind: type[PretrainedConfig]) -> PretrainedConfig:
-    """The same decoder's config with one position per token."""
-    words = {word: value for word, value in text.to_dict().items() if word != "model_type"}
-    rope = {word: value for word, value in (words.pop("rope_parameters") or {}).items() if word not in _ROTATIONS}
-    # `mrope` is how older files call the default type with three positions
-    for word in ("rope_type", "type"):
-        if rope.get(word) == "mrope":
-            rope[word] = "default"
-    return kind(**words, rope_parameters=rope)
+def renamed(name: str) -> str:
+    """Name of a tensor of a whole model as its text model by itself calls it."""
+    for pattern, replacement in NAMES.items():
+        name, found = re.subn(pattern, replacement, name)
+        if found:
+            break
+    return name
 
 
 def chat_template_of(path: str, tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -10,23 +10,26 @@ from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmllm.errors import MmllmError
-from mmllm.vlms.families import family_of
+from mmllm.vlms.families import Family, family_of
 from mmllm.vlms.partial import load_part
 
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
-    "qwen2_audio_encoder", "voxtral_encoder",
+    "qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
-
+NATIVE = ("pixtral", "siglip2_vision_model", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision")
+"""Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 """Settings of image processors that cut a picture into several."""
 KEPT = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
 
 
-def load_tower(path: str, modality: str) -> PreTrainedModel | None:
+def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedModel | None:
     """The float32 tower of the published model at ``path``; None where it is no such model.
+
+    ``native``: one that takes pictures of any size is wanted.
 
     Raises:
         MmllmError: it hears instead of sees (or the reverse), weights are missing, or its tower takes what no encoder
@@ -39,15 +42,37 @@ def load_tower(path: str, modality: str) -> PreTrainedModel | None:
     if family.modality != modality:
         word = {"image": "hf_vision", "audio": "hf_audio"}[family.modality]
         raise MmllmError(f'"{path}" is {family.name}, whose tower is for {family.modality}; use {word}.')
+    if not family.tower:
+        raise MmllmError(f'"{path}" is {family.name}, which has no tower: its LLM is given pixels; use patches.')
     tower: Any = getattr(config, family.tower_config)
-    if tower.model_type not in PLAIN:
-        raise MmllmError(
-            f'"{path}" is {family.name}, whose tower ({tower.model_type}) takes pictures of any shape in patches of '
-            "its own; no encoder here computes it. Its text model can be used: llm: {path: ...}."
-        )
+    if tower.model_type not in (NATIVE if native else PLAIN):
+        raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    return load_part(path, MODEL_MAPPING[type(tower)], tower, _names(family.tower), torch.float32)
+    return load_part(path, _class_of(tower), tower, _names(family.tower), torch.float32)
+
+
+def _class_of(config: Any) -> Any:
+    """The class of a tower with this configuration."""
+    if type(config) in MODEL_MAPPING:
+        return MODEL_MAPPING[type(config)]
+    # transformers (read in 5.23) knows Qwen2-VL's as a part alone
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+    return {"qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel}[config.model_type]
+
+
+def _other_kind(path: str, family: Family, kind: str) -> MmllmError:
+    """Error for a tower of another kind than the one that is asked for."""
+    start = f'"{path}" is {family.name}, whose tower ({kind}) takes pictures of '
+    if kind in PLAIN:
+        return MmllmError(f"{start}one size; use hf_vision.")
+    if kind in NATIVE:
+        return MmllmError(f"{start}any shape; use hf_native.")
+    return MmllmError(
+        f"{start}any shape in patches of its own; no encoder here computes it. Its text model can be used: llm: "
+        "{path: ...}."
+    )
 
 
 def whole_picture(own: Any, path: str) -> Any:
@@ -59,7 +84,7 @@ def whole_picture(own: Any, path: str) -> Any:
         return own
     family_config = AutoConfig.from_pretrained(path)
     family = family_of(family_config)
-    if family is None:
+    if family is None or not family.tower:
         return own
     side = getattr(family_config, family.tower_config).image_size
     height, width = (side, side) if isinstance(side, int) else side

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from mmllm.testing.tiny.llms import tiny_tokenizer
-from mmllm.testing.tiny.published.folder import LLM as PLAIN
+from mmllm.testing.tiny.published import folder as published
 from mmllm.testing.tiny.published.folder import VIT
 
-LLM: dict[str, Any] = {**PLAIN, "max_position_embeddings": 128}
+LLM: dict[str, Any] = {**published.LLM, "max_position_embeddings": 128}
 ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
 EAR = {"num_mel_bins": 16, "max_source_positions": 1500}
 

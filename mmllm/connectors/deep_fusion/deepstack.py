@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.layers.basics import as_maps, mlp
 from mmllm.connectors.layers.encoder_layers import listed, normed
+from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Handle
 from mmllm.hooks.points import LLMHookPoints
@@ -31,6 +33,9 @@ class DeepstackConnector(DeepFusion):
     - ``layers`` (as in Qwen3-VL): the last layer listed under the encoder's ``layers`` is the input; each layer before
       it gives one stack, averaged as the input is, through an MLP of its own.
 
+    ``merge: shuffle`` lays the patches of a block side by side instead of averaging them, as Qwen3-VL's mergers do:
+    a LayerNorm with ``eps`` of each patch at the input, of each block in the stacks, then an MLP ``width`` wide inside.
+
     ``norm`` first brings each layer to mean 0 and variance 1 per token, for encoders whose hidden states are large: the
     stacks are added to the LLM's. An untrained one is no identity. Where the LLM's hidden states have another width
     than its embeddings (some OPT), a learned linear map without bias brings the stacks to it.
@@ -38,6 +43,7 @@ class DeepstackConnector(DeepFusion):
 
     attaches_to_parts = True
     goes_on = True
+    joins_sizes = True
     shares_prefix = True
 
     def __init__(
@@ -52,6 +58,9 @@ class DeepstackConnector(DeepFusion):
         interval: int = 1,
         depth: int = 2,
         norm: bool = False,
+        merge: Literal["mean", "shuffle"] = "mean",
+        eps: float = 1e-5,
+        width: int | None = None,
     ) -> None:
         """Set up.
 
@@ -65,10 +74,18 @@ class DeepstackConnector(DeepFusion):
             interval: blocks from one stack to the next.
             depth: linear layers of an MLP.
             norm: whether to norm each layer first; see above.
+            merge: how patches become tokens; ``shuffle`` is for ``stacks: layers``.
+            eps: of the norms of ``merge: shuffle``.
+            width: channels between the linear layers of an MLP; default: the LLM's.
         """
         super().__init__(dim=dim, llm_dim=llm_dim)
         if stacks not in ("grid", "layers"):
             raise MmllmError(f"connector deepstack stacks: {stacks!r} is unknown; known: grid, layers.")
+        if merge not in ("mean", "shuffle") or (merge == "shuffle" and stacks != "layers"):
+            raise MmllmError(
+                f"connector deepstack merge: {merge!r} with stacks: {stacks} is unknown; known: mean, and shuffle with "
+                "stacks: layers."
+            )
         for name, value, least in (("factor", factor, 1), ("start", start, 0), ("interval", interval, 1)):
             if value < least:
                 raise MmllmError(f"connector deepstack {name}: {value} must be at least {least}.")
@@ -80,10 +97,17 @@ class DeepstackConnector(DeepFusion):
         self.factor, self.stacks, self.start, self.interval = factor, stacks, start, interval
         self.n_layers, self.norm = layers, norm
         self.n_stacks = factor**2 if stacks == "grid" else layers - 1
-        width = dim if stacks == "grid" else dim // layers
-        self.mlp = mlp(width, llm_dim, depth)
-        mergers = 0 if stacks == "grid" else self.n_stacks
-        self.mergers = nn.ModuleList(mlp(width, llm_dim, depth) for _ in range(mergers))
+        self.merge = merge
+        of_layer = dim if stacks == "grid" else dim // layers
+        words: dict[str, Any] = {"llm_dim": llm_dim, "depth": depth, "width": width}
+
+        def merger(norm_first: bool = False) -> nn.Module:
+            if merge == "mean":
+                return mlp(of_layer, **words)
+            return PixelShuffleConnector(dim=of_layer, factor=factor, norm_first=norm_first, eps=eps, **words)
+
+        self.mlp = merger(norm_first=True)
+        self.mergers = nn.ModuleList(merger() for _ in range(0 if stacks == "grid" else self.n_stacks))
         self.bridge: nn.Module = nn.Identity()
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
@@ -110,9 +134,17 @@ class DeepstackConnector(DeepFusion):
         else:
             *others, x = listed(features, self.n_layers, "deepstack")
             pairs = zip(self.mergers, others, strict=True)
-            stacks = [merger(self.pooled(layer, features.grid)) for merger, layer in pairs]
+            stacks = [self._merged(merger, layer, features) for merger, layer in pairs]
         stacks = [self.bridge(stack) for stack in stacks]
-        return self.mlp(self.pooled(x, features.grid)), tuple(stacks)
+        return self._merged(self.mlp, x, features), tuple(stacks)
+
+    def _merged(self, merger: nn.Module, x: Tensor, features: Features) -> Tensor:
+        """Tokens float[N, n_tokens, llm_dim] of one layer float[N, T, D]."""
+        if self.merge == "mean":
+            tokens: Tensor = merger(self.pooled(x, features.grid))
+        else:
+            tokens = merger(replace(features, layers={-1: x}))
+        return tokens
 
     def dilated(self, x: Tensor, grid: Sequence[int]) -> list[Tensor]:
         """Sample float[N, T, D] with holes: factor**2 of float[N, n_tokens, D]."""

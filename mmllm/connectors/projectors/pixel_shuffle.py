@@ -12,15 +12,25 @@ from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
 
+def blocks_of(x: Tensor, rows: int, cols: int, factor: int) -> Tensor:
+    """Maps float[..., rows * cols, D] in blocks of factor x factor: float[maps, blocks, factor * factor * D].
+
+    Blocks in raster order; inside one row, column, width.
+    """
+    blocks = x.reshape(-1, rows // factor, factor, cols // factor, factor, x.shape[-1]).transpose(2, 3)
+    return blocks.reshape(len(blocks), -1, factor * factor * x.shape[-1])
+
+
 class PixelShuffleConnector(Projector):
     """Blocks of factor x factor patches side by side, LN, Linear, GELU, Linear (InternVL, arXiv 2404.16821).
 
     The order inside a block is row, column, width: InternVL's ``ps_version v2`` and nanoVLM's (v1 transposes the grid).
     The mean over the blocks of one token is what ``pool`` computes, so this one keeps what pooling averages away.
-    With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral (2507.13264). ``norm:
-    false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and SmolVLM. ``width``, ``bias``
-    and ``activation``: as in ``mlp``. ``gated``: of the channels between the layers the second half, activated,
-    multiplies the first, as in Aya Vision (2505.08751).
+    ``norm_first`` norms each patch before it is laid beside others, as Qwen2-VL's merger does (2409.12191; ``width``
+    is that of a block there). With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral
+    (2507.13264). ``norm: false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and
+    SmolVLM. ``width``, ``bias`` and ``activation``: as in ``mlp``. ``gated``: of the channels between the layers the
+    second half, activated, multiplies the first, as in Aya Vision (2505.08751).
     """
 
     def __init__(
@@ -31,6 +41,7 @@ class PixelShuffleConnector(Projector):
         factor: int = 2,
         axes: int = 2,
         norm: bool | str = True,
+        norm_first: bool = False,
         eps: float = 1e-5,
         depth: int = 2,
         width: int | None = None,
@@ -43,10 +54,12 @@ class PixelShuffleConnector(Projector):
             raise MmllmError(f"connector pixel_shuffle factor: {factor} must be at least 1.")
         if axes not in (1, 2):
             raise MmllmError(f"connector pixel_shuffle axes: {axes} must be 1 (time) or 2 (rows and columns).")
-        self.factor, self.axes = factor, axes
+        self.factor, self.axes, self.norm_first = factor, axes, norm_first
         wide = dim * factor**axes
         # one sequence, so that checkpoints from before there was a choice keep their names
-        self.mlp = nn.Sequential(norm_of(norm, wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias, gated))
+        self.mlp = nn.Sequential(
+            norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias, gated)
+        )
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Grid of the blocks: rows and columns over the factor, frames or tiles in front as they are.
@@ -70,15 +83,18 @@ class PixelShuffleConnector(Projector):
 
     def shuffle(self, features: Features) -> Tensor:
         """Lay the patches of each block side by side: float[N, n_tokens, factor ** axes * dim], raster order."""
+        return self._shuffled(features.concatenated(), features)
+
+    def _shuffled(self, x: Tensor, features: Features) -> Tensor:
+        """``x`` float[N, T, dim], of the grid of ``features``."""
         tokens = self.n_tokens(features.grid)
-        x = features.concatenated()
         if self.axes == 1:
             return x.reshape(x.shape[0], tokens, self.factor * x.shape[-1])
         _, rows, cols = as_maps(features.grid, "pixel_shuffle")
-        r = self.factor
-        blocks = x.reshape(-1, rows // r, r, cols // r, r, x.shape[-1]).transpose(2, 3)
-        return blocks.reshape(x.shape[0], tokens, r * r * x.shape[-1])
+        return blocks_of(x, rows, cols, self.factor).reshape(x.shape[0], tokens, -1)
 
     def forward(self, features: Features) -> Tensor:
         """Shuffle and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
-        return self.mlp(self.shuffle(features))
+        if not self.norm_first:
+            return self.mlp(self.shuffle(features))
+        return self.mlp[1:](self._shuffled(self.mlp[0](features.concatenated()), features))

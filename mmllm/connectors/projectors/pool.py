@@ -80,6 +80,8 @@ class PoolConnector(Projector):
         _, last = self._split(features.grid)
         x = features.concatenated()
         x = x if self.norm_after else self.norm(x)
+        if not tokens:
+            return self.mlp(x)
         maps = x.reshape(-1, *last, x.shape[-1]).movedim(-1, 1)
         # the last block of an axis may be smaller (`stride`): with ceil_mode torch averages what is there
         means = MEANS[len(last)](maps, self._block(last), ceil_mode=True)
@@ -101,8 +103,9 @@ class PoolConnector(Projector):
         """Size of the first block along each pooled axis."""
         if self.grid is None:
             assert self.stride is not None
-            return tuple(min(n, size) for n, size in zip(last, self.stride, strict=True))
-        if any(n % parts for n, parts in zip(last, self.grid, strict=True)):
+            # at least 1: a sound may be shorter than a token of its encoder, and then has none
+            return tuple(max(1, min(n, size)) for n, size in zip(last, self.stride, strict=True))
+        if any(n % parts or not n for n, parts in zip(last, self.grid, strict=True)):
             sizes = " and ".join(f"{n} / {parts}" for n, parts in zip(last, self.grid, strict=True))
             raise MmllmError(
                 f"connector pool cannot average {' x '.join(map(str, last))} patches to a grid of {list(self.grid)}: "

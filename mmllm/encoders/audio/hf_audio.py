@@ -32,6 +32,8 @@ class HfAudioEncoder(Encoder):
     given); padding to a longer neighbour changes nothing. ``fixed``: every item is one full window, so all have one
     grid; longer sound is refused. ``max_seconds`` is the longest sound that is read, known from the header.
     What soundfile cannot read (M4A, WebM, MP4) is decoded in another process, killed after ``timeout`` seconds.
+    ``whole_windows`` (models that hear silence): a sound is padded to whole windows, its spectrogram is made of all of
+    it and then cut, and what pads it gives tokens too, as in Voxtral (arXiv 2507.13264).
     ``frequencies`` (AST, whose patches are frequency x time): ``mean`` of them, or ``keep``: grid (time, frequencies).
     """
 
@@ -46,6 +48,7 @@ class HfAudioEncoder(Encoder):
         layers: Sequence[int | Literal["final"]] = (-1,),
         window: float | None = None,
         fixed: bool = False,
+        whole_windows: bool = False,
         max_seconds: float = MAX_SECONDS,
         frequencies: str = "mean",
         timeout: float = TIMEOUT,
@@ -61,10 +64,24 @@ class HfAudioEncoder(Encoder):
         samples = window_samples(model, heard, window)
         if fixed and samples is None:
             raise MmllmError(f'fixed: "{model}" takes sound of any length; say how long: window (seconds).')
+        if whole_windows and not self.audio.hears_padding:
+            raise MmllmError(f'whole_windows: "{model}" does not hear what pads a window; remove the word.')
+        self.final_alone = self.audio.pool > 1
+        self._check_words()
+        if "final" in self.layers:
+            heard.pooled(self.audio.pool)
         self.keep = frequencies == "keep" and bool(heard.raster)
         self.processor = AudioProcessor(
-            heard, window=samples, fixed=fixed, keep=self.keep, max_seconds=max_seconds, timeout=timeout
+            heard,
+            window=samples,
+            fixed=fixed,
+            keep=self.keep,
+            whole=whole_windows,
+            max_seconds=max_seconds,
+            timeout=timeout,
         )
+        if whole_windows:
+            self.processor.blank()  # one that cannot be cut is told now
         self.resolve(self.n_blocks)
         self.freeze()
 
@@ -85,7 +102,8 @@ class HfAudioEncoder(Encoder):
         lengths = [self.processor.lengths(n) for n in items]
         counts = [self.processor.counts(n) for n in items]
         width = self.audio.width(windows.shape[-1])
-        real = torch.tensor([count for item in counts for count in item], device=windows.device)
+        heard = [count for n in items for count in self.processor.heard(n)]
+        real = torch.tensor(heard, device=windows.device)
         # rows of frequency stand one after the other in the sequence, each over all of time
         mask = (torch.arange(width, device=windows.device) < real[:, None]).repeat(1, prod(self.audio.front_end.raster))
         layout = TokenLayout(tuple(map(len, counts)), (*self.audio.front_end.raster, width), self.audio.prefix, mask)
@@ -93,7 +111,8 @@ class HfAudioEncoder(Encoder):
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             wanted = self.resolve(self.n_blocks)
             states = recorded(self.audio.blocks, wanted, lambda: self.audio.run(windows, flat))
-            layers = [self._joined(self._timed(state, width), counts) for state in states]
+            given = width // self.audio.pool if "final" in self.layers else width
+            layers = [self._joined(self._timed(state, given), counts) for state in states]
         grids = tuple(self.processor.grid_of(n) for n in items)
         # time comes first and frequencies are alike, so the largest tuple has the most tokens
         largest = max(grids)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import (
     ASTModel,
+    AudioFlamingo3Encoder,
     AutoFeatureExtractor,
     HubertModel,
     PreTrainedModel,
@@ -14,7 +15,15 @@ from transformers import (
     WhisperModel,
 )
 
-from mmllm.encoders.audio.models import AstModel, AudioModel, MaskedWhisperModel, WaveModel, WhisperEncoderModel
+from mmllm.encoders.audio.models import (
+    AstModel,
+    AudioModel,
+    FramedWhisperModel,
+    MaskedWhisperModel,
+    VoxtralModel,
+    WaveModel,
+    WhisperEncoderModel,
+)
 from mmllm.encoders.pretrained import load_model, load_processor, load_published
 from mmllm.errors import MmllmError
 
@@ -29,8 +38,7 @@ def load_audio(model: str) -> AudioModel:
     """
     published = load_published(model, "audio", "an audio model")
     if published is not None:
-        own = MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else WhisperEncoderModel
-        return own(published, load_processor(AutoFeatureExtractor, model, "sound"))
+        return tower_of(published)(published, load_processor(AutoFeatureExtractor, model, "sound"))
     _, loaded, info = load_model(model, "an audio model")
     net, kind, front = kind_of(loaded, model)
     extractor = load_processor(AutoFeatureExtractor, model, "sound")
@@ -42,6 +50,13 @@ def load_audio(model: str) -> AudioModel:
     if masked:
         net.masked_spec_embed = None  # used in training alone, and random weights would change the digest
     return kind(net, extractor)
+
+
+def tower_of(published: PreTrainedModel) -> type[WhisperEncoderModel]:
+    """The class here of a published model's tower."""
+    if isinstance(published, AudioFlamingo3Encoder):
+        return FramedWhisperModel
+    return MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else VoxtralModel
 
 
 def kind_of(loaded: Any, model: str) -> tuple[PreTrainedModel, type[AudioModel], str]:

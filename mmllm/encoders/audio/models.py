@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmllm import hooks
+from mmllm.encoders.float32_buffers import HALF
 from mmllm.processors.audio_front_ends import AstFrontEnd, FrontEnd, WaveFrontEnd, WhisperFrontEnd
 
 
@@ -23,6 +25,10 @@ class AudioModel(nn.Module):
     """Feature extractor and clock of the model."""
     prefix: int = 0
     """Tokens in front of the others."""
+    pool: int = 1
+    """Neighbouring tokens of the last block that the last norm takes the mean of."""
+    hears_padding: bool = True
+    """Whether silence behind a sound is heard, where a window has a length of its own."""
 
     def __init__(self, net: PreTrainedModel, front_end: FrontEnd) -> None:
         super().__init__()
@@ -44,7 +50,7 @@ class AudioModel(nn.Module):
         raise NotImplementedError
 
     def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
-        """Run over float[rows, ..., L], of which int64[rows] samples are real -> float[rows, prefix + T, D].
+        """Run over float[rows, ..., L], of which int64[rows] samples are real -> float[rows, prefix + T // pool, D].
 
         That is the model's last state, after its last norm; hooks take the others.
         """
@@ -72,8 +78,30 @@ class WhisperEncoderModel(AudioModel):
         return last
 
 
+class VoxtralModel(WhisperEncoderModel):
+    """Voxtral's encoder (arXiv 2507.13264): Whisper's, whose table of positions stays in float32 beside 16 bits."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VoxtralModel:
+        """Cast or move all but the positions, which are moved alone."""
+        # as `_keep_in_fp32_modules_strict` of its class says (transformers 5.23); private in torch (read in 2.15), the
+        # one way that to(), half() and a module around all take
+        table = self.net.embed_positions.weight
+        values = table.data
+        super()._apply(fn, recurse)
+        if table.dtype in HALF:
+            table.data = values.to(table.device)
+        return self
+
+
 class MaskedWhisperModel(WhisperEncoderModel):
-    """Qwen2-Audio's encoder (Chu et al. 2024, arXiv 2407.10759): Whisper's, which does not hear what pads a window."""
+    """Qwen2-Audio's encoder (Chu et al. 2024, arXiv 2407.10759): Whisper's, which does not hear what pads a window.
+
+    Its last norm stands behind a mean of two tokens, which is not the mean of two normed ones.
+    """
+
+    pool = 2
+    hears_padding = False
+    front_end: WhisperFrontEnd
 
     def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Frames of silence behind the sound get no attention; rows of them are never read."""
@@ -84,6 +112,17 @@ class MaskedWhisperModel(WhisperEncoderModel):
         mask = torch.zeros(hidden.shape, dtype=windows.dtype, device=windows.device)
         mask.masked_fill_(hidden, torch.finfo(windows.dtype).min)
         last: Tensor = self.net(windows, attention_mask=mask[:, None, None].expand(-1, 1, width, -1)).last_hidden_state
+        return last
+
+
+class FramedWhisperModel(MaskedWhisperModel):
+    """Audio Flamingo 3's encoder (Goel et al. 2025, arXiv 2507.08128): as Qwen2-Audio's, and makes its mask itself."""
+
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """It is told which frames of the spectrogram are real."""
+        real = torch.tensor([self.front_end.frames(int(n)) for n in lengths], device=windows.device)
+        mask = torch.arange(windows.shape[-1], device=windows.device) < real[:, None]
+        last: Tensor = self.net(windows, input_features_mask=mask).last_hidden_state
         return last
 
 

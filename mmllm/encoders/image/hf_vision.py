@@ -60,7 +60,9 @@ class HfVisionEncoder(ImageEncoder):
         accepted = inspect.signature(self.vision.forward).parameters
         if not _takes_pictures(accepted, config):
             kind = type(self.vision).__name__
-            raise MmllmError(f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size.')
+            raise MmllmError(
+                f'"{model}": a {kind} does not take plain pictures; use a ViT of fixed size, or hf_native.'
+            )
         lacking = [name for name in VIT if not hasattr(config, name)]
         if lacking:
             raise MmllmError(
@@ -126,9 +128,12 @@ class HfVisionEncoder(ImageEncoder):
         return BlockHooks(blocks_of(self.vision, self.n_blocks), self.dim, self.scope)
 
 
-def load_vision(model: str) -> PreTrainedModel:
-    """The vision tower in float32 with every weight that its hidden states need, safetensors only."""
-    published = load_published(model, "image", "a vision model")
+def load_vision(model: str, native: bool = False) -> PreTrainedModel:
+    """The vision tower in float32 with every weight that its hidden states need, safetensors only.
+
+    ``native``: one that takes pictures of any size.
+    """
+    published = load_published(model, "image", "a vision model", native=native)
     if published is not None:
         return published
     config, loaded, info = load_model(model, "a vision model")
@@ -152,8 +157,8 @@ def load_vision(model: str) -> PreTrainedModel:
 
 def _takes_pictures(accepted: Mapping[str, inspect.Parameter], config: Any) -> bool:
     """Whether a model with these arguments of its forward needs pictures of one size and nothing else."""
-    # spatial_shapes: models such as SigLIP 2 NaFlex take patches of pictures of any shape; input_ids: a whole Fuyu
-    if "pixel_values" not in accepted or {"spatial_shapes", "input_ids"} & accepted.keys():
+    # spatial_shapes, image_sizes: SigLIP 2 NaFlex and Pixtral take pictures of any shape; input_ids: a whole Fuyu
+    if "pixel_values" not in accepted or {"spatial_shapes", "image_sizes", "input_ids"} & accepted.keys():
         return False
     if any(hasattr(config, word) for word in FRAMES):
         return False

@@ -84,7 +84,7 @@ def image_encoder(part: EncoderPart, name: str = "frames") -> ImageEncoder:
     except registry.UnknownName as error:
         raise MmllmError(f"{name}: image: {error}") from error
     if not issubclass(kind, ImageEncoder):
-        raise MmllmError(f'{name}: image: "{part["type"]}" is no encoder of images.')
+        raise MmllmError(f'{name}: image: "{part["type"]}" is no encoder of images of one size.')
     for word in args:
         if word not in known:
             raise MmllmError(f'{name}: image: unknown argument "{word}" of {part["type"]}; known: {", ".join(known)}.')

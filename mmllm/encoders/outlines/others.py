@@ -15,6 +15,7 @@ def hf_audio(
     layers: Sequence[int | str] = (-1,),
     window: float | None = None,
     fixed: bool = False,
+    whole_windows: bool = False,
     max_seconds: float | None = None,
     frequencies: str = "mean",
     timeout: float | None = None,
@@ -23,23 +24,49 @@ def hf_audio(
     import torch
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-    from mmllm.encoders.audio.loading import kind_of
+    from mmllm.encoders.audio.loading import kind_of, tower_of
     from mmllm.processors.audio import AudioProcessor, window_samples
     from mmllm.processors.sound_files import MAX_SECONDS, TIMEOUT
+    from mmllm.vlms.tower import load_tower
 
     extractor = AutoFeatureExtractor.from_pretrained(model)
     with torch.device("meta"):
-        net, kind, _ = kind_of(AutoModel.from_config(AutoConfig.from_pretrained(model)), model)
+        published = load_tower(model, "audio")
+        if published is None:
+            net, kind, _ = kind_of(AutoModel.from_config(AutoConfig.from_pretrained(model)), model)
+        else:
+            net, kind = published, tower_of(published)
     heard = kind(net, extractor)
+    if "final" in layers:
+        heard.front_end.pooled(heard.pool)
     processor = AudioProcessor(
         heard.front_end,
         window=window_samples(model, heard.front_end, window),
         fixed=fixed,
         keep=frequencies == "keep" and bool(heard.front_end.raster),
+        whole=whole_windows,
         max_seconds=max_seconds or MAX_SECONDS,
         timeout=timeout or TIMEOUT,
     )
     return Outline(processor, heard.dim, len(layers))
+
+
+def waveform(
+    samples: int = 640,
+    rate: int = 16_000,
+    normalise: str = "rms",
+    eps: float = 1e-6,
+    max_seconds: float | None = None,
+    timeout: float | None = None,
+) -> Outline:
+    """Outline of ``WaveformEncoder``."""
+    from mmllm.processors.sound_files import MAX_SECONDS, TIMEOUT
+    from mmllm.processors.waveform import WaveformProcessor
+
+    processor = WaveformProcessor(
+        samples=samples, rate=rate, max_seconds=max_seconds or MAX_SECONDS, timeout=timeout or TIMEOUT
+    )
+    return Outline(processor, samples, 1)
 
 
 def document(

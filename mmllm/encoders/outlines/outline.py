@@ -85,8 +85,13 @@ def _tiles(
 
 MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_vision": pictures.hf_vision,
+    "hf_native": pictures.hf_native,
+    "hf_video": pictures.hf_video,
+    "hf_sam": pictures.hf_sam,
+    "patches": pictures.patches,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
+    "waveform": others.waveform,
     "frames": _frames,
     "tiles": _tiles,
     "document": others.document,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmllm.encoders.outlines.record import Outline
 from mmllm.vlms.families import family_of
+
+if TYPE_CHECKING:
+    from mmllm.processors.native.pixels import Edge, Order, Resample
 
 
 def hf_vision(
@@ -41,6 +44,104 @@ def hf_vision(
         transform, size=size, patch=sides(vision.patch_size), max_pixels=max_pixels or MAX_PIXELS, draft=draft
     )
     return Outline(processor, vision.hidden_size, len(layers))
+
+
+def hf_native(
+    model: str,
+    layers: Sequence[int | str] = (-2,),
+    longest: int | None = None,
+    least: int | None = None,
+    most: int | None = None,
+    merge: int = 1,
+    max_pixels: int | None = None,
+) -> Outline:
+    """Outline of ``HfNativeEncoder``, by the folder's configuration and image processor."""
+    from mmllm.encoders.image.native.hf_native import patching, tower_kind
+    from mmllm.processors.image import MAX_PIXELS
+    from mmllm.processors.native.processor import Limits, NativeProcessor
+
+    vision = _vision_config(model)
+    found = patching(model, vision, Limits(longest, least, most, merge))
+    processor = NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS)
+    return Outline(processor, tower_kind(model, vision).width(vision), len(layers))
+
+
+def hf_video(
+    model: str,
+    layers: Sequence[int | str] = (-2,),
+    frames: int = 16,
+    fps: float | None = 2.0,
+    least: int | None = None,
+    most: int | None = None,
+    backend: str = "pyav",
+    timeout: float = 30.0,
+    max_pixels: int = 10_000_000,
+    max_seconds: float = 3600.0,
+) -> Outline:
+    """Outline of ``HfVideoEncoder``, by the folder's configuration and video processor."""
+    from mmllm.encoders.image.native.hf_native import tower_kind
+    from mmllm.encoders.video.hf_video import clip_patching
+    from mmllm.processors.native.clips import ClipProcessor
+    from mmllm.processors.video import VideoReading
+
+    vision = _vision_config(model)
+    reading = VideoReading(
+        frames=frames, fps=fps, backend=backend, timeout=timeout, max_pixels=max_pixels, max_seconds=max_seconds
+    )
+    processor = ClipProcessor(clip_patching(model, vision, least, most), reading)
+    return Outline(processor, tower_kind(model, vision).width(vision), len(layers))
+
+
+def _vision_config(model: str) -> Any:
+    """Configuration of a folder's tower, which may be part of a published model."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model)
+    family = family_of(config)
+    word = "vision_config" if family is None else family.tower_config
+    return getattr(config, word) if word in config.sub_configs else config
+
+
+def hf_sam(
+    model: str,
+    layers: Sequence[int | str] = ("final",),
+    max_pixels: int | None = None,
+    draft: bool = False,
+) -> Outline:
+    """Outline of ``HfSamEncoder``, by the folder's configuration and image processor."""
+    from transformers import AutoConfig
+
+    from mmllm.encoders.image.sam.hf_sam import sam_config, sam_dim, sam_processor
+    from mmllm.processors.image import MAX_PIXELS
+
+    config = AutoConfig.from_pretrained(model)
+    tower = sam_config(model, config)
+    processor = sam_processor(model, config, tower, layers, max_pixels or MAX_PIXELS, draft)
+    return Outline(processor, sam_dim(config, tower, layers), len(layers))
+
+
+def patches(
+    patch: int = 30,
+    longest: int | Sequence[int] | None = (1080, 1920),
+    least: int | None = None,
+    most: int | None = None,
+    edge: Edge = "pad",
+    fill: float = 1.0,
+    order: Order = "row_col_channel",
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.5,),
+    resample: Resample = "bilinear",
+    max_pixels: int | None = None,
+) -> Outline:
+    """Outline of ``PatchesEncoder``, which has no weights."""
+    from mmllm.encoders.image.patches import pixel_patching
+    from mmllm.processors.image import MAX_PIXELS
+    from mmllm.processors.native.processor import NativeProcessor
+
+    found = pixel_patching(
+        patch, longest, least, most, edge=edge, fill=fill, order=order, mean=mean, std=std, resample=resample
+    )
+    return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), found.channels, 1)
 
 
 def open_clip(

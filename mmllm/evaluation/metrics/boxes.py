@@ -17,6 +17,7 @@ _FOUR: Final = re.compile(rf"[\[(<{{]\s*({_NUMBER}){_GAP}({_NUMBER}){_GAP}({_NUM
 _PAIR: Final = rf"[\[(]\s*({_NUMBER}){_GAP}({_NUMBER})\s*[\])]"
 _PAIRS: Final = re.compile(rf"{_PAIR}\s*[,;]?\s*(?:to\s*)?{_PAIR}")
 _TOKENS: Final = re.compile(r"<\s*(\d+)\s*>\s*<\s*(\d+)\s*>\s*<\s*(\d+)\s*>\s*<\s*(\d+)\s*>")
+_LOC: Final = re.compile("".join(r"<loc(\d{4})>" for _ in range(4)))
 _ANY: Final = re.compile(_NUMBER)
 
 
@@ -24,12 +25,17 @@ def parse_box(text: str, scale: float | tuple[float, float] = 1.0) -> Box | None
     """The first box in a text, divided by the scale, or None where there is none.
 
     Read are ``[x1,y1,x2,y2]`` (any bracket), ``(x1,y1),(x2,y2)``, ``<12><34><56><78>`` and, where a text holds
-    exactly four numbers, those. ``scale`` is what the benchmark declares: 1, 100, 1000, or (width, height) in pixels;
+    exactly four numbers, those; and ``<locNNNN>`` of 1024 for top, left, bottom and right, which say their own scale.
+    ``scale`` is what the benchmark declares: 1, 100, 1000, or (width, height) in pixels;
     it is never guessed from the numbers.
     """
     width, height = scale if isinstance(scale, tuple) else (scale, scale)
     if width <= 0 or height <= 0:
         raise MmllmError(f"A box scale has to be positive and is {scale}.")
+    located = _LOC.search(text)
+    if located is not None:
+        top, left, bottom, right = (int(number) / 1024 for number in located.groups())
+        return left, top, right, bottom
     found = [match for pattern in (_FOUR, _PAIRS, _TOKENS) if (match := pattern.search(text))]
     if found:
         # the first in the text, whichever form it has

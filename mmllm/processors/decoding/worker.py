@@ -53,8 +53,8 @@ def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
     """Messages of a request with ``modality`` video: ``path`` (or null and the file's ``data``), ``part`` (start and
     end in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
 
-    ``backend`` null asks for the times alone. The last message holds ``seconds`` of the frames, and ``height`` and
-    ``width`` of those sent.
+    ``backend`` null asks for the times alone, with ``size`` also for that of the frames, which the first one tells. The
+    last message holds ``seconds`` of the frames, and ``height`` and ``width`` of those sent or asked for.
     """
     with opened(request, data) as container:
         scan = Scan(container)
@@ -64,6 +64,11 @@ def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
         check_limits(scan, [second - chosen[0] for second in chosen], request)
         indices = [part[index] for index in sampled(chosen, request["frames"], request["fps"])]
         end: dict[str, Any] = {"seconds": [seconds[index] for index in indices]}
+        if request["backend"] is None and request["size"]:
+            # upright, as they would be sent: only the frame itself says how it is to be turned
+            first = PyavFrames(scan).first
+            shape = first.height, first.width
+            end["height"], end["width"] = shape[::-1] if quarter_turns(first) % 2 else shape
         if request["backend"] is not None:
             frames = PyavFrames(scan)
             turns = quarter_turns(frames.first)

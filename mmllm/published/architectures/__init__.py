@@ -12,10 +12,24 @@ TABLE: Mapping[str, str] = {
     "llava_next": "llava_next",
     "llava_next_video": "llava_next",
     "llava_onevision": "llava_onevision",
+    "mistral3": "mistral3",
     "internvl": "internvl",
     "aya_vision": "aya_vision",
     "deepseek_vl": "deepseek_vl",
+    "deepseek_vl_hybrid": "deepseek_vl",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
+    "qwen2_vl": "qwen_vl",
+    "qwen2_5_vl": "qwen_vl",
+    "qwen3_vl": "qwen_vl",
+    "fuyu": "fuyu",
+    "qwen2_audio": "qwen2_audio",
+    "audioflamingo3": "audioflamingo3",
+    "voxtral": "voxtral",
 }
 """``model_type`` of a configuration -> file of this folder."""
+BEYOND: Mapping[str, str] = {
+    "granite_speech": "a Granite Speech, whose sounds are prepared by the package torchaudio and heard by a conformer "
+    "that no encoder here computes",
+}
+"""``model_type`` -> what a published model is, and why it cannot be imported."""

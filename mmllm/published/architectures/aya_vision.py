@@ -33,4 +33,4 @@ def sections(source: Source) -> Sections:
     else:
         connector["around"][0] += whole
     written = {processor.image_token: processor.img_patch_token}
-    return Sections({"image": encoder}, {"image": connector}, written)
+    return Sections({"image": encoder}, {"image": connector}, written=written)

@@ -1,10 +1,14 @@
-"""LLaVA 1.5 (Liu et al. 2023, arXiv 2310.03744): a vision tower's patches through two linear layers."""
+"""LLaVA 1.5 (Liu et al. 2023, arXiv 2310.03744): a vision tower's patches through two linear layers.
+
+Pixtral (Agrawal et al. 2024, arXiv 2410.07073) is of the same class, with a tower for pictures of any size.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mmllm.errors import MmllmError
+from mmllm.published.architectures import pixtral
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
 
@@ -15,6 +19,8 @@ def sections(source: Source) -> Sections:
     Raises:
         MmllmError: the class token is kept, or the projector is of another kind.
     """
+    if source.config.vision_config.model_type == "pixtral":
+        return pixtral.sections(source)
     crop = bool(getattr(source.pictures, "do_center_crop", False))
     fit = "crop" if crop else "pad" if getattr(source.pictures, "do_pad", False) else "squash"
     return Sections({"image": {**patches(source), "fit": fit}}, {"image": projector(source)})

@@ -22,14 +22,19 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
+from mmllm.encoders.audio.waveform import WaveformEncoder
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.native.hf_native import HfNativeEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
+from mmllm.encoders.image.patches import PatchesEncoder
+from mmllm.encoders.image.sam.hf_sam import HfSamEncoder
 from mmllm.encoders.image.tiles import TilesEncoder
 from mmllm.encoders.points.points import PointsEncoder
 from mmllm.encoders.video.frames import FramesEncoder
+from mmllm.encoders.video.hf_video import HfVideoEncoder
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.types import Layer
 
@@ -39,9 +44,11 @@ class TinyEncoder:
     """A small encoder for tests, and what it may be shown."""
 
     make: Callable[..., Encoder]
-    """Makes it; takes other ``layers``."""
+    """Makes it; takes other ``layers`` where it has any."""
     media: Callable[[], list[Any]]
     """Three items that differ, as its processor reads them."""
+    has_blocks: bool = True
+    """Whether it is a model with 3 blocks; else it has no weights."""
 
 
 @contextmanager
@@ -78,6 +85,64 @@ def write_vision(folder: str) -> None:
     transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
 
 
+def hf_native(layers: Sequence[Layer] = (-2,)) -> HfNativeEncoder:
+    """A SigLIP 2 NaFlex: 3 blocks, width 16, pictures of at most 24 patches of 8 x 8."""
+    with seeded_folder() as folder:
+        write_native(folder)
+        return HfNativeEncoder(model=folder, layers=layers)
+
+
+def write_native(folder: str) -> None:
+    """The folder of :func:`hf_native`."""
+    config = transformers.Siglip2VisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, num_patches=16, patch_size=8,
+        vision_use_head=False,
+    )  # fmt: skip
+    transformers.Siglip2VisionModel(config).save_pretrained(folder)
+    transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=24).save_pretrained(folder)
+
+
+def hf_video(layers: Sequence[Layer] = (-2,)) -> HfVideoEncoder:
+    """A Qwen2.5-VL tower: 3 blocks, width 16, patches of 8 x 8 on two frames, at most 3 frames, 5 per second."""
+    with seeded_folder() as folder:
+        write_video(folder)
+        return HfVideoEncoder(model=folder, layers=layers, frames=3, fps=5.0)
+
+
+def write_video(folder: str) -> None:
+    """The folder of :func:`hf_video`."""
+    config = transformers.AutoConfig.for_model(
+        "qwen2_5_vl_vision", depth=3, hidden_size=16, out_hidden_size=16, intermediate_size=32, num_heads=2,
+        patch_size=8, window_size=32, fullatt_block_indexes=[1],
+    )  # fmt: skip
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    bounds = {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}
+    transformers.Qwen2VLVideoProcessor(patch_size=8, size=bounds).save_pretrained(folder)
+    transformers.Qwen2VLImageProcessor(patch_size=8, size=bounds).save_pretrained(folder)
+
+
+def hf_sam(layers: Sequence[Layer] = (-2,)) -> HfSamEncoder:
+    """A SAM: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches, windows of 3 x 3 in all but one block."""
+    config = transformers.SamVisionConfig(
+        hidden_size=16, output_channels=8, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8,
+        mlp_dim=32, window_size=3, global_attn_indexes=[1], num_pos_feats=4,
+    )  # fmt: skip
+    with seeded_folder() as folder:
+        model = transformers.SamVisionModel(config)
+        with torch.no_grad():  # larger than the usual init, so that features of different pictures differ
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.save_pretrained(folder)
+        size, pad = {"longest_edge": 32}, {"height": 32, "width": 32}
+        transformers.SamImageProcessor(size=size, pad_size=pad).save_pretrained(folder)
+        return HfSamEncoder(model=folder, layers=layers)
+
+
+def patches() -> PatchesEncoder:
+    """Patches of 8 x 8 pixels, at most 4 rows of 6."""
+    return PatchesEncoder(patch=8, longest=(32, 48))
+
+
 def open_clip_tower(layers: Sequence[Layer] = (-2,)) -> OpenClipEncoder:
     """A CLIP: 3 blocks, width 16, 32 x 32 pixels in 4 x 4 patches."""
     vision = {"image_size": 32, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3}
@@ -106,6 +171,11 @@ def hf_audio(layers: Sequence[Layer] = (-1,)) -> HfAudioEncoder:
         transformers.WhisperModel(config).save_pretrained(folder)
         transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
         return HfAudioEncoder(model=folder, layers=layers)
+
+
+def waveform() -> WaveformEncoder:
+    """Frames of 16 raw samples, 200 a second."""
+    return WaveformEncoder(samples=16, rate=3200)
 
 
 def text_graph(layers: Sequence[Layer] = (-2,)) -> TextGraphEncoder:
@@ -234,10 +304,15 @@ def documents() -> list[str | bytes]:
 
 TINY: dict[str, TinyEncoder] = {
     "hf_vision": TinyEncoder(hf_vision, pictures),
+    "hf_native": TinyEncoder(hf_native, pictures),
+    "hf_sam": TinyEncoder(hf_sam, pictures),
+    "patches": TinyEncoder(patches, pictures, has_blocks=False),
     "open_clip": TinyEncoder(open_clip_tower, pictures),
     "hf_audio": TinyEncoder(hf_audio, sounds),
+    "waveform": TinyEncoder(waveform, sounds, has_blocks=False),
     "text_graph": TinyEncoder(text_graph, graphs),
     "frames": TinyEncoder(frames, clips),
+    "hf_video": TinyEncoder(hf_video, clips),
     "tiles": TinyEncoder(tiles, pictures),
     "points": TinyEncoder(points, clouds),
     "document": TinyEncoder(document, documents),

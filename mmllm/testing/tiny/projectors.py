@@ -11,6 +11,7 @@ from mmllm.connectors.projectors.dense_connector import DenseConnector
 from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.patch_merger import PatchMergerConnector
 from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
@@ -48,6 +49,11 @@ def identity(dim: int, llm: LLM) -> IdentityConnector:
 def mlp(dim: int, llm: LLM) -> MlpConnector:
     """Every patch a token, two linear layers."""
     return MlpConnector(dim=dim, llm_dim=llm.dim)
+
+
+def patch_merger(dim: int, llm: LLM) -> PatchMergerConnector:
+    """4 x 4 patches to 2 x 2 tokens."""
+    return PatchMergerConnector(dim=dim, llm_dim=llm.dim)
 
 
 def pixel_shuffle(dim: int, llm: LLM) -> PixelShuffleConnector:
@@ -94,6 +100,7 @@ TINY: dict[str, Tiny] = {
     "graph_tokens": Tiny(graph_tokens, grid=(4,), extras=chains),
     "identity": Tiny(identity),
     "mlp": Tiny(mlp),
+    "patch_merger": Tiny(patch_merger),
     "pixel_shuffle": Tiny(pixel_shuffle),
     "pool": Tiny(pool),
     "resampler": Tiny(resampler),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from mmllm.batches.loader import Loader, StepBatches
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal, split
-from mmllm.batches.sample import encode
+from mmllm.batches.sample import PlannedSample, encode
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.types import Batch, Message, Sample
@@ -60,22 +62,32 @@ def _loader(prompter: Prompter, source: Numbers, fixed: int | None = None, **cha
     return Loader(mixture, {"n": source}, prompter, {"image": Counting(fixed)}, changes.pop("context", 512), **changes)
 
 
-def _ranks(prompter: Prompter, source: Numbers, world: int, **changes: Any) -> list[list[StepBatches]]:
-    """All steps of each of ``world`` ranks, which run as threads and exchange values as ranks do."""
-    barrier, values = Barrier(world), [None] * world
+def _ranks(
+    prompter: Prompter,
+    source: Numbers,
+    world: int,
+    around: Callable[[Callable[[], list[StepBatches]]], list[StepBatches]] = lambda steps: steps(),
+    **changes: Any,
+) -> tuple[list[Loader], list[list[StepBatches]]]:
+    """Loaders and all steps of ``world`` ranks, which run as threads and exchange values as ranks do: pickled."""
+    barrier, values = Barrier(world), [b""] * world
 
-    def run(rank: int) -> list[StepBatches]:
+    def run(rank: int) -> tuple[Loader, list[StepBatches]]:
         def all_gather(value: Any) -> list[Any]:
-            values[rank] = value
+            if world == 1:
+                return [value]
+            values[rank] = pickle.dumps(value)
             barrier.wait(timeout=30)
-            gathered = list(values)
+            gathered = [pickle.loads(one) for one in values]
             barrier.wait(timeout=30)
             return gathered
 
-        return list(_loader(prompter, source, rank=rank, world=world, all_gather=all_gather, **changes))
+        loader = _loader(prompter, source, rank=rank, world=world, all_gather=all_gather, **changes)
+        return loader, around(lambda: list(loader))
 
     with ThreadPoolExecutor(world) as pool:
-        return list(pool.map(run, range(world)))
+        found = list(pool.map(run, range(world)))
+    return [loader for loader, _ in found], [steps for _, steps in found]
 
 
 def _facts(batch: Batch) -> tuple[Any, ...]:
@@ -132,7 +144,7 @@ def test_all_positions_are_real_and_every_sample_is_there_once(prompter: Prompte
 def test_ranks_agree_and_share_the_step(prompter: Prompter, fixed: int | None, world: int, n_micro: int) -> None:
     source = Numbers(45, broken=frozenset({7, 30}), unreadable=frozenset({3, 11, 29}))
     one = list(_loader(prompter, source, fixed, n_micro=1))
-    parts = _ranks(prompter, source, world, n_micro=n_micro, fixed=fixed)
+    _, parts = _ranks(prompter, source, world, n_micro=n_micro, fixed=fixed)
     assert {len(steps) for steps in parts} == {len(one)}
     for k, alone in enumerate(one):
         ranks = [steps[k] for steps in parts]
@@ -146,15 +158,59 @@ def test_ranks_agree_and_share_the_step(prompter: Prompter, fixed: int | None, w
 
 
 def test_only_the_own_media_are_read_where_the_grid_is_fixed(prompter: Prompter) -> None:
-    loader = _loader(prompter, Numbers(48), fixed=6, world=4, rank=1, batch=48, all_gather=lambda value: [value])
-    (step,) = loader
-    reader = loader.inputs["image"]
-    assert isinstance(reader, Counting)
-    assert (
-        reader.n_read
-        == sum(len(batch.media["image"]["eye"]["value"]) if "image" in batch.media else 0 for batch in step.micro)
-        < 16
-    )
+    loaders, ranks = _ranks(prompter, Numbers(48), 4, fixed=6, batch=48)
+    for loader, (step,) in zip(loaders, ranks, strict=True):
+        reader = loader.inputs["image"]
+        assert isinstance(reader, Counting)
+        assert (
+            reader.n_read
+            == sum(len(batch.media["image"]["eye"]["value"]) if "image" in batch.media else 0 for batch in step.micro)
+            < 16
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_sample_is_planned_by_one_rank(
+    prompter: Prompter, workers: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[str] = []
+    plain = Loader._plan
+
+    def counted(self: Loader, name: str, index: int) -> PlannedSample:
+        planned.append(f"{self.rank}: {index}")
+        return plain(self, name, index)
+
+    monkeypatch.setattr(Loader, "_plan", counted)
+    _, ranks = _ranks(prompter, Numbers(40, broken=frozenset({9})), 3, batch=8, workers=workers, most=most)
+    assert sorted(int(one.split(": ")[1]) for one in planned) == list(range(40))
+    shares = [sum(one.startswith(f"{rank}:") for one in planned) for rank in range(3)]
+    assert max(shares) - min(shares) <= 5, "a rank plans every third of each step"
+    _, inline = _ranks(prompter, Numbers(40, broken=frozenset({9})), 3, batch=8, most=most)
+    assert [[_step_facts(one) for one in steps] for steps in ranks] == [
+        [_step_facts(one) for one in steps] for steps in inline
+    ]
+
+
+def test_what_one_rank_cannot_plan_stops_all(prompter: Prompter, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Loader._plan
+
+    def refused(self: Loader, name: str, index: int) -> PlannedSample:
+        if index == 17:
+            raise MmllmError("the template cannot say this")
+        return plain(self, name, index)
+
+    monkeypatch.setattr(Loader, "_plan", refused)
+    heard: list[str] = []
+
+    def caught(steps: Callable[[], list[StepBatches]]) -> list[StepBatches]:
+        with pytest.raises(MmllmError, match="the template cannot say this") as found:
+            steps()
+        heard.append(str(found.value))
+        return []
+
+    _ranks(prompter, Numbers(24), 2, around=caught)
+    assert len(heard) == 2
 
 
 def test_fewer_samples_than_bins_leave_an_empty_batch(prompter: Prompter) -> None:
@@ -255,7 +311,7 @@ def test_a_token_budget_decides_the_number_of_micro_batches(prompter: Prompter, 
     """As many forwards as the tokens need, equally many and equally full on every rank; every sample once."""
     source = Numbers(48)
     longest = max(len(encode(source[i], prompter, {"image": Counting(None)}, 512, train=True).ids) for i in range(48))
-    ranks = _ranks(prompter, source, world, budget=longest + 40, batch=24)
+    _, ranks = _ranks(prompter, source, world, budget=longest + 40, batch=24)
     names = []
     for together in zip(*ranks, strict=True):
         assert len({len(step.micro) for step in together}) == 1

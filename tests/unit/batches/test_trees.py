@@ -82,7 +82,7 @@ def test_a_tree_is_one_stretch_of_the_row_with_every_label_once(prompter: Prompt
     plans = planned(prompter, SAMPLES)
     tree = trees(plans, ["x"] * 6, most=8)[0]
     alone = [load_media(plans[number], INPUTS, "x") for number in tree.members]
-    encoded = load_tree(tree, plans, INPUTS, "x")
+    encoded = load_tree(tree, dict(enumerate(plans)), INPUTS, "x")
     assert encoded.segments is not None and encoded.position_ids is not None
     begin = encoded.segments[0].end
     assert encoded.n_conversations == 3 and encoded.n_labels == sum(one.n_labels for one in alone)
@@ -94,7 +94,7 @@ def test_a_tree_is_one_stretch_of_the_row_with_every_label_once(prompter: Prompt
         assert labels == one.labels and labels[begin] == IGNORE_INDEX
         positions = encoded.position_ids[0, stretch.start : stretch.end].tolist()
         assert positions == list(range(begin, len(one.ids)))
-    batch = collate([load_tree(single(plans)[1], plans, INPUTS), encoded], INPUTS)
+    batch = collate([load_tree(single(plans)[1], dict(enumerate(plans)), INPUTS), encoded], INPUTS)
     assert batch.segments is not None and batch.segments[0] == Segment(0, plans[1].length)
     assert batch.segments[1] == Segment(plans[1].length, plans[1].length + begin)
     assert batch.n_samples == 4 and len(batch.names) == 2

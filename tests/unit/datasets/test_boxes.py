@@ -64,6 +64,9 @@ def test_every_form_lands_where_the_encoder_sees_it(form: str, square: str, fit:
     (moved,) = Boxes(form, square, fit).rewrite([message], {"image": [out.getvalue()]})
     box = parse_box(moved.text)
     assert box is not None and iou(box, in_view(size, fit)) > 0.97
+    (tokens,) = Boxes(form, square, fit, to="loc_tokens").rewrite([message], {"image": [out.getvalue()]})
+    again = parse_box(tokens.text, 1000)  # tokens say their own scale
+    assert "<loc" in tokens.text and again is not None and iou(again, box) > 0.97
 
 
 def test_a_word_that_no_row_is_written_in_shows_at_the_start(tmp_path: Path) -> None:
@@ -137,7 +140,7 @@ def test_what_cannot_be_placed_is_a_bad_sample() -> None:
     [
         ({}, 'boxes.from: "None" is unknown; known: xyxy_1, xyxy_1000'),
         ({"from": "xyxy_1", "square": "yes"}, 'boxes.square: "yes" is unknown; known: none, pad'),
-        ({"from": "xyxy_1", "form": "x"}, "boxes: unknown word 'form'; known: from, square, fit"),
+        ({"from": "xyxy_1", "form": "x"}, "boxes: unknown word 'form'; known: from, to, square, fit"),
     ],
 )
 def test_wrong_words(words: dict[str, str], sentence: str) -> None:

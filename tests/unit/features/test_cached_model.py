@@ -21,12 +21,14 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, MmllmError
 from mmllm.features import contents
 from mmllm.features.batching import collated
+from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
-from mmllm.model.feature_cache import cache_features, open_features
+from mmllm.model.feature_cache import cache_as_said, cache_features, open_features
 from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.processors.base import Item
+from mmllm.recipe.models import Cache
 from mmllm.testing.tiny.encoders import TINY
 from mmllm.types import Batch, Message, Sample, Stored
 from tests.support.assemblies import tiny_assembly, tiny_encoder
@@ -171,6 +173,28 @@ def test_a_second_model_on_the_same_data_calls_no_encoder_and_opens_no_picture(
     other(batch_of(other, [text]))[0].backward()  # of a blank picture, once
     other(batch_of(other, [text]))[0].backward()
     assert counted.counts() == (1, 0)
+
+
+def test_a_server_reads_what_is_kept_and_keeps_nothing_of_its_own(tmp_path: Path, pictures: list[Path]) -> None:
+    def answers(model: MultimodalLM) -> list[str]:
+        asked = [Sample("q", (Message("user", "<image>What is it?"),), {"image": (one,)}) for one in shown]
+        return [answer.text for answer in Generator(model).generate(asked, 4)]
+
+    encoder = tiny_encoder_copy()
+    shown = [pictures[0].read_bytes(), pictures[3].read_bytes()]
+    first = model_of(encoder)
+    expected = answers(first)
+    cache = cache_features(first, tmp_path / "kept", "float32")
+    batch_of(first, [sample("a", pictures[0])])
+    loss(first, [sample("a", pictures[0])])
+    cache.commit()
+    before = sorted(path.name for path in (tmp_path / "kept").rglob("*.safetensors"))
+    second = model_of(encoder)
+    served = cache_as_said(second, Cache(dir=str(tmp_path / "kept"), dtype="float32"), adds=False)
+    assert served is not None and before
+    assert answers(second) == expected and served.n_computed == 1
+    served.commit()
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*.safetensors")) == before
 
 
 def test_an_accelerator_computes_several_at_once_and_only_what_is_not_there(

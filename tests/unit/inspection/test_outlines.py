@@ -22,6 +22,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "resized": {"type": "hf_vision", "model": f"{MINI}/vit", "image_size": 96, "fit": "crop"},
     "cropped": {"type": "open_clip", "model": f"{MINI}/clip", "fit": "crop"},
     "fixed": {"type": "hf_audio", "model": f"{MINI}/audio", "fixed": True, "window": 2.0},
+    "raw": {"type": "waveform", "samples": 320, "normalise": "none"},
     "seen": {"type": "points", "model": f"{MINI}/clip", "backbone": "image", "points": 64, "tokens": 16},
 }
 MEDIA = {

@@ -42,6 +42,19 @@ def _batch(recipe: Recipe) -> Batch:
     return fullest(workload(recipe, "align", model), recipe.stages["align"], 1, 1, model)
 
 
+@pytest.mark.parametrize("word", ["int8", "nf4"])
+def test_new_tokens_learn_beside_it(recipe: Path, word: str) -> None:
+    batch = _batch(_recipe(recipe))
+    model = build(_recipe(recipe, f"llm.quantize={word}", "llm.tokens=[<a>, <b>]"), "cpu")
+    set_trainable(model, {"llm.tokens": 1e-3})
+    assert model.llm.tokens is not None
+    batch.input_ids[3:9] = model.llm.tokens.first
+    model.train()(batch)[0].backward()
+    rows = [rows.weight.grad for rows in (model.llm.tokens.embed, model.llm.tokens.head)]
+    assert all(grad is not None and grad[0].any() and torch.isfinite(grad).all() for grad in rows)
+    assert all(p.grad is None for p in model.llm.model.parameters())
+
+
 def test_losses_are_near_gradients_reach_what_learns_and_digests_differ(recipe: Path) -> None:
     batch = _batch(_recipe(recipe))
     losses, digests, sizes = {}, {}, {}

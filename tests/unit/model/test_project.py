@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmllm.connectors.base import DeepFusion, Projector, SeveralEncoders
+from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import SampleError
 from mmllm.hooks import ForwardContext
@@ -130,6 +131,30 @@ class Silent(Projector):
     def forward(self, features: Features) -> Tensor:
         """float[N, 0, llm_dim]."""
         return features.mask.new_zeros(len(features.mask), 0, self.llm_dim, dtype=torch.float32)
+
+
+def test_what_joins_sizes_remembers_each_item_as_alone() -> None:
+    """DeepStack's stacks of pictures of unlike size, in the order of the items, with their gradients."""
+    connector = DeepstackConnector(dim=DIM, llm_dim=WIDE, factor=1).bind("image")
+    features = features_of(3, 1, 3)
+
+    def stacks_of(given: Features) -> tuple[Tensor, Tensor]:
+        ctx = context()
+        tokens, _ = project(connector, [given], ctx)
+        (stack,) = ctx.media["image"]
+        return tokens, stack.flatten(0, 1)
+
+    def summed(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        tokens, stacks = (torch.cat([part[number] for part in parts]) for number in range(2))
+        connector.zero_grad()
+        (tokens.square().sum() + stacks.exp().sum()).backward()
+        return tokens.detach(), stacks.detach(), connector.mlp[0].weight.grad.clone()
+
+    together = summed([stacks_of(features)])
+    grids = features.item_grids()
+    alone = summed([stacks_of(features.only(torch.tensor([n]), grids[n])) for n in range(3)])
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_connector_may_say_nothing() -> None:

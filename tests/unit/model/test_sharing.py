@@ -26,6 +26,6 @@ def test_an_llm_whose_continuations_see_each_other_is_refused(monkeypatch: pytes
     """An attention that passes the tree over: one long conversation instead."""
     model = MultimodalLM(tiny_llm("llama"), {}, {}, {})
     of = Packing.of
-    monkeypatch.setattr(Packing, "of", classmethod(lambda cls, bounds, segments=None: of(bounds)))
+    monkeypatch.setattr(Packing, "of", classmethod(lambda cls, bounds, segments=None, here=None: of(bounds)))
     with pytest.raises(RecipeError, match=r"stages.one.share_prefix: LlamaForCausalLM gives another result"):
         check_sharing(model, "stages.one")

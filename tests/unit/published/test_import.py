@@ -18,15 +18,29 @@ from docs.write.published import row
 from mmllm.checkpoints.store import LEARNED
 from mmllm.cli import main
 from mmllm.errors import MmllmError
-from mmllm.published.comparison import SIZES, picture
 from mmllm.published.importing import import_checkpoint
-from mmllm.testing.tiny.published import CASES, published_folder
+from mmllm.published.media.pictures import SIZES, picture
+from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
 from tests.support.places import ROOT
 from tests.support.training import finish, metrics, start, train_here
 
-ONE = [f"{width} x {height}" for width, height in SIZES]
-SEVERAL = ("LlavaOnevision",)
-"""Models that take two pictures of a conversation otherwise than one."""
+PIXELS = ("ids", "pixels", "tokens", "logits", "answer")
+MEL = ("ids", "spectrogram", "mask", "tokens", "logits", "answer")
+
+
+def seen(kind: str) -> list[str]:
+    """Stages of a kind of model that agrees in all of them."""
+    shown = {
+        # its `generate` takes no prompt without two tokens of a sound, see published/media/sounds.py
+        "Qwen2Audio": [(MEL[:-1], "0.02 s"), (MEL, "0.1 s"), (MEL, "1 s"), (MEL, "0.05 s and 0.1 s")],
+        "AudioFlamingo3": [(MEL, f"{seconds} s") for seconds in (0.02, 0.1, 1, 1.01, 2.33)],
+        "Voxtral": [(MEL, f"{seconds} s") for seconds in (0.02, 3, 30, 30.01, 70, "1.5 s and 3")],
+    }
+    pictures = [(PIXELS, f"{width} x {height}") for width, height in SIZES]
+    # one picture of a conversation is read otherwise than two
+    shown["LlavaOnevision"] = [*pictures, (PIXELS, "two pictures")]
+    stages = [f"{what} ({name})" for kinds, name in shown.get(kind, pictures) for what in kinds]
+    return [*stages, "ids (text)", "logits (text)"]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +56,7 @@ def test_imported_models_are_transformers_own(case: str, tmp_path: Path) -> None
     made = CASES[case]
     folder = published_folder(made.name, tmp_path / "vlm", **made.changes)
     stages = import_checkpoint(str(folder), tmp_path / "run", tiles=made.tiles)
-    looked = [*ONE, "two pictures"] if made.name in SEVERAL else ONE
-    seen = [f"{what} ({name})" for name in looked for what in ("ids", "pixels", "tokens", "logits", "answer")]
-    assert [stage.name for stage in stages] == [*seen, "ids (text)", "logits (text)"]
+    assert [stage.name for stage in stages] == seen(made.name)
     assert all(stage.equal for stage in stages)
     assert row(case, stages) in (ROOT / "docs" / "published-models.md").read_text(), (
         "run: python -m docs.make published"
@@ -53,8 +65,9 @@ def test_imported_models_are_transformers_own(case: str, tmp_path: Path) -> None
     assert report["transformers"] == t.__version__ and len(report["stages"]) == len(stages)
     recipe = mmllm.load_recipe(tmp_path / "run")
     assert recipe.llm.path == str(folder) and not recipe.stages
+    key = PUBLISHED[made.name].modality
     assert set(load_file(tmp_path / "run" / "stages" / "imported" / "step-0" / LEARNED)) == {
-        f"connectors.image.{name}" for name in mmllm.load(tmp_path / "run").model.connectors["image"].state_dict()
+        f"connectors.{key}.{name}" for name in mmllm.load(tmp_path / "run").model.connectors[key].state_dict()
     }
 
 

@@ -12,8 +12,8 @@ import yaml
 import mmllm
 from mmllm.cli import main
 from mmllm.errors import MmllmError
-from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import picture
 from mmllm.testing.tiny.published import published_folder
 
 

@@ -65,7 +65,7 @@ DAMAGES = {
     "number as key": ("name: demo", "1: demo", "1: found the key 1, which is not text; quote it."),
     # Keys
     "unknown key": ("seed: 0", "sede: 0", f'2: sede: unknown key; known: {TOP}; did you mean "seed"?'),
-    "unknown key of llm": ("dtype:", "dtyp:", '3: llm.dtyp: unknown key; known: path, dtype, quantize, context, file, template; did you mean "dtype"?'),
+    "unknown key of llm": ("dtype:", "dtyp:", '3: llm.dtyp: unknown key; known: path, dtype, quantize, context, file, template, tokens; did you mean "dtype"?'),
     "unknown key of a stage": ("warmup:", "warm_up:",
                                f'18: stages.align.warm_up: unknown key; known: {STAGE}; did you mean "warmup"?'),
     "llm path missing": ("path: some/llm, ", "", "3: llm.path: missing (Hugging Face name, local folder (a published VLM's: its text model) or GGUF file)."),
@@ -100,7 +100,7 @@ DAMAGES = {
                                  '5: encoders.my image: found "my image" (text), expected a name of letters, digits and _ '
                                  "that starts with a letter."),
     "trains nothing": ("{connectors.image: 1.0e-3}", "{}", "13: stages.align.train: found nothing in it, expected at least one "
-                       "entry (llm, encoders.<key> or connectors.<key>: peak learning rate)."),
+                       "entry (llm, llm.tokens, encoders.<key> or connectors.<key>: peak learning rate)."),
     # Words that limit each other
     "epochs and steps": ("epochs: 2", "epochs: 2\n    steps: 9",
                          "12: stages.align: found both epochs and steps; give exactly one of the two (an override such as epochs= takes one away)."),

@@ -9,10 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmllm.testing.tiny.published import aya_vision, deepseek_vl, idefics3, internvl, llava, llava_next, llava_onevision
+from mmllm.testing.tiny.published import (
+    aya_vision,
+    deepseek_vl,
+    fuyu,
+    idefics3,
+    internvl,
+    llava,
+    llava_next,
+    llava_onevision,
+    pixtral,
+    qwen_vl,
+    sounds,
+)
 from mmllm.testing.tiny.published.folder import Case, Published, save
 
-_FAMILIES = (llava, llava_next, llava_onevision, idefics3, internvl, aya_vision, deepseek_vl)
+_FAMILIES = (
+    llava, llava_next, llava_onevision, idefics3, internvl, aya_vision, deepseek_vl, qwen_vl, pixtral, fuyu, sounds,
+)  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""
 CASES: Mapping[str, Case] = {name: case for family in _FAMILIES for name, case in family.CASES.items()}

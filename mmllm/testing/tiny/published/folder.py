@@ -24,11 +24,11 @@ VIT: dict[str, Any] = {
 
 PARTS = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ 'MARK' }}"
+    "{% for part in message['content'] %}{% if part['type'] != 'text' %}{{ 'MARK' }}"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""A template that takes messages in parts, as those of published models do; MARK stands for a picture."""
+"""A template that takes messages in parts, as those of published models do; MARK stands for an item."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,24 @@ class Published:
     """How one tiny model is made."""
 
     config: Callable[[int, dict[str, Any]], Any]
-    """(id of the picture's token, changes of the configuration) -> configuration."""
+    """(id of an item's token, changes of the configuration) -> configuration."""
     processor: Callable[[Any, str, Any], Any]
     """(tokenizer, template, configuration) -> processor."""
     mark: str = "<image>"
-    """Token of a picture."""
+    """Token of an item."""
     template: str = PARTS
     tokens: tuple[str, ...] = field(default=())
     """Further control tokens."""
+    kind: str | None = None
+    """Beginning of the class's name, where families share one."""
+    modality: str = "image"
+    """What it takes beside text."""
     named: dict[str, str] = field(default_factory=dict)
     """Control tokens by the names under which the processor asks its tokenizer for them."""
+    tokenizer: Callable[[], Any] | None = None
+    """Makes a tokenizer of another kind, with all of its tokens."""
+    ending: str = "ForConditionalGeneration"
+    """End of the class's name."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,10 @@ def save(
     ``name``: beginning of its class's; ``template``: another chat template; ``bos``: the tokenizer puts a first token
     in front of every text; ``changes`` of the configuration.
     """
-    tokenizer = tiny_tokenizer()
-    if made.named:
+    tokenizer = made.tokenizer() if made.tokenizer else tiny_tokenizer()
+    if made.tokenizer:
+        pass
+    elif made.named:
         words = {"pad_token": "<|pad|>", "eos_token": "<|im_end|>", "extra_special_tokens": made.named}
         tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **words)
     else:
@@ -84,7 +94,7 @@ def save(
     config = made.config(tokenizer.convert_tokens_to_ids(made.mark), changes)
     text = config.get_text_config()
     text.vocab_size = max(text.vocab_size, len(tokenizer))
-    model = getattr(t, f"{name}ForConditionalGeneration")(config)
+    model = getattr(t, f"{made.kind or name}{made.ending}")(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

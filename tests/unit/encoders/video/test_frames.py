@@ -122,7 +122,7 @@ def test_the_weights_and_the_copy_of_an_encoder_have_no_process(encoder) -> None
     [
         ({"model": "x"}, 'frames: image needs a "type", such as hf_vision or open_clip.'),
         ({"type": "hf_visoin", "model": "x"}, 'did you mean "hf_vision"?'),
-        ({"type": "frames", "image": {}}, 'frames: image: "frames" is no encoder of images.'),
+        ({"type": "frames", "image": {}}, 'frames: image: "frames" is no encoder of images of one size.'),
         ({"type": "hf_vision"}, 'frames: image: hf_vision needs the argument "model"; known: model, layers, fit,'),
         ({"type": "hf_vision", "model": "x", "fps": 1}, 'frames: image: unknown argument "fps" of hf_vision; known: '),
     ],

@@ -1,0 +1,1 @@
+"""Segment Anything's image encoder, alone and as published models use it."""

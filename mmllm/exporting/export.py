@@ -1,0 +1,96 @@
+"""`mmllm export`: writes a run in a form that other software loads, and compares what that software makes of it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import transformers
+
+from mmllm.checkpoints.load import Trust, find_run, load_run
+from mmllm.checkpoints.store import replace_text
+from mmllm.errors import MmllmError
+from mmllm.model.model import MultimodalLM
+from mmllm.published.comparison import Stage, differing
+from mmllm.recipe.models import Recipe
+
+FORMS: Mapping[str, str] = {
+    "hf": "mmllm.exporting.whole:write",
+    "llm": "mmllm.exporting.text:write_llm",
+    "peft": "mmllm.exporting.text:write_peft",
+}
+"""Form -> what writes it."""
+REPORT = "mmllm_export.json"
+"""File beside the weights that says what was compared."""
+Write = Callable[[Recipe, MultimodalLM, Path], Iterator[Stage]]
+
+
+def export_run(
+    run: str | Path, form: str, out: Path, *, trust: Trust | None = None, say: Callable[[str], None] = lambda _: None
+) -> list[Stage]:
+    """Write a run's last checkpoint into the folder ``out``; nothing is there unless all stages agree.
+
+    Everything is computed and written in float32, whatever the run computes in.
+
+    Args:
+        run: folder, or name on the hub.
+        form: a key of :data:`FORMS`.
+        out: folder, which must be empty or not exist.
+        trust: as ``load_run`` has it.
+        say: is told each thing that is compared.
+
+    Raises:
+        MmllmError: the form cannot hold the run, or something differs; says what first.
+    """
+    if form not in FORMS:
+        raise MmllmError(f"--to {form} is unknown; known: {', '.join(FORMS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MmllmError(f"{out} is there already; choose another --out, or remove it")
+    folder = find_run(run)
+    recipe, model = load_run(folder, "cpu", None, _in_float32(folder), trust)
+    module, _, name = FORMS[form].partition(":")
+    write: Write = getattr(importlib.import_module(module), name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stages = []
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+        made = Path(place) / "made"
+        made.mkdir()
+        for stage in write(recipe, model, made):
+            stages.append(stage)
+            say(f"{'equal' if stage.equal else 'differs'}: {stage.name}" + _by(stage))
+            if not stage.equal:
+                where = f"{run}: --to {form}"
+                raise MmllmError(f"{where}: what was written differs from the run first in its {differing(stage)}")
+        report = {
+            "run": recipe.name,
+            "form": form,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "stages": [asdict(stage) for stage in stages],
+        }
+        replace_text(made / REPORT, json.dumps(report, indent=1) + "\n")
+        if out.exists():
+            out.rmdir()
+        made.rename(out)
+    return stages
+
+
+def _in_float32(folder: Path) -> list[str]:
+    from mmllm.checkpoints.load import run_recipe
+
+    recipe = run_recipe(folder)
+    if recipe.llm.quantize is not None:
+        raise MmllmError(
+            f"{folder}: its LLM is quantised (llm.quantize: {recipe.llm.quantize}), and what learned beside rounded "
+            "weights is not what other software would compute beside whole ones; export is not possible"
+        )
+    return [] if recipe.llm.dtype == "float32" else ["llm.dtype=float32"]
+
+
+def _by(stage: Stage) -> str:
+    return f" (by {stage.difference:.2g})" if 0 < stage.difference < 1 else ""

@@ -1,0 +1,177 @@
+"""A vision tower, an ``mlp`` and any LLM as LLaVA (Liu et al. 2023, arXiv 2310.03744), which holds most such runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    GenerationConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
+from mmllm.errors import MmllmError
+from mmllm.model.inputs import Input
+from mmllm.model.model import MultimodalLM
+from mmllm.processors.image import HfTransform
+from mmllm.recipe.models import Recipe
+from mmllm.vlms.quiet import quiet
+
+MARK = "<image>"
+"""Token of a picture, where the run has none of its own."""
+PARTS = """{%- set ns = namespace(turns=[]) -%}
+{%- for message in messages -%}
+{%- if message['content'] is string -%}{%- set ns.turns = ns.turns + [message] -%}
+{%- else -%}
+{%- set inner = namespace(text='') -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}{%- set inner.text = inner.text + 'MARK\n' -%}
+{%- else -%}{%- set inner.text = inner.text + part['text'] -%}{%- endif -%}
+{%- endfor -%}
+{%- set ns.turns = ns.turns + [{'role': message['role'], 'content': inner.text}] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = ns.turns -%}
+"""
+"""In front of a template of texts: messages in parts become texts, with MARK and a line break for a picture."""
+
+
+def write_llava(recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
+    """Write model, processor and template.
+
+    Raises:
+        MmllmError: LLaVA does not compute what the run does; says what of it.
+    """
+    entry, encoder, connector = _parts(model)
+    tokenizer = copy.deepcopy(model.llm.tokenizer)
+    mark = entry.place.token or MARK
+    text, number = _text(model, tokenizer, mark)
+    tower = encoder.vision
+    linears = [layer for layer in connector.mlp if isinstance(layer, torch.nn.Linear)]
+    config = LlavaConfig(
+        vision_config=copy.deepcopy(tower.config),
+        text_config=text,
+        image_token_index=number,
+        projector_hidden_act=recipe.connectors[entry.key].args.get("activation", "gelu"),
+        vision_feature_select_strategy="default" if encoder.prefix else "full",
+        vision_feature_layer=_layers(encoder),
+        multimodal_projector_bias=linears[0].bias is not None,
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+    with quiet():
+        theirs = LlavaForConditionalGeneration(config)
+    _fill(theirs, model, tower.state_dict(), linears)
+    theirs.generation_config = _generation(model, number, text.vocab_size > model.llm.vocab_size)
+    with quiet():
+        theirs.save_pretrained(folder)
+    _processor(encoder, tokenizer, mark, entry).save_pretrained(folder)
+
+
+def _parts(model: MultimodalLM) -> tuple[Input, HfVisionEncoder, MlpConnector]:
+    if len(model.inputs) != 1:
+        known = ", ".join(model.inputs) or "none"
+        raise _unfit(f"it takes one kind of picture, and this run's placeholders are {known}")
+    (entry,) = model.inputs.values()
+    encoder = next(iter(entry.encoders.values()))
+    if len(entry.encoders) != 1 or not isinstance(encoder, HfVisionEncoder):
+        kinds = ", ".join(type(one).__name__ for one in entry.encoders.values())
+        raise _unfit(f"its tower is one of transformers for pictures (hf_vision), and this run has {kinds}")
+    connector = entry.connector
+    if not isinstance(connector, MlpConnector):
+        raise _unfit(f"its projector is mlp of depth 2, and connectors.{entry.key} is {type(connector).__name__}")
+    linears = [layer for layer in connector.mlp if isinstance(layer, torch.nn.Linear)]
+    normed = bool(list(connector.norm.parameters()))
+    if len(linears) != 2 or normed or linears[0].out_features != connector.llm_dim:
+        why = f"connectors.{entry.key} is not"
+        raise _unfit(f"its projector is two layers of the LLM's width without a norm, and {why}")
+    if encoder.prefix > 1:
+        raise _unfit(f"it drops one token in front of the patches, and this tower has {encoder.prefix}")
+    if "final" in encoder.layers:
+        raise _unfit("it reads layers of the tower by their numbers, and this run reads layers: [final]")
+    if entry.text.times or entry.text.tiles or any(entry.text.around):
+        raise _unfit(f"it writes no text around a picture, and connectors.{entry.key} has times, tiles or around")
+    if MODEL_MAPPING.get(type(encoder.vision.config), None) is not type(encoder.vision):
+        raise _unfit(f"transformers has no AutoModel for a {type(encoder.vision).__name__}")
+    return entry, encoder, connector
+
+
+def _unfit(why: str) -> MmllmError:
+    return MmllmError(f"--to hf: no model of transformers is known that computes what this run does; of LLaVA, {why}")
+
+
+def _layers(encoder: HfVisionEncoder) -> int | list[int]:
+    layers = [int(layer) for layer in encoder.layers]
+    return layers[0] if len(layers) == 1 else layers
+
+
+def _text(model: MultimodalLM, tokenizer: Any, mark: str) -> tuple[Any, int]:
+    """Config of the LLM, and the id of the picture's token: a row that the table has to spare, or a new one."""
+    text = copy.deepcopy(model.llm.model.config.get_text_config())
+    if mark not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [mark]}, replace_extra_special_tokens=False)
+    number = int(tokenizer.convert_tokens_to_ids(mark))
+    text.vocab_size = max(text.vocab_size, number + 1)
+    return text, number
+
+
+@torch.no_grad()
+def _fill(theirs: Any, model: MultimodalLM, tower: dict[str, Tensor], linears: list[torch.nn.Linear]) -> None:
+    theirs.model.vision_tower.load_state_dict(tower)
+    for name, layer in zip(("linear_1", "linear_2"), linears, strict=True):
+        getattr(theirs.model.multi_modal_projector, name).load_state_dict(layer.state_dict())
+    for there, here in ((theirs.model.language_model, model.llm.decoder), (theirs.lm_head, _head(model))):
+        own = there.state_dict()
+        for name, tensor in here.state_dict().items():
+            own[name][: len(tensor)].copy_(tensor)
+            if len(own[name]) > len(tensor):  # a row for the picture's token: as likely as any, and never said
+                own[name][len(tensor) :].copy_(tensor.mean(0))
+
+
+def _head(model: MultimodalLM) -> Any:
+    head = model.llm.model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or head.bias is not None:
+        raise _unfit("its head is one layer without a bias, and this LLM has another")
+    return head
+
+
+def _generation(model: MultimodalLM, number: int, added: bool) -> GenerationConfig:
+    found = copy.deepcopy(model.llm.model.generation_config) or GenerationConfig()
+    if added:
+        found.suppress_tokens = sorted({*(found.suppress_tokens or ()), number})
+    return found
+
+
+def _processor(encoder: HfVisionEncoder, tokenizer: Any, mark: str, entry: Input) -> LlavaProcessor:
+    transform = encoder.processor.transform
+    assert isinstance(transform, HfTransform)
+    own = transform.processor
+    height, width = transform.size
+    if transform.fit == "squash":
+        words = {word: getattr(own, word) for word in ("resample", "image_mean", "image_std", "rescale_factor")}
+        pictures: Any = CLIPImageProcessor(size={"height": height, "width": width}, do_center_crop=False, **words)
+    elif (transform.fit == "crop" and transform.own_size) or transform.fit == "own":
+        pictures = own
+    else:
+        raise _unfit(f"no image processor of transformers does what fit: {transform.fit} does here; use squash or crop")
+    template = tokenizer.chat_template
+    if entry.place.token is None:
+        template = PARTS.replace("MARK", mark) + template
+    tokenizer.chat_template = template
+    return LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=encoder.processor.patch[0],
+        vision_feature_select_strategy="default" if encoder.prefix else "full",
+        num_additional_image_tokens=encoder.prefix,
+        chat_template=template,
+        image_token=mark,
+    )

@@ -1,0 +1,92 @@
+"""A run as one model of transformers: of the published model that it was made of, or else as LLaVA.
+
+Whatever is written is compared with the run as an imported model is, by transformers' own classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from mmllm.errors import MmllmError
+from mmllm.exporting.llava import write_llava
+from mmllm.exporting.merging import merge
+from mmllm.model.model import MultimodalLM
+from mmllm.published.comparison import Stage, compare
+from mmllm.published.source import Source
+from mmllm.recipe.models import Recipe
+from mmllm.vlms.projector import published_tensors
+from mmllm.vlms.quiet import quiet
+from mmllm.vlms.text_model import renamed
+
+
+def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
+    """A folder that transformers' ``AutoModelForImageTextToText`` loads with its processor.
+
+    Raises:
+        MmllmError: no model of transformers computes what the run does; says what of it.
+    """
+    path = _origin(recipe)
+    merge(model, "hf")
+    if path is None:
+        write_llava(recipe, model, folder)
+    else:
+        _write_published(path, recipe, model, folder)
+    source = Source(str(folder), _cuts(recipe))
+    source.sections()
+    yield from compare(source, model)
+
+
+def _origin(recipe: Recipe) -> str | None:
+    """The published model that LLM and encoder of a recipe are parts of; None: they are not of one."""
+    paths = {recipe.llm.path}
+    for part in recipe.encoders.values():
+        inner = part.args.get("image", part.args)
+        paths.add(str(inner.get("model")))
+    if len(paths) > 1 or len(recipe.encoders) != 1 or len(recipe.connectors) != 1:
+        return None
+    try:
+        Source(recipe.llm.path)
+    except MmllmError:
+        return None
+    return recipe.llm.path
+
+
+def _cuts(recipe: Recipe) -> bool:
+    return any(part.type == "tiles" for part in recipe.encoders.values())
+
+
+def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
+    """The published model with what the run learned in place of its own."""
+    source = Source(path)
+    ((key, part),) = recipe.connectors.items()
+    with quiet():
+        kind = getattr(transformers, source.config.architectures[0])
+        theirs = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    learned = {name: one.detach() for name, one in model.connectors[key].state_dict().items()}
+    _put(theirs, published_tensors(path, source.config, part.type, part.args, learned))
+    _put_text(theirs, model.llm.model.state_dict())
+    with quiet():
+        theirs.save_pretrained(folder)
+    source.processor.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _put(theirs: Any, tensors: Mapping[str, Tensor]) -> None:
+    own = theirs.state_dict()
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+
+
+@torch.no_grad()
+def _put_text(theirs: Any, text: Mapping[str, Tensor]) -> None:
+    """The LLM's weights, by the names that the whole model has for them."""
+    for name, tensor in theirs.state_dict().items():
+        found = text.get(renamed(name))
+        if found is not None:
+            tensor.copy_(found)

@@ -1,0 +1,80 @@
+"""Pictures that a comparison shows, and the pixels that the encoder sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmllm.batches.sample import Encoded
+from mmllm.model.model import MultimodalLM
+from mmllm.processors.native.processor import NativeProcessor
+from mmllm.published.media.base import Media, Shown
+
+SIZES = ((333, 250), (120, 200))
+"""Width and height of the pictures that are looked at."""
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """A picture with edges, colours and noise, always the same."""
+    rng = numpy.random.default_rng(width * 1000 + height)
+    y, x = numpy.mgrid[0:height, 0:width]
+    planes = [255 * x / width, 255 * y / height, 127 + 100 * numpy.sin(x / 9) * numpy.cos(y / 7)]
+    values = numpy.stack(planes, axis=-1) + rng.normal(0, 20, (height, width, 3))
+    return Image.fromarray(values.clip(0, 255).astype("uint8"))
+
+
+class Pictures(Media):
+    """One picture in a conversation."""
+
+    key = "image"
+
+    @property
+    def token(self) -> int:
+        """Id of a picture's token."""
+        return int(self.source.config.image_token_id)
+
+    def shown(self, ours: MultimodalLM) -> list[Shown]:
+        """A picture of each of two shapes, and both where one is read otherwise beside another."""
+        alone = [(picture(w, h),) for w, h in SIZES]
+        found = [Shown(f"{w} x {h}", one, one) for (w, h), one in zip(SIZES, alone, strict=True)]
+        if ours.inputs["image"].minds_others:
+            both = tuple(image for one in alone for image in one)
+            found.append(Shown("two pictures", both, both))
+        return found
+
+    def processed(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
+        """What the published processor makes of a prompt and pictures."""
+        words: dict[str, Any] = self.source.special_tokens(text)
+        if items:
+            # one is of one conversation anyway; of several only a list in the list says so
+            words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.whole()}
+        return dict(self.source.processor(text=[text], return_tensors="pt", **words))
+
+    def inputs(
+        self, given: dict[str, Tensor], encoded: Encoded, ours: MultimodalLM
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Pixels of every tile, or patches where both have them."""
+        items = encoded.media["image"]
+        yield "pixels", *self._seen(given["pixel_values"], [one["image"] for one in items], ours)
+        if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
+            yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items], ours)
+
+    def _seen(self, theirs: Tensor, items: Sequence[Mapping[str, Tensor]], ours: MultimodalLM) -> tuple[Tensor, Tensor]:
+        """What an encoder sees, there and here: float[pictures, 3, H, W], or float[patches, D]."""
+        if "patches" not in items[0]:
+            pixels = [one["pixels"].reshape(-1, *one["pixels"].shape[-3:]) for one in items]
+            return theirs.reshape(-1, *theirs.shape[-3:]), torch.cat(pixels)
+        processor = ours.inputs["image"].processors["image"]
+        assert isinstance(processor, NativeProcessor)
+        if theirs.dim() > 3:
+            (item,) = items
+            # a rest that is no whole patch is read by no tower
+            height, width = (size - size % processor.patching.patch for size in theirs.shape[-2:])
+            own = processor.patching.pixels(item["patches"], processor.grid(item))
+            return theirs.reshape(-1, *theirs.shape[-3:])[..., :height, :width], own[None]
+        return theirs.reshape(-1, theirs.shape[-1]), torch.cat([one["patches"] for one in items])
