@@ -20,7 +20,8 @@ from mmllm.exporting.merging import loras, merge
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.published.comparison import LIMIT, NEW, TALK, Stage
+from mmllm.published.comparison import LIMIT, NEW, Stage
+from mmllm.published.media.base import TALK
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, Sample
 from mmllm.vlms.quiet import quiet

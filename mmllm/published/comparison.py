@@ -1,8 +1,8 @@
-"""An imported model beside transformers' own: the same ids, inputs, tokens, logits and answer, or where they part."""
+"""An imported model beside transformers' own: the same ids, pixels, tokens, logits and answer, or where they part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.published.media.base import Media, Shown, Talk
+from mmllm.published.media.base import Media, Shown
 from mmllm.published.media.pictures import Pictures
 from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
-from mmllm.types import Message, Sample
+from mmllm.types import Sample
 from mmllm.vlms.quiet import quiet
 
 LIMIT = 1e-4
@@ -29,7 +29,6 @@ NEW = 8
 """Tokens of the answers that are compared."""
 MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
 """Modality of a published model -> what it is shown."""
-TALK: Talk = (("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?"))
 
 
 @dataclass(frozen=True)
@@ -63,38 +62,37 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    media = MEDIA[source.family.modality](source)
-    talk = TALK if source.asked is None else TALK[:1]
-    for shown in media.shown(ours):
-        for stage in _about(media, talk, theirs, ours, shown):
+    media = MEDIA[source.family.modality](source, ours)
+    for shown in media.shown():
+        for stage in _about(media, theirs, shown):
             yield stage
             if not stage.equal:
                 return
-    yield from _text_alone(media, talk, theirs, ours)
+    yield from _text_alone(media, theirs)
 
 
-def _about(media: Media, talk: Talk, theirs: Any, ours: MultimodalLM, shown: Shown) -> Iterator[Stage]:
+def _about(media: Media, theirs: Any, shown: Shown) -> Iterator[Stage]:
     """A conversation about items."""
-    name = shown.name
-    given = media.given(talk, shown.theirs)
-    sample = _sample(media.key, talk, shown.ours)
+    name, ours = shown.name, media.ours
+    given = media.given(shown.theirs)
+    sample = media.sample(shown.ours)
     encoded = _encoded(sample, ours)
     yield _ids(given["input_ids"][0].tolist(), encoded, media.token, f"ids ({name})")
-    seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, encoded, ours)]
+    seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, encoded)]
     for what in dict.fromkeys(stage.name for stage in seen):  # of several encoders, the one that differs most
         yield max((stage for stage in seen if stage.name == what), key=lambda stage: stage.difference)
     batch = collate([encoded], ours.inputs, ours.llm.positions)
-    with media.listening(theirs, given, ours) as features:
+    with media.listening(theirs, given) as features:
         logits = theirs(**given).logits[0]
-    yield _share(f"tokens ({name})", features[0], media.tokens(batch, ours))
+    yield _share(f"tokens ({name})", features[0], media.tokens(batch))
     yield _share(f"logits ({name})", logits, ours.logits(batch))
     if media.answers(given):
         yield _answer(media.source, theirs, ours, given, sample, name)
 
 
-def _text_alone(media: Media, talk: Talk, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    given = media.given(talk, ())
-    encoded = _encoded(_sample(media.key, talk, ()), ours)
+def _text_alone(media: Media, theirs: Any) -> Iterator[Stage]:
+    given, ours = media.given(()), media.ours
+    encoded = _encoded(media.sample(()), ours)
     stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
@@ -107,12 +105,6 @@ def _their_model(source: Source) -> Any:
     kind = kind or transformers.AutoModelForMultimodalLM
     with quiet():
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
-
-
-def _sample(key: str, talk: Talk, items: Sequence[Any]) -> Sample:
-    messages = [Message(role, text) for role, text in talk]
-    messages[0] = Message("user", f"<{key}>\n" * len(items) + talk[0][1])
-    return Sample("comparison", tuple(messages), {key: tuple(items)} if items else {})
 
 
 def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:

@@ -27,7 +27,10 @@ from mmllm.encoders.audio.models import (
 from mmllm.encoders.pretrained import load_model, load_processor, load_published
 from mmllm.errors import MmllmError
 
-KNOWN = "Whisper, AST (audio spectrogram transformer), wav2vec 2.0 and HuBERT"
+KNOWN = (
+    "Whisper, AST (audio spectrogram transformer), wav2vec 2.0, HuBERT and towers of Qwen2-Audio, Audio Flamingo 3 and "
+    "Voxtral"
+)
 
 
 def load_audio(model: str) -> AudioModel:

@@ -8,7 +8,8 @@ from mmllm.vlms.projector import projector_words
 
 def sections(source: Source) -> Sections:
     """The tower's last state, and ``mlp``; longer sound, which its processor would cut, is refused."""
-    longest = float(source.processor.max_audio_len)
+    window = source.processor.feature_extractor.chunk_length
+    longest = float(source.processor.max_audio_len // window * window)
     return Sections(
         {"audio": {"type": "hf_audio", "model": source.path, "layers": ["final"], "max_seconds": longest}},
         {

@@ -13,10 +13,13 @@ from torch import Tensor
 from mmllm.batches.sample import Encoded
 from mmllm.model.model import MultimodalLM
 from mmllm.published.source import Source
-from mmllm.types import Batch
+from mmllm.types import Batch, Message, Sample
 
-Talk = Sequence[tuple[str, str]]
-"""(role, text) of each turn of a conversation."""
+Turn = tuple[str, str]
+"""Role and text."""
+TALK: tuple[Turn, ...] = (
+    ("user", "What is on it?"), ("assistant", "A test."), ("user", "And what else, in a few words?")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,13 @@ class Shown:
 
 
 class Media(ABC):
-    """Media of one modality, for one published model."""
+    """Media of one modality, for one published model and what was imported of it."""
 
     key: str
     """Of the encoder and the connector, which is the modality too."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, ours: MultimodalLM) -> None:
+        self.source, self.ours = source, ours
 
     @property
     @abstractmethod
@@ -46,34 +49,43 @@ class Media(ABC):
         """Id that stands where an item's tokens go."""
 
     @abstractmethod
-    def shown(self, ours: MultimodalLM) -> Sequence[Shown]:
+    def shown(self) -> Sequence[Shown]:
         """What conversations are about."""
 
-    def given(self, talk: Talk, items: Sequence[Any]) -> dict[str, Tensor]:
-        """What the published processor makes of a conversation whose first turn shows ``items`` as it takes them."""
+    @property
+    def talk(self) -> Sequence[Turn]:
+        """What is said; items are shown in the first turn. To a model that knows no conversations, one question."""
+        return TALK if self.source.asked is None else TALK[:1]
+
+    def prompt(self, items: int) -> str:
+        """What the published chat template writes of the conversation with so many items."""
+        parts = [[{"type": "text", "text": text}] for _, text in self.talk]
+        parts[0] = [{"type": self.key}] * items + parts[0]
+        messages = [{"role": role, "content": content} for (role, _), content in zip(self.talk, parts, strict=True)]
+        return self.source.rendered(messages, ask=True)
+
+    def sample(self, items: Sequence[Any]) -> Sample:
+        """The same conversation as it is written here."""
+        messages = [Message(role, text) for role, text in self.talk]
+        messages[0] = Message(messages[0].role, f"<{self.key}>\n" * len(items) + messages[0].text)
+        return Sample("comparison", tuple(messages), {self.key: tuple(items)} if items else {})
+
+    def given(self, items: Sequence[Any]) -> dict[str, Tensor]:
+        """What the published processor makes of the conversation and of items as it takes them; there may be none."""
         if self.source.asked is not None:
-            return self.source.asked(self.source, talk[0][1], items)
-        parts = [[{"type": "text", "text": text}] for _, text in talk]
-        parts[0] = [{"type": self.key}] * len(items) + parts[0]
-        messages = [{"role": role, "content": content} for (role, _), content in zip(talk, parts, strict=True)]
-        return self.processed(self.source.rendered(messages, ask=True), items)
+            return self.source.asked(self.source, self.talk[0][1], items)
+        return self.processed(self.prompt(len(items)), items)
 
     @abstractmethod
     def processed(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
-        """What the published processor makes of a rendered prompt and of items as it takes them; there may be none."""
+        """What the published processor makes of a rendered prompt and of items as it takes them."""
 
     @abstractmethod
-    def inputs(
-        self, given: dict[str, Tensor], encoded: Encoded, ours: MultimodalLM
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(what, the published model's, ours) of each thing that an encoder sees."""
-
-    def answers(self, given: dict[str, Tensor]) -> bool:
-        """Whether the published model's ``generate`` takes these inputs, so that answers can be compared."""
-        return True
+    def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(what, the published model's, ours) of each thing that the encoder sees."""
 
     @contextmanager
-    def listening(self, theirs: Any, given: dict[str, Tensor], ours: MultimodalLM) -> Iterator[list[Tensor]]:
+    def listening(self, theirs: Any, given: dict[str, Tensor]) -> Iterator[list[Tensor]]:
         """Tokens float[M, D] of the items go into the list in a forward pass of the published model.
 
         They are what enters its text model at their places: what leaves a projector may be in another order, or hold
@@ -91,12 +103,16 @@ class Media(ABC):
         finally:
             handle.remove()
 
-    def tokens(self, batch: Batch, ours: MultimodalLM) -> Tensor:
-        """What the LLM here is given of the items, float[M, D]."""
-        _, embeds = ours.embed(batch)
+    def tokens(self, batch: Batch) -> Tensor:
+        """Tokens float[M, D] of the items here."""
+        _, embeds = self.ours.embed(batch)
         return embeds[batch.media_positions[self.key]]
 
     def of_text(self, theirs: Any, given: dict[str, Tensor]) -> Tensor:
         """Logits float[S, V] that the published model gives of a conversation without items."""
         logits: Tensor = theirs(**given).logits[0]
         return logits
+
+    def answers(self, given: dict[str, Tensor]) -> bool:
+        """Whether the published model's ``generate`` takes these inputs, so that answers can be compared."""
+        return True

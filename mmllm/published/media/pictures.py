@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from mmllm.batches.sample import Encoded
-from mmllm.model.model import MultimodalLM
 from mmllm.processors.native.processor import NativeProcessor
 from mmllm.published.media.base import Media, Shown
 
@@ -38,11 +37,11 @@ class Pictures(Media):
         """Id of a picture's token."""
         return int(self.source.config.image_token_id)
 
-    def shown(self, ours: MultimodalLM) -> list[Shown]:
+    def shown(self) -> list[Shown]:
         """A picture of each of two shapes, and both where one is read otherwise beside another."""
         alone = [(picture(w, h),) for w, h in SIZES]
         found = [Shown(f"{w} x {h}", one, one) for (w, h), one in zip(SIZES, alone, strict=True)]
-        if ours.inputs["image"].minds_others:
+        if self.ours.inputs["image"].minds_others:
             both = tuple(image for one in alone for image in one)
             found.append(Shown("two pictures", both, both))
         return found
@@ -55,21 +54,19 @@ class Pictures(Media):
             words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.whole()}
         return dict(self.source.processor(text=[text], return_tensors="pt", **words))
 
-    def inputs(
-        self, given: dict[str, Tensor], encoded: Encoded, ours: MultimodalLM
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every tile, or patches where both have them."""
         items = encoded.media["image"]
-        yield "pixels", *self._seen(given["pixel_values"], [one["image"] for one in items], ours)
+        yield "pixels", *self._seen(given["pixel_values"], [one["image"] for one in items])
         if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
-            yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items], ours)
+            yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items])
 
-    def _seen(self, theirs: Tensor, items: Sequence[Mapping[str, Tensor]], ours: MultimodalLM) -> tuple[Tensor, Tensor]:
+    def _seen(self, theirs: Tensor, items: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
         """What an encoder sees, there and here: float[pictures, 3, H, W], or float[patches, D]."""
         if "patches" not in items[0]:
             pixels = [one["pixels"].reshape(-1, *one["pixels"].shape[-3:]) for one in items]
             return theirs.reshape(-1, *theirs.shape[-3:]), torch.cat(pixels)
-        processor = ours.inputs["image"].processors["image"]
+        processor = self.ours.inputs["image"].processors["image"]
         assert isinstance(processor, NativeProcessor)
         if theirs.dim() > 3:
             (item,) = items

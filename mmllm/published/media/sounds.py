@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import Qwen2AudioProcessor, VoxtralProcessor
 
 from mmllm.batches.sample import Encoded
-from mmllm.model.model import MultimodalLM
 from mmllm.processors.audio import AudioProcessor
 from mmllm.published.media.base import Media, Shown
 
@@ -55,9 +54,15 @@ class Sounds(Media):
     def _rate(self) -> int:
         return int(self.source.processor.feature_extractor.sampling_rate)
 
-    def shown(self, ours: MultimodalLM) -> list[Shown]:
+    @property
+    def _processor(self) -> AudioProcessor:
+        found = self.ours.inputs[self.key].processors[self.key]
+        assert isinstance(found, AudioProcessor)
+        return found
+
+    def shown(self) -> list[Shown]:
         """As many of them as the model takes."""
-        processor = _processor(ours)
+        processor = self._processor
         assert processor.window is not None
         window = processor.window / self._rate
         lengths = [[SHORT], [PART * window], [window]]
@@ -72,7 +77,7 @@ class Sounds(Media):
         return Shown(name, tuple(wav(one, self._rate) for one in made), tuple(made))
 
     def processed(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
-        """What the published processor makes of a prompt and sounds."""
+        """What the published processor makes of a prompt and of sounds."""
         if isinstance(self.source.processor, VoxtralProcessor):
             return self._of_voxtral(text, items)
         words: dict[str, Any] = self.source.special_tokens(text)
@@ -97,14 +102,12 @@ class Sounds(Media):
         row = torch.tensor([[number for run in ids for number in run]])
         return {"input_ids": row, "attention_mask": torch.ones_like(row), "input_features": torch.cat(each)}
 
-    def inputs(
-        self, given: dict[str, Tensor], encoded: Encoded, ours: MultimodalLM
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Log-mel features of each window, and how many tokens of the tower's blocks are no silence behind a sound."""
         items = [item["audio"] for item in encoded.media["audio"]]
         theirs = given["input_features"]
         yield "spectrogram", theirs, torch.cat([item["windows"] for item in items])
-        heard = [count for item in items for count in _processor(ours).heard(int(item["samples"]))]
+        heard = [count for item in items for count in self._processor.heard(int(item["samples"]))]
         mask = given.get("feature_attention_mask", given.get("input_features_mask"))
         frames = theirs.new_full((len(theirs),), theirs.shape[-1]) if mask is None else mask.sum(-1)
         yield "mask", ((frames + 1) // 2).float(), torch.tensor(heard, dtype=torch.float32)
@@ -115,9 +118,3 @@ class Sounds(Media):
         # it then takes an older way that asks for a mask, which `generate` leaves out where it is all ones
         # (transformers 5.23: TypeError)
         return not isinstance(self.source.processor, Qwen2AudioProcessor) or bool((place[1:] & place[:-1]).any())
-
-
-def _processor(ours: MultimodalLM) -> AudioProcessor:
-    found = ours.inputs["audio"].processors["audio"]
-    assert isinstance(found, AudioProcessor)
-    return found

@@ -15,8 +15,8 @@ from mmllm.cli import main
 from mmllm.errors import MmllmError
 from mmllm.exporting.export import export_run
 from mmllm.model.build import build
-from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import picture
 from mmllm.testing.tiny.published import CASES, published_folder
 from tests.support.training import finish, start, tiny_recipe, train_here
 

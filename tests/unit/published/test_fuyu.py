@@ -11,8 +11,8 @@ import transformers as t
 import mmllm
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError, SampleError
-from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import picture
 from mmllm.testing.tiny.published import published_folder
 
 

@@ -24,8 +24,8 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import load_start
-from mmllm.published.comparison import picture
 from mmllm.published.importing import import_checkpoint
+from mmllm.published.media.pictures import picture
 from mmllm.recipe.load import parse
 from mmllm.testing.tiny.encoders import clip
 from mmllm.testing.tiny.published import published_folder

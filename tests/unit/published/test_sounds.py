@@ -92,6 +92,33 @@ def test_an_imported_run_answers_about_sounds_as_the_model(qwen: Path) -> None:
     assert model.chat("Which?", audio=[sound(0.3), sound(0.7)], max_new_tokens=6).strip() == expected
 
 
+def test_sounds_in_two_turns_are_numbered_on(qwen: Path) -> None:
+    """Ids, logits and answer of a conversation whose second question brings another sound."""
+    model = mmllm.load(qwen / "run").model
+    processor = t.AutoProcessor.from_pretrained(qwen / "vlm")
+    theirs = t.Qwen2AudioForConditionalGeneration.from_pretrained(qwen / "vlm").eval()
+    said = ["What is it?", "A tone.", "And this?"]
+    parts: list[list[dict[str, str]]] = [[{"type": "text", "text": one}] for one in said]
+    parts[0].insert(0, {"type": "audio"})
+    parts[2].append({"type": "audio"})
+    roles = ("user", "assistant", "user")
+    talk = [{"role": role, "content": content} for role, content in zip(roles, parts, strict=True)]
+    text = processor.apply_chat_template(talk, add_generation_prompt=True)
+    heard = [signal(round(seconds * 16_000), 16_000) for seconds in (0.6, 0.2)]
+    given = processor(text=[text], audio=heard, sampling_rate=16_000, return_tensors="pt")
+    shown = [f"<audio>\n{said[0]}", said[1], f"{said[2]}\n<audio>"]
+    messages = tuple(Message(role, one) for role, one in zip(roles, shown, strict=True))
+    sample = Sample("two", messages, {"audio": (sound(0.6), sound(0.2))})
+    encoded = encode(sample, Prompter(model.llm.tokenizer, model.places), model.inputs, 512, train=False)
+    with torch.no_grad():
+        expected, found = theirs(**given).logits[0], model.logits(collate([encoded], model.inputs))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    ids = theirs.generate(**given, max_new_tokens=5, do_sample=False)[0, given["input_ids"].shape[1] :]
+    answer = processor.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip()
+    assert Generator(model).generate([sample], 5, ())[0].text.strip() == answer
+    assert "Audio 2: <|audio_bos|>" in text
+
+
 def test_packed_is_unpacked_also_without_tokens(qwen: Path) -> None:
     """Loss and gradients of conversations in one row, among them a sound that gives no token."""
     model = mmllm.load(qwen / "run").model
@@ -151,7 +178,7 @@ def test_what_the_importer_believes_of_sounds_is_compared(qwen: Path, tmp_path: 
 
 def test_newer_names_in_the_file(tmp_path: Path, monkeypatch: Any) -> None:
     """transformers 5.23 still saves sound models under older names; a file may have those of the model in memory."""
-    monkeypatch.setattr(Sounds, "shown", lambda self, ours: [self._sounds([0.5])])
+    monkeypatch.setattr(Sounds, "shown", lambda self: [self._sounds([0.5])])
     folder = published_folder("Qwen2Audio", tmp_path / "vlm")
     tensors = load_file(folder / "model.safetensors")
     newer = {in_memory(name): tensor for name, tensor in tensors.items()}
@@ -194,7 +221,7 @@ def test_voxtral_without_a_template_is_refused(tmp_path: Path) -> None:
 
 def test_voxtral_with_its_own_tokenizer_and_a_template(tmp_path: Path, monkeypatch: Any) -> None:
     """Folders as Mistral AI saves them, tekken.json and nothing beside it, with a template that was added."""
-    monkeypatch.setattr(Sounds, "shown", lambda self, ours: [self._sounds([0.5])])
+    monkeypatch.setattr(Sounds, "shown", lambda self: [self._sounds([0.5])])
     folder = published_folder("Voxtral", tmp_path / "vlm", audio_token_id=24)
     for file in folder.glob("tokenizer*"):
         file.unlink()

@@ -20,7 +20,7 @@ from mmllm.errors import MediaError, MmllmError
 from mmllm.inspection.views import view
 from mmllm.processors.native.pixtral import PixtralPatching
 from mmllm.processors.settings import settings
-from mmllm.published.comparison import picture
+from mmllm.published.media.pictures import picture
 from mmllm.testing import check_encoder
 from mmllm.vlms.tower import NATIVE
 

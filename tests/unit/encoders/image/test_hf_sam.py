@@ -14,7 +14,7 @@ from mmllm.encoders.image.sam.hf_sam import HfSamEncoder
 from mmllm.encoders.outlines.outline import outline
 from mmllm.errors import MmllmError
 from mmllm.processors.settings import settings
-from mmllm.published.comparison import picture
+from mmllm.published.media.pictures import picture
 from mmllm.testing.tiny.published import published_folder
 
 VISION: dict[str, Any] = {

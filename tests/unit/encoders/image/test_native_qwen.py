@@ -19,7 +19,7 @@ from mmllm.encoders.image.native.hf_native import HfNativeEncoder
 from mmllm.encoders.outlines.outline import outline
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.native.qwen import QwenPatching
-from mmllm.published.comparison import picture
+from mmllm.published.media.pictures import picture
 from mmllm.testing import check_encoder
 from mmllm.testing.tiny.published import published_folder
 

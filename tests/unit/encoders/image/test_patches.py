@@ -14,7 +14,7 @@ from mmllm.encoders.image.patches import PatchesEncoder
 from mmllm.encoders.outlines.outline import outline
 from mmllm.errors import MediaError, MmllmError
 from mmllm.inspection.pictures import denormalised
-from mmllm.published.comparison import picture
+from mmllm.published.media.pictures import picture
 
 SIZES = ((333, 250), (31, 200), (30, 30), (1, 1), (61, 59), (400, 20))
 GEMMA: dict[str, Any] = {
