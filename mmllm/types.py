@@ -87,6 +87,46 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """Tiles of one picture, row by row, and behind them or in front a view of all of it."""
+
+    rows: int
+    cols: int
+    first: bool = False
+    """Whether the view of all of it stands in front; then it is there beside a single tile too."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the view of all of it is there besides; a single tile is that view itself, unless it is ``first``."""
+        return self.first or self.rows * self.cols > 1
+
+    @property
+    def n(self) -> int:
+        """Pictures that the encoder sees."""
+        return self.rows * self.cols + self.whole
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one picture is cut, and its size: all that decides how the tokens of its tiles are put together."""
+
+    tiling: Tiling
+    width: int
+    """In pixels, as it was before anything was done to it."""
+    height: int
+
+    def numbers(self) -> list[int]:
+        """As it goes through batches and caches beside an item's features, int64[5]."""
+        return [self.tiling.rows, self.tiling.cols, int(self.tiling.first), self.width, self.height]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Cut:
+        """What :meth:`numbers` gives."""
+        rows, cols, first, width, height = numbers
+        return cls(Tiling(rows, cols, bool(first)), width, height)
+
+
+@dataclass(frozen=True)
 class Place:
     """How the LLM reads that an item of one placeholder stands somewhere; an item's tokens take the place of one token.
 
@@ -126,6 +166,13 @@ class Stored(ABC):
         """Return the item's file, or its path; MediaError where it cannot be read."""
 
 
+@dataclass(frozen=True)
+class Among:
+    """A media item that is not the only one of its placeholder in its conversation; only for inputs that mind that."""
+
+    item: Any
+
+
 def identity(item: Any) -> Hashable | None:
     """Equal for media items that are the same as far as their path, place or bytes tell, without reading them.
 
@@ -150,6 +197,11 @@ class Sample:
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
     node it is about), ``bytes``, :class:`Stored` or what the encoder takes besides (a ``PIL.Image``)."""
+
+    def items(self, key: str, minds_others: bool) -> tuple[Any, ...]:
+        """Items of a placeholder; of several each says so (:class:`Among`) where its input ``minds_others``."""
+        found = self.media[key]
+        return tuple(map(Among, found)) if minds_others and len(found) > 1 else found
 
 
 class QuestionReader(ABC):

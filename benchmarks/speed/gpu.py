@@ -111,7 +111,7 @@ def training_case(folder: Path, case: Case, seconds: float) -> dict[str, Any]:
     step = next(training.loader.steps())
     ours = _timed(lambda: training._step(step, NeverStopped())[0]["loss"], seconds)  # type: ignore[arg-type]
     row = step.micro[0].to(device)
-    batch = padded(row, row.media["image"]["image"]["pixels"])
+    batch = padded(row, pixel_values=row.media["image"]["image"]["pixels"])
     other = _llava(training, case)
     dtype = training.model.llm.dtype
     batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 
 from mmllm.model.model import MultimodalLM
@@ -17,14 +19,17 @@ IMAGE = 31_999
 """Id that marks a place of the picture: the last of the smaller vocabulary, which no text has."""
 
 
-def llava(model: MultimodalLM, parts: Path, vocab: int) -> Any:
+def llava(model: MultimodalLM, parts: Path, vocab: int, resolutions: Sequence[Sequence[int]] | None = None) -> Any:
     """LlavaForConditionalGeneration, frozen but for its projector, sharing every tensor with ``model``.
 
-    ``model`` has the encoder and connector ``image`` (``hf_vision``, ``layers: [-2]``; ``mlp``).
+    ``model`` has the encoder and connector ``image`` (``hf_vision``, ``layers: [-2]``; ``mlp``). ``resolutions``: those
+    of its tiles, which are stitched; then it is LlavaNextForConditionalGeneration, whose newline learns too.
     """
-    from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
+    from transformers import AutoConfig, Qwen2Config
 
-    config = LlavaConfig(
+    kind = "Llava" if resolutions is None else "LlavaNext"
+    tiles = {} if resolutions is None else {"image_grid_pinpoints": [list(one) for one in resolutions]}
+    config = getattr(transformers, f"{kind}Config")(
         vision_config=AutoConfig.from_pretrained(parts / "vit"),
         # read anew: LlavaConfig resets the attention in the config it is given, and ours shares it with its LLM
         text_config=Qwen2Config.from_pretrained(parts / f"llm_{vocab}"),
@@ -33,10 +38,12 @@ def llava(model: MultimodalLM, parts: Path, vocab: int) -> Any:
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
         tie_word_embeddings=False,
+        **tiles,
     )
     config._attn_implementation = "sdpa"
-    other = LlavaForConditionalGeneration(config)
-    tower: nn.Module = model.encoders["image"].vision  # type: ignore[assignment]
+    other = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    encoder: Any = model.encoders["image"]
+    tower: nn.Module = encoder.vision if resolutions is None else encoder.image.vision
     linears = [one for one in model.connectors["image"].modules() if isinstance(one, nn.Linear)]
     projector = other.model.multi_modal_projector
     pairs = [
@@ -51,11 +58,14 @@ def llava(model: MultimodalLM, parts: Path, vocab: int) -> Any:
         theirs.load_state_dict(own, assign=True, strict=False)
     missed = [name for name, tensor in other.named_parameters() if not _shared(tensor, model)]
     # the tower's own last norm is read by none of the features
-    assert all("post_layernorm" in name for name in missed), missed
+    assert all("post_layernorm" in name or name == "model.image_newline" for name in missed), missed
     other.requires_grad_(False)
     for one in (projector.linear_1, projector.linear_2):  # parameters of its own: ours have gradients of theirs
         for name, tensor in list(one.named_parameters()):
             setattr(one, name, nn.Parameter(tensor.detach().clone()))
+    if resolutions is not None:
+        newline: Any = model.connectors["image"].stitch
+        other.model.image_newline = nn.Parameter(newline.newline.detach().clone())
     return other.eval()
 
 
@@ -63,7 +73,7 @@ def _shared(tensor: Tensor, model: MultimodalLM) -> bool:
     return any(tensor.data_ptr() == own.data_ptr() for own in model.parameters())
 
 
-def padded(batch: Batch, pixels: Tensor) -> dict[str, Tensor]:
+def padded(batch: Batch, **pictures: Tensor) -> dict[str, Tensor]:
     """The conversations of a packed batch as LLaVA's collator gives them: padded on the right, a picture each."""
     bounds = batch.cu_seqlens.tolist()
     ids = torch.where(batch.media_ids >= 0, IMAGE, batch.input_ids)
@@ -77,7 +87,7 @@ def padded(batch: Batch, pixels: Tensor) -> dict[str, Tensor]:
         "input_ids": stacked(ids, 0),
         "labels": stacked(batch.labels, IGNORE_INDEX),
         "attention_mask": stacked(torch.ones_like(ids), 0),
-        "pixel_values": pixels,
+        **pictures,
     }
 
 

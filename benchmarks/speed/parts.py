@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.random_parts import llm_folder, vit_folder
@@ -26,9 +27,9 @@ CHATML = (
 
 
 def made(vocab: int = 32_000, folder: Path = FOLDER) -> Path:
-    """Folder with ``vit``, ``llm_<vocab>`` and ``img``; what is missing is made."""
+    """Folder with ``vit``, ``llm_<vocab>``, ``img`` and ``shapes``; what is missing is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path, make in ((folder / "tok", _tokenizer), (folder / "img", _pictures)):
+    for path, make in ((folder / "tok", _tokenizer), (folder / "img", _pictures), (folder / "shapes", _shapes)):
         if not path.exists():
             make(path)
     vit_folder(folder / "vit", "6x384")
@@ -36,10 +37,10 @@ def made(vocab: int = 32_000, folder: Path = FOLDER) -> Path:
     return folder
 
 
-def conversations(folder: Path, name: str, lengths: list[int], pictures: int) -> Path:
+def conversations(folder: Path, name: str, lengths: list[int], pictures: int, images: str = "img") -> Path:
     """Write ``name``.jsonl: one conversation of about so many text tokens for each of ``lengths``, question first.
 
-    Conversation i is about picture ``i % pictures``.
+    Conversation i is about picture ``i % pictures`` of the folder ``images``.
     """
     from transformers import AutoTokenizer
 
@@ -61,7 +62,7 @@ def conversations(folder: Path, name: str, lengths: list[int], pictures: int) ->
         asked = max(4, round(length * 0.35) - 20)  # the template's own tokens are about 24
         question = {"role": "user", "content": "<image>\n" + text(asked)}
         answer = {"role": "assistant", "content": text(max(4, length - asked - 24))}
-        rows.append({"messages": [question, answer], "image": [f"img/{number % pictures}.jpg"]})
+        rows.append({"messages": [question, answer], "image": [f"{images}/{number % pictures}.jpg"]})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -105,14 +106,19 @@ def _tokenizer(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-def _pictures(folder: Path, n: int = 32) -> None:
+def _shapes(folder: Path) -> None:
+    """Four pictures that are cut into unlike numbers of tiles."""
+    _pictures(folder, [(640, 480), (480, 640), (700, 300), (400, 400)])
+
+
+def _pictures(folder: Path, sizes: Sequence[tuple[int, int]] = ((640, 480),) * 32) -> None:
     import numpy as np
     from PIL import Image
 
     folder.mkdir()
     draw = np.random.default_rng(0)
-    for number in range(n):
+    for number, (width, height) in enumerate(sizes):
         small = Image.fromarray(draw.integers(0, 255, (30, 40, 3), dtype=np.uint8))
-        noise = draw.integers(-12, 12, (480, 640, 3))
-        pixels = np.asarray(small.resize((640, 480), Image.Resampling.BICUBIC)).astype(int) + noise
+        noise = draw.integers(-12, 12, (height, width, 3))
+        pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(int) + noise
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)

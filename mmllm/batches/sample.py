@@ -37,6 +37,11 @@ class MediaInput(Protocol):
         """Reads the text of the message that shows an item; None where its connector does not ask for it."""
         ...
 
+    @property
+    def minds_others(self) -> bool:
+        """Whether an item is read differently beside others of its conversation, which it is told by ``Among``."""
+        ...
+
     def read(self, media: Any) -> Item:
         """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
         ...
@@ -181,7 +186,7 @@ def plan(
         places = fixed[key]
         _asked(sample, prompter, key, count[key], inputs[key])  # refuses a text that is too long
         if places is None:
-            item = _of_item(sample, key, count[key], inputs[key].measure)
+            item = _of_item(sample, key, count[key], inputs[key].measure, inputs[key].minds_others)
             spans = _layout(sample, key, count[key], inputs[key], item)
             places = sum(len(prompter.separator(span)) + span.length for span in spans)
         count[key] += 1
@@ -212,7 +217,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     prefix = prompt.prefix
     for position, key in prompt.places:
         items = media.setdefault(key, [])
-        item = _of_item(planned.sample, key, len(items), inputs[key].read)
+        item = _of_item(planned.sample, key, len(items), inputs[key].read, inputs[key].minds_others)
         asked = _asked(planned.sample, planned.prompter, key, len(items), inputs[key])
         items.append({**item, **asked} if asked else item)
         ids += prompt.ids[last:position]
@@ -253,9 +258,9 @@ def encode(sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput],
 Found = TypeVar("Found")
 
 
-def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found]) -> Found:
+def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found], minds_others: bool = False) -> Found:
     try:
-        return ask(sample.media[key][index])
+        return ask(sample.items(key, minds_others)[index])
     except MediaError as error:
         unreadable = UnreadableError(f"{sample.name}: {key} {index + 1}: {error}")
         unreadable.key = key

@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from mmllm.connectors.stitching import Stitch
 from mmllm.hooks import ForwardContext, Handle
 from mmllm.hooks.points import AdaptableEncoder, LLMHookPoints
 from mmllm.types import Grid, QuestionReader
@@ -122,6 +123,12 @@ class Projector(Connector):
     takes_class_tokens: bool = False
     """Whether tokens that are no patch may stand in front of those that are (``keep: all``), grid (..., 1, n): it needs
     no map."""
+
+    def __init__(self, *, llm_dim: int, dim: int = 0) -> None:
+        """See :class:`Connector`."""
+        super().__init__(llm_dim=llm_dim, dim=dim)
+        self.stitch: Stitch | None = None
+        """Puts its tokens of a picture's tiles together, where the recipe says so; ``out_grid`` is before it."""
 
     # with `*Any, **Any` mypy lets subclasses narrow the arguments
     def out_grid(self, *grids: Any, **words: Any) -> Grid:

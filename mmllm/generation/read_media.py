@@ -16,7 +16,7 @@ from mmllm.generation.content import DigestedItem, digest
 from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
 from mmllm.model.inputs import Input, Item, loaded
-from mmllm.types import QuestionReader, Span
+from mmllm.types import Among, QuestionReader, Span
 
 FILE_BYTES = 2**25
 """Larger files are read anew each time, instead of into memory as well."""
@@ -36,6 +36,11 @@ class KnownInput:
     def questions(self) -> QuestionReader | None:
         """See :class:`Input`."""
         return self.entry.questions
+
+    @property
+    def minds_others(self) -> bool:
+        """See :class:`Input`."""
+        return self.entry.minds_others
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""
@@ -74,6 +79,8 @@ def _content(entry: Input, media: Any) -> Hashable | None:
     if entry.modality not in ("image", "audio", "video"):
         return None  # others may name a part of a file, or other files
     media = loaded(media)
+    among = isinstance(media, Among)
+    media = media.item if among else media
     suffix = ""
     if isinstance(media, str | Path):
         path = Path(media)
@@ -82,4 +89,4 @@ def _content(entry: Input, media: Any) -> Hashable | None:
         media, suffix = path.read_bytes(), path.suffix
     if not isinstance(media, bytes) or len(media) > FILE_BYTES or not MODALITIES[entry.modality].begins(media):
         return None  # playlists and the like name other files
-    return entry.key, suffix, hashlib.sha256(media).digest()
+    return entry.key, among, suffix, hashlib.sha256(media).digest()

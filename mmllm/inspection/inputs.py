@@ -127,6 +127,7 @@ class Unseen:
 
     spans: list[Span] = field(default_factory=list)
     questions: None = None
+    minds_others: bool = False
 
     def read(self, media: Any) -> Item:
         """Read nothing."""
@@ -184,19 +185,21 @@ def _connector(recipe: Recipe, key: str, dims: list[int]) -> Any:
     """The connector on torch's meta device: it knows its places, and has no numbers."""
     import torch
 
-    from mmllm.model.build import part_widths
+    from mmllm.model.build import part_widths, stitched
 
     part = recipe.connectors[key]
     kind = registry.load("connectors", part.type)
     arguments = {**part_widths(part, dims), "llm_dim": _llm_width(recipe.llm.path), **part.args}
     try:
         with torch.device("meta"):
-            return kind(**arguments)
+            made = kind(**arguments)
     except (RuntimeError, NotImplementedError):
         # one that computes with its first weights: made as in training
-        return kind(**arguments)
+        made = kind(**arguments)
     except TypeError as error:
         raise MmllmError(f"connectors.{key}: {kind.__name__} cannot be made from {arguments} ({error})") from error
+    stitched(key, part, made)
+    return made
 
 
 def _llm_width(path: str) -> int:

@@ -32,6 +32,7 @@ from mmllm.processors.sound_files import read_sound
 from mmllm.processors.tiles import TilesProcessor, size_of
 from mmllm.processors.video import VideoProcessor
 from mmllm.processors.waveform import WaveformProcessor
+from mmllm.types import Cut
 
 FRAMES = 16
 """Most frames shown of a clip, evenly chosen."""
@@ -76,7 +77,7 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
         case ImageProcessor():
             return _image(processor, item)
         case TilesProcessor():
-            return _tiles(processor, media, item)
+            return _tiles(processor, item)
         case NativeProcessor():
             return _native(processor, item)
         case CanvasProcessor():
@@ -103,15 +104,17 @@ def _image(processor: ImageProcessor, item: Item) -> Shown:
     return f"{picture.width} x {picture.height} pixels after fitting", (("", picture),), ""
 
 
-def _tiles(processor: TilesProcessor, media: Any, item: Item) -> Shown:
-    tiling = processor.tiling(media)
+def _tiles(processor: TilesProcessor, item: Item) -> Shown:
+    tiling = Cut.of(item["cut"].tolist()).tiling
     names = [f"row {row + 1}, column {col + 1}" for row in range(tiling.rows) for col in range(tiling.cols)]
     names = [*names, "all of it"] if tiling.whole else ["all of it"]
+    names = names[-1:] + names[:-1] if tiling.first else names
     shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=True)]
     height, width = item["pixels"].shape[-2:]
     cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
     more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
-    return f"{cut}, each {width} x {height} pixels{more}", tuple(shown[-FRAMES:]), ""
+    some = shown[:FRAMES] if tiling.first else shown[-FRAMES:]
+    return f"{cut}, each {width} x {height} pixels{more}", tuple(some), ""
 
 
 def _native(processor: NativeProcessor, item: Item) -> Shown:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from mmllm import registry
-from mmllm.connectors.base import Connector, EncoderAdapter, LLMAdapter
+from mmllm.connectors.base import Connector, EncoderAdapter, LLMAdapter, Projector
+from mmllm.connectors.stitching import Stitch
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MmllmError, RecipeError
 from mmllm.llms.causal_lm import CausalLM
@@ -92,6 +93,7 @@ def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: Caus
         widths |= part_widths(part, [encoders[name].dim * len(encoders[name].layers) for name in part.encoders])
     seed_for(recipe.seed, key)
     made: Connector = _made(f"connectors.{key}", registry.load("connectors", part.type), {**widths, **part.args})
+    stitched(key, part, made)
     return made.bind(key, part.when)
 
 
@@ -99,6 +101,15 @@ def part_widths(part: ComponentSpec, dims: list[int]) -> dict[str, Any]:
     """What a connector is told of the widths of its encoders: together, and where it asks for them each."""
     each = {"dims": tuple(dims)} if "dims" in registry.parameters("connectors", part.type) else {}
     return {"dim": sum(dims), **each}
+
+
+def stitched(key: str, part: ComponentSpec, made: Connector) -> None:
+    """Give a connector what puts its tokens together, where the recipe says so; RecipeError where it has none."""
+    if part.stitch is None:
+        return
+    if not isinstance(made, Projector):
+        raise RecipeError(f"connectors.{key}: `stitch` is for tokens of tiles, and a {part.type} is no projector")
+    made.stitch = Stitch(llm_dim=made.llm_dim, **dict(part.stitch))
 
 
 def adapted(part: ComponentSpec, connector: Connector) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from mmllm.connectors.base import DeepFusion, Projector
+from mmllm.connectors.stitching import Stitch
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
-from mmllm.processors.tiles import TilesProcessor, Tiling
+from mmllm.processors.tiles import TilesProcessor
 from mmllm.recipe.models import TileText
-from mmllm.types import QUESTION, Grid, Place, QuestionReader, Span, Stored, time_steps
+from mmllm.types import QUESTION, Among, Cut, Grid, Place, QuestionReader, Span, Stored, Tiling, time_steps
 
 _TILING = ""
 """Key of an item, which no encoder has, under which stands how it is cut."""
@@ -45,27 +46,36 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, and no encoder cuts pictures; class tokens in front of patches
-                for a connector that needs a map; or `attends`, and no tokens.
+            RecipeError: there is text between tiles, or they are to be stitched, and no encoder cuts pictures; class
+                tokens in front of patches for a connector that needs a map; or `attends`, and no tokens.
         """
         self.key = key
         self.encoders = dict(encoders)
         self.processors = {name: encoder.processor for name, encoder in encoders.items()}
         self.connector = connector
         self.text = ItemText() if text is None else text
-        cutting = [one for one in self.processors.values() if isinstance(one, TilesProcessor)]
+        self.stitch = None if isinstance(connector, DeepFusion) else connector.stitch
+        cutting = {name: one for name, one in self.processors.items() if isinstance(one, TilesProcessor)}
         if self.text.tiles is not None and not cutting:
             raise RecipeError(
                 f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
                 "type tiles, or remove the word"
             )
+        if self.stitch is not None:
+            _check_stitch(key, self.stitch, self.text, list(cutting.values()))
         extra = [name for name, one in self.processors.items() if one.extra_tokens]
         if extra and not connector.takes_class_tokens:
             raise RecipeError(
                 f"connectors.{key}: {type(connector).__name__} works on a map of patches, and encoders.{extra[0]} "
                 "gives tokens in front of them as well (keep: all); leave `keep` out, or use mlp, resampler or qformer"
             )
-        self._cutter = cutting[0] if self.text.tiles is not None else None
+        if extra and self.stitch is not None:
+            raise RecipeError(
+                f"connectors.{key}: `stitch` puts maps of patches together, and encoders.{extra[0]} gives tokens in "
+                "front of them as well (keep: all); leave `keep` or `stitch` out"
+            )
+        self._cutting = next(iter(cutting), "")
+        self._cutter = None if self.text.tiles is None and self.stitch is None else cutting[self._cutting]
         if self.text.bidirectional and self.n_tokens() == 0:
             raise RecipeError(
                 f"connectors.{key}: `attends` is about the tokens of an item, and {type(connector).__name__} puts none "
@@ -78,6 +88,11 @@ class Input:
     def modality(self) -> str:
         """Kind of media it takes; all its encoders read the same kind."""
         return next(iter(self.processors.values())).modality
+
+    @property
+    def minds_others(self) -> bool:
+        """Whether an item is read differently beside others of its conversation."""
+        return any(processor.minds_others for processor in self.processors.values())
 
     @property
     def place(self) -> Place:
@@ -93,7 +108,7 @@ class Input:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
         found = loaded(media)
         with _named(media):
-            item = {name: (self.caches.get(name) or one).read(found) for name, one in self.processors.items()}
+            item = {name: (self.caches.get(name) or one).read(one.told(found)) for name, one in self.processors.items()}
         return self._with_tiling(found, item)
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
@@ -101,15 +116,16 @@ class Input:
         ``read``."""
         found = loaded(media)
         with _named(media):
-            item = {name: (self.caches.get(name) or one).measure(found) for name, one in self.processors.items()}
+            item = {
+                name: (self.caches.get(name) or one).measure(one.told(found)) for name, one in self.processors.items()
+            }
         return self._with_tiling(found, item)
 
     def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-        """The item, and how it is cut where text stands between its tiles: kept features do not tell."""
+        """The item, and how it is cut where its places depend on that: the shape of kept features does not tell."""
         if self._cutter is None:
             return dict(item)
-        tiling = self._cutter.tiling(media)
-        return {**item, _TILING: {"tiling": torch.tensor([tiling.rows, tiling.cols])}}
+        return {**item, _TILING: {"cut": torch.tensor(self._cutter.cut(self._cutter.told(media)).numbers())}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -121,7 +137,7 @@ class Input:
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
         """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time, with
-        ``rows`` one for each row.
+        ``rows`` one for each row, with ``stitch`` its view of all and its map.
 
         Raises:
             MediaError: the item has no times, or no rows.
@@ -129,8 +145,13 @@ class Input:
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
-        if self.text.tiles is not None:
-            return _between_tiles(self.text.tiles, Tiling(*item[_TILING]["tiling"].tolist()), grid)
+        if self._cutter is not None:
+            # an item of tensors alone, as a blank one is, holds it as well
+            cut = Cut.of(item.get(_TILING, item[self._cutting])["cut"].tolist())
+            if self.stitch is not None:
+                return [Span("", one) for one in self.stitch.grids(grid, cut)]
+            assert self.text.tiles is not None
+            return _between_tiles(self.text.tiles, cut.tiling, grid)
         if self.text.rows is not None:
             return _between_rows(self.text.rows, grid)
         steps = time_steps(grid)
@@ -190,14 +211,31 @@ def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
     own = (1, *grid[1:])
     if tiling.n == 1:
         return [Span(text.alone, own, True)]
-    found, end = [], ""
+    found = [Span(text.whole, own, True)] if tiling.first else []
+    end = ""
     for number in range(tiling.rows * tiling.cols):
         row, col = divmod(number, tiling.cols)
         found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), own, True))
         end = text.row if col == tiling.cols - 1 else ""
-    if tiling.whole:
+    if tiling.whole and not tiling.first:
         found.append(Span(end + text.whole, own, True))
     return found
+
+
+def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[TilesProcessor]) -> None:
+    """RecipeError where tiles cannot be put together so."""
+    why = None
+    if not cutting:
+        why = "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, or remove the word"
+    elif text.tiles is not None or text.times is not None or text.rows is not None:
+        why = "makes one map of all tiles, and text cannot stand in it; remove `tiles`, `rows`, `times`, or `stitch`"
+    elif stitch.unpad and not cutting[0].pads:
+        why = (
+            f"cuts borders off again (unpad), and rule: {cutting[0].rule} adds none; write unpad: false, or rule: "
+            "resolutions in the encoder"
+        )
+    if why is not None:
+        raise RecipeError(f"connectors.{key}: `stitch` {why}")
 
 
 def _between_rows(text: str, grid: Grid) -> list[Span]:
@@ -221,4 +259,6 @@ def _named(media: Any) -> Iterator[None]:
 
 def loaded(media: Any) -> Any:
     """Return the item itself where it lies inside a larger file; all else as it is."""
+    if isinstance(media, Among):
+        return Among(loaded(media.item))
     return media.load() if isinstance(media, Stored) else media

@@ -13,7 +13,7 @@ from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.errors import SampleError
 from mmllm.hooks import ForwardContext
 from mmllm.hooks.shards import calls_of_all
-from mmllm.types import Features, Grid
+from mmllm.types import Cut, Features, Grid
 
 
 def project(
@@ -23,8 +23,26 @@ def project(
 
     ``features``: of the same N items, from each of the connector's encoders. A connector that does not
     ``accepts_padding`` is called once for each grid that occurs, so it sees no padding. What it remembers of the items
-    goes into ``ctx.media``.
+    goes into ``ctx.media``. With a ``stitch`` its tokens of tiles are put together behind it.
     """
+    stitch = None if isinstance(connector, DeepFusion) else connector.stitch
+    if stitch is None:
+        return _projected(connector, features, ctx)
+    # before its tokens: asked later, a GPU's numbers would be waited for until the encoders are through
+    cuts = [Cut.of(values) for values in _cuts(features).tolist()]
+    tokens, _ = _projected(connector, features, ctx)
+    return stitch(tokens, [connector.out_grid(*grids) for grids in _item_grids(features)], cuts)
+
+
+def _cuts(features: Sequence[Features]) -> torch.Tensor:
+    """int64[N, 5], how each item is cut."""
+    return next(one.extras["cut"] for one in features if "cut" in one.extras)
+
+
+def _projected(
+    connector: Projector | DeepFusion, features: Sequence[Features], ctx: ForwardContext
+) -> tuple[torch.Tensor, list[int]]:
+    """As :func:`project`, before any stitching."""
     features = [_cast(one, connector) for one in features]
     if connector.accepts_padding:
         return _padded(connector, features, ctx)

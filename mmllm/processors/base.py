@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmllm.processors.content import Content, of_file
-from mmllm.types import Grid
+from mmllm.types import Among, Grid
 
 Item = dict[str, Tensor]
 """Tensors that ``read`` gives of one media item, without the N axis, on the CPU."""
@@ -31,6 +31,13 @@ class Processor(ABC):
     """Kind of media it reads, a key of ``mmllm.modalities``: ``image``."""
     deterministic: bool = True
     """Whether ``read`` gives the same tensors each time; False where it draws at random, as augmentation does."""
+
+    minds_others: bool = False
+    """Whether it reads an item differently where its conversation shows more of its kind (:class:`Among`)."""
+
+    def told(self, media: Any) -> Any:
+        """The item as it takes it: with the word that there are others only where it minds that."""
+        return media.item if isinstance(media, Among) and not self.minds_others else media
 
     @abstractmethod
     def read(self, media: Any) -> Item:

@@ -151,7 +151,11 @@ class HfTransform:
     def _own(self, image: Image.Image) -> Tensor:
         """What the processor itself makes of a whole picture."""
         words = {word: value for word, value in WHOLE.items() if hasattr(self.processor, word)}
-        found: Tensor = self.processor([image], return_tensors="pt", **words)["pixel_values"]
+        # LLaVA-NeXT's cannot be told to: of a single tile it makes the view of all of it, and that tile behind it
+        cuts = hasattr(self.processor, "image_grid_pinpoints")
+        one_tile = {"image_grid_pinpoints": [list(self.size)]} if cuts else {}
+        found: Tensor = self.processor([image], return_tensors="pt", **words, **one_tile)["pixel_values"]
+        found = found[:, 0] if cuts else found
         if found.numel() != 3 * self.size[0] * self.size[1]:
             raise MmllmError(
                 f"fit: own: the folder's image processor gives {list(found.shape)} for one picture, and its model "

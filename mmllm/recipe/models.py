@@ -102,6 +102,16 @@ class TileText(Section):
     alone: str = Field("", description="before the only view of a picture that is not cut")
 
 
+class Stitching(Section):
+    """How the tokens of a picture's tiles become one map behind the connector."""
+
+    newline: Literal["row", "end", "none"] = Field(
+        "row", description="a learned vector behind each row of the map, behind every item, or none"
+    )
+    unpad: bool = Field(True, description="cut off the borders that a picture was given (rule: resolutions)")
+    most: Positive | None = Field(None, description="shrink a map of more tokens than this many tiles have")
+
+
 class ComponentSpec(Section):
     """An encoder, connector or dataset: a type and the arguments of its class, written flat in the YAML."""
 
@@ -133,6 +143,9 @@ class ComponentSpec(Section):
         None,
         description="connectors only: bidirectional: the tokens of one item see each other in both directions; "
         "default: causal",
+    )
+    stitch: Stitching | None = Field(
+        None, description="connectors only: one map of all tiles of a picture, behind the connector"
     )
     rows: str | None = Field(
         None,

@@ -81,6 +81,7 @@ def _words(section: str) -> dict[str, Any]:
             "enum": ["causal", "bidirectional"],
             "description": "bidirectional: the tokens of one item see each other in both directions",
         },
+        "stitch": {"$ref": "#/$defs/Stitching"},
         "rows": {
             "type": "string",
             "description": "text of the LLM between the rows of a picture's tokens, control tokens included",

@@ -69,7 +69,7 @@ def _of_stage(recipe: Recipe, name: str, encoders: Mapping[str, Any], verify: bo
     opened = open_features(kept, None if cache.dir is None else Path(cache.dir), cache.dtype, verify=verify)
     datasets = datasets_of(recipe, settings)
     shown = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
-    media = feature_room.distinct(datasets)
+    media = feature_room.distinct(datasets, feature_room.minding(opened, shown))
     said = feature_room.check(f"stages.{name}.cache", opened.folder, feature_room.counted(opened, media, shown))
     console.print(said, markup=False)
     bad: list[str] = []
@@ -126,7 +126,7 @@ def _run(cache: EncoderCache, items: Sequence[Any], run: Any, device: torch.devi
 def _read(cache: EncoderCache, media: Any) -> Any:
     """An item as the cache reads it, or a sentence where it cannot be read."""
     try:
-        return cache.read(loaded(media))
+        return cache.read(cache.processor.told(loaded(media)))
     except MediaError as error:
         return str(error)
 

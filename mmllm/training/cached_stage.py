@@ -38,7 +38,8 @@ def check_room(
         shown = {key: list(entry.encoders) for key, entry in model.inputs.items()}
         rooms = feature_room.estimated(cache, datasets, shown, n_samples)
         if not feature_room.fits(cache.folder, rooms):  # counting each takes a while where there are many
-            rooms = feature_room.counted(cache, feature_room.distinct(datasets), shown)
+            media = feature_room.distinct(datasets, feature_room.minding(cache, shown))
+            rooms = feature_room.counted(cache, media, shown)
         return feature_room.check(f"{where}.cache", cache.folder, rooms)
 
     said: str = distributed.on_rank0(looked)

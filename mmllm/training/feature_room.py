@@ -6,7 +6,7 @@ Called by ``cached_stage`` before a stage, and by ``cache_ahead``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ from mmllm.features import files
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.feature_cache import FeatureCache
 from mmllm.model.inputs import loaded
-from mmllm.types import identity
+from mmllm.types import Among, identity
 
 LOOKED_AT = 64
 """Items measured to know the mean size of those that differ in size."""
@@ -49,12 +49,24 @@ class Room:
         return self.n_items * self.item_bytes
 
 
-def distinct(datasets: Mapping[str, Dataset]) -> dict[str, list[Any]]:
-    """Placeholder -> its different items in the order of the data; samples that cannot be used are passed over."""
+def minding(cache: FeatureCache, shown: Shown) -> frozenset[str]:
+    """Placeholders of which an encoder that is kept reads an item differently beside others of its conversation."""
+    kept = cache.encoders
+    return frozenset(
+        key for key, names in shown.items() if any(n in kept and kept[n].processor.minds_others for n in names)
+    )
+
+
+def distinct(datasets: Mapping[str, Dataset], minds_others: Container[str] = ()) -> dict[str, list[Any]]:
+    """Placeholder -> its different items in the order of the data; samples that cannot be used are passed over.
+
+    ``minds_others``: placeholders whose items beside others of a conversation are items of their own.
+    """
     found: dict[str, dict[Any, Any]] = {}
     for dataset in datasets.values():
         for sample in _samples(dataset, range(len(dataset))):
-            for key, items in sample.media.items():
+            for key in sample.media:
+                items = sample.items(key, key in minds_others)
                 found.setdefault(key, {}).update((identity(item) or id(item), item) for item in items)
     return {key: list(items.values()) for key, items in found.items()}
 
@@ -75,12 +87,13 @@ def estimated(cache: FeatureCache, datasets: Mapping[str, Dataset], shown: Shown
     """Room that ``n_samples`` drawn samples take at most, from some of them."""
     total, seen = sum(map(len, datasets.values())), 0
     found: dict[str, list[Any]] = {}
+    minds = minding(cache, shown)
     for dataset in datasets.values():
         step = max(1, total // COUNTED)
         for sample in _samples(dataset, range(0, len(dataset), step)):
             seen += 1
-            for key, items in sample.media.items():
-                found.setdefault(key, []).extend(items)
+            for key in sample.media:
+                found.setdefault(key, []).extend(sample.items(key, key in minds))
     rooms = []
     for placeholder, names in shown.items():
         items = found.get(placeholder, [])
@@ -102,7 +115,7 @@ def item_bytes(cache: EncoderCache, items: Sequence[Any]) -> int:
     sizes = []
     for item in items[:: max(1, len(items) // LOOKED_AT)][:LOOKED_AT]:
         try:
-            sizes.append(prod(processor.grid(processor.measure(loaded(item)))))
+            sizes.append(prod(processor.grid(processor.measure(processor.told(loaded(item))))))
         except MediaError:  # it is named when it is read
             continue
     return sum(sizes) * of_token // max(1, len(sizes)) + OVERHEAD
@@ -157,10 +170,10 @@ def _samples(dataset: Dataset, indices: Sequence[int]) -> Iterator[Any]:
 
 def _is_there(cache: EncoderCache, item: Any) -> bool:
     """Whether an item's features are there, as far as that is known without reading it."""
-    if not isinstance(item, str | Path):
+    if not isinstance(item.item if isinstance(item, Among) else item, str | Path):
         return False
     try:
-        content = cache.processor.content(item)
+        content = cache.processor.content(cache.processor.told(item))
     except MediaError:
         return False
     key = None if content is None else cache.contents.known(content)

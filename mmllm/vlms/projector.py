@@ -7,7 +7,7 @@ refused with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Layout:
     ends on a dot is the beginning of a name. Or config -> these."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
+    beside: tuple[str, ...] = ()
+    """Beginnings of names of its tensors that lie beside its module; what is left of such a name is in ``tensors``."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Tensor of the connector -> what makes it of the published one."""
     restored: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
@@ -65,6 +67,14 @@ def _gemma3(config: Any) -> Words:
     eps = config.vision_config.layer_norm_eps
     norm = {"norm": "rms", "norm_after": True, "eps": eps}
     return {"type": "pool", "grid": [side, side], **norm, "depth": 1, "bias": False}
+
+
+def _aya(config: Any) -> Words:
+    words = {"type": "pixel_shuffle", "factor": config.downsample_factor, "eps": config.adapter_layer_norm_eps}
+    # a word that its configuration does not have by itself
+    given = hasattr(config, "alignment_intermediate_size")
+    width = config.alignment_intermediate_size if given else config.get_text_config().hidden_size
+    return {**words, "width": width, "activation": "silu", "gated": True}
 
 
 def _mistral3(config: Any) -> Words:
@@ -181,15 +191,19 @@ def _qformer_layout(words: Callable[[Any], Words]) -> Layout:
     )
 
 
-_TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
+_LINEARS = {"linear_1": "mlp.0", "linear_2": "mlp.2"}
+_TWO = Layout(_two_layers, _LINEARS, also=("pool",))
+_NEWLINE = "stitch.newline"
+# the model's own tensor `image_newline`
+_STITCHED = replace(_TWO, tensors={**_LINEARS, "newline": _NEWLINE}, beside=("image_",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
 _QWEN = Layout(_qwen, {"ln_q": "mlp.0", "mlp.0": "mlp.1", "mlp.2": "mlp.3"})
 _IDEFICS = Layout(_shuffled, {"proj": "mlp.1"})
 LAYOUTS: Mapping[str, Layout] = {
     "llava": _TWO,
-    "llava_next": _TWO,
-    "llava_next_video": _TWO,
-    "llava_onevision": _TWO,
+    "llava_next": _STITCHED,
+    "llava_next_video": _STITCHED,
+    "llava_onevision": _STITCHED,
     "internvl": Layout(
         lambda config: {"type": "pixel_shuffle", "factor": round(1 / config.downsample_ratio), **_activation(config)},
         {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"},
@@ -201,6 +215,7 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
+    "aya_vision": Layout(_aya, {"layernorm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"}),
     "gemma3": Layout(
         _gemma3,
         {"mm_input_projection_weight": "mlp.0.weight", "mm_soft_emb_norm": "norm"},
@@ -231,12 +246,10 @@ LAYOUTS: Mapping[str, Layout] = {
 """``model_type`` -> its projector here."""
 DEFAULTS: Mapping[str, Any] = {
     "axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False, "norm_first": False, "merge": "mean",
-    "stacks": "grid", "start": 1,
+    "stacks": "grid", "start": 1, "gated": False,
 }  # fmt: skip
 """Words of connectors that their tensors do not show -> the connectors' own defaults."""
-OTHERS: Mapping[str, str] = {
-    "aya_vision": "pixel shuffle and a gated MLP",
-}
+OTHERS: Mapping[str, str] = {}
 """``model_type`` -> what its projector is, where no connector here computes it."""
 
 
@@ -300,7 +313,9 @@ def projector_tensors(
     left = []
     for name, tensor in found.items():
         layer, _, kind = name.rpartition(".")
-        if name in names_there:
+        if names_there.get(name) == _NEWLINE and _NEWLINE not in names:
+            left.append(name)  # a connector that takes pictures whole does without
+        elif name in names_there:
             taken[names_there[name]] = tensor
         elif layer in names_there:
             taken[f"{names_there[layer]}.{kind}"] = tensor
@@ -338,16 +353,18 @@ def published_tensors(
         there = layers.get(name) or (f"{layers[layer]}.{kind}" if layer in layers else _renamed(name, layers))
         # those of further layers are numbered, see _published_tensors
         place = "" if layout.parts else f"{family.stacks if there[0].isdigit() else family.projector}."
+        place = layout.beside[0] if name == _NEWLINE else place
         found[place + there] = layout.restored[name](tensor) if name in layout.changed else tensor
     return found
 
 
 def _published_tensors(path: str, family: Family, layout: Layout) -> dict[str, Tensor]:
-    """Those of the projector by their names inside it, or from its parts' names on; and numbered, of further layers."""
+    """Those of the projector by their names inside it, or from its parts' names on; beside it; numbered, of others."""
     if layout.parts:
         each = {part: read_tensors(path, (f"model.{part}", part)) for part in layout.parts}
         return {part + name: tensor for part, tensors in each.items() for name, tensor in tensors.items()}
-    found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
+    starts = (f"{family.projector}.", *layout.beside)
+    found = read_tensors(path, (*(f"model.{start}" for start in starts), *starts))
     if family.stacks is not None:
         found |= read_tensors(path, (f"model.{family.stacks}.", f"{family.stacks}."))
     return found

@@ -16,6 +16,7 @@ class Counting:
     """An input whose items are numbers: item n takes ``fixed`` places, or n of them where ``fixed`` is None."""
 
     questions = None
+    minds_others = False
 
     def __init__(self, fixed: int | None = None) -> None:
         self.fixed = fixed

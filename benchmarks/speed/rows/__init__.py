@@ -2,6 +2,7 @@
 
 ROWS = {
     "train_stage1": "benchmarks.speed.rows.train:stage1",
+    "train_stage1_tiles": "benchmarks.speed.rows.train:stage1_tiles",
     "train_stage2": "benchmarks.speed.rows.train:stage2",
     "train_stage1_shared": "benchmarks.speed.rows.train:stage1_shared",
     "train_stage2_shared": "benchmarks.speed.rows.train:stage2_shared",
@@ -13,6 +14,7 @@ ROWS = {
     "eval_4_per_picture": "benchmarks.speed.rows.answers:eval_4_per_picture",
     "video_gop30": "benchmarks.speed.rows.reading:video_gop30",
     "video_gop250": "benchmarks.speed.rows.reading:video_gop250",
+    "tiles_12": "benchmarks.speed.rows.reading:tiles_12",
     "plan_tokens": "benchmarks.speed.rows.reading:plan_tokens",
 }
 """Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import random
+import shutil
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -77,6 +78,42 @@ def _clip(path: Path, distance: int) -> None:
             frame.pts, frame.time_base = number, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def tiles_12() -> Comparison:
+    """A picture of 12 tiles and the view of all of it: decoded, cut by LLaVA-NeXT's processor, through the tower."""
+    import torch
+    import transformers
+
+    from mmllm.encoders.image.tiles import TilesEncoder
+
+    parts, folder = made(32_000), Path(tempfile.mkdtemp(prefix="speed_tiles_"))
+    shutil.copytree(parts / "vit", folder / "vit")
+    resolutions, size = [[672, 896]], {"height": 224, "width": 224}
+    own = transformers.LlavaNextImageProcessor(
+        size={"shortest_edge": 224}, crop_size=size, image_grid_pinpoints=resolutions
+    )
+    own.save_pretrained(folder / "vit")
+    image: Any = {"type": "hf_vision", "model": str(folder / "vit"), "layers": [-2], "fit": "own"}
+    encoder = TilesEncoder(image=image, rule="resolutions", resolutions=resolutions)
+    picture = parts / "img" / "0.jpg"
+    tower: Any = encoder.image
+
+    @torch.inference_mode()
+    def baseline() -> Any:
+        pixels = own(Image.open(picture).convert("RGB"), return_tensors="pt")["pixel_values"][0]
+        return tower.vision(pixels, output_hidden_states=True).hidden_states[-2][:, 1:].flatten(0, 1)
+
+    @torch.inference_mode()
+    def ours() -> Any:
+        processor = encoder.processor
+        return encoder(**processor.collate([processor.read(picture)])).concatenated()[0]
+
+    def check(first: Any, second: Any) -> None:
+        torch.testing.assert_close(second, first, atol=1e-5, rtol=1e-5)
+
+    what = "a picture of 12 tiles and the view of all of it: decoded, cut, a hidden layer of each"
+    return Comparison(baseline, ours, check, what, "LlavaNextImageProcessor and the tower with all hidden states")
 
 
 def plan_tokens() -> Comparison:

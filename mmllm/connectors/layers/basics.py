@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
@@ -69,6 +69,19 @@ def norm_of(kind: bool | str, dim: int, eps: float) -> nn.Module:
     raise MmllmError(f'norm: "{kind}" is unknown; known: true or layer (LayerNorm), rms, false.')
 
 
+class Gated(nn.Module):
+    """The first half of the channels times the activated second half (SwiGLU with silu; Shazeer 2020, 2002.05202)."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., 2 C] -> float[..., C]."""
+        first, second = x.chunk(2, dim=-1)
+        return self.activation(second) * first
+
+
 def mlp(
     dim: int,
     llm_dim: int,
@@ -76,16 +89,23 @@ def mlp(
     activation: str = "gelu",
     width: int | None = None,
     bias: bool = True,
+    gated: bool = False,
 ) -> nn.Sequential:
-    """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM)."""
+    """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM).
+
+    ``gated``: between them stands :class:`Gated`, and half as many channels go on.
+    """
     if depth < 1:
         raise MmllmError(f"depth: {depth} must be at least 1 (number of linear layers).")
     if width is not None and width < 1:
         raise MmllmError(f"width: {width} must be at least 1 (channels between the linear layers).")
     sizes = [dim, *[llm_dim if width is None else width] * (depth - 1), llm_dim]
+    if gated and (depth < 2 or sizes[1] % 2):
+        raise MmllmError(f"gated: needs a depth of at least 2 (found {depth}) and an even width (found {sizes[1]}).")
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1], bias=bias)]
     for one, other in pairwise(sizes[1:]):
-        layers += [activation_of(activation), nn.Linear(one, other, bias=bias)]
+        between = activation_of(activation)
+        layers += [Gated(between) if gated else between, nn.Linear(one // 2 if gated else one, other, bias=bias)]
     return nn.Sequential(*layers)
 
 

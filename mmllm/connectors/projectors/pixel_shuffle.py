@@ -29,7 +29,8 @@ class PixelShuffleConnector(Projector):
     ``norm_first`` norms each patch before it is laid beside others, as Qwen2-VL's merger does (2409.12191; ``width``
     is that of a block there). With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral
     (2507.13264). ``norm: false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and
-    SmolVLM. ``width``, ``bias`` and ``activation``: as in ``mlp``.
+    SmolVLM. ``width``, ``bias`` and ``activation``: as in ``mlp``. ``gated``: of the channels between the layers the
+    second half, activated, multiplies the first, as in Aya Vision (2505.08751).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PixelShuffleConnector(Projector):
         width: int | None = None,
         bias: bool = True,
         activation: str = "gelu",
+        gated: bool = False,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if factor < 1:
@@ -56,7 +58,7 @@ class PixelShuffleConnector(Projector):
         wide = dim * factor**axes
         # one sequence, so that checkpoints from before there was a choice keep their names
         self.mlp = nn.Sequential(
-            norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias)
+            norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias, gated)
         )
 
     def out_grid(self, grid: Sequence[int]) -> Grid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from mmllm.encoders.image.several import PicturesEncoder, image_encoder, side_by_side
@@ -14,16 +16,26 @@ class TilesEncoder(PicturesEncoder):
     """Each picture cut into tiles of the image encoder's size, all of them seen by ``image: {type: ..., ...}``.
 
     The grid is (tiles, rows, cols); behind the tiles, row by row, stands a view of all of the picture, and a picture of
-    one tile is that view alone. How many follows from the picture's size before anything is read. ``rule``:
+    one tile is that view alone. How many follows from the picture's size before anything is read; ``extras["cut"]`` is
+    what :class:`~mmllm.processors.tiles.Cut` holds. ``rule``:
 
     - ``closest_ratio`` (InternVL, Chen et al. 2024, arXiv 2404.16821): of ``least`` to ``most`` tiles the shape nearest
       to the picture's, which is squashed to it.
     - ``longest_side`` (Idefics3, Laurencon et al. 2024, arXiv 2408.12637): the longer side is brought to ``longest``
       pixels, and what that gives is cut.
+    - ``resolutions`` (LLaVA-NeXT; LLaVA-OneVision, Li et al. 2024, arXiv 2408.03326): of a list of [height, width] the
+      one in which most of the picture is seen; it keeps its shape, and borders are black. The view of all of it stands
+      in front, beside a single tile too.
+    - ``partition`` (AdaptVision, Wang et al. 2024, arXiv 2408.16986): the longer side is brought to the next whole
+      number of tiles, at most ``longest`` pixels, the other along with it and to the next again; the view of all of it
+      in front, as before. The paper resizes by Lanczos.
+
+    With ``several: whole`` a picture is cut only where it is the one picture of its conversation; else it is prepared
+    as the image encoder prepares pictures (``fit``; with ``own`` as the folder does several, LLaVA-OneVision).
 
     With ``fit: own`` in the image encoder the folder's own image processor cuts, under these settings; else the picture
-    is squashed to the tiles' canvas (bicubic) and each tile prepared as a picture of its own. ``layers`` are arguments
-    of the image encoder. Text between tiles is the connector's word ``tiles``.
+    is brought to the tiles' canvas (bicubic) and each tile prepared as a picture of its own. ``layers`` are arguments
+    of the image encoder. Text between tiles is the connector's word ``tiles``; ``stitch`` makes one map of them.
     """
 
     processor: TilesProcessor
@@ -36,13 +48,23 @@ class TilesEncoder(PicturesEncoder):
         least: int = 1,
         most: int = 12,
         longest: int | None = None,
+        resolutions: Sequence[Sequence[int]] | None = None,
+        several: str = "cut",
     ) -> None:
         super().__init__(image_encoder(image, "tiles"))
-        self.processor = TilesProcessor(self.image.processor, rule=rule, least=least, most=most, longest=longest)
+        self.processor = TilesProcessor(
+            self.image.processor,
+            rule=rule,
+            least=least,
+            most=most,
+            longest=longest,
+            resolutions=resolutions,
+            several=several,
+        )
         self.freeze()
 
     def forward(self, **inputs: Tensor) -> Features:
         """Collated pictures -> layers float[N, most n * rows * cols, D]."""
         counts: list[int] = inputs["counts"].tolist()
         seen = self.seen(inputs["pixels"], counts)
-        return side_by_side(seen, inputs["counts"], counts, self.image.processor.fixed_grid())
+        return side_by_side(seen, inputs["counts"], counts, self.image.processor.fixed_grid(), {"cut": inputs["cut"]})

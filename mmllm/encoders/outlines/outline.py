@@ -7,7 +7,7 @@ outline: the encoder itself is then made, weights and all.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmllm.encoders.outlines import others, pictures
@@ -57,7 +57,13 @@ def _frames(
 
 
 def _tiles(
-    image: Mapping[str, Any], rule: str = "closest_ratio", least: int = 1, most: int = 12, longest: int | None = None
+    image: Mapping[str, Any],
+    rule: str = "closest_ratio",
+    least: int = 1,
+    most: int = 12,
+    longest: int | None = None,
+    resolutions: Sequence[Sequence[int]] | None = None,
+    several: str = "cut",
 ) -> Outline | None:
     from mmllm.processors.image import ImageProcessor
     from mmllm.processors.tiles import TilesProcessor
@@ -65,7 +71,15 @@ def _tiles(
     inner = outline(str(image["type"]), {name: value for name, value in image.items() if name != "type"})
     if inner is None or not isinstance(inner.processor, ImageProcessor):
         return None
-    processor = TilesProcessor(inner.processor, rule=rule, least=least, most=most, longest=longest)
+    processor = TilesProcessor(
+        inner.processor,
+        rule=rule,
+        least=least,
+        most=most,
+        longest=longest,
+        resolutions=resolutions,
+        several=several,
+    )
     return Outline(processor, inner.dim, inner.n_layers)
 
 

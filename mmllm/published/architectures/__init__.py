@@ -9,8 +9,12 @@ from collections.abc import Mapping
 
 TABLE: Mapping[str, str] = {
     "llava": "llava",
+    "llava_next": "llava_next",
+    "llava_next_video": "llava_next",
+    "llava_onevision": "llava_onevision",
     "mistral3": "mistral3",
     "internvl": "internvl",
+    "aya_vision": "aya_vision",
     "deepseek_vl": "deepseek_vl",
     "deepseek_vl_hybrid": "deepseek_vl",
     "idefics2": "idefics2",

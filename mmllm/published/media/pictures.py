@@ -41,14 +41,20 @@ class Pictures(Media):
         return int(self.source.config.image_token_id)
 
     def shown(self) -> list[Shown]:
-        """A picture of each of two shapes."""
-        return [Shown(f"{w} x {h}", (picture(w, h),), (picture(w, h),)) for w, h in SIZES]
+        """A picture of each of two shapes, and both where one is read otherwise beside another."""
+        alone = [(picture(w, h),) for w, h in SIZES]
+        found = [Shown(f"{w} x {h}", one, one) for (w, h), one in zip(SIZES, alone, strict=True)]
+        if self.ours.inputs["image"].minds_others:
+            both = tuple(image for one in alone for image in one)
+            found.append(Shown("two pictures", both, both))
+        return found
 
     def processed(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
         """What the published processor makes of a prompt and pictures."""
         words: dict[str, Any] = self.source.special_tokens(text)
         if items:
-            words |= {"images": list(items), **self.source.whole()}
+            # one is of one conversation anyway; of several only a list in the list says so
+            words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.whole()}
         return dict(self.source.processor(text=[text], return_tensors="pt", **words))
 
     def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:

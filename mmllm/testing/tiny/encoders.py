@@ -208,11 +208,14 @@ def frames(layers: Sequence[Layer] = (-2,)) -> FramesEncoder:
         return FramesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, frames=3, fps=5.0)
 
 
-def tiles(layers: Sequence[Layer] = (-2,)) -> TilesEncoder:
-    """:func:`hf_vision` on at most 4 tiles and all of a picture: pictures differ in their number of tiles."""
+def tiles(layers: Sequence[Layer] = (-2,), **words: Any) -> TilesEncoder:
+    """:func:`hf_vision` on at most 4 tiles and all of a picture: pictures differ in their number of tiles.
+
+    ``words``: a rule instead.
+    """
     with seeded_folder() as folder:
         write_vision(folder)
-        return TilesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, most=4)
+        return TilesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, **(words or {"most": 4}))
 
 
 def mllama_vision() -> MllamaVisionEncoder:

@@ -37,6 +37,8 @@ def seen(kind: str) -> list[str]:
         "Voxtral": [(MEL, f"{seconds} s") for seconds in (0.02, 3, 30, 30.01, 70, "1.5 s and 3")],
     }
     pictures = [(PIXELS, f"{width} x {height}") for width, height in SIZES]
+    # one picture of a conversation is read otherwise than two
+    shown["LlavaOnevision"] = [*pictures, (PIXELS, "two pictures")]
     stages = [f"{what} ({name})" for kinds, name in shown.get(kind, pictures) for what in kinds]
     return [*stages, "ids (text)", "logits (text)"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.testing.tiny.published import (
+    aya_vision,
     blip,
     deepseek_vl,
     fuyu,
@@ -18,6 +19,8 @@ from mmllm.testing.tiny.published import (
     idefics3,
     internvl,
     llava,
+    llava_next,
+    llava_onevision,
     mllama,
     paligemma,
     pixtral,
@@ -27,7 +30,8 @@ from mmllm.testing.tiny.published import (
 from mmllm.testing.tiny.published.folder import Case, Published, save
 
 _FAMILIES = (
-    llava, idefics2, idefics3, internvl, deepseek_vl, blip, qwen_vl, pixtral, fuyu, mllama, paligemma, gemma3, sounds,
+    llava, llava_next, llava_onevision, idefics2, idefics3, internvl, aya_vision, deepseek_vl, blip, qwen_vl, pixtral,
+    fuyu, mllama, paligemma, gemma3, sounds,
 )  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""

@@ -65,10 +65,10 @@ NUMBERED = (
 BEGUN = PARTS.replace("MARK", "[BEGIN_AUDIO]MARK")
 AROUND = ("<|audio_bos|>", "<|audio_eos|>")
 PUBLISHED = {
-    "Qwen2Audio": Published(_qwen, _qwen_processor, "<|AUDIO|>", NUMBERED, AROUND, "audio"),
+    "Qwen2Audio": Published(_qwen, _qwen_processor, "<|AUDIO|>", NUMBERED, AROUND, modality="audio"),
     "AudioFlamingo3": Published(_flamingo, _flamingo_processor, "<sound>", modality="audio"),
     # as transformers reads its folders, with a chat template, which those of Mistral AI do not have
-    "Voxtral": Published(_voxtral, _voxtral_processor, "[AUDIO]", BEGUN, ("[BEGIN_AUDIO]",), "audio"),
+    "Voxtral": Published(_voxtral, _voxtral_processor, "[AUDIO]", BEGUN, ("[BEGIN_AUDIO]",), modality="audio"),
 }
 CASES = {
     "Qwen2-Audio": Case("Qwen2Audio"),
