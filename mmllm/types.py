@@ -17,7 +17,7 @@ Axis letters used in every docstring and annotation comment:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (the value torch's cross entropy ignores)."""
+
+QUESTION = "<question>"
+"""Key of an item, which no encoder has, under which stands the text of its message, where its connector reads that."""
 
 Layer = int | Literal["final"]
 """A hidden layer of an encoder: 0 is what enters its first block, k what leaves block k, -1 what leaves the last one;
@@ -149,12 +152,36 @@ class Sample:
     node it is about), ``bytes``, :class:`Stored` or what the encoder takes besides (a ``PIL.Image``)."""
 
 
+class QuestionReader(ABC):
+    """Reads the text of the message that shows an item, for a connector that asks for it (``Projector.questions``).
+
+    Where tensors are said, names -> tensors on the CPU; they become ``Features.extras``.
+    """
+
+    @abstractmethod
+    def read(self, text: str) -> dict[str, torch.Tensor]:
+        """Tensors of a text, without batch axis; TooLongError for one that the connector has no place for."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Tensors of the texts of N items, N first."""
+
+    @abstractmethod
+    def blank(self) -> dict[str, torch.Tensor]:
+        """Tensors of a short text, for a rank without items: all that learns takes part in it."""
+
+    @abstractmethod
+    def settings(self) -> Any:
+        """All that the tensors of a text depend on, as plain JSON."""
+
+
 @dataclass(frozen=True)
 class Features:
     """Encoder output for a batch of N items, which may differ in size along the first axis of their grid."""
 
     layers: Mapping[Layer, torch.Tensor]
-    """Layer as asked for in the recipe (-2, -1, 3, "final") -> float[N, T, D]; the CLS token is already dropped."""
+    """Layer as asked for in the recipe (-2, -1, 3, "final") -> float[N, T, D]; class tokens are dropped already unless
+    the recipe keeps them."""
     mask: torch.Tensor
     """bool[N, T], True where a token is real."""
     grid: tuple[int, ...]

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 from mmllm.processors.image import HfTransform, ImageProcessor
-from mmllm.published.comparison import picture
+from mmllm.published.media.pictures import picture
 
 SIDE = 336  # of CLIP ViT-L/14 in LLaVA 1.5
 Map = Callable[[list[Path]], list[Tensor]]

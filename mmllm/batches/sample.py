@@ -8,8 +8,19 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmllm.errors import MediaError, SampleError, TooLongError, UnreadableError
+from mmllm.messages import placeholders
 from mmllm.messages.tokenize import Prompt, Prompter
-from mmllm.types import IGNORE_INDEX, Bidirectional, Grid, Sample, Segment, Span, identity
+from mmllm.types import (
+    IGNORE_INDEX,
+    QUESTION,
+    Bidirectional,
+    Grid,
+    QuestionReader,
+    Sample,
+    Segment,
+    Span,
+    identity,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +31,11 @@ Item = dict[str, dict[str, "torch.Tensor"]]
 
 class MediaInput(Protocol):
     """Turns the media of one placeholder into inputs and places; ``MultimodalLM.inputs`` has one per placeholder."""
+
+    @property
+    def questions(self) -> QuestionReader | None:
+        """Reads the text of the message that shows an item; None where its connector does not ask for it."""
+        ...
 
     def read(self, media: Any) -> Item:
         """One item (path, bytes, PIL image) -> inputs. Raises MediaError for an unreadable one."""
@@ -163,6 +179,7 @@ def plan(
     count = dict.fromkeys(fixed, 0)
     for _, key in prompt.places:
         places = fixed[key]
+        _asked(sample, prompter, key, count[key], inputs[key])  # refuses a text that is too long
         if places is None:
             item = _of_item(sample, key, count[key], inputs[key].measure)
             spans = _layout(sample, key, count[key], inputs[key], item)
@@ -195,7 +212,9 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     prefix = prompt.prefix
     for position, key in prompt.places:
         items = media.setdefault(key, [])
-        items.append(_of_item(planned.sample, key, len(items), inputs[key].read))
+        item = _of_item(planned.sample, key, len(items), inputs[key].read)
+        asked = _asked(planned.sample, planned.prompter, key, len(items), inputs[key])
+        items.append({**item, **asked} if asked else item)
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]
         user_turn += prompt.user_turn[last:position]
@@ -241,6 +260,25 @@ def _of_item(sample: Sample, key: str, index: int, ask: Callable[[Any], Found]) 
         unreadable = UnreadableError(f"{sample.name}: {key} {index + 1}: {error}")
         unreadable.key = key
         raise unreadable from error
+
+
+def _asked(sample: Sample, prompter: Prompter, key: str, index: int, entry: MediaInput) -> Item:
+    """What the connector of ``key`` reads of the message that shows an item, to be a part of the item; mostly nothing.
+
+    The index counts the places of ``<key>``, which come in the order of the messages.
+    """
+    if entry.questions is None:
+        return {}
+    for message in sample.messages:
+        here = placeholders.count(message, key)
+        if index < here:
+            text = "".join(text for text, place in placeholders.pieces(message, prompter.placeholders) if not place)
+            try:
+                return {QUESTION: entry.questions.read(text.strip())}
+            except TooLongError as error:
+                raise TooLongError(f"{sample.name}: {error}") from error
+        index -= here
+    raise SampleError(f"{sample.name}: no message shows {key} {index + 1}")
 
 
 def _layout(

@@ -17,6 +17,8 @@ from mmllm.errors import MmllmError
 
 INNER = ("text_config", "llm_config", "language_config", "thinker_config")
 """Keys under which configs of multimodal models hold that of their LLM."""
+_MORE_EMBEDDINGS = {"mllama_text_model": 8}
+"""Kind of LLM with cross-attention among its blocks -> embeddings that it has besides those of ``vocab_size``."""
 _LLMS = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",)
 _MULTIMODAL = (
     "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
@@ -47,7 +49,16 @@ def llm_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in INNER:
         if isinstance(config.get(name), dict):
             return llm_config(config[name])
-    return config
+    return _as_loaded(config)
+
+
+def _as_loaded(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An LLM's config as it is loaded here: blocks of cross-attention are a connector's, all embeddings count."""
+    more, blocks = _MORE_EMBEDDINGS.get(str(config.get("model_type"))), config.get("cross_attention_layers")
+    if more is None or not isinstance(blocks, list):
+        return config
+    depth, rows = number(config, "num_hidden_layers") or 0, number(config, "vocab_size") or 0
+    return {**config, "num_hidden_layers": depth - len(blocks), "vocab_size": rows + more}
 
 
 def number(config: Mapping[str, Any], *names: str) -> int | None:

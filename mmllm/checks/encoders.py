@@ -16,7 +16,7 @@ from mmllm.files import safetensors_files
 from mmllm.recipe import part_arguments, yaml_lines
 
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
-_READS_MEDIA = ("HfVisionEncoder", "HfNativeEncoder", "HfSamEncoder", "HfAudioEncoder")
+_READS_MEDIA = ("HfVisionEncoder", "HfNativeEncoder", "HfSamEncoder", "MllamaVisionEncoder", "HfAudioEncoder")
 _READS_TEXT = ("DocumentEncoder", "TextGraphEncoder")
 _OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors")
 
@@ -100,7 +100,7 @@ def _folder(found: Found, bases: list[str], path: yaml_lines.Path, layers: list[
 
 def _blocks(config: Mapping[str, Any], bases: list[str]) -> int | None:
     """Transformer blocks of the part of a model that an encoder runs; None where its config does not say."""
-    if {"HfVisionEncoder", "HfNativeEncoder"} & {*bases}:
+    if {"HfVisionEncoder", "HfNativeEncoder", "MllamaVisionEncoder"} & {*bases}:
         config = config["vision_config"] if isinstance(config.get("vision_config"), dict) else config
     elif "HfSamEncoder" in bases:
         inner = config.get("high_res_vision_config", config.get("vision_config"))

@@ -17,6 +17,10 @@ PROJECTORS: dict[str, str] = {
     "patch_merger": "mmllm.connectors.projectors.patch_merger:PatchMergerConnector",
     "resampler": "mmllm.connectors.projectors.resampler:ResamplerConnector",
     "window_resampler": "mmllm.connectors.projectors.window_resampler:WindowResamplerConnector",
+    "qformer": "mmllm.connectors.projectors.qformer:QFormerConnector",
+    "grid_resampler": "mmllm.connectors.projectors.grid_resampler:GridResamplerConnector",
+    "gated_resampler": "mmllm.connectors.projectors.gated_resampler:GatedResamplerConnector",
+    "window_qformer": "mmllm.connectors.projectors.window_qformer:WindowQFormerConnector",
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",
@@ -28,6 +32,9 @@ DEEP_FUSION: dict[str, str] = {
     "deepstack": "mmllm.connectors.deep_fusion.deepstack:DeepstackConnector",
     "layerwise": "mmllm.connectors.deep_fusion.layerwise:LayerwiseConnector",
     "gated_cross_attention": "mmllm.connectors.deep_fusion.gated_cross_attention:GatedCrossAttentionConnector",
+    "cross_attention_layers": (
+        "mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers:CrossAttentionLayersConnector"
+    ),
     "iva": "mmllm.connectors.deep_fusion.iva.iva:IvaConnector",
     "graph_adapter": "mmllm.connectors.deep_fusion.graph_adapter:GraphAdapterConnector",
     "llama_adapter": "mmllm.connectors.deep_fusion.llama_adapter.llama_adapter:LlamaAdapterConnector",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmllm.hooks import ForwardContext, Handle
 from mmllm.hooks.points import AdaptableEncoder, LLMHookPoints
-from mmllm.types import Grid
+from mmllm.types import Grid, QuestionReader
 
 
 class Connector(nn.Module):
@@ -116,6 +116,12 @@ class Projector(Connector):
     tokens first. Else it is called once for each grid, without padding."""
     reads_text: bool = False
     """Whether ``forward`` also gets ``ctx``, for its ``text_embeds``."""
+    questions: QuestionReader | None = None
+    """Reads the text of the message that shows an item; ``Features.extras`` of its first encoder then hold it, and the
+    text is a part of the item: items are the same where both are."""
+    takes_class_tokens: bool = False
+    """Whether tokens that are no patch may stand in front of those that are (``keep: all``), grid (..., 1, n): it needs
+    no map."""
 
     # with `*Any, **Any` mypy lets subclasses narrow the arguments
     def out_grid(self, *grids: Any, **words: Any) -> Grid:
@@ -164,6 +170,8 @@ class DeepFusion(LLMAdapter):
     joins_sizes: bool = False
     """Whether :meth:`joined` takes items of unlike size, so that one batch may hold them."""
     reads_text: bool = False
+    questions: QuestionReader | None = None
+    takes_class_tokens: bool = False
 
     def out_grid(self, *grids: Any, **words: Any) -> Grid:
         """Grid of the tokens that one item gets at the LLM's input; default: none."""

@@ -10,6 +10,7 @@ TABLE: dict[str, str] = {
     "waveform": "mmllm.encoders.audio.waveform:WaveformEncoder",
     "text_graph": "mmllm.encoders.graph.text_graph:TextGraphEncoder",
     "tiles": "mmllm.encoders.image.tiles:TilesEncoder",
+    "mllama_vision": "mmllm.encoders.image.mllama_vision:MllamaVisionEncoder",
     "frames": "mmllm.encoders.video.frames:FramesEncoder",
     "hf_video": "mmllm.encoders.video.hf_video:HfVideoEncoder",
     "points": "mmllm.encoders.points.points:PointsEncoder",

@@ -80,7 +80,7 @@ def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Pat
 def _put(theirs: Any, tensors: Mapping[str, Tensor]) -> None:
     own = theirs.state_dict()
     for name, tensor in tensors.items():
-        own[name].copy_(tensor)
+        own[name if name in own else f"model.{name}"].copy_(tensor)
 
 
 @torch.no_grad()

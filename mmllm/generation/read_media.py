@@ -16,7 +16,7 @@ from mmllm.generation.content import DigestedItem, digest
 from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
 from mmllm.model.inputs import Input, Item, loaded
-from mmllm.types import Span
+from mmllm.types import QuestionReader, Span
 
 FILE_BYTES = 2**25
 """Larger files are read anew each time, instead of into memory as well."""
@@ -31,6 +31,11 @@ class KnownInput:
 
     def __init__(self, entry: Input, known: ReadItems) -> None:
         self.entry, self.known = entry, known
+
+    @property
+    def questions(self) -> QuestionReader | None:
+        """See :class:`Input`."""
+        return self.entry.questions
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""

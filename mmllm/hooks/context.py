@@ -105,6 +105,9 @@ class ForwardContext:
     """The same on the CPU, where they are known there."""
     host: Batch | None = None
     """The packed batch of this pass on the CPU, see ``Batch.host``; None in other passes."""
+    item_groups: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Placeholder -> int64[N], number of the first of the items that stand together with it: of one conversation, each
+    starting at most one token behind the one before."""
     media: dict[str, Any] = field(default_factory=dict)
     """Connector key -> what it keeps of the items of these conversations (``DeepFusion.remember``); it is shared by all
     passes over them, so that each step of a cached decoding finds it."""

@@ -52,6 +52,7 @@ def context_of(batch: Batch, placeholders: Iterable[str]) -> ForwardContext:
         media_positions={key: batch.media_positions.get(key, none) for key in owners},
         last_item={key: _last_items(starts[key], owner, ids)[None] for key, owner in owners.items()},
         item_sequence=owners,
+        item_groups={key: _groups(starts[key], owner) for key, owner in owners.items()},
         dataset_names=tuple(batch.dataset_names),
         user_turn=None if batch.user_turn is None else batch.user_turn[None],
         segments=batch.segments,
@@ -73,6 +74,16 @@ def _last_items(starts: torch.Tensor, owners: torch.Tensor, sequence_ids: torch.
     # the running maximum goes on over the borders of conversations: an item of an earlier one does not count
     own = (marks >= 0) & (owners[marks.clamp(min=0)] == sequence_ids)
     return torch.where(own, marks, -1)
+
+
+def _groups(starts: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """int64[N]: number of the first of the items that stand together with each."""
+    if not len(owners):
+        return owners
+    apart = torch.ones_like(owners, dtype=torch.bool)
+    apart[1:] = (starts.diff() > 1) | (owners.diff() != 0)
+    numbers = torch.arange(len(owners), device=owners.device)
+    return torch.where(apart, numbers, 0).cummax(0).values
 
 
 def at_positions(ctx: ForwardContext, positions: torch.Tensor) -> ForwardContext:

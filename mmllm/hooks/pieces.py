@@ -96,6 +96,7 @@ def context_of_pieces(pieces: Sequence[Piece]) -> ForwardContext:
         media_tokens={key: one.tokens for key, one in media.items()},
         last_item={key: one.last for key, one in media.items()},
         item_sequence={key: one.owners for key, one in media.items()},
+        item_groups={key: one.groups for key, one in media.items()},
         dataset_names=tuple(piece.prompt.ctx.dataset_names[0] for piece in pieces),
         user_turn=None if ctx.user_turn is None else torch.cat(turns, dim=1),
         bidirectional=tuple(
@@ -130,12 +131,14 @@ class _Media:
     tokens: torch.Tensor
     last: torch.Tensor
     owners: torch.Tensor
+    groups: torch.Tensor
 
     @classmethod
     def of(cls, pieces: Sequence[Piece], key: str) -> _Media:
         """Read the pieces."""
         none = pieces[0].prompt.ctx.item_sequence[key].new_empty(0)
-        positions, tokens, last, owners = [none], [none], [], []
+        positions, tokens, last, groups = [none], [none], [], [none]
+        owners: list[int] = []
         row = items = places = 0
         for piece in pieces:
             n = piece.prompt.n_items[key]
@@ -143,13 +146,14 @@ class _Media:
             known = _sliced(piece, piece.prompt.ctx.last_item[key], n - 1)
             last.append(torch.where(known >= 0, known + items, -1) if items else known)
             owners += [len(last) - 1] * n
+            groups.append(piece.prompt.ctx.item_groups[key] + items)
             begin, end = piece.inside(key)
             if end > begin:
                 positions.append(piece.prompt.ctx.media_positions[key][begin:end] + (row - piece.start))
                 tokens.append(torch.arange(begin, end, device=none.device) + places)
             row, items, places = row + piece.length, items + n, places + len(piece.prompt.places[key])
         numbers = none.new_tensor(owners)
-        return cls(torch.cat(positions), torch.cat(tokens), torch.cat(last, dim=1), numbers)
+        return cls(torch.cat(positions), torch.cat(tokens), torch.cat(last, dim=1), numbers, torch.cat(groups))
 
 
 def media_context(
@@ -169,5 +173,6 @@ def media_context(
         media_positions=dict.fromkeys(names, none[0]),
         last_item=dict.fromkeys(names, none),
         item_sequence={name: torch.arange(n if name == key else 0, device=device) for name in names},
+        item_groups={name: torch.arange(n if name == key else 0, device=device) for name in names},
         dataset_names=tuple(dataset_names),
     )

@@ -126,6 +126,7 @@ class Unseen:
     """Stands at a placeholder whose items are not looked at: they take no places."""
 
     spans: list[Span] = field(default_factory=list)
+    questions: None = None
 
     def read(self, media: Any) -> Item:
         """Read nothing."""

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mmllm.drawing import plots
@@ -20,13 +21,15 @@ from mmllm.inspection.pictures import denormalised
 from mmllm.model.inputs import loaded
 from mmllm.processors.audio import AudioProcessor
 from mmllm.processors.base import Item, Processor
+from mmllm.processors.canvas import CanvasProcessor
 from mmllm.processors.document import DocumentProcessor
 from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
+from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.native.processor import NativeProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
-from mmllm.processors.tiles import TilesProcessor
+from mmllm.processors.tiles import TilesProcessor, size_of
 from mmllm.processors.video import VideoProcessor
 from mmllm.processors.waveform import WaveformProcessor
 
@@ -76,8 +79,12 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _tiles(processor, media, item)
         case NativeProcessor():
             return _native(processor, item)
+        case CanvasProcessor():
+            return _canvas(processor, media, item)
         case VideoProcessor():
             return _video(processor, item)
+        case ClipProcessor():
+            return _clip(processor, item)
         case AudioProcessor():
             return _audio(processor, media, item)
         case WaveformProcessor():
@@ -115,6 +122,16 @@ def _native(processor: NativeProcessor, item: Item) -> Shown:
     return f"{width} x {height} pixels in {' x '.join(map(str, grid))} patches", (("", picture),), ""
 
 
+def _canvas(processor: CanvasProcessor, media: Any, item: Item) -> Shown:
+    canvas = processor.canvas(*size_of(media, processor.max_pixels))
+    names = [f"row {row + 1}, column {col + 1}" for row in range(canvas.rows) for col in range(canvas.cols)]
+    shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=False)]
+    height, width = item["pixels"].shape[-2:]
+    empty = len(item["pixels"]) - canvas.n
+    rest = f", and {empty} empty" if empty else ""
+    return f"{canvas.rows} x {canvas.cols} tiles{rest}, each {width} x {height} pixels", tuple(shown), ""
+
+
 def _video(processor: VideoProcessor, item: Item) -> Shown:
     times = [float(time) for time in item["times"]]
     chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), FRAMES)).round().astype(int))
@@ -126,6 +143,17 @@ def _video(processor: VideoProcessor, item: Item) -> Shown:
         (*frames,),
         "",
     )
+
+
+def _clip(processor: ClipProcessor, item: Item) -> Shown:
+    times = processor.seconds(item)
+    chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), FRAMES)).round().astype(int)).tolist()
+    shown = (processor.patching.shown(item["patches"], processor.grid(item)) * 255).round().to(torch.uint8)
+    frames = [(f"{times[n]:.2f} s", Image.fromarray(shown[n].permute(1, 2, 0).numpy())) for n in chosen]
+    height, width = shown.shape[-2:]
+    lasting = f"{len(times)} steps of {processor.patching.steps} frames of {width} x {height} pixels"
+    fewer = f", {len(frames)} of them shown" if len(frames) < len(times) else ""
+    return f"{lasting}, {times[0]:.2f} to {times[-1]:.2f} s{fewer}", (*frames,), ""
 
 
 def _audio(processor: AudioProcessor, media: Any, item: Item) -> Shown:

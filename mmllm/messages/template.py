@@ -43,7 +43,7 @@ class ChatTemplate:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[str], parts: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        self.text = _TODAY.sub(lambda found: repr(_DAY.strftime(found[2])), _chat_template(tokenizer))
+        self.text = on_one_day(_chat_template(tokenizer))
         """The template itself."""
         self.marks_speech = _GENERATION.search(self.text) is not None
         """Whether it has ``{% generation %}`` marks."""
@@ -213,6 +213,11 @@ def _unasked(name: str, opening: str, between: str, last: bool) -> int:
             f"the assistant's turn, {between!r}; what is learned could not be asked for"
         )
     return len(between) - len(opening)
+
+
+def on_one_day(template: str) -> str:
+    """A template's text with the day that it prints here in place of today."""
+    return _TODAY.sub(lambda found: repr(_DAY.strftime(found[2])), template)
 
 
 def part_sign(key: str) -> str:

@@ -18,7 +18,8 @@ from mmllm.types import SEQUENTIAL
 
 
 def input_digests(model: MultimodalLM) -> dict[str, str]:
-    """``tokenizer``, ``template``, ``preprocessing.<encoder key>`` and perhaps ``positions`` -> sha256 (hex)."""
+    """sha256 (hex) of ``tokenizer``, ``template``, ``preprocessing.<encoder key>``, ``question.<connector key>`` and
+    perhaps ``positions``."""
     tokenizer = model.llm.tokenizer
     words = [vocabulary(tokenizer), tokenizer.special_tokens_map] if tokenizer.is_fast else []
     found = {"tokenizer": _digest(words), "template": _digest(tokenizer.chat_template)}
@@ -27,6 +28,9 @@ def input_digests(model: MultimodalLM) -> dict[str, str]:
     for key, encoder in model.encoders.items():
         assert isinstance(encoder, Encoder)
         found[f"preprocessing.{key}"] = _digest(settings(encoder.processor))
+    for key, entry in model.inputs.items():
+        if entry.questions is not None:
+            found[f"question.{key}"] = _digest(entry.questions.settings())
     return found
 
 

@@ -18,7 +18,7 @@ from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
 from mmllm.processors.tiles import TilesProcessor, Tiling
 from mmllm.recipe.models import TileText
-from mmllm.types import Grid, Place, Span, Stored, time_steps
+from mmllm.types import QUESTION, Grid, Place, QuestionReader, Span, Stored, time_steps
 
 _TILING = ""
 """Key of an item, which no encoder has, under which stands how it is cut."""
@@ -45,7 +45,8 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, and no encoder cuts pictures; or `attends`, and no tokens.
+            RecipeError: there is text between tiles, and no encoder cuts pictures; class tokens in front of patches
+                for a connector that needs a map; or `attends`, and no tokens.
         """
         self.key = key
         self.encoders = dict(encoders)
@@ -57,6 +58,12 @@ class Input:
             raise RecipeError(
                 f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
                 "type tiles, or remove the word"
+            )
+        extra = [name for name, one in self.processors.items() if one.extra_tokens]
+        if extra and not connector.takes_class_tokens:
+            raise RecipeError(
+                f"connectors.{key}: {type(connector).__name__} works on a map of patches, and encoders.{extra[0]} "
+                "gives tokens in front of them as well (keep: all); leave `keep` out, or use mlp, resampler or qformer"
             )
         self._cutter = cutting[0] if self.text.tiles is not None else None
         if self.text.bidirectional and self.n_tokens() == 0:
@@ -76,6 +83,11 @@ class Input:
     def place(self) -> Place:
         """How the LLM reads that an item stands somewhere."""
         return Place(self.key, self.text.token, self.modality, self.text.around, self.text.bidirectional)
+
+    @property
+    def questions(self) -> QuestionReader | None:
+        """Reads the text of the message that shows an item, where the connector asks for it."""
+        return self.connector.questions
 
     def read(self, media: Any) -> Item:
         """Decode one item (path, bytes, PIL image); MediaError where it cannot be read."""
@@ -137,7 +149,9 @@ class Input:
     def collate(self, items: Sequence[Item]) -> Item:
         """Encoder key -> inputs of N items with the batch axis, as ``MultimodalLM.encode`` takes them."""
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
-        return {name: source.collate([item[name] for item in items]) for name, source in sources.items()}
+        found = {name: source.collate([item[name] for item in items]) for name, source in sources.items()}
+        asked = {} if self.questions is None else {QUESTION: self.questions.collate([item[QUESTION] for item in items])}
+        return {**found, **asked}
 
     def read_alone(self, media: Any) -> Item:
         """Inputs of one item with the batch axis, as ``encoder.forward`` takes them, whatever is kept of it."""
@@ -147,10 +161,12 @@ class Input:
     def blank(self) -> Item:
         """Inputs of one blank item with the batch axis: what a rank without media runs."""
         blanks = {name: one.collate([one.blank()]) for name, one in self.processors.items()}
-        return {
+        found = {
             name: self.caches[name].marked_blank(blank) if name in self.caches else blank
             for name, blank in blanks.items()
         }
+        asked = {} if self.questions is None else {QUESTION: self.questions.collate([self.questions.blank()])}
+        return {**found, **asked}
 
 
 def _interval(seconds: Sequence[float] | None, steps: int) -> float | None:

@@ -29,7 +29,7 @@ from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
 from mmllm.model.shared_weights import share
-from mmllm.types import IGNORE_INDEX, Batch, Features, Place
+from mmllm.types import IGNORE_INDEX, QUESTION, Batch, Features, Place
 
 if TYPE_CHECKING:
     from mmllm.recipe.models import Recipe
@@ -233,6 +233,8 @@ class MultimodalLM(nn.Module):
                 run = partial(run_encoder, encoder)
                 cache = entry.caches.get(name)
                 found.append(run(inputs[name]) if cache is None else cache.features(inputs[name], run))
+        if QUESTION in inputs:
+            found[0] = replace(found[0], extras={**found[0].extras, **inputs[QUESTION]})
         return found
 
     def project(self, key: str, inputs: Item, ctx: ForwardContext) -> tuple[torch.Tensor, list[int]]:

@@ -57,6 +57,12 @@ class Processor(ABC):
         """
         return of_file(media)
 
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens of each picture that show no patch of it and stand in front of those that do; there is no map then,
+        and a grid's last axes are (1, n)."""
+        return 0
+
     @abstractmethod
     def grid(self, info: ItemInfo) -> Grid:
         """Shape of the tokens of one item that was read or measured, e.g. (rows, cols); T is its product."""

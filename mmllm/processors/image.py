@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -46,6 +46,8 @@ class ImageProcessor(Processor):
     modality = "image"
     draft: bool = False
     """Whether large JPEGs are decoded at reduced size; an attribute of the object where it is so, and of its digest."""
+    prefix: int = 0
+    """Class and register tokens that the encoder gives in front of the patches; of the object's digest, as above."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class ImageProcessor(Processor):
         patch: tuple[int, int],
         max_pixels: int = MAX_PIXELS,
         draft: bool = False,
+        prefix: int = 0,
     ) -> None:
         """Set up.
 
@@ -65,6 +68,7 @@ class ImageProcessor(Processor):
             max_pixels: limit on width x height of a picture, checked before it is decoded.
             draft: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is at least twice ``size``: in less time, and
                 its pixels differ a little.
+            prefix: class and register tokens that the encoder gives in front of the patches.
         """
         self.transform = transform
         self.size = size
@@ -72,6 +76,8 @@ class ImageProcessor(Processor):
         self.max_pixels = max_pixels
         if draft:  # runs that decode whole pictures keep the digest that they had before there was a choice
             self.draft = True
+        if prefix:
+            self.prefix = prefix
 
     def read(self, media: str | Path | bytes | Image.Image) -> Item:
         """Read one picture -> ``{"pixels": float[3, H, W]}``; raises ``MediaError`` where it cannot be read."""
@@ -81,19 +87,34 @@ class ImageProcessor(Processor):
 
     def content(self, media: str | Path | bytes | Image.Image) -> Content | None:
         """A file, or the upright RGB pixels of an opened picture: all that the transform sees of it."""
-        if not isinstance(media, Image.Image):
-            return of_file(media)
-        image = open_image(media, self.max_pixels)
-        return Content(data=image.tobytes(), words=f"RGB {image.width} x {image.height}")
+        return content_of(media, self.max_pixels)
+
+    @property
+    def extra_tokens(self) -> int:
+        """Its ``prefix``."""
+        return self.prefix
+
+    @property
+    def fixed_patches(self) -> tuple[int, int]:
+        """(rows, cols) of the patches of every picture."""
+        return self.patches(self.size)
+
+    def patches(self, size: Sequence[int]) -> tuple[int, int]:
+        """(rows, cols) of whole patches of a picture of ``size`` (..., height, width); a rest of pixels at the right or
+        bottom belongs to no patch."""
+        height, width = size[-2:]
+        return height // self.patch[0], width // self.patch[1]
 
     def grid(self, info: ItemInfo) -> tuple[int, int]:
-        """(rows, cols) of whole patches; a rest of pixels at the right or bottom belongs to no patch."""
-        height, width = info["pixels"].shape[-2:]
-        return height // self.patch[0], width // self.patch[1]
+        """(rows, cols) of whole patches; with a ``prefix`` (1, prefix + rows * cols)."""
+        return self._tokens(self.patches(info["pixels"].shape))
 
     def fixed_grid(self) -> tuple[int, int]:
         """Every picture is brought to one size, so it has one grid."""
-        return self.size[0] // self.patch[0], self.size[1] // self.patch[1]
+        return self._tokens(self.fixed_patches)
+
+    def _tokens(self, patches: tuple[int, int]) -> tuple[int, int]:
+        return (1, self.prefix + patches[0] * patches[1]) if self.prefix else patches
 
     def blank(self) -> Item:
         """A picture of zeros: ``{"pixels": float[3, H, W]}``."""
@@ -137,6 +158,14 @@ class HfTransform:
                 f"takes one of {self.size[0]} x {self.size[1]}; use fit: squash"
             )
         return found.reshape(3, *self.size)
+
+
+def content_of(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Content | None:
+    """A picture's file, or the upright RGB pixels of an opened one."""
+    if not isinstance(media, Image.Image):
+        return of_file(media)
+    image = open_image(media, max_pixels)
+    return Content(data=image.tobytes(), words=f"RGB {image.width} x {image.height}")
 
 
 def check_fit(fit: str, own: bool = False) -> None:

@@ -139,6 +139,11 @@ class TilesProcessor(Processor):
         """As that of the pictures' processor."""
         return self.image.content(media)
 
+    @property
+    def extra_tokens(self) -> int:
+        """Those of each picture."""
+        return self.image.extra_tokens
+
     def grid(self, info: ItemInfo) -> tuple[int, int, int]:
         """(tiles, rows, cols), the view of all of it being the last tile."""
         n = int(info["n"]) if "n" in info else len(info["pixels"])

@@ -143,6 +143,11 @@ class VideoProcessor(Processor):
         """Time of each frame after the clip's first one."""
         return [float(time) for time in info["times"]]
 
+    @property
+    def extra_tokens(self) -> int:
+        """Those of each picture."""
+        return self.image.extra_tokens
+
     def grid(self, info: ItemInfo) -> tuple[int, int, int]:
         """(frames, rows, cols)."""
         return len(info["times"]), *self.image.fixed_grid()

@@ -89,16 +89,16 @@ def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[
     text: Any = source.config.get_text_config()
     context = min(CONTEXT, text.max_position_embeddings)
     llm = {"path": source.path, "dtype": "float32", "context": context, **sections.llm}
-    template = sections.template or _template(source)
+    template = sections.template or _template(source, sections)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
         llm["template"] = str(folder / TEMPLATE)
     return {"name": name, "llm": llm, "encoders": sections.encoders, "connectors": sections.connectors}
 
 
-def _template(source: Source) -> str | None:
+def _template(source: Source, sections: Sections) -> str | None:
     """The processor's chat template, where the tokenizer's own would give other ids; None where it gives the same."""
-    wanted = source.processor.chat_template or source.tokenizer.chat_template
+    wanted = source.template
     if wanted is None:
         raise MmllmError(
             f"{source.path} has no chat template, so what its prompts look like is unknown; save one beside it as "
@@ -106,6 +106,7 @@ def _template(source: Source) -> str | None:
         )
     if not isinstance(wanted, str):
         raise MmllmError(f"{source.path} has several chat templates ({', '.join(wanted)}); keep one")
+    wanted = wanted if sections.rewrites is None else sections.rewrites(wanted)
     if not _begins(source):
         return None if wanted == source.tokenizer.chat_template else wanted
     # the processor's tokenizer puts it in front of every text; a run's writes what the template says
@@ -140,6 +141,8 @@ def _write(
         words["llm"]["path"] = COPY
         for part in words["encoders"].values():
             part.get("image", part)["model"] = COPY
+        for part in words["connectors"].values():
+            part |= {"tokenizer": COPY} if "tokenizer" in part else {}
     recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     replace_text(folder / "recipe.yaml", dump(recipe))
     (folder / "stages" / IMPORTED).mkdir(parents=True)

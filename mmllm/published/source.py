@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
 from mmllm.errors import MmllmError
+from mmllm.messages.template import on_one_day
 from mmllm.processors.image import WHOLE
 from mmllm.published.architectures import BEYOND, TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
@@ -30,6 +31,8 @@ class Sections:
     """Chat template of a model whose own processor has none; None: that of the folder."""
     asked: Asked | None = None
     """What its processor makes of one question, where it knows no conversations."""
+    rewrites: Callable[[str], str] | None = None
+    """Its chat template -> one that also writes what its processor does to a rendered conversation. None: nothing."""
     llm: dict[str, Any] = field(default_factory=dict)
     """Words of the LLM."""
 
@@ -76,6 +79,11 @@ class Source:
         """Its image processor."""
         return self.processor.image_processor
 
+    @property
+    def template(self) -> Any:
+        """Its chat template; several by their names, or None, where it has not one."""
+        return self.processor.chat_template or self.tokenizer.chat_template
+
     def whole(self) -> dict[str, bool]:
         """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
         return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}
@@ -84,7 +92,9 @@ class Source:
         """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""
         # Voxtral's processor has no template: its tokenizer alone may have been given one
         owner = self.processor if self.processor.chat_template else self.tokenizer
-        return str(owner.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+        # where a template prints today, runs print one day, and so does this
+        words = {"add_generation_prompt": ask, "tokenize": False}
+        return str(owner.apply_chat_template(messages, chat_template=on_one_day(self.template), **words))
 
     def special_tokens(self, text: str) -> dict[str, bool]:
         """Words for a call of its processor: a prompt that begins with the first token gets no second one."""

@@ -9,7 +9,7 @@ from typing import Any
 from mmllm import registry
 from mmllm.recipe.models import Recipe
 
-PLACES = ("path", "media", "model", "pretrained", "videos", "mapping", "graph", "file", "start")
+PLACES = ("path", "media", "model", "pretrained", "videos", "mapping", "graph", "file", "start", "tokenizer")
 """Arguments of parts that say where something lies. What lies there counts by its digest, wherever it has moved."""
 LLM_PLACES = (*PLACES, "template")
 """The same for the LLM, whose template may be a file; elsewhere the word means something else."""

@@ -30,7 +30,26 @@ class Family:
     """Words of the text config that the whole model's class does not apply -> the value that leaves them out."""
     several: bool = True
     """Whether its processor takes several items in one conversation."""
+    causal_lm: str | None = None
+    """Class of the causal LM, where transformers knows none by the text config alone."""
+    cross_attention: str | None = None
+    """Word of the text config that lists those of its blocks which read the tower's states instead of text: they are
+    a connector's, the LLM is made of the others."""
+    tower_class: str | None = None
+    """Module and class of the tower in transformers, where its auto classes know none."""
+    own_head: bool = False
+    """Whether its text model is a causal LM with a head of its own, whose config says whether that is tied."""
+    conversations: bool = True
+    """Whether its processor knows conversations; else it takes one text, puts a picture's tokens in front of it, and
+    the whole model reads no text without a picture."""
 
+
+_BLIP: Mapping[str, Any] = {
+    "tower": "vision_model",
+    "projector": "language_projection",
+    "own_head": True,
+    "conversations": False,
+}
 
 # Scales, caps and prefixes: read in transformers 5.23. The multimodal classes put a plain head on the decoder, so what
 # the text class does to its logits on top must be left out for equal logits. PaliGemma's config makes its text model
@@ -42,6 +61,12 @@ FAMILIES: Mapping[str, Family] = {
     "llava_next_video": Family("LLaVA-NeXT-Video"),
     "llava_onevision": Family("LLaVA-OneVision"),
     "internvl": Family("InternVL"),
+    "idefics2": Family(
+        "Idefics2",
+        tower="vision_model",
+        tower_class="transformers.models.idefics2.modeling_idefics2:Idefics2VisionTransformer",
+        projector="connector",
+    ),
     "idefics3": Family("Idefics3", tower="vision_model", projector="connector.modality_projection"),
     "smolvlm": Family("SmolVLM", tower="vision_model", projector="connector.modality_projection"),
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
@@ -49,9 +74,22 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "deepseek_vl_hybrid": Family("DeepSeek-VL, two towers", tower="vision_model", projector="aligner"),
     "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
+    "mllama": Family(
+        "Llama 3.2 Vision",
+        tower="vision_model",
+        causal_lm="MllamaForCausalLM",
+        cross_attention="cross_attention_layers",
+    ),
     "mistral3": Family("Mistral 3"),
     "aya_vision": Family("Aya Vision", text={"logit_scale": 1.0}),
-    "qwen2_vl": Family("Qwen2-VL", tower="visual", projector="visual.merger"),
+    "blip-2": Family("BLIP-2", tower_class="transformers:Blip2VisionModel", **_BLIP),
+    "instructblip": Family("InstructBLIP", tower_class="transformers:InstructBlipVisionModel", **_BLIP),
+    "qwen2_vl": Family(
+        "Qwen2-VL",
+        tower="visual",
+        tower_class="transformers.models.qwen2_vl.modeling_qwen2_vl:Qwen2VisionTransformerPretrainedModel",
+        projector="visual.merger",
+    ),
     "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger"),
     "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),

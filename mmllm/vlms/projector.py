@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from mmllm.errors import MmllmError
+from mmllm.vlms import cross_attention
 from mmllm.vlms.families import FAMILIES, Family, family_of
 from mmllm.vlms.tensors import read_tensors
 
@@ -28,8 +29,8 @@ class Layout:
     words: Callable[[Any], Words]
     """Config -> type and arguments of the connector."""
     tensors: Mapping[str, str] | Callable[[Any], Mapping[str, str]]
-    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor; or
-    config -> these."""
+    """Tensor of the published projector without ``.weight`` or ``.bias`` -> layer of the connector, or its tensor; what
+    ends on a dot is the beginning of a name. Or config -> these."""
     also: tuple[str, ...] = ()
     """Further types that compute it."""
     changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
@@ -38,6 +39,10 @@ class Layout:
     """The same names -> what makes the published tensor of the connector's."""
     joined: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     """Makes published tensors others first, where several become one."""
+    read: Callable[[str, Any], dict[str, Tensor]] | None = None
+    """(folder or hub id, config) -> all tensors by the connector's names, where they lie in several modules."""
+    parts: tuple[str, ...] = ()
+    """Parts of the model that make it up, where it is more than the family's ``projector``; tensors' names begin so."""
 
 
 def _two_layers(config: Any) -> Words:
@@ -70,6 +75,11 @@ def _mistral3(config: Any) -> Words:
 def _in_raster_order(weight: Tensor) -> Tensor:
     """Inputs of a merging layer from (channel, place in the block) to (place, channel): float[D, places * D]."""
     return weight.unflatten(1, (len(weight), -1)).transpose(1, 2).flatten(1).contiguous()
+
+
+def _by_channel(weight: Tensor) -> Tensor:
+    """The reverse of :func:`_in_raster_order`."""
+    return weight.unflatten(1, (-1, len(weight))).transpose(1, 2).flatten(1).contiguous()
 
 
 def _halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,6 +146,41 @@ def _qwen3_tensors(config: Any) -> dict[str, str]:
     return found
 
 
+def _idefics2(config: Any) -> Words:
+    own, text = config.perceiver_config, config.text_config
+    words = {"latents": own.resampler_n_latents, "depth": own.resampler_depth, "heads": own.resampler_n_heads}
+    words |= {"head_dim": own.resampler_head_dim, "key_heads": own.num_key_value_heads}
+    words |= {"mlp_width": text.intermediate_size, "eps": own.rms_norm_eps}
+    words |= {"activation": text.hidden_act, "resampler_activation": own.hidden_act}
+    return {"type": "gated_resampler", **words}
+
+
+def _qformer(config: Any) -> Words:
+    own = config.qformer_config
+    words = {"queries": config.num_query_tokens, "depth": own.num_hidden_layers, "heads": own.num_attention_heads}
+    words |= {"width": own.hidden_size, "mlp_width": own.intermediate_size, "every": own.cross_attention_frequency}
+    words |= {} if own.hidden_act == "gelu" else {"activation": own.hidden_act}
+    words |= {} if own.layer_norm_eps == 1e-12 else {"eps": own.layer_norm_eps}
+    return {"type": "qformer", **words}
+
+
+def _instructed(config: Any) -> Words:
+    own = config.qformer_config
+    return {**_qformer(config), "words": own.vocab_size, "positions": own.max_position_embeddings}
+
+
+def _qformer_layout(words: Callable[[Any], Words]) -> Layout:
+    tensors = {"query_tokens": "queries", "qformer.": "qformer.", "language_projection": "output"}
+    parts = ("query_tokens", "qformer.", "language_projection.")
+    return Layout(
+        words,
+        tensors,
+        changed={"queries": lambda queries: queries[0]},
+        parts=parts,
+        restored={"queries": lambda queries: queries[None]},
+    )
+
+
 _TWO = Layout(_two_layers, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",))
 _ONE = Layout(lambda config: {"type": "mlp", "depth": 1}, {"linear": "mlp.0"}, also=("pool",))
 _QWEN = Layout(_qwen, {"ln_q": "mlp.0", "mlp.0": "mlp.1", "mlp.2": "mlp.3"})
@@ -170,12 +215,17 @@ LAYOUTS: Mapping[str, Layout] = {
         lambda config: {"type": "concat", "depth": 2}, {"first": "mlp.0", "proj": "mlp.2"}, joined=_halves
     ),
     "fuyu": Layout(lambda config: {"type": "mlp", "depth": 1}, {"": "mlp.0"}),
+    "idefics2": Layout(_idefics2, {"modality_projection.": "projection.", "perceiver_resampler.": "resampler."}),
+    "blip-2": _qformer_layout(_qformer),
+    "instructblip": _qformer_layout(_instructed),
     "mistral3": Layout(
         _mistral3,
         {"norm": "norm", "patch_merger.merging_layer": "merge", "linear_1": "mlp.0", "linear_2": "mlp.2"},
         changed={"merge.weight": _in_raster_order},
+        restored={"merge.weight": _by_channel},
     ),
     "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
+    "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
@@ -188,6 +238,14 @@ OTHERS: Mapping[str, str] = {
     "aya_vision": "pixel shuffle and a gated MLP",
 }
 """``model_type`` -> what its projector is, where no connector here computes it."""
+
+
+DEFAULTS_OF: Mapping[str, Words] = {
+    "cross_attention_layers": {"activation": "silu"},
+    "qformer": {"eps": 1e-12, "heads": 12},
+    "gated_resampler": {"activation": "silu", "resampler_activation": "silu", "eps": 1e-6, "heads": 16},
+}
+"""Connector -> the same, where it has others."""
 
 
 def projector_words(path: str, config: Any) -> Words:
@@ -233,8 +291,10 @@ def projector_tensors(
         )
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
+    if layout.read is not None:
+        return layout.read(path, config), []
     names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
-    found = _published_tensors(path, family)
+    found = _published_tensors(path, family, layout)
     found = found if layout.joined is None else layout.joined(found)
     taken: dict[str, Tensor] = {}
     left = []
@@ -244,6 +304,8 @@ def projector_tensors(
             taken[names_there[name]] = tensor
         elif layer in names_there:
             taken[f"{names_there[layer]}.{kind}"] = tensor
+        elif (inner := _renamed(name, names_there)) in names:
+            taken[inner] = tensor
         else:
             left.append(name)
     taken = {name: layout.changed[name](one) if name in layout.changed else one for name, one in taken.items()}
@@ -260,33 +322,43 @@ def published_tensors(
     """The reverse of :func:`projector_tensors`: tensors of a connector by the names that the whole model has for them.
 
     Raises:
-        MmllmError: this connector does not compute the projector of the model at ``path``.
+        MmllmError: this connector does not compute the projector of the model at ``path``, or it is not written.
     """
     family = family_of(config)
     assert family is not None
     layout = LAYOUTS.get(config.model_type)
-    if layout is None:
-        what = OTHERS[config.model_type]
-        raise MmllmError(f"--to hf: the projector of {family.name} is {what}, which is not written")
+    if layout is None or layout.joined is not None or layout.read is not None:
+        raise MmllmError(f"--to hf: the projector of {family.name} is read, but not written; keep the run")
     _check(path, type, args, projector_words(path, config), family, layout)
     names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
     layers = {ours: theirs for theirs, ours in names_there.items()}
     found = {}
     for name, tensor in learned.items():
         layer, _, kind = name.rpartition(".")
-        there = layers[name] if name in layers else f"{layers[layer]}.{kind}"
+        there = layers.get(name) or (f"{layers[layer]}.{kind}" if layer in layers else _renamed(name, layers))
         # those of further layers are numbered, see _published_tensors
-        place = family.stacks if there[0].isdigit() else family.projector
-        found[f"model.{place}.{there}"] = layout.restored[name](tensor) if name in layout.changed else tensor
+        place = "" if layout.parts else f"{family.stacks if there[0].isdigit() else family.projector}."
+        found[place + there] = layout.restored[name](tensor) if name in layout.changed else tensor
     return found
 
 
-def _published_tensors(path: str, family: Family) -> dict[str, Tensor]:
-    """Those of the projector, and numbered those of further layers."""
+def _published_tensors(path: str, family: Family, layout: Layout) -> dict[str, Tensor]:
+    """Those of the projector by their names inside it, or from its parts' names on; and numbered, of further layers."""
+    if layout.parts:
+        each = {part: read_tensors(path, (f"model.{part}", part)) for part in layout.parts}
+        return {part + name: tensor for part, tensors in each.items() for name, tensor in tensors.items()}
     found = read_tensors(path, (f"model.{family.projector}.", f"{family.projector}."))
     if family.stacks is not None:
         found |= read_tensors(path, (f"model.{family.stacks}.", f"{family.stacks}."))
     return found
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """The new name of a tensor whose beginning ``names`` has; else its own."""
+    for old, new in names.items():
+        if old.endswith(".") and name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family: Family, layout: Layout) -> None:
@@ -297,7 +369,7 @@ def _check(path: str, type: str, args: Mapping[str, Any], wanted: Words, family:
             f"the projector of {path!r} ({family.name}) is what the connector {wanted['type']} computes ({settings}), "
             f"not {type}"
         )
-    for word, default in DEFAULTS.items():
+    for word, default in {**DEFAULTS, **DEFAULTS_OF.get(type, {})}.items():
         given, right = args.get(word, default), wanted.get(word, default)
         if given != right:
             raise MmllmError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
@@ -35,9 +36,16 @@ def load_text_model(
     Raises:
         MmllmError: its text model is no causal LM that transformers has, or weights are missing.
     """
+    own: Any = config.get_text_config()
+    names = NAMES if family.cross_attention is None else {**_renumbered(own, family.cross_attention), **NAMES}
     text = text_config(config, family)
+    if family.causal_lm is not None:
+        model = load_part(path, getattr(transformers, family.causal_lm), text, names, dtype, words)
+        # its class says "language_model" (transformers 5.23), which it has not, and its decoder would not be found
+        model.base_model_prefix = "model"
+        return model
     if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, NAMES, dtype, words)
+        return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, names, dtype, words)
     if type(text) not in MODEL_MAPPING:
         raise MmllmError(
             f"llm.path: {path!r} is {family.name}, whose text model ({text.model_type}) is no causal LM of "
@@ -58,8 +66,14 @@ def scheme_of(model: PreTrainedModel) -> PositionScheme:
 def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     """The text model's config as the whole model applies it: scales, tied head."""
     text: Any = config.get_text_config()
-    # the head belongs to the whole model, so its config says whether it is the embeddings; some never tie
-    text.tie_word_embeddings = bool(config.tie_word_embeddings) if hasattr(config, "tie_word_embeddings") else False
+    if family.cross_attention is not None:
+        taken = getattr(text, family.cross_attention)
+        text.num_hidden_layers -= len(taken)
+        setattr(text, family.cross_attention, [])
+    # the head mostly belongs to the whole model, so its config says whether it is the embeddings; some never tie
+    if not family.own_head:
+        ties = hasattr(config, "tie_word_embeddings") and config.tie_word_embeddings
+        text.tie_word_embeddings = bool(ties)
     for word, value in family.text.items():
         if hasattr(text, word):
             setattr(text, word, value)
@@ -73,6 +87,16 @@ def renamed(name: str) -> str:
         if found:
             break
     return name
+
+
+def _renumbered(text: Any, word: str) -> dict[str, str]:
+    """Patterns that number the blocks of text from 0 on, and take the names of the others out of the way."""
+    taken, found, number = set(getattr(text, word)), {}, 0
+    for index in range(text.num_hidden_layers):
+        pattern = rf"^(model\.)?language_model\.(model\.)?layers\.{index}\."
+        found[pattern] = f"{word}.{index}." if index in taken else f"model.layers.{number}."
+        number += index not in taken
+    return found
 
 
 def chat_template_of(path: str, tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, CLIPImageProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -15,11 +17,19 @@ from mmllm.vlms.partial import load_part
 
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
-    "qwen2_audio_encoder", "voxtral_encoder", "audioflamingo3_encoder",
+    "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
+    "audioflamingo3_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
-NATIVE = ("pixtral", "siglip2_vision_model", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision")
+NATIVE = (
+    "pixtral", "siglip2_vision_model", "idefics2_vision", "qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision",
+)  # fmt: skip
 """Kinds of towers that take pictures of any size, as the encoder hf_native makes them."""
+
+OWN: Mapping[str, str] = {"mllama_vision_model": "mllama_vision"}
+"""Kinds of towers that one type of encoder alone runs -> that type."""
+OWN_CLASS: Mapping[str, str] = {"mllama_vision_model": "MllamaVisionModel"}
+"""Kind of such a tower -> its class in transformers."""
 
 TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 """Settings of image processors that cut a picture into several."""
@@ -45,21 +55,23 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
     if not family.tower:
         raise MmllmError(f'"{path}" is {family.name}, which has no tower: its LLM is given pixels; use patches.')
     tower: Any = getattr(config, family.tower_config)
+    if tower.model_type in OWN:
+        raise MmllmError(f'"{path}" is {family.name}, whose tower has an encoder of its own: {OWN[tower.model_type]}.')
     if tower.model_type not in (NATIVE if native else PLAIN):
         raise _other_kind(path, family, tower.model_type)
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    return load_part(path, _class_of(tower), tower, _names(family.tower), torch.float32)
+    return load_part(path, _class_of(family, tower), tower, _names(family.tower), torch.float32)
 
 
-def _class_of(config: Any) -> Any:
-    """The class of a tower with this configuration."""
-    if type(config) in MODEL_MAPPING:
-        return MODEL_MAPPING[type(config)]
-    # transformers (read in 5.23) knows Qwen2-VL's as a part alone
-    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
-
-    return {"qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel}[config.model_type]
+def _class_of(family: Family, tower: Any) -> type[PreTrainedModel]:
+    """The class of a family's tower."""
+    if family.tower_class is None:
+        known: type[PreTrainedModel] = MODEL_MAPPING[type(tower)]
+        return known
+    module, _, name = family.tower_class.partition(":")
+    found: type[PreTrainedModel] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _other_kind(path: str, family: Family, kind: str) -> MmllmError:
@@ -73,6 +85,21 @@ def _other_kind(path: str, family: Family, kind: str) -> MmllmError:
         f"{start}any shape in patches of its own; no encoder here computes it. Its text model can be used: llm: "
         "{path: ...}."
     )
+
+
+def load_own_tower(path: str, kind: str) -> PreTrainedModel:
+    """The float32 tower of the published model at ``path``, of the kind (``model_type``) that an encoder is for.
+
+    Raises:
+        MmllmError: its tower is of another kind, or weights are missing.
+    """
+    config = AutoConfig.from_pretrained(path)
+    family = family_of(config)
+    tower: Any = None if family is None else getattr(config, family.tower_config)
+    if family is None or tower.model_type != kind:
+        found = config.model_type if tower is None else f"{config.model_type}, whose tower is {tower.model_type}"
+        raise MmllmError(f'"{path}" is a {found}; an encoder of type {OWN[kind]} takes a {kind}.')
+    return load_part(path, getattr(transformers, OWN_CLASS[kind]), tower, _names(family.tower), torch.float32)
 
 
 def whole_picture(own: Any, path: str) -> Any:

@@ -28,6 +28,7 @@ RUNS = {
     "llama_adapter_v2": ("qwen2", "clip", 336, 0),
     "layerwise": ("qwen2", "clip", 336, 0),
     "gated_cross_attention": ("qwen2", "open_clip", 224, 0),
+    "cross_attention_layers": ("llama", "siglip", 384, 0),
     "deepstack": ("qwen2", "clip", 336, 144),
     "dense_connector": ("qwen2", "clip", 336, 576),
     "hydra": ("qwen2", "clip", 336, 576),

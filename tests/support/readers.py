@@ -15,6 +15,8 @@ from mmllm.types import Span
 class Counting:
     """An input whose items are numbers: item n takes ``fixed`` places, or n of them where ``fixed`` is None."""
 
+    questions = None
+
     def __init__(self, fixed: int | None = None) -> None:
         self.fixed = fixed
         self.n_read = 0

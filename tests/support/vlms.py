@@ -62,6 +62,13 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "SmolVLM": lambda: t.SmolVLMConfig(
         vision_config=dict(VIT), text_config=t.LlamaConfig(**LLM), image_token_id=383, scale_factor=2
     ),
+    "Mllama": lambda: t.MllamaConfig(
+        vision_config=dict(
+            **_WORDS, attention_heads=2, num_global_layers=1, intermediate_size=32, vision_output_dim=32,
+            intermediate_layers_indices=[0], max_num_tiles=2, supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]],
+        ),
+        text_config=dict(**{**LLM, "num_hidden_layers": 3}, cross_attention_layers=[1]), image_token_index=383,
+    ),
     "AyaVision": lambda: t.AyaVisionConfig(
         vision_config=_siglip(), text_config=t.Cohere2Config(**LLM, logit_scale=0.25)
     ),
@@ -101,14 +108,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {
         vision_config=dict(**VIT, vocab_size=20, hidden_stride=1, num_visual_indicator_tokens=5),
         text_config=t.Qwen2Config(**LLM), image_token_id=383,
     ),
-    "MllamaForConditionalGeneration": lambda: t.MllamaConfig(
-        vision_config=dict(
-            **_WORDS, attention_heads=2, num_global_layers=1, intermediate_size=32, vision_output_dim=32,
-            intermediate_layers_indices=[0], max_num_tiles=2, supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]],
-        ),
-        text_config=dict(**LLM, cross_attention_layers=[1]), image_token_index=383,
-    ),
-    "FuyuForCausalLM": lambda: t.FuyuConfig(**LLM, image_size=28, patch_size=7),
     "VideoMAEModel": lambda: t.VideoMAEConfig(**VIT, num_frames=2),
 }  # fmt: skip
 """Class -> tiny config of a model whose vision tower no encoder computes."""

@@ -14,6 +14,8 @@ from mmllm.types import Features, Grid
 class IdentityConnector(Projector):
     """Features unchanged: only for an encoder (all its layers side by side) exactly as wide as the LLM."""
 
+    takes_class_tokens = True
+
     def __init__(self, *, dim: int, llm_dim: int) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if dim != llm_dim:

@@ -20,6 +20,8 @@ class MlpConnector(Projector):
     transformers calls it) are for projectors of published models.
     """
 
+    takes_class_tokens = True
+
     def __init__(
         self,
         *,

@@ -22,6 +22,8 @@ class ResamplerConnector(Projector):
     the features' own unless given (then a linear map comes first); ``heads`` of ``head_dim`` each.
     """
 
+    takes_class_tokens = True
+
     def __init__(
         self,
         *,

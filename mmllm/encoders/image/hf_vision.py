@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, PreTrainedModel
 
 from mmllm.encoders.blocks import blocks_of, list_name
 from mmllm.encoders.hook_points import BlockHooks
-from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.image.vit_base import ImageEncoder, Keep, kept
 from mmllm.encoders.pretrained import load_model, load_processor, load_published
 from mmllm.encoders.recording import Blocks, recorded
 from mmllm.errors import MmllmError
@@ -38,7 +38,8 @@ class HfVisionEncoder(ImageEncoder):
     centre crop, which would silently remove parts of the picture; ``crop`` is the processor's own behaviour, and
     ``own`` that of any processor, tiles left out. Under squash, boxes in coordinates of 0..1 stay valid. ``image_size``
     overrides the processor's size (a square in pixels). ``draft`` decodes large JPEGs at reduced size, in about half
-    the time; their pixels differ a little.
+    the time; their pixels differ a little. ``keep: all`` gives the class and register tokens in front of the patches as
+    well, on a grid of one row.
     """
 
     gives_final = True
@@ -52,6 +53,7 @@ class HfVisionEncoder(ImageEncoder):
         image_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         draft: bool = False,
+        keep: Keep = "patches",
     ) -> None:
         super().__init__(layers=layers)
         check_fit(fit, own=True)
@@ -88,6 +90,7 @@ class HfVisionEncoder(ImageEncoder):
             patch=sides(config.patch_size),
             max_pixels=max_pixels,
             draft=draft,
+            prefix=kept(keep, self._prefix),
         )
         # Models with a table of positions refuse other sizes unless told; the others interpolate or rotate anyway.
         resized = "interpolate_pos_encoding" in accepted and size != sides(config.image_size)

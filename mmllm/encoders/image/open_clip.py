@@ -23,7 +23,7 @@ from mmllm.encoders.image.open_clip_weights import (
     no_weights_expected,
     of_file,
 )
-from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.image.vit_base import ImageEncoder, Keep, kept
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, ImageProcessor, check_fit
@@ -45,7 +45,8 @@ class OpenClipEncoder(ImageEncoder):
     ``model`` alone: a folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
     Pixels are prepared by the model's own mean, std, size and interpolation; ``fit`` says what happens to pictures that
     are not square (squash | pad | crop): squash loses nothing and keeps boxes in coordinates of 0..1 valid.
-    ``draft`` decodes large JPEGs at reduced size, in about half the time; their pixels differ a little.
+    ``draft`` decodes large JPEGs at reduced size, in about half the time; their pixels differ a little. ``keep: all``
+    gives the class token in front of the patches as well, on a grid of one row.
     """
 
     gives_final = True
@@ -61,6 +62,7 @@ class OpenClipEncoder(ImageEncoder):
         fit: str = "squash",
         max_pixels: int = MAX_PIXELS,
         draft: bool = False,
+        keep: Keep = "patches",
     ) -> None:
         super().__init__(layers=layers)
         check_fit(fit)
@@ -71,7 +73,12 @@ class OpenClipEncoder(ImageEncoder):
         # open_clip's own inference transform with our `fit`
         transform = image_transform_v2(config, is_train=False)
         self.processor = ImageProcessor(
-            transform, size=(height, width), patch=patch, max_pixels=max_pixels, draft=draft
+            transform,
+            size=(height, width),
+            patch=patch,
+            max_pixels=max_pixels,
+            draft=draft,
+            prefix=kept(keep, self._prefix),
         )
         self.resolve(self.n_blocks)
         if "final" in self.layers and not _norms_patches(self.visual):

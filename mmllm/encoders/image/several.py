@@ -43,7 +43,7 @@ class PicturesEncoder(Encoder):
 
     def seen(self, pixels: Tensor, sizes: list[int]) -> Features:
         """Features of each picture, float[sum of sizes, rows * cols, D]; ``sizes``: pictures of each item."""
-        layout = TokenLayout(tuple(sizes), self.image.processor.fixed_grid(), self.image.prefix)
+        layout = TokenLayout(tuple(sizes), self.image.processor.fixed_patches, self.image.prefix)
         with self.laid_out(layout):
             return self.image.features(pixels, self.layers)
 

@@ -75,6 +75,7 @@ MAKERS: Mapping[str, Callable[..., Outline | None]] = {
     "hf_video": pictures.hf_video,
     "hf_sam": pictures.hf_sam,
     "patches": pictures.patches,
+    "mllama_vision": pictures.mllama_vision,
     "open_clip": pictures.open_clip,
     "hf_audio": others.hf_audio,
     "waveform": others.waveform,

@@ -144,6 +144,26 @@ def patches(
     return Outline(NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS), found.channels, 1)
 
 
+def mllama_vision(model: str, max_pixels: int | None = None) -> Outline | None:
+    """Outline of ``MllamaVisionEncoder``, by the folder's configuration and image processor."""
+    from transformers import AutoConfig, AutoImageProcessor
+
+    from mmllm.processors.canvas import CanvasProcessor
+    from mmllm.processors.image import MAX_PIXELS
+
+    config = AutoConfig.from_pretrained(model)
+    if config.model_type != "mllama":
+        return None
+    vision = config.vision_config
+    processor = CanvasProcessor(
+        AutoImageProcessor.from_pretrained(model),
+        most=vision.max_num_tiles,
+        tokens=(vision.image_size // vision.patch_size) ** 2 + 1,
+        max_pixels=max_pixels or MAX_PIXELS,
+    )
+    return Outline(processor, vision.vision_output_dim, 1)
+
+
 def open_clip(
     model: str,
     pretrained: str | None = None,

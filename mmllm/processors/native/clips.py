@@ -37,6 +37,10 @@ class ClipPatching(ABC):
         """float[patches, C] of frames uint8[H, W, 3], in the order and normalisation of its tower."""
 
     @abstractmethod
+    def shown(self, patches: Tensor, grid: Grid) -> Tensor:
+        """float[time, 3, H, W] in 0..1: the first frame of each step as its tower gets it, in its own colours."""
+
+    @abstractmethod
     def seconds(self, times: Sequence[float]) -> list[float]:
         """Time of each step of the grid, of frames at these times."""
 

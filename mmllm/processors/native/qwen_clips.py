@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.native.clips import ClipPatching
 from mmllm.processors.native.processor import Limits, refuse
-from mmllm.processors.native.qwen import fitting
+from mmllm.processors.native.qwen import fitting, raster
 from mmllm.types import Grid
 
 
@@ -73,6 +74,16 @@ class QwenClips(ClipPatching):
         words |= {"do_sample_frames": False, "cap_pixels_per_frame": False, "return_tensors": "pt"}
         found: Tensor = self.own(videos=[numpy.stack(frames)], **words)["pixel_values_videos"]
         return found
+
+    def shown(self, patches: Tensor, grid: Grid) -> Tensor:
+        """float[time, 3, H, W] in 0..1."""
+        steps, rows, cols = grid
+        side = self.patch
+        first = patches.reshape(len(patches), 3, self.steps, side, side)[:, :, 0]
+        cut = raster(first, [grid], self.merge).reshape(steps, rows, cols, 3, side, side)
+        frames = cut.permute(0, 3, 1, 4, 2, 5).reshape(steps, 3, rows * side, cols * side)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.own.image_mean, self.own.image_std))
+        return (frames * std + mean).clamp(0, 1)
 
     def seconds(self, times: Sequence[float]) -> list[float]:
         """Time of each step's first frame."""

@@ -13,8 +13,11 @@ TABLE: Mapping[str, str] = {
     "internvl": "internvl",
     "deepseek_vl": "deepseek_vl",
     "deepseek_vl_hybrid": "deepseek_vl",
+    "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "idefics3",
+    "blip-2": "blip",
+    "instructblip": "blip",
     "gemma3": "gemma3",
     "paligemma": "paligemma",
     "qwen2_vl": "qwen_vl",
@@ -24,6 +27,7 @@ TABLE: Mapping[str, str] = {
     "qwen2_audio": "qwen2_audio",
     "audioflamingo3": "audioflamingo3",
     "voxtral": "voxtral",
+    "mllama": "mllama",
 }
 """``model_type`` of a configuration -> file of this folder."""
 BEYOND: Mapping[str, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -11,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from mmllm.batches.sample import Encoded
+from mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers import CrossAttentionLayersConnector
 from mmllm.processors.native.processor import NativeProcessor
 from mmllm.published.media.base import Media, Shown
+from mmllm.types import Batch
 
 SIZES = ((333, 250), (120, 200))
 """Width and height of the pictures that are looked at."""
@@ -54,6 +57,45 @@ class Pictures(Media):
         yield "pixels", *self._seen(given["pixel_values"], [one["image"] for one in items])
         if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
             yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items])
+
+    @contextmanager
+    def listening(self, theirs: Any, given: dict[str, Tensor]) -> Iterator[list[Tensor]]:
+        """Tokens at the pictures' places, or what blocks of the LLM read of them in its stead."""
+        if not self._inside:
+            with super().listening(theirs, given) as features:
+                yield features
+            return
+        features = []
+        projector = theirs.get_submodule(f"model.{self.source.family.projector}")
+        handle = projector.register_forward_hook(
+            lambda _, __, output: features.append(output.reshape(-1, output.shape[-1]))
+        )
+        try:
+            yield features
+        finally:
+            handle.remove()
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """The same here."""
+        if not self._inside:
+            return super().tokens(batch)
+        ctx, _ = self.ours.embed(batch)
+        (features,) = self.ours.encode("image", batch.media["image"], ctx)
+        connector = self.ours.inputs["image"].connector
+        assert isinstance(connector, CrossAttentionLayersConnector)
+        return connector.states(features).flatten(0, 1)
+
+    def of_text(self, theirs: Any, given: dict[str, Tensor]) -> Tensor:
+        """Logits of a text; by the text model alone, where the whole model reads none without a picture."""
+        if self.source.family.conversations:
+            return super().of_text(theirs, given)
+        known = {name: value for name, value in given.items() if name in ("input_ids", "attention_mask")}
+        logits: Tensor = theirs.language_model(**known).logits[0]
+        return logits
+
+    @property
+    def _inside(self) -> bool:
+        return self.source.family.cross_attention is not None
 
     def _seen(self, theirs: Tensor, items: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
         """What an encoder sees, there and here: float[pictures, 3, H, W], or float[patches, D]."""

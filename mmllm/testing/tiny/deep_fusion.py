@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers import CrossAttentionLayersConnector
 from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
 from mmllm.connectors.deep_fusion.gated_cross_attention import GatedCrossAttentionConnector
 from mmllm.connectors.deep_fusion.graph_adapter import GraphAdapterConnector
@@ -20,6 +21,11 @@ def deepstack(dim: int, llm: LLM) -> DeepstackConnector:
 def gated_cross_attention(dim: int, llm: LLM) -> GatedCrossAttentionConnector:
     """Three latents, before blocks 1 and 3 of four."""
     return GatedCrossAttentionConnector(dim=dim, llm_dim=llm.dim, every=2, latents=3, depth=1, heads=2, head_dim=4)
+
+
+def cross_attention_layers(dim: int, llm: LLM) -> CrossAttentionLayersConnector:
+    """Before blocks 1 and 3 of four, text in front of an item reading it too."""
+    return CrossAttentionLayersConnector(dim=dim, llm_dim=llm.dim, every=2, mlp_width=16, reads_ahead=True)
 
 
 def graph_adapter(dim: int, llm: LLM) -> GraphAdapterConnector:
@@ -53,6 +59,7 @@ def llama_adapter(dim: int, llm: LLM) -> LlamaAdapterConnector:
 TINY: dict[str, Tiny] = {
     "deepstack": Tiny(deepstack),
     "gated_cross_attention": Tiny(gated_cross_attention),
+    "cross_attention_layers": Tiny(cross_attention_layers),
     "graph_adapter": Tiny(graph_adapter, grid=(4,), extras=chains),
     "iva": Tiny(iva, grid=(4, 2, 2)),
     "layerwise": Tiny(layerwise),

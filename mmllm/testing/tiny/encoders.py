@@ -27,6 +27,7 @@ from mmllm.encoders.base import Encoder
 from mmllm.encoders.document import DocumentEncoder
 from mmllm.encoders.graph.text_graph import TextGraphEncoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
+from mmllm.encoders.image.mllama_vision import MllamaVisionEncoder
 from mmllm.encoders.image.native.hf_native import HfNativeEncoder
 from mmllm.encoders.image.open_clip import OpenClipEncoder
 from mmllm.encoders.image.patches import PatchesEncoder
@@ -49,6 +50,8 @@ class TinyEncoder:
     """Three items that differ, as its processor reads them."""
     has_blocks: bool = True
     """Whether it is a model with 3 blocks; else it has no weights."""
+    numbered: bool = True
+    """Whether it gives layers by their numbers, of three blocks; else its own output alone."""
 
 
 @contextmanager
@@ -212,6 +215,29 @@ def tiles(layers: Sequence[Layer] = (-2,)) -> TilesEncoder:
         return TilesEncoder(image={"type": "hf_vision", "model": folder, "layers": layers}, most=4)
 
 
+def mllama_vision() -> MllamaVisionEncoder:
+    """Llama 3.2 Vision's tower: 2 blocks and a global one, 4 tiles of 16 x 16 pixels and 5 tokens, 16 wide and 16."""
+    with seeded_folder() as folder:
+        config = transformers.MllamaConfig(
+            vision_config={
+                "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_global_layers": 1,
+                "attention_heads": 2, "image_size": 16, "patch_size": 8, "intermediate_layers_indices": [0],
+                "vision_output_dim": 32,
+            },
+            text_config={
+                "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "num_key_value_heads": 1, "vocab_size": 16, "cross_attention_layers": [], "pad_token_id": 0,
+            },
+        )  # fmt: skip
+        model = transformers.MllamaForConditionalGeneration(config)
+        with torch.no_grad():  # the gates of tile embeddings are zero at first
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.save_pretrained(folder)
+        transformers.MllamaImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+        return MllamaVisionEncoder(model=folder)
+
+
 def points(layers: Sequence[Layer] = (-1,)) -> PointsEncoder:
     """A CLIP's text tower: 3 blocks of width 16, 8 positions; 32 points, 8 tokens."""
     vision = {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1}
@@ -308,6 +334,7 @@ TINY: dict[str, TinyEncoder] = {
     "hf_audio": TinyEncoder(hf_audio, sounds),
     "waveform": TinyEncoder(waveform, sounds, has_blocks=False),
     "text_graph": TinyEncoder(text_graph, graphs),
+    "mllama_vision": TinyEncoder(mllama_vision, pictures, numbered=False),
     "frames": TinyEncoder(frames, clips),
     "hf_video": TinyEncoder(hf_video, clips),
     "tiles": TinyEncoder(tiles, pictures),

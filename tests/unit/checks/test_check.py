@@ -261,3 +261,12 @@ def test_blocks_that_the_llm_has_not(part: str, word: str, checked: Checked) -> 
     assert checked.sentence() == f"my.yaml:6: connectors.lora.{word}: found 6, and the LLM has the blocks 0 to 5."
     checked.change(part, part.replace("6]", "4]"))
     assert checked() == 0
+
+
+def test_a_place_behind_the_last_block(checked: Checked) -> None:
+    checked.change(
+        "{type: pool, from: image, grid: [4, 4]}", "{type: cross_attention_layers, from: image, before: [6, 7]}"
+    )
+    assert checked.sentence() == "my.yaml:5: connectors.image.before: found 7, and the LLM has the blocks 0 to 5."
+    checked.change("[6, 7]", "[0, 6]")
+    assert checked() == 0, checked.err

@@ -7,6 +7,7 @@ import torch
 
 from mmllm.hooks import ForwardContext
 from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
+from mmllm.hooks.pieces import Piece, Prompt, context_of_pieces
 from mmllm.model.model import MultimodalLM
 from tests.support.assemblies import Row, batch_of, tiny_assembly
 from tests.support.inside import inside
@@ -28,6 +29,17 @@ def test_items_of_a_packed_row() -> None:
     assert ctx.item_sequence["image"].tolist() == [0, 0, 2]
     assert ctx.has_media["image"].tolist() == [True, False, True]
     assert not ctx.media_mask().any()
+
+
+def test_items_that_stand_together() -> None:
+    """At most one token between their starts, in one conversation; whole, and where its pieces stand beside others."""
+    assembly = placeless()
+    rows = (Row(1, (1, "image", "image", 1, "image", 2, "image", 1)), Row(2, ("image",)), Row(3, ("image", 1, "image")))
+    ctx = context_of(batch_of(assembly, rows), assembly.inputs)
+    assert ctx.item_groups["image"].tolist() == [0, 0, 0, 3, 4, 5, 5]
+    prompts = [Prompt(context_of(batch_of(assembly, (row,)), assembly.inputs)) for row in (rows[0], rows[2])]
+    pieces = context_of_pieces([Piece(prompts[1], 0, 1), Piece(prompts[0], 5, 0, 7), Piece(prompts[0], 0, 3)])
+    assert pieces.item_groups["image"].tolist() == [0, 0, 2, 2, 2, 5, 6, 6, 6, 9]
 
 
 def test_places_and_items_with_tokens() -> None:

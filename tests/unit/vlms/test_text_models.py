@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, MllamaForCausalLM, MllamaTextConfig, PreTrainedModel
 
 from mmllm.errors import MmllmError
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.messages.tokenize import Prompter
 from mmllm.testing.tiny.llms import tiny_tokenizer
 from mmllm.types import Message, Sample
-from tests.support.vlms import CONFIGS, foreign_folder, vlm_folder
+from tests.support.vlms import CONFIGS, LLM, foreign_folder, vlm_folder
 
 IDS = torch.arange(12)[None] * 7 + 3
 
@@ -82,28 +82,15 @@ def test_the_chat_template_beside_the_tokenizer_is_read(tmp_path) -> None:
 
 
 def test_a_multimodal_model_of_an_unknown_family_is_named(tmp_path) -> None:
-    from transformers import Blip2Config, Blip2ForConditionalGeneration, OPTConfig
-
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = OPTConfig(
-        hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16, vocab_size=384,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    config = Blip2Config(
-        vision_config={**small, "image_size": 28, "patch_size": 7},
-        qformer_config={**small, "encoder_hidden_size": 16},
-        text_config=text,
-    )
-    Blip2ForConditionalGeneration(config).save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(MmllmError, match=r"is a Blip2ForConditionalGeneration; the text models .* LLaVA 1\.5, LLaVA"):
+    foreign_folder("VipLlavaForConditionalGeneration", tmp_path)
+    with pytest.raises(MmllmError, match=r"is a VipLlavaForCond\w*; the text models .* LLaVA 1\.5, LLaVA"):
         CausalLM.load(str(tmp_path))
 
 
-def test_a_text_model_without_a_list_of_blocks_is_refused(tmp_path) -> None:
-    folder = foreign_folder("MllamaForConditionalGeneration", tmp_path / "vlm")
+def test_a_text_model_without_a_list_of_blocks_is_refused() -> None:
+    model = MllamaForCausalLM(MllamaTextConfig(**{**LLM, "cross_attention_layers": [1]}))
     with pytest.raises(MmllmError, match=r"MllamaForCausalLM cannot be used: its decoder, a .* has no list of 2 bloc"):
-        CausalLM.load(str(folder))
+        CausalLM(model, tiny_tokenizer())
 
 
 def test_a_tokenizer_that_has_the_placeholder_as_a_token(tmp_path) -> None:

@@ -83,10 +83,10 @@ REFUSED = "(, whose vision tower is not taken| does not take plain pict)"
 def test_towers_of_other_models_are_refused_by_their_class(name, tmp_path) -> None:
     folder = foreign_folder(name, tmp_path / "vlm")
     kind = name.removesuffix("ForConditionalGeneration").removesuffix("ForCausalLM").removesuffix("Model")
-    with pytest.raises(MmllmError, match=rf"a {kind}\w*{REFUSED}|Fuyu, which has no tower"):
+    with pytest.raises(MmllmError, match=rf"a {kind}\w*{REFUSED}"):
         HfVisionEncoder(model=str(folder))
     # as `mmllm check --build` and `mmllm plan` make it
-    with torch.device("meta"), pytest.raises(MmllmError, match=r"is not taken|does not take plain pictures|no tower"):
+    with torch.device("meta"), pytest.raises(MmllmError, match=r"is not taken|does not take plain pictures"):
         HfVisionEncoder(model=str(folder))
 
 

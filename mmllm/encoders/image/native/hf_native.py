@@ -16,6 +16,7 @@ from mmllm.encoders.blocks import EncoderBlock
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.hf_vision import load_vision
 from mmllm.encoders.image.native.attention import ATTENTION, register
+from mmllm.encoders.image.native.idefics2 import Idefics2Tower
 from mmllm.encoders.image.native.naflex import NaflexTower
 from mmllm.encoders.image.native.pixtral import PixtralTower
 from mmllm.encoders.image.native.qwen import Qwen2Tower, Qwen3Tower, Qwen25Tower
@@ -34,6 +35,7 @@ TOWERS: Mapping[str, type[Tower]] = {
     "qwen2_vl_vision": Qwen2Tower,
     "qwen2_5_vl_vision": Qwen25Tower,
     "qwen3_vl_vision": Qwen3Tower,
+    "idefics2_vision": Idefics2Tower,
 }
 """``model_type`` of a tower's configuration -> how it is run; ``vlms.tower.NATIVE`` lists them for who loads."""
 

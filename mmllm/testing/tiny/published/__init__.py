@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.testing.tiny.published import (
+    blip,
     deepseek_vl,
     fuyu,
     gemma3,
+    idefics2,
     idefics3,
     internvl,
     llava,
+    mllama,
     paligemma,
     pixtral,
     qwen_vl,
@@ -23,7 +26,9 @@ from mmllm.testing.tiny.published import (
 )
 from mmllm.testing.tiny.published.folder import Case, Published, save
 
-_FAMILIES = (llava, idefics3, internvl, deepseek_vl, qwen_vl, pixtral, fuyu, sounds, paligemma, gemma3)
+_FAMILIES = (
+    llava, idefics2, idefics3, internvl, deepseek_vl, blip, qwen_vl, pixtral, fuyu, mllama, paligemma, gemma3, sounds,
+)  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""
 CASES: Mapping[str, Case] = {name: case for family in _FAMILIES for name, case in family.CASES.items()}

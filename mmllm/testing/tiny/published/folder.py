@@ -58,6 +58,8 @@ class Published:
     """Makes a tokenizer of another kind, with all of its tokens."""
     ending: str = "ForConditionalGeneration"
     """End of the class's name."""
+    extra_rows: int = 0
+    """Rows that the embedding table has and the head has not."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def save(
     torch.manual_seed(0)
     config = made.config(tokenizer.convert_tokens_to_ids(made.mark), changes)
     text = config.get_text_config()
-    text.vocab_size = max(text.vocab_size, len(tokenizer))
+    text.vocab_size = max(text.vocab_size, len(tokenizer) - made.extra_rows)
     model = getattr(t, f"{made.kind or name}{made.ending}")(config)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -18,7 +18,7 @@ def _llava_processor(tokenizer: Any, template: str, config: Any) -> Any:
     pictures = t.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=28)
     strategy = config.vision_feature_select_strategy
     # tokens that the processor counts besides patches: the class token, where the tower has one
-    extra = 1 if strategy == "default" else 0
+    extra = 1 if isinstance(config.vision_config, t.CLIPVisionConfig) else 0
     words = {"patch_size": 7, "vision_feature_select_strategy": strategy, "num_additional_image_tokens": extra}
     return t.LlavaProcessor(pictures, tokenizer, chat_template=template, image_token="<image>", **words)
 
@@ -32,6 +32,10 @@ CASES = {
         "Llava", {"multimodal_projector_bias": False, "projector_hidden_act": "gelu_pytorch_tanh"}
     ),
     "LLaVA, all patches of SigLIP": Case("Llava", SIGLIP),
+    "LLaVA, class token and patches": Case("Llava", {"vision_feature_select_strategy": "full"}),
+    "LLaVA, class tokens of two layers": Case(
+        "Llava", {"vision_feature_select_strategy": "full", "vision_feature_layer": [-2, -1]}
+    ),
     "LLaVA, a first token in front": Case("Llava", {"bos": True}),
     "LLaVA, Qwen2, tied": Case(
         "Llava",

@@ -70,6 +70,20 @@ def test_states_are_transformers_own(sam: Path) -> None:
 
 
 @torch.no_grad()
+def test_blocks_behind_the_deepest_layer_do_not_run(sam: Path) -> None:
+    encoder = HfSamEncoder(model=str(sam), layers=[1])
+    item = encoder.processor.collate([encoder.processor.read(picture(90, 60))])
+    seen: list[int] = []
+    for number, block in enumerate(encoder.blocks):
+        block.register_forward_hook(lambda *_, number=number: seen.append(number))
+    for layers, ran in (((1,), [0]), ((0, 2), [0, 1]), (("final",), [0, 1, 2])):
+        seen.clear()
+        encoder.layers = layers
+        encoder(**item)
+        assert seen == ran and len(encoder.blocks) == 3
+
+
+@torch.no_grad()
 def test_final_is_what_a_model_with_two_towers_makes_of_it(hybrid: Path) -> None:
     encoder = HfSamEncoder(model=str(hybrid))
     item = encoder.processor.collate([encoder.processor.read(picture(90, 60))])

@@ -12,6 +12,7 @@ import transformers as t
 from mmllm.encoders.outlines.outline import outline
 from mmllm.encoders.video.hf_video import HfVideoEncoder
 from mmllm.errors import MediaError, MmllmError
+from mmllm.inspection.views import view
 from mmllm.processors.native.qwen_clips import Qwen3Clips, QwenClips
 from mmllm.testing.tiny.encoders import clip, write_native
 from mmllm.testing.tiny.published import published_folder
@@ -46,6 +47,10 @@ def test_clips_are_those_of_transformers_own(kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(ours.sum(0), expected.sum(0), atol=1e-4, rtol=1e-4)
     _, rows, cols = found.item_grids()[1]
     assert len(set(found.item_grids())) >= 2 and rows >= 2 * cols, "shapes are kept, upright"
+    facts = view("<video>", processor, CLIPS[0], items[0])
+    assert "3 steps of 2 frames of 28 x 28 pixels" in facts.facts and len(facts.pictures) == 3
+    red = numpy.array(facts.pictures[0][1]).reshape(-1, 3)
+    assert (abs(red - (200, 30, 30)).sum(1) < 30).any() and (red > 240).all(1).any(), "a red bar over white"
     known = outline("hf_video", {"model": str(folder), "frames": 5})
     assert known is not None and (known.dim, known.n_layers) == (16, 1) and known.processor.modality == "video"
 
