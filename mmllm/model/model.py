@@ -227,7 +227,9 @@ class MultimodalLM(nn.Module):
         for name, encoder in entry.encoders.items():
             context = EncoderContext()
             if encoder.adapters:
-                owners = (ctx if ctx.host is None else ctx.host).item_sequence[key].tolist()
+                known = (ctx if ctx.host is None else ctx.host).item_sequence
+                # a batch without such media still runs them where they learn, and has no owners of any
+                owners = known[key].tolist() if key in known else []
                 context = EncoderContext(dataset_names=tuple(ctx.dataset_names[owner] for owner in owners))
             with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
                 run = partial(run_encoder, encoder)
