@@ -105,9 +105,7 @@ def test_blocks_are_laid_out_before_the_mean(folders: dict[str, str]) -> None:
 
 
 def test_final_stands_alone_where_it_has_fewer_tokens(folders: dict[str, str]) -> None:
-    with pytest.raises(
-        MmllmError, match=r"layers: \[-1, 'final'\] cannot stand side by side: final is of another size"
-    ):
+    with pytest.raises(MmllmError, match=r"layers: \[-1, 'final'\] cannot stand side by side: final is"):
         HfAudioEncoder(model=folders["Qwen2Audio"], layers=[-1, "final"])
     HfAudioEncoder(model=folders["Voxtral"], layers=[-1, "final"])
 
