@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -22,13 +24,13 @@ def inside(model: MultimodalLM) -> dict[str, Connector]:
     return {key: one for key, one in model.connectors.items() if isinstance(one, kinds)}
 
 
-def loras(model: MultimodalLM, form: str) -> dict[str, Connector]:
-    """Key -> LoRA of the LLM.
+def loras(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> dict[str, Connector]:
+    """Key -> LoRA of the LLM; ``projectors``: keys of connectors that the form has a place for.
 
     Raises:
         MmllmError: another connector works inside a frozen part, or one only ``when`` there are media.
     """
-    found = inside(model)
+    found = {key: one for key, one in inside(model).items() if key not in projectors}
     for key, one in found.items():
         plain = isinstance(one, LoraConnector) or (isinstance(one, PeftConnector) and one.method == "lora")
         if not plain:
@@ -59,12 +61,14 @@ def updates(connector: Connector) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merge(model: MultimodalLM, form: str) -> list[str]:
+def merge(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> list[str]:
     """Put every LoRA into the LLM's own weights and take it out of the model; its key, for each.
+
+    ``projectors``: as in :func:`loras`.
 
     The model stands for itself then: it gives what it gave, up to rounding.
     """
-    found = loras(model, form)
+    found = loras(model, form, projectors)
     for key, connector in found.items():
         model.handles[key].remove()
         for name, update in updates(connector).items():

@@ -32,7 +32,7 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
         MmllmError: no model of transformers computes what the run does; says what of it.
     """
     path = _origin(recipe)
-    merge(model, "hf")
+    merge(model, "hf", () if path is None else _projectors(recipe))
     if path is None:
         write_llava(recipe, model, folder)
     else:
@@ -47,14 +47,20 @@ def _origin(recipe: Recipe) -> str | None:
     paths = {recipe.llm.path}
     for part in recipe.encoders.values():
         inner = part.args.get("image", part.args)
-        paths.add(str(inner.get("model")))
-    if len(paths) > 1 or len(recipe.encoders) != 1 or len(recipe.connectors) != 1:
+        if "model" in inner:  # pixels alone are of no model
+            paths.add(str(inner["model"]))
+    if len(paths) > 1 or len(_projectors(recipe)) != 1:
         return None
     try:
         Source(recipe.llm.path)
     except MmllmError:
         return None
     return recipe.llm.path
+
+
+def _projectors(recipe: Recipe) -> list[str]:
+    """Keys of the connectors that take an encoder's features."""
+    return [key for key, part in recipe.connectors.items() if part.encoders]
 
 
 def _cuts(recipe: Recipe) -> bool:
@@ -64,7 +70,8 @@ def _cuts(recipe: Recipe) -> bool:
 def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
     """The published model with what the run learned in place of its own."""
     source = Source(path)
-    ((key, part),) = recipe.connectors.items()
+    (key,) = _projectors(recipe)
+    part = recipe.connectors[key]
     with quiet():
         kind = getattr(transformers, source.config.architectures[0])
         theirs = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
