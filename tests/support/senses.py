@@ -44,7 +44,7 @@ class AnyProcessor(Processor):
             raise MediaError("the file is broken inside.")
         thirds = numpy.array_split(numpy.frombuffer(media, numpy.uint8) % 16, TOKENS)
         counts = numpy.stack([numpy.bincount(third, minlength=16) / max(1, len(third)) for third in thirds])
-        return {"counts": torch.from_numpy(counts).float()}
+        return {"counts": torch.from_numpy(counts).float(), "length": torch.tensor(len(media))}
 
     def measure(self, media: Any) -> ItemInfo:
         """The length."""

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,36 @@ def overrides(name: str, home: Path, real: Path | None) -> list[str]:
     return found
 
 
-def train_short(name: str, out: Path, words: list[str]) -> None:
-    """Trains in this process what ``mmllm train`` would; SystemExit where it does not end well."""
+def train_short(name: str, out: Path, words: list[str], most: int | None = None) -> None:
+    """Trains in this process what ``mmllm train`` would; SystemExit where it does not end well.
+
+    ``most``: it is told to stop, as by a signal, after so many steps.
+    """
     os.chdir(ROOT)
-    with contextlib.redirect_stdout(io.StringIO()):
-        code = mmllm(["train", str(RECIPES[name]), *words, "--out", str(out)])
-    if code:
+    ends = {0} if most is None else {0, 128 + signal.SIGTERM}
+    if most is not None:
+        _stop_after(most)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            code: Any = mmllm(["train", str(RECIPES[name]), *words, "--out", str(out)])
+    except SystemExit as ended:
+        code = ended.code
+    if code not in ends:
         raise SystemExit(code)
+
+
+def _stop_after(steps: int) -> None:
+    from mmllm.training import stage
+
+    plain, written = stage.Metrics.write, []
+
+    def write(self: stage.Metrics, row: dict[str, Any]) -> None:
+        plain(self, row)
+        written.append(row)
+        if len(written) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stage.Metrics.write = write  # type: ignore[method-assign]
 
 
 def losses(out: Path) -> Losses:
