@@ -64,7 +64,8 @@ def _projectors(recipe: Recipe) -> list[str]:
 
 
 def _cuts(recipe: Recipe) -> bool:
-    return any(part.type == "tiles" for part in recipe.encoders.values())
+    """Whether pictures are cut into tiles; else they are taken whole where the model would cut them."""
+    return any(part.type in ("tiles", "mllama_vision") for part in recipe.encoders.values())
 
 
 def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
@@ -77,7 +78,7 @@ def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Pat
         theirs = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     learned = {name: one.detach() for name, one in model.connectors[key].state_dict().items()}
     _put(theirs, published_tensors(path, source.config, part.type, part.args, learned))
-    _put_text(theirs, model.llm.model.state_dict())
+    _put_text(theirs, source, model.llm.model.state_dict())
     with quiet():
         theirs.save_pretrained(folder)
     source.processor.save_pretrained(folder)
@@ -91,9 +92,9 @@ def _put(theirs: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _put_text(theirs: Any, text: Mapping[str, Tensor]) -> None:
+def _put_text(theirs: Any, source: Source, text: Mapping[str, Tensor]) -> None:
     """The LLM's weights, by the names that the whole model has for them."""
     for name, tensor in theirs.state_dict().items():
-        found = text.get(renamed(name))
+        found = text.get(renamed(name, source.config, source.family))
         if found is not None:
             tensor.copy_(found)

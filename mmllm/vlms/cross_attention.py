@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -54,6 +55,21 @@ def tensors_of(path: str, config: Any) -> dict[str, Tensor]:
     for number, index in enumerate(sorted(config.text_config.cross_attention_layers)):
         for name, tensor in _read(path, f"layers.{index}.", f"layers.{number}.").items():
             found[name] = tensor
+    return found
+
+
+def published(config: Any, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of :func:`tensors_of`: by the names that the whole model has for them."""
+    blocks = sorted(config.text_config.cross_attention_layers)
+    found = {}
+    for name, tensor in learned.items():
+        if name.startswith("projector."):
+            found[f"model.multi_modal_projector.{name.removeprefix('projector.')}"] = tensor
+            continue
+        _, number, inner = name.split(".", 2)
+        begins = next(((old, new) for old, new in _BLOCK.items() if inner.startswith(new)), ("", ""))
+        there = begins[0] + inner.removeprefix(begins[1])
+        found[f"model.language_model.layers.{blocks[int(number)]}.{there}"] = tensor
     return found
 
 

@@ -98,12 +98,14 @@ def published_tensors(
     family = family_of(config)
     assert family is not None
     layout = LAYOUTS.get(config.model_type)
-    if layout is None or layout.joined is not None or layout.read is not None:
+    if layout is None or layout.joined is not None:
         raise MmllmError(
             f"--to hf: the projector of {family.name} is read here, but not written back: what was learned in it need "
             "not have its published form; keep the run"
         )
     _check(path, type, args, projector_words(path, config), family, layout)
+    if layout.write is not None:
+        return layout.write(config, learned)
     names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
     layers = {ours: theirs for theirs, ours in names_there.items()}
     found = {}

@@ -39,6 +39,8 @@ class Layout:
     """Makes published tensors others first, where several become one."""
     read: Callable[[str, Any], dict[str, Tensor]] | None = None
     """(folder or hub id, config) -> all tensors by the connector's names, where they lie in several modules."""
+    write: Callable[[Any, Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    """The reverse of ``read``: (config, tensors of the connector) -> by the names that the whole model has for them."""
     parts: tuple[str, ...] = ()
     """Parts of the model that make it up, where it is more than the family's ``projector``; tensors' names begin so."""
 
@@ -236,7 +238,7 @@ LAYOUTS: Mapping[str, Layout] = {
         restored={"merge.weight": _by_channel},
     ),
     "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
-    "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of),
+    "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of, write=cross_attention.published),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""

@@ -36,8 +36,7 @@ def load_text_model(
     Raises:
         MmllmError: its text model is no causal LM that transformers has, or weights are missing.
     """
-    own: Any = config.get_text_config()
-    names = NAMES if family.cross_attention is None else {**_renumbered(own, family.cross_attention), **NAMES}
+    names = _names(config, family)  # before the config is changed
     text = text_config(config, family)
     if family.causal_lm is not None:
         model = load_part(path, getattr(transformers, family.causal_lm), text, names, dtype, words)
@@ -80,13 +79,20 @@ def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     return text
 
 
-def renamed(name: str) -> str:
+def renamed(name: str, config: Any, family: Family) -> str:
     """Name of a tensor of a whole model as its text model by itself calls it."""
-    for pattern, replacement in NAMES.items():
+    for pattern, replacement in _names(config, family).items():
         name, found = re.subn(pattern, replacement, name)
         if found:
             break
     return name
+
+
+def _names(config: Any, family: Family) -> dict[str, str]:
+    """Patterns of the whole model's names -> the text model's own."""
+    if family.cross_attention is None:
+        return NAMES
+    return {**_renumbered(config.get_text_config(), family.cross_attention), **NAMES}
 
 
 def _renumbered(text: Any, word: str) -> dict[str, str]:
