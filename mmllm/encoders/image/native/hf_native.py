@@ -16,10 +16,9 @@ from mmllm.encoders.blocks import EncoderBlock
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.hf_vision import load_vision
 from mmllm.encoders.image.native.attention import ATTENTION, register
-from mmllm.encoders.image.native.idefics2 import Idefics2Tower
-from mmllm.encoders.image.native.naflex import NaflexTower
 from mmllm.encoders.image.native.pixtral import PixtralTower
 from mmllm.encoders.image.native.qwen import Qwen2Tower, Qwen3Tower, Qwen25Tower
+from mmllm.encoders.image.native.siglip_like import Idefics2Tower, NaflexTower
 from mmllm.encoders.image.native.tower import Tower, lengths_of
 from mmllm.encoders.pretrained import load_processor
 from mmllm.encoders.recording import recorded
