@@ -28,7 +28,7 @@ def project(
     stitch = None if isinstance(connector, DeepFusion) else connector.stitch
     if stitch is None:
         return _projected(connector, features, ctx)
-    # before its tokens: asked later, a GPU's numbers would be waited for until the encoders are through
+    # a GPU is waited for here, until its encoders are through: how items are cut came with their features
     cuts = [Cut.of(values) for values in _cuts(features).tolist()]
     tokens, _ = _projected(connector, features, ctx)
     return stitch(tokens, [connector.out_grid(*grids) for grids in _item_grids(features)], cuts)
