@@ -81,6 +81,7 @@ def export_run(
 
 
 def _in_float32(folder: Path) -> list[str]:
+    """Overrides under which a run's LLM computes in float32; MmllmError where it cannot be written as it is."""
     from mmllm.checkpoints.load import run_recipe
 
     recipe = run_recipe(folder)
@@ -88,6 +89,11 @@ def _in_float32(folder: Path) -> list[str]:
         raise MmllmError(
             f"{folder}: its LLM is quantised (llm.quantize: {recipe.llm.quantize}), and what learned beside rounded "
             "weights is not what other software would compute beside whole ones; export is not possible"
+        )
+    if recipe.llm.tokens:
+        raise MmllmError(
+            f"{folder}: its LLM has tokens of its own (llm.tokens), whose rows stand beside the frozen tables; no form "
+            "writes them yet: export is not possible"
         )
     return [] if recipe.llm.dtype == "float32" else ["llm.dtype=float32"]
 

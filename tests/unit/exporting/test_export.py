@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,19 @@ def test_what_no_model_of_transformers_holds_is_refused(
         export_run(run, "hf", tmp_path / "out")
     assert REFUSED[change] in str(found.value) and len(str(found.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"), ("llm.quantize=int8", "its LLM is quantised")],
+)
+def test_an_llm_that_no_form_holds_is_refused(words: str, said: str, run: Path, tmp_path: Path) -> None:
+    from mmllm.recipe.load import dump, load_recipe
+
+    changed = load_recipe(run.parent / "recipe.yaml", [words])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(dump(changed), encoding="utf-8")
+    for form in ("hf", "llm", "peft"):
+        with pytest.raises(MmllmError, match=re.escape(said)):
+            export_run(tmp_path / "run", form, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
