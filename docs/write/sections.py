@@ -97,7 +97,10 @@ def _type(schema: Mapping[str, Any]) -> str:
     kind = TYPES.get(schema.get("type", ""), "anything")
     inner = schema.get("items") or schema.get("additionalProperties") or {}
     if schema.get("type") == "array":
-        return f"list of {len(schema['prefixItems'])} numbers" if "prefixItems" in schema else f"list of {_type(inner)}"
+        if "prefixItems" not in schema:
+            return f"list of {_type(inner)}"
+        first = schema["prefixItems"][0]
+        return f"list of {len(schema['prefixItems'])} {'texts' if first.get('type') == 'string' else 'numbers'}"
     if schema.get("type") == "object" and isinstance(inner, dict) and inner.get("type") == "number":
         return "mapping to numbers"
     return kind
@@ -109,7 +112,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
     if isinstance(inner, dict):
         found += [f"each {one}" for one in _limits(inner).split(", ") if one]
     items = schema.get("prefixItems")
-    if items:
+    if items and _limits(items[0]):
         found += [f"each {_limits(items[0])}"]
     if schema.get("minLength") or schema.get("minProperties"):
         found.insert(0, "not empty")

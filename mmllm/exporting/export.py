@@ -60,7 +60,7 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         made = Path(place) / "made"
         made.mkdir()
-        for stage in write(recipe, model, made):
+        for stage in _in_sentences(f"{run}: --to {form}", write(recipe, model, made)):
             stages.append(stage)
             say(f"{'equal' if stage.equal else 'differs'}: {stage.name}" + _by(stage))
             if not stage.equal:
@@ -78,6 +78,20 @@ def export_run(
             out.rmdir()
         made.rename(out)
     return stages
+
+
+def _in_sentences(where: str, stages: Iterator[Stage]) -> Iterator[Stage]:
+    """The stages; MmllmError where a library fails at writing or loading what no check here has foreseen."""
+    try:
+        yield from stages
+    except MmllmError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0][:300]
+        raise MmllmError(
+            f"{where}: transformers cannot write or load this run in that form ({type(error).__name__}: {first}); keep "
+            "the run, or try another form"
+        ) from error
 
 
 def _in_float32(folder: Path) -> list[str]:

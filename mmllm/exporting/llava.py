@@ -24,6 +24,7 @@ from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.image import HfTransform
 from mmllm.recipe.models import Recipe
+from mmllm.types import SEQUENTIAL
 from mmllm.vlms.quiet import quiet
 
 MARK = "<image>"
@@ -53,7 +54,9 @@ def write_llava(recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
     """
     entry, encoder, connector = _parts(model)
     tokenizer = copy.deepcopy(model.llm.tokenizer)
-    mark = entry.place.token or MARK
+    # a tokenizer that has a picture's token by name gives it to every processor
+    own = tokenizer.image_token if hasattr(tokenizer, "image_token") else MARK
+    mark = entry.place.token or own
     text, number = _text(model, tokenizer, mark)
     tower = encoder.vision
     linears = [layer for layer in connector.mlp if isinstance(layer, torch.nn.Linear)]
@@ -99,6 +102,10 @@ def _parts(model: MultimodalLM) -> tuple[Input, HfVisionEncoder, MlpConnector]:
         raise _unfit("it reads layers of the tower by their numbers, and this run reads layers: [final]")
     if entry.text.times or entry.text.tiles or any(entry.text.around):
         raise _unfit(f"it writes no text around a picture, and connectors.{entry.key} has times, tiles or around")
+    if model.llm.prefix or entry.text.bidirectional:
+        raise _unfit("its LLM is causal everywhere, and this run has llm.attention: prefix or attends: bidirectional")
+    if model.llm.positions != SEQUENTIAL:
+        raise _unfit("its LLM counts positions on one axis, and this run's on three (M-RoPE)")
     if MODEL_MAPPING.get(type(encoder.vision.config), None) is not type(encoder.vision):
         raise _unfit(f"transformers has no AutoModel for a {type(encoder.vision).__name__}")
     return entry, encoder, connector
@@ -125,7 +132,11 @@ def _text(model: MultimodalLM, tokenizer: Any, mark: str) -> tuple[Any, int]:
 
 @torch.no_grad()
 def _fill(theirs: Any, model: MultimodalLM, tower: dict[str, Tensor], linears: list[torch.nn.Linear]) -> None:
-    theirs.model.vision_tower.load_state_dict(tower)
+    lacking, unknown = theirs.model.vision_tower.load_state_dict(tower, strict=False)
+    if unknown or any(not name.startswith("pooler.") for name in lacking):
+        raise _unfit(f"its tower has other weights than this run's ({[*unknown, *lacking][0]})")
+    for name in lacking:  # of a pooler that nothing reads: no drawn numbers in a file
+        theirs.model.vision_tower.get_parameter(name).zero_()
     for name, layer in zip(("linear_1", "linear_2"), linears, strict=True):
         getattr(theirs.model.multi_modal_projector, name).load_state_dict(layer.state_dict())
     for there, here in ((theirs.model.language_model, model.llm.decoder), (theirs.lm_head, _head(model))):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
@@ -24,11 +24,14 @@ from mmllm.published.comparison import LIMIT, NEW, Stage
 from mmllm.published.media.base import TALK
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, Sample
+from mmllm.vlms.families import family_of
+from mmllm.vlms.headed_decoder import HeadedDecoder
 from mmllm.vlms.quiet import quiet
 
 
 def write_llm(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
     """A folder that ``AutoModelForCausalLM`` loads, compared with the run on a conversation without media."""
+    _check_text(model, "llm")
     expected = _answered(model)
     merge(model, "llm")
     _save(model, folder)
@@ -41,14 +44,21 @@ def write_peft(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[St
     Raises:
         MmllmError: there is no LoRA or more than one, or the LLM is no folder or name of a causal LM.
     """
+    _check_text(model, "peft")
     found = loras(model, "peft")
+    if recipe.llm.file is not None or str(recipe.llm.path).endswith(".gguf"):
+        raise MmllmError("--to peft names the LLM that the LoRA belongs to, which is a GGUF file here; use --to llm")
+    if family_of(AutoConfig.from_pretrained(recipe.llm.path)) is not None:
+        raise MmllmError(
+            f"--to peft names the LLM that the LoRA belongs to, and {recipe.llm.path} is a published multimodal model, "
+            "which AutoModelForCausalLM does not open; --to llm writes its text model with the LoRA in it, --to hf the "
+            "whole"
+        )
     if len(found) != 1:
         raise MmllmError(
             f"--to peft writes one LoRA, and this run has {', '.join(found) or 'none'}; --to llm puts all into the "
             "weights of the LLM"
         )
-    if recipe.llm.file is not None or str(recipe.llm.path).endswith(".gguf"):
-        raise MmllmError("--to peft names the LLM that the LoRA belongs to, which is a GGUF file here; use --to llm")
     (connector,) = found.values()
     export(connector, folder)
     path = folder / "adapter_config.json"
@@ -58,6 +68,20 @@ def write_peft(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[St
     path.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     model.llm.tokenizer.save_pretrained(folder)
     yield from _compared(model, folder, AutoPeftModelForCausalLM, _answered(model))
+
+
+def _check_text(model: MultimodalLM, form: str) -> None:
+    """MmllmError where no causal LM of transformers reads texts as the run's LLM does."""
+    if model.llm.prefix:
+        raise MmllmError(
+            f"--to {form}: the run's LLM reads prompts in both directions (llm.attention: prefix), a causal LM does "
+            "not; --to hf writes the whole model where it is one of transformers"
+        )
+    if isinstance(model.llm.model, HeadedDecoder):
+        kind = model.llm.model.config.get_text_config().model_type
+        raise MmllmError(
+            f"--to {form}: transformers has no causal LM of the kind {kind}, only the whole model; use --to hf"
+        )
 
 
 def _save(model: MultimodalLM, folder: Path) -> None:
@@ -87,7 +111,8 @@ def _compared(
 ) -> Iterator[Stage]:
     ids, logits, answer = expected
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    talk = [{"role": role, "content": text} for role, text in TALK]
+    in_parts = any(place.token is not None for place in model.places)  # as a run hands its template messages
+    talk = [{"role": role, "content": [{"type": "text", "text": text}] if in_parts else text} for role, text in TALK]
     found = tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=True, return_dict=False)
     detail = "" if found == ids else f"{len(ids)} in the run, {len(found)} there"
     yield Stage("ids (text)", float(found != ids), 0, detail)

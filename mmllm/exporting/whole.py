@@ -17,6 +17,7 @@ from mmllm.errors import MmllmError
 from mmllm.exporting.llava import write_llava
 from mmllm.exporting.merging import merge
 from mmllm.model.model import MultimodalLM
+from mmllm.model.trainable import learned_parts
 from mmllm.published.comparison import Stage, compare
 from mmllm.published.source import Source
 from mmllm.recipe.models import Recipe
@@ -77,18 +78,49 @@ def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Pat
         kind = getattr(transformers, source.config.architectures[0])
         theirs = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     learned = {name: one.detach() for name, one in model.connectors[key].state_dict().items()}
-    _put(theirs, published_tensors(path, source.config, part.type, part.args, learned))
+    _put(theirs, published_tensors(path, source.config, part.type, part.args, learned), f"connectors.{key}")
     _put_text(theirs, source, model.llm.model.state_dict())
+    _put_towers(theirs, source, model)
     with quiet():
         theirs.save_pretrained(folder)
     source.processor.save_pretrained(folder)
 
 
 @torch.no_grad()
-def _put(theirs: Any, tensors: Mapping[str, Tensor]) -> None:
+def _put(theirs: Any, tensors: Mapping[str, Tensor], part: str) -> None:
     own = theirs.state_dict()
     for name, tensor in tensors.items():
-        own[name if name in own else f"model.{name}"].copy_(tensor)
+        there = own.get(name, own.get(f"model.{name}"))
+        if there is None or there.shape != tensor.shape:
+            what = "nothing" if there is None else str(list(there.shape))
+            raise MmllmError(
+                f"--to hf: {part} has other layers than the published model: its {name} is {list(tensor.shape)}, and "
+                f"{what} is there; a changed connector has no place in it"
+            )
+        there.copy_(tensor)
+
+
+@torch.no_grad()
+def _put_towers(theirs: Any, source: Source, model: MultimodalLM) -> None:
+    """What encoders of the run have learned, in the published tower.
+
+    Raises:
+        MmllmError: some of it has no place there.
+    """
+    learned = [name.partition(".")[2] for name in learned_parts(model) if name.startswith("encoders.")]
+    own = theirs.state_dict()
+    start = source.family.tower
+    places = {name.removeprefix("model.").removeprefix(f"{start}."): name for name in own if f"{start}." in name}
+    for key in learned:
+        for name, tensor in model.encoders[key].state_dict().items():
+            ends = [name.split(".", n)[-1] for n in range(name.count(".") + 1)]
+            place = next((places[end] for end in ends if end in places), None)
+            if place is None or own[place].shape != tensor.shape:
+                raise MmllmError(
+                    f"--to hf: encoders.{key} has learned, and its {name} has no place in the published model's tower; "
+                    "keep the run"
+                )
+            own[place].copy_(tensor)
 
 
 @torch.no_grad()

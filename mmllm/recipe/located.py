@@ -20,18 +20,20 @@ ORIGIN = "origin.json"
 def locate(data: dict[str, Any], folders: Sequence[Path]) -> list[str]:
     """Rewrite the relative paths of a recipe's YAML (in place) that are found in one of ``folders``.
 
+    What lies in none of them may lie in the run that the recipe begins with, as an imported run's chat template does.
     One that is found in none stays as it is: it may be a name on the hub, or be missing. One found in the current
     folder stays too. Returns a clause for each that another folder decided.
     """
     here = Path.cwd()
     said = []
+    begun = _begun(data, (*folders[:1], here, *folders[1:]))
     for where, part, word in _places(data):
         value = part[word]
         if not isinstance(value, str) or not value or "://" in value or os.path.isabs(value) or value.startswith("~"):
             continue
         # `media: .` of a run was the folder it was trained in; the run's own folder is there too, and is never meant
         own = () if set(value) <= {".", "/"} and is_run(folders[0]) else folders[:1]
-        found = next((folder for folder in (*own, here, *folders[1:]) if _exists(folder, value)), None)
+        found = next((folder for folder in (*own, here, *folders[1:], *begun) if _exists(folder, value)), None)
         if found is None or found.resolve() == here:
             continue
         # relative to where we are if it lies below, so that a run folder of it can move along
@@ -39,6 +41,15 @@ def locate(data: dict[str, Any], folders: Sequence[Path]) -> list[str]:
         part[word] = os.path.relpath(target, here) if target.is_relative_to(here) else str(target)
         said.append(f"{where} is {part[word]}")
     return said
+
+
+def _begun(data: dict[str, Any], folders: Sequence[Path]) -> list[Path]:
+    """The run that a recipe says it starts from, where it is one."""
+    start = data.get("start")
+    path = start.get("path") if isinstance(start, dict) else start
+    if not isinstance(path, str) or not path:
+        return []
+    return [folder / path for folder in folders if is_run(folder / path)][:1]
 
 
 def is_run(folder: Path) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import prod
 
+MOST = 65_536
+"""Tokens that one text may stand for."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -12,8 +15,12 @@ def token_texts(written: Sequence[str]) -> tuple[str, ...]:
     """Texts of the new tokens in order; ``{0..9}`` counts in both directions, with zeros in front where one end has.
 
     Raises:
-        ValueError: a text that is blank or stands twice.
+        ValueError: a text that is blank or stands twice, or more than :data:`MOST`.
     """
+    for one in written:
+        n = prod(abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(one))
+        if n > MOST:  # counted before they are written out, which of a zero too many takes minutes
+            raise ValueError(f'"{one}" stands for {n:,} tokens; at most {MOST:,}')
     found = [text for one in written for text in _counted(one)]
     blank = next((text for text in found if not text.strip()), None)
     if blank is not None:

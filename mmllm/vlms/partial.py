@@ -44,6 +44,8 @@ def load_part(
             ignore_mismatched_sizes=True,
             **words,
         )
+    # transformers 5.23 keeps `key_mapping` and would turn it back on saving: a part saved by itself has its own names
+    model._weight_conversions = []
     lacking = lost(report)
     if lacking:
         raise MmllmError(

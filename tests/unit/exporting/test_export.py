@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as t
+import yaml
 from peft import AutoPeftModelForCausalLM
 
 import mmllm
 from mmllm.cli import main
 from mmllm.errors import MmllmError
 from mmllm.exporting.export import export_run
+from mmllm.exporting.whole import write
 from mmllm.model.build import build
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
+from mmllm.recipe.load import load_recipe
 from mmllm.testing.tiny.published import CASES, published_folder
 from tests.support.training import finish, start, tiny_recipe, train_here
 
@@ -116,7 +119,6 @@ def test_what_no_model_of_transformers_holds_is_refused(
     change: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mmllm.exporting import export
-    from mmllm.recipe.load import load_recipe
 
     recipe = load_recipe(run.parent / "recipe.yaml", [change])
     model = build(recipe, "cpu")
@@ -132,7 +134,7 @@ def test_what_no_model_of_transformers_holds_is_refused(
     [('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"), ("llm.quantize=int8", "its LLM is quantised")],
 )
 def test_an_llm_that_no_form_holds_is_refused(words: str, said: str, run: Path, tmp_path: Path) -> None:
-    from mmllm.recipe.load import dump, load_recipe
+    from mmllm.recipe.load import dump
 
     changed = load_recipe(run.parent / "recipe.yaml", [words])
     (tmp_path / "run").mkdir()
@@ -141,3 +143,36 @@ def test_an_llm_that_no_form_holds_is_refused(words: str, said: str, run: Path, 
         with pytest.raises(MmllmError, match=re.escape(said)):
             export_run(tmp_path / "run", form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_all_that_an_imported_run_learned_is_written(tmp_path: Path) -> None:
+    """Its encoder and a LoRA of its LLM; the text model by itself too, and no LoRA beside a model that is more."""
+    import_checkpoint(str(published_folder("Llava", tmp_path / "vlm")), tmp_path / "run")
+    picture(50, 40).save(tmp_path / "0.png")
+    turns = [{"role": "user", "content": "<image>\nWhat?"}, {"role": "assistant", "content": "A sign."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "0.png", "messages": turns}) + "\n", encoding="utf-8")
+    words = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8"))
+    path, words["start"] = tmp_path / "more.yaml", str(tmp_path / "run")
+    words["connectors"]["lora"] = {"type": "lora", "rank": 2}
+    words["data"] = {"rows": {"type": "chat", "path": str(tmp_path / "rows.jsonl")}}
+    # so little of the encoder that no logit shows it
+    rates = {"encoders.image": 1e-7, "connectors.lora": 1e-2}
+    words["stages"] = {"all": {"train": rates, "data": {"rows": 1.0}, "steps": 2, "batch": 1}}
+    path.write_text(yaml.safe_dump(words, sort_keys=False), encoding="utf-8")
+    run = tmp_path / "more"
+    train_here(path, run)
+    export_run(run, "hf", tmp_path / "hf")
+    model, theirs = mmllm.load(run), t.AutoModelForImageTextToText.from_pretrained(tmp_path / "hf")
+    plain = t.AutoModelForImageTextToText.from_pretrained(tmp_path / "vlm")
+    learned = model.encoders["image"].vision.state_dict()  # type: ignore[union-attr, operator]
+    for name, tensor in theirs.model.vision_tower.state_dict().items():
+        assert torch.equal(tensor, learned[name]), name
+    assert any(not torch.equal(one, learned[name]) for name, one in plain.model.vision_tower.state_dict().items())
+    export_run(run, "llm", tmp_path / "llm")
+    with pytest.raises(
+        MmllmError, match="vlm is a published multimodal model, which AutoModelForCausalLM does not open"
+    ):
+        export_run(run, "peft", tmp_path / "peft")
+    deeper = load_recipe(path, ["connectors.image.depth=3"])
+    with pytest.raises(MmllmError, match=r"connectors.image has other layers than the published model: its multi"):
+        list(write(deeper, build(deeper, "cpu"), tmp_path))

@@ -30,3 +30,17 @@ def test_what_is_nowhere_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     data = {"llm": {"path": "owner/name"}, "data": {"far": {"type": "chat", "path": "hf://datasets/owner/*"}}}
     assert locate(data, [tmp_path / "recipes"]) == []
     assert data["llm"]["path"] == "owner/name" and data["data"]["far"]["path"] == "hf://datasets/owner/*"
+
+
+def test_what_lies_in_the_run_one_starts_from_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copied recipe of an imported run names the chat template that the import wrote into it."""
+    (tmp_path / "run" / "stages").mkdir(parents=True)
+    (tmp_path / "run" / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    for start in (str(tmp_path / "run"), "../run"):
+        for said in (start, {"path": start}):
+            data = {"llm": {"path": "x/y", "template": "chat_template.jinja"}, "start": said}
+            locate(data, [tmp_path / "mine"])
+            assert (tmp_path / "mine" / data["llm"]["template"]).resolve() == tmp_path / "run" / "chat_template.jinja"
+            assert data["llm"]["path"] == "x/y"

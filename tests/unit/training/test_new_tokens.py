@@ -132,6 +132,7 @@ def test_reading_and_planning_know_the_tokens(recipe: Path) -> None:
         ("llm.tokens=", "no new tokens are there to learn"),
         ("llm.tokens=[<image>]", "the placeholder of connectors.image"),
         ("llm.tokens=[<a>, <a>]", '"<a>" stands twice'),
+        ("llm.tokens=['<l{0..9999999}>']", "stands for 10,000,000 tokens; at most 65,536"),
         ("stages.instruct.train={llm.tokens: 1.0, llm.tokens.head: 1.0}", "is inside llm.tokens"),
     ],
 )
