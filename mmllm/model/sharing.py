@@ -25,6 +25,18 @@ def check_sharing(model: MultimodalLM, where: str) -> None:
     Raises:
         RecipeError: names the part that cannot.
     """
+    check_declared(model, where)
+    with gathering(model.llm.model):  # with ZeRO-3 each rank may hold its part of the LLM alone
+        same = _tree_equals_alone(model.llm)
+    if not same:
+        raise RecipeError(
+            f"{where}.share_prefix: {type(model.llm.model).__name__} gives another result for conversations that share "
+            "their beginning than for each alone; leave share_prefix out"
+        )
+
+
+def check_declared(model: MultimodalLM, where: str) -> None:
+    """The part of :func:`check_sharing` that needs no weights: what LLM and connectors say of themselves."""
     if model.llm.prefix:
         raise RecipeError(
             f"{where}.share_prefix: with llm.attention prefix what conversations share sees what each goes on with, so "
@@ -37,13 +49,6 @@ def check_sharing(model: MultimodalLM, where: str) -> None:
                 "than its media, so conversations that share their beginning would differ from each alone; leave "
                 "share_prefix out"
             )
-    with gathering(model.llm.model):  # with ZeRO-3 each rank may hold its part of the LLM alone
-        same = _tree_equals_alone(model.llm)
-    if not same:
-        raise RecipeError(
-            f"{where}.share_prefix: {type(model.llm.model).__name__} gives another result for conversations that share "
-            "their beginning than for each alone; leave share_prefix out"
-        )
 
 
 def _shares(connector: object) -> bool:

@@ -11,6 +11,7 @@ from mmllm.checkpoints.start import start_weights
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
+from mmllm.model.sharing import check_declared
 from mmllm.model.trainable import set_trainable
 from mmllm.planning.layout import laid_out
 from mmllm.recipe.models import Recipe
@@ -39,9 +40,11 @@ def problems(recipe: Recipe) -> tuple[list[str], list[str]]:
         where = f"stages.{name}"
         try:
             set_trainable(model, stage.train)
+            if stage.share_prefix is not None:
+                check_declared(model, where)
             bad, n_read, n_rows = _unusable(recipe, name, model)
         except MmllmError as error:
-            refused.setdefault(str(error), []).append(where)
+            refused.setdefault(str(error).removeprefix(f"{where}."), []).append(where)
             continue
         over = len(bad) > stage.max_bad * n_read
         if bad and len(bad) == n_read:

@@ -131,12 +131,16 @@ def test_check_lays_the_model_out(recipe: Path, tmp_path: Path, capsys: pytest.C
         "stages.align.train={connectors.image.gates: 1.0}": "has nothing called 'gates'; it has mlp",
         "stages.align.data={texts: 1.0}": "connectors.image learns, and none of the 4 rows shows <image>",
         "llm.context=50": "rows cannot be used, more than max_bad: 0.01; ",
+        "connectors.lora={type: peft, method: poly, tasks: [pictures, texts]}|stages.align.share_prefix=true": (
+            "stages.align: share_prefix: connectors.lora (PeftConnector) looks at more of a conversation"
+        ),
         grid[0]: "stages.align, stages.instruct: connector pool cannot average 4 x 4 patches to a grid of [3, 3]",
     }
     for override, sentence in cases.items():
-        assert main(["check", str(recipe), override]) == 0, override
+        words = override.split("|")
+        assert main(["check", str(recipe), *words]) == 0, override
         capsys.readouterr()
-        assert main(["check", str(recipe), override, "--build"]) == 2, override
+        assert main(["check", str(recipe), *words, "--build"]) == 2, override
         assert sentence in capsys.readouterr().err
     picture = recipe.parent / "0.png"
     whole = picture.read_bytes()
