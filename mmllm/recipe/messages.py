@@ -106,6 +106,8 @@ def of_pydantic(error: ErrorDetails) -> tuple[Path, str]:
         return path, f"found {shown(value)}; {unknown('value', str(value), known)}"
     if kind == "too_short":
         return path, f"found nothing in it, expected at least one entry ({_description(path)})"
+    if kind == "too_long":
+        return path, f"found {shown(value)}, expected {context['max_length']} entries ({_description(path)})"
     if kind == "string_too_short":
         return path, "found empty text"
     if kind in LIMITS:

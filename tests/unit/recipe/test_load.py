@@ -168,6 +168,13 @@ def test_schema_accepts_parts_from_outside() -> None:
     assert json.loads(json.dumps(json_schema()))["title"] == "Recipe"
 
 
+def test_a_list_that_is_too_long_says_how_long_it_may_be() -> None:
+    data = real()
+    data["connectors"]["image"]["around"] = ["a", "b", "c"]
+    with pytest.raises(RecipeError, match=r"connectors.image.around: found .* expected 2 entries \("):
+        parse(yaml.safe_dump(data))
+
+
 def test_recipe_is_complete_in_python() -> None:
     assert Recipe(name="x", llm=Llm(path="y")).encoders == {}
 
