@@ -11,11 +11,13 @@ AROUND = (
     "{% set rendered %}TEMPLATE{% endset %}"
     "{% set rendered = rendered | replace('MARK', 'FAKEMARKFAKE') | replace('FAKEFAKE', 'FAKE') %}"
     "{% for piece in rendered.split('FAKE') %}{% if not loop.first %}{{ 'FAKE' }}"
-    "{% set begin = piece.lstrip('\ufdd0\ufdd1\ufdd2\ufdd3\ufdd4')[:1] %}"
+    "{% set inner = piece.split('\ufdd0')[2] if piece.startswith('\ufdd0') else piece %}"
+    "{% set begin = inner.lstrip('\ufdd1\ufdd2\ufdd3\ufdd4')[:1] %}"
     "{% if begin and begin != '<' and not begin.isspace() %}{{ ' ' }}{% endif %}{% endif %}{{ piece }}{% endfor %}"
 )
 """What its processor does with a rendered text: a token around each picture, one between two that stand side by side,
-and a blank behind it where a word would follow. The letters that are passed over mark where messages begin and end."""
+and a blank behind it where a word would follow. The letters that are passed over, with a number between two of the
+first kind, mark where messages begin and end."""
 
 
 def sections(source: Source) -> Sections:

@@ -21,7 +21,7 @@ from mmllm.processors.native.processor import Limits
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
 from mmllm.testing.tiny.published import published_folder
-from mmllm.types import Batch, Message, Sample
+from mmllm.types import Batch, Message, Place, Sample
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,14 @@ def test_patches_are_counted_before_a_picture_is_read(size: tuple[int, int]) -> 
     rows, cols = pixels.shape[1] // 7, pixels.shape[2] // 7
     assert grid == (rows, cols) and len(patches) == rows * cols
     assert torch.equal(patching.pixels(patches, grid), pixels[:, : rows * 7, : cols * 7])
+
+
+@pytest.mark.parametrize("question", ["<image>\n<audio>\nWhat?", "<image><audio>What?", "<audio> <image>\nWhat?"])
+def test_what_stands_behind_a_picture_may_be_another_item(question: str, model: MultimodalLM) -> None:
+    """Its template looks at the first letter of what follows, which marks of messages must not be taken for."""
+    tokenizer = model.llm.tokenizer
+    prompter = Prompter(tokenizer, [Place("image", "<image>"), Place("audio")])
+    talk = (Message("user", question), Message("assistant", "A bell."))
+    prompt = prompter.tokenize_for_training(Sample("both", talk, {"image": (1,), "audio": (1,)}))
+    assert sorted(key for _, key in prompt.places) == ["audio", "image"]
+    assert tokenizer.decode([one for one in prompt.labels if one >= 0]).startswith("A bell.")
