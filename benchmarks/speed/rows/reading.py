@@ -152,6 +152,9 @@ def plan_tokens() -> Comparison:
 class _One:
     """An input whose items take one place."""
 
+    minds_others = False
+    questions = None
+
     def n_tokens(self) -> int:
         return 1
 
