@@ -38,5 +38,5 @@ class Ahead:
         for number in range(len(items) + ahead):
             if number < len(items):
                 begun.append(self.submit(work, items[number]))
-            if number >= ahead and begun:
+            if number >= ahead:
                 yield begun.popleft()

@@ -62,7 +62,9 @@ def collate(samples: Sequence[Encoded], inputs: Mapping[str, MediaInput], scheme
         segments=_segments(samples, bounds) if any(sample.segments for sample in samples) else None,
         n_conversations=sum(sample.n_conversations for sample in samples),
         bidirectional=tuple(
-            one.moved(offset) for sample, offset in zip(samples, bounds, strict=False) for one in sample.bidirectional
+            one.moved(offset)
+            for sample, offset in zip(samples, bounds[:-1], strict=True)
+            for one in sample.bidirectional
         ),
     )
 

@@ -134,7 +134,6 @@ class Loader:
         planned = ahead.each(self._plan_share, steps, self.workers)
         exchanged = iter(steps)
         prepared: deque[Callable[[], _Prepared]] = deque()
-
         for step in islice(exchanged, self.workers + 1):
             told = self.all_gather(([], next(planned)()))
             prepared.append(ahead.submit(self._prepare, step, self._whole(step, told)))
@@ -145,7 +144,7 @@ class Loader:
             told = self.all_gather((result.unread, None if further is None else next(planned)()))
             if further is not None:
                 prepared.append(ahead.submit(self._prepare, further, self._whole(further, told)))
-            yield self._exchange_errors(result, [item for unread, _ in told for item in unread])
+            yield self._accounted(result, [item for unread, _ in told for item in unread])
 
     def __iter__(self) -> Iterator[StepBatches]:
         """All steps from the first."""
@@ -197,7 +196,7 @@ class Loader:
             )
         return planned
 
-    def _exchange_errors(self, prepared: _Prepared, unread: list[tuple[str, int]]) -> StepBatches:
+    def _accounted(self, prepared: _Prepared, unread: list[tuple[str, int]]) -> StepBatches:
         """Keep the books of a step, ``unread`` media of all ranks among them, and stop when too much is bad."""
         bad = prepared.bad + [SampleError(message) for message, _ in unread]
         # The loss is divided by the labels of the whole step, so a rank must know what others could not read.

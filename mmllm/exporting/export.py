@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 import transformers
 
-from mmllm.checkpoints.load import Trust, find_run, load_run
+from mmllm.checkpoints.load import Trust, find_run, load_run, run_recipe
 from mmllm.checkpoints.store import replace_text
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
-from mmllm.published.comparison import Stage, differing
+from mmllm.published.comparison import Stage, differing, outcome
 from mmllm.recipe.models import Recipe
 
 FORMS: Mapping[str, str] = {
@@ -56,15 +56,14 @@ def export_run(
     module, _, name = FORMS[form].partition(":")
     write: Write = getattr(importlib.import_module(module), name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    stages = []
+    stages, where = [], f"{run}: --to {form}"
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         made = Path(place) / "made"
         made.mkdir()
-        for stage in _in_sentences(f"{run}: --to {form}", write(recipe, model, made)):
+        for stage in _in_sentences(where, write(recipe, model, made)):
             stages.append(stage)
-            say(f"{'equal' if stage.equal else 'differs'}: {stage.name}" + _by(stage))
+            say(outcome(stage))
             if not stage.equal:
-                where = f"{run}: --to {form}"
                 raise MmllmError(f"{where}: what was written differs from the run first in its {differing(stage)}")
         report = {
             "run": recipe.name,
@@ -96,8 +95,6 @@ def _in_sentences(where: str, stages: Iterator[Stage]) -> Iterator[Stage]:
 
 def _in_float32(folder: Path) -> list[str]:
     """Overrides under which a run's LLM computes in float32; MmllmError where it cannot be written as it is."""
-    from mmllm.checkpoints.load import run_recipe
-
     recipe = run_recipe(folder)
     if recipe.llm.quantize is not None:
         raise MmllmError(
@@ -110,7 +107,3 @@ def _in_float32(folder: Path) -> list[str]:
             "writes them yet: export is not possible"
         )
     return [] if recipe.llm.dtype == "float32" else ["llm.dtype=float32"]
-
-
-def _by(stage: Stage) -> str:
-    return f" (by {stage.difference:.2g})" if 0 < stage.difference < 1 else ""

@@ -61,15 +61,12 @@ def updates(connector: Connector) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merge(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> list[str]:
-    """Put every LoRA into the LLM's own weights and take it out of the model; its key, for each.
+def merge(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> None:
+    """Put every LoRA into the LLM's own weights and out of the model, which then gives what it gave, up to rounding.
 
     ``projectors``: as in :func:`loras`.
-
-    The model stands for itself then: it gives what it gave, up to rounding.
     """
-    found = loras(model, form, projectors)
-    for key, connector in found.items():
+    for key, connector in loras(model, form, projectors).items():
         model.handles[key].remove()
         for name, update in updates(connector).items():
             layer = model.llm.model.get_submodule(name)
@@ -78,4 +75,3 @@ def merge(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> l
             # GPT-2 keeps its weights transposed
             weight += (update.T if isinstance(layer, Conv1D) else update).to(weight.dtype)
         del model.connectors[key]
-    return list(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def _encoded(model: MultimodalLM) -> Any:
 def _answered(model: MultimodalLM) -> tuple[list[int], torch.Tensor, str]:
     """Ids of a conversation without media, the run's logits float[S, V] and its answer."""
     sample, encoded = _encoded(model)
-    logits = model.logits(collate([encoded], model.inputs))
+    logits = model.logits(collate([encoded], model.inputs, model.llm.positions))
     (answer,) = Generator(model).generate([sample], NEW, ())
     return list(encoded.ids), logits, answer.text
 
@@ -130,6 +130,3 @@ def _compared(
     text = tokenizer.decode(said, skip_special_tokens=True)
     same = text.rstrip("\ufffd").strip() == answer.strip()
     yield Stage("answer (text)", float(not same), 0, "" if same else f"{answer!r} in the run, {text!r} there")
-
-
-Write = Callable[[Recipe, MultimodalLM, Path], Iterator[Stage]]

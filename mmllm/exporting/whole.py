@@ -12,12 +12,14 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers import AutoConfig
 
 from mmllm.errors import MmllmError
 from mmllm.exporting.llava import write_llava
 from mmllm.exporting.merging import merge
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import learned_parts
+from mmllm.published.architectures import TABLE
 from mmllm.published.comparison import Stage, compare
 from mmllm.published.source import Source
 from mmllm.recipe.models import Recipe
@@ -32,18 +34,18 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
     Raises:
         MmllmError: no model of transformers computes what the run does; says what of it.
     """
-    path = _origin(recipe)
-    merge(model, "hf", () if path is None else _projectors(recipe))
-    if path is None:
+    origin = _origin(recipe)
+    merge(model, "hf", () if origin is None else _projectors(recipe))
+    if origin is None:
         write_llava(recipe, model, folder)
     else:
-        _write_published(path, recipe, model, folder)
+        _write_published(origin, recipe, model, folder)
     source = Source(str(folder), _cuts(recipe))
     source.sections()
     yield from compare(source, model)
 
 
-def _origin(recipe: Recipe) -> str | None:
+def _origin(recipe: Recipe) -> Source | None:
     """The published model that LLM and encoder of a recipe are parts of; None: they are not of one."""
     paths = {recipe.llm.path}
     for part in recipe.encoders.values():
@@ -52,11 +54,9 @@ def _origin(recipe: Recipe) -> str | None:
             paths.add(str(inner["model"]))
     if len(paths) > 1 or len(_projectors(recipe)) != 1:
         return None
-    try:
-        Source(recipe.llm.path)
-    except MmllmError:
-        return None
-    return recipe.llm.path
+    kind = AutoConfig.from_pretrained(recipe.llm.path, trust_remote_code=False).model_type
+    # of a known kind, a folder that cannot be opened is an error: LLaVA's form would drop what it is
+    return Source(recipe.llm.path) if kind in TABLE else None
 
 
 def _projectors(recipe: Recipe) -> list[str]:
@@ -69,16 +69,15 @@ def _cuts(recipe: Recipe) -> bool:
     return any(part.type in ("tiles", "mllama_vision") for part in recipe.encoders.values())
 
 
-def _write_published(path: str, recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
+def _write_published(source: Source, recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
     """The published model with what the run learned in place of its own."""
-    source = Source(path)
     (key,) = _projectors(recipe)
     part = recipe.connectors[key]
     with quiet():
         kind = getattr(transformers, source.config.architectures[0])
-        theirs = kind.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+        theirs = kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
     learned = {name: one.detach() for name, one in model.connectors[key].state_dict().items()}
-    _put(theirs, published_tensors(path, source.config, part.type, part.args, learned), f"connectors.{key}")
+    _put(theirs, published_tensors(source.path, source.config, part.type, part.args, learned), f"connectors.{key}")
     _put_text(theirs, source, model.llm.model.state_dict())
     _put_towers(theirs, source, model)
     with quiet():

@@ -160,6 +160,12 @@ def check(stages: list[Stage], where: str) -> None:
             )
 
 
+def outcome(stage: Stage) -> str:
+    """A stage as a line of the report that is printed."""
+    by = f" (by {stage.difference:.2g})" if 0 < stage.difference < 1 else ""
+    return f"{'equal' if stage.equal else 'differs'}: {stage.name}{by}"
+
+
 def differing(stage: Stage) -> str:
     """A stage that is not equal, as words of a sentence."""
     return f"{stage.name}: {stage.detail or f'by {stage.difference:.3g} (at most {stage.limit:g})'}"

@@ -23,7 +23,7 @@ from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import load_start
 from mmllm.model.trainable import trainable_state
-from mmllm.published.comparison import Stage, check, compare
+from mmllm.published.comparison import Stage, check, compare, outcome
 from mmllm.published.source import Sections, Source
 from mmllm.recipe.load import digest, dump, load_recipe, parse
 from mmllm.recipe.models import Recipe, Start
@@ -71,17 +71,13 @@ def import_checkpoint(
         stages = []
         for stage in compare(source, model):
             stages.append(stage)
-            say(f"{'equal' if stage.equal else 'differs'}: {stage.name}" + _by(stage))
+            say(outcome(stage))
         check(stages, path)
         _write(folder, source, words, model, stages, copy)
         if out.exists():
             out.rmdir()
         folder.rename(out)
     return stages
-
-
-def _by(stage: Stage) -> str:
-    return f" (by {stage.difference:.2g})" if 0 < stage.difference < 1 else ""
 
 
 def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[str, Any]:
