@@ -136,7 +136,7 @@ def _share(name: str, theirs: Tensor, ours: Tensor) -> Stage:
     """Largest difference as a share of the spread."""
     if theirs.shape != ours.shape:
         return Stage(name, 1, LIMIT, f"{list(theirs.shape)} there, {list(ours.shape)} here")
-    if not theirs.numel():
+    if not theirs.numel():  # a sound too short for one token has none on both sides
         return Stage(name, 0, LIMIT)
     spread = float(theirs.max() - theirs.min()) or 1.0
     return Stage(name, float((theirs - ours).abs().max()) / spread, LIMIT)
