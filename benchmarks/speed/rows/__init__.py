@@ -16,5 +16,6 @@ ROWS = {
     "video_gop250": "benchmarks.speed.rows.reading:video_gop250",
     "tiles_12": "benchmarks.speed.rows.reading:tiles_12",
     "plan_tokens": "benchmarks.speed.rows.reading:plan_tokens",
+    "moe_lora": "benchmarks.speed.rows.adapters:moe_lora",
 }
 """Name -> where the function is; it imports what it measures, so that listing the rows needs nothing."""
