@@ -146,8 +146,7 @@ def _length(question: Question) -> int:
 def _scored(
     benchmark: Benchmark, question: Question, text: str, error: str | None, key: str, media: Mapping[str, Sequence[str]]
 ) -> Prediction:
-    parsed = benchmark.parsed(text)
-    score = benchmark.score(text, question.reference) if parsed else 0.0
+    score, parsed = benchmark.graded(text, question)
     return Prediction(
         name=question.sample.name,
         question=question.text,
