@@ -129,14 +129,17 @@ def _by_media(questions: Sequence[Question]) -> list[Question]:
     groups: dict[Hashable, list[Question]] = {}
     # longest first: what does not fit into memory fails in the first minute
     for question in sorted(questions, key=_length, reverse=True):
-        groups.setdefault(_shown(question) or question.sample.name, []).append(question)
+        groups.setdefault(item_of(question), []).append(question)
     return [question for group in groups.values() for question in group]
 
 
-def _shown(question: Question) -> tuple[Hashable, ...]:
-    """What tells the media of questions apart; a picture that is no file is like itself only."""
+def item_of(question: Question) -> Hashable:
+    """What tells apart what questions are about: their media, or their name; a picture that is no file is like itself
+    only."""
     media = question.sample.media
-    return tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key])
+    return (
+        tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key]) or question.sample.name
+    )
 
 
 def _length(question: Question) -> int:

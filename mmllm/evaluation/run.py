@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ from mmllm import registry
 from mmllm.errors import MmllmError
 from mmllm.evaluation import digests
 from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR
-from mmllm.evaluation.metrics.text import interval
-from mmllm.evaluation.predictions import Prediction, blinded, predict
+from mmllm.evaluation.metrics.intervals import interval
+from mmllm.evaluation.predictions import Prediction, blinded, item_of, predict
 from mmllm.evaluation.usage import Usage
 from mmllm.recipe import part_arguments
 
@@ -164,12 +164,14 @@ class _Session:
         key = digests.of_value([self.model, benchmark.prompt, decoding, files])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
-        without = summary(guessed) if guessed else {}
+        items = [item_of(one) for one in questions]
+        without = summary(guessed, items) if guessed else {}
         return {
             "metric": benchmark.metric,
             "variant": benchmark.variant or None,
-            **summary(seen),
-            "kinds": _kinds(seen),
+            **summary(seen, items),
+            "items": len(set(items)),
+            "kinds": _kinds(seen, items, guessed),
             "blind": without.get("score"),
             "blind_interval": without.get("interval"),
             "blind_unparsed": without.get("unparsed"),
@@ -199,26 +201,41 @@ class _Session:
         return answered
 
 
-def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Mean score, n, interval, unparsed and failed: every question is in the denominator."""
+def summary(predictions: Sequence[Prediction], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """Mean score, n, interval, unparsed and failed: every question is in the denominator.
+
+    ``items``: what each question is about, see :func:`interval`.
+    """
     scores = [prediction.score for prediction in predictions]
     return {
         "score": sum(scores) / len(scores),
         "n": len(scores),
-        "interval": list(interval(scores)),
+        "interval": list(interval(scores, items)),
         "unparsed": sum(not prediction.parsed for prediction in predictions),
         "failed": sum(prediction.error is not None for prediction in predictions),
     }
 
 
-def _kinds(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
-    """Mean score and number of questions of each kind; those of "causal: why" also count under "causal"."""
-    groups: dict[str, list[float]] = {}
-    for prediction in predictions:
+def _kinds(
+    predictions: Sequence[Prediction], items: Sequence[Hashable], guessed: Sequence[Prediction] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Score, n and interval of each kind, and the score without media; "causal: why" also counts under "causal"."""
+    groups: dict[str, list[int]] = {}
+    for number, prediction in enumerate(predictions):
         # a set: a kind without parts counts once
-        for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]}:
-            groups.setdefault(kind, []).append(prediction.score)
-    return {kind: {"score": sum(v) / len(v), "n": len(v)} for kind, v in sorted(groups.items()) if kind}
+        for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]} - {""}:
+            groups.setdefault(kind, []).append(number)
+    found = {}
+    for kind, numbers in sorted(groups.items()):
+        scores = [predictions[number].score for number in numbers]
+        blind = None if guessed is None else sum(guessed[number].score for number in numbers) / len(numbers)
+        found[kind] = {
+            "score": sum(scores) / len(scores),
+            "n": len(scores),
+            "interval": list(interval(scores, [items[number] for number in numbers])),
+            "blind": blind,
+        }
+    return found
 
 
 def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:

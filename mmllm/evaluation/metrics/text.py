@@ -1,4 +1,4 @@
-"""Text metrics and the bootstrap interval: one answer becomes a number, and many numbers a score.
+"""Text metrics: one answer becomes a number.
 
 Every metric is a pure function of a prediction and its references with a value in 0..1; the benchmark that uses it
 decides what counts as unparsed, and unparsed is wrong, never left out.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
-
-import numpy as np
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.vqa import normalise
@@ -80,18 +78,3 @@ def _number(text: str) -> float | None:
         return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
     except ValueError:
         return None
-
-
-def interval(scores: Sequence[float], seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean, resampling questions (Efron 1979); same seed, same interval.
-
-    Equal scores are drawn together (a multinomial over the distinct values): the same distribution as drawing
-    question by question, and fast for 200,000 of them.
-    """
-    if not len(scores):
-        raise MmllmError("A bootstrap interval needs at least one score and was given none.")
-    values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
-    n = int(counts.sum())
-    means = np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

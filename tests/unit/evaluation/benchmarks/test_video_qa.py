@@ -19,6 +19,7 @@ from mmllm.evaluation.benchmarks.msrvtt_qa import MsrvttQa
 from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
 from mmllm.evaluation.benchmarks.mvbench import TASKS, MvBench
 from mmllm.evaluation.benchmarks.nextqa import NextQa
+from mmllm.evaluation.metrics.intervals import interval
 from mmllm.evaluation.predictions import Prediction
 from mmllm.evaluation.run import _kinds
 from mmllm.testing.tiny import benchmarks as tiny
@@ -132,13 +133,15 @@ def test_parts_of_a_kind_count_under_it_too() -> None:
     def prediction(kind: str, score: float) -> Prediction:
         return Prediction("a", "", "", (), score, True, kind, None, "")
 
-    found = _kinds([prediction("causal: why", 1), prediction("causal: how", 0), prediction("yes/no", 1)])
-    assert found == {
-        "causal": {"score": 0.5, "n": 2},
-        "causal: how": {"score": 0, "n": 1},
-        "causal: why": {"score": 1, "n": 1},
-        "yes/no": {"score": 1, "n": 1},
+    some = [prediction("causal: why", 1), prediction("causal: how", 0), prediction("yes/no", 1)]
+    found = _kinds(some, range(3), [prediction("", 0), prediction("", 0), prediction("", 1)])
+    assert {kind: (entry["score"], entry["n"], entry["blind"]) for kind, entry in found.items()} == {
+        "causal": (0.5, 2, 0.0),
+        "causal: how": (0, 1, 0.0),
+        "causal: why": (1, 1, 0.0),
+        "yes/no": (1, 1, 1.0),
     }
+    assert found["causal"]["interval"] == list(interval([1, 0]))
 
 
 class Clips(MiniScenes):
