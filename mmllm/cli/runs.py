@@ -39,7 +39,10 @@ def add(commands: Parsers) -> None:
     cache.add_argument("--verify", action="store_true", help="hash media anew even where no file has changed")
     evaluate = command(commands, "eval", _eval, "score a run on benchmarks")
     evaluate.add_argument(
-        "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
+        "--benchmarks",
+        nargs="+",
+        metavar="NAME",
+        help="instead of the recipe's: NAME, NAME={path: FOLDER}, or a YAML file of them",
     )
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
     evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
@@ -120,6 +123,9 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
     known = load_recipe(path).eval.benchmarks
     chosen: dict[str, Any] = {}
     for entry in entries:
+        if entry.endswith((".yaml", ".yml")):
+            chosen |= _of_file(Path(entry))
+            continue
         name, given, text = entry.partition("=")
         document = yaml_lines.read(text)
         if document.problems:
@@ -127,6 +133,26 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
         chosen[name] = document.data if given else known.get(name, {})
     # as an override, so that they are checked like a recipe's own
     return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """Benchmarks of a file: what stands under ``eval: benchmarks:``, or that part alone."""
+    from mmllm.recipe import yaml_lines
+
+    try:
+        document = yaml_lines.read(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MmllmError(f"--benchmarks {path}: {error.strerror}; give a YAML file of benchmarks, or names.") from error
+    if document.problems:
+        raise MmllmError(f"--benchmarks {path}: {document.problems[0][-1]}.")
+    found = document.data
+    for section in ("eval", "benchmarks"):
+        found = found.get(section, found) if isinstance(found, dict) else found
+    if isinstance(found, list) and all(isinstance(name, str) for name in found):
+        return {name: {} for name in found}
+    if not isinstance(found, dict) or not found:
+        raise MmllmError(f"--benchmarks {path}: it holds no benchmarks; write NAME: {{type: qa, path: FILE}}.")
+    return {name: {} if arguments is None else arguments for name, arguments in found.items()}
 
 
 def _chat(arguments: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from mmllm.evaluation.metrics.intervals import interval
 from mmllm.evaluation.predictions import Prediction, blinded, item_of, predict
 from mmllm.evaluation.usage import Usage
 from mmllm.recipe import part_arguments
+from mmllm.recipe.models import benchmark_part
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -121,18 +122,22 @@ def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
         known = ", ".join(registry.table("benchmarks"))
         raise MmllmError(f"No benchmark to evaluate: name some under eval.benchmarks or --benchmarks; known: {known}.")
     opened = []
-    for name, arguments in benchmarks.items():
+    for name, entry in benchmarks.items():
+        type, arguments = benchmark_part(name, entry)
         try:
-            opened.append(registry.load("benchmarks", name)(**arguments))
+            part = registry.load("benchmarks", type)(**arguments)
         except registry.UnknownName as error:
             raise MmllmError(str(error)) from error
         except TypeError as error:
-            known = ", ".join(registry.parameters("benchmarks", name))
+            known = ", ".join(registry.parameters("benchmarks", type))
             # the sentences of a recipe's check, which stands before this on the command line but not in Python
-            found = part_arguments.problems("benchmarks", name, arguments)
+            found = part_arguments.problems("benchmarks", type, arguments)
             wrong = [f"{argument}: {sentence}" if argument else sentence for argument, sentence in found]
             why = "; ".join(wrong) or f"{error}; its arguments are {known}"
             raise MmllmError(f"eval.benchmarks.{name}: {why}.") from error
+        if type != name:
+            vars(part)["name"] = name  # the recipe's name for it: of the entry, of the answers' file and of its samples
+        opened.append(part)
     return opened
 
 

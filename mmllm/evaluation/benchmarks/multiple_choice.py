@@ -10,6 +10,20 @@ from mmllm.datasets.clips import lettered
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.metrics.choice import plain, taken
 
+CHOICE = "accuracy"
+"""Name of the metric."""
+
+
+def graded(prediction: str, question: Question) -> tuple[float, bool]:
+    """1 where the option taken is the right one or has its text; and whether one was taken."""
+    number = taken(prediction, question.options)
+    if number is None:
+        return 0.0, False
+    letter, text = map(str, question.reference[:2])
+    # options may have one text: then each of them is right
+    right = ascii_uppercase[number] == letter or plain(question.options[number]) == plain(text) != ""
+    return float(right), True
+
 
 class MultipleChoice(Benchmark):
     """An answer takes an option by its letter or by its text, as :mod:`mmllm.evaluation.metrics.choice` reads it.
@@ -17,7 +31,7 @@ class MultipleChoice(Benchmark):
     References are the right letter and the right text. An answer that takes no option is unparsed and wrong.
     """
 
-    metric = "accuracy"
+    metric = CHOICE
     variant = "letter_or_text"
 
     def choice(
@@ -34,12 +48,5 @@ class MultipleChoice(Benchmark):
         return self.question(identity, lettered(text, options), media, reference, kind, options)
 
     def graded(self, prediction: str, question: Question) -> tuple[float, bool]:
-        """1 where the option taken is the right one or has its text; and whether one was taken."""
-        number = taken(prediction, question.options)
-        if number is None:
-            return 0.0, False
-        letter, text = question.reference
-        # options may have one text: then each of them is right
-        return float(
-            ascii_uppercase[number] == letter or plain(question.options[number]) == plain(str(text)) != ""
-        ), True
+        """Whether the right option was taken, and whether one was."""
+        return graded(prediction, question)

@@ -6,6 +6,8 @@ decides what counts as unparsed, and unparsed is wrong, never left out.
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
@@ -78,3 +80,34 @@ def _number(text: str) -> float | None:
         return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
     except ValueError:
         return None
+
+
+def contains(prediction: str, answers: Sequence[str]) -> float:
+    """1 where an answer stands anywhere in the prediction, else 0 (OCRBench v1; Liu et al. 2023, arXiv 2305.07895).
+
+    Both lower-cased, line breaks made spaces, outer blanks gone. Its trap is kept: "12" stands in "112". An answer that
+    is empty stands in nothing.
+    """
+    said = " ".join(prediction.lower().splitlines()).strip()
+    wanted = (" ".join(answer.lower().splitlines()).strip() for answer in answers)
+    return float(any(answer != "" and answer in said for answer in wanted))
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+    """Best F1 of the words in common with an answer (SQuAD; Rajpurkar et al. 2016, arXiv 1606.05250).
+
+    Lower-cased, punctuation and the articles a, an, the taken out. Two texts without words are alike: 1.
+    """
+    return max((_f1(_words(prediction), _words(answer)) for answer in answers), default=0.0)
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(" " if sign in string.punctuation else sign for sign in text.lower())
+    return [word for word in kept.split() if word not in ("a", "an", "the")]
+
+
+def _f1(said: list[str], wanted: list[str]) -> float:
+    if not said or not wanted:
+        return float(said == wanted)
+    common = sum((Counter(said) & Counter(wanted)).values())
+    return 2 * common / (len(said) + len(wanted))
