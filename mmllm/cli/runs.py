@@ -47,6 +47,10 @@ def add(commands: Parsers) -> None:
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
     evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
     evaluate.add_argument("--out", type=Path, help="folder for results and predictions (default: the run)")
+    compare = command(commands, "compare", _compare, "compare two runs on the questions that both were asked")
+    for name in ("first", "second"):
+        compare.add_argument(name, type=Path, metavar=name.upper(), help="run folder, or what `eval --out` wrote")
+    compare.add_argument("--benchmarks", nargs="+", metavar="NAME", help="default: all that both were scored on")
     chat = command(commands, "chat", _chat, "talk to a run in the terminal")
     serve = command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
     for parser in (evaluate, chat, serve):
@@ -133,6 +137,15 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
         chosen[name] = document.data if given else known.get(name, {})
     # as an override, so that they are checked like a recipe's own
     return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmllm.evaluation.compare import compare, show
+
+    runs = (arguments.first, arguments.second)
+    show(compare(*runs, arguments.benchmarks), runs, Console())
 
 
 def _of_file(path: Path) -> dict[str, Any]:
