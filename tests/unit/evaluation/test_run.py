@@ -94,7 +94,7 @@ def test_results_and_predictions(world: Path, tmp_path: Path) -> None:
     assert (entry["n"], entry["total"], entry["unparsed"], entry["failed"]) == (3, 3, 1, 0)
     assert entry["interval"] == list(interval([1.0, 0.0, 0.0], ["one picture"] * 3))
     assert entry["blind"] is None
-    tiny = {"score": pytest.approx(1 / 3), "n": 3, "interval": entry["interval"], "blind": None}
+    tiny = {"score": pytest.approx(1 / 3), "n": 3, "interval": entry["interval"], "blind": None, "rule": None}
     assert entry["kinds"] == {"tiny": tiny} and entry["items"] == 1
     assert entry["prompt"] == "<image>\n{question}"
     assert entry["decoding"] == {"method": "greedy", "max_new_tokens": 4}
