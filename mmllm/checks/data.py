@@ -47,17 +47,17 @@ def check_data(key: str, type: str, args: Mapping[str, Any], placeholders: Seque
     _first_rows(opened, path, placeholders, report)
 
 
-def check_benchmark(name: str, args: Mapping[str, Any], report: Report) -> None:
+def check_benchmark(name: str, type: str, args: Mapping[str, Any], report: Report) -> None:
     """Look at one benchmark: its files are there and hold questions."""
     path: yaml_lines.Path = ("eval", "benchmarks", name)
-    if not _there("benchmarks", name, args, path, report, patterns=False):
+    if not _there("benchmarks", type, args, path, report, patterns=False):
         return
-    reason = _unopened("benchmarks", name, args, chat=False)
+    reason = _unopened("benchmarks", type, args, chat=False)
     if reason:
         report.warning(path, f"not opened: {reason}")
         return
     try:
-        opened = registry.load("benchmarks", name)(**args)
+        opened = registry.load("benchmarks", type)(**args)
     except (MmllmError, TypeError) as error:
         report.error(path, str(error))
         return

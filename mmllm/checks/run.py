@@ -53,8 +53,8 @@ def check_recipe(
         check_data(key, part.type, args, filled, report)
     for key, stage in recipe.stages.items():
         check_monitors(key, stage, report)
-    for name, args in recipe.eval.benchmarks.items():
-        check_benchmark(name, args, report)
+    for name, (type, args) in recipe.eval.parts.items():
+        check_benchmark(name, type, args, report)
     return recipe, report
 
 
@@ -71,7 +71,7 @@ def _outside(recipe: Recipe, report: Report) -> None:
         for word, value in part.args.items()
         if isinstance(value, dict) and word in part_arguments.inner_encoders("encoders", part.type)
     ]
-    named += [(("eval", "benchmarks", name), "benchmarks", name) for name in recipe.eval.benchmarks]
+    named += [(("eval", "benchmarks", name), "benchmarks", type) for name, (type, _) in recipe.eval.parts.items()]
     for path, group, type in named:
         if registry.locate(group, type).partition(".")[0] != registry.OWN:
             for sentence in contracts.problems(group, type):

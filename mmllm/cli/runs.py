@@ -39,11 +39,18 @@ def add(commands: Parsers) -> None:
     cache.add_argument("--verify", action="store_true", help="hash media anew even where no file has changed")
     evaluate = command(commands, "eval", _eval, "score a run on benchmarks")
     evaluate.add_argument(
-        "--benchmarks", nargs="+", metavar="NAME", help="instead of the recipe's: NAME, or NAME={path: FOLDER}"
+        "--benchmarks",
+        nargs="+",
+        metavar="NAME",
+        help="instead of the recipe's: NAME, NAME={path: FOLDER}, or a YAML file of them",
     )
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
     evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
     evaluate.add_argument("--out", type=Path, help="folder for results and predictions (default: the run)")
+    compare = command(commands, "compare", _compare, "compare two runs on the questions that both were asked")
+    for name in ("first", "second"):
+        compare.add_argument(name, type=Path, metavar=name.upper(), help="run folder, or what `eval --out` wrote")
+    compare.add_argument("--benchmarks", nargs="+", metavar="NAME", help="default: all that both were scored on")
     chat = command(commands, "chat", _chat, "talk to a run in the terminal")
     serve = command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
     for parser in (evaluate, chat, serve):
@@ -120,6 +127,9 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
     known = load_recipe(path).eval.benchmarks
     chosen: dict[str, Any] = {}
     for entry in entries:
+        if entry.endswith((".yaml", ".yml")):
+            chosen |= _of_file(Path(entry))
+            continue
         name, given, text = entry.partition("=")
         document = yaml_lines.read(text)
         if document.problems:
@@ -127,6 +137,35 @@ def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
         chosen[name] = document.data if given else known.get(name, {})
     # as an override, so that they are checked like a recipe's own
     return load_recipe(path, [f"eval.benchmarks={json.dumps(chosen)}"]).eval.benchmarks
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from mmllm.evaluation.compare import compare, show
+
+    runs = (arguments.first, arguments.second)
+    show(compare(*runs, arguments.benchmarks), runs, Console())
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """Benchmarks of a file: what stands under ``eval: benchmarks:``, or that part alone."""
+    from mmllm.recipe import yaml_lines
+
+    try:
+        document = yaml_lines.read(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MmllmError(f"--benchmarks {path}: {error.strerror}; give a YAML file of benchmarks, or names.") from error
+    if document.problems:
+        raise MmllmError(f"--benchmarks {path}: {document.problems[0][-1]}.")
+    found = document.data
+    for section in ("eval", "benchmarks"):
+        found = found.get(section, found) if isinstance(found, dict) else found
+    if isinstance(found, list) and all(isinstance(name, str) for name in found):
+        return {name: {} for name in found}
+    if not isinstance(found, dict) or not found:
+        raise MmllmError(f"--benchmarks {path}: it holds no benchmarks; write NAME: {{type: qa, path: FILE}}.")
+    return {name: {} if arguments is None else arguments for name, arguments in found.items()}
 
 
 def _chat(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ class Prediction:
     """Digest of model, prompt, decoding and files; lines of another key are not this run's and are asked again."""
     media: Sequence[str] = ()
     """Size and time of change of each media file; a question whose files are others by now is asked again."""
+    item: str = ""
+    """Digest of what the question is about: questions about one item are not independent of each other."""
 
 
 def predict(
@@ -57,30 +60,29 @@ def predict(
     ``batch`` questions are answered at once; ``advance`` is told how many more are done. The file grows batch by batch
     and is put in order at the end. Scores are always computed anew, so a corrected metric needs no new answers.
     """
-    kept = _kept(path, key)
     # once, before anything is read: a file that changes meanwhile is asked about again next time
     media = {question.sample.name: _media(question) for question in questions}
-    kept = {name: one for name, one in kept.items() if list(one.media) == media.get(name, list(one.media))}
-    todo = [question for question in questions if question.sample.name not in kept]
+    known = {name: one for name, one in kept(path, key).items() if list(one.media) == media.get(name, list(one.media))}
+    todo = [question for question in questions if question.sample.name not in known]
     advance(len(questions) - len(todo))
     path.parent.mkdir(parents=True, exist_ok=True)
     # first: a line cut off by a kill would go on in the first one that is appended
-    _rewrite(path, list(kept.values()))
+    _rewrite(path, list(known.values()))
     with path.open("a", encoding="utf-8") as file:
         for some, answers in _answers(generator, todo, batch, max_new_tokens):
             for question, (text, error) in zip(some, answers, strict=True):
                 done = _scored(benchmark, question, text, error, key, media)
-                kept[done.name] = done
+                known[done.name] = done
                 file.write(_line(done))
             file.flush()
             advance(len(some))
     predictions = [
-        _scored(benchmark, question, known.prediction, known.error, key, media)
+        _scored(benchmark, question, line.prediction, line.error, key, media)
         for question in questions
-        for known in [kept[question.sample.name]]
+        for line in [known[question.sample.name]]
     ]
     asked = {prediction.name for prediction in predictions}
-    _rewrite(path, predictions + [other for name, other in kept.items() if name not in asked])
+    _rewrite(path, predictions + [other for name, other in known.items() if name not in asked])
     return predictions
 
 
@@ -129,14 +131,17 @@ def _by_media(questions: Sequence[Question]) -> list[Question]:
     groups: dict[Hashable, list[Question]] = {}
     # longest first: what does not fit into memory fails in the first minute
     for question in sorted(questions, key=_length, reverse=True):
-        groups.setdefault(_shown(question) or question.sample.name, []).append(question)
+        groups.setdefault(item_of(question), []).append(question)
     return [question for group in groups.values() for question in group]
 
 
-def _shown(question: Question) -> tuple[Hashable, ...]:
-    """What tells the media of questions apart; a picture that is no file is like itself only."""
+def item_of(question: Question) -> Hashable:
+    """What tells apart what questions are about: their media, or their name; a picture that is no file is like itself
+    only."""
     media = question.sample.media
-    return tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key])
+    return (
+        tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key]) or question.sample.name
+    )
 
 
 def _length(question: Question) -> int:
@@ -146,8 +151,7 @@ def _length(question: Question) -> int:
 def _scored(
     benchmark: Benchmark, question: Question, text: str, error: str | None, key: str, media: Mapping[str, Sequence[str]]
 ) -> Prediction:
-    parsed = benchmark.parsed(text)
-    score = benchmark.score(text, question.reference) if parsed else 0.0
+    score, parsed = benchmark.graded(text, question)
     return Prediction(
         name=question.sample.name,
         question=question.text,
@@ -159,7 +163,19 @@ def _scored(
         error=error,
         key=key,
         media=media[question.sample.name],
+        item=digest_of_item(question),
     )
+
+
+def digest_of_item(question: Question) -> str:
+    """Short digest of ``item_of``, the same in every process; of media that are no files, the question's own."""
+    shown = item_of(question)
+    named = shown if isinstance(shown, str) or all(isinstance(one, Path) for one in _items(question)) else ""
+    return hashlib.sha256(repr(named or question.sample.name).encode()).hexdigest()[:16]
+
+
+def _items(question: Question) -> list[Any]:
+    return [item for items in question.sample.media.values() for item in items]
 
 
 def _media(question: Question) -> list[str]:
@@ -182,20 +198,21 @@ def _line(prediction: Prediction) -> str:
     return json.dumps(asdict(prediction), ensure_ascii=False) + "\n"
 
 
-def _kept(path: Path, key: str) -> dict[str, Prediction]:
-    """Predictions of an earlier evaluation under the same key.
+def kept(path: Path, key: str, failed: bool = False) -> dict[str, Prediction]:
+    """Predictions of an earlier evaluation under the same key, by name.
 
-    Left out, so asked again: a line cut off by a kill, and what could not be asked (its media may be fixed by now).
+    Left out, so asked again: a line cut off by a kill, and, unless ``failed``, what could not be asked (its media may
+    be fixed by now).
     """
     if not path.is_file():
         return {}
-    kept = {}
+    found = {}
     # not splitlines: answers are written unescaped and may hold other line ends, such as U+2028
     for line in path.read_text(encoding="utf-8").split("\n"):
         row = _whole(line)
-        if row is not None and row["key"] == key and row["error"] is None:
-            kept[row["name"]] = Prediction(**row)
-    return kept
+        if row is not None and row["key"] == key and (failed or row["error"] is None):
+            found[row["name"]] = Prediction(**row)
+    return found
 
 
 def _whole(line: str) -> Mapping[str, Any] | None:
@@ -203,7 +220,9 @@ def _whole(line: str) -> Mapping[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and row.keys() == Prediction.__dataclass_fields__.keys() else None
+    known = Prediction.__dataclass_fields__.keys()
+    # `item` came later: lines without it are as good
+    return row if isinstance(row, dict) and known - {"item"} <= row.keys() <= known else None
 
 
 def _rewrite(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,12 @@ from mmllm import registry
 from mmllm.errors import MmllmError
 from mmllm.evaluation import digests
 from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR
-from mmllm.evaluation.metrics.text import interval
-from mmllm.evaluation.predictions import Prediction, blinded, predict
+from mmllm.evaluation.metrics.intervals import interval
+from mmllm.evaluation.predictions import Prediction, blinded, item_of, predict
+from mmllm.evaluation.question_rules import best_rule, training_split
 from mmllm.evaluation.usage import Usage
 from mmllm.recipe import part_arguments
+from mmllm.recipe.models import benchmark_part
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -79,14 +81,17 @@ def evaluate_with(
 
     if limit is not None and limit < 1:
         raise MmllmError(f"--limit {limit} leaves no question; give at least 1.")
-    chosen = _opened(recipe.eval.benchmarks if benchmarks is None else benchmarks)
+    asked = recipe.eval.benchmarks if benchmarks is None else benchmarks
+    chosen = _opened(asked)
+    # in their order: what a class calls itself may be no name of an entry
+    parts = {one.name: benchmark_part(name, entry) for one, (name, entry) in zip(chosen, asked.items(), strict=True)}
     # a part of the questions never replaces the score over all of them
     file, console = out / ("results.json" if limit is None else f"results.limit-{limit}.json"), Console()
     _check_writable(out)
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
         usage = Usage(generator, out, results["checkpoint"])
-        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, progress, usage)
+        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, parts, progress, usage)
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)
             results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
@@ -121,18 +126,22 @@ def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
         known = ", ".join(registry.table("benchmarks"))
         raise MmllmError(f"No benchmark to evaluate: name some under eval.benchmarks or --benchmarks; known: {known}.")
     opened = []
-    for name, arguments in benchmarks.items():
+    for name, entry in benchmarks.items():
+        type, arguments = benchmark_part(name, entry)
         try:
-            opened.append(registry.load("benchmarks", name)(**arguments))
+            part = registry.load("benchmarks", type)(**arguments)
         except registry.UnknownName as error:
             raise MmllmError(str(error)) from error
         except TypeError as error:
-            known = ", ".join(registry.parameters("benchmarks", name))
+            known = ", ".join(registry.parameters("benchmarks", type))
             # the sentences of a recipe's check, which stands before this on the command line but not in Python
-            found = part_arguments.problems("benchmarks", name, arguments)
+            found = part_arguments.problems("benchmarks", type, arguments)
             wrong = [f"{argument}: {sentence}" if argument else sentence for argument, sentence in found]
             why = "; ".join(wrong) or f"{error}; its arguments are {known}"
             raise MmllmError(f"eval.benchmarks.{name}: {why}.") from error
+        if type != name:
+            vars(part)["name"] = name  # the recipe's name for it: of the entry, of the answers' file and of its samples
+        opened.append(part)
     return opened
 
 
@@ -146,6 +155,8 @@ class _Session:
     model: str
     """Digest of the weights."""
     limit: int | None
+    parts: Mapping[str, tuple[str, Mapping[str, Any]]]
+    """Registered type and arguments of each benchmark."""
     progress: Progress
     usage: Usage
 
@@ -164,12 +175,16 @@ class _Session:
         key = digests.of_value([self.model, benchmark.prompt, decoding, files])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
-        without = summary(guessed) if guessed else {}
+        items = [item_of(one) for one in questions]
+        rule = best_rule(benchmark, questions, self._training(benchmark))
+        without = summary(guessed, items) if guessed else {}
         return {
             "metric": benchmark.metric,
             "variant": benchmark.variant or None,
-            **summary(seen),
-            "kinds": _kinds(seen),
+            **summary(seen, items),
+            "items": len(set(items)),
+            "kinds": _kinds(seen, items, guessed, None if rule is None else rule["scores"]),
+            "rule": None if rule is None else {word: rule[word] for word in ("rule", "score", "fitted_on")},
             "blind": without.get("score"),
             "blind_interval": without.get("interval"),
             "blind_unparsed": without.get("unparsed"),
@@ -180,6 +195,11 @@ class _Session:
             "files": files,
             "key": key,
         }
+
+    def _training(self, benchmark: Benchmark) -> list[Question] | None:
+        """The training questions that rules are fitted on, see :func:`best_rule`."""
+        type, arguments = self.parts[benchmark.name]
+        return training_split(registry.load("benchmarks", type), arguments, registry.parameters("benchmarks", type))
 
     def _predict(self, benchmark: Benchmark, questions: Sequence[Question], mode: str, key: str) -> list[Prediction]:
         """Predictions with the picture (mode ``""``) or without it (``blind``), under a line of progress."""
@@ -199,26 +219,46 @@ class _Session:
         return answered
 
 
-def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Mean score, n, interval, unparsed and failed: every question is in the denominator."""
+def summary(predictions: Sequence[Prediction], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """Mean score, n, interval, unparsed and failed: every question is in the denominator.
+
+    ``items``: what each question is about, see :func:`interval`.
+    """
     scores = [prediction.score for prediction in predictions]
     return {
         "score": sum(scores) / len(scores),
         "n": len(scores),
-        "interval": list(interval(scores)),
+        "interval": list(interval(scores, items)),
         "unparsed": sum(not prediction.parsed for prediction in predictions),
         "failed": sum(prediction.error is not None for prediction in predictions),
     }
 
 
-def _kinds(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
-    """Mean score and number of questions of each kind; those of "causal: why" also count under "causal"."""
-    groups: dict[str, list[float]] = {}
-    for prediction in predictions:
+def _kinds(
+    predictions: Sequence[Prediction],
+    items: Sequence[Hashable],
+    guessed: Sequence[Prediction] | None = None,
+    ruled: Sequence[float] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Score, n and interval of each kind, its blind and rule's score; "causal: why" also counts under "causal"."""
+    groups: dict[str, list[int]] = {}
+    for number, prediction in enumerate(predictions):
         # a set: a kind without parts counts once
-        for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]}:
-            groups.setdefault(kind, []).append(prediction.score)
-    return {kind: {"score": sum(v) / len(v), "n": len(v)} for kind, v in sorted(groups.items()) if kind}
+        for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]} - {""}:
+            groups.setdefault(kind, []).append(number)
+    found = {}
+    for kind, numbers in sorted(groups.items()):
+        scores = [predictions[number].score for number in numbers]
+        blind = None if guessed is None else sum(guessed[number].score for number in numbers) / len(numbers)
+        rule = None if ruled is None else sum(ruled[number] for number in numbers) / len(numbers)
+        found[kind] = {
+            "score": sum(scores) / len(scores),
+            "n": len(scores),
+            "interval": list(interval(scores, [items[number] for number in numbers])),
+            "blind": blind,
+            "rule": rule,
+        }
+    return found
 
 
 def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
@@ -270,16 +310,24 @@ def _progress(console: Any) -> Progress:
 
 def _show(console: Any, entries: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """One line per benchmark."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    # "failed" only where there is something to say, so that the table fits a terminal of 80 columns
-    counts = ["n", "unparsed", *(["failed"] if any(entry["failed"] for entry in entries.values()) else [])]
-    table = Table("benchmark", "metric", title=str(file), title_justify="left")
-    for name in ("score", "95 %", "blind", *counts):
+    # counts only where there is something to say, so that the table fits a terminal of 80 columns
+    counts = ["n", *(word for word in ("unparsed", "failed") if any(entry[word] for entry in entries.values()))]
+    table = Table("benchmark", "metric", title=str(file), title_justify="left", pad_edge=False, box=SIMPLE)
+    for name in ("score", "95 %", "blind", "rule", *counts):
         table.add_column(name, justify="right", no_wrap=True)
     for name, entry in entries.items():
         low, high = entry["interval"]
         blind = "-" if entry["blind"] is None else f"{entry['blind']:.3f}"
-        numbers = [f"{entry['score']:.3f}", f"{low:.3f}-{high:.3f}", blind, *(str(entry[word]) for word in counts)]
+        rule = "-" if entry["rule"] is None else f"{entry['rule']['score']:.3f}"
+        numbers = [
+            f"{entry['score']:.3f}",
+            f"{low:.3f}-{high:.3f}",
+            blind,
+            rule,
+            *(str(entry[word]) for word in counts),
+        ]
         table.add_row(name, entry["metric"], *numbers)
     console.print(table)

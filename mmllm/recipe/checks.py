@@ -53,7 +53,11 @@ def outside_parts(data: Mapping[str, Any]) -> list[str]:
                 named += [("encoders", type) for type in inner]
     evaluation = data.get("eval")
     benchmarks = evaluation.get("benchmarks") if isinstance(evaluation, dict) else None
-    named += [("benchmarks", name) for name in benchmarks or () if isinstance(benchmarks, dict | list)]
+    if isinstance(benchmarks, dict):
+        entries = ((name, args if isinstance(args, dict) else {}) for name, args in benchmarks.items())
+        named += [("benchmarks", args.get("type", name)) for name, args in entries]
+    elif isinstance(benchmarks, list):
+        named += [("benchmarks", name) for name in benchmarks]
     found = []
     for group, type in named:
         try:
@@ -71,8 +75,8 @@ def check(recipe: Recipe, problems: Problems, stages: bool = True) -> None:
         parts: dict[str, ComponentSpec] = getattr(recipe, section)
         for key, part in parts.items():
             _arguments((section, key), REGISTRY[section], part.type, part.args, problems)
-    for name, args in recipe.eval.benchmarks.items():
-        _arguments(("eval", "benchmarks", name), "benchmarks", name, args, problems)
+    for name, (type, args) in recipe.eval.parts.items():
+        _arguments(("eval", "benchmarks", name), "benchmarks", type, args, problems)
     _wiring(recipe, problems)
     if stages and not recipe.stages:
         problems.add(("stages",), "missing; a recipe trains in at least one stage")

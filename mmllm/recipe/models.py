@@ -5,7 +5,8 @@ Filled by ``load.py`` (which reads the YAML and checks what goes across sections
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -299,11 +300,17 @@ class Stage(Section):
         return self
 
 
+def benchmark_part(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Registered type and arguments of an entry of ``benchmarks``: ``signs: {type: qa, path: ...}`` is a ``qa``."""
+    return arguments.get("type", name), {word: value for word, value in arguments.items() if word != "type"}
+
+
 class Eval(Section):
     """Benchmarks and settings of ``mmllm eval``."""
 
     benchmarks: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="a list of names, or name: arguments of its class"
+        default_factory=dict,
+        description="a list of names, or name: arguments of its class; with `type:` the name is your own",
     )
     max_new_tokens: Positive = 32
     batch: Positive = 16
@@ -311,6 +318,22 @@ class Eval(Section):
     cache: Cache | None = Field(None, description="keep features of frozen encoders, as under a stage")
 
     _cache = field_validator("cache", mode="before")(_switch(Cache))
+
+    @property
+    def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Name of each benchmark -> its registered type, which is its name where ``type`` says none, and arguments."""
+        return {name: benchmark_part(name, arguments) for name, arguments in self.benchmarks.items()}
+
+    @field_validator("benchmarks", mode="after")
+    @classmethod
+    def _typed(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, arguments in value.items():
+            if "type" in arguments and not isinstance(arguments["type"], str):
+                raise ValueError(f"{name}: found the type {arguments['type']!r}; it is the name of a benchmark")
+            # it names the file of its answers
+            if "type" in arguments and not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(f'found the name "{name}"; a name is letters, digits, _, - and dots')
+        return value
 
     @field_validator("benchmarks", mode="before")
     @classmethod

@@ -28,7 +28,17 @@ def json_schema() -> dict[str, Any]:
     names = sorted(registry.table("benchmarks"))
     named = {name: _nullable(part_arguments.schema("benchmarks", name)) for name in names}
     listed = {"type": "array", "items": {"anyOf": [{"enum": names}, {"pattern": OWN}]}, "uniqueItems": True}
-    mapped = {"type": "object", "properties": named, "patternProperties": {OWN: {}}, "additionalProperties": False}
+    # under a name of its own an entry says its type, and has that one's arguments
+    typed = [
+        {
+            **part_arguments.schema("benchmarks", name),
+            "properties": {"type": {"const": name}, **part_arguments.schema("benchmarks", name)["properties"]},
+            "required": ["type", *part_arguments.schema("benchmarks", name).get("required", [])],
+        }
+        for name in names
+    ]
+    other = {"oneOf": [*typed, {"type": "object", "properties": {"type": {"pattern": OWN}}, "required": ["type"]}]}
+    mapped = {"type": "object", "properties": named, "patternProperties": {OWN: {}}, "additionalProperties": other}
     schema["$defs"]["Eval"]["properties"]["benchmarks"] = {
         "description": benchmarks["description"],
         "anyOf": [listed, mapped],

@@ -117,16 +117,16 @@ def scores_answers(subject: Subject) -> None:
     """
     with subject.opened() as (benchmark, _):
         for index in range(len(benchmark)):
-            reference = benchmark[index].reference
-            right = right_answer(reference)
-            require(benchmark.parsed(right), f"{right!r} is unparsed")
+            question = benchmark[index]
+            right = right_answer(question.reference)
+            require(benchmark.graded(right, question)[1], f"{right!r} is unparsed")
             for said, score in (
                 (right, 1.0), (f" {right}\n", 1.0), ("", 0.0), ("  \n", 0.0), ("quite something else", 0.0)
             ):  # fmt: skip
-                found = benchmark.score(said, reference)
-                require(found == score, f"{said!r} scores {found} against {reference}, expected {score}")
+                found = benchmark.graded(said, question)[0]
+                require(found == score, f"{said!r} scores {found} against {question.reference}, expected {score}")
             for nothing in ("", "  \n"):
-                require(not benchmark.parsed(nothing), f"{nothing!r} counts as parsed")
+                require(not benchmark.graded(nothing, question)[1], f"{nothing!r} counts as parsed")
 
 
 def names_its_files(subject: Subject) -> None:

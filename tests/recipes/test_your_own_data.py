@@ -70,9 +70,9 @@ def test_every_command(tmp_path: Path) -> None:
     assert list(trained) == list(FOUND)
     for name, found in FOUND.items():
         assert f"data.mine: {found}" in trained[name]
-        entry = json.loads((tmp_path / "runs" / name / "results.json").read_text())["benchmarks"]["qa_json"]
+        entry = json.loads((tmp_path / "runs" / name / "results.json").read_text())["benchmarks"]["qa"]
         assert entry["n"] == 40
-    first = json.loads((tmp_path / "runs" / "llava" / "results.json").read_text())["benchmarks"]["qa_json"]
+    first = json.loads((tmp_path / "runs" / "llava" / "results.json").read_text())["benchmarks"]["qa"]
     assert first["score"] > 0.5  # four colours: guessed is 0.25
 
 

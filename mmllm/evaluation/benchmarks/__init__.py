@@ -1,7 +1,8 @@
 """Benchmarks: each reads the official files of one test set, asks its questions and scores the answers."""
 
 TABLE: dict[str, str] = {
-    "qa_json": "mmllm.evaluation.benchmarks.qa_json:QaJson",
+    "qa": "mmllm.evaluation.benchmarks.qa:Qa",
+    "qa_json": "mmllm.evaluation.benchmarks.qa:QaJson",
     "mini_scenes": "mmllm.evaluation.benchmarks.mini_scenes:MiniScenes",
     "mini_digits": "mmllm.evaluation.benchmarks.mini_digits:MiniDigits",
     "mini_documents": "mmllm.evaluation.benchmarks.mini_documents:MiniDocuments",

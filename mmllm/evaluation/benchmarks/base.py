@@ -33,6 +33,8 @@ class Question:
     """The accepted answers (one per annotator where there are several), or the box."""
     kind: str = ""
     """The group this question is also reported under ("yes/no", "causal: why": then also under "causal"); or empty."""
+    options: tuple[str, ...] = ()
+    """Texts of the lettered options from A, where there are some."""
 
 
 class Benchmark(ABC):
@@ -81,6 +83,12 @@ class Benchmark(ABC):
         """Whether the prediction holds an answer at all. Unparsed ones stay in the denominator."""
         return bool(prediction.strip())
 
+    def graded(self, prediction: str, question: Question) -> tuple[float, bool]:
+        """Score of a prediction, and whether it holds an answer: ``score`` and ``parsed``, where neither needs to know
+        more of the question than its reference."""
+        parsed = self.parsed(prediction)
+        return (self.score(prediction, question.reference) if parsed else 0.0), parsed
+
     def question(
         self,
         identity: Any,
@@ -88,6 +96,7 @@ class Benchmark(ABC):
         media: Path | Mapping[str, tuple[Any, ...]],
         reference: tuple[str, ...] | Box,
         kind: str = "",
+        options: Sequence[str] = (),
     ) -> Question:
         """A question about media in this benchmark's prompt.
 
@@ -102,7 +111,7 @@ class Benchmark(ABC):
                 self._there(identity, key, item)
             if f"<{key}>" not in message.text:
                 raise MmllmError(f"The prompt of {self.name} has no <{key}> in it: {self.prompt!r}.")
-        return Question(Sample(f"{self.name}:{identity}", (message,), items), text, reference, kind)
+        return Question(Sample(f"{self.name}:{identity}", (message,), items), text, reference, kind, tuple(options))
 
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
         """The user's turn that asks ``text`` about the media; placeholders typed in the text are text."""

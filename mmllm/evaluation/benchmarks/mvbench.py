@@ -71,7 +71,6 @@ class MvBench(MultipleChoice):
             for task, file in zip(self.tasks, self.files, strict=True)
             for number, row in enumerate(self._read(file))
         ]
-        self.offer([row["candidates"] for _, _, row in self._rows])
 
     def _read(self, file: Path) -> list[Mapping[str, Any]]:
         rows = self.rows(self.read_json(file), file, None, FIELDS)

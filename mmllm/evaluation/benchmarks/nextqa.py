@@ -54,7 +54,6 @@ class NextQa(MultipleChoice):
                     f"{self.name}: question {row['video']}_{row['qid']} of {self._file} has not {wrong} that is known. "
                     f"{self.fetch}"
                 )
-        self.offer([options(row) for row in self._rows])
 
     @property
     def files(self) -> Sequence[Path]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from mmllm.evaluation.metrics.text import ANLS_VARIANTS, AnlsVariant, anls, exact_match, relaxed_accuracy
+from mmllm.evaluation.metrics.text import (
+    ANLS_VARIANTS,
+    AnlsVariant,
+    anls,
+    contains,
+    exact_match,
+    relaxed_accuracy,
+    token_f1,
+)
 from mmllm.evaluation.metrics.vqa import VARIANTS as VQA_VARIANTS
 from mmllm.evaluation.metrics.vqa import Variant, vqa_accuracy
 
@@ -29,11 +37,21 @@ def _vqa_accuracy(prediction: str, answers: Sequence[str], variant: str) -> floa
     return vqa_accuracy(prediction, answers, cast(Variant, variant or "vqa_official_2021"))
 
 
+def _contains(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return contains(prediction, answers)
+
+
+def _token_f1(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return token_f1(prediction, answers)
+
+
 METRICS: dict[str, Metric] = {
     "exact_match": _exact_match,
     "anls": _anls,
     "relaxed_accuracy": _relaxed_accuracy,
     "vqa_accuracy": _vqa_accuracy,
+    "contains": _contains,
+    "token_f1": _token_f1,
 }
 
 METRIC_VARIANTS: dict[str, Sequence[str]] = {"anls": ANLS_VARIANTS, "vqa_accuracy": VQA_VARIANTS}

@@ -1,4 +1,4 @@
-"""Text metrics and the bootstrap interval: one answer becomes a number, and many numbers a score.
+"""Text metrics: one answer becomes a number.
 
 Every metric is a pure function of a prediction and its references with a value in 0..1; the benchmark that uses it
 decides what counts as unparsed, and unparsed is wrong, never left out.
@@ -6,10 +6,10 @@ decides what counts as unparsed, and unparsed is wrong, never left out.
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
-
-import numpy as np
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.vqa import normalise
@@ -82,16 +82,32 @@ def _number(text: str) -> float | None:
         return None
 
 
-def interval(scores: Sequence[float], seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean, resampling questions (Efron 1979); same seed, same interval.
+def contains(prediction: str, answers: Sequence[str]) -> float:
+    """1 where an answer stands anywhere in the prediction, else 0 (OCRBench v1; Liu et al. 2023, arXiv 2305.07895).
 
-    Equal scores are drawn together (a multinomial over the distinct values): the same distribution as drawing
-    question by question, and fast for 200,000 of them.
+    Both lower-cased, line breaks made spaces, outer blanks gone. Its trap is kept: "12" stands in "112". An answer that
+    is empty stands in nothing.
     """
-    if not len(scores):
-        raise MmllmError("A bootstrap interval needs at least one score and was given none.")
-    values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
-    n = int(counts.sum())
-    means = np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    said = " ".join(prediction.lower().splitlines()).strip()
+    wanted = (" ".join(answer.lower().splitlines()).strip() for answer in answers)
+    return float(any(answer != "" and answer in said for answer in wanted))
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+    """Best F1 of the words in common with an answer (SQuAD; Rajpurkar et al. 2016, arXiv 1606.05250).
+
+    Lower-cased, punctuation and the articles a, an, the taken out. Two texts without words are alike: 1.
+    """
+    return max((_f1(_words(prediction), _words(answer)) for answer in answers), default=0.0)
+
+
+def _words(text: str) -> list[str]:
+    kept = "".join(" " if sign in string.punctuation else sign for sign in text.lower())
+    return [word for word in kept.split() if word not in ("a", "an", "the")]
+
+
+def _f1(said: list[str], wanted: list[str]) -> float:
+    if not said or not wanted:
+        return float(said == wanted)
+    common = sum((Counter(said) & Counter(wanted)).values())
+    return 2 * common / (len(said) + len(wanted))

@@ -20,7 +20,7 @@ from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
 from mmllm.evaluation.benchmarks.mvbench import TASKS, MvBench
 from mmllm.evaluation.benchmarks.nextqa import NextQa
 from mmllm.evaluation.benchmarks.node_classification import NodeClassification
-from mmllm.evaluation.benchmarks.qa_json import QaJson
+from mmllm.evaluation.benchmarks.qa import Qa, QaJson
 from mmllm.evaluation.benchmarks.textvqa import TextVqa
 from mmllm.evaluation.benchmarks.vqav2 import VqaV2
 from mmllm.testing.tiny import datasets, mini_benchmarks
@@ -34,15 +34,25 @@ def easy_vqa(folder: Path) -> EasyVqa:
     return EasyVqa(path=str(folder))
 
 
-def qa_json(folder: Path) -> QaJson:
+def qa(folder: Path) -> Qa:
     """Two questions, the second about two pictures."""
+    _questions(folder)
+    return Qa(path=str(folder))
+
+
+def qa_json(folder: Path) -> QaJson:
+    """The same."""
+    _questions(folder)
+    return QaJson(path=str(folder))
+
+
+def _questions(folder: Path) -> None:
     picture(folder / "pictures" / "0.png", (64, 64), "blue")
     rows = [
         {"question": "What colour is it?", "answer": "blue", "image": "pictures/0.png", "kind": "colour"},
         {"id": "b", "question": "Are they the same?", "answers": ["yes"], "image": ["pictures/0.png"] * 2},
     ]
     (folder / "questions.json").write_text(json.dumps(rows), encoding="utf-8")
-    return QaJson(path=str(folder))
 
 
 def vqav2(folder: Path) -> VqaV2:
@@ -190,6 +200,7 @@ def picture(file: Path, size: tuple[int, int], colour: str) -> None:
 TINY: dict[str, Callable[[Path], Benchmark]] = {
     **mini_benchmarks.TINY,
     "easy_vqa": easy_vqa,
+    "qa": qa,
     "qa_json": qa_json,
     "vqav2": vqav2,
     "textvqa": textvqa,

@@ -100,7 +100,9 @@ def test_first_rows_that_nothing_can_be_learned_from(
 
 def test_a_benchmark_that_cannot_be_read(checked: Checked) -> None:
     (checked.folder / "questions.json").write_text("{")
-    assert checked.sentence().startswith("my.yaml:15: eval.benchmarks.qa_json: qa_json: questions.json ")
+    assert checked.sentence().startswith(
+        "my.yaml:15: eval.benchmarks.qa_json: qa_json: questions.json:1: not a JSON object"
+    )
     (checked.folder / "questions.json").write_text(json.dumps([{"question": "?", "answer": "a", "image": "9.png"}]))
     assert "9.png is missing" in checked.sentence()
 

@@ -17,7 +17,7 @@ from mmllm.checkpoints.store import Manifest, commit
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
-from mmllm.evaluation.metrics.text import interval
+from mmllm.evaluation.metrics.intervals import interval
 from mmllm.evaluation.predictions import blinded
 from mmllm.evaluation.run import evaluate, evaluate_with
 from mmllm.generation.generator import Completion, Generator
@@ -92,9 +92,10 @@ def test_results_and_predictions(world: Path, tmp_path: Path) -> None:
     assert (entry["metric"], entry["variant"]) == ("exact_match", "vqa_normalised")
     assert entry["score"] == pytest.approx(1 / 3)
     assert (entry["n"], entry["total"], entry["unparsed"], entry["failed"]) == (3, 3, 1, 0)
-    assert entry["interval"] == list(interval([1.0, 0.0, 0.0]))
+    assert entry["interval"] == list(interval([1.0, 0.0, 0.0], ["one picture"] * 3))
     assert entry["blind"] is None
-    assert entry["kinds"] == {"tiny": {"score": pytest.approx(1 / 3), "n": 3}}
+    tiny = {"score": pytest.approx(1 / 3), "n": 3, "interval": entry["interval"], "blind": None, "rule": None}
+    assert entry["kinds"] == {"tiny": tiny} and entry["items"] == 1
     assert entry["prompt"] == "<image>\n{question}"
     assert entry["decoding"] == {"method": "greedy", "max_new_tokens": 4}
     assert set(entry["files"]) == {"mini_scenes.jsonl"}
@@ -126,7 +127,7 @@ def test_blind_asks_the_same_without_the_picture(world: Path, tmp_path: Path) ->
     entry = run(generator, world, tmp_path, blind=True)
     assert entry["score"] == 1.0
     assert entry["blind"] == pytest.approx(1 / 3)
-    assert entry["blind_interval"] == list(interval([1.0, 0.0, 0.0]))
+    assert entry["blind_interval"] == list(interval([1.0, 0.0, 0.0], ["one picture"] * 3))
     assert sorted(generator.asked) == sorted([*RIGHT, *(f"{name} blind" for name in RIGHT)])
     assert [row["prediction"] for row in lines(tmp_path / "predictions" / "mini_scenes.blind.jsonl")] == ["red"] * 3
     again = run(generator, world, tmp_path)

@@ -19,7 +19,7 @@ from mmllm.evaluation.benchmarks.msrvtt_qa import MsrvttQa
 from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
 from mmllm.evaluation.benchmarks.mvbench import TASKS, MvBench
 from mmllm.evaluation.benchmarks.nextqa import NextQa
-from mmllm.evaluation.metrics.choice import letter
+from mmllm.evaluation.metrics.intervals import interval
 from mmllm.evaluation.predictions import Prediction
 from mmllm.evaluation.run import _kinds
 from mmllm.testing.tiny import benchmarks as tiny
@@ -77,9 +77,10 @@ def test_nextqa_letters_the_options_and_groups_by_type(tmp_path: Path) -> None:
     ]
     answers = {"C": 1, "(c)": 1, "Strum the string.": 1, "C. roll": 1, "D": 0, "hit": 0, "E": 0}
     for said, score in answers.items():
-        assert benchmark.parsed(said) and benchmark.score(said, question.reference) == score, said
+        assert benchmark.graded(said, question) == (score, True), said
+    # F: a letter that the question does not offer
     for said in ("F", "strum", "it is C or D", "", "a man"):
-        assert not benchmark.parsed(said) and benchmark.score(said, question.reference) == 0, said
+        assert benchmark.graded(said, question) == (0, False), said
 
 
 @pytest.mark.parametrize("damage", [",TX,", ",CH,"])
@@ -128,53 +129,19 @@ def test_mvbench_refuses_rows_that_cannot_be_asked(tmp_path: Path, change: dict[
         MvBench(path=str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("said", "taken"),
-    [
-        ("B", "B"),
-        ("b", "B"),
-        (" (b)\n", "B"),
-        ("**B**", "B"),
-        ("B.", "B"),
-        ("B) on the left", "B"),
-        ("B: on the left", "B"),
-        ("(B) on the left", "B"),
-        ("The answer is B", "B"),
-        ("The best answer is: (B) a dog", "B"),
-        ("Answer: B.", "B"),
-        ("I would take option B.", "B"),
-        ("It is the cat (B).", "B"),
-        ("(B) because (B) fits", "B"),
-        ("A cat is on the mat", None),
-        ("A", "A"),
-        ("I see a dog", None),
-        ("(A) is wrong, (B) is right", None),
-        ("option B is wrong; it is A", None),
-        ("Answer is not A but B", None),
-        ("CAT", None),
-        ("cat and dog", None),
-        ("", None),
-        (".", None),
-        ("(", None),
-        ("B on the left", None),
-        ("11. B", None),
-    ],
-)
-def test_a_letter_is_read_by_rule_and_never_guessed(said: str, taken: str | None) -> None:
-    assert letter(said) == taken
-
-
 def test_parts_of_a_kind_count_under_it_too() -> None:
     def prediction(kind: str, score: float) -> Prediction:
         return Prediction("a", "", "", (), score, True, kind, None, "")
 
-    found = _kinds([prediction("causal: why", 1), prediction("causal: how", 0), prediction("yes/no", 1)])
-    assert found == {
-        "causal": {"score": 0.5, "n": 2},
-        "causal: how": {"score": 0, "n": 1},
-        "causal: why": {"score": 1, "n": 1},
-        "yes/no": {"score": 1, "n": 1},
+    some = [prediction("causal: why", 1), prediction("causal: how", 0), prediction("yes/no", 1)]
+    found = _kinds(some, range(3), [prediction("", 0), prediction("", 0), prediction("", 1)])
+    assert {kind: (entry["score"], entry["n"], entry["blind"]) for kind, entry in found.items()} == {
+        "causal": (0.5, 2, 0.0),
+        "causal: how": (0, 1, 0.0),
+        "causal: why": (1, 1, 0.0),
+        "yes/no": (1, 1, 1.0),
     }
+    assert found["causal"]["interval"] == list(interval([1, 0]))
 
 
 class Clips(MiniScenes):
@@ -218,7 +185,7 @@ def test_the_published_predictions_of_hga_have_their_published_score(tmp_path: P
         question = benchmark[index]
         answer = said[question.sample.name.removeprefix("nextqa:")]
         assert "ABCDE"[answer["answer"]] == question.reference[0]
-        score = benchmark.score(f"({'ABCDE'[answer['prediction']]})", question.reference)
+        score, _ = benchmark.graded(f"({'ABCDE'[answer['prediction']]})", question)
         for kind in ("all", question.kind.partition(":")[0]):
             scores[kind].append(score)
     found = {kind: round(100 * sum(some) / len(some), 2) for kind, some in scores.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import random
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import box_hit, iou, parse_box
-from mmllm.evaluation.metrics.text import anls, edit_distance, exact_match, interval, relaxed_accuracy
+from mmllm.evaluation.metrics.text import anls, edit_distance, exact_match, relaxed_accuracy
 from mmllm.evaluation.metrics.vqa import VARIANTS, Variant, normalise, vqa_accuracy
 
 OFFICIAL, OLD, LMMS, MMF = VARIANTS
@@ -270,31 +269,6 @@ def test_real_refcoco_boxes_come_back_from_text() -> None:
         assert iou(found, box) > 0.97
         shifted = (box[0] + (box[2] - box[0]) * 0.34, box[1], box[2] + (box[2] - box[0]) * 0.34, box[3])
         assert box_hit(shifted, box) == 0.0
-
-
-def test_interval_is_seeded_and_shrinks_with_n() -> None:
-    scores = [1.0] * 70 + [0.0] * 30
-    low, high = interval(scores)
-    assert (low, high) == interval(scores)
-    assert low < 0.7 < high
-    assert interval(list(reversed(scores))) == (low, high)
-    wide, narrow = high - low, interval(scores * 100)
-    # the normal approximation: 1.96 * sqrt(p (1 - p) / n) on either side
-    assert wide == pytest.approx(2 * 1.96 * math.sqrt(0.7 * 0.3 / 100), rel=0.1)
-    assert narrow[1] - narrow[0] == pytest.approx(wide / 10, rel=0.1)
-    assert interval([1.0, 1.0]) == (1.0, 1.0)
-    with pytest.raises(MmllmError, match="at least one score"):
-        interval([])
-
-
-def test_interval_covers_partial_scores() -> None:
-    rng = random.Random(3)
-    scores = [rng.choice([0.0, 0.3, 0.6, 0.9, 1.0]) for _ in range(400)]
-    low, high = interval(scores)
-    mean = sum(scores) / len(scores)
-    spread = math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores) / len(scores))
-    assert low == pytest.approx(mean - 1.96 * spread, abs=0.005)
-    assert high == pytest.approx(mean + 1.96 * spread, abs=0.005)
 
 
 def _real(name: str) -> Path:

@@ -1,0 +1,151 @@
+"""Rules that read only the question: a score no better than theirs says nothing about the media.
+
+easy-VQA's yes/no questions, for one, are answered right at 0.82 by their words alone, while "always yes" and a model
+without the picture are near 0.5: a blind score by itself can hide what the questions give away.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from mmllm.errors import MmllmError
+from mmllm.evaluation.metrics.vqa import normalise
+from mmllm.evaluation.predictions import digest_of_item
+
+if TYPE_CHECKING:
+    from mmllm.evaluation.benchmarks.base import Benchmark, Question
+
+FOLDS = 10
+MOST = 20_000
+"""Questions of a training split that a rule is fitted on, evenly drawn: more change the majority little."""
+ANSWERS = 1_000
+"""Most frequent answers that a rule may give."""
+_WORD = re.compile(r"[^\W_]+")
+
+Rule = Callable[["Question"], str]
+"""Question -> answer."""
+
+
+def best_rule(
+    benchmark: Benchmark, questions: Sequence[Question], training: Sequence[Question] | None
+) -> dict[str, Any] | None:
+    """The rule that scores best on ``questions``: its name, score, the score of each, and what it was fitted on.
+
+    Fitted on ``training``, or, without it, in ten folds on the other questions' items. It is chosen by its score on the
+    questions themselves, so that it is rather too good than too bad. None where answers are no texts (boxes), or there
+    is too little to fit it on.
+    """
+    if not all(isinstance(one.reference[0], str) for one in questions):
+        return None
+    folds = _folds(questions, training)
+    scored: dict[str, list[float]] = {}
+    for fitted_on, asked in folds:
+        for name, rule in _fitted(fitted_on).items():
+            scored.setdefault(name, []).extend(benchmark.graded(rule(question), question)[0] for question in asked)
+    if not scored:
+        return None
+    order = [question for _, asked in folds for question in asked]
+    name = max(scored, key=lambda one: sum(scored[one]))
+    by_name = {question.sample.name: score for question, score in zip(order, scored[name], strict=True)}
+    return {
+        "rule": name,
+        "score": sum(scored[name]) / len(order),
+        "scores": [by_name[question.sample.name] for question in questions],
+        "fitted_on": f"{len(training)} training questions" if training else f"{FOLDS} folds of the questions",
+    }
+
+
+def training_split(
+    kind: type[Benchmark], arguments: Mapping[str, Any], known: Collection[str]
+) -> list[Question] | None:
+    """Questions of the benchmark's split ``train``, at most :data:`MOST`; None where it has none here.
+
+    ``known``: arguments that the class takes.
+    """
+    if "split" not in known or arguments.get("split") == "train":
+        return None
+    try:
+        split = kind(**{**arguments, "split": "train"})
+        step = max(1, -(-len(split) // MOST))
+        return [split[index] for index in range(0, len(split), step)]
+    except MmllmError:  # not here, or its pictures are not: what a rule reads is then the questions asked
+        return None
+
+
+def _folds(
+    questions: Sequence[Question], training: Sequence[Question] | None
+) -> list[tuple[Sequence[Question], Sequence[Question]]]:
+    """(fitted on, asked) in turn; questions about one item stay together."""
+    if training:
+        return [(training, questions)]
+    of = [int(digest_of_item(question), 16) % FOLDS for question in questions]
+    pairs: list[tuple[Sequence[Question], Sequence[Question]]] = []
+    for fold in range(FOLDS):
+        asked = [question for question, number in zip(questions, of, strict=True) if number == fold]
+        rest = [question for question, number in zip(questions, of, strict=True) if number != fold]
+        if asked and not rest:
+            return []  # about one item
+        if asked:
+            pairs.append((rest, asked))
+    return pairs
+
+
+def _fitted(questions: Sequence[Question]) -> dict[str, Rule]:
+    answers = [_answer(question) for question in questions]
+    allowed = {answer for answer, _ in Counter(answers).most_common(ANSWERS)}
+    pairs = [(question, answer) for question, answer in zip(questions, answers, strict=True) if answer in allowed]
+    return {
+        "majority": _majority(pairs, lambda question: ()),
+        "majority by kind": _majority(pairs, lambda question: question.kind),
+        "majority by first two words": _majority(pairs, lambda question: tuple(_words(question)[:2])),
+        "naive Bayes on words": _naive_bayes(pairs),
+    }
+
+
+def _answer(question: Question) -> str:
+    """What most annotators said; of options the letter."""
+    if question.options:
+        return str(question.reference[0])
+    folded = Counter(normalise(str(one)) or str(one) for one in question.reference)
+    return folded.most_common(1)[0][0]
+
+
+def _words(question: Question) -> list[str]:
+    return _WORD.findall(question.text.lower())
+
+
+def _majority(pairs: Sequence[tuple[Question, str]], group: Callable[[Question], Any]) -> Rule:
+    whole = Counter(answer for _, answer in pairs).most_common(1)[0][0]
+    counts: dict[Any, Counter[str]] = {}
+    for question, answer in pairs:
+        counts.setdefault(group(question), Counter())[answer] += 1
+    best = {key: counter.most_common(1)[0][0] for key, counter in counts.items()}
+    return lambda question: best.get(group(question), whole)
+
+
+def _naive_bayes(pairs: Sequence[tuple[Question, str]]) -> Rule:
+    """Words and pairs of neighbours, each once a question, one seen before everywhere (Laplace)."""
+    seen = Counter(answer for _, answer in pairs)
+    counts: dict[str, Counter[str]] = {answer: Counter() for answer in seen}
+    for question, answer in pairs:
+        counts[answer].update(_features(question))
+    known = set().union(*counts.values())
+    prior = {answer: math.log(n / len(pairs)) for answer, n in seen.items()}
+
+    def rule(question: Question) -> str:
+        features = _features(question) & known
+        return max(
+            seen, key=lambda one: prior[one] + sum(math.log((counts[one][f] + 1) / (seen[one] + 2)) for f in features)
+        )
+
+    return rule
+
+
+def _features(question: Question) -> set[str]:
+    words = _words(question)
+    return {*words, *(f"{one} {two}" for one, two in pairwise(words))}
