@@ -51,6 +51,9 @@ def add(commands: Parsers) -> None:
     for name in ("first", "second"):
         compare.add_argument(name, type=Path, metavar=name.upper(), help="run folder, or what `eval --out` wrote")
     compare.add_argument("--benchmarks", nargs="+", metavar="NAME", help="default: all that both were scored on")
+    report = command(commands, "report", _report, "write a page about a run: parts, curves, scores, answers")
+    run_argument(report)
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
     chat = command(commands, "chat", _chat, "talk to a run in the terminal")
     serve = command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
     for parser in (evaluate, chat, serve):
@@ -117,6 +120,8 @@ def _eval(arguments: argparse.Namespace) -> None:
         overrides=arguments.overrides,
         trust=trust(arguments),
     )
+    if arguments.out is None and arguments.limit is None:
+        print(f"next: {shlex.join(['mmllm', 'report', str(folder)])}")
 
 
 def _chosen(path: Path, entries: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -146,6 +151,13 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     runs = (arguments.first, arguments.second)
     show(compare(*runs, arguments.benchmarks), runs, Console())
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from mmllm.reporting.page import report
+
+    run = run_path(arguments)
+    print(report(run, arguments.out or run / "report.html"))
 
 
 def _of_file(path: Path) -> dict[str, Any]:

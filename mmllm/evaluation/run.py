@@ -82,7 +82,7 @@ def evaluate_with(
     if limit is not None and limit < 1:
         raise MmllmError(f"--limit {limit} leaves no question; give at least 1.")
     asked = recipe.eval.benchmarks if benchmarks is None else benchmarks
-    chosen = _opened(asked)
+    chosen = opened(asked)
     # in their order: what a class calls itself may be no name of an entry
     parts = {one.name: benchmark_part(name, entry) for one, (name, entry) in zip(chosen, asked.items(), strict=True)}
     # a part of the questions never replaces the score over all of them
@@ -120,12 +120,12 @@ def _with_blind(entry: dict[str, Any], before: Mapping[str, Any] | None) -> dict
     return entry | {word: value for word, value in before.items() if word.startswith("blind")}
 
 
-def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
+def opened(benchmarks: Benchmarks) -> list[Benchmark]:
     """All benchmarks, opened before anything is asked, so that a missing file is said at once."""
     if not benchmarks:
         known = ", ".join(registry.table("benchmarks"))
         raise MmllmError(f"No benchmark to evaluate: name some under eval.benchmarks or --benchmarks; known: {known}.")
-    opened = []
+    found = []
     for name, entry in benchmarks.items():
         type, arguments = benchmark_part(name, entry)
         try:
@@ -135,14 +135,14 @@ def _opened(benchmarks: Benchmarks) -> list[Benchmark]:
         except TypeError as error:
             known = ", ".join(registry.parameters("benchmarks", type))
             # the sentences of a recipe's check, which stands before this on the command line but not in Python
-            found = part_arguments.problems("benchmarks", type, arguments)
-            wrong = [f"{argument}: {sentence}" if argument else sentence for argument, sentence in found]
+            problems = part_arguments.problems("benchmarks", type, arguments)
+            wrong = [f"{argument}: {sentence}" if argument else sentence for argument, sentence in problems]
             why = "; ".join(wrong) or f"{error}; its arguments are {known}"
             raise MmllmError(f"eval.benchmarks.{name}: {why}.") from error
         if type != name:
             vars(part)["name"] = name  # the recipe's name for it: of the entry, of the answers' file and of its samples
-        opened.append(part)
-    return opened
+        found.append(part)
+    return found
 
 
 @dataclass(frozen=True)

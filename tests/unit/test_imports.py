@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "batches",
         "drawing",
     },
+    "reporting": {"recipe", "checkpoints", "evaluation", "inspection", "drawing"},
     "serving": {"recipe", "messages", "processors", "encoders", "drawing", "checkpoints", "generation"},
     "real": set(),
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},

@@ -10,7 +10,7 @@ import pytest
 
 from mmllm.cli.runs import _chosen
 from mmllm.errors import MmllmError
-from mmllm.evaluation.run import _opened
+from mmllm.evaluation.run import opened
 from mmllm.recipe.load import load_recipe
 from mmllm.recipe.models import Eval
 from tests.support.checked import Checked
@@ -26,7 +26,7 @@ def entries(folder: Path) -> dict[str, Any]:
 
 
 def test_entries_of_one_type_have_names_of_their_own(tmp_path: Path) -> None:
-    signs, cars = _opened(entries(tmp_path))
+    signs, cars = opened(entries(tmp_path))
     assert (signs.name, cars.name, type(signs)) == ("signs", "cars", type(cars))
     assert signs[0].sample.name == "signs:1" and cars[0].text == "cars?" and cars.metric == "anls"
 
@@ -37,7 +37,7 @@ def test_a_type_and_a_name_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match='found the name "a/b"'):
         Eval(benchmarks={"a/b": {"type": "qa"}})
     with pytest.raises(MmllmError, match=r'"qaa"; .*did you mean "qa"'):
-        _opened({"mine": {"type": "qaa", "path": "x"}})
+        opened({"mine": {"type": "qaa", "path": "x"}})
 
 
 def test_a_recipe_s_check_speaks_of_the_type_s_arguments(checked: Checked) -> None:
