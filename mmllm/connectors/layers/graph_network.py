@@ -71,6 +71,19 @@ def mean_of_senders() -> Any:
     return _convolutions().SimpleConv(aggr="mean")
 
 
+class SymmetricSum(nn.Module):
+    """D^-1/2 A D^-1/2 without self loops, D the number of a node's senders; 0 where nobody sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = _convolutions().SimpleConv(aggr="sum")
+
+    def forward(self, z: Tensor, edges: Tensor) -> Tensor:
+        """(float[nodes, W], int64[2, E]) -> float[nodes, W]."""
+        edges, weights = _convolutions().gcn_conv.gcn_norm(edges, num_nodes=len(z), add_self_loops=False, dtype=z.dtype)
+        return self.sum(z, edges, weights)
+
+
 def _mix(gnn: str, hidden: int, heads: int) -> nn.Module:
     """Layer of one round of messages between nodes; the edges it gets hold the self loops."""
     mix: nn.Module
