@@ -50,16 +50,17 @@ def earlier(length: int, like: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention softmax(Q Kᵀ / √d) V of several heads with Q of x, K and V of z; no biases."""
+    """Attention softmax(Q Kᵀ / √d) V of several heads with Q of x, K and V of z."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, bias: bool = False, output_bias: bool = False) -> None:
+        """``bias``: whether Q, K and V have one; ``output_bias``: whether the map back has."""
         super().__init__()
         if heads < 1 or width % heads:
             raise MmllmError(f"heads: {heads} must divide the width of {width} channels.")
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key_value = nn.Linear(width, 2 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=output_bias)
 
     def forward(self, x: Tensor, z: Tensor, seen: Tensor) -> Tensor:
         """Let x float[N, Q, W] read z float[N, K, W] where ``seen`` bool[N or 1, Q or 1, K]; each sees some."""
@@ -70,15 +71,18 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Block x += Attn(LN x, LN x); where it ``reads`` x += Attn(LN x, z); x += FF(x)."""
+    """Block x += Attn(LN x, LN x); where it ``reads`` x += Attn(LN x, z); x += FF(x).
 
-    def __init__(self, width: int, heads: int, reads: bool = False) -> None:
+    ``bias``: of the maps behind attention and in FF.
+    """
+
+    def __init__(self, width: int, heads: int, reads: bool = False, bias: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, output_bias=bias)
         self.reading_norm = nn.LayerNorm(width) if reads else None
-        self.reading = Attention(width, heads) if reads else None
-        self.feed = feed_forward(width)
+        self.reading = Attention(width, heads, output_bias=bias) if reads else None
+        self.feed = feed_forward(width, bias)
 
     def forward(self, x: Tensor, seen: Tensor, z: Tensor | None = None, seen_z: Tensor | None = None) -> Tensor:
         """Update x float[N, Q, W]; ``seen`` of x and ``seen_z`` of ``z`` float[N, K, W] as ``Attention`` has it."""
