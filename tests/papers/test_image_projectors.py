@@ -146,20 +146,20 @@ def test_c_abstractor_is_positions_blocks_pool_blocks_mlp() -> None:
 
 
 def test_c_abstractors_norm_and_eos_tokens() -> None:
-    """A LayerNorm before the positions; learned tokens behind those of each map, also of each frame."""
+    """A LayerNorm before the positions; learned tokens behind those of the picture."""
     words: dict[str, Any] = {"dim": DIM, "llm_dim": LLM, "source_grid": (6, 4), "grid": (3, 2), "depth": 2, "width": 8}
     connector = shake(CAbstractorConnector(**words, norm=True, eos=2))
     plain = CAbstractorConnector(**words)
     plain.load_state_dict({name: p for name, p in connector.state_dict().items() if name.split(".")[0] in
                            ("positions", "before", "after", "mlp")})  # fmt: skip
-    given = features(6, 4, front=(3,))
+    given = features(6, 4)
     # timm's LayerNorm, whose eps is another
     normed = functional.layer_norm(given.layers[-2], (DIM,), connector.norm.weight, connector.norm.bias, 1e-6)
     read = replace(given, layers={-2: normed})
-    expected = plain(read).unflatten(1, (3, 6))
-    behind = connector.eos.expand(2, 3, 2, LLM)
-    same(connector(given), torch.cat([expected, behind], dim=2).flatten(1, 2))
-    assert connector.out_grid((3, 6, 4)) == (3, 1, 8) and connector.out_grid((6, 4)) == (1, 8)
+    same(connector(given), torch.cat([plain(read), connector.eos.expand(2, 2, LLM)], dim=1))
+    assert connector.out_grid((6, 4)) == (1, 8)
+    with pytest.raises(MmllmError, match=r"2 tokens are put behind one map, but an item has 3 \(\[3, 6, 4\]\)"):
+        connector.out_grid((3, 6, 4))
     start = CAbstractorConnector(**{**words, "llm_dim": 500}, eos=4).eos.detach()
     assert abs(float(start.std()) - 0.02) < 0.002
     with pytest.raises(MmllmError, match="eos: -1 must be at least 0"):

@@ -21,8 +21,8 @@ class CAbstractorConnector(Projector):
     Features + positions (trunc-normal .02) -> ``depth`` RegNet blocks with squeeze-excitation, ``width`` channels ->
     adaptive average pooling to ``grid`` [rows, cols] -> ``depth`` RegNet blocks -> ``mlp_depth`` linear layers, SiLU.
     The table of positions belongs to one encoder grid, ``source_grid`` [rows, cols]; another grid is an error.
-    ``norm``: a LayerNorm of the features first. ``eos``: so many learned tokens (trunc-normal .02) behind each map's;
-    its tokens are then a line, (1, rows * cols + eos). The released code has both as options, off in its models.
+    ``norm``: a LayerNorm of the features first. ``eos``: so many learned tokens (trunc-normal .02) behind a picture's,
+    all of them then in one line, grid (1, n). The released code has both as options, off in its models.
     """
 
     def __init__(
@@ -58,19 +58,25 @@ class CAbstractorConnector(Projector):
             nn.init.trunc_normal_(self.eos, std=0.02)
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """Pooled grid, of each frame or tile in front; with ``eos`` its tokens and those behind it on a line.
+        """Pooled grid, of each frame or tile in front; with ``eos`` a line.
 
         Raises:
-            MmllmError: the encoder's rows and columns are not those that there are positions for.
+            MmllmError: the encoder's rows and columns are not those that there are positions for; ``eos`` and more than
+                one map.
         """
-        _, rows, cols = as_maps(grid, "c_abstractor")
+        maps, rows, cols = as_maps(grid, "c_abstractor")
         if (rows, cols) != self.source_grid:
             raise MmllmError(
                 f"connector c_abstractor has positions for a grid of {list(self.source_grid)}, but the encoder gives "
                 f"{rows} x {cols} patches; set source_grid: [{rows}, {cols}]."
             )
         if self.n_eos:
-            return (*grid[:-2], 1, self.grid[0] * self.grid[1] + self.n_eos)
+            if maps > 1:
+                raise MmllmError(
+                    f"connector c_abstractor eos: {self.n_eos} tokens are put behind one map, but an item has {maps} "
+                    f"({list(grid)}); leave eos out for clips and tiles."
+                )
+            return (1, self.grid[0] * self.grid[1] + self.n_eos)
         return (*grid[:-2], *self.grid)
 
     def forward(self, features: Features) -> Tensor:
