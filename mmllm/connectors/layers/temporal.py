@@ -71,18 +71,15 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Block x += Attn(LN x, LN x); where it ``reads`` x += Attn(LN x, z); x += FF(x).
+    """Block x += Attn(LN x, LN x); where it ``reads`` x += Attn(LN x, z); x += FF(x)."""
 
-    ``bias``: of the maps behind attention and in FF.
-    """
-
-    def __init__(self, width: int, heads: int, reads: bool = False, bias: bool = False) -> None:
+    def __init__(self, width: int, heads: int, reads: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, output_bias=bias)
+        self.attention = Attention(width, heads)
         self.reading_norm = nn.LayerNorm(width) if reads else None
-        self.reading = Attention(width, heads, output_bias=bias) if reads else None
-        self.feed = feed_forward(width, bias)
+        self.reading = Attention(width, heads) if reads else None
+        self.feed = feed_forward(width)
 
     def forward(self, x: Tensor, seen: Tensor, z: Tensor | None = None, seen_z: Tensor | None = None) -> Tensor:
         """Update x float[N, Q, W]; ``seen`` of x and ``seen_z`` of ``z`` float[N, K, W] as ``Attention`` has it."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmllm.connectors.layers.temporal import Attention, Block
+from mmllm.connectors.layers.basics import feed_forward
+from mmllm.connectors.layers.temporal import Attention
 
 
 class PostNormBlock(nn.Module):
@@ -39,15 +40,18 @@ class PostNormBlock(nn.Module):
 class SentenceAligner(nn.Module):
     """Refinement a' = a + gamma * Dec(a; v) of one vector for all words, gamma float[W] = 1e-4 at the start.
 
-    Dec: LN and a linear map to ``inner`` channels (for frames with another LN behind it), one decoder block (with one
-    vector its first attention is a linear map), LN and a linear map back.
+    Dec: LN and a linear map to ``inner`` channels (for frames with another LN behind it), one decoder block x += O V LN
+    x, x += Attn(LN x, frames), x += FF(x), then LN and a linear map back. The first is what self-attention comes to
+    with one vector; its queries and keys, which would never learn, are left out.
     """
 
     def __init__(self, width: int, inner: int, heads: int) -> None:
         super().__init__()
         self.text = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner))
         self.frames = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner), nn.LayerNorm(inner))
-        self.block = Block(inner, heads, reads=True, bias=True)
+        self.own = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, inner, bias=False), nn.Linear(inner, inner))
+        self.reading_norm, self.reading = nn.LayerNorm(inner), Attention(inner, heads, output_bias=True)
+        self.feed = feed_forward(inner, bias=True)
         self.output = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, width))
         self.gate = nn.Parameter(torch.full((width,), 1e-4))
         start(self.modules(), std=0.02)
@@ -57,9 +61,10 @@ class SentenceAligner(nn.Module):
         n, n_sets = len(v), seen.shape[1]
         frames = self.frames(v).repeat_interleave(n_sets, dim=0)
         x = self.text(a)[:, None].repeat_interleave(n_sets, dim=0)
-        itself = seen.new_ones(1, 1, 1)
-        read = self.block(x, itself, frames, seen.expand(n, -1, -1).flatten(0, 1)[:, None])
-        return a[:, None] + self.gate * self.output(read[:, 0]).unflatten(0, (n, n_sets))
+        x = x + self.own(x)
+        x = x + self.reading(self.reading_norm(x), frames, seen.expand(n, -1, -1).flatten(0, 1)[:, None])
+        x = x + self.feed(x)
+        return a[:, None] + self.gate * self.output(x[:, 0]).unflatten(0, (n, n_sets))
 
 
 def start(modules: Iterable[nn.Module], std: float | None = None) -> None:
