@@ -19,7 +19,8 @@ class GraphNetwork(nn.Module):
     """Rounds of messages: z0 = RMSNorm(W2 SiLU(W1 x)), z1 = mix(z0), z2 = mix(SiLU(W3 z1)) and so on; no biases.
 
     ``mix`` of a node and its senders, itself among them: their mean (``sage``, as in GraphAdapter's code), attention
-    (``gat``), an MLP of their sum (``gin``), or the node alone (``none``: the same weights as ``sage`` without edges).
+    (``gat``, torch_geometric's: GraphAdapter's own, by dot products, does not run as released), an MLP of their sum
+    (``gin``), or the node alone (``none``: the same weights as ``sage`` without edges).
 
     ``neighbours_only``: the result of the node an item is about does not depend on its own state: its z0 is zero and
     it sends nothing, not even to itself.
