@@ -168,7 +168,7 @@ def test_equals_the_papers_equations() -> None:
 
 RELEASED: dict[str, Any] = {
     "form": "released", "width": 6, "neighbours": 4, "views": 2, "adapter": 4, "inner": 4, "heads": 2, "span": 1,
-    "voxel": 0.6, "patches": 2,
+    "voxel": 1.1, "patches": 2,
 }  # fmt: skip
 
 
@@ -218,8 +218,9 @@ def test_the_released_form_is_the_authors_equations() -> None:
     inputs = encoder.processor.collate([encoder.processor.read(cloud) for cloud in drawn])
     found = connector(encoder(**inputs))
     cloud = inputs["points"].float() / 32767
-    views = views_of(cloud[:, :8], encoder.positions, rotations(2), 1, 4, 0.6)
+    views = views_of(cloud[:, :8], encoder.positions, rotations(2), 1, 4, 1.1)
     assert min(len(one.unique()) for one in views.groups.flatten(0, 1)) < views.n_groups  # some are empty
+    assert all(2 <= len(one.unique(dim=0)) <= 6 for one in views.voxels)  # some hold more than one token
     first = connector.first.weight.expand(3, 1, -1)
     x = torch.cat([first, torch.stack([plain_tokens(connector.tokenizer, one) for one in cloud])], dim=1)
     plain = tiny_encoders.points().backbone.blocks
