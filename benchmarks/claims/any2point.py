@@ -51,6 +51,7 @@ EXPERIMENT = Experiment(
     ),
     tried=(
         "The tower is two blocks of width 64 that learned short captions of coloured shapes, so little that blocks "
-        "drawn at random have not. Not tried: image and sound arms, more steps, other strengths of the aggregation.",
+        "drawn at random have not. Not tried: image and sound arms, more steps, other strengths of the aggregation. "
+        "The connector is its own form, after the paper's idea; `form: released` was not tried.",
     ),
 )

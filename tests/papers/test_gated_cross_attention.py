@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmllm.connectors.deep_fusion.gated_cross_attention import GatedCrossAttentionConnector
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
+from mmllm.testing import check_deep_fusion
 from tests.support.assemblies import Row, assembly_of, batch_of
 from tests.support.equations import gelu, norm
 from tests.support.forward import logits
@@ -20,9 +21,9 @@ LAST = [-1] * 3 + [0] * 2 + [1] * 4 + [-1] * 6 + [2] * 5
 SHOWN = [True] * 9 + [False] * 6 + [True] * 5
 
 
-def with_gates(family: str = "llama", every: int = 2, shaken: bool = True) -> MultimodalLM:
+def with_gates(family: str = "llama", every: int = 2, shaken: bool = True, **more: int) -> MultimodalLM:
     """A tiny LLM with gated layers before blocks 1 and 3; every weight random and the gates open, or as they start."""
-    words = {"every": every, "latents": 3, "depth": 1, "heads": 2, "head_dim": 4}
+    words = {"every": every, "latents": 3, "depth": 1, "heads": 2, "head_dim": 4, **more}
     return assembly_of(GatedCrossAttentionConnector, family, shaken=shaken, **words)
 
 
@@ -57,10 +58,11 @@ def gated(x: Tensor, z: Tensor | None, layer: nn.Module) -> Tensor:
     return x + torch.tanh(layer.feed_gate) * feed(x, layer.feed)
 
 
+@pytest.mark.parametrize("more", [{}, {"items": 2, "frames": 1}], ids=["plain", "items and frames"])
 @torch.no_grad()
-def test_the_equations() -> None:
+def test_the_equations(more: dict[str, int]) -> None:
     """What enters blocks 1 and 3, from what left the blocks before, position by position in plain torch."""
-    model = with_gates()
+    model = with_gates(**more)
     batch = batch_of(model, ROWS)
     left: dict[int, Tensor] = {}
     entered: dict[int, Tensor] = {}
@@ -70,6 +72,8 @@ def test_the_equations() -> None:
     logits(model, batch)
     connector = model.connectors["image"]
     features = model.encoders["image"](**batch.media["image"]["image"]).concatenated()
+    if more:  # the second picture of the first conversation is its item 1
+        features = features + connector.resampler.frames[0] + connector.items[[0, 1, 0]][:, None]
     items = [resampled(item, connector.resampler) for item in features]
     assert torch.equal(entered[2], left[1])
     for index in (1, 3):
@@ -141,3 +145,26 @@ def test_bad_values_are_one_sentence(words: dict[str, int], sentence: str) -> No
     llm = tiny_llm()
     with pytest.raises(MmllmError, match=sentence):
         GatedCrossAttentionConnector(dim=16, llm_dim=llm.dim, **words).attach(llm)
+
+
+@torch.no_grad()
+def test_numbered_items_are_read_whole_and_counted() -> None:
+    """Which item of its conversation it is must not depend on the batch; one too many is an error."""
+    model = with_gates(items=2)
+    connector = model.connectors["image"]
+    assert not connector.goes_on and not connector.shares_prefix and connector.reads_text
+    together = logits(model, batch_of(model, ROWS))
+    torch.testing.assert_close(together[-5:], logits(model, batch_of(model, ROWS[2:])), atol=1e-5, rtol=1e-5)
+    with pytest.raises(MmllmError, match="shows 3 items of 'image', but there are vectors for 2"):
+        model.embed(batch_of(model, [Row(1, (2, "image", 1, "image", 1, "image", 3))]))
+    with pytest.raises(MmllmError, match="items: -1 must be at least 0"):
+        with_gates(items=-1)
+
+
+def test_the_contract_holds_with_numbered_items() -> None:
+    def maker(dim: int, llm_dim: int) -> GatedCrossAttentionConnector:
+        return GatedCrossAttentionConnector(
+            dim=dim, llm_dim=llm_dim, every=2, latents=3, depth=1, heads=2, head_dim=4, frames=1, items=8
+        )
+
+    check_deep_fusion(maker)

@@ -25,7 +25,13 @@ def everything(target: int) -> dict[str, Projector | DeepFusion]:
     """Connectors whose answer must not depend on how nodes are numbered."""
     networks = {gnn: adapter(gnn=gnn) for gnn in GNNS}
     nodes = {f"{gnn} nodes": adapter(gnn=gnn, show="nodes") for gnn in GNNS}
-    return {**networks, **nodes, "ho": tokens(template="ho", hops=3), "queries": tokens(template="queries", hops=2)}
+    return {
+        **networks,
+        **nodes,
+        "ho": tokens(template="ho", hops=3),
+        "symmetric ho": tokens(template="ho", hops=3, average="symmetric"),
+        "queries": tokens(template="queries", hops=2),
+    }
 
 
 def given_by(connector: Projector | DeepFusion, features: Features) -> Tensor:
@@ -104,6 +110,26 @@ def test_ho_are_means_over_hops() -> None:
 
 
 @torch.no_grad()
+def test_symmetric_ho_is_llagas_released_code() -> None:
+    """h_k = D^-1/2 A D^-1/2 h_(k-1), D of senders also where edges go one way; 0 at a node without any."""
+    connector = tokens(template="ho", hops=2, average="symmetric")
+    links = adjacency(loops=False)
+    x = one().layers[-1][0]
+    root = links.sum(1).rsqrt()
+    step = root[:, None] * links * root
+    expected = connector.project(torch.stack([x[3], (step @ x)[3], (step @ step @ x)[3]]))
+    torch.testing.assert_close(connector(one(3))[0], expected, atol=1e-5, rtol=1e-4)
+    alone = connector(features_of([[]], [1], [0]))
+    torch.testing.assert_close(alone[0, 1:], connector.project(torch.zeros(2, DIM)))
+    given = one(1)
+    edges = torch.tensor([[[0, 2, 4, 1], [1, 1, 0, 4]]])  # 0 and 2 to 1, 4 to 0, 1 to 4: nobody sends to 2
+    x, weight = given.layers[-1][0], 1 / 2**0.5
+    directed = Features(given.layers, given.mask, given.grid, None, {"edges": edges, "target": torch.tensor([1])})
+    states = torch.stack([x[1], weight * x[0], weight * x[4]])
+    torch.testing.assert_close(connector(directed)[0], connector.project(states), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_queries_know_distances_and_attend_by_their_equation() -> None:
     assert distances(disjoint(one()), 2).tolist() == [0, 1, 1, 2, 2, 2]
     assert distances(disjoint(one(5)), 1).tolist() == [2, 1, 2, 2, 2, 0]
@@ -123,7 +149,9 @@ def test_templates_need_the_node_they_are_about(template: str) -> None:
         tokens(template=template)(one(-1))
 
 
-@pytest.mark.parametrize("words", [{"template": "tree"}, {"fanout": ()}, {"fanout": (0,)}, {"hops": 0}, {"heads": 3}])
+@pytest.mark.parametrize(
+    "words", [{"template": "tree"}, {"average": "sum"}, {"fanout": ()}, {"fanout": (0,)}, {"hops": 0}, {"heads": 3}]
+)
 def test_wrong_words_of_graph_tokens(words: dict[str, Any]) -> None:
     with pytest.raises(MmllmError):
         tokens(**words)

@@ -37,23 +37,26 @@ class Plain(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y0 = self.base(x)
         h = y0
-        if "parallel.0.weight" in self.weights:
-            h = h + self.scale * x @ self.weights["parallel.0.weight"].T @ self.weights["parallel.1.weight"].T
-        if "sequential.0.weight" in self.weights:
-            h = h + self.scale * y0 @ self.weights["sequential.0.weight"].T @ self.weights["sequential.1.weight"].T
+        for name, read in (("parallel", x), ("sequential", y0)):
+            if f"{name}.0.weight" in self.weights:
+                for layer in "01":
+                    read = read @ self.weights[f"{name}.{layer}.weight"].T + self.weights.get(f"{name}.{layer}.bias", 0)
+                h = h + self.scale * read
         return h
 
 
-@pytest.mark.parametrize("ranks", [(2, 3), (2, 0), (0, 3)])
+@pytest.mark.parametrize(("ranks", "bias"), [((2, 3), False), ((2, 0), False), ((0, 3), False), ((2, 3), True)])
 @pytest.mark.parametrize(
     ("family", "layers"),
     [("llama", ["mlp.down_proj"]), ("gpt2", ["mlp.c_proj"]), ("opt", ["fc2"]), ("qwen2", ["q_proj", "mlp.down_proj"])],
 )
 @torch.no_grad()
-def test_equals_the_papers_equation_and_merges(family: str, layers: list[str], ranks: tuple[int, int]) -> None:
+def test_equals_the_papers_equation_and_merges(
+    family: str, layers: list[str], ranks: tuple[int, int], bias: bool
+) -> None:
     """Without bias (Llama), with (OPT, Qwen's q_proj), transposed (GPT-2); the MLP's last linear unless named."""
-    words = {"targets": layers} if len(layers) > 1 else {}
-    model = with_hydra(family, parallel_rank=ranks[0], sequential_rank=ranks[1], scale=0.7, **words)
+    words: dict[str, Any] = {"targets": layers} if len(layers) > 1 else {}
+    model = with_hydra(family, parallel_rank=ranks[0], sequential_rank=ranks[1], scale=0.7, bias=bias, **words)
     hydra, batch = model.connectors["hydra"], batch_of(model, ROWS)
     assert isinstance(hydra, HydraConnector)
     ours = logits(model, batch)
@@ -70,7 +73,8 @@ def test_equals_the_papers_equation_and_merges(family: str, layers: list[str], r
     names, before = list(model.llm.state_dict()), model.llm.linears()
     merged = hydra.merge(model.llm)
     assert all(not layer._forward_hooks for name, layer in model.llm.linears().items() if name in targets)
-    assert list(model.llm.state_dict()) == names
+    gained = {f"model.{name}.bias" for name in targets} if bias else set()
+    assert set(model.llm.state_dict()) == {*names, *gained}
     assert (logits(model, batch) - ours).abs().max() <= 1e-5
     merged.remove()
     assert all(layer is before[name] for name, layer in model.llm.linears().items())

@@ -145,6 +145,27 @@ def test_c_abstractor_is_positions_blocks_pool_blocks_mlp() -> None:
     assert sum(1 for m in connector.modules() if type(m).__name__ == "SEModule") == 4
 
 
+def test_c_abstractors_norm_and_eos_tokens() -> None:
+    """A LayerNorm before the positions; learned tokens behind those of the picture."""
+    words: dict[str, Any] = {"dim": DIM, "llm_dim": LLM, "source_grid": (6, 4), "grid": (3, 2), "depth": 2, "width": 8}
+    connector = shake(CAbstractorConnector(**words, norm=True, eos=2))
+    plain = CAbstractorConnector(**words)
+    plain.load_state_dict({name: p for name, p in connector.state_dict().items() if name.split(".")[0] in
+                           ("positions", "before", "after", "mlp")})  # fmt: skip
+    given = features(6, 4)
+    # timm's LayerNorm, whose eps is another
+    normed = functional.layer_norm(given.layers[-2], (DIM,), connector.norm.weight, connector.norm.bias, 1e-6)
+    read = replace(given, layers={-2: normed})
+    same(connector(given), torch.cat([plain(read), connector.eos.expand(2, 2, LLM)], dim=1))
+    assert connector.out_grid((6, 4)) == (1, 8)
+    with pytest.raises(MmllmError, match=r"2 tokens are put behind one map, but an item has 3 \(\[3, 6, 4\]\)"):
+        connector.out_grid((3, 6, 4))
+    start = CAbstractorConnector(**{**words, "llm_dim": 500}, eos=4).eos.detach()
+    assert abs(float(start.std()) - 0.02) < 0.002
+    with pytest.raises(MmllmError, match="eos: -1 must be at least 0"):
+        CAbstractorConnector(**words, eos=-1)
+
+
 def test_c_abstractor_positions_start_small() -> None:
     positions = CAbstractorConnector(dim=64, llm_dim=LLM, grid=(2, 2), depth=1, width=8).positions
     assert positions.shape == (576, 64) and abs(float(positions.detach().std()) - 0.02) < 0.002
@@ -165,6 +186,22 @@ def test_resampler_is_flamingos() -> None:
         layer_norm, up, _, down = feed
         z = z + affine(gelu(affine(norm(z, layer_norm), up)), down)
     same(connector(given), affine(norm(z, connector.norm), connector.output))
+
+
+def test_resamplers_frames_have_vectors_of_their_own() -> None:
+    """Added to all tokens of a frame; a picture is frame 0; one too many is an error."""
+    words: dict[str, Any] = {"dim": DIM, "llm_dim": LLM, "latents": 3, "depth": 1, "heads": 2, "head_dim": 4}
+    connector = shake(ResamplerConnector(**words, frames=3))
+    plain = ResamplerConnector(**words)
+    plain.load_state_dict({name: p for name, p in connector.state_dict().items() if name != "frames"})
+    for front, used in (((3,), [0, 1, 2]), ((2,), [0, 1]), ((), [0])):
+        given = features(2, 2, front=front)
+        moved = given.layers[-2] + connector.frames[used].repeat_interleave(4, 0)
+        same(connector(given), plain(replace(given, layers={-2: moved})))
+    with pytest.raises(MmllmError, match="vectors for 3 frames, but an item has 4"):
+        connector.out_grid((4, 2, 2))
+    with pytest.raises(MmllmError, match="frames: -1 must be at least 0"):
+        ResamplerConnector(**words, frames=-1)
 
 
 def test_resampler_does_not_read_masked_tokens_nor_their_order() -> None:

@@ -20,12 +20,19 @@ from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
 from mmllm.types import Batch, Features
 from tests.support.assemblies import Row, batch_of, tiny_encoder
-from tests.support.equations import rotated
+from tests.support.equations import affine, gelu, rotated
+from tests.support.equations import norm as normed
 from tests.support.forward import logits, text_logits
 from tests.support.parts import tiny_llm, tiny_model
 
 ROWS = [Row(1, (5, "image", 4)), Row(2, (7,)), Row(3, ("image", 3, "image", 6)), Row(4, (3, "image", 2))]
 TUNED = ["bias", "scale", "norm"]
+VIT = {"visual_width": 12, "visual_depth": 2, "visual_heads": 2}
+FUSIONS: list[dict[str, Any]] = [
+    {},
+    {"fusion": "early", "visual_prompts": 4, "tuning": TUNED},
+    {"fusion": "late", **VIT},
+]
 
 
 def adapted(
@@ -179,6 +186,44 @@ def test_v1_with_images_adds_one_vector_to_all_prompts() -> None:
         torch.testing.assert_close(found[start:end], reference.logits(batch.input_ids[start:end]), atol=1e-5, rtol=1e-5)
 
 
+def queried(model: MultimodalLM, batch: Batch) -> Tensor:
+    """V float[N, 3, 32] of the released V2: queries beside features through a ViT of two heads, in plain torch."""
+    features = model.encoders["image"](**batch.media["image"]["image"]).concatenated()
+    v: Any = model.connectors["image"].visual
+    x = normed(affine(features, v.input), v.input_norm)
+    x = torch.cat([v.queries.expand(len(x), -1, -1), x], dim=1)
+    for block in v.blocks:
+        q, k, value = affine(normed(x, block.norm1), block.attn.qkv).chunk(3, -1)
+        halves = zip(q.chunk(2, -1), k.chunk(2, -1), value.chunk(2, -1), strict=True)
+        read = [(a @ b.transpose(1, 2) / a.shape[-1] ** 0.5).softmax(-1) @ c for a, b, c in halves]
+        x = x + affine(torch.cat(read, -1), block.attn.proj)
+        x = x + affine(gelu(affine(normed(x, block.norm2), block.mlp.fc1)), block.mlp.fc2)
+    return normed(affine(x[:, :3], v.output), v.output_norm)
+
+
+@torch.no_grad()
+def test_late_fusion_is_the_released_v2s() -> None:
+    """A vector of its own for each prompt, the same in the last 3 layers, mean over a conversation's pictures."""
+    model = adapted(fusion="late", layers=3, tuning=["bias", "norm"], **VIT)
+    batch = batch_of(model, ROWS)
+    given, found = queried(model, batch), logits(model, batch)
+    for (start, end), items in zip(rows_of(batch), ([0], [], [1, 2], [3]), strict=True):
+        reference = plain(model)
+        added = given[items].mean(0) if items else torch.zeros(3, 32)
+        assert sorted(reference.prompts) == [1, 2, 3]
+        reference.prompts = {layer: states + added for layer, states in reference.prompts.items()}
+        torch.testing.assert_close(found[start:end], reference.logits(batch.input_ids[start:end]), atol=1e-5, rtol=1e-5)
+    connector = model.connectors["image"]
+    assert connector.takes_class_tokens and connector.reads_later_items
+
+
+def test_what_late_fusion_refuses() -> None:
+    with pytest.raises(MmllmError, match="need features"):
+        adapted(features=False, fusion="late")
+    with pytest.raises(MmllmError, match="visual_heads 5 must be at least 1, and the heads divide the width"):
+        adapted(fusion="late", **{**VIT, "visual_heads": 5})
+
+
 @torch.no_grad()
 def test_v2_equals_the_papers_equations() -> None:
     """Visual prompts in the first layer only, from their item on; y = s (W x + b) on every linear layer; norms."""
@@ -197,7 +242,9 @@ def test_v2_equals_the_papers_equations() -> None:
 # ---- start, groups, decoding
 
 
-@pytest.mark.parametrize("words", [{}, {"fusion": "early", "tuning": TUNED, "disjoint": True}])
+@pytest.mark.parametrize(
+    "words", [{}, {"fusion": "early", "tuning": TUNED, "disjoint": True}, {"fusion": "late", **VIT}]
+)
 @torch.no_grad()
 def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any]) -> None:
     batch = batch_of(adapted(), ROWS)
@@ -222,7 +269,9 @@ def gradients(disjoint: bool, rows: list[Row], **words: Any) -> tuple[float, dic
     return float(nll.detach()), found  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("words", [{"fusion": "early", "visual_prompts": 4, "tuning": TUNED}, {}])
+@pytest.mark.parametrize(
+    "words", [{"fusion": "early", "visual_prompts": 4, "tuning": TUNED}, {}, {"fusion": "late", **VIT}]
+)
 def test_disjoint_groups_learn_from_their_kind_of_conversation_only(words: dict[str, Any]) -> None:
     """Equal losses; what pictures teach reaches ``visual`` alone, what text teaches all but ``visual``."""
     media, text = [ROWS[0], ROWS[2]], [ROWS[1], Row(5, (8,))]
@@ -241,7 +290,9 @@ def test_disjoint_groups_learn_from_their_kind_of_conversation_only(words: dict[
         assert visual or not torch.allclose(gradient, shared[name], atol=1e-6, rtol=1e-4), name
 
 
-@pytest.mark.parametrize("words", [{}, {"fusion": "early", "visual_prompts": 4, "tuning": TUNED}])
+@pytest.mark.parametrize(
+    "words", [{}, {"fusion": "early", "visual_prompts": 4, "tuning": TUNED}, {"fusion": "late", **VIT}]
+)
 @torch.no_grad()
 def test_cached_steps_equal_the_full_pass(words: dict[str, Any]) -> None:
     """Decoded token by token, also when a row is finished and the rest go on."""
@@ -263,7 +314,9 @@ def test_cached_steps_equal_the_full_pass(words: dict[str, Any]) -> None:
     torch.testing.assert_close(stepped, logits(model, batch)[batch.cu_seqlens[1:] - 1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("words", [{}, {"fusion": "early", "visual_prompts": 4, "tuning": TUNED}])
+@pytest.mark.parametrize(
+    "words", [{}, {"fusion": "early", "visual_prompts": 4, "tuning": TUNED}, {"fusion": "late", **VIT}]
+)
 @torch.no_grad()
 def test_when_leaves_text_conversations_as_they_were(words: dict[str, Any]) -> None:
     """Bit for bit, in a row packed with conversations that have pictures."""
@@ -334,5 +387,5 @@ def test_impossible_values_are_refused() -> None:
         adapted(features=False, disjoint=True)
     with pytest.raises(MmllmError, match="must be different words of bias, scale, norm"):
         adapted(features=False, tuning=["bias", "bias"])
-    with pytest.raises(MmllmError, match="init: 'one' must be zero or random"):
+    with pytest.raises(MmllmError, match="init: 'one' is unknown; known: zero, random"):
         adapted(features=False, init="one")

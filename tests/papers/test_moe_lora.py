@@ -18,7 +18,7 @@ from mmllm.model.metrics import plain
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from tests.support.assemblies import batch_of
-from tests.support.experts import FORMS, LLAVA_MOLE, METEORA, MOLA_BALANCED, with_moe
+from tests.support.experts import FORMS, LLAVA_MOLE, LORAMOE, METEORA, MOLA_BALANCED, with_moe
 from tests.support.forward import logits
 from tests.support.inside import ROWS
 from tests.support.parts import tiny_llm
@@ -141,6 +141,30 @@ def test_molas_balance_is_per_block_times_experts() -> None:
     assert extra.item() == pytest.approx(0.5 * total, rel=1e-5)
 
 
+def test_molas_balance_is_the_switch_balance_over_top_k() -> None:
+    """MoLA's code divides the tokens of an expert by all choices, which are top_k a token; ``switch`` by tokens."""
+    theirs, switch = (losses_of({**MOLA_BALANCED, "balance": name})[0] for name in ("mola", "switch"))
+    assert theirs == switch / 2 > 0
+
+
+def test_loramoes_balance_parts_the_experts_by_the_kind_of_data() -> None:
+    """Var(z) / mean(z)^2 over conversations and experts, z = (1 +- shift) q, q a conversation's mean; by router."""
+    halves = {"captions": 0, "text": 1, "instruct": 1}
+    words = {**LORAMOE, "experts": 4, "balance": "localized", "balance_weight": 0.5, "balance_shift": 0.2}
+    extra, stated, sequence_ids, sources = losses_of({**words, "halves": halves})
+    total = 0.0
+    for tokens in stated.logits.values():
+        z = []
+        for row, source in enumerate(sources):
+            where = (sequence_ids == row).nonzero().flatten().tolist()
+            q = torch.stack([tokens[s].softmax(-1) for s in where]).mean(0)
+            z += [float(q[e]) * (1.2 if e // 2 == halves[source] else 0.8) for e in range(4)]
+        mean = sum(z) / len(z)
+        total += sum((value - mean) ** 2 for value in z) / (len(z) - 1) / mean**2
+    assert len(stated.logits) == 28 and len(set(sources)) > 1
+    assert extra.item() == pytest.approx(0.5 * total, rel=1e-4)
+
+
 def test_meteoras_gates_are_taught_the_task_of_their_data() -> None:
     extra, stated, sequence_ids, sources = losses_of(METEORA)
     task = {"captions": 0, "text": 2}
@@ -209,6 +233,12 @@ def test_allocations_have_equal_totals(n_blocks: int, mean: int) -> None:
         ({"renormalise": True}, "every weight is 1"),
         ({"top_k": 5}, "top_k 5"),
         ({"top_k": 0, "balance_weight": 0.1}, "no load"),
+        ({"balance": "even"}, "known: llava_mole, switch, mola, localized"),
+        ({"balance": "localized", "top_k": 0}, "belong together"),
+        ({"halves": {"a": 0}}, "belong together"),
+        ({"balance": "localized", "top_k": 0, "halves": {"a": 2}}, "name 0 or 1"),
+        ({"balance": "localized", "top_k": 0, "halves": {"a": 1}, "balance_shift": 2}, "balance_shift 2"),
+        ({"balance": "localized", "top_k": 0, "halves": {"a": 1}, "balance_weight": 1, "experts": 3}, "two halves"),
         ({"experts": [2, 3]}, "lists 2 blocks"),
         ({"experts": "pyramid"}, "known: uniform"),
         ({"experts": "triangle", "experts_mean": 0.5}, "at least 1"),
@@ -226,6 +256,10 @@ def test_refusals(words: dict[str, Any], said: str) -> None:
 
 
 def test_data_without_a_task_is_refused_in_training() -> None:
+    words = {**LORAMOE, "experts": 4, "balance": "localized", "balance_weight": 0.5, "halves": {"captions": 0}}
+    model, _ = with_moe(words)
+    with pytest.raises(MmllmError, match="no half for the data 'text'"):
+        model.train()(batch_of(model, ROWS))
     model, _ = with_moe({**METEORA, "supervised": {"captions": 0}})
     with pytest.raises(MmllmError, match="no expert for the data 'text'"):
         model.train()(batch_of(model, ROWS))

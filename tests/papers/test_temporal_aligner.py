@@ -14,9 +14,10 @@ from mmllm.errors import MmllmError
 from mmllm.hooks.passes import context_of
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
+from mmllm.testing import check_projector
 from mmllm.types import Batch, Features, Sample
 from tests.support.clips import DIM, clip, clip_assembly, clip_talk
-from tests.support.equations import affine, norm
+from tests.support.equations import affine, gelu, norm
 from tests.support.forward import embedded
 from tests.support.talks import packed
 
@@ -120,6 +121,80 @@ def test_the_equations(foretell: str) -> None:
         y = affine(norm(block(x, c.encoder[0], [len(x)] * len(x)), c.norm), c.mlp[0])
         rows.append(affine(y * 0.5 * (1 + torch.erf(y / 2**0.5)), c.mlp[2]))
     torch.testing.assert_close(embeds, torch.cat(rows), atol=1e-5, rtol=1e-5)
+
+
+def post_norm(
+    x: Tensor, c: nn.Module, own: list[int], z: Tensor | None = None, other: list[int] | None = None
+) -> Tensor:
+    """A block of the first transformer: x = LN(x + f(x)) for attention, reading and MLP with ReLU."""
+    x = norm(x + attention(x, x, c.attention, own), c.norm)
+    if z is not None:
+        assert other is not None
+        x = norm(x + attention(x, z, c.reading, other), c.reading_norm)
+    return norm(x + affine(affine(x, c.wide).clamp(min=0), c.back), c.last_norm)
+
+
+def released_errors(frames: Tensor, words: Tensor, c: nn.Module, shifted: bool) -> list[Tensor]:
+    """The squared errors of one clip by the layers of the released code."""
+    v = frames.mean(1)
+    n = len(v)
+    x = affine(v, c.input)
+    read, x = x, x + waves(n, 12)
+    past = list(range(1, n + 1))
+    seen = past if shifted else [n] * n
+    a = affine(norm(words, c.text.norm), c.text.input).mean(0)
+    s = c.semantic
+    f = norm(affine(norm(read, s.frames[0]), s.frames[1]), s.frames[2])
+    y = affine(norm(a[None], s.text[0]), s.text[1])
+    y = y + affine(affine(norm(y, s.own[0]), s.own[1]), s.own[2])
+    refined = []
+    for t in seen:
+        z = y + attention(norm(y, s.reading_norm), f, s.reading, [t])
+        z = z + affine(gelu(affine(norm(z, s.feed[0]), s.feed[1])), s.feed[3])
+        refined.append(a + s.gate * affine(norm(z[0], s.output[0]), s.output[1]))
+    memory = post_norm(x, c.encoder[0], seen) + torch.stack(refined)
+    guess = affine(post_norm(x, c.decoder[0], past, memory, seen), c.foretold)
+    pairs = zip(guess[:-1], v[1:], strict=True) if shifted else zip(guess, v, strict=True)
+    return [(a - b).square().mean() for a, b in pairs]
+
+
+@pytest.mark.parametrize("foretell", ["next", "same"])
+@torch.no_grad()
+def test_the_released_layers(foretell: str) -> None:
+    """Tokens and the mean error by the equations of the authors' code, each text beside its own clip."""
+    model = aligner(form="released", mlp_width=20, foretell=foretell)
+    c = model.connectors["video"]
+    batch = packed(model, TALKS)
+    clips = [(0, clip(5, 1)), (2, clip(3, 2)), (2, clip(1, 3))]
+    errors = [e for n, f in clips for e in released_errors(f, words_of(batch, model, n), c, foretell == "next")]
+    with torch.enable_grad():
+        found = extra(model, batch)
+    torch.testing.assert_close(found.detach(), torch.stack(errors).mean(), atol=1e-5, rtol=1e-5)
+    embeds = embedded(model, batch)[batch.media_positions["video"]]
+    rows = []
+    for _, frames in clips:
+        x = affine(frames.mean(1), c.input) + waves(len(frames), 12)
+        rows.append(affine(gelu(affine(post_norm(x, c.encoder[0], [len(x)] * len(x)), c.mlp[0])), c.mlp[2]))
+    torch.testing.assert_close(embeds, torch.cat(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_the_released_form_adds_nothing_to_an_encoder_of_its_own_width() -> None:
+    """With the authors' widths (CLIP's 512 channels, 16 heads) it has the 7,820,672 weights of their two modules.
+
+    But for queries and keys, 128 x 128 each, of an attention over one vector.
+    """
+    connector = TemporalAlignerConnector(dim=512, llm_dim=32, form="released")
+    weights = {name: p.numel() for name, p in connector.named_parameters()}
+    ours = sum(n for name, n in weights.items() if name.split(".")[0] not in ("mlp", "text"))
+    assert ours == 7_820_672 - 2 * 128 * 128
+    assert connector.encoder[0].wide.bias.abs().sum() == 0 and connector.semantic.text[1].weight.std() < 0.021
+
+
+def test_the_contract_holds_for_the_released_form() -> None:
+    def maker(dim: int, llm_dim: int) -> TemporalAlignerConnector:
+        return TemporalAlignerConnector(dim=dim, llm_dim=llm_dim, form="released", mlp_width=12, **SMALL)
+
+    check_projector(maker, grids=[(3, 2, 2)])
 
 
 def foretold(c: nn.Module, frames: Tensor) -> Tensor:
@@ -248,6 +323,8 @@ def test_learning_to_foretell_works() -> None:
     ("words", "says"),
     [
         ({"foretell": "past"}, "known: next, same, nothing"),
+        ({"form": "theirs"}, "known: own, released"),
+        ({"mlp_width": 0}, "mlp_width: 0 must be at least 1"),
         ({"weight": 0.0}, "weight 0.0 must be above 0"),
         ({"heads": 5}, "heads: 5 must divide the width of 12"),
     ],

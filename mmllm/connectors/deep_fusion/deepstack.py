@@ -24,17 +24,19 @@ from mmllm.types import Features, Grid
 class DeepstackConnector(DeepFusion):
     """Stacks of visual tokens for successive blocks at the places of one (Meng et al. 2024, arXiv 2406.04334).
 
-    The input tokens are the encoder's map averaged over blocks of ``factor`` x ``factor`` patches, through an MLP.
-    Stack s is **added** to the hidden states at the same places before block ``start`` + s * ``interval``, in the pass
-    over the prompt only: later tokens see it through the cache. ``stacks``:
+    The input tokens are the encoder's map averaged over blocks of ``factor`` x ``factor`` patches, through an MLP (in
+    the paper's models the encoder reads a small copy of the picture for them; the stacks are the same). Stack s is
+    **added** to the hidden states at the same places before block ``start`` + s * ``interval``, in the pass over the
+    prompt only: later tokens see it through the cache. ``stacks``:
 
     - ``grid``: the full map, sampled with holes, ``[i::factor, j::factor]`` for s = i * factor + j: factor**2 stacks
       through the same MLP, no new weights.
-    - ``layers`` (as in Qwen3-VL): the last layer listed under the encoder's ``layers`` is the input; each layer before
-      it gives one stack, averaged as the input is, through an MLP of its own.
+    - ``layers``: the last layer listed under the encoder's ``layers`` is the input; each layer before it gives one
+      stack, through an MLP of its own. With ``merge: shuffle`` these are Qwen3-VL's; with ``merge: mean``, where stacks
+      are averaged as the input is, they are after its idea alone, and no published model has them.
 
-    ``merge: shuffle`` lays the patches of a block side by side instead of averaging them, as Qwen3-VL's mergers do:
-    a LayerNorm with ``eps`` of each patch at the input, of each block in the stacks, then an MLP ``width`` wide inside.
+    ``merge: shuffle`` lays the patches of a block side by side instead of averaging them: a LayerNorm with ``eps`` of
+    each patch at the input, of each block in the stacks, then an MLP ``width`` wide inside.
 
     ``norm`` first brings each layer to mean 0 and variance 1 per token, for encoders whose hidden states are large: the
     stacks are added to the LLM's. An untrained one is no identity. Where the LLM's hidden states have another width

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.layers.basics import feed_forward
@@ -30,6 +31,10 @@ class GatedCrossAttentionConnector(DeepFusion):
     in the sequence, it only marks where the item starts. As in OpenFlamingo's code, positions before the first item of
     a conversation get exactly zero from XAttn but still pass FF; conversations without items pass neither and stay
     bit-identical.
+
+    Two options of that code: ``frames``, a learned vector for each frame of a clip, see :class:`ResamplerConnector`,
+    and ``items``, one from N(0, 1) for each item of a conversation by its number, added to all that is read of it. With
+    ``items`` prompts are always read whole. OpenFlamingo's published models have neither.
     """
 
     attaches_to_parts = True
@@ -49,6 +54,8 @@ class GatedCrossAttentionConnector(DeepFusion):
         heads: int = 8,
         head_dim: int = 64,
         width: int | None = None,
+        frames: int = 0,
+        items: int = 0,
     ) -> None:
         """Set up the resampler; the layers inside the LLM come with ``attach``.
 
@@ -61,23 +68,59 @@ class GatedCrossAttentionConnector(DeepFusion):
             heads: attention heads of the resampler and of the new layers.
             head_dim: width of each.
             width: W of the latents; None: the features' own.
+            frames: most frames of an item, each with a learned vector; 0: no such vectors.
+            items: most items of a conversation, each with a learned vector; 0: no such vectors.
         """
         super().__init__(dim=dim, llm_dim=llm_dim)
         if every < 1:
             raise MmllmError(f"connector gated_cross_attention every: {every} must be at least 1.")
+        if items < 0:
+            raise MmllmError(f"connector gated_cross_attention items: {items} must be at least 0.")
         self.every, self.n_latents, self.heads, self.head_dim = every, latents, heads, head_dim
         self.width = dim if width is None else width
         self.resampler = ResamplerConnector(
-            dim=dim, llm_dim=self.width, latents=latents, depth=depth, heads=heads, head_dim=head_dim, width=width
+            dim=dim,
+            llm_dim=self.width,
+            latents=latents,
+            depth=depth,
+            heads=heads,
+            head_dim=head_dim,
+            width=width,
+            frames=frames,
         )
         # Flamingo's ends with the LN: each layer's keys and values are linear maps of it anyway
         self.resampler.register_module("output", nn.Identity())
         self.layers = nn.ModuleDict()
+        self.n_items = items
+        self.items = nn.Parameter(torch.randn(items, self.width)) if items else None
+        # which item of its conversation an item is, only the whole batch tells
+        self.reads_text = self.accepts_padding = bool(items)
+        self.goes_on = self.shares_prefix = not items
 
-    def remember(self, features: Features) -> Tensor:
-        """Resample features float[N, T, dim]: z float[N, K, W]."""
-        latents: Tensor = self.resampler(features)
+    def remember(self, features: Features, ctx: ForwardContext | None = None) -> Tensor:
+        """Resample features float[N, T, dim]: z float[N, K, W].
+
+        Raises:
+            MmllmError: a conversation has more items than there are vectors for.
+        """
+        added = None
+        if self.items is not None:
+            assert ctx is not None
+            added = self.items[self._numbers(ctx, len(features.mask))]
+        latents: Tensor = self.resampler(features, added)
         return latents
+
+    def _numbers(self, ctx: ForwardContext, n_items: int) -> Tensor:
+        """Number of each item among those of its conversation, int64[N]."""
+        owners = ctx.item_sequence[self.key]
+        numbers = (owners[:, None] == owners).tril(-1).sum(dim=1)
+        if len(owners) and int(numbers.max()) >= self.n_items:
+            raise MmllmError(
+                f"connector gated_cross_attention items: a conversation shows {int(numbers.max()) + 1} items of "
+                f"{self.key!r}, but there are vectors for {self.n_items}; raise items."
+            )
+        # blank items stand in for those that a rank lacks
+        return functional.pad(numbers, (0, n_items - len(numbers)))
 
     def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the gated layers and put them before every n-th block.

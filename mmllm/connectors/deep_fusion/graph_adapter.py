@@ -37,6 +37,9 @@ class GraphAdapterConnector(DeepFusion):
     ``at: input``: z, through an MLP, is a token of the LLM; of the node the graph is about, or of each node
     (``show: nodes``). ``both``: both. A graph that is about no node is represented by the mean over its nodes.
 
+    Of the released code's two stages this is the first; the second, where a linear map of u gives one of C classes, has
+    no place in a model that answers in words: train on the classes' names instead.
+
     ``neighbours_only`` is the arm against leakage: a state of the node's own text tells the text that is to be
     predicted. ``gnn: none`` is the arm without a graph.
     """

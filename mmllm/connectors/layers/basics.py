@@ -109,10 +109,10 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def feed_forward(width: int) -> nn.Sequential:
-    """LN, four times wider and back with GELU, no biases: as the perceiver resampler has it."""
+def feed_forward(width: int, bias: bool = False) -> nn.Sequential:
+    """LN, four times wider and back with GELU; without biases as the perceiver resampler has it."""
     return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
+        nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=bias), nn.GELU(), nn.Linear(4 * width, width, bias=bias)
     )
 
 

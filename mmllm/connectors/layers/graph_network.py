@@ -19,7 +19,8 @@ class GraphNetwork(nn.Module):
     """Rounds of messages: z0 = RMSNorm(W2 SiLU(W1 x)), z1 = mix(z0), z2 = mix(SiLU(W3 z1)) and so on; no biases.
 
     ``mix`` of a node and its senders, itself among them: their mean (``sage``, as in GraphAdapter's code), attention
-    (``gat``), an MLP of their sum (``gin``), or the node alone (``none``: the same weights as ``sage`` without edges).
+    (``gat``, torch_geometric's: GraphAdapter's own, by dot products, does not run as released), an MLP of their sum
+    (``gin``), or the node alone (``none``: the same weights as ``sage`` without edges).
 
     ``neighbours_only``: the result of the node an item is about does not depend on its own state: its z0 is zero and
     it sends nothing, not even to itself.
@@ -69,6 +70,19 @@ class SelfOnly(nn.Module):
 def mean_of_senders() -> Any:
     """Layer ``SimpleConv`` of torch_geometric: (float[nodes, W], int64[2, E]) -> means, 0 where nobody sends."""
     return _convolutions().SimpleConv(aggr="mean")
+
+
+class SymmetricSum(nn.Module):
+    """D^-1/2 A D^-1/2 without self loops, D the number of a node's senders; 0 where nobody sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = _convolutions().SimpleConv(aggr="sum")
+
+    def forward(self, z: Tensor, edges: Tensor) -> Tensor:
+        """(float[nodes, W], int64[2, E]) -> float[nodes, W]."""
+        edges, weights = _convolutions().gcn_conv.gcn_norm(edges, num_nodes=len(z), add_self_loops=False, dtype=z.dtype)
+        return self.sum(z, edges, weights)
 
 
 def _mix(gnn: str, hidden: int, heads: int) -> nn.Module:

@@ -50,16 +50,17 @@ def earlier(length: int, like: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention softmax(Q Kᵀ / √d) V of several heads with Q of x, K and V of z; no biases."""
+    """Attention softmax(Q Kᵀ / √d) V of several heads with Q of x, K and V of z."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, bias: bool = False, output_bias: bool = False) -> None:
+        """``bias``: whether Q, K and V have one; ``output_bias``: whether the map back has."""
         super().__init__()
         if heads < 1 or width % heads:
             raise MmllmError(f"heads: {heads} must divide the width of {width} channels.")
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key_value = nn.Linear(width, 2 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=output_bias)
 
     def forward(self, x: Tensor, z: Tensor, seen: Tensor) -> Tensor:
         """Let x float[N, Q, W] read z float[N, K, W] where ``seen`` bool[N or 1, Q or 1, K]; each sees some."""

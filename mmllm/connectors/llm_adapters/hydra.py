@@ -23,18 +23,21 @@ from mmllm.hooks.points import LLMHookPoints
 class Branches(nn.Module):
     """``scale * (U_p D_p x + U_s D_s y0)`` of one linear layer; zero at the start, because both U are."""
 
-    def __init__(self, dims: tuple[int, int], parallel_rank: int, sequential_rank: int, scale: float) -> None:
-        """``dims``: widths (in, out) of the frozen layer; a rank of 0 leaves its branch out."""
+    def __init__(
+        self, dims: tuple[int, int], parallel_rank: int, sequential_rank: int, scale: float, bias: bool
+    ) -> None:
+        """``dims``: widths (in, out) of the frozen layer; a rank of 0 leaves its branch out; ``bias``: D and U have."""
         super().__init__()
         width_in, width_out = dims
-        self.parallel = _pair(width_in, parallel_rank, width_out) if parallel_rank else None
-        self.sequential = _pair(width_out, sequential_rank, width_out) if sequential_rank else None
+        self.parallel = _pair(width_in, parallel_rank, width_out, bias) if parallel_rank else None
+        self.sequential = _pair(width_out, sequential_rank, width_out, bias) if sequential_rank else None
         self.scale = scale
         self.idle = False
 
     def skip_if_zero(self) -> None:
         """Skip the update while it is frozen and zero, as in a stage before the one that trains it."""
-        self.idle = is_noop(*(pair[1].weight for pair in (self.parallel, self.sequential) if pair is not None))
+        pairs = [pair for pair in (self.parallel, self.sequential) if pair is not None]
+        self.idle = is_noop(*(weight for pair in pairs for weight in pair[1].parameters()))
 
     def forward(self, x: Tensor, y0: Tensor) -> Tensor:
         """x float[..., in], y0 = W0 x + b0 float[..., out] -> float[..., out], in the dtype of ``y0``."""
@@ -43,15 +46,22 @@ class Branches(nn.Module):
         return (sum(terms[1:], terms[0]) * self.scale).to(y0.dtype)
 
     def merged(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """W = W0 + s (U_p D_p + U_s D_s W0), b = b0 + s U_s D_s b0 from W0 float[out, in], b0 float[out]; float32."""
+        """W = W0 + s (U_p D_p + U_s D_s W0), b = b0 + s U_s D_s b0 from W0 float[out, in], b0 float[out]; float32.
+
+        With biases of the branches also s (U d + u) of each, d and u those of D and U.
+        """
         # the sequential branch first: it reads the frozen layer's output, not what the parallel one adds
         merged_weight, merged_bias = weight.float(), None if bias is None else bias.float()
-        sequential = None if self.sequential is None else self.scale * _product(self.sequential)
-        if sequential is not None:
+        if self.sequential is not None:
+            sequential = self.scale * _product(self.sequential)
             merged_weight = merged_weight + sequential @ merged_weight
             merged_bias = None if merged_bias is None else merged_bias + sequential @ merged_bias
         if self.parallel is not None:
             merged_weight = merged_weight + self.scale * _product(self.parallel)
+        for pair in (self.parallel, self.sequential):
+            if pair is not None and pair[1].bias is not None:
+                shift = self.scale * pair[1](pair[0].bias)
+                merged_bias = shift if merged_bias is None else merged_bias + shift
         return merged_weight, merged_bias
 
 
@@ -60,7 +70,8 @@ class HydraConnector(LLMAdapter):
 
     ``h = y0 + s U_p D_p x + s U_s D_s y0``, ``y0 = W0 x + b0``.
 
-    D is Xavier-uniform and U zero at the start, without biases, so the LLM is then unchanged bit for bit.
+    D is Xavier-uniform and U zero at the start, so the LLM is then unchanged bit for bit. ``bias`` gives each D and U
+    one, from zero, as the released code has them; the paper's equation has none.
     """
 
     attaches_to_parts = True
@@ -76,6 +87,7 @@ class HydraConnector(LLMAdapter):
         parallel_rank: int = 8,
         sequential_rank: int = 8,
         scale: float = 1.0,
+        bias: bool = False,
         targets: str | Sequence[str] | None = None,
     ) -> None:
         """Set up, without weights until ``attach``.
@@ -85,6 +97,7 @@ class HydraConnector(LLMAdapter):
             parallel_rank: r of the branch on the layer's input; 0 leaves it out.
             sequential_rank: r of the branch on the layer's output; 0 leaves it out.
             scale: s, of both branches (the paper's images use 0.1).
+            bias: whether both linear maps of a branch have one.
             targets: layer names such as [o_proj, down_proj], or ``all-linear``; default: the last linear of each MLP.
         """
         super().__init__(llm_dim=llm_dim)
@@ -94,7 +107,7 @@ class HydraConnector(LLMAdapter):
                 "them above 0."
             )
         self.ranks = parallel_rank, sequential_rank
-        self.scale = scale
+        self.scale, self.bias = scale, bias
         self.targets = targets if targets is None or isinstance(targets, str) else list(targets)
         self.layers = nn.ModuleDict()
 
@@ -104,7 +117,7 @@ class HydraConnector(LLMAdapter):
         for name, base in self._linears(llm).items():
             key = module_key(name)
             if key not in self.layers:
-                self.layers[key] = Branches(in_out_features(base), *self.ranks, self.scale).to(llm.device)
+                self.layers[key] = Branches(in_out_features(base), *self.ranks, self.scale, self.bias).to(llm.device)
             made.append(llm.after_linear(name, self._change(self.layers[key])))
         return Handle.of(made)
 
@@ -161,11 +174,13 @@ class HydraConnector(LLMAdapter):
         return change
 
 
-def _pair(width_in: int, rank: int, width_out: int) -> nn.Sequential:
-    """D, then U, without biases: Xavier-uniform and zero."""
-    down, up = nn.Linear(width_in, rank, bias=False), nn.Linear(rank, width_out, bias=False)
+def _pair(width_in: int, rank: int, width_out: int, bias: bool) -> nn.Sequential:
+    """D, then U: Xavier-uniform and zero; biases zero."""
+    down, up = nn.Linear(width_in, rank, bias=bias), nn.Linear(rank, width_out, bias=bias)
     nn.init.xavier_uniform_(down.weight)
     nn.init.zeros_(up.weight)
+    for layer in (down, up) if bias else ():
+        nn.init.zeros_(layer.bias)
     return nn.Sequential(down, up)
 
 

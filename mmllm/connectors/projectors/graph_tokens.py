@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmllm.connectors.base import Projector
 from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.graph_disjoint import Nodes, disjoint
-from mmllm.connectors.layers.graph_network import mean_of_senders
+from mmllm.connectors.layers.graph_network import SymmetricSum, mean_of_senders
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -24,9 +24,11 @@ class GraphTokensConnector(Projector):
     ``template``:
 
     - ``nd``: a fixed tree, the node, then of each node of the hop before ``fanout[hop]`` neighbours in the order of the
-      encoder; beside its state each slot has its row of the eigenvectors of the tree's normalised Laplacian. A slot
-      without a node is a zero token.
-    - ``ho``: the node's state, then means over ``hops`` hops: h_k = mean of the neighbours' h_(k-1).
+      encoder (the released code draws them); beside its state each slot has its row of the eigenvectors of the tree's
+      normalised Laplacian. A slot without a node is a zero token. The released positions are eigenvectors of I - A of
+      the tree with edges one way: that matrix lacks a basis of them, so they are no choice here.
+    - ``ho``: the node's state, then means over ``hops`` hops: h_k = mean of the neighbours' h_(k-1), as the paper
+      says, or with ``average: symmetric``, as the released code does, h_k = D^-1/2 A D^-1/2 h_(k-1).
     - ``queries``: ``queries`` learned vectors attend over all nodes; a node's distance from the one the graph is about,
       up to ``hops``, is added to it. The only one that does without such a node.
 
@@ -43,6 +45,7 @@ class GraphTokensConnector(Projector):
         template: Literal["nd", "ho", "queries"] = "nd",
         fanout: Sequence[int] = (10, 10),
         hops: int = 4,
+        average: Literal["mean", "symmetric"] = "mean",
         queries: int = 8,
         width: int = 128,
         heads: int = 4,
@@ -57,6 +60,7 @@ class GraphTokensConnector(Projector):
             template: see above.
             fanout: slots per node and hop of ``nd``.
             hops: of ``ho``, and distances that ``queries`` tell apart.
+            average: of the neighbours, in ``ho``; see above.
             queries: how many tokens ``queries`` gives.
             width: of its attention.
             heads: of its attention.
@@ -66,6 +70,8 @@ class GraphTokensConnector(Projector):
         super().__init__(dim=dim, llm_dim=llm_dim)
         if template not in ("nd", "ho", "queries"):
             raise MmllmError(f"connector graph_tokens template: {template!r} is unknown; known: nd, ho, queries.")
+        if average not in ("mean", "symmetric"):
+            raise MmllmError(f"connector graph_tokens average: {average!r} is unknown; known: mean, symmetric.")
         if not fanout or min(*fanout, hops, queries, heads, width) < 1 or width % heads:
             raise MmllmError(
                 f"connector graph_tokens: fanout {list(fanout)}, hops {hops} and queries {queries} must be at least 1, "
@@ -76,7 +82,7 @@ class GraphTokensConnector(Projector):
             self.register_buffer("positions", tree_positions(self.fanout))
             self.project = mlp(dim + len(self.get_buffer("positions")), llm_dim, depth)
         elif template == "ho":
-            self.mean = mean_of_senders()
+            self.average = mean_of_senders() if average == "mean" else SymmetricSum()
             self.project = mlp(dim, llm_dim, depth)
         else:
             self.attend = NodeQueries(dim, width, queries, heads, hops)
@@ -113,7 +119,7 @@ class GraphTokensConnector(Projector):
         targets = nodes.centred("graph_tokens template: ho")
         states = [nodes.x]
         for _ in range(self.hops):
-            states.append(self.mean(states[-1], nodes.edges))
+            states.append(self.average(states[-1], nodes.edges))
         return torch.stack([state[targets] for state in states], dim=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from mmllm.connectors.base import Projector
 from mmllm.connectors.layers.basics import feed_forward
+from mmllm.connectors.layers.temporal import frames_in
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -18,8 +20,9 @@ class ResamplerConnector(Projector):
     """The perceiver resampler of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), then a linear map to the LLM.
 
     ``latents`` learned vectors from N(0, 1); each of ``depth`` blocks does z += Attn(LN z, [LN x; LN z]), z += FF(z);
-    a final LN. Where something is comes solely from the features, no positions are added. ``width`` of the latents is
-    the features' own unless given (then a linear map comes first); ``heads`` of ``head_dim`` each.
+    a final LN. Where something is comes solely from the features, no positions are added, but with ``frames`` a learned
+    vector from N(0, 1) for each frame of a clip, up to so many; a picture is one. ``width`` of the latents is the
+    features' own unless given (then a linear map comes first); ``heads`` of ``head_dim`` each.
     """
 
     takes_class_tokens = True
@@ -34,11 +37,14 @@ class ResamplerConnector(Projector):
         heads: int = 8,
         head_dim: int = 64,
         width: int | None = None,
+        frames: int = 0,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         for name, value in {"latents": latents, "depth": depth, "heads": heads, "head_dim": head_dim}.items():
             if value < 1:
                 raise MmllmError(f"connector resampler {name}: {value} must be at least 1.")
+        if frames < 0:
+            raise MmllmError(f"connector resampler frames: {frames} must be at least 0.")
         inner = dim if width is None else width
         self.input = nn.Identity() if width is None else nn.Linear(dim, inner)
         self.n_latents = latents  # under ZeRO-3 a weight has no shape outside of a forward
@@ -47,19 +53,46 @@ class ResamplerConnector(Projector):
         self.feed = nn.ModuleList(feed_forward(inner) for _ in range(depth))
         self.norm = nn.LayerNorm(inner)
         self.output = nn.Linear(inner, llm_dim)
+        self.n_frames = frames
+        self.frames = nn.Parameter(torch.randn(frames, inner)) if frames else None
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
-        """One row of latents, whatever the grid: they are in no order of space or time."""
+        """One row of latents, whatever the grid: they are in no order of space or time.
+
+        Raises:
+            MmllmError: more frames than there are vectors for.
+        """
+        if self.n_frames and frames_in(grid, "resampler") > self.n_frames:
+            raise MmllmError(
+                f"connector resampler has vectors for {self.n_frames} frames, but an item has {grid[0]}; raise frames, "
+                "or lower the encoder's."
+            )
         return (1, self.n_latents)
 
-    def forward(self, features: Features) -> Tensor:
-        """Read features float[N, T, dim]: float[N, latents, llm_dim]; tokens that the mask excludes are not read."""
+    def forward(self, features: Features, added: Tensor | None = None) -> Tensor:
+        """Read features float[N, T, dim]: float[N, latents, llm_dim]; tokens that the mask excludes are not read.
+
+        ``added``: float[N, width], what is added to all that is read of an item.
+        """
         x = self.input(features.concatenated())
+        if self.frames is not None:
+            x = x + self.frames.to(x.dtype)[self._frame_of_tokens(features)]
+        if added is not None:
+            x = x + added.to(x.dtype)[:, None]
         z = self.latents.to(x.dtype).expand(x.shape[0], -1, -1)
         for attention, feed in zip(self.attention, self.feed, strict=True):
             z = z + attention(z, x, features.mask)
             z = z + feed(z)
         return self.output(self.norm(z))
+
+    def _frame_of_tokens(self, features: Features) -> Tensor:
+        """Frame of each token, int64[N, T]; in padding the last that there is a vector for."""
+        tokens = torch.arange(features.mask.shape[1], device=features.mask.device)
+        grids = features.item_grids()
+        for grid in set(grids):
+            self.out_grid(grid)
+        sizes = tokens.new_tensor([prod(grid) // frames_in(grid, "resampler") for grid in grids])
+        return (tokens // sizes[:, None]).clamp(max=self.n_frames - 1)
 
 
 class LatentAttention(nn.Module):

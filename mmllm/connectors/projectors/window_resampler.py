@@ -16,13 +16,18 @@ from mmllm.types import Features, Grid
 
 
 class WindowResamplerConnector(Projector):
-    """The window-level Q-Former of SALMONN (Tang et al. 2024, arXiv 2310.13289), then a linear map to the LLM.
+    """Learned queries read each window, after the idea of SALMONN's Q-Former (Tang et al. 2024, arXiv 2310.13289).
 
     The first axis of the grid is cut into windows of ``window`` indices (SALMONN: 17 of Whisper's, a third of a
     second); in each, ``queries`` learned vectors (1) pass ``depth`` layers (2) of self-attention, cross-attention to
-    the window and an MLP, so n indices give ceil(n / window) * queries tokens. The last window of an item holds what
-    is left; nothing beyond an item's end is read (SALMONN attends to the padding too). ``width`` of the queries is the
+    the window and an MLP, so n indices give ceil(n / window) * queries tokens, each through a linear map to the LLM.
+    The last window of an item holds what is left; nothing beyond an item's end is read. ``width`` of the queries is the
     features' own unless given; ``heads`` divide it. Positions are in the features, none are added.
+
+    SALMONN's own layers are another connector, ``window_qformer`` with ``rest: drop``. Here norms stand before
+    attention and MLP, not behind them as in BERT; the MLP and keys have no biases; a single query has no
+    self-attention; and a rest of less than a window is read too (SALMONN leaves it out: 88 tokens in half a minute,
+    here 89).
     """
 
     accepts_padding = True

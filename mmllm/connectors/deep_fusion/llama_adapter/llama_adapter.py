@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.deep_fusion.llama_adapter.tuning import make
-from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import Prompts, VisualPrompts
+from mmllm.connectors.deep_fusion.llama_adapter.visual_prompts import Prompts, VisualPrompts, VisualQueries
 from mmllm.connectors.layers.basics import module_key
 from mmllm.connectors.layers.prompt_attention import HeadGate, extra_attention
 from mmllm.errors import MmllmError
@@ -31,13 +31,17 @@ class LlamaAdapterConnector(DeepFusion):
 
     ``out = Wo[ softmax(q kᵀ) v + tanh(g_l) * softmax(q k'ᵀ) v' ]``, ``k' = Wk P_l``, ``v' = Wv P_l``.
     P_l float[K, D] from N(0, 1), neither normed nor rotated; Wk, Wv, Wo frozen; g_l one gate per head, 0 at the start,
-    so the LLM is bit for bit what it was. With features (``from:``) there are two ways for them to enter:
+    so the LLM is bit for bit what it was. With features (``from:``) there are three ways for them to enter:
 
     - ``fusion: global`` (V1): I = LN MLP LN(mean of an item's features), the mean over a conversation's items is added
       to all prompts of all layers, for the whole conversation; other conversations have the bare prompts.
     - ``fusion: early`` (V2): features averaged to ``visual_prompts`` cells in raster order, then LN MLP LN, are the
       prompts V of the first ``early_layers`` blocks, with gates of their own; a position reads those of the items of
       its conversation that start at or before it. V takes no part in the layers of the P_l.
+    - ``fusion: late`` (the released multimodal V2, which is not the paper's): ``prompts`` learned queries beside all
+      features through ``visual_depth`` blocks of a ViT give a vector for each prompt, added to that of every layer, the
+      mean over a conversation's items. With ``layers: 31``, ``tuning: [bias, norm]`` and CLIP ViT-L/14 with its class
+      token (``layers: [final]``, ``keep: all``) that is BIAS-7B; CLIP's projection is a part of its first linear map.
 
     ``tuning`` adds V2's ``y = s * (W x + b)`` on every linear layer, and the same on the norms of the residual stream;
     prompts still pass the frozen Wk and Wv. ``disjoint`` (V2's joint training): conversations with media of ``from``
@@ -57,12 +61,15 @@ class LlamaAdapterConnector(DeepFusion):
         prompts: int = 10,
         layers: int | None = None,
         init: Literal["zero", "random"] = "zero",
-        fusion: Literal["global", "early"] = "global",
+        fusion: Literal["global", "early", "late"] = "global",
         visual_prompts: int = 20,
         early_layers: int = 1,
         depth: int = 2,
         tuning: Sequence[Literal["bias", "scale", "norm"]] = (),
         disjoint: bool = False,
+        visual_width: int = 768,
+        visual_depth: int = 8,
+        visual_heads: int = 16,
     ) -> None:
         """Set up, without weights until ``attach``.
 
@@ -78,25 +85,32 @@ class LlamaAdapterConnector(DeepFusion):
             depth: linear layers of the MLP.
             tuning: any of bias, scale, norm.
             disjoint: parameter groups by kind of conversation.
+            visual_width: channels of the ViT (``late``).
+            visual_depth: its blocks.
+            visual_heads: their heads.
         """
         super().__init__(llm_dim=llm_dim, dim=dim)
         sizes = {"prompts": prompts, "visual_prompts": visual_prompts, "early_layers": early_layers, "depth": depth}
         for name, value in sizes.items():
             if value < 1:
                 raise MmllmError(f"connector llama_adapter {name}: {value} must be at least 1.")
-        for name, word, words in (("init", init, ("zero", "random")), ("fusion", fusion, ("global", "early"))):
+        for name, word, words in (("init", init, ("zero", "random")), ("fusion", fusion, ("global", "early", "late"))):
             if word not in words:
-                raise MmllmError(f"connector llama_adapter {name}: {word!r} must be {words[0]} or {words[1]}.")
-        if not dim and (fusion == "early" or disjoint):
-            raise MmllmError("connector llama_adapter: fusion early and disjoint need features; say `from: <encoder>`.")
+                raise MmllmError(f"connector llama_adapter {name}: {word!r} is unknown; known: {', '.join(words)}.")
+        if not dim and (fusion != "global" or disjoint):
+            raise MmllmError(
+                "connector llama_adapter: fusion early or late and disjoint need features; say `from: <encoder>`."
+            )
         self.n_prompts, self.n_layers, self.depth = prompts, layers, depth
         self.start = 0.0 if init == "zero" else 1.0
-        self.reads_later_items = bool(dim) and fusion == "global"
+        self.reads_later_items = bool(dim) and fusion != "early"
+        self.takes_class_tokens = fusion == "late"
+        self.vit = (visual_width, visual_depth, visual_heads) if fusion == "late" else None
         self.early = early_layers if fusion == "early" else 0
         self.cells = visual_prompts if fusion == "early" else 1
         self.kinds, self.disjoint = list(tuning), disjoint
         self.prompts, self.gates, self.tuning = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        self.visual: VisualPrompts | None = None
+        self.visual: VisualPrompts | VisualQueries | None = None
 
     def attach(self, llm: LLMHookPoints) -> Handle:
         """Make the weights and let attention read the prompts.
@@ -117,7 +131,9 @@ class LlamaAdapterConnector(DeepFusion):
             self.prompts.update({i: Prompts(self.n_prompts, llm.hidden_dim) for i in late})
             self.gates.update({i: HeadGate(llm.heads, self.start) for i in late})
             self.tuning.update({module_key(name): layer() for name, layer in tuned.items()})
-            if self.dim:
+            if self.dim and self.vit is not None:
+                self.visual = VisualQueries(self.dim, llm.hidden_dim, self.n_prompts, *self.vit)
+            elif self.dim:
                 gates = {str(i): HeadGate(llm.heads, self.start) for i in range(self.early)}
                 self.visual = VisualPrompts(self.dim, llm.hidden_dim, self.cells, self.depth, gates)
         handles = [llm.extend_attention(int(i), self._reading(llm, i)) for i in late]
@@ -154,7 +170,7 @@ class LlamaAdapterConnector(DeepFusion):
     def _read(
         self, llm: LLMHookPoints, layer: int, ctx: ForwardContext, states: Tensor, query: Tensor, scaling: float
     ) -> Tensor:
-        """Read the prompts float[K, D], the conversations' global vectors added: float[R, S, heads, d]."""
+        """Read the prompts float[K, D], what the conversations' items add to them: float[R, S, heads, d]."""
         remembered = self.remembered(ctx)
         if self.early or remembered is None:
             key, value = llm.keys_values(layer, states.to(query.dtype))
@@ -163,7 +179,7 @@ class LlamaAdapterConnector(DeepFusion):
         owners, conversations = self._owners(ctx, len(visual)), len(ctx.has_media[self.key])
         share = (owners == torch.arange(conversations, device=owners.device)[:, None]).float()  # B, N
         share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
-        added = states + (share @ visual.flatten(1))[:, None]  # B, K, D
+        added = states + (share @ visual.flatten(1)).unflatten(1, visual.shape[1:])  # B, K, D
         key, value = llm.keys_values(layer, added.flatten(0, 1).to(query.dtype))
         if len(query) == conversations:  # rows are conversations
             key, value = (kept.unflatten(1, added.shape[:2]).transpose(0, 1) for kept in (key, value))
@@ -178,7 +194,7 @@ class LlamaAdapterConnector(DeepFusion):
             remembered = self.remembered(ctx)
             if remembered is None:
                 return output
-            assert self.visual is not None
+            assert isinstance(self.visual, VisualPrompts)
             states, real = remembered
             key, value = llm.keys_values(layer, states.flatten(0, 1).to(query.dtype))
             owners = self._owners(ctx, len(states))

@@ -1,4 +1,4 @@
-"""Prompts of one layer, and prompts made from the features of an item, both for ``llama_adapter``."""
+"""Prompts of one layer, and prompts made from the features of an item in two ways, for ``llama_adapter``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.prompt_attention import HeadGate
+from mmllm.errors import MmllmError
 from mmllm.types import Features
 
 
@@ -44,6 +45,41 @@ class VisualPrompts(nn.Module):
         share = _averaged(mask, (rows, cols), shape)
         mean = _averaged(x * mask, (rows, cols), shape) / share.clamp(min=torch.finfo(share.dtype).tiny)
         return self.project(mean), share.squeeze(-1) > 0
+
+
+class VisualQueries(nn.Module):
+    """Learned queries and an item's features through blocks of a ViT; what becomes of the queries, in the LLM's width.
+
+    As LLaMA-Adapter's released multimodal V2: LN of a linear map to ``inner`` channels, queries from N(0, 1) in front,
+    ``depth`` blocks of ``heads`` heads, then LN of a linear map to ``width``.
+    """
+
+    def __init__(self, dim: int, width: int, queries: int, inner: int, depth: int, heads: int) -> None:
+        super().__init__()
+        from timm.models.vision_transformer import Block  # seconds, and the other forms do without
+
+        if min(inner, depth, heads) < 1 or inner % heads:
+            raise MmllmError(
+                f"connector llama_adapter: visual_width {inner}, visual_depth {depth} and visual_heads {heads} must be "
+                "at least 1, and the heads divide the width."
+            )
+        self.input, self.input_norm = nn.Linear(dim, inner), nn.LayerNorm(inner)
+        self.queries = nn.Parameter(torch.randn(queries, inner))
+        # nn.LayerNorm: the eps that timm's blocks had when the weights were released
+        made = (Block(inner, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=nn.LayerNorm) for _ in range(depth))
+        self.blocks = nn.ModuleList(made)
+        self.output, self.output_norm = nn.Linear(inner, width), nn.LayerNorm(width)
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Make prompts float[N, queries, width]; bool[N, queries], all True."""
+        x = self.input_norm(self.input(features.concatenated()))
+        queries = self.queries.to(x.dtype).expand(len(x), -1, -1)
+        real = features.mask.new_ones(queries.shape[:2])
+        seen = torch.cat([real, features.mask], dim=1)[:, None, None]
+        x = torch.cat([queries, x], dim=1)
+        for block in self.blocks:
+            x = block(x, attn_mask=seen)
+        return self.output_norm(self.output(x[:, : queries.shape[1]])), real
 
 
 def divided(cells: int, rows: int, cols: int) -> tuple[int, int]:

@@ -6,13 +6,14 @@ Works inside a ``points`` encoder (its tokens, positions and adapters) and maps 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.connectors.base import EncoderAdapter, Projector
+from mmllm.connectors.encoder_adapters.any2point.guide import Adapter, BlockNorms, Guide, ReleasedGuide
 from mmllm.connectors.encoder_adapters.any2point.tokens import PointTokenizer
 from mmllm.connectors.encoder_adapters.any2point.views import Views, rotations, views_of
 from mmllm.connectors.layers.basics import mlp
@@ -39,20 +40,27 @@ class PointCloudEncoder(AdaptableEncoder, Protocol):
 
 
 class Any2PointConnector(Projector, EncoderAdapter):
-    """Any2Point (Tang et al. 2024, arXiv 2404.07989): point clouds through a frozen encoder of another modality.
+    """Point clouds through a frozen encoder of another modality, after Any2Point (Tang et al. 2024, arXiv 2404.07989).
 
     In front of the blocks: a learned tokenizer (``width``, ``neighbours``) and a class token.
 
     Each block: the source's own positions at virtual projections of the centres (``views``) are added to its input
     (``positions: false``: not); ``scale * Adapter(f)`` (bottleneck ``adapter``, 0: none) to what its MLP gives; and
-    ``guided * sum_m w_m u_m`` to its output, u_m being attention (width ``inner``, one for all blocks) and mean within
-    groups of ``span`` positions of view m, w_m its agreement with the same over voxels (``cells`` along an axis).
-    ``guided: 0`` leaves that out. The paper's coefficients for ``guided`` and 1-D, picture, sound: 0.3, 0.7, 0.5.
+    ``guided * sum_m w_m u_m`` to its output, u_m being attention (width ``inner``, one for all blocks and views) and
+    mean within groups of ``span`` positions of view m, w_m its agreement with the same over voxels (``cells`` along an
+    axis, or ``voxel`` their edge, counted from each item's smallest coordinates as the authors do). ``guided: 0``
+    leaves that out. The paper's coefficients for ``guided`` and 1-D, picture, sound: 0.3, 0.7, 0.5.
+
+    ``form: released`` has the authors' adapter and guided aggregation, see ``guide.py``: an attention for each view,
+    ``heads`` heads, a residual, norms in front and behind; voxels without attention, by maximum and mean. Their batch
+    norms let items of a step influence each other while they learn. The default ``own`` has neither residual nor norm
+    in front, one head and layer norms.
 
     The LLM gets one token from the class token beside the maximum over tokens, and one for each of the first
-    ``patches`` centres, which are spread over the object. Unlike the authors': layer norms for batch norms (items do
-    not influence each other), mean in groups without maximum, the source's norms stay frozen, and the three faults
-    named in ``views.py``. It trains from random tokens, so it is not the identity at its start.
+    ``patches`` centres, which are spread over the object. Unlike the authors' in both forms: layer norms for batch
+    norms in the tokenizer, the source's norms stay frozen, the class token has no position, positions enter the first
+    block once, and the three faults named in ``views.py``. It trains from random tokens, so it is not the identity at
+    its start.
     """
 
     def __init__(
@@ -71,8 +79,17 @@ class Any2PointConnector(Projector, EncoderAdapter):
         span: int = 8,
         cells: int = 4,
         patches: int = 0,
+        form: Literal["own", "released"] = "own",
+        heads: int = 6,
+        voxel: float | None = None,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
+        if form not in ("own", "released"):
+            raise MmllmError(f"any2point: form {form!r} is unknown; known: own, released.")
+        if form == "released" and (heads < 1 or inner % heads):
+            raise MmllmError(f"any2point: heads {heads} must divide inner {inner}.")
+        if voxel is not None and not voxel > 0:
+            raise MmllmError(f"any2point: voxel {voxel:g} must be above 0 (the object has a radius of 1).")
         if min(views, span, cells, inner) < 1 or min(adapter, patches) < 0:
             raise MmllmError(
                 f"any2point: views {views}, span {span}, cells {cells} and inner {inner} must be at least 1, adapter "
@@ -81,6 +98,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
         self.width, self.neighbours, self.patches = width, neighbours, patches
         self.positions, self.adapter, self.scale = positions, adapter, scale
         self.guided, self.inner, self.span, self.cells = guided, inner, span, cells
+        self.released, self.heads, self.voxel = form == "released", heads, voxel
         self._place: str | None = None
         self.turns: Tensor
         # not persistent: it follows from `views`, so a checkpoint need not hold it
@@ -88,7 +106,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
         self.tokenizer: PointTokenizer | None = None
         self.first: nn.Embedding | None = None
         self.adapters = nn.ModuleList()
-        self.together: _Guide | None = None
+        self.together: Guide | ReleasedGuide | None = None
         self.norms = nn.ModuleList()
         self.head_norm = nn.LayerNorm(2 * dim)
         self.head = mlp(2 * dim, llm_dim, 2)
@@ -132,13 +150,16 @@ class Any2PointConnector(Projector, EncoderAdapter):
         # a layer, not a bare parameter: ZeRO-3 gathers weights where their module is called
         self.first = nn.Embedding(1, dim)
         nn.init.normal_(self.first.weight, std=0.02)
-        if self.guided:
-            self.together = _Guide(dim, self.inner)
+        views = len(self.turns)
+        if self.guided and self.released:
+            self.together = ReleasedGuide(dim, self.inner, self.heads, views)
+        elif self.guided:
+            self.together = Guide(dim, self.inner)
         for _ in range(n_blocks):
             if self.adapter:
-                self.adapters.append(_Adapter(dim, self.adapter))
+                self.adapters.append(Adapter(dim, self.adapter, self.released))
             if self.guided:
-                self.norms.append(nn.LayerNorm(dim))
+                self.norms.append(BlockNorms(dim, views) if self.released else nn.LayerNorm(dim))
 
     def forward(self, features: Features) -> Tensor:
         """float[N, T, dim] and the class token in ``extras["prefix"]`` -> float[N, 1 + patches, llm_dim]."""
@@ -155,7 +176,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
         assert self.tokenizer is not None and self.first is not None
         tokens = self.tokenizer(points)
         centres = points[:, : tokens.shape[1]]
-        views = views_of(centres, table.to(points), self.turns.to(points), self.span, self.cells)
+        views = views_of(centres, table.to(points), self.turns.to(points), self.span, self.cells, self.voxel)
         ctx.notes[self.key, "views"] = views
         first = self.first(torch.zeros(len(points), 1, dtype=torch.int64, device=points.device))
         return torch.cat([first, tokens], dim=1)
@@ -178,46 +199,7 @@ class Any2PointConnector(Projector, EncoderAdapter):
     def _guided(self, block: int) -> ChangeOutput:
         def change(ctx: EncoderContext, _: Tensor, output: Tensor) -> Tensor:
             assert self.together is not None
-            found = self.guided * self.together(output[:, 1:], self._views(ctx), self.norms[block])
+            found = self.guided * self.together(output[:, 1:], self._views(ctx), self.norms[block], ctx.n_real)
             return output + functional.pad(found, (0, 0, 1, 0)).to(output.dtype)
 
         return change
-
-
-class _Adapter(nn.Module):
-    """``up(gelu(down(x)))``, zero at the start."""
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(dim, width)
-        self.up = nn.Linear(width, dim)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float[..., D] -> float[..., D], in float32 where the weights are."""
-        return self.up(functional.gelu(self.down(x.to(self.down.weight.dtype))))
-
-
-class _Guide(nn.Module):
-    """Guided aggregation: attention and mean inside each view's groups, weighted by agreement with the voxels'."""
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.to_heads = nn.Linear(dim, 3 * width)
-        self.out = nn.Linear(width, dim)
-
-    def forward(self, x: Tensor, views: Views, norm: nn.Module) -> Tensor:
-        """float[N, T, D] -> sum over views of w_m u_m, float[N, T, D]."""
-        query, key, value = self.to_heads(x.to(self.out.weight.dtype))[:, None].chunk(3, dim=-1)
-        seen = torch.cat([views.together, views.near], dim=1)
-        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
-        # every token sees itself, so no row is -inf alone
-        inner = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1) @ value
-        mean = seen.to(inner.dtype) / seen.sum(dim=-1, keepdim=True)
-        outcome = functional.gelu(norm(self.out(mean @ inner)))
-        flat, solid = outcome[:, :-1], outcome[:, -1:]
-        # the margin: views that all point the other way still have weights that add up
-        agree = (1 + functional.cosine_similarity(flat, solid, dim=-1)) / 2 + 1e-6
-        weights = agree / agree.sum(dim=1, keepdim=True)
-        return (weights[..., None] * flat).sum(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ class Views:
     """bool[N, M, T, T]: whether two tokens fall into the same group of view m."""
     near: Tensor
     """bool[N, 1, T, T]: whether they fall into the same voxel."""
+    groups: Tensor
+    """int64[N, M, T]: number of each token's group in view m, below ``n_groups``."""
+    n_groups: int
+    """Groups that the source's positions make, with those that hold no token."""
+    voxels: Tensor
+    """int64[N, T, 3]: each token's voxel along the three axes."""
 
 
 def rotations(views: int) -> Tensor:
@@ -66,20 +73,45 @@ def interpolated(table: Tensor, places: Tensor) -> Tensor:
     return found
 
 
-def groups(places: Tensor, span: int) -> Tensor:
-    """Same-group table: places float[N, M, T, axes] -> bool[N, M, T, T], groups are ``span`` positions on each axis."""
-    numbers = (places / span).floor()
-    return (numbers[:, :, :, None] == numbers[:, :, None]).all(dim=-1)
+def group_numbers(places: Tensor, span: int, sizes: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Group of each token, places float[N, M, T, axes] -> int64[N, M, T], and how many there are.
+
+    Groups are ``span`` positions on each axis of the source, which has ``sizes`` positions.
+    """
+    counts = [-(-size // span) for size in sizes]
+    numbers = (places / span).floor().long()
+    flat = numbers[..., 0]
+    for axis, count in enumerate(counts[1:], start=1):
+        flat = flat * count + numbers[..., axis]
+    return flat, prod(counts)
 
 
-def voxels(centres: Tensor, cells: int) -> Tensor:
-    """Same-voxel table: centres float[N, T, 3] in -1..1 -> bool[N, 1, T, T], ``cells`` along each axis."""
-    numbers = ((centres + 1) / 2 * cells).floor().clamp(0, cells - 1)
-    return (numbers[:, None, :, None] == numbers[:, None, None]).all(dim=-1)
+def voxel_numbers(centres: Tensor, cells: int, size: float | None = None) -> Tensor:
+    """Voxel of each token: centres float[N, T, 3] in -1..1 -> int64[N, T, 3].
+
+    ``cells`` along each axis; or of edge ``size`` from each item's smallest coordinates on.
+    """
+    if size is not None:
+        return ((centres - centres.amin(dim=1, keepdim=True)) / size).floor().long()
+    return ((centres + 1) / 2 * cells).floor().clamp(0, cells - 1).long()
 
 
-def views_of(centres: Tensor, table: Tensor, turns: Tensor, span: int, cells: int) -> Views:
+def same(numbers: Tensor) -> Tensor:
+    """Whether two tokens have the same numbers: int64[..., T, axes] -> bool[..., T, T]."""
+    return (numbers[..., :, None, :] == numbers[..., None, :, :]).all(dim=-1)
+
+
+def views_of(centres: Tensor, table: Tensor, turns: Tensor, span: int, cells: int, voxel: float | None = None) -> Views:
     """Everything a batch of centres float[N, T, 3] needs for a table of source positions."""
-    places = projected(centres, turns, tuple(table.shape[:-1]))
-    positions = interpolated(table, places).mean(dim=1)
-    return Views(positions, groups(places, span), voxels(centres, cells))
+    sizes = tuple(table.shape[:-1])
+    places = projected(centres, turns, sizes)
+    groups, n_groups = group_numbers(places, span, sizes)
+    voxels = voxel_numbers(centres, cells, voxel)
+    return Views(
+        positions=interpolated(table, places).mean(dim=1),
+        together=same(groups[..., None]),
+        near=same(voxels)[:, None],
+        groups=groups,
+        n_groups=n_groups,
+        voxels=voxels,
+    )

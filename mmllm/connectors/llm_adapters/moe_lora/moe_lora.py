@@ -16,16 +16,15 @@ from mmllm.connectors.base import LLMAdapter
 from mmllm.connectors.layers.basics import in_out_features, module_key
 from mmllm.connectors.llm_adapters.lora import LowRank, adding
 from mmllm.connectors.llm_adapters.moe_lora import usage
-from mmllm.connectors.llm_adapters.moe_lora.arguments import check_losses, check_sizes
+from mmllm.connectors.llm_adapters.moe_lora.arguments import check_balance, check_losses, check_sizes
 from mmllm.connectors.llm_adapters.moe_lora.experts import Experts
+from mmllm.connectors.llm_adapters.moe_lora.goals import Goals
 from mmllm.connectors.llm_adapters.moe_lora.routing import Router, Routing, experts_per_block
-from mmllm.connectors.llm_adapters.moe_lora.stats import Goals, RouterStats
+from mmllm.connectors.llm_adapters.moe_lora.stats import RouterStats
+from mmllm.connectors.llm_adapters.moe_lora.targets import GROUPS, with_experts
 from mmllm.errors import MmllmError
 from mmllm.hooks import Change, ChangeOutput, ForwardContext, Handle
 from mmllm.hooks.points import LLMHookPoints
-
-GROUPS = ("mlp", "attention", "all-linear")
-"""Words for layers; any other word is the name of one."""
 
 
 class MoeLoraConnector(LLMAdapter):
@@ -38,9 +37,10 @@ class MoeLoraConnector(LLMAdapter):
 
     - LLaVA-MoLE (Chen et al. 2024, arXiv:2401.16160): one router per block reads the MLP's input and decides for all of
       its layers; top-1; plain LoRA on the attention; balance per conversation. Their code leaves p_e out; we do not.
-    - MoLA (Gao et al. 2024, arXiv:2402.08562): a router per layer, top-2 renormalised, switch balance.
+    - MoLA (Gao et al. 2024, arXiv:2402.08562): a router per layer, top-2 renormalised, ``balance: mola``.
     - MeteoRA (Xu et al. 2024, arXiv:2405.13053): a router per layer, top-2 renormalised, taught the task of the data.
-    - LoRAMoE as in UnifiedMLLM (2408.02503): a router per layer, all experts by their probability.
+    - LoRAMoE (Dou et al. 2023, arXiv:2312.09979): a router per layer, all experts by their probability, ``balance:
+      localized``; in UnifiedMLLM (2408.02503) without a balance.
     """
 
     attaches_to_parts = True
@@ -64,8 +64,10 @@ class MoeLoraConnector(LLMAdapter):
         top_k: int = 1,
         renormalise: bool = False,
         temperature: float = 1.0,
-        balance: Literal["llava_mole", "switch"] = "llava_mole",
+        balance: Literal["llava_mole", "switch", "mola", "localized"] = "llava_mole",
         balance_weight: float = 0.0,
+        balance_shift: float = 0.1,
+        halves: dict[str, int] | None = None,
         supervised: dict[str, int] | None = None,
         supervision_weight: float = 0.0,
         attention: int = 0,
@@ -88,19 +90,23 @@ class MoeLoraConnector(LLMAdapter):
             temperature: divides the routers' logits (not those of the supervision).
             balance: how the load balance is normalised, see ``RouterStats``; the same weight means different things.
             balance_weight: of the balance in the loss.
+            balance_shift: how far ``localized`` parts the two halves of the experts, 0 (not) to 1.
+            halves: data key -> half of the experts that ``localized`` gives it, 0 or 1; all data keys of the stage.
             supervised: data key -> expert its tokens should choose (-1: none); all data keys of the stage.
             supervision_weight: of the cross entropy that teaches it.
             attention: rank of plain LoRA on the attention's layers, scaled as the experts; 0: none.
         """
         super().__init__(llm_dim=llm_dim)
         check_sizes(rank, alpha, dropout, temperature, attention)
-        check_losses(top_k, renormalise, balance_weight, supervised, supervision_weight)
+        check_losses(top_k, renormalise, supervised, supervision_weight)
+        check_balance(balance, balance_weight, top_k, balance_shift, halves)
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.targets = [targets] if isinstance(targets, str) and targets not in GROUPS else targets
         self.per_router = router
         self.n_experts, self.experts_mean, self.router_bias = experts, experts_mean, router_bias
         self.top_k, self.renormalise, self.temperature = top_k, renormalise, temperature
-        self.balance, self.balance_weight = balance, balance_weight
+        self.balance, self.balance_weight, self.balance_shift = balance, balance_weight, balance_shift
+        self.halves = dict(halves or {})
         self.supervised, self.supervision_weight = dict(supervised or {}), supervision_weight
         self.attention_rank = attention
         self.routers, self.experts, self.attention = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
@@ -118,7 +124,7 @@ class MoeLoraConnector(LLMAdapter):
         counts = experts_per_block(self.n_experts, self.experts_mean, llm.n_blocks)
         if not 0 <= self.top_k <= min(counts):
             raise MmllmError(f"moe_lora: top_k {self.top_k} must be 0 (all) to {min(counts)}, the fewest of {counts}.")
-        self.goals = Goals(counts, self.balance, self.balance_weight, self.supervised, self.supervision_weight)
+        self.goals = self._goals(counts)
         handles: list[Handle] = []
         for block, count in enumerate(counts):
             linears = llm.block_linears(block)
@@ -127,7 +133,7 @@ class MoeLoraConnector(LLMAdapter):
                 first = next(iter(linears["mlp"].values()))
                 router = self._router(str(block), in_out_features(first)[0], count)
                 handles.append(llm.before_mlp(block, self._reading(router, block)))
-            for name, base in self._targets(llm, linears).items():
+            for name, base in with_experts(llm, linears, self.targets, self.per_router, self.attention_rank).items():
                 key = module_key(name)
                 widths = in_out_features(base)
                 router = str(block) if self.per_router == "block" else self._router(key, widths[0], count)
@@ -140,23 +146,17 @@ class MoeLoraConnector(LLMAdapter):
                 handles.append(llm.after_linear(name, adding(self, self.attention[module_key(name)])))
         return Handle.of(handles)
 
-    def _targets(self, llm: LLMHookPoints, linears: Mapping[str, Mapping[str, nn.Module]]) -> dict[str, nn.Module]:
-        """Full name -> layer of one block that gets experts."""
-        both = {**linears["attention"], **linears["mlp"]}
-        if isinstance(self.targets, str) and self.targets in ("mlp", "attention"):
-            chosen = dict(linears[self.targets])
-        else:
-            wanted = llm.linears(self.targets)
-            chosen = {name: base for name, base in both.items() if name in wanted}
-        outside = [name for name in chosen if name not in linears["mlp"]]
-        if self.per_router == "block" and outside:
-            raise MmllmError(
-                f"moe_lora: a router per block reads the MLP's input, so {outside[0]!r} cannot ask it; give targets of "
-                "the MLP, or router: linear."
-            )
-        if self.attention_rank and outside:
-            raise MmllmError(f"moe_lora: {outside[0]!r} has experts already; attention: 0, or other targets.")
-        return chosen
+    def _goals(self, counts: list[int]) -> Goals:
+        return Goals(
+            per_block=counts,
+            balance=self.balance,
+            weight=self.balance_weight,
+            top_k=self.top_k,
+            shift=self.balance_shift,
+            halves=self.halves,
+            supervised=self.supervised,
+            supervision=self.supervision_weight,
+        )
 
     def _router(self, key: str, dim: int, count: int) -> str:
         """Make sure that a router is there; one expert needs none."""

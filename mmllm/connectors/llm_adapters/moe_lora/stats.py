@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmllm.connectors.llm_adapters.moe_lora.goals import Goals
 from mmllm.connectors.llm_adapters.moe_lora.routing import Routing
-from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext
 
 TEXT = "text"
 """Modality of positions that no encoder's tokens fill."""
-
-
-@dataclass(frozen=True)
-class Goals:
-    """Goals that the routers are to learn besides the task."""
-
-    per_block: Sequence[int]
-    """Number of experts of each block."""
-    balance: str
-    """``llava_mole`` or ``switch``, see :class:`RouterStats`."""
-    weight: float
-    """Weight of the balance in the loss."""
-    supervised: Mapping[str, int] = field(default_factory=dict)
-    """Data key -> expert that its tokens should choose (-1: none)."""
-    supervision: float = 0.0
-    """Weight of the cross entropy that teaches it."""
-
-    def __post_init__(self) -> None:
-        """Refuse goals that these numbers of experts cannot reach."""
-        counts = list(self.per_block)
-        if self.weight and self.balance == "llava_mole" and len(set(counts)) > 1:
-            raise MmllmError(
-                f"moe_lora: balance llava_mole pools all blocks, but they have {counts} experts; use switch."
-            )
-        if any(not -1 <= expert < min(counts) for expert in self.supervised.values()):
-            raise MmllmError(f"moe_lora: supervised {self.supervised} must name experts 0 to {min(counts) - 1}, or -1.")
-
-    def expert_of(self, dataset: str, training: bool) -> int:
-        """Expert that tokens of this data key should choose, -1 for none.
-
-        Raises:
-            MmllmError: ``training`` on data that ``supervised`` does not name.
-        """
-        if dataset not in self.supervised and dataset and training:
-            known = ", ".join(self.supervised)
-            raise MmllmError(
-                f"moe_lora: supervised names no expert for the data {dataset!r}; it has {known} (-1 means none)."
-            )
-        return self.supervised.get(dataset, -1)
 
 
 class RouterStats:
@@ -65,6 +24,10 @@ class RouterStats:
 
     - ``llava_mole``: per conversation, pooled over all routers, ``sum_j f_j P_j``; then the mean over conversations
     - ``switch``: per block, pooled over its routers and the batch, ``J sum_j f_j P_j``; then the sum over blocks
+    - ``mola``: that over k, as MoLA's code has it, where f sums to 1
+    - ``localized`` (LoRAMoE): per router, q_ij the mean probability of expert j in conversation i, z_ij = ``q_ij (1 +
+      shift)`` for experts of the half that its data has, else ``q_ij (1 - shift)``; the variance of all z over the
+      square of their mean; then the sum over routers. Its code has sums over rows of one padded length: the same
     - supervision: mean over routers and tokens of the cross entropy of the logits with the token's data key's expert
     """
 
@@ -95,6 +58,9 @@ class RouterStats:
         if goals.supervised:
             experts = groups.new_tensor([goals.expert_of(dataset, training) for dataset in self.datasets])
             self._labels = torch.where(counted, experts[ctx.sequence_ids], -1).flatten()
+
+        if goals.weight and goals.balance == "localized":
+            self._halves = groups.new_tensor([goals.half_of(dataset, training) for dataset in self.datasets])
 
     @property
     def n_groups(self) -> int:
@@ -132,11 +98,37 @@ class RouterStats:
         """Weighted balance and supervision of the pass; None where neither is wanted or nothing was routed."""
         losses = []
         if self.goals.weight and self._sums:
-            losses.append(self.goals.weight * (self._switch() if self.goals.balance == "switch" else self._per_row()))
+            losses.append(self.goals.weight * self._balance())
         if self.goals.supervision and self._taught:
             n_labels = (self._labels >= 0).sum().clamp(min=1)
             losses.append(self.goals.supervision * torch.stack(list(self._taught.values())).mean() / n_labels)
         return torch.stack(losses).sum() if losses else None
+
+    def _balance(self) -> Tensor:
+        """Balance of the pass, without its weight."""
+        if self.goals.balance == "llava_mole":
+            return self._per_row()
+        if self.goals.balance == "localized":
+            return self._localized()
+        switch = self._switch()
+        return switch / self.goals.top_k if self.goals.balance == "mola" else switch
+
+    def _localized(self) -> Tensor:
+        """Balance ``localized``."""
+        size = len(self.modalities)
+        losses = []
+        for sums in self._sums.values():
+            rows = sums.unflatten(0, (-1, size)).sum(dim=1)
+            n_tokens = rows.detach().sum(dim=-1, keepdim=True)
+            there = n_tokens > 0.5  # probabilities sum to 1
+            half = torch.arange(rows.shape[1], device=rows.device) // (rows.shape[1] // 2)
+            shift = self.goals.shift * torch.where(half == self._halves[:, None], 1.0, -1.0)
+            z = rows / n_tokens.clamp(min=1) * (1 + shift)
+            count = there.sum() * rows.shape[1]
+            mean = (z * there).sum() / count.clamp(min=1)
+            spread = ((z - mean).square() * there).sum() / (count - 1).clamp(min=1)
+            losses.append(spread / (mean.square() + 1e-10))
+        return torch.stack(losses).sum()
 
     def _per_row(self) -> Tensor:
         """Balance ``llava_mole``."""
