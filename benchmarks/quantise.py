@@ -20,7 +20,7 @@ from mmllm.llms.quantisation import WEIGHT_BYTES
 
 PAGE = Path("docs/training.md")
 FOLDER = Path("data/mini/fixtures")
-WORDS = ("null", "int8", "nf4")
+WORDS = ("null", "int8_weight_only", "int8", "nf4")
 
 
 def loss_and_gradient(word: str) -> tuple[float, Tensor, int]:

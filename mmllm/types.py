@@ -256,11 +256,12 @@ class Features:
         return (self.grid,) * len(self.mask) if self.grids is None else self.grids
 
     def only(self, items: torch.Tensor, grid: tuple[int, ...]) -> Features:
-        """Those items, int64[n], which all have this grid, without padding."""
-        tokens = prod(grid)
-        layers = {index: layer[items, :tokens] for index, layer in self.layers.items()}
-        extras = {name: value[items] for name, value in self.extras.items()}
-        return Features(layers, self.mask[items, :tokens], grid, None, extras)
+        """Those items, int64[n] on the CPU, which all have this grid, without padding."""
+        tokens, there = prod(grid), items.to(self.mask.device, non_blocking=True)
+        layers = {index: layer[there, :tokens] for index, layer in self.layers.items()}
+        # what decides shapes stays on the CPU, whatever the rest is on
+        extras = {name: value[items if value.device == items.device else there] for name, value in self.extras.items()}
+        return Features(layers, self.mask[there, :tokens], grid, None, extras)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ Item = dict[str, dict[str, "torch.Tensor"]]
 """Encoder key -> inputs its processor makes of one item: tensors without batch axis, on the CPU."""
 
 
+Asked = Mapping[str, Sequence[Item]]
+"""Placeholder -> of each of its items what its connector reads of the message that shows it; mostly nothing."""
+
+
 class MediaInput(Protocol):
     """Turns the media of one placeholder into inputs and places; ``MultimodalLM.inputs`` has one per placeholder."""
 
@@ -132,10 +136,11 @@ class PlannedText:
     n_labels: int
     shown: Hashable | None
     """Equal for samples that show the same media; None: unknown, or nobody asked."""
+    asked: Asked
 
     def of(self, sample: Sample, prompter: Prompter) -> PlannedSample:
         """The planned sample whose text this is."""
-        return PlannedSample(sample, self.prompt, self.length, self.n_labels, prompter)
+        return PlannedSample(sample, self.prompt, self.length, self.n_labels, prompter, self.asked)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ class PlannedSample:
     """Positions it will take, places included."""
     n_labels: int
     prompter: Prompter
+    asked: Asked
 
     @property
     def name(self) -> str:
@@ -167,7 +173,9 @@ class PlannedSample:
 
     def told(self, shows: bool) -> PlannedText:
         """Its text alone; ``shows``: and what it shows."""
-        return PlannedText(self.name, self.prompt, self.length, self.n_labels, self.shown if shows else None)
+        return PlannedText(
+            self.name, self.prompt, self.length, self.n_labels, self.shown if shows else None, self.asked
+        )
 
 
 def plan(
@@ -181,15 +189,14 @@ def plan(
     fixed = {key: inputs[key].n_tokens() for _, key in prompt.places}
     length = len(prompt.ids)
     n_media = 0
-    count = dict.fromkeys(fixed, 0)
+    asked: dict[str, list[Item]] = {key: [] for key in fixed}
     for _, key in prompt.places:
-        places = fixed[key]
-        _asked(sample, prompter, key, count[key], inputs[key])  # refuses a text that is too long
+        places, number = fixed[key], len(asked[key])
+        asked[key].append(_asked(sample, prompter, key, number, inputs[key]))
         if places is None:
-            item = _of_item(sample, key, count[key], inputs[key].measure, inputs[key].minds_others)
-            spans = _layout(sample, key, count[key], inputs[key], item)
+            item = _of_item(sample, key, number, inputs[key].measure, inputs[key].minds_others)
+            spans = _layout(sample, key, number, inputs[key], item)
             places = sum(len(prompter.separator(span)) + span.length for span in spans)
-        count[key] += 1
         # the placeholder's own position goes: its places stand there
         length += places - 1
         n_media += places
@@ -202,7 +209,7 @@ def plan(
     n_labels = len(prompt.labels[1:]) - prompt.labels[1:].count(IGNORE_INDEX)
     if train and not n_labels:
         raise SampleError(f"{sample.name}: the chat template leaves no token to learn")
-    return PlannedSample(sample, prompt, length, n_labels, prompter)
+    return PlannedSample(sample, prompt, length, n_labels, prompter, asked)
 
 
 def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset: str = "") -> Encoded:
@@ -218,7 +225,7 @@ def load_media(planned: PlannedSample, inputs: Mapping[str, MediaInput], dataset
     for position, key in prompt.places:
         items = media.setdefault(key, [])
         item = _of_item(planned.sample, key, len(items), inputs[key].read, inputs[key].minds_others)
-        asked = _asked(planned.sample, planned.prompter, key, len(items), inputs[key])
+        asked = planned.asked[key][len(items)]
         items.append({**item, **asked} if asked else item)
         ids += prompt.ids[last:position]
         labels += prompt.labels[last:position]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,9 @@ class Encoder(nn.Module):
     """The layers as asked for; the keys of ``Features.layers``."""
     gives_final: bool = False
     """Whether ``layers`` may name ``final``: a subclass says so that gives it."""
+    host_inputs: ClassVar[tuple[str, ...]] = ()
+    """Inputs that its pass reads as numbers: how many pictures, which grids. The model hands them over on the CPU, so
+    that nobody waits for the device."""
     final_alone: bool = False
     """Whether ``final`` has a grid or width of its own, so that no other layer can stand beside it."""
 
@@ -79,6 +83,10 @@ class Encoder(nn.Module):
             MmllmError: it has none of the kind that they could.
         """
         raise MmllmError(f"{type(self).__name__} has no blocks that a connector could work inside.")
+
+    def on_host(self, name: str) -> bool:
+        """Whether it takes this input on the CPU wherever it is itself."""
+        return name in self.host_inputs
 
     def learns(self) -> bool:
         """Whether its pass needs gradients: a stage trains it, or a connector inside it."""

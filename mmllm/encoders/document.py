@@ -37,6 +37,7 @@ class DocumentEncoder(Encoder):
     processor: DocumentProcessor
 
     gives_final = True
+    host_inputs = ("lengths",)
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class DocumentEncoder(Encoder):
     def forward(self, **inputs: Tensor) -> Features:
         """``ids`` int64[N, L], ``lengths`` int64[N] -> layers of float[N, L, D], each document's own tokens first."""
         device = next(self.parameters()).device
-        ids, lengths = inputs["ids"].to(device), inputs["lengths"].to(device)
+        ids, lengths = inputs["ids"].to(device), inputs["lengths"].to(device, non_blocking=True)
         longest, n_more = ids.shape[1], self._appended
         wanted = self.resolve(self.n_blocks)
         seen = torch.arange(longest + n_more, device=device) < (lengths + n_more)[:, None]
@@ -115,7 +116,7 @@ class DocumentEncoder(Encoder):
         layers = {layer: state[:, :longest] for layer, state in zip(self.layers, states, strict=True)}
         rows = torch.arange(len(ids), device=device)[:, None]
         extras = {"memory": torch.cat([state[rows, places] for state in states], dim=-1)} if n_more else {}
-        sizes = tuple((int(length),) for length in lengths)
+        sizes = tuple((length,) for length in inputs["lengths"].tolist())
         return Features(layers, mask, (longest,), sizes if len(set(sizes)) > 1 else None, extras)
 
     def _states(self, tokens: Tensor, seen: Tensor, wanted: Sequence[Layer]) -> list[Tensor]:

@@ -26,6 +26,8 @@ ORDER = "cached.order"
 """int64[N]: place of each item of the batch among the different ones, known ones first."""
 KNOWN, KEYS, SIZES = "cached.known", "cached.keys", "cached.sizes"
 INPUTS = "cached.inputs."
+NUMBERS = (ORDER, KNOWN, KEYS, SIZES)
+"""Read as numbers beside the encoder."""
 BLANK = "cached.blank"
 """Beside inputs of a blank item."""
 NO_KEY = bytes(32)
@@ -91,10 +93,11 @@ def collated(items: Sequence[Item], collate: Callable[[Sequence[Item]], dict[str
 
 
 class CollatedItems:
-    """What :func:`collated` made, on the encoder's device."""
+    """What :func:`collated` made, on the encoder's device but for what is read as numbers."""
 
-    def __init__(self, inputs: Mapping[str, Tensor]) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: Mapping[str, Tensor], on_host: Callable[[str], bool]) -> None:
+        """``on_host``: whether an input stays on the CPU wherever the encoder is."""
+        self.inputs, self._on_host = inputs, on_host
         # where all are known, nothing is asked of the device: the host would wait for all that it still has to do
         fresh = len(inputs[SIZES]) > 0
         keys = [bytes(row) for row in inputs[KEYS].cpu().numpy()] if fresh else []
@@ -122,26 +125,34 @@ class CollatedItems:
         """
         parts = []
         if KNOWN in self.inputs:
-            parts.append({name: value.to(like.device) for name, value in self.inputs.items() if _is_feature(name)})
+            parts.append(self._placed(self.inputs, like))
         if fresh:
-            items = [item_of(NO_KEY, record) for record in fresh]
-            parts.append({name: value.to(like.device) for name, value in _stacked(items).items()})
-        order = self.inputs[ORDER].to(like.device)
+            parts.append(self._placed(_stacked([item_of(NO_KEY, record) for record in fresh]), like))
+        order = self.inputs[ORDER].cpu()
+        there = order.to(like.device, non_blocking=True)
         found = {name: _joined([part[name] for part in parts]) for name in parts[0]}
         # known or new alone, each shown once, they are in order already
         if len(parts) > 1 or len(order) != len(found[KNOWN]):
-            found = {name: value[order] for name, value in found.items()}
+            found = {name: value[order if self._on_host(name) else there] for name, value in found.items()}
         n = len(order)
         grids: list[Grid] = [fixed] * n if fixed is not None else [tuple(grid) for grid in found[KNOWN].tolist()]
         largest = max(grids, key=prod)
         if len(set(grids)) == 1:
             mask = torch.ones(n, prod(largest), dtype=torch.bool, device=like.device)
         else:
-            real = torch.tensor([prod(grid) for grid in grids], device=like.device)
-            mask = torch.arange(prod(largest), device=like.device) < real[:, None]
+            real = torch.arange(prod(largest)) < torch.tensor([prod(grid) for grid in grids])[:, None]
+            mask = real.to(like.device, non_blocking=True)
         given = {layer: found[f"{LAYER}{layer}"].to(like.dtype) for layer in layers}
         extras = {name.removeprefix(EXTRA): value for name, value in found.items() if name.startswith(EXTRA)}
         return Features(given, mask, largest, tuple(grids) if len(set(grids)) > 1 else None, extras)
+
+    def _placed(self, tensors: Mapping[str, Tensor], like: Tensor) -> Item:
+        """Those of features, where they belong."""
+        return {
+            name: value.cpu() if self._on_host(name) else value.to(like.device, non_blocking=True)
+            for name, value in tensors.items()
+            if _is_feature(name)
+        }
 
 
 def _is_feature(name: str) -> bool:

@@ -8,6 +8,7 @@ the same to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, MmllmError
 from mmllm.features import batching
-from mmllm.features.batching import BLANK, KEY, ORDER, SECONDS, CollatedItems, collated, is_known, item_of, key_tensor
+from mmllm.features.batching import BLANK, KEY, SECONDS, CollatedItems, collated, is_known, item_of, key_tensor
 from mmllm.features.contents import ContentDigests
 from mmllm.features.record import Record, split
 from mmllm.features.store import FeatureStore
@@ -110,6 +111,10 @@ class EncoderCache:
 
     # ---- beside the encoder
 
+    def on_host(self, name: str) -> bool:
+        """Whether this input is read as numbers, and so taken on the CPU: by the encoder, or here."""
+        return name in batching.NUMBERS or self.encoder.on_host(name.rpartition(".")[-1])
+
     def features(self, inputs: Mapping[str, Tensor], run: Run) -> Features:
         """Features of N items; ``run`` computes those that are not kept.
 
@@ -123,8 +128,10 @@ class EncoderCache:
             )
         if BLANK in inputs:
             return self._of_blank({name: value for name, value in inputs.items() if name != BLANK}, run)
-        items = CollatedItems(inputs)
-        like = next(self.encoder.parameters(), inputs[ORDER].new_zeros((), dtype=torch.float32))
+        items = CollatedItems(inputs, self.on_host)
+        # an encoder without weights is where the features and pixels are
+        floats = (value for value in inputs.values() if value.is_floating_point())
+        like: Tensor = next(chain(self.encoder.parameters(), floats))
         # a step that was read ahead may hold items that the last one has computed
         known = [None if key is None else self.store.get(key) for key in items.keys]
         starts = [sum(items.sizes[:number]) for number in range(len(items.sizes))]
@@ -163,7 +170,7 @@ class EncoderCache:
             device = next(self.encoder.parameters()).device
             blank = self.processor.collate([self.processor.blank()])
             for _ in range(more):
-                run({name: value.to(device) for name, value in blank.items()})
+                run({name: value if self.on_host(name) else value.to(device) for name, value in blank.items()})
 
     def _tried_twice(self, media: Any) -> Item:
         """What the processor reads; MmllmError where it reads the first item differently the second time."""

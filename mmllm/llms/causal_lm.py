@@ -136,7 +136,7 @@ class CausalLM(HookedLM):
         model, tokenizer = load_llm(
             path, dtype, file=file, template=template, partition=partition, quantize=quantize, device=device
         )
-        return cls(model, tokenizer, context, None if quantize is None else TOLERANCE[quantize], prefix)
+        return cls(model, tokenizer, context, None if quantize is None else TOLERANCE.get(quantize), prefix)
 
     def add_tokens(self, texts: Sequence[str], seed: int = 0) -> None:
         """Give tokenizer and model new tokens, once; their rows are drawn from ``seed`` and may learn alone.

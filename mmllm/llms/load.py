@@ -64,8 +64,8 @@ def load_llm(
 
     ``file`` chooses among several GGUF files; ``template`` is a named chat template or a jinja file in place of the
     tokenizer's. ``partition``: DeepSpeed's configuration under which each rank gets its part of every weight, where
-    the model's files allow it; else every rank loads all of them, as without. ``quantize``: nf4 or int8, for
-    ``device``.
+    the model's files allow it; else every rank loads all of them, as without. ``quantize``: nf4, int8 or
+    int8_weight_only, for ``device``.
 
     Raises:
         MmllmError: nothing there, not a causal LM, weights missing in the files, or a template that does not fit.
@@ -88,7 +88,7 @@ def load_llm(
         model, tokenizer = _loaded(path, wanted, partition=partition, words=words)
     if template is not None:
         set_template(tokenizer, template)
-    computes_as_loaded(model)
+    computes_as_loaded(model, None if weightless() else quantize)
     return model, tokenizer
 
 

@@ -32,6 +32,7 @@ from mmllm.model.shared_weights import share
 from mmllm.types import IGNORE_INDEX, QUESTION, Batch, Features, Place
 
 if TYPE_CHECKING:
+    from mmllm.features.encoder_cache import EncoderCache
     from mmllm.recipe.models import Recipe
 
 
@@ -212,7 +213,7 @@ class MultimodalLM(nn.Module):
         ctx = replace(ctx, text_embeds=text)
         for key in self.inputs:  # the same order on every rank: ZeRO-3 gathers weights as parts are called
             if key in batch.media:
-                tokens, counts = self.project(key, batch.media[key], ctx)
+                tokens, counts = self.project(key, batch.media[key], ctx, batch.host.media[key])
                 embeds = merge_embeddings(embeds, tokens, counts, batch, key)
             elif key in batch.media_positions:
                 raise SampleError(f"{', '.join(batch.names)}: <{key}> has places in the text but no media")
@@ -220,8 +221,9 @@ class MultimodalLM(nn.Module):
                 embeds = embeds + self._nothing(key, ctx).to(embeds.dtype)
         return ctx, embeds
 
-    def encode(self, key: str, inputs: Item, ctx: ForwardContext) -> list[Features]:
-        """Features of the N items of ``inputs`` (collated) from each encoder of the placeholder ``key``."""
+    def encode(self, key: str, inputs: Item, ctx: ForwardContext, here: Item | None = None) -> list[Features]:
+        """Features of the N items of ``inputs`` (collated) from each encoder of the placeholder ``key``; ``here``: the
+        same inputs on the CPU, where they are known there."""
         found = []
         entry = self.inputs[key]
         for name, encoder in entry.encoders.items():
@@ -234,24 +236,25 @@ class MultimodalLM(nn.Module):
             with torch.set_grad_enabled(encoder.learns()), encoder.scope.open(context):
                 run = partial(run_encoder, encoder)
                 cache = entry.caches.get(name)
-                found.append(run(inputs[name]) if cache is None else cache.features(inputs[name], run))
+                given = inputs[name] if here is None else _with_host(inputs[name], here[name], cache or encoder)
+                found.append(run(given) if cache is None else cache.features(given, run))
         if QUESTION in inputs:
             found[0] = replace(found[0], extras={**found[0].extras, **inputs[QUESTION]})
         return found
 
-    def project(self, key: str, inputs: Item, ctx: ForwardContext) -> tuple[torch.Tensor, list[int]]:
+    def project(
+        self, key: str, inputs: Item, ctx: ForwardContext, here: Item | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
         """Tokens of the N items of ``inputs`` (collated) in the LLM's width, float[M, D], and how many of each."""
-        return project(self.inputs[key].connector, self.encode(key, inputs, ctx), ctx)
+        return project(self.inputs[key].connector, self.encode(key, inputs, ctx, here), ctx)
 
     def _nothing(self, key: str, ctx: ForwardContext) -> torch.Tensor:
         """A zero that the encoders and the connector of ``key`` took part in."""
         # not self.device: with ZeRO-3 looking at a weight gathers it, which the other ranks would not do here
         device = ctx.input_ids.device
-        blank = {
-            name: {word: value.to(device) for word, value in one.items()}
-            for name, one in self.inputs[key].blank().items()
-        }
-        return self.project(key, blank, ctx)[0].sum() * 0.0
+        here = self.inputs[key].blank()
+        blank = {name: {word: value.to(device) for word, value in one.items()} for name, one in here.items()}
+        return self.project(key, blank, ctx, here)[0].sum() * 0.0
 
     def _takes_part(self, key: str) -> bool:
         """Whether a batch without this media must still run its encoders and connector."""
@@ -339,6 +342,13 @@ def _never_empty(batch: Batch) -> Batch:
     row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
     row["user_turn"] = None if batch.user_turn is None else one - 1
     return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None, origin=None)
+
+
+def _with_host(
+    inputs: Mapping[str, torch.Tensor], here: Mapping[str, torch.Tensor], reader: Encoder | EncoderCache
+) -> Mapping[str, torch.Tensor]:
+    """``inputs`` with those from ``here``, the same on the CPU, that ``reader`` reads as numbers."""
+    return {name: here[name] if reader.on_host(name) else value for name, value in inputs.items()}
 
 
 def run_encoder(encoder: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Features:

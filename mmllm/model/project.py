@@ -28,7 +28,6 @@ def project(
     stitch = None if isinstance(connector, DeepFusion) else connector.stitch
     if stitch is None:
         return _projected(connector, features, ctx)
-    # a GPU is waited for here, until its encoders are through: how items are cut came with their features
     cuts = [Cut.of(values) for values in _cuts(features).tolist()]
     tokens, _ = _projected(connector, features, ctx)
     return stitch(tokens, [connector.out_grid(*grids) for grids in _item_grids(features)], cuts)
@@ -127,7 +126,7 @@ def _groups(features: Sequence[Features]) -> list[tuple[list[int], list[Features
     found = []
     for grids in dict.fromkeys(every):
         items = [number for number, one in enumerate(every) if one == grids]
-        chosen = torch.tensor(items, device=features[0].mask.device)
+        chosen = torch.tensor(items)
         found.append((items, [one.only(chosen, grid) for one, grid in zip(features, grids, strict=True)]))
     return found
 

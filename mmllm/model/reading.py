@@ -102,16 +102,17 @@ class Reader:
     def show(self, key: str, items: Sequence[Item], dataset_names: Sequence[str]) -> list[Shown]:
         """Encode and project items of one placeholder, each of a conversation of its data key."""
         model, entry = self.model, self.model.inputs[key]
-        inputs = _moved(entry.collate(items), model.llm.device)
+        here = entry.collate(items)
+        inputs = _moved(here, model.llm.device)
         ctx = media_context(model.inputs, key, dataset_names, model.llm.device)
-        features = model.encode(key, inputs, ctx)
+        features = model.encode(key, inputs, ctx, here)
         if not isinstance(entry.connector, DeepFusion):
             tokens, counts = project(entry.connector, features, ctx)
             return [Shown(part.clone(), None) for part in tokens.split(counts)]
         found = []
         for number in range(len(items)):  # alone: what it remembers of each can then be kept apart
             own = media_context(model.inputs, key, dataset_names[number : number + 1], model.llm.device)
-            place = torch.tensor([number], device=ctx.input_ids.device)
+            place = torch.tensor([number])
             alone = [one.only(place, one.item_grids()[number]) for one in features]
             tokens, _ = project(entry.connector, alone, own)
             found.append(Shown(tokens, own.media.get(key)))
@@ -156,7 +157,7 @@ class Reader:
     ) -> tuple[torch.Tensor, list[int]]:
         """Tokens of all items of a connector that reads the text, and how many each has."""
         with_text = replace(ctx, text_embeds=self.model.llm.embed(batch.input_ids, ctx), media=media)
-        return self.model.project(key, batch.media[key], with_text)
+        return self.model.project(key, batch.media[key], with_text, batch.host.media[key])
 
     @torch.inference_mode()
     def read(self, parts: Sequence[tuple[Conversation, int]]) -> tuple[ForwardContext, torch.Tensor]:

@@ -13,11 +13,10 @@ from mmllm.llms.quantisation import WEIGHT_BYTES
 from mmllm.model.model import MultimodalLM
 from mmllm.planning.meter import nbytes
 from mmllm.recipe.models import Stage
+from mmllm.training.deepspeed_config import gathered_at_once
 
 BUCKET = 500_000_000
 """Elements of DeepSpeed's buffer for gradients (``reduce_bucket_size``) where the recipe says nothing."""
-LIVE = 1_000_000_000
-"""Most parameters that ZeRO-3 keeps gathered (``stage3_max_live_parameters``)."""
 _MASTER, _MOMENTS = 4, 8
 """Bytes of float32 masters and AdamW's two moments for a learning parameter."""
 
@@ -89,6 +88,6 @@ def held(sizes: Sizes, stage: Stage, zero: int, world: int, gpu: bool) -> Held:
     if zero < 3:
         return Held(sizes.weights, gradients, optimizer, unit * bucket)
     per_parameter = sizes.weights / max(1, sizes.n_params)
-    live = min(sizes.n_params, int(settings.get("stage3_max_live_parameters", LIVE)))
+    live = min(sizes.n_params, int(settings.get("stage3_max_live_parameters", gathered_at_once(sizes.n_params))))
     weights = 0 if stage.offload == "all" else sizes.weights // world
     return Held(weights, gradients, optimizer, unit * bucket + int(per_parameter * live))

@@ -43,8 +43,10 @@ class Llm(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: bfloat16 on GPUs that have it, float32 on CPU"
     )
-    quantize: Literal["nf4", "int8"] | None = Field(
-        None, description="weights of the LLM's linear layers in 4 or 8 bits (bitsandbytes); default: as dtype says"
+    quantize: Literal["nf4", "int8", "int8_weight_only"] | None = Field(
+        None,
+        description="weights of the LLM's linear layers in 4 or 8 bits (bitsandbytes); int8 is LLM.int8, which rounds "
+        "activations too; default: as dtype says",
     )
     context: Positive = Field(2048, description="longest conversation in tokens, media included")
     attention: Literal["causal", "prefix"] | None = Field(

@@ -26,10 +26,30 @@ def micro_batches(stage: Stage, world: int, where: str) -> tuple[int, int]:
     return micro, share // micro
 
 
-def config(stage: Stage, where: str, world: int, dtype: torch.dtype, out: Path) -> dict[str, Any]:
-    """DeepSpeed's configuration of one stage; RecipeError where the ``deepspeed:`` block sets what the recipe says."""
+LIVE, PREFETCH = 1_000_000_000, 50_000_000
+"""DeepSpeed's own numbers of parameters that ZeRO-3 keeps gathered, and of those that it gathers ahead."""
+
+
+def gathered_at_once(n_params: int) -> int:
+    """How many parameters ZeRO-3 may keep gathered: a twentieth of a model, which DeepSpeed would gather up to a
+    billion of, so all of a small one."""
+    return min(LIVE, n_params // 20)
+
+
+def config(
+    stage: Stage, where: str, world: int, dtype: torch.dtype, out: Path, n_params: int | None = None
+) -> dict[str, Any]:
+    """DeepSpeed's configuration of one stage, whose model has ``n_params``, where that is known already.
+
+    Raises:
+        RecipeError: the ``deepspeed:`` block sets what the recipe says.
+    """
     micro, n_micro = micro_batches(stage, world, where)
     zero: dict[str, Any] = {"stage": stage.zero}
+    if stage.zero == 3 and n_params is not None:
+        live = gathered_at_once(n_params)
+        zero |= {"stage3_max_live_parameters": live, "stage3_max_reuse_distance": live}
+        zero["stage3_prefetch_bucket_size"] = min(PREFETCH, live)
     if stage.offload in ("optimizer", "all"):
         # pinned memory is CUDA's: without a GPU there is none to pin for
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

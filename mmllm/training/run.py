@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shutil
 import signal
@@ -68,6 +69,9 @@ def train(recipe: Recipe, out: Path, *, accept: bool = False, verify: bool = Fal
             if not number:
                 distributed.on_rank0(lambda: write_recipe(recipe, out))
             start = _train_stage(training, stop)
+            # its model goes before the next stage loads its own: hooks make circles of modules and engine
+            del training
+            gc.collect()
         if rank() == 0:
             Console(highlight=False).print(f"all stages are trained: {out}", markup=False, soft_wrap=True)
 

@@ -28,6 +28,7 @@ from mmllm.checkpoints.store import (
     read_tensors,
 )
 from mmllm.errors import CheckpointError, MmllmError
+from mmllm.hooks.shards import full_shape
 from mmllm.model.build import build
 from mmllm.model.metrics import added, plain
 from mmllm.model.model import MultimodalLM
@@ -132,8 +133,8 @@ class StageTraining:
             return None
         return self._config(torch.bfloat16 if self.recipe.llm.dtype == "bfloat16" else torch.float32)
 
-    def _config(self, dtype: torch.dtype) -> dict[str, Any]:
-        return config(self.settings, self.where, distributed.world(), dtype, self.out)
+    def _config(self, dtype: torch.dtype, n_params: int | None = None) -> dict[str, Any]:
+        return config(self.settings, self.where, distributed.world(), dtype, self.out, n_params)
 
     def _engine(self) -> Engine:
         dtype = self.model.llm.dtype
@@ -143,7 +144,8 @@ class StageTraining:
         groups = optimizer_groups(
             {name: (peak, learning(self.model, name).values()) for name, peak in wanted}, self.settings.weight_decay
         )
-        return Engine(self.model, groups, self.settings.betas, self._config(dtype))
+        n_params = sum(full_shape(parameter).numel() for parameter in self.model.parameters())
+        return Engine(self.model, groups, self.settings.betas, self._config(dtype, n_params))
 
     def _continue(self, start: VerifiedCheckpoint) -> None:
         """Takes over optimizer, random generators and error budget of a checkpoint of this stage."""

@@ -100,11 +100,11 @@ def test_features_that_are_kept_are_computed_once(recipe: Path) -> None:
 
 def test_a_quantised_llm_is_planned_smaller(recipe: Path) -> None:
     sizes = {}
-    for word in ("null", "int8", "nf4"):
+    for word in ("null", "int8", "int8_weight_only", "nf4"):
         read = load_recipe(recipe, [f"llm.quantize={word}"])
         model = laid_out(read)
         sizes[word] = Sizes.of(model, read.llm.quantize).weights
-    assert sizes["nf4"] < sizes["int8"] < sizes["null"]
+    assert sizes["nf4"] < sizes["int8"] == sizes["int8_weight_only"] < sizes["null"]
 
 
 def test_the_command(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from mmllm.connectors.base import Projector, SeveralEncoders
+from mmllm.connectors.layers.windows import Windows
 from mmllm.connectors.projectors.qformer import shape_of
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
@@ -98,20 +99,15 @@ class WindowQFormerConnector(SeveralEncoders, Projector):
         Each item's own tokens come first, zeros behind them.
         """
         counts = [self.out_grid(*grids)[0] for grids in zip(*(one.item_grids() for one in features), strict=True)]
-        size, most = self.window * prod(features[0].grid[1:]), max(counts)
-        x, mask = self._joined(features, size * most)
-        windows, seen = x.unflatten(1, (most, size)), mask.unflatten(1, (most, size))
-        some = torch.arange(most, device=x.device) < torch.tensor(counts, device=x.device)[:, None]
-        read = seen[some] if self.rest == "own" else torch.ones_like(seen[some])
+        size = self.window * prod(features[0].grid[1:])
+        windows = Windows.of(*self._joined(features, size * max(counts)), counts, size)
+        read = windows.mask if self.rest == "own" else torch.ones_like(windows.mask)
         states = self.qformer(
-            query_embeds=self.queries.to(x.dtype).expand(len(read), -1, -1),
-            encoder_hidden_states=windows[some],
+            query_embeds=self.queries.to(windows.values.dtype).expand(len(read), -1, -1),
+            encoder_hidden_states=windows.values,
             encoder_attention_mask=read,
         ).last_hidden_state
-        z = self.output(states)
-        out = z.new_zeros(*some.shape, self.n_queries, self.llm_dim)
-        out[some] = z
-        return out.flatten(1, 2)
+        return windows.by_item(self.output(states))
 
     def _joined(self, features: Sequence[Features], length: int) -> tuple[Tensor, Tensor]:
         """All encoders side by side float[N, length, dim], zeros where one hears nothing, and where any does."""

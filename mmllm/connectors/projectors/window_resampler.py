@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mmllm.connectors.base import Projector
 from mmllm.connectors.layers.basics import feed_forward
+from mmllm.connectors.layers.windows import Windows
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -72,22 +73,15 @@ class WindowResamplerConnector(Projector):
         Each item's own tokens come first, zeros behind them.
         """
         x = self.input(self.norm_input(features.concatenated()))
-        size = self.window * prod(features.grid[1:])
-        beyond = -x.shape[1] % size
-        windows = functional.pad(x, (0, 0, 0, beyond)).unflatten(1, (-1, size))
-        seen = functional.pad(features.mask, (0, beyond)).unflatten(1, (-1, size))
-        some = seen.any(-1)  # bool[N, windows]: the others are padding alone
-        windows, mask = windows[some], seen[some]
-        z = self.queries.to(x.dtype).expand(len(windows), -1, -1)
+        counts = [self.out_grid(grid)[0] for grid in features.item_grids()]
+        windows = Windows.of(x, features.mask, counts, self.window * prod(features.grid[1:]))
+        z = self.queries.to(x.dtype).expand(len(windows.mask), -1, -1)
         for index, (across, feed) in enumerate(zip(self.across, self.feed, strict=True)):
             if len(self.among):
                 z = z + self.among[index](z, z, None)
-            z = z + across(z, windows, mask)
+            z = z + across(z, windows.values, windows.mask)
             z = z + feed(z)
-        z = self.output(self.norm(z))
-        out = z.new_zeros(*some.shape, self.n_queries, self.llm_dim)
-        out[some] = z
-        return out.flatten(1, 2)
+        return windows.by_item(self.output(self.norm(z)))
 
 
 class Attention(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmllm.encoders.audio.loading import load_audio
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import BlockHooks
+from mmllm.encoders.masks import real_tokens
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
@@ -40,6 +41,7 @@ class HfAudioEncoder(Encoder):
     processor: AudioProcessor
 
     gives_final = True
+    host_inputs = ("samples",)
 
     def __init__(
         self,
@@ -98,16 +100,15 @@ class HfAudioEncoder(Encoder):
         """Windows of N sounds -> layers of float[N, longest, D], each item's tokens first."""
         weight = next(self.parameters())
         windows = inputs["windows"].to(device=weight.device, dtype=weight.dtype)
-        items = [int(n) for n in inputs["samples"]]
+        items: list[int] = inputs["samples"].tolist()
         lengths = [self.processor.lengths(n) for n in items]
         counts = [self.processor.counts(n) for n in items]
         width = self.audio.width(windows.shape[-1])
         heard = [count for n in items for count in self.processor.heard(n)]
-        real = torch.tensor(heard, device=windows.device)
         # rows of frequency stand one after the other in the sequence, each over all of time
-        mask = (torch.arange(width, device=windows.device) < real[:, None]).repeat(1, prod(self.audio.front_end.raster))
+        mask = real_tokens(heard, windows.device, width).repeat(1, prod(self.audio.front_end.raster))
         layout = TokenLayout(tuple(map(len, counts)), (*self.audio.front_end.raster, width), self.audio.prefix, mask)
-        flat = torch.tensor([n for item in lengths for n in item], device=windows.device)
+        flat = torch.tensor([n for item in lengths for n in item]).to(windows.device, non_blocking=True)
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             wanted = self.resolve(self.n_blocks)
             states = recorded(self.audio.blocks, wanted, lambda: self.audio.run(windows, flat))
@@ -116,8 +117,7 @@ class HfAudioEncoder(Encoder):
         grids = tuple(self.processor.grid_of(n) for n in items)
         # time comes first and frequencies are alike, so the largest tuple has the most tokens
         largest = max(grids)
-        tokens = torch.tensor([prod(grid) for grid in grids], device=windows.device)
-        shown = torch.arange(prod(largest), device=windows.device) < tokens[:, None]
+        shown = real_tokens([prod(grid) for grid in grids], windows.device)
         alike = all(grid == largest for grid in grids)
         return Features(dict(zip(self.layers, layers, strict=True)), shown, largest, None if alike else grids)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, rms_norm
 
 from mmllm.encoders.base import Encoder
+from mmllm.encoders.masks import real_tokens
 from mmllm.errors import MmllmError
 from mmllm.processors.sound_files import MAX_SECONDS, TIMEOUT
 from mmllm.processors.waveform import WaveformProcessor
@@ -27,6 +28,7 @@ class WaveformEncoder(Encoder):
     """
 
     processor: WaveformProcessor
+    host_inputs = ("samples",)
 
     def __init__(
         self,
@@ -54,8 +56,7 @@ class WaveformEncoder(Encoder):
         frames = inputs["frames"].to(like.device)
         if self.norm is not None:
             frames = self.norm(frames, (self.dim,), eps=self.eps)
-        grids = tuple(self.processor.grid({"samples": n}) for n in inputs["samples"])
-        counts = torch.tensor([grid[0] for grid in grids], device=like.device)
-        mask = torch.arange(frames.shape[1], device=like.device) < counts[:, None]
+        grids = tuple(self.processor.grid({"samples": n}) for n in inputs["samples"].tolist())
+        mask = real_tokens([grid[0] for grid in grids], like.device, frames.shape[1])
         alike = len(set(grids)) == 1
         return Features({0: frames.to(like.dtype)}, mask, max(grids), None if alike else grids)

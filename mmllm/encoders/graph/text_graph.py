@@ -101,7 +101,7 @@ class TextGraphEncoder(Encoder):
                 wide = self._with_made(self.text, wide, inputs["ids"], (given[:, None] & mask)[mask])
         states = wide.new_zeros(*mask.shape, wide.shape[1]).masked_scatter(mask[..., None], wide)
         layers = dict(zip(self.layers, states.split(self.dim, dim=-1), strict=True))
-        sizes = tuple((int(size),) for size in mask.sum(dim=1))
+        sizes = tuple((size,) for size in mask.sum(dim=1).tolist())
         extras = {name: inputs[name] for name in ("edges", "target", "nodes")}
         return Features(layers, mask, (nodes.shape[1],), None if len(set(sizes)) == 1 else sizes, extras)
 

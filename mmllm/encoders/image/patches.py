@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.base import Encoder
+from mmllm.encoders.masks import real_tokens
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS
 from mmllm.processors.native.pixels import Edge, Order, PixelPatching, Resample
@@ -30,6 +31,7 @@ class PatchesEncoder(Encoder):
     """
 
     processor: NativeProcessor
+    host_inputs = ("grids",)
 
     def __init__(
         self,
@@ -62,8 +64,7 @@ class PatchesEncoder(Encoder):
         grids: list[Grid] = [tuple(grid) for grid in inputs["grids"].tolist()]
         lengths = [prod(grid) for grid in grids]
         padded = pad_sequence(list(patches.split(lengths)), batch_first=True)
-        counts = torch.tensor(lengths, device=patches.device)
-        mask = torch.arange(padded.shape[1], device=patches.device) < counts[:, None]
+        mask = real_tokens(lengths, patches.device)
         return Features({0: padded}, mask, max(grids, key=prod), tuple(grids) if len(set(grids)) > 1 else None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -13,6 +12,7 @@ from mmllm import registry
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.hook_points import BlockHooks
 from mmllm.encoders.image.vit_base import ImageEncoder
+from mmllm.encoders.masks import real_tokens
 from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
 from mmllm.registry import EncoderPart
@@ -50,23 +50,22 @@ class PicturesEncoder(Encoder):
 
 def side_by_side(
     seen: Features,
-    counts: Tensor,
-    sizes: list[int],
+    counts: list[int],
     grid: tuple[int, int],
     extras: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Features:
-    """Features of single pictures -> those of items, ``counts`` int64[N] (``sizes``) of them each.
+    """Features of single pictures -> those of N items, ``counts`` of them each.
 
     Layers float[N, most pictures * rows * cols, D], zeros behind an item's own; grids (pictures, rows, cols).
     """
     rows, cols = grid
-    tokens = [count * rows * cols for count in sizes]
+    tokens = [count * rows * cols for count in counts]
     layers = {
         index: pad_sequence(list(layer.flatten(0, 1).split(tokens)), batch_first=True)
         for index, layer in seen.layers.items()
     }
-    mask = torch.arange(max(tokens), device=seen.mask.device) < counts[:, None] * (rows * cols)
-    grids = tuple((count, rows, cols) for count in sizes)
+    mask = real_tokens(tokens, seen.mask.device)
+    grids = tuple((count, rows, cols) for count in counts)
     return Features(layers, mask, max(grids), grids if len(set(grids)) > 1 else None, dict(extras))
 
 

@@ -39,6 +39,7 @@ class TilesEncoder(PicturesEncoder):
     """
 
     processor: TilesProcessor
+    host_inputs = ("counts", "cut")
 
     def __init__(
         self,
@@ -67,4 +68,4 @@ class TilesEncoder(PicturesEncoder):
         """Collated pictures -> layers float[N, most n * rows * cols, D]."""
         counts: list[int] = inputs["counts"].tolist()
         seen = self.seen(inputs["pixels"], counts)
-        return side_by_side(seen, inputs["counts"], counts, self.image.processor.fixed_grid(), {"cut": inputs["cut"]})
+        return side_by_side(seen, counts, self.image.processor.fixed_grid(), {"cut": inputs["cut"]})

@@ -25,6 +25,7 @@ class FramesEncoder(PicturesEncoder):
     """
 
     processor: VideoProcessor
+    host_inputs = ("counts",)
     processor_class: ClassVar[type[VideoProcessor]] = VideoProcessor
 
     def __init__(
@@ -50,4 +51,4 @@ class FramesEncoder(PicturesEncoder):
         counts: list[int] = inputs["counts"].tolist()
         seen = self.seen(inputs["pixels"], counts)
         grid = self.image.processor.fixed_grid()
-        return side_by_side(seen, inputs["counts"], counts, grid, {"times": inputs["times"].float()})
+        return side_by_side(seen, counts, grid, {"times": inputs["times"].float()})

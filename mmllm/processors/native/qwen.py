@@ -15,12 +15,8 @@ from mmllm.types import Grid
 
 
 @dataclass(frozen=True)
-class QwenPatching(Patching):
-    """Sides become the nearest multiples of ``merge`` patches whose area is within ``least`` and ``most`` pixels.
-
-    Qwen2-VL (Wang et al. 2024, arXiv 2409.12191). A patch is (channel, time, row, column); a picture is repeated
-    ``steps`` times in time. Patches come block by block of ``merge`` x ``merge``, as they are merged behind the tower.
-    """
+class QwenSettings:
+    """What the processors of pictures and of clips have in common."""
 
     own: Any
     patch: int
@@ -31,19 +27,28 @@ class QwenPatching(Patching):
 
     @classmethod
     def of(cls, own: Any, config: Any, limits: Limits) -> Self:
-        """That of the image processor ``own`` under these limits, for the tower ``config``.
+        """That of the processor ``own`` under these limits, for the tower ``config``.
 
         Raises:
             MmllmError: it does not have one of them, or does not fit the tower.
         """
         refuse(own, ("least", "most"), limits)
-        patch, merge, steps, least, most = fitting(own, config, limits)
+        patch, merge, steps, least, most = _fitting(own, config, limits)
         return cls(own, patch, least, most, merge, steps)
 
     @property
     def channels(self) -> int:
         """C, numbers of one patch."""
         return 3 * self.steps * self.patch**2
+
+
+@dataclass(frozen=True)
+class QwenPatching(QwenSettings, Patching):
+    """Sides become the nearest multiples of ``merge`` patches whose area is within ``least`` and ``most`` pixels.
+
+    Qwen2-VL (Wang et al. 2024, arXiv 2409.12191). A patch is (channel, time, row, column); a picture is repeated
+    ``steps`` times in time. Patches come block by block of ``merge`` x ``merge``, as they are merged behind the tower.
+    """
 
     def grid(self, width: int, height: int) -> Grid:
         """(rows, cols).
@@ -74,7 +79,7 @@ class QwenPatching(Patching):
         return cut.permute(2, 0, 3, 1, 4).reshape(3, rows * self.patch, cols * self.patch)
 
 
-def fitting(own: Any, config: Any, limits: Limits) -> tuple[int, int, int, int, int]:
+def _fitting(own: Any, config: Any, limits: Limits) -> tuple[int, int, int, int, int]:
     """(patch, merge, steps, least, most) of a processor of pictures or clips, for the tower ``config``.
 
     Raises:

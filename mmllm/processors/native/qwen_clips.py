@@ -13,44 +13,27 @@ from torch import Tensor
 
 from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.native.clips import ClipPatching
-from mmllm.processors.native.processor import Limits, refuse
-from mmllm.processors.native.qwen import fitting, raster
+from mmllm.processors.native.processor import Limits
+from mmllm.processors.native.qwen import QwenSettings, raster
 from mmllm.types import Grid
 
 
 @dataclass(frozen=True)
-class QwenClips(ClipPatching):
+class QwenClips(QwenSettings, ClipPatching):  # type: ignore[override]  # ``channels`` is set by others
     """Qwen2-VL's and Qwen2.5-VL's: each frame is brought to size as a picture is, ``steps`` of them make a patch.
 
     A clip whose frames do not come out even shows its last one again. The time of a step is its first frame's.
     """
 
-    own: Any
-    patch: int
-    least: int
-    most: int
-    merge: int
-    steps: int
-
     @classmethod
     def of(cls, own: Any, config: Any, limits: Limits) -> Self:
-        """That of the video processor ``own`` under these limits, for the tower ``config``.
-
-        Raises:
-            MmllmError: it does not have one of them, or does not fit the tower.
-        """
-        refuse(own, ("least", "most"), limits)
-        patch, merge, steps, least, most = fitting(own, config, limits)
+        """That of the video processor ``own``; MmllmError also where it caps frames."""
+        found = super().of(own, config, limits)
         if own.cap_pixels_per_frame:
             raise MmllmError(
                 "the folder's video processor has cap_pixels_per_frame; it is not supported, set it false."
             )
-        return cls(own, patch, least, most, merge, steps)
-
-    @property
-    def channels(self) -> int:  # type: ignore[override]
-        """C, numbers of one patch."""
-        return 3 * self.steps * self.patch**2
+        return found
 
     def grid(self, frames: int, width: int, height: int) -> Grid:
         """(time, rows, cols); MediaError where it is more than 200 times as long as wide."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,21 @@ from typing import Any
 import pytest
 import torch
 import transformers as t
+from PIL import Image
 
+from mmllm.batches.sample import load_media, plan
 from mmllm.connectors.projectors.qformer import QFormerConnector
 from mmllm.errors import MmllmError, RecipeError
+from mmllm.messages.tokenize import Prompter
+from mmllm.model.model import MultimodalLM
 from mmllm.model.start import load_start
 from mmllm.recipe.models import ComponentSpec, Start
 from mmllm.testing import check_projector
 from mmllm.testing.tiny.published import published_folder
 from mmllm.testing.tiny.published.blip import BERT
-from mmllm.types import Features
+from mmllm.types import QUESTION, Features, Message, Sample
+from tests.support.assemblies import tiny_encoder
+from tests.support.parts import tiny_llm
 
 SMALL = {"queries": 3, "depth": 2, "heads": 2, "width": 8}
 PUBLISHED = {"queries": 5, "depth": 3, "heads": 2, "width": 24, "mlp_width": 40}
@@ -52,6 +59,33 @@ def test_what_stands_behind_a_text_is_not_read(bert: str) -> None:
         other = connector(Features({-1: x}, mask, (1, 5), None, {"question": torch.tensor([[2, 8, 3]])}))
     torch.testing.assert_close(plain, longer, atol=1e-6, rtol=1e-6)
     assert (plain - other).abs().max() > 1e-4
+
+
+def test_a_question_is_tokenised_once(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its sample is planned; the rank that reads the media, perhaps another one, is told."""
+    encoder, llm = tiny_encoder(), tiny_llm("llama")
+    connector = QFormerConnector(dim=encoder.dim, llm_dim=llm.dim, **SMALL, tokenizer=bert)
+    model = MultimodalLM(llm, {"image": encoder}, {"image": connector}, {"image": "image"})
+    reader = model.inputs["image"].questions
+    assert reader is not None
+    read: list[str] = []
+    plain = type(reader).read
+
+    def counted(self: Any, text: str) -> dict[str, torch.Tensor]:
+        read.append(text)
+        return plain(self, text)
+
+    monkeypatch.setattr(type(reader), "read", counted)
+    turns = ("<image> a", "b", "and <image><image> c d", "e")
+    messages = tuple(Message(("user", "assistant")[n % 2], text) for n, text in enumerate(turns))
+    pictures = tuple(Image.new("RGB", (32, 32), (n, 0, 0)) for n in range(3))
+    sample, prompter = Sample("s", messages, {"image": pictures}), Prompter(llm.tokenizer, model.places)
+    planned = plan(sample, prompter, model.inputs, 512, train=True)
+    there = pickle.loads(pickle.dumps(planned.told(False))).of(sample, prompter)
+    for one in (planned, there):
+        asked = [item[QUESTION]["question"] for item in load_media(one, model.inputs).media["image"]]
+        assert all(torch.equal(found, plain(reader, text)["question"]) for found, text in zip(asked, read, strict=True))
+    assert read == ["a", "and  c d", "and  c d"]
 
 
 def test_dropout_is_drawn_in_training_alone() -> None:

@@ -131,7 +131,11 @@ def test_what_no_model_of_transformers_holds_is_refused(
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"), ("llm.quantize=int8", "its LLM is quantised")],
+    [
+        ('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"),
+        ("llm.quantize=int8", "its LLM is quantised"),
+        ("llm.quantize=int8_weight_only", "its LLM is quantised"),
+    ],
 )
 def test_an_llm_that_no_form_holds_is_refused(words: str, said: str, run: Path, tmp_path: Path) -> None:
     from mmllm.recipe.load import dump

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +36,28 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
         holder.kill()
     with locked(tmp_path):  # a killed holder holds nothing
         assert "process" in (tmp_path / "lock").read_text()
+
+
+def train_watching(recipe: Path, out: Path) -> None:
+    """Train in this process, which fails where a stage's model is built beside that of the stage before."""
+    from mmllm.training import run
+
+    models: list[weakref.ref[Any]] = []
+    plain = run.StageTraining
+
+    def built(*args: Any, **words: Any) -> Any:
+        assert not any(model() for model in models), "the last stage's model is still there"
+        training = plain(*args, **words)
+        models.append(weakref.ref(training.model))
+        return training
+
+    run.StageTraining = built  # type: ignore[assignment, misc]
+    train_here(recipe, out, ["stages.align.steps=1", "stages.instruct.steps=1"])
+    assert len(models) == 2
+
+
+def test_no_stage_is_built_beside_the_one_before(tmp_path: Path) -> None:
+    assert finish(start(train_watching, tiny_recipe(tmp_path), tmp_path / "run")) == [0]
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,22 @@ def test_norms_and_biases_have_no_weight_decay_and_every_part_its_rate() -> None
     assert found == [("connectors.a", 1e-3, 0.1, 1), ("connectors.a", 1e-3, 0.0, 3)]
 
 
+def test_zero_3_gathers_little_of_a_model_at_once(tmp_path: Path) -> None:
+    """DeepSpeed's own numbers are larger than many models, which each rank would then hold whole."""
+    words = ("stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size")
+
+    def found(n_params: int | None, **more: Any) -> list[int | None]:
+        made = config(stage(**more), "stages.a", 2, torch.float32, tmp_path, n_params)["zero_optimization"]
+        return [made.get(word) for word in words]
+
+    assert found(86_000_000, zero=3) == [4_300_000, 4_300_000, 4_300_000]
+    assert found(7_000_000_000, zero=3) == [350_000_000, 350_000_000, 50_000_000]
+    assert found(70_000_000_000, zero=3) == [1_000_000_000, 1_000_000_000, 50_000_000]
+    assert found(86_000_000, zero=2) == found(None, zero=3) == [None] * 3
+    said = {"zero_optimization": {"stage3_max_live_parameters": 7}}
+    assert found(86_000_000, zero=3, deepspeed=said) == [7, 4_300_000, 4_300_000]
+
+
 def test_accumulation_is_computed() -> None:
     assert micro_batches(stage(), 2, "stages.a") == (4, 1)
     assert micro_batches(stage(micro_batch=2), 2, "stages.a") == (2, 2)

@@ -20,6 +20,7 @@ from mmllm.encoders.image.native.pixtral import PixtralTower
 from mmllm.encoders.image.native.qwen import Qwen2Tower, Qwen3Tower, Qwen25Tower
 from mmllm.encoders.image.native.siglip_like import Idefics2Tower, NaflexTower
 from mmllm.encoders.image.native.tower import Tower, lengths_of
+from mmllm.encoders.masks import real_tokens
 from mmllm.encoders.pretrained import load_processor
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
@@ -52,6 +53,7 @@ class HfNativeEncoder(Encoder):
 
     gives_final = True
     processor: NativeProcessor
+    host_inputs = ("grids",)
 
     def __init__(
         self,
@@ -92,10 +94,9 @@ class HfNativeEncoder(Encoder):
         patches = inputs["patches"].to(device=weight.device, dtype=weight.dtype)
         grids: list[Grid] = [tuple(grid) for grid in inputs["grids"].tolist()]
         lengths = lengths_of(grids)
-        longest = max(lengths)
-        real = torch.arange(longest) < torch.tensor(lengths)[:, None]
-        mask = real.to(patches.device, non_blocking=True)
-        with torch.set_grad_enabled(self.learns()), self.laid_out(TokenLayout((1,) * len(grids), (longest,), 0, mask)):
+        mask = real_tokens(lengths, patches.device)
+        layout = TokenLayout((1,) * len(grids), (max(lengths),), 0, mask)
+        with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             states = recorded(
                 self.tower.blocks,
                 self.resolve(self.n_blocks),
