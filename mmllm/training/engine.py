@@ -158,3 +158,8 @@ class Engine:
     def close(self) -> None:
         """Releases DeepSpeed's buffers and hooks; the model is rebuilt for the next stage."""
         self.deepspeed.destroy()
+        if self.zero == 3:
+            from deepspeed.runtime.zero import parameter_offload
+
+            # DeepSpeed 0.19 puts each model in this list and never takes it out: it would stay beside the next stage's
+            parameter_offload.FWD_MODULE_STACK.clear()

@@ -38,7 +38,7 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
         assert "process" in (tmp_path / "lock").read_text()
 
 
-def train_watching(recipe: Path, out: Path) -> None:
+def train_watching(recipe: Path, out: Path, zero: int) -> None:
     """Train in this process, which fails where a stage's model is built beside that of the stage before."""
     from mmllm.training import run
 
@@ -52,12 +52,14 @@ def train_watching(recipe: Path, out: Path) -> None:
         return training
 
     run.StageTraining = built  # type: ignore[assignment, misc]
-    train_here(recipe, out, ["stages.align.steps=1", "stages.instruct.steps=1"])
+    short = (f"stages.{name}.{word}" for name in ("align", "instruct") for word in ("steps=1", f"zero={zero}"))
+    train_here(recipe, out, list(short))
     assert len(models) == 2
 
 
-def test_no_stage_is_built_beside_the_one_before(tmp_path: Path) -> None:
-    assert finish(start(train_watching, tiny_recipe(tmp_path), tmp_path / "run")) == [0]
+@pytest.mark.parametrize("zero", [0, 3])
+def test_no_stage_is_built_beside_the_one_before(zero: int, tmp_path: Path) -> None:
+    assert finish(start(train_watching, tiny_recipe(tmp_path), tmp_path / "run", zero)) == [0]
 
 
 @pytest.fixture(scope="module")
