@@ -14,6 +14,9 @@ from mmllm.checkpoints.load import Trust
 from mmllm.checkpoints.store import replace_text
 from mmllm.errors import MmllmError
 
+FILE = "certificate.json"
+"""Its name beside an export, and in a run's folder."""
+
 
 def write_certificate(
     run: Path,

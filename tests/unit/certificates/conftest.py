@@ -1,0 +1,67 @@
+"""One tiny model beside its bare language model, shared by tests of certificates: whoever changes it puts it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmllm.certificates.attached import hooks_of
+from mmllm.certificates.bare import load_bare
+from mmllm.certificates.changes import Change, hooks_that_change, parts_that_differ
+from mmllm.certificates.passes import watched
+from mmllm.model.build import build
+from mmllm.model.model import MultimodalLM
+from mmllm.model.trainable import skip_if_zero
+from mmllm.recipe.load import load_recipe
+from mmllm.recipe.models import Recipe
+from tests.support.parts import tiny_llm_folder
+from tests.support.training import tiny_recipe
+
+WORDS = ("connectors.lora={type: lora, rank: 2, targets: [q_proj], when: [image]}",)
+
+
+@dataclass
+class Pair:
+    """A model and the language model of its folder."""
+
+    recipe: Recipe
+    model: MultimodalLM
+    bare: Any
+    tokenizer: Any
+
+    @property
+    def llm(self) -> Any:
+        """The model of transformers in use."""
+        return self.model.llm.model
+
+    def parts(self) -> list[Change]:
+        """What is found of weights, modules, code, words."""
+        return parts_that_differ(self.recipe, self.model, self.bare, self.tokenizer)
+
+    def hooks(self) -> list[Change]:
+        """What is found of hooks."""
+        return list(hooks_that_change(self.model, hooks_of(self.model), watched(self.model, 0)))
+
+
+def made(folder: Path, *words: str) -> Pair:
+    """A Qwen3 with tied embeddings, pictures and a LoRA of random weights."""
+    path = tiny_recipe(folder)
+    recipe = load_recipe(path, [f"llm.path={tiny_llm_folder(folder, 'qwen3')}", *words])
+    model = build(recipe, "cpu")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.connectors.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    skip_if_zero(model)
+    bare, tokenizer, _ = load_bare(recipe.llm, model.llm.dtype, model.llm.device)
+    return Pair(recipe, model, bare, tokenizer)
+
+
+@pytest.fixture(scope="package")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The shared one; its LoRA works where there are pictures."""
+    return made(tmp_path_factory.mktemp("pair"), *WORDS)
