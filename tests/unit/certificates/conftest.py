@@ -13,11 +13,15 @@ from mmllm.certificates.attached import hooks_of
 from mmllm.certificates.bare import load_bare
 from mmllm.certificates.changes import Change, hooks_that_change, parts_that_differ
 from mmllm.certificates.passes import watched
+from mmllm.checkpoints.digest_cache import DigestCache, frozen
+from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.model.build import build
+from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
-from mmllm.model.trainable import skip_if_zero
-from mmllm.recipe.load import load_recipe
+from mmllm.model.trainable import skip_if_zero, trainable_state
+from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
+from mmllm.recipe.shaping import shaping
 from tests.support.parts import tiny_llm_folder
 from tests.support.training import tiny_recipe
 
@@ -65,3 +69,26 @@ def made(folder: Path, *words: str) -> Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The shared one; its LoRA works where there are pictures."""
     return made(tmp_path_factory.mktemp("pair"), *WORDS)
+
+
+@pytest.fixture(scope="package")
+def run(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shared model as a run, as training leaves one."""
+    folder = tmp_path_factory.mktemp("certified") / "run"
+    folder.mkdir()
+    replace_text(folder / "recipe.yaml", dump(pair.recipe))
+    stage = list(pair.recipe.stages)[-1]
+    head = Manifest(
+        stage=stage,
+        step=1,
+        final=True,
+        world=1,
+        recipe=digest(pair.recipe),
+        frozen=frozen(pair.model, pair.recipe, DigestCache(None)),
+        shaping=shaping(pair.recipe, stage),
+        inputs=input_digests(pair.model),
+    )
+    learned = {name: one.detach().clone() for name, one in trainable_state(pair.model).items()}
+    (folder / "stages" / stage).mkdir(parents=True)
+    commit(folder / "stages" / stage, head, {LEARNED: learned}, keep=1)
+    return folder

@@ -12,18 +12,13 @@ from safetensors.torch import load_file
 from mmllm.certificates.signing import first_difference, signed
 from mmllm.certificates.summary import summary
 from mmllm.cli import main
-from tests.support.training import finish, start, tiny_recipe, train_here
-
-LORA = "connectors.lora={type: lora, rank: 2, targets: [q_proj], when: [image]}"
+from tests.unit.certificates.conftest import Pair
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained for a step, its LoRA beside pictures only; with its certificate."""
-    folder = tmp_path_factory.mktemp("certified")
-    assert finish(start(train_here, tiny_recipe(folder, steps=1), folder / "run", [LORA])) == [0]
-    assert main(["certify", str(folder / "run"), "--texts", "1", "--seed", "3"]) == 0
-    return folder / "run"
+@pytest.fixture(scope="module", autouse=True)
+def certificate(run: Path) -> None:
+    """Written once."""
+    assert main(["certify", str(run), "--texts", "1", "--seed", "3"]) == 0
 
 
 def told(run: Path) -> dict[str, Any]:
@@ -31,13 +26,14 @@ def told(run: Path) -> dict[str, Any]:
     return found
 
 
-def test_what_a_certificate_states(run: Path) -> None:
+def test_what_a_certificate_states(pair: Pair, run: Path) -> None:
     found = told(run)
     assert found["text"] == {"verdict": "unchanged", "changes": []}
     assert found["run"]["stage"] == "instruct" and found["run"]["step"] == 1
     assert found["llm"]["loaded_by"].startswith("transformers.AutoModelForCausalLM")
-    tensors = load_file(run.parent / "tiny-llama-0" / "model.safetensors")
-    assert found["frozen"]["llm"]["tensors"].keys() == tensors.keys() and "encoders.image" in found["frozen"]
+    tensors = load_file(Path(pair.recipe.llm.path) / "model.safetensors")
+    tied = {"lm_head.weight"}
+    assert found["frozen"]["llm"]["tensors"].keys() == tensors.keys() | tied and "encoders.image" in found["frozen"]
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= found["llm"]["files"].keys()
     assert set(found["equal_to_folder"].values()) == {True}
     (hook, *others) = found["hooks"]
@@ -52,8 +48,13 @@ def test_what_a_certificate_states(run: Path) -> None:
 
 
 def test_anyone_can_make_it_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # of another machine, which is said and no difference
+    found = told(run)
+    found["machine"]["threads"] = 77
+    (run / "certificate.json").write_text(json.dumps(signed(found)))
     assert main(["certify", str(run), "--check", str(run / "certificate.json")]) == 0
-    assert capsys.readouterr().out.endswith(f"the same: {run / 'certificate.json'}\n")
+    said = capsys.readouterr().out
+    assert "threads is 1, was 77: not compared" in said and said.endswith(f"the same: {run / 'certificate.json'}\n")
 
 
 def test_another_model_is_told_by_what_first_differs(
