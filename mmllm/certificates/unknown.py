@@ -36,6 +36,11 @@ READS = frozenset({
     aten._unique2, aten.unique_consecutive, aten.nonzero_static, aten.allclose, aten.bincount, aten.repeat_interleave,
 })  # fmt: skip
 """Operations whose result, or its shape, needs the numbers."""
+POINTWISE = frozenset({
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.rsqrt.default,
+    aten.silu.default, aten.sigmoid.default, aten.gelu.default, aten.tanh.default, aten.pow.Tensor_Scalar,
+})  # fmt: skip
+"""Operations between numbers at one place, whose shape needs no machinery: half of what a block runs."""
 _numbers = count(1 << 32, 1 << 32)
 
 
@@ -199,6 +204,11 @@ def _as_origins(value: Any, first: Tensor | None = None) -> Any:
 
 def _computed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operation on the meta device, where it has a shape and no numbers."""
+    if func in POINTWISE:
+        tensors = [one for one in args if isinstance(one, Tensor)]
+        if tensors[0].is_floating_point() and all(one.dtype == tensors[0].dtype for one in tensors):
+            shape = torch.broadcast_shapes(*(one.shape for one in tensors))
+            return torch.empty(shape, dtype=tensors[0].dtype, device="meta")
 
     def shadow(tensor: Tensor) -> Tensor:
         return tensor.shadow if isinstance(tensor, Unknown) else tensor.to("meta")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mmllm.certificates.attached import hooks_of
 from mmllm.certificates.bare import load_bare
@@ -52,9 +53,13 @@ class Pair:
 
 
 def made(folder: Path, *words: str) -> Pair:
-    """A Qwen3 with tied embeddings, pictures and a LoRA of random weights."""
-    path = tiny_recipe(folder)
-    recipe = load_recipe(path, [f"llm.path={tiny_llm_folder(folder, 'qwen3')}", *words])
+    """A Qwen3 of two blocks with tied embeddings, pictures and a LoRA of random weights."""
+    path, place = tiny_recipe(folder), tiny_llm_folder(folder, "qwen3")
+    config = AutoConfig.from_pretrained(place)
+    config.num_hidden_layers, config.layer_types = 2, config.layer_types[:2]
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    recipe = load_recipe(path, [f"llm.path={place}", *words])
     model = build(recipe, "cpu")
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

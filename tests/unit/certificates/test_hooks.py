@@ -35,8 +35,8 @@ class Planted(LLMAdapter):
 
 
 def behind(change: Callable[..., Tensor]) -> Callable[[Any, Planted], Handle]:
-    """Attaches behind block 1: ``change(connector, ctx, x, y)``."""
-    return lambda llm, connector: llm.after_block(1, partial(change, connector))
+    """Attaches behind block 0: ``change(connector, ctx, x, y)``."""
+    return lambda llm, connector: llm.after_block(0, partial(change, connector))
 
 
 def by_ids(connector: Planted, ctx: ForwardContext, x: Tensor, y: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ LEAKS: dict[str, tuple[str, Callable[[Any, Planted], Handle]]] = {
     ),
     "at_the_embeddings": ("changed", lambda llm, one: llm.after_embed(partial(doubled, one))),
     "behind_the_last_norm": ("changed", lambda llm, one: llm.after_final_norm(partial(doubled, one))),
-    "around_the_mlp": ("changed", lambda llm, one: llm.after_mlp(2, partial(doubled, one))),
+    "around_the_mlp": ("changed", lambda llm, one: llm.after_mlp(0, partial(doubled, one))),
 }
 HARMLESS = "chooses_and_moves"
 
@@ -135,14 +135,14 @@ def found(pair: Pair) -> dict[str, Change]:
 def test_a_lora_for_pictures_changes_no_text(pair: Pair) -> None:
     watch = watched(pair.model, 0)
     assert not watch.changes and not watch.failed and set(watch.seen) == {one.place for one in hooks_of(pair.model)}
-    assert len(watch.seen) == 4, "one for each q_proj"
+    assert len(watch.seen) == 2, "one for each q_proj"
 
 
 def test_a_lora_without_when_is_named(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair.model.connectors["lora"], "when", None)
     (found,) = pair.hooks()
     assert found.part == "connectors.lora" and found.verdict == "changed"
-    assert found.what.startswith("4 of its 4 hooks, the first model.layers.0.self_attn.q_proj: forward hook 0 (mmllm.")
+    assert found.what.startswith("2 of its 2 hooks, the first model.layers.0.self_attn.q_proj: forward hook 0 (mmllm.")
     assert found.why == "LoraConnector works in every conversation"
 
 
