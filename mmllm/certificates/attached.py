@@ -60,7 +60,7 @@ def rule(connector: Connector) -> str:
     if connector.when is not None:
         return f"in conversations with {' or '.join(connector.when)} (when)"
     if isinstance(connector, DeepFusion):
-        return f"in conversations that show <{connector.key}>"
+        return "where its own layers say, without when"
     return "in every conversation"
 
 
