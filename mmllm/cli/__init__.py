@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmllm import __version__, registry
-from mmllm.cli import published, recipes, runs
+from mmllm.cli import certificates, published, recipes, runs
 from mmllm.errors import MmllmError
 
 
@@ -53,4 +53,5 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add(commands)
     runs.add(commands)
     published.add(commands)
+    certificates.add(commands)
     return parser

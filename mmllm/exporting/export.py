@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from mmllm.certificates.making import FILE, write_certificate
 from mmllm.checkpoints.load import Trust, find_run, load_run, run_recipe
 from mmllm.checkpoints.store import replace_text
 from mmllm.errors import MmllmError
@@ -73,6 +74,9 @@ def export_run(
             "stages": [asdict(stage) for stage in stages],
         }
         replace_text(made / REPORT, json.dumps(report, indent=1) + "\n")
+        del model  # of what follows another one is opened
+        write_certificate(folder, made / FILE, trust=trust)
+        say(f"certificate of the run: {FILE}")
         if out.exists():
             out.rmdir()
         made.rename(out)

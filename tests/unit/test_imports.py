@@ -47,6 +47,19 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
     },
+    "certificates": {
+        "recipe",
+        "hooks",
+        "messages",
+        "processors",
+        "vlms",
+        "connectors",
+        "llms",
+        "model",
+        "batches",
+        "checkpoints",
+        "generation",
+    },
     "exporting": {
         "recipe",
         "messages",
@@ -59,6 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
         "published",
+        "certificates",
     },
     "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {

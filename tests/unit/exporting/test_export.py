@@ -64,6 +64,8 @@ def test_its_lora_is_a_peft_adapter_and_can_be_merged(run: Path, tmp_path: Path)
     for form in ("peft", "llm"):
         stages = export_run(run, form, tmp_path / form)
         assert [stage.name for stage in stages] == ["ids (text)", "logits (text)", "answer (text)"]
+        certificate = json.loads((tmp_path / form / "certificate.json").read_text())
+        assert [one["part"] for one in certificate["text"]["changes"]] == ["connectors.lora", "logits"]
     adapter = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(run.parent / "tiny-llama-0")
     beside = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "peft").eval()

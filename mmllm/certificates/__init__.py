@@ -1,0 +1,1 @@
+"""Certificates: which parts of a run change conversations without media, beside the bare language model."""

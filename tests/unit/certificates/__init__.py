@@ -1,0 +1,1 @@
+"""Certificates of what text without media goes through."""
