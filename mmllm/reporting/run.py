@@ -99,7 +99,7 @@ def _learned(file: Path) -> dict[str, int]:
         return {}
     counts: dict[str, int] = {}
     with safe_open(file, framework="numpy") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
+        for name in tensors.keys():
             part = name if name.startswith("llm") else ".".join(name.split(".")[:2])
             part = "llm" if part.startswith("llm") else part
             counts[part] = counts.get(part, 0) + prod(tensors.get_slice(name).get_shape())
