@@ -57,12 +57,13 @@ ELSEWHERE = {
     "temporal_aligner",
     "temporal_conv",
     "text_memory",
+    "texthawk",
     "two_senses",
     "vl_adapter",
     "whisper_pool",
     "window_resampler",
 }
-"""Recipes of other senses; the tests of their connectors run them with stand-ins."""
+"""Recipes of other senses, of several encoders and of tiles; the tests of their connectors run them with stand-ins."""
 BLOCKS = {"inner_adaptor": 32}
 """Recipe -> blocks of its LLM, where it names more than 8."""
 

@@ -20,6 +20,7 @@ from mmllm.connectors.projectors.qformer import QFormerConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
+from mmllm.connectors.projectors.texthawk.texthawk import TextHawkConnector
 from mmllm.connectors.projectors.window_qformer import WindowQFormerConnector
 from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
 from mmllm.testing.tiny.record import LLM, Tiny
@@ -102,6 +103,11 @@ def temporal_conv(dim: int, llm: LLM) -> TemporalConvConnector:
     return TemporalConvConnector(dim=dim, llm_dim=llm.dim, depth=1, width=16)
 
 
+def texthawk(dim: int, llm: LLM) -> TextHawkConnector:
+    """4 x 4 patches to four queries and two tokens, two layers."""
+    return TextHawkConnector(dim=dim, llm_dim=llm.dim, depth=2, heads=2, width=8, rearrange=(1, 2))
+
+
 def window_qformer(dim: int, llm: LLM) -> WindowQFormerConnector:
     """Windows of 3 of 7 indices, two queries each."""
     return WindowQFormerConnector(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2, width=8)
@@ -135,6 +141,7 @@ TINY: dict[str, Tiny] = {
     "resampler": Tiny(resampler),
     "temporal_aligner": Tiny(temporal_aligner, grid=(3, 2, 2)),
     "temporal_conv": Tiny(temporal_conv, grid=(3, 4, 4)),
+    "texthawk": Tiny(texthawk),
     "window_qformer": Tiny(window_qformer, grid=(7,)),
     "window_resampler": Tiny(window_resampler, grid=(7,)),
 }
