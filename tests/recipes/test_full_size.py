@@ -44,6 +44,7 @@ RUNS = {
 }
 ELSEWHERE = {
     "adaptformer",
+    "adaptvision",
     "any2point",
     "audio_adapter_fusion",
     "concat",
