@@ -26,6 +26,7 @@ PROJECTORS: dict[str, str] = {
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",
     "concat": "mmllm.connectors.projectors.concat:ConcatConnector",
+    "mova": "mmllm.connectors.projectors.mova.mova:MovaConnector",
     "graph_tokens": "mmllm.connectors.projectors.graph_tokens:GraphTokensConnector",
 }
 """Encoder features -> tokens of the LLM."""

@@ -54,6 +54,7 @@ ELSEWHERE = {
     "graph_tokens",
     "iva",
     "mixture_of_adapters",
+    "mova",
     "ted_adapter",
     "temporal_aligner",
     "temporal_conv",

@@ -13,6 +13,7 @@ from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.projectors.grid_resampler import GridResamplerConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mova.mova import MovaConnector
 from mmllm.connectors.projectors.patch_merger import PatchMergerConnector
 from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.connectors.projectors.pool import PoolConnector
@@ -66,6 +67,13 @@ def identity(dim: int, llm: LLM) -> IdentityConnector:
 def mlp(dim: int, llm: LLM) -> MlpConnector:
     """Every patch a token, two linear layers."""
     return MlpConnector(dim=dim, llm_dim=llm.dim)
+
+
+def mova(dim: int, llm: LLM) -> MovaConnector:
+    """A base and two experts of the same width on 4 x 4 patches, 2 x 2 tokens, one block."""
+    return MovaConnector(
+        dim=dim, llm_dim=llm.dim, experts=("a", "b"), source_grid=(4, 4), grid=(2, 2), depth=1, heads=2
+    )
 
 
 def patch_merger(dim: int, llm: LLM) -> PatchMergerConnector:
@@ -125,6 +133,11 @@ def chains(n: int) -> dict[str, Tensor]:
     return {"edges": edges, "target": torch.zeros(n, dtype=torch.int64)}
 
 
+def routes(n: int) -> dict[str, Tensor]:
+    """``Features.extras`` of n items, each for both of two experts."""
+    return {"experts": torch.ones(n, 2, dtype=torch.bool)}
+
+
 TINY: dict[str, Tiny] = {
     "c_abstractor": Tiny(c_abstractor),
     "concat": Tiny(concat),
@@ -134,6 +147,7 @@ TINY: dict[str, Tiny] = {
     "grid_resampler": Tiny(grid_resampler),
     "identity": Tiny(identity),
     "mlp": Tiny(mlp),
+    "mova": Tiny(mova, extras=routes, encoders=3),
     "patch_merger": Tiny(patch_merger),
     "pixel_shuffle": Tiny(pixel_shuffle),
     "pool": Tiny(pool),
