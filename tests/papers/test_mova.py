@@ -196,6 +196,21 @@ def test_the_contract_holds_with_a_text(bert: str) -> None:
     check_projector(partial(MovaConnector, **words, text=bert), grids=[(4, 4)] * 3, extras=asked)
 
 
+def test_it_is_laid_out_without_numbers(bert: str) -> None:
+    """As planning makes it: the text encoder is not loaded then."""
+    with torch.device("meta"):
+        connector = MovaConnector(dim=BASE + sum(EXPERTS), llm_dim=LLM, **WORDS, text=bert)
+    assert all(parameter.is_meta for parameter in connector.parameters())
+
+
+def test_a_folder_of_another_model_is_refused(tmp_path: Path, bert: str) -> None:
+    t.BertTokenizer.from_pretrained(bert).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    t.RobertaModel(t.RobertaConfig(vocab_size=9, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(MmllmError, match="is a roberta; give a BERT"):
+        made(text=str(tmp_path))
+
+
 # ---- routing as text
 
 
@@ -301,3 +316,8 @@ def test_full_size_recipe_with_stand_ins(tmp_path: Path, bert: str) -> None:
     nll.backward()
     cross: Any = model.connectors["image"].blocks[0].cross  # type: ignore[union-attr,index]
     assert [bool(one.to_value.weight.grad.any()) for one in cross] == [False, True, False]
+
+
+def test_conversations_about_a_picture_do_not_share_its_tokens() -> None:
+    """Two lines of routing behind the same beginning open other experts."""
+    assert not made().shares_prefix

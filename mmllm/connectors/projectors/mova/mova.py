@@ -9,7 +9,7 @@ import torch
 from timm.layers import LayerNorm2d
 from timm.models.regnet import RegStage
 from torch import Tensor, nn
-from transformers import BertModel
+from transformers import AutoConfig, BertConfig, BertModel
 
 from mmllm.connectors.base import Projector, SeveralEncoders
 from mmllm.connectors.layers.basics import as_maps, mlp, pair
@@ -39,6 +39,8 @@ class MovaConnector(SeveralEncoders, Projector):
     the experts' weights. Without one they follow from the picture alone. Nothing of a deselected expert enters; in
     answering its attention is left out, though its encoder has run.
     """
+
+    shares_prefix = False  # what its tokens show rests on the text behind them
 
     def __init__(
         self,
@@ -91,7 +93,6 @@ class MovaConnector(SeveralEncoders, Projector):
         reader = None
         if text is not None:
             self.text, reader = _bert(text)
-            self.shares_prefix = False  # what its tokens show rests on the text behind them
         self.questions = RoutedQuestion(experts, reader)
         told = 0 if self.text is None else self.text.config.hidden_size
         self.positions = nn.Parameter(torch.zeros(self.source_grid[0] * self.source_grid[1], base))
@@ -160,22 +161,27 @@ class MovaConnector(SeveralEncoders, Projector):
 def _bert(text: str) -> tuple[BertModel, TokenizedQuestion]:
     """A BERT without what nothing reads of it, and its reader; MmllmError where it cannot be loaded."""
     tokenizer = ModelTokenizer(text)
+    words: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     try:
         tokenizer.loaded  # noqa: B018 - here, where it can be refused, not when the first message is read
+        kind = AutoConfig.from_pretrained(text).model_type
+        if kind != "bert":  # some others have tensors of the same names and another order of positions
+            raise MmllmError(f"connector mova text: {text!r} is a {kind}; give a BERT.")
+        config = BertConfig.from_pretrained(text, **words)
+        if torch.empty(0).is_meta:  # laid out to be planned: there are no numbers to load into
+            return BertModel(config, add_pooling_layer=False), TokenizedQuestion(
+                tokenizer, config.max_position_embeddings
+            )
         with quiet():
             model, info = BertModel.from_pretrained(
-                text,
-                add_pooling_layer=False,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-                output_loading_info=True,
+                text, config=config, add_pooling_layer=False, output_loading_info=True
             )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise MmllmError(f"connector mova text: {text!r} cannot be loaded ({reason}).") from error
     if lost(info):
         raise MmllmError(f"connector mova text: {text!r} is no BERT: it lacks {', '.join(lost(info)[:3])}.")
-    return model, TokenizedQuestion(tokenizer, model.config.max_position_embeddings)
+    return model, TokenizedQuestion(tokenizer, config.max_position_embeddings)
 
 
 def _regnet_block(width: int) -> RegStage:
