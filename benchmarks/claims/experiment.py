@@ -41,6 +41,9 @@ TABLE = {
     "conformer_adapter_tones": "benchmarks.claims.audio_adapters_tones",
     "audio_adapter_fusion": "benchmarks.claims.audio_adapter_fusion",
     "mixture_of_adapters": "benchmarks.claims.mixture_of_adapters",
+    "adaptvision": "benchmarks.claims.adaptvision",
+    "texthawk": "benchmarks.claims.texthawk",
+    "mova": "benchmarks.claims.mova",
 }
 """Experiment -> module whose ``EXPERIMENT`` it is, in the order of the table."""
 RECIPES = (Path("benchmarks/claims/recipes"), Path("recipes/mini"))

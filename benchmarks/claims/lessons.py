@@ -15,6 +15,8 @@ from benchmarks.claims.lesson import Lesson, Make
 from benchmarks.claims.lessons_adapted import ADAPTED
 from benchmarks.claims.lessons_clips import CLIPS
 from benchmarks.claims.lessons_graphs import GRAPHS
+from benchmarks.claims.lessons_pages import pages
+from benchmarks.claims.lessons_papers import PAPERS
 from benchmarks.claims.lessons_points import clouds, facts
 from mmllm.miniature.parts.lm_curriculum import matter_of
 from mmllm.miniature.tasks.images import DESCRIBE, show
@@ -264,5 +266,7 @@ MAKERS: dict[str, Make] = {
     **CLIPS,
     **ADAPTED,
     **GRAPHS,
+    "pages": pages,
+    **PAPERS,
 }
 """Task of the claims -> what makes its lessons."""

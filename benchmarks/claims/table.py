@@ -72,7 +72,7 @@ def _arms(plan: Plan, name: str, runs: dict[str, dict[int, dict[str, Any]]]) -> 
         failed = sum("error" in run for run in by_seed.values())
         note = experiment.arms[arm].note + (f" ({failed} of {len(by_seed)} runs diverged)" if failed else "")
         steps = " + ".join(str(n) for n in first["steps"].values()) if first else "-"
-        tokens = ", ".join(str(n) for n in first["tokens"].values()) or "0" if first else "-"
+        tokens = ", ".join("varies" if n is None else str(n) for n in first["tokens"].values()) or "0" if first else "-"
         trainable = f"{first['trainable']:,}" if first else "-"
         lines.append(f"| {' | '.join([arm, note, trainable, steps, tokens, _rate(plan, name, arm), *figures])} |")
     return lines

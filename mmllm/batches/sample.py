@@ -287,8 +287,8 @@ def _asked(sample: Sample, prompter: Prompter, key: str, index: int, entry: Medi
             text = "".join(text for text, place in placeholders.pieces(message, prompter.placeholders) if not place)
             try:
                 return {QUESTION: entry.questions.read(text.strip())}
-            except TooLongError as error:
-                raise TooLongError(f"{sample.name}: {error}") from error
+            except SampleError as error:
+                raise type(error)(f"{sample.name}: {error}") from error
         index -= here
     raise SampleError(f"{sample.name}: no message shows {key} {index + 1}")
 

@@ -21,10 +21,12 @@ PROJECTORS: dict[str, str] = {
     "grid_resampler": "mmllm.connectors.projectors.grid_resampler:GridResamplerConnector",
     "gated_resampler": "mmllm.connectors.projectors.gated_resampler:GatedResamplerConnector",
     "window_qformer": "mmllm.connectors.projectors.window_qformer:WindowQFormerConnector",
+    "texthawk": "mmllm.connectors.projectors.texthawk.texthawk:TextHawkConnector",
     "c_abstractor": "mmllm.connectors.projectors.c_abstractor:CAbstractorConnector",
     "identity": "mmllm.connectors.projectors.identity:IdentityConnector",
     "dense_connector": "mmllm.connectors.projectors.dense_connector:DenseConnector",
     "concat": "mmllm.connectors.projectors.concat:ConcatConnector",
+    "mova": "mmllm.connectors.projectors.mova.mova:MovaConnector",
     "graph_tokens": "mmllm.connectors.projectors.graph_tokens:GraphTokensConnector",
 }
 """Encoder features -> tokens of the LLM."""

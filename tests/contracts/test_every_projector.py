@@ -16,4 +16,6 @@ NAMES = [name for name in registry.table("connectors") if part_arguments.kinds(n
 @pytest.mark.parametrize("name", NAMES)
 def test_every_projector(name: str) -> None:
     tiny = TINY.get(name) or plain_projector(name)
-    check_projector(tiny, grids=[tiny.grid], extras=tiny.extras, llm_width=16 if name == "identity" else 24)
+    check_projector(
+        tiny, grids=[tiny.grid] * tiny.encoders, extras=tiny.extras, llm_width=16 if name == "identity" else 24
+    )

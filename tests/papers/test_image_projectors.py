@@ -79,16 +79,21 @@ def test_pool_is_the_mean_of_blocks_then_the_mlp(rows: int, cols: int, grid: tup
     assert connector.out_grid((rows, cols)) == grid and connector.n_tokens((rows, cols)) == len(cells)
 
 
-@pytest.mark.parametrize(("rows", "cols", "factor"), [(4, 4, 2), (6, 4, 2), (6, 9, 3)])
-def test_pixel_shuffle_puts_row_column_width_side_by_side(rows: int, cols: int, factor: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "cols", "factor", "block"),
+    [(4, 4, 2, (2, 2)), (6, 4, 2, (2, 2)), (6, 9, 3, (3, 3)), (3, 8, [1, 4], (1, 4)), (4, 6, [2, 3], (2, 3))],
+)
+def test_pixel_shuffle_puts_row_column_width_side_by_side(rows: int, cols: int, factor: Any, block: Any) -> None:
     connector = shake(PixelShuffleConnector(dim=DIM, llm_dim=LLM, factor=factor))
     given = features(rows, cols)
     x = given.layers[-2].reshape(2, rows, cols, DIM)
+    down, across = block
     tokens = [
-        torch.cat([x[:, r * factor + a, c * factor + b] for a in range(factor) for b in range(factor)], -1)
-        for r in range(rows // factor)
-        for c in range(cols // factor)
+        torch.cat([x[:, r * down + a, c * across + b] for a in range(down) for b in range(across)], -1)
+        for r in range(rows // down)
+        for c in range(cols // across)
     ]
+    assert connector.out_grid((rows, cols)) == (rows // down, cols // across)
     expected = torch.stack(tokens, 1)
     assert torch.equal(connector.shuffle(given), expected)
     layer_norm, first, _, second = connector.mlp
@@ -249,6 +254,13 @@ def test_frames_in_front_are_maps_of_their_own(connector: Projector) -> None:
         (lambda: MlpConnector(dim=4, llm_dim=4, depth=0), (8, 8), "depth: 0 must be at least 1"),
         (lambda: PixelShuffleConnector(dim=4, llm_dim=4), (27, 27), "factor: 2 must divide the encoder's grid of 27"),
         (lambda: PixelShuffleConnector(dim=4, llm_dim=4, factor=0), (4, 4), "factor: 0 must be at least 1"),
+        (
+            lambda: PixelShuffleConnector(dim=4, llm_dim=4, factor=[1, 0]),
+            (4, 4),
+            r"factor: \[1, 0\] must be at least 1",
+        ),
+        (lambda: PixelShuffleConnector(dim=4, llm_dim=4, factor=[1, 2], axes=1), (4,), r"of them with axes: 2"),
+        (lambda: PixelShuffleConnector(dim=4, llm_dim=4, factor=[1, 4]), (4, 6), r"factor: \[1, 4\] must divide"),
         (lambda: IdentityConnector(dim=4, llm_dim=8), (4, 4), "the encoder gives 4 and the LLM takes 8"),
         (lambda: ResamplerConnector(dim=4, llm_dim=4, latents=0), (4, 4), "latents: 0 must be at least 1"),
         (lambda: CAbstractorConnector(dim=4, llm_dim=4, depth=0), (24, 24), "without blocks use pool"),

@@ -44,6 +44,7 @@ RUNS = {
 }
 ELSEWHERE = {
     "adaptformer",
+    "adaptvision",
     "any2point",
     "audio_adapter_fusion",
     "concat",
@@ -53,16 +54,18 @@ ELSEWHERE = {
     "graph_tokens",
     "iva",
     "mixture_of_adapters",
+    "mova",
     "ted_adapter",
     "temporal_aligner",
     "temporal_conv",
     "text_memory",
+    "texthawk",
     "two_senses",
     "vl_adapter",
     "whisper_pool",
     "window_resampler",
 }
-"""Recipes of other senses; the tests of their connectors run them with stand-ins."""
+"""Recipes of other senses, of several encoders and of tiles; the tests of their connectors run them with stand-ins."""
 BLOCKS = {"inner_adaptor": 32}
 """Recipe -> blocks of its LLM, where it names more than 8."""
 

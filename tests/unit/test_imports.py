@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processors": {"files"},
     "encoders": {"hooks", "processors", "vlms"},
     "features": {"files", "hooks", "processors", "encoders"},
-    "connectors": {"hooks", "processors"},
+    "connectors": {"hooks", "processors", "vlms"},
     "llms": {"files", "hooks", "messages", "vlms"},
     "model": {"recipe", "hooks", "processors", "vlms", "encoders", "features", "connectors", "llms"},
     "datasets": {"files", "messages"},

@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mmllm.connectors.base import Projector, SeveralEncoders
 from mmllm.connectors.layers.basics import mlp
 from mmllm.connectors.layers.encoder_layers import normed
+from mmllm.connectors.layers.resampled import resampled
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -117,21 +117,9 @@ class ConcatConnector(SeveralEncoders, Projector):
 
     def _resampled(self, features: Features, grid: Grid) -> Tensor:
         """All layers of one encoder on ``grid``: float[N, prod(grid), D]."""
-        x = features.concatenated()
-        if tuple(features.grid) == grid:
-            return x
-        maps = x.reshape(-1, *_plane(features.grid), x.shape[-1]).movedim(-1, 1)
-        corners = None if self.resample == "area" else False  # patches have areas: their centres are matched
-        # in float32, as in Cambrian-1's code: in bfloat16 the sum over patches would be rounded
-        found = functional.interpolate(maps.float(), _plane(grid), mode=self.resample, align_corners=corners)
-        return found.to(x.dtype).flatten(2).transpose(1, 2).reshape(len(x), -1, x.shape[-1])
+        return resampled(features.concatenated(), features.grid, grid, self.resample)
 
 
 def _front(grid: Sequence[int]) -> tuple[int, ...]:
     """Axes in front of rows and columns."""
     return tuple(grid[:-2])
-
-
-def _plane(grid: Sequence[int]) -> tuple[int, int]:
-    """Plane (rows, cols) that is resampled; what has no space is one row, where bilinear is linear in time."""
-    return (1, grid[0]) if len(grid) == 1 else (grid[-2], grid[-1])

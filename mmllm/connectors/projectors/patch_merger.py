@@ -61,6 +61,8 @@ class PatchMergerConnector(Projector):
         """Norm, merge and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
         _, rows, cols = as_maps(features.grid, "patch_merger")
         x = self.norm(features.concatenated())
-        merged = blocks_of(x, rows, cols, self.factor).reshape(x.shape[0], self.n_tokens(features.grid), -1)
+        merged = blocks_of(x, rows, cols, self.factor, self.factor).reshape(
+            x.shape[0], self.n_tokens(features.grid), -1
+        )
         tokens: Tensor = self.mlp(self.merge(merged))
         return tokens

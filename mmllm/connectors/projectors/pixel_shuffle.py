@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from torch import Tensor, nn
 
@@ -12,17 +13,19 @@ from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
 
-def blocks_of(x: Tensor, rows: int, cols: int, factor: int) -> Tensor:
-    """Maps float[..., rows * cols, D] in blocks of factor x factor: float[maps, blocks, factor * factor * D].
+def blocks_of(x: Tensor, rows: int, cols: int, down: int, across: int) -> Tensor:
+    """Maps float[..., rows * cols, D] in blocks of down x across: float[maps, blocks, down * across * D].
 
     Blocks in raster order; inside one row, column, width.
     """
-    blocks = x.reshape(-1, rows // factor, factor, cols // factor, factor, x.shape[-1]).transpose(2, 3)
-    return blocks.reshape(len(blocks), -1, factor * factor * x.shape[-1])
+    blocks = x.reshape(-1, rows // down, down, cols // across, across, x.shape[-1]).transpose(2, 3)
+    return blocks.reshape(len(blocks), -1, down * across * x.shape[-1])
 
 
 class PixelShuffleConnector(Projector):
     """Blocks of factor x factor patches side by side, LN, Linear, GELU, Linear (InternVL, arXiv 2404.16821).
+
+    ``factor: [rows, cols]`` makes blocks of another shape: [1, 4] are AdaptVision's four patches in a row (2408.16986).
 
     The order inside a block is row, column, width: InternVL's ``ps_version v2`` and nanoVLM's (v1 transposes the grid).
     The mean over the blocks of one token is what ``pool`` computes, so this one keeps what pooling averages away.
@@ -38,7 +41,7 @@ class PixelShuffleConnector(Projector):
         *,
         dim: int,
         llm_dim: int,
-        factor: int = 2,
+        factor: int | Sequence[int] = 2,
         axes: int = 2,
         norm: bool | str = True,
         norm_first: bool = False,
@@ -50,12 +53,11 @@ class PixelShuffleConnector(Projector):
         gated: bool = False,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
-        if factor < 1:
-            raise MmllmError(f"connector pixel_shuffle factor: {factor} must be at least 1.")
         if axes not in (1, 2):
             raise MmllmError(f"connector pixel_shuffle axes: {axes} must be 1 (time) or 2 (rows and columns).")
-        self.factor, self.axes, self.norm_first = factor, axes, norm_first
-        wide = dim * factor**axes
+        self.block = _block(factor, axes)
+        self.axes, self.norm_first = axes, norm_first
+        wide = dim * prod(self.block)
         # one sequence, so that checkpoints from before there was a choice keep their names
         self.mlp = nn.Sequential(
             norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias, gated)
@@ -67,34 +69,47 @@ class PixelShuffleConnector(Projector):
         Raises:
             MmllmError: rows or columns are not whole multiples of the factor, or there are none.
         """
+        down, across = self.block
         if self.axes == 1:
-            if len(grid) != 1 or grid[0] % self.factor:
+            if len(grid) != 1 or grid[0] % across:
                 raise MmllmError(
-                    f"connector pixel_shuffle factor: {self.factor} with axes: 1 must divide a grid of time alone; "
+                    f"connector pixel_shuffle factor: {across} with axes: 1 must divide a grid of time alone; "
                     f"this encoder gives {tuple(grid)}."
                 )
-            return (grid[0] // self.factor,)
+            return (grid[0] // across,)
         _, rows, cols = as_maps(grid, "pixel_shuffle")
-        if rows % self.factor or cols % self.factor:
+        if rows % down or cols % across:
+            found = down if down == across else list(self.block)
             raise MmllmError(
-                f"connector pixel_shuffle factor: {self.factor} must divide the encoder's grid of {rows} x {cols}."
+                f"connector pixel_shuffle factor: {found} must divide the encoder's grid of {rows} x {cols}."
             )
-        return (*grid[:-2], rows // self.factor, cols // self.factor)
+        return (*grid[:-2], rows // down, cols // across)
 
     def shuffle(self, features: Features) -> Tensor:
-        """Lay the patches of each block side by side: float[N, n_tokens, factor ** axes * dim], raster order."""
+        """Lay the patches of each block side by side: float[N, n_tokens, patches of a block * dim], raster order."""
         return self._shuffled(features.concatenated(), features)
 
     def _shuffled(self, x: Tensor, features: Features) -> Tensor:
         """``x`` float[N, T, dim], of the grid of ``features``."""
         tokens = self.n_tokens(features.grid)
         if self.axes == 1:
-            return x.reshape(x.shape[0], tokens, self.factor * x.shape[-1])
+            return x.reshape(x.shape[0], tokens, self.block[1] * x.shape[-1])
         _, rows, cols = as_maps(features.grid, "pixel_shuffle")
-        return blocks_of(x, rows, cols, self.factor).reshape(x.shape[0], tokens, -1)
+        return blocks_of(x, rows, cols, *self.block).reshape(x.shape[0], tokens, -1)
 
     def forward(self, features: Features) -> Tensor:
         """Shuffle and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
         if not self.norm_first:
             return self.mlp(self.shuffle(features))
         return self.mlp[1:](self._shuffled(self.mlp[0](features.concatenated()), features))
+
+
+def _block(factor: int | Sequence[int], axes: int) -> tuple[int, int]:
+    """Rows and columns of a block, one row of steps in time with ``axes: 1``."""
+    sides = [factor] if isinstance(factor, int) else list(factor)
+    if min(sides, default=0) < 1 or len(sides) > axes:
+        raise MmllmError(
+            f"connector pixel_shuffle factor: {factor if isinstance(factor, int) else sides} must be at least 1, or "
+            "[rows, cols] of them with axes: 2."
+        )
+    return (1, sides[0]) if axes == 1 else (sides[0], sides[-1])

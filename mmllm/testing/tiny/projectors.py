@@ -13,6 +13,7 @@ from mmllm.connectors.projectors.graph_tokens import GraphTokensConnector
 from mmllm.connectors.projectors.grid_resampler import GridResamplerConnector
 from mmllm.connectors.projectors.identity import IdentityConnector
 from mmllm.connectors.projectors.mlp import MlpConnector
+from mmllm.connectors.projectors.mova.mova import MovaConnector
 from mmllm.connectors.projectors.patch_merger import PatchMergerConnector
 from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.connectors.projectors.pool import PoolConnector
@@ -20,6 +21,7 @@ from mmllm.connectors.projectors.qformer import QFormerConnector
 from mmllm.connectors.projectors.resampler import ResamplerConnector
 from mmllm.connectors.projectors.temporal_aligner.temporal_aligner import TemporalAlignerConnector
 from mmllm.connectors.projectors.temporal_conv import TemporalConvConnector
+from mmllm.connectors.projectors.texthawk.texthawk import TextHawkConnector
 from mmllm.connectors.projectors.window_qformer import WindowQFormerConnector
 from mmllm.connectors.projectors.window_resampler import WindowResamplerConnector
 from mmllm.testing.tiny.record import LLM, Tiny
@@ -67,6 +69,13 @@ def mlp(dim: int, llm: LLM) -> MlpConnector:
     return MlpConnector(dim=dim, llm_dim=llm.dim)
 
 
+def mova(dim: int, llm: LLM) -> MovaConnector:
+    """A base and two experts of the same width on 4 x 4 patches, 2 x 2 tokens, one block."""
+    return MovaConnector(
+        dim=dim, llm_dim=llm.dim, experts=("a", "b"), source_grid=(4, 4), grid=(2, 2), depth=1, heads=2
+    )
+
+
 def patch_merger(dim: int, llm: LLM) -> PatchMergerConnector:
     """4 x 4 patches to 2 x 2 tokens."""
     return PatchMergerConnector(dim=dim, llm_dim=llm.dim)
@@ -102,6 +111,11 @@ def temporal_conv(dim: int, llm: LLM) -> TemporalConvConnector:
     return TemporalConvConnector(dim=dim, llm_dim=llm.dim, depth=1, width=16)
 
 
+def texthawk(dim: int, llm: LLM) -> TextHawkConnector:
+    """4 x 4 patches to four queries and two tokens, two layers."""
+    return TextHawkConnector(dim=dim, llm_dim=llm.dim, depth=2, heads=2, width=8, rearrange=(1, 2))
+
+
 def window_qformer(dim: int, llm: LLM) -> WindowQFormerConnector:
     """Windows of 3 of 7 indices, two queries each."""
     return WindowQFormerConnector(dim=dim, llm_dim=llm.dim, window=3, queries=2, heads=2, width=8)
@@ -119,6 +133,11 @@ def chains(n: int) -> dict[str, Tensor]:
     return {"edges": edges, "target": torch.zeros(n, dtype=torch.int64)}
 
 
+def routes(n: int) -> dict[str, Tensor]:
+    """``Features.extras`` of n items, each for both of two experts."""
+    return {"experts": torch.ones(n, 2, dtype=torch.bool)}
+
+
 TINY: dict[str, Tiny] = {
     "c_abstractor": Tiny(c_abstractor),
     "concat": Tiny(concat),
@@ -128,6 +147,7 @@ TINY: dict[str, Tiny] = {
     "grid_resampler": Tiny(grid_resampler),
     "identity": Tiny(identity),
     "mlp": Tiny(mlp),
+    "mova": Tiny(mova, extras=routes, encoders=3),
     "patch_merger": Tiny(patch_merger),
     "pixel_shuffle": Tiny(pixel_shuffle),
     "pool": Tiny(pool),
@@ -135,6 +155,7 @@ TINY: dict[str, Tiny] = {
     "resampler": Tiny(resampler),
     "temporal_aligner": Tiny(temporal_aligner, grid=(3, 2, 2)),
     "temporal_conv": Tiny(temporal_conv, grid=(3, 4, 4)),
+    "texthawk": Tiny(texthawk),
     "window_qformer": Tiny(window_qformer, grid=(7,)),
     "window_resampler": Tiny(window_resampler, grid=(7,)),
 }

@@ -37,6 +37,8 @@ class Tiny:
     """Of the features it takes."""
     extras: Callable[[int], dict[str, Tensor]] = none
     """n -> ``Features.extras`` of n items."""
+    encoders: int = 1
+    """Whose features it takes, all on the same grid."""
 
     def __call__(self, *, llm_dim: int, dim: int = 0) -> Any:
         """Make one as the checks of ``mmllm.testing`` ask for it; a connector, not attached to anything."""
