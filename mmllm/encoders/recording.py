@@ -51,9 +51,14 @@ def recorded(
     if "final" in wanted:
         last = states[n_blocks]
         assert final is not None
-        states["final"] = norm(final) if norm is not None and final is last else final
+        states["final"] = norm(final) if norm is not None and _same(final, last) else final
         _same_width(states["final"], last)
     return [states[layer] for layer in wanted]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether these are one state, which ZeRO-3 hands on as another tensor of the same memory."""
+    return one is other or (not one.is_meta and one.is_set_to(other))
 
 
 def depth(wanted: Sequence[Layer], n_blocks: int) -> int:

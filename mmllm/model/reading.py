@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -228,7 +228,8 @@ def obstacles(model: MultimodalLM) -> list[str]:
 def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
-    return [tensor for one in value for tensor in _tensors(one)] if isinstance(value, tuple | list) else []
+    parts = vars(value).values() if is_dataclass(value) else value if isinstance(value, tuple | list) else ()
+    return [tensor for one in parts for tensor in _tensors(one)]
 
 
 def _moved(inputs: Item, device: torch.device) -> Item:

@@ -62,12 +62,7 @@ def import_checkpoint(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         folder = Path(place) / "run"
         folder.mkdir()
-        words = _words(source, sections, folder, out.name)
-        recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
-        model = build(recipe, "cpu")
-        for key, part in recipe.connectors.items():
-            if part.shares is None:
-                _fill(source, recipe, key, model)
+        words, model = assembled(source, sections, folder, out.name)
         stages = []
         for stage in compare(source, model):
             stages.append(stage)
@@ -78,6 +73,20 @@ def import_checkpoint(
             out.rmdir()
         folder.rename(out)
     return stages
+
+
+def assembled(source: Source, sections: Sections, folder: Path, name: str) -> tuple[dict[str, Any], MultimodalLM]:
+    """The recipe's sections and the model that they build, with the published weights; compared with nothing yet.
+
+    ``folder``: a chat template that is no file of the model is written there.
+    """
+    words = _words(source, sections, folder, name)
+    recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
+    model = build(recipe, "cpu")
+    for key, part in recipe.connectors.items():
+        if part.shares is None:
+            _fill(source, recipe, key, model)
+    return words, model
 
 
 def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[str, Any]:

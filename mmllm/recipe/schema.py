@@ -50,6 +50,8 @@ def json_schema() -> dict[str, Any]:
         words = schema["$defs"][name]["properties"]
         for word in SWITCHES.keys() & words.keys():
             words[word]["anyOf"] = [{"type": "boolean"}, *words[word]["anyOf"]]
+    begins = schema["properties"]["start"]
+    begins["anyOf"] = [{"type": "string"}, *begins["anyOf"]]  # a path alone
     return schema
 
 

@@ -18,11 +18,16 @@ from mmllm.training.engine import Engine
 from mmllm.types import Batch
 
 
-def config(stage: int) -> dict[str, Any]:
-    """DeepSpeed's configuration of a ZeRO stage, one micro-batch a step."""
+def config(stage: int, persist: int | None = None) -> dict[str, Any]:
+    """DeepSpeed's configuration of a ZeRO stage, one micro-batch a step.
+
+    ``persist``: ZeRO-3 keeps weights of fewer elements whole, by itself those below 100,000, as all tiny ones are; a
+    rank that calls a part more often than another then hangs in large models alone.
+    """
+    small = {} if persist is None else {"stage3_param_persistence_threshold": persist}
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {"stage": stage, **small},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
@@ -45,13 +50,15 @@ def losses(
     return found
 
 
-def learned(model: MultimodalLM, names: Sequence[str], stage: int, batches: Iterable[Batch]) -> list[float]:
-    """``losses`` with the engine of the stages, the parts of these names being what learns."""
+def learned(
+    model: MultimodalLM, names: Sequence[str], stage: int, batches: Iterable[Batch], persist: int | None = None
+) -> list[float]:
+    """``losses`` with the engine of the stages, the parts of these names being what learns; ``persist``: as there."""
     groups = [
         {"params": list(trainable.learning(model, name).values()), "lr": 1e-2, "peak": 1e-2, "part": name}
         for name in names
     ]
-    engine = Engine(model, groups, (0.9, 0.95), config(stage))
+    engine = Engine(model, groups, (0.9, 0.95), config(stage, persist))
     found = losses(engine, engine.backward_and_step, batches)
     engine.close()
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +11,13 @@ from torch import Tensor
 from mmllm.hooks import ForwardContext
 
 
-class Seen(NamedTuple):
-    """What the blocks read of one item."""
+@dataclass(frozen=True)
+class Seen:
+    """What the blocks read of one item.
+
+    No tuple: of those DeepSpeed's ZeRO-3 follows every tensor that a module returns, and its ranks wait for each other
+    forever where one has more items. The layers that make these tensors gather their own weights.
+    """
 
     shown: int
     """Tokens that the LLM is shown, from the first on."""

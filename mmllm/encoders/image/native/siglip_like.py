@@ -1,4 +1,4 @@
-"""Towers laid out as SigLIP: an encoder's layers over packed patches, embedded picture by picture, and a last norm."""
+"""Towers laid out as SigLIP: an encoder's layers over packed patches, and a last norm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.image.native.attention import bounds_of
 from mmllm.encoders.image.native.tower import Tower, lengths_of
@@ -37,16 +38,15 @@ class SiglipLikeTower(Tower):
     def run(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
         """float[1, sum of P, D]."""
         lengths = lengths_of(grids)
-        # embeddings pad several pictures, or know one size in a batch: one by one they are packed as they are
-        each = zip(patches.split(lengths), grids, strict=True)
-        embedded = torch.cat([self.embedded(one, *grid) for one, grid in each], dim=1)
+        # one call whatever they are: with ZeRO-3 every rank has to make as many
+        embedded = self.embedded(list(patches.split(lengths)), grids)[None]
         last: Tensor = self.vision.encoder(
             inputs_embeds=embedded, attention_mask=bounds_of(lengths, patches.device)
         ).last_hidden_state
         return last
 
-    def embedded(self, patches: Tensor, rows: int, cols: int) -> Tensor:
-        """float[1, rows * cols, D] of one picture's patches with their positions."""
+    def embedded(self, patches: list[Tensor], grids: Sequence[Grid]) -> Tensor:
+        """float[sum of P, D] of the patches float[P, C] of each picture with their positions."""
         raise NotImplementedError
 
 
@@ -58,10 +58,10 @@ class NaflexTower(SiglipLikeTower):
         """As its image processor cuts."""
         return NaflexPatching.of(own, config.patch_size, limits)
 
-    def embedded(self, patches: Tensor, rows: int, cols: int) -> Tensor:
-        """The patches are vectors there too."""
-        found: Tensor = self.vision.embeddings(patches[None], torch.tensor([(rows, cols)]))
-        return found
+    def embedded(self, patches: list[Tensor], grids: Sequence[Grid]) -> Tensor:
+        """The patches are vectors there too, padded to the most of them."""
+        found: Tensor = self.vision.embeddings(pad_sequence(patches, batch_first=True), torch.tensor(grids))
+        return torch.cat([row[: len(own)] for row, own in zip(found, patches, strict=True)])
 
 
 class Idefics2Tower(SiglipLikeTower):
@@ -72,10 +72,16 @@ class Idefics2Tower(SiglipLikeTower):
         """As its image processor cuts."""
         return Idefics2Patching.of(own, config.patch_size, limits)
 
-    def embedded(self, patches: Tensor, rows: int, cols: int) -> Tensor:
-        """It takes the picture, which is put together again."""
+    def embedded(self, patches: list[Tensor], grids: Sequence[Grid]) -> Tensor:
+        """It takes pictures, which are put together again, each in a corner of what holds all of them."""
         side = self.vision.config.patch_size
-        cut = patches.reshape(rows, cols, -1, side, side).permute(2, 0, 3, 1, 4)
-        whole = torch.ones(1, rows, cols, dtype=torch.bool, device=patches.device)
-        found: Tensor = self.vision.embeddings(cut.reshape(1, -1, rows * side, cols * side), whole)
-        return found
+        height, width = (max(sizes) for sizes in zip(*grids, strict=True))
+        canvas = patches[0].new_zeros(len(grids), height, width, patches[0].shape[1])
+        real = torch.zeros(canvas.shape[:3], dtype=torch.bool)
+        for number, (own, (rows, cols)) in enumerate(zip(patches, grids, strict=True)):
+            canvas[number, :rows, :cols] = own.unflatten(0, (rows, cols))
+            real[number, :rows, :cols] = True
+        real = real.to(canvas.device)
+        pixels = canvas.unflatten(3, (-1, side, side)).permute(0, 3, 1, 4, 2, 5)
+        found: Tensor = self.vision.embeddings(pixels.flatten(4).flatten(2, 3), real)
+        return found[real.flatten(1)]

@@ -82,21 +82,7 @@ def save(
     ``name``: beginning of its class's; ``template``: another chat template; ``bos``: the tokenizer puts a first token
     in front of every text; ``changes`` of the configuration.
     """
-    tokenizer = made.tokenizer() if made.tokenizer else tiny_tokenizer()
-    if made.tokenizer:
-        pass
-    elif made.named:
-        words = {"pad_token": "<|pad|>", "eos_token": "<|im_end|>", "extra_special_tokens": made.named}
-        tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **words)
-    else:
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", made.mark, *made.tokens]})
-    tokenizer.add_tokens(list(made.plain))
-    if bos or made.bos:
-        from tokenizers.processors import TemplateProcessing
-
-        tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
-        single = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.bos_token_id)])
-        tokenizer.backend_tokenizer.post_processor = single
+    tokenizer = tokenizer_of(made, bos)
     torch.manual_seed(0)
     config = made.config(tokenizer.convert_tokens_to_ids(made.mark), changes)
     text = config.get_text_config()
@@ -106,5 +92,30 @@ def save(
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder)
-    made.processor(tokenizer, (template or made.template).replace("MARK", made.mark), config).save_pretrained(folder)
+    processor_of(made, tokenizer, config, template).save_pretrained(folder)
     return folder
+
+
+def tokenizer_of(made: Published, bos: bool = False) -> Any:
+    """A tiny tokenizer with the model's control tokens; ``bos``: it puts a first token in front of every text."""
+    if made.tokenizer:
+        tokenizer = made.tokenizer()
+    elif made.named:
+        words = {"pad_token": "<|pad|>", "eos_token": "<|im_end|>", "extra_special_tokens": made.named}
+        tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer().backend_tokenizer, **words)
+    else:
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", made.mark, *made.tokens]})
+    tokenizer.add_tokens(list(made.plain))
+    if bos or made.bos:
+        from tokenizers.processors import TemplateProcessing
+
+        tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
+        single = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", tokenizer.bos_token_id)])
+        tokenizer.backend_tokenizer.post_processor = single
+    return tokenizer
+
+
+def processor_of(made: Published, tokenizer: Any, config: Any, template: str | None = None) -> Any:
+    """Its processor, with its own chat template or another."""
+    return made.processor(tokenizer, (template or made.template).replace("MARK", made.mark), config)

@@ -90,6 +90,29 @@ def test_packed_pictures_have_the_features_of_transformers_own(kind: str, tmp_pa
     assert normed == (kind == "pixtral"), "only SigLIP norms its last block"
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_zero_3_changes_nothing_and_waits_for_nobody(kind: str, tmp_path: Path) -> None:
+    """It hands outputs on as other tensors of the same memory; and every rank calls every layer as often as others."""
+    encoder = HfNativeEncoder(model=FOLDERS[kind](tmp_path), layers=("final",))
+    expected = encoder(**read(encoder)).layers["final"]
+
+    def handed_on(_: Any, __: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return tuple(one if one is None else one.detach() for one in output)
+        return output.detach() if isinstance(output, torch.Tensor) else type(output)(output[0].detach())
+
+    calls: list[str] = []
+    for name, module in encoder.vision.named_modules():
+        module.register_forward_hook(handed_on)
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    assert torch.equal(encoder(**read(encoder)).layers["final"], expected)
+    of_five = list(calls)
+    calls.clear()
+    encoder(**read(encoder, SIZES[:1]))
+    assert calls == of_five
+
+
 def test_the_tower_of_a_whole_siglip(tmp_path: Path) -> None:
     """Of an image-text model the tower alone is taken, as published on the hub."""
     config = t.AutoModel.from_pretrained(naflex_folder(tmp_path)).config
