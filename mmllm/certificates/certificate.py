@@ -136,10 +136,12 @@ def compare_logits(
     named = {f"text {number}": talk for number, talk in enumerate(talks)}
     changes += with_words(recipe, differing_prompts(model, tokenizer, named, texts))
     own = [equality.own_logits(bare, one.ids) for one in texts]
+    changes += with_words(recipe, differing_ends(model, bare, tokenizer))
+    # whether it is the folder's was asked before; passes are compared on the same ids, with the run's template
+    tokenizer.chat_template = model.llm.tokenizer.chat_template
     # its passes were held to its own forward where the model in use was loaded, and are compared again below
     other = CausalLM(bare, tokenizer, model.llm.context, float("inf"), model.llm.prefix)
     beside = equality.beside(model, other)
-    changes += with_words(recipe, differing_ends(model, beside))
     compared = list(equality.compare(model, beside, texts, media, own))
     wrong = [one.way for one in compared if not one.holds]
     if wrong:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mmllm.batches.sample import Encoded, Item, encode
-from mmllm.errors import TooLongError
+from mmllm.errors import SampleError
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
@@ -116,7 +116,7 @@ def _fitting(model: MultimodalLM, samples: Sequence[Sample], inputs: Mapping[str
     for sample in samples:
         try:
             one = encode(sample, prompter, inputs, model.llm.context, False)
-        except TooLongError:
+        except SampleError:  # too long, or a drawn text that the tokenizer has only as a special token
             continue
         if len(one.ids) + ROOM <= model.llm.context:
             found.append(one)

@@ -12,7 +12,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from mmllm.batches.sample import Encoded
 from mmllm.certificates.conversations import Turn
 from mmllm.certificates.frozen import Difference, differing_words
+from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
+from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.settings import vocabulary
 
@@ -46,9 +48,15 @@ def differing_inputs(model: MultimodalLM, bare: Any, tokenizer: PreTrainedTokeni
         yield Difference("tokenizer", f"is a {type(own).__name__}, in the folder a {type(tokenizer).__name__}")
 
 
-def differing_ends(model: MultimodalLM, bare: MultimodalLM) -> Iterator[Difference]:
+def differing_ends(model: MultimodalLM, bare: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[Difference]:
     """Tokens that end an answer here and not of the bare model, or the other way."""
-    here, there = (Generator(one).end_ids for one in (model, bare))
+    here = Generator(model).end_ids
+    try:
+        there = {*Prompter(tokenizer, []).end_ids}
+    except MmllmError:  # a folder without a template of its own: that the run has one is named already
+        return
+    ends = None if bare.generation_config is None else bare.generation_config.eos_token_id
+    there |= set() if ends is None else {ends} if isinstance(ends, int) else {*ends}
     if here != there:
         yield Difference("ends of answers", f"are tokens {sorted(here)}, of the bare model {sorted(there)}")
 
@@ -57,17 +65,25 @@ def differing_prompts(
     model: MultimodalLM, tokenizer: Any, talks: Mapping[str, Sequence[Turn]], encoded: Sequence[Encoded]
 ) -> Iterator[Difference]:
     """Conversations by name that are read as other ids than the folder's own template and tokenizer give."""
-    in_parts = any(place.token is not None for place in model.places)
     for ours in encoded:
-        talk = talks[ours.name]
-        parts = [(role, [{"type": "text", "text": text}] if in_parts else text) for role, text in talk]
-        said = [{"role": role, "content": content} for role, content in parts]
-        theirs = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=False)
-        if list(ours.ids) != list(theirs):
-            yield Difference(
-                "prompts", f"{ours.name} is read as {len(ours.ids)} ids that are not the {len(theirs)} of the folder's"
-            )
+        found = list(_rendered(tokenizer, talks[ours.name]))
+        if list(ours.ids) not in found:
+            theirs = f"the {len(found[0])} of the folder's" if found else "any that its template gives"
+            yield Difference("prompts", f"{ours.name} is read as {len(ours.ids)} ids that are not {theirs}")
             return
+
+
+def _rendered(tokenizer: Any, talk: Sequence[Turn]) -> Iterator[list[int]]:
+    """Ids that the folder's template gives: of messages as texts, or in parts, as those of models with media want."""
+    forms = [talk, [(role, [{"type": "text", "text": text}]) for role, text in talk]]
+    for form in forms:
+        said = [{"role": role, "content": content} for role, content in form]
+        try:
+            ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=False)
+        # whatever a template's own code raises at a form that it does not know
+        except Exception:
+            continue
+        yield list(ids)
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -75,8 +75,11 @@ def export_run(
         }
         replace_text(made / REPORT, json.dumps(report, indent=1) + "\n")
         del model  # of what follows another one is opened
-        write_certificate(folder, made / FILE, trust=trust)
-        say(f"certificate of the run: {FILE}")
+        try:
+            write_certificate(folder, made / FILE, trust=trust)
+            say(f"certificate of the run: {FILE}")
+        except MmllmError as error:  # what was written is equal all the same, and must not be lost
+            say(f"no certificate of the run: {error}")
         if out.exists():
             out.rmdir()
         made.rename(out)
