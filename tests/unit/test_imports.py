@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "vlms",
         "encoders",
         "connectors",
+        "llms",
         "model",
         "batches",
         "checkpoints",
