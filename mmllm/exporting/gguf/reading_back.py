@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -85,7 +86,9 @@ def run_llama_cpp(task: Task, folder: Path) -> Found:
     given.write_text(json.dumps(asdict(task)), encoding="utf-8")
     command = [sys.executable, "-m", "mmllm.exporting.gguf.llama_cpp", str(given), str(made)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, errors="replace")
+        # of a fault it would print a long trace of the process behind the line that names it
+        quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, errors="replace", env=quiet)
     except subprocess.TimeoutExpired as error:
         raise MmllmError(f"--to gguf: llama.cpp did not read the files back within {SECONDS} s") from error
     if done.returncode:
@@ -265,19 +268,24 @@ class ReadingBack:
         if image is not None:
             (key,) = self.model.inputs
             turns[0] = Message(turns[0].role, f"<{key}>\n{turns[0].text}")
-            plain[0] = (plain[0][0], f"{MARK}\n{plain[0][1]}")
+            # a run that hands its template messages in parts has no line break behind a picture's
+            plain[0] = (plain[0][0], f"{MARK}{'' if self._in_parts else chr(10)}{plain[0][1]}")
             media = {key: (self._resized(image),)}
         name = "text" if image is None else f"{image.width} x {image.height}"
         sample = Sample("comparison", tuple(turns), media)
         encoded = encode(sample, self.prompter, self.model.inputs, self.model.llm.context, train=False)
         return Seen(name, encoded, image, self._rendered(plain))
 
+    @property
+    def _in_parts(self) -> bool:
+        return any(place.token is not None for place in self.model.places)
+
     def _rendered(self, talk: Sequence[tuple[str, str]]) -> str:
         """A conversation by the template, without the beginning that llama.cpp puts there itself."""
         tokenizer: Any = self.model.llm.tokenizer
-        in_parts = any(place.token is not None for place in self.model.places)
         messages = [
-            {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text} for role, text in talk
+            {"role": role, "content": [{"type": "text", "text": text}] if self._in_parts else text}
+            for role, text in talk
         ]
         text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return text.removeprefix(tokenizer.bos_token) if self.starts else text

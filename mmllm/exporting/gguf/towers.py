@@ -131,8 +131,6 @@ def tower_of(encoder: Encoder) -> Tower:
     if final and read.count(read[-1]) > 1:
         raise unfit("it takes the last block either with the tower's last norm or without, and this run both")
     kept = {name: one for name, one in tensors.items() if _is_read(name, read[-1], final)}
-    if final and f"{POST_NORM}.weight" not in kept:
-        raise unfit("the tower has no last norm for patches, and this run reads layers: [final]")
     if kept[POSITIONS].shape[0] != (height // patch) ** 2 + (CLASS in kept):
         raise unfit("pictures have the size that the tower was made for, and this run's are of another (image_size)")
     mean, std = _colours(encoder)

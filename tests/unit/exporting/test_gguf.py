@@ -1,4 +1,4 @@
-"""`mmllm export --to gguf`: llama.cpp gives the ids, picture tokens, logits and answers of a run, or nothing is left."""
+"""`mmllm export --to gguf`: llama.cpp gives the ids, picture tokens, logits and answers of a run, or nothing stays."""
 
 from __future__ import annotations
 
