@@ -19,6 +19,7 @@ import numpy
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
@@ -26,6 +27,7 @@ from mmllm.errors import MmllmError
 from mmllm.exporting.gguf.declarations import MARK, PACKAGE, VERSIONS
 from mmllm.exporting.gguf.llama_cpp import Picture, Task
 from mmllm.exporting.gguf.mmproj import Pictures
+from mmllm.llms.gguf_cache import dequantised
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import LIMIT as EXACT
@@ -33,6 +35,7 @@ from mmllm.published.comparison import NEW, Stage
 from mmllm.published.media.base import TALK
 from mmllm.published.media.pictures import SIZES, picture
 from mmllm.types import IGNORE_INDEX, Message, Sample
+from mmllm.vlms.quiet import quiet
 
 LIMIT = 1e-3
 """Largest difference of a picture's tokens, as a share of their spread: llama.cpp's GELU is a table in float16."""
@@ -138,6 +141,20 @@ class ReadingBack:
         yield from self._texts(found)
         stage = self._share("", found["prompt/logits"], self._logits(text)[0], limit)
         yield Stage(f"logits (text), rounded to {dtype}", stage.difference, limit)
+
+    def by_transformers(self) -> Iterator[Stage]:
+        """Logits of what transformers reads of the LLM's file, where it reads it."""
+        text = self._seen(None)
+        try:
+            with tempfile.TemporaryDirectory(prefix="mmllm-gguf-") as place:
+                with dequantised(self.folder / "model.gguf", torch.float32, Path(place)) as folder, quiet():
+                    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        except MmllmError as error:
+            yield Stage(f"transformers does not read the LLM's file ({error}), so its logits are unverified", 0, 0)
+            return
+        with torch.inference_mode():
+            logits = theirs(input_ids=torch.tensor([text.encoded.ids])).logits[0]
+        yield self._share("logits (text), by transformers", logits.numpy(), self._logits(text)[0], EXACT)
 
     def _sizes(self) -> Sequence[tuple[int, int]]:
         if self.pictures is None:

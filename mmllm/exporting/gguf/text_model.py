@@ -40,6 +40,8 @@ class Family:
     """Every how many blocks one sees all, where the others see a window; 0: llama.cpp has no windows in it."""
     large: int = 0
     """Number of blocks of its one model whose queries llama.cpp scales by another width."""
+    read_by_transformers: bool = True
+    """Whether transformers (5.23) reads such files, and gives what the model gave."""
     scales_pictures: bool = False
     """Whether llama.cpp multiplies a picture's tokens by the root of the width, as it does those of text."""
 
@@ -49,11 +51,23 @@ FAMILIES: Mapping[str, Family] = {
     "mistral": Family(MODEL_ARCH.LLAMA, biases=True, pairs=True),
     "qwen2": Family(MODEL_ARCH.QWEN2, biases=True),
     "qwen3": Family(MODEL_ARCH.QWEN3),
-    "gemma": Family(MODEL_ARCH.GEMMA, GELU, norm_offset=1.0, tied=True, scales_pictures=True),
-    "gemma2": Family(
-        MODEL_ARCH.GEMMA2, GELU, _GEMMA, norm_offset=1.0, tied=True, period=2, large=46, scales_pictures=True
+    "gemma": Family(
+        MODEL_ARCH.GEMMA, GELU, norm_offset=1.0, tied=True, read_by_transformers=False, scales_pictures=True
     ),
-    "gemma3_text": Family(MODEL_ARCH.GEMMA3, GELU, _GEMMA, norm_offset=1.0, period=6, large=62),
+    "gemma2": Family(
+        MODEL_ARCH.GEMMA2,
+        GELU,
+        _GEMMA,
+        norm_offset=1.0,
+        tied=True,
+        period=2,
+        large=46,
+        read_by_transformers=False,
+        scales_pictures=True,
+    ),
+    "gemma3_text": Family(
+        MODEL_ARCH.GEMMA3, GELU, _GEMMA, norm_offset=1.0, period=6, large=62, read_by_transformers=False
+    ),
 }
 """``model_type`` -> family; SmolLM and its like are ``llama``."""
 

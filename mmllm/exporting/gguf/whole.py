@@ -79,13 +79,16 @@ def write(
     files.write("float32")
     yield Stage("weights, by gguf's own reader", 0, 0)
     why = lacking()
-    if why is not None:
-        yield Stage(f"no more: llama.cpp was not asked ({why}), so ids, logits and picture tokens are unverified", 0, 0)
     back = ReadingBack(
         model, pictures, folder, starts=files.vocabulary.starts, gelu=files.text.family.activations == GELU
     )
     if why is None:
         yield from _read_back(files, back)
+    else:
+        if files.text.family.read_by_transformers:
+            yield from back.by_transformers()
+        unverified = f"llama.cpp was not asked ({why}), so what it makes of texts and pictures is unverified"
+        yield Stage(f"no more: {unverified}", 0, 0)
     if dtype != "float32":
         files.write(dtype)
         if why is None:

@@ -35,10 +35,12 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import Stage
+from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
 from mmllm.recipe.load import load_recipe
 from mmllm.testing.tiny.encoders import write_clip
 from mmllm.testing.tiny.llms import CHAT_TEMPLATE, CORPUS, tiny_llm, tiny_llm_folder, tiny_model
+from mmllm.testing.tiny.published import CASES, published_folder
 from mmllm.types import Message, Sample
 from tests.support.parts import tiny_vision_folder
 from tests.support.training import finish, start, tiny_recipe, train_here
@@ -273,6 +275,25 @@ def _with_clip(run: Path, overrides: list[str]) -> list[str]:
 
 
 @reads_back
+def test_a_published_internvl_is_written(tmp_path: Path) -> None:
+    made = CASES["InternVL"]
+    import_checkpoint(str(published_folder(made.name, tmp_path / "vlm", **made.changes)), tmp_path / "run", tiles=False)
+    stages = export_run(tmp_path / "run", "gguf", tmp_path / "out")
+    assert [stage.name for stage in stages][-5:] == [
+        f"{what} (120 x 200){unit}"
+        for what, unit in (("pixels", ", in 1/255"), ("tokens", ""), ("ids", ""), ("logits", ""), ("answer", ""))
+    ]
+
+
+def test_it_says_why_llama_cpp_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_back.importlib.util, "find_spec", lambda name: None)
+    assert lacking() == 'it is not installed: pip install "mmllm[gguf]"'
+    monkeypatch.setattr(reading_back.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(reading_back.importlib.metadata, "version", lambda name: "2030.1.1")
+    assert lacking() == "xllamacpp 2030.1.1 is not a release that is known here: 2026.10.11549"
+
+
+@reads_back
 def test_a_class_token_in_front_of_an_mlp_is_written_for_builds_that_read_it(run: Path, tmp_path: Path) -> None:
     recipe, model = changed(run, *_with_clip(run, [CLIP]))
     with pytest.raises(MmllmError, match=r"its issue 25814\); give connectors.image norm: true"):
@@ -312,12 +333,13 @@ def test_matrices_are_rounded_once_they_are_compared(dtype: str, run: Path, tmp_
 def test_without_llama_cpp_it_says_what_is_unverified(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reading_back.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(whole, "lacking", lambda: 'it is not installed: pip install "mmllm[gguf]"')
     monkeypatch.setattr(reading_back, "run_llama_cpp", lambda *_: pytest.fail("llama.cpp was asked"))
     assert main(["export", str(run), "--to", "gguf", "--out", str(tmp_path / "out"), "--dtype", "float16"]) == 0
     said = capsys.readouterr().out
     assert 'it is not installed: pip install "mmllm[gguf]"' in said and "unverified" in said
-    assert "equal: logits" not in said and (tmp_path / "out" / "model.gguf").exists()
+    assert "equal: logits (text), by transformers" in said and "equal: ids" not in said and "tokens (" not in said
+    assert (tmp_path / "out" / "model.gguf").exists()
 
 
 @reads_back
