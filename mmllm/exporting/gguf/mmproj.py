@@ -157,7 +157,8 @@ def _other_pixels(encoder: HfVisionEncoder | OpenClipEncoder, words: Any, projec
     resample = _resampling(encoder)
     own: Any = encoder.processor.transform
     if fit == "own" and isinstance(encoder, HfVisionEncoder):
-        crops = any(getattr(own.processor, word, False) for word in ("do_center_crop", "do_pad"))
+        words = ("do_center_crop", "do_pad")
+        crops = any(hasattr(own.processor, word) and getattr(own.processor, word) for word in words)
         fit = "own" if crops or "height" not in own.processor.size else "squash"
     if not projection.squashes:
         return "it brings pictures that are not square to squares by black borders (gemma3), and this run does not"

@@ -16,7 +16,7 @@ from mmllm.connectors.projectors.pixel_shuffle import PixelShuffleConnector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.exporting.gguf.text_model import unfit
-from mmllm.exporting.gguf.towers import Tower
+from mmllm.exporting.gguf.towers import GELU_LAYERS, Tower
 
 LAYER_NORM_EPS = 1e-5
 """Of the norm in front of InternVL's projector; llama.cpp knows no other."""
@@ -138,8 +138,8 @@ def _pool(key: str, connector: PoolConnector, tower: Tower, encoder: Encoder) ->
 def _two(key: str, layers: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
     """The two layers of an MLP with GELU between."""
     found = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    between = [type(layer).__name__ for layer in layers if not isinstance(layer, nn.Linear)]
-    if len(found) != 2 or len(between) != 1 or "GELU" not in between[0].upper() or "QUICK" in between[0].upper():
+    between = [layer for layer in layers if not isinstance(layer, nn.Linear)]
+    if len(found) != 2 or len(between) != 1 or not isinstance(between[0], GELU_LAYERS):
         raise unfit(f"its projector is two layers with GELU between, and connectors.{key} is not")
     return found[0], found[1]
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
+from timm import layers
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
@@ -68,6 +70,8 @@ _UNREAD = ("head.", "pooler.", "attn_pool.", "proj", "fc_norm.")
 """Starts of names whose weights no hidden state of patches passes through."""
 GELUS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python")
 """Names of transformers for GELU and what comes close to it, for all of which llama.cpp computes the one with tanh."""
+GELU_LAYERS = (nn.GELU, layers.GELU, layers.GELUTanh, *(type(ACT2FN[name]) for name in GELUS))
+"""The same as layers of torch, timm and transformers."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ def _name_of(layer: nn.Module) -> str:
         return "quick_gelu"
     if isinstance(layer, nn.SiLU):
         return "silu"
-    return "gelu" if "GELU" in type(layer).__name__.upper() else type(layer).__name__
+    return "gelu" if isinstance(layer, GELU_LAYERS) else type(layer).__name__
 
 
 def _activation(name: str) -> str:
