@@ -80,6 +80,11 @@ def _mlp(key: str, connector: MlpConnector, tower: Tower, encoder: Encoder) -> P
 
 def _pixel_shuffle(key: str, connector: PixelShuffleConnector, tower: Tower, encoder: Encoder) -> Projection:
     norm = connector.mlp[0]
+    if isinstance(norm, nn.Identity) and len(connector.mlp) == 2:
+        raise unfit(
+            f"a pixel shuffle with one layer, as connectors.{key}, is its idefics3, which cuts every picture into tiles "
+            "and shows it whole behind them; that is not written here"
+        )
     if connector.axes != 2 or connector.norm_first or not isinstance(norm, nn.LayerNorm):
         raise unfit(
             f"its pixel shuffle is InternVL's (a LayerNorm of the block, then two layers), and connectors.{key} has "

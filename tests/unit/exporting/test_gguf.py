@@ -37,7 +37,7 @@ from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import Stage
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
-from mmllm.recipe.load import load_recipe
+from mmllm.recipe.load import dump, load_recipe
 from mmllm.testing.tiny.encoders import write_clip
 from mmllm.testing.tiny.llms import CHAT_TEMPLATE, CORPUS, tiny_llm, tiny_llm_folder, tiny_model
 from mmllm.testing.tiny.published import CASES, published_folder
@@ -389,6 +389,7 @@ REFUSED = {
     "connectors.image.activation=silu": "two layers with GELU between",
     "connectors.image.norm=rms": "its mlp has no norm, or a LayerNorm behind a tower with a class token",
     "connectors.image={type: pool, from: image, grid: [2, 2]}": "its pooling is Gemma 3's",
+    "connectors.image={type: pixel_shuffle, from: image, norm: false, depth: 1}": "is its idefics3, which cuts every",
     SHUFFLE: "its pixel shuffle stands behind towers with a class token",
     AROUND: "writes ['', ''], and connectors.image has around: ['<img>', '</img>']; --allow text",
     "connectors.image.attends=bidirectional": "are read one after the other, and connectors.image says otherwise",
@@ -441,6 +442,18 @@ def test_tokenizers_that_it_has_no_words_for_are_refused(change: Any, said: str)
     change(tokenizer.backend_tokenizer)
     with pytest.raises(MmllmError, match="no words for this run's tokenizer; .*" + re.escape(said)):
         Vocabulary(tokenizer, 400)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"), ("llm.quantize=int8", "its LLM is quantised")],
+)
+def test_llms_that_no_form_holds_are_refused(change: str, said: str, run: Path, tmp_path: Path) -> None:
+    other = _made(tmp_path / "run")
+    changed_recipe = load_recipe(run.parent / "recipe.yaml", [change])
+    (other / "recipe.yaml").write_text(dump(changed_recipe), encoding="utf-8")
+    with pytest.raises(MmllmError, match=re.escape(said)):
+        export_run(other, "gguf", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
