@@ -82,8 +82,8 @@ def _pixel_shuffle(key: str, connector: PixelShuffleConnector, tower: Tower, enc
     norm = connector.mlp[0]
     if isinstance(norm, nn.Identity) and len(connector.mlp) == 2:
         raise unfit(
-            f"a pixel shuffle with one layer, as connectors.{key}, is its idefics3, which cuts every picture into tiles "
-            "and shows it whole behind them; that is not written here"
+            f"a pixel shuffle with one layer, as connectors.{key}, is its idefics3, which cuts every picture into "
+            "tiles and shows it whole behind them; that is not written here"
         )
     if connector.axes != 2 or connector.norm_first or not isinstance(norm, nn.LayerNorm):
         raise unfit(
