@@ -20,8 +20,17 @@ def add(commands: Parsers) -> None:
     )
     give = command(commands, "export", _export, "write a run in a form that other software loads, compared with it")
     run_argument(give)
-    give.add_argument("--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft")
+    give.add_argument(
+        "--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft, gguf (llama.cpp)"
+    )
     give.add_argument("--out", type=Path, required=True, help="folder to write")
+    give.add_argument("--dtype", help="gguf: float32 (default), float16 or bfloat16, as which matrices are stored")
+    give.add_argument(
+        "--allow",
+        action="append",
+        metavar="WHAT",
+        help="gguf: what may differ in llama.cpp: pixels (of resized pictures), text (around them), class-token",
+    )
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -36,5 +45,6 @@ def _import(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from mmllm.exporting.export import export_run
 
-    export_run(run_path(arguments), arguments.to, arguments.out, trust=trust(arguments), say=print)
+    words = {word: given for word in ("dtype", "allow") if (given := getattr(arguments, word)) is not None}
+    export_run(run_path(arguments), arguments.to, arguments.out, trust=trust(arguments), say=print, **words)
     print(f"exported: {arguments.out}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -16,11 +18,10 @@ from mmllm.certificates.making import FILE, write_certificate
 from mmllm.checkpoints.load import Trust, find_run, load_run, run_recipe
 from mmllm.checkpoints.store import replace_text
 from mmllm.errors import MmllmError
-from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import Stage, differing, outcome
-from mmllm.recipe.models import Recipe
 
 FORMS: Mapping[str, str] = {
+    "gguf": "mmllm.exporting.gguf.whole:write",
     "hf": "mmllm.exporting.whole:write",
     "llm": "mmllm.exporting.text:write_llm",
     "peft": "mmllm.exporting.text:write_peft",
@@ -28,11 +29,18 @@ FORMS: Mapping[str, str] = {
 """Form -> what writes it."""
 REPORT = "mmllm_export.json"
 """File beside the weights that says what was compared."""
-Write = Callable[[Recipe, MultimodalLM, Path], Iterator[Stage]]
+Write = Callable[..., Iterator[Stage]]
+"""Takes recipe, model and folder, and the form's own words by name."""
 
 
 def export_run(
-    run: str | Path, form: str, out: Path, *, trust: Trust | None = None, say: Callable[[str], None] = lambda _: None
+    run: str | Path,
+    form: str,
+    out: Path,
+    *,
+    trust: Trust | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    **words: Any,
 ) -> list[Stage]:
     """Write a run's last checkpoint into the folder ``out``; nothing is there unless all stages agree.
 
@@ -44,24 +52,28 @@ def export_run(
         out: folder, which must be empty or not exist.
         trust: as ``load_run`` has it.
         say: is told each thing that is compared.
+        words: of the form alone, see its ``write``: ``dtype`` and ``allow`` of ``gguf``.
 
     Raises:
-        MmllmError: the form cannot hold the run, or something differs; says what first.
+        MmllmError: the form cannot hold the run or has no such word, or something differs; says what first.
     """
     if form not in FORMS:
         raise MmllmError(f"--to {form} is unknown; known: {', '.join(FORMS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmllmError(f"{out} is there already; choose another --out, or remove it")
-    folder = find_run(run)
-    recipe, model = load_run(folder, "cpu", None, _in_float32(folder), trust)
     module, _, name = FORMS[form].partition(":")
     write: Write = getattr(importlib.import_module(module), name)
+    foreign = words.keys() - inspect.signature(write).parameters.keys()
+    if foreign:
+        raise MmllmError(f"--{min(foreign)} says nothing of --to {form}; leave it out")
+    folder = find_run(run)
+    recipe, model = load_run(folder, "cpu", None, _in_float32(folder), trust)
     out.parent.mkdir(parents=True, exist_ok=True)
     stages, where = [], f"{run}: --to {form}"
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         made = Path(place) / "made"
         made.mkdir()
-        for stage in _in_sentences(where, write(recipe, model, made)):
+        for stage in _in_sentences(where, write(recipe, model, made, **words)):
             stages.append(stage)
             say(outcome(stage))
             if not stage.equal:

@@ -138,7 +138,7 @@ def _llama3(config: Any, file: GgufFile, theta: float) -> dict[str, Any]:
             "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": context,
         }  # fmt: skip
-        ours = _llama3_factors(theta, 2 * len(file.rope_factors), words)
+        ours = llama3_factors(theta, 2 * len(file.rope_factors), words)
         if torch.allclose(ours, file.rope_factors.flatten(), rtol=1e-3):
             return words
     raise MmllmError(
@@ -147,7 +147,7 @@ def _llama3(config: Any, file: GgufFile, theta: float) -> dict[str, Any]:
     )
 
 
-def _llama3_factors(theta: float, dim: int, words: dict[str, Any]) -> torch.Tensor:
+def llama3_factors(theta: float, dim: int, words: dict[str, Any]) -> torch.Tensor:
     """float[dim / 2]: what Llama 3's scaling divides each frequency by."""
     low, high, context = words["low_freq_factor"], words["high_freq_factor"], words["original_max_position_embeddings"]
     waves = 2 * math.pi * theta ** (torch.arange(0, dim, 2).double() / dim)

@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "vlms",
         "encoders",
         "connectors",
+        "llms",
         "model",
         "batches",
         "checkpoints",

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType, quants
 from mmllm.errors import MmllmError
 from mmllm.llms import gguf_cache
 from mmllm.llms.causal_lm import CausalLM
-from mmllm.llms.gguf_config import _llama3_factors
+from mmllm.llms.gguf_config import llama3_factors
 from mmllm.testing.tiny.llms import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 from tests.support.gguf_files import write_gguf
 
@@ -123,7 +123,7 @@ LLAMA3 = {
 def test_scaled_rotary_positions_are_kept(family, rope, keys, tmp_path) -> None:
     """transformers drops these keys and the table without a word."""
     model = tiny_model(family, rope_parameters=rope)
-    table = {"rope_freqs.weight": _llama3_factors(5e5, 8, LLAMA3).numpy()} if rope is LLAMA3 else {}
+    table = {"rope_freqs.weight": llama3_factors(5e5, 8, LLAMA3).numpy()} if rope is LLAMA3 else {}
     file = write_gguf(tmp_path / "m.gguf", model, tiny_tokenizer(), keys=keys, tensors=table)
     found = logits(CausalLM.load(str(file), "float32").model)
     torch.testing.assert_close(found, logits(model), atol=1e-5, rtol=1e-5)
