@@ -92,7 +92,10 @@ def _pixel_shuffle(key: str, connector: PixelShuffleConnector, tower: Tower, enc
         )
     if not tower.has_class:
         raise unfit(f"its pixel shuffle stands behind towers with a class token, and that of connectors.{key} has none")
-    return _internvl(key, norm, connector.mlp[1:], tower, connector.factor)
+    rows, columns = connector.block
+    if rows != columns:
+        raise unfit(f"its pixel shuffle has square blocks, and connectors.{key} has {rows} x {columns}")
+    return _internvl(key, norm, connector.mlp[1:], tower, rows)
 
 
 def _internvl(key: str, norm: nn.LayerNorm, layers: nn.Sequential, tower: Tower, factor: int) -> Projection:
