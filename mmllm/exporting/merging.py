@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -46,9 +46,11 @@ def loras(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> d
     return found
 
 
-def updates(connector: Connector) -> dict[str, Tensor]:
-    """Name of a linear layer in the LLM -> what a LoRA adds to its weight, float32[out, in]."""
-    found = {}
+def updates(connector: Connector) -> Iterator[tuple[str, Tensor]]:
+    """Name of a linear layer in the LLM, and what a LoRA adds to its weight, float32[out, in]; one after the other.
+
+    Each is as large as the layer: kept all, they would be a second model.
+    """
     for key, layer in connector.layers.items():  # type: ignore[union-attr, operator]
         if isinstance(layer, LowRank):
             a, b, scaling = layer.a.weight, layer.b.weight, layer.scaling
@@ -56,8 +58,7 @@ def updates(connector: Connector) -> dict[str, Tensor]:
             assert isinstance(layer, TunerLora)
             tuner = layer.tuner
             a, b, scaling = tuner.lora_A[NAME].weight, tuner.lora_B[NAME].weight, tuner.scaling[NAME]
-        found[key.replace("-", ".")] = scaling * (b.detach().float() @ a.detach().float())
-    return found
+        yield key.replace("-", "."), scaling * (b.detach().float() @ a.detach().float())
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def merge(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> N
     """
     for key, connector in loras(model, form, projectors).items():
         model.handles[key].remove()
-        for name, update in updates(connector).items():
+        for name, update in updates(connector):
             layer = model.llm.model.get_submodule(name)
             weight = layer.weight
             assert isinstance(weight, Tensor)

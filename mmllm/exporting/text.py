@@ -17,6 +17,7 @@ from mmllm.batches.sample import encode
 from mmllm.connectors.llm_adapters.peft.export import export
 from mmllm.errors import MmllmError
 from mmllm.exporting.merging import loras, merge
+from mmllm.exporting.weights import release
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
@@ -35,6 +36,7 @@ def write_llm(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Sta
     expected = _answered(model)
     merge(model, "llm")
     _save(model, folder)
+    release(model)
     yield from _compared(model, folder, AutoModelForCausalLM, expected)
 
 
@@ -67,7 +69,9 @@ def write_peft(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[St
     words["base_model_name_or_path"] = str(here.resolve()) if here.exists() else recipe.llm.path
     path.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     model.llm.tokenizer.save_pretrained(folder)
-    yield from _compared(model, folder, AutoPeftModelForCausalLM, _answered(model))
+    expected = _answered(model)
+    release(model)
+    yield from _compared(model, folder, AutoPeftModelForCausalLM, expected)
 
 
 def _check_text(model: MultimodalLM, form: str) -> None:

@@ -94,12 +94,16 @@ def test_there_and_back(case: str, tmp_path: Path) -> None:
         torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
-def test_nothing_is_written_that_differs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("form", "first"), [("llm", "text"), ("hf", "333 x 250")])
+def test_nothing_is_written_that_differs(
+    form: str, first: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mmllm.exporting import merging
 
-    monkeypatch.setattr(merging, "updates", lambda connector: {})
-    with pytest.raises(MmllmError, match=r"--to llm: what was written differs from the run first in its logits \(text"):
-        export_run(run, "llm", tmp_path / "out")
+    monkeypatch.setattr(merging, "updates", lambda connector: iter(()))
+    where = rf"--to {form}: what was written differs from the run first in its logits \({first}\)"
+    with pytest.raises(MmllmError, match=where):
+        export_run(run, form, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
