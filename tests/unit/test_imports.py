@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
     },
+    "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "exporting": {
         "recipe",
         "messages",
@@ -59,8 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
         "published",
+        "evaluation",
     },
-    "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {
         "recipe",
         "messages",
@@ -77,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "real": set(),
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
+    "interop": {"messages", "generation", "api"},
     "serve": {"serving"},
     "client": set(),
     "streamlit_app": {"client"},
