@@ -19,7 +19,7 @@ from mmllm.api import load
 from mmllm.errors import MmllmError, SampleError
 from mmllm.generation.generator import Encoded
 from mmllm.generation.sampling import Sampling
-from mmllm.interop.lmms_eval.requests import messages_of, question, sampling_of
+from mmllm.interop.lmms_eval.requests import asked, messages_of, sampling_of
 
 LOG = logging.getLogger(__name__)
 
@@ -75,8 +75,8 @@ class Mmllm(lmms):
         and is named in the log.
         """
         found: dict[int, GenerationResult] = {}
-        asked = sorted(enumerate(requests), key=lambda pair: repr(pair[1].args[2]))
-        for _, group in groupby(asked, key=lambda pair: repr(pair[1].args[2])):
+        in_order = sorted(enumerate(requests), key=lambda pair: repr(pair[1].args[2]))
+        for _, group in groupby(in_order, key=lambda pair: repr(pair[1].args[2])):
             members = list(group)
             sampling = sampling_of(members[0][1].args[2], self.model.recipe.eval.max_new_tokens)
             for start in range(0, len(members), self.batch_size):
@@ -90,9 +90,8 @@ class Mmllm(lmms):
         for number, request in members:
             _, to_messages, _, doc, task, split = request.args
             try:
-                encoded[number] = self.model.encode(
-                    messages_of(to_messages(self.task_dict[task][split][doc]), self.keys)
-                )
+                messages = asked(to_messages, self.task_dict[task][split][doc])
+                encoded[number] = self.model.encode(messages_of(messages, self.keys))
             except SampleError as error:
                 LOG.warning("%s, question %s of %s cannot be asked, its answer is empty: %s", task, doc, split, error)
                 found[number] = GenerationResult(text="", token_counts=TokenCounts(output_tokens=0))
@@ -111,11 +110,3 @@ class Mmllm(lmms):
     def loglikelihood(self, requests: Sequence[Instance]) -> list[Any]:
         """Refused: tasks that score given continuations."""
         raise MmllmError("lmms-eval: tasks that score continuations (loglikelihood) are not run through mmllm")
-
-
-def _messages(to_messages: Any, doc: Any) -> Any:
-    """What a task asks about a row: by its own function for models that chat, or of what it shows and its text."""
-    task = getattr(to_messages, "__self__", None)
-    if task is None or task.config.doc_to_messages is not None or task.config.doc_to_visual is None:
-        return to_messages(doc)
-    return question(task.doc_to_visual(doc) or (), task.doc_to_text(doc))

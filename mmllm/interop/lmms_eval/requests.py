@@ -31,6 +31,17 @@ def messages_of(given: Iterable[Mapping[str, Any]], keys: Collection[str]) -> li
     return [{**one, "content": _content(one["content"], named.get(one["role"], keys))} for one in given]
 
 
+def asked(to_messages: Any, doc: Any) -> Any:
+    """What a task asks about a row: by its own function for models that chat, or of what it shows and its text.
+
+    ``to_messages``: lmms-eval's, a method of the task.
+    """
+    task = getattr(to_messages, "__self__", None)
+    if task is None or task.config.doc_to_messages is not None or task.config.doc_to_visual is None:
+        return to_messages(doc)
+    return question(task.doc_to_visual(doc) or (), task.doc_to_text(doc))
+
+
 def question(visuals: Iterable[Any], text: str) -> list[dict[str, Any]]:
     """Messages of a task that names what it shows and what it asks, as lmms-eval builds them for models that chat.
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import mmllm
 from mmllm.errors import MmllmError
-from mmllm.interop.lmms_eval.requests import messages_of, question, sampling_of
+from mmllm.interop.lmms_eval.requests import asked, messages_of, question, sampling_of
 from tests.support.training import finish, start, tiny_recipe, train_here
 
 
@@ -78,6 +78,29 @@ def test_what_a_task_shows_has_its_kind() -> None:
         messages_of(question([{"type": "video", "url": "a.mp4", "video_start": 1.0}], "What?"), ())
 
 
+class Task:
+    """As lmms-eval's tasks are: with messages of their own, or with what they show and a text."""
+
+    def __init__(self, own: object = None) -> None:
+        self.config = SimpleNamespace(doc_to_messages=own, doc_to_visual="shown")
+
+    def doc_to_visual(self, doc: str) -> list[Any]:
+        return [{"array": [0.0], "path": doc, "sampling_rate": 8}]
+
+    def doc_to_text(self, doc: str) -> str:
+        return f"What is {doc}?"
+
+    def doc_to_messages(self, doc: str) -> list[Any]:
+        return [doc]
+
+
+def test_a_sound_of_a_task_without_messages_is_a_sound() -> None:
+    ((sound, text),) = [one["content"] for one in asked(Task().doc_to_messages, "a.wav")]
+    assert sound["type"] == "audio" and text["text"] == "What is a.wav?"
+    assert asked(Task("its own").doc_to_messages, "a") == ["a"]
+    assert asked(lambda doc: [doc], "a") == ["a"]
+
+
 def test_a_part_of_a_clip_is_refused() -> None:
     with pytest.raises(MmllmError, match="a video is to be read with end_time, and clips are read whole here"):
         messages_of([part("video", "a.mp4", start_time=None, end_time=3.0)], ())
@@ -130,9 +153,9 @@ def test_its_answers_are_those_of_the_run(tmp_path: Path) -> None:
     for manifest in manifests():
         registry.register_manifest(manifest)
     kind = registry.get_model_class("mmllm")
-    asked = kind.create_from_arg_string(f"pretrained={tmp_path / 'run'}", {"batch_size": 2, "device": "cpu"})
+    loaded = kind.create_from_arg_string(f"pretrained={tmp_path / 'run'}", {"batch_size": 2, "device": "cpu"})
     pictures = [Image.new("RGB", (30, 20), (70 * n, 255 - 70 * n, 90)) for n in range(3)]
-    asked.task_dict["t"] = {"test": [part("image", one) for one in pictures] + [part("image", "no.png")]}
+    loaded.task_dict["t"] = {"test": [part("image", one) for one in pictures] + [part("image", "no.png")]}
     words = [{"max_new_tokens": 6}, {"max_new_tokens": 3}, {"max_new_tokens": 6}, {"max_new_tokens": 6}]
     requests = [
         Instance(
@@ -143,13 +166,13 @@ def test_its_answers_are_those_of_the_run(tmp_path: Path) -> None:
         )
         for n in range(4)
     ]
-    found = [one.text for one in asked.generate_until(requests)]
+    found = [one.text for one in loaded.generate_until(requests)]
     model = mmllm.load(tmp_path / "run")
     expected = [
         model.chat(r"What is \<image>?", image=one, max_new_tokens=words[n]["max_new_tokens"]).strip()
         for n, one in enumerate(pictures)
     ]
     assert found == [*expected, ""] and len(set(expected)) > 1
-    for refused in (asked.loglikelihood, asked.generate_until_multi_round):
+    for refused in (loaded.loglikelihood, loaded.generate_until_multi_round):
         with pytest.raises(MmllmError, match="are not run through mmllm"):
             refused(requests)
