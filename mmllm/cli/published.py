@@ -1,4 +1,4 @@
-"""Commands between runs and published checkpoints: import, export."""
+"""Commands between runs and published checkpoints: import, export, push."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import argparse
 import shlex
 from pathlib import Path
 
-from mmllm.cli.arguments import Parsers, command, run_argument, run_path, trust
+from mmllm.cli.arguments import (
+    Parsers,
+    change_arguments,
+    code_argument,
+    command,
+    run_argument,
+    run_path,
+    trust,
+)
 
 
 def add(commands: Parsers) -> None:
@@ -20,8 +28,17 @@ def add(commands: Parsers) -> None:
     )
     give = command(commands, "export", _export, "write a run in a form that other software loads, compared with it")
     run_argument(give)
-    give.add_argument("--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft")
+    give.add_argument("--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft, run")
     give.add_argument("--out", type=Path, required=True, help="folder to write")
+    up = command(
+        commands, "push", _push, "upload a run, or what was exported of it, to the Hugging Face hub with a card"
+    )
+    up.add_argument("folder", type=Path, metavar="RUN", help="run, or folder that mmllm export wrote")
+    up.add_argument("repo", metavar="USER/NAME", help="name on the hub; made where it is not there")
+    up.add_argument("--to", metavar="FORM", help="of a run: export it so first, as mmllm export has it (default: run)")
+    up.add_argument("--private", action="store_true", help="make the repository private, where it is made")
+    change_arguments(up)
+    code_argument(up)
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -38,3 +55,10 @@ def _export(arguments: argparse.Namespace) -> None:
 
     export_run(run_path(arguments), arguments.to, arguments.out, trust=trust(arguments), say=print)
     print(f"exported: {arguments.out}")
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from mmllm.exporting.push import push
+
+    words = {"private": arguments.private, "trust": trust(arguments), "say": print}
+    print(f"pushed: {push(run_path(arguments), arguments.repo, arguments.to, **words)}")

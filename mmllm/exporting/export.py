@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import tempfile
@@ -15,6 +16,7 @@ import transformers
 from mmllm.checkpoints.load import Trust, find_run, load_run, run_recipe
 from mmllm.checkpoints.store import replace_text
 from mmllm.errors import MmllmError
+from mmllm.exporting.card import CARD, Facts, card
 from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import Stage, differing, outcome
 from mmllm.recipe.models import Recipe
@@ -23,8 +25,11 @@ FORMS: Mapping[str, str] = {
     "hf": "mmllm.exporting.whole:write",
     "llm": "mmllm.exporting.text:write_llm",
     "peft": "mmllm.exporting.text:write_peft",
+    "run": "mmllm.exporting.own:write_run",
 }
 """Form -> what writes it."""
+WITH_ROWS = ("hf", "llm", "run")
+"""Forms that hold rows of new tokens."""
 REPORT = "mmllm_export.json"
 """File beside the weights that says what was compared."""
 Write = Callable[[Recipe, MultimodalLM, Path], Iterator[Stage]]
@@ -52,7 +57,9 @@ def export_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmllmError(f"{out} is there already; choose another --out, or remove it")
     folder = find_run(run)
-    recipe, model = load_run(folder, "cpu", None, _in_float32(folder), trust)
+    # a run that stays one is written as it is; other software gets whole weights
+    recipe, model = load_run(folder, "cpu", None, () if form == "run" else _in_float32(folder, form), trust)
+    facts = Facts.of(folder, recipe, model)
     module, _, name = FORMS[form].partition(":")
     write: Write = getattr(importlib.import_module(module), name)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,18 +72,30 @@ def export_run(
             say(outcome(stage))
             if not stage.equal:
                 raise MmllmError(f"{where}: what was written differs from the run first in its {differing(stage)}")
+        replace_text(made / CARD, card(facts, form, stages))
         report = {
             "run": recipe.name,
             "form": form,
             "transformers": transformers.__version__,
             "torch": torch.__version__,
             "stages": [asdict(stage) for stage in stages],
+            "files": digests_of(made),
         }
         replace_text(made / REPORT, json.dumps(report, indent=1) + "\n")
         if out.exists():
             out.rmdir()
         made.rename(out)
     return stages
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Name of a file -> sha256, of all files but the report and the card, which are about the others."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.name not in (REPORT, CARD):
+            with file.open("rb") as opened:
+                found[str(file.relative_to(folder))] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
 
 
 def _in_sentences(where: str, stages: Iterator[Stage]) -> Iterator[Stage]:
@@ -93,7 +112,7 @@ def _in_sentences(where: str, stages: Iterator[Stage]) -> Iterator[Stage]:
         ) from error
 
 
-def _in_float32(folder: Path) -> list[str]:
+def _in_float32(folder: Path, form: str) -> list[str]:
     """Overrides under which a run's LLM computes in float32; MmllmError where it cannot be written as it is."""
     recipe = run_recipe(folder)
     if recipe.llm.quantize is not None:
@@ -101,9 +120,9 @@ def _in_float32(folder: Path) -> list[str]:
             f"{folder}: its LLM is quantised (llm.quantize: {recipe.llm.quantize}), and what learned beside rounded "
             "weights is not what other software would compute beside whole ones; export is not possible"
         )
-    if recipe.llm.tokens:
+    if recipe.llm.tokens and form not in WITH_ROWS:
         raise MmllmError(
-            f"{folder}: its LLM has tokens of its own (llm.tokens), whose rows stand beside the frozen tables; no form "
-            "writes them yet: export is not possible"
+            f"{folder}: its LLM has tokens of its own (llm.tokens), whose rows stand beside the frozen tables; --to "
+            f"{form} has no place for them, --to {' and --to '.join(WITH_ROWS)} have"
         )
     return [] if recipe.llm.dtype == "float32" else ["llm.dtype=float32"]

@@ -156,7 +156,7 @@ def _text(model: MultimodalLM, tokenizer: Any, mark: str) -> tuple[Any, int]:
     if mark not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [mark]}, replace_extra_special_tokens=False)
     number = int(tokenizer.convert_tokens_to_ids(mark))
-    text.vocab_size = max(text.vocab_size, number + 1)
+    text.vocab_size = max(text.vocab_size, model.llm.vocab_size, number + 1)
     return text, number
 
 

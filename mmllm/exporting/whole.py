@@ -16,7 +16,9 @@ from transformers import AutoConfig
 from mmllm.errors import MmllmError
 from mmllm.exporting.llava import fill, laid_out
 from mmllm.exporting.merging import loras, merge
+from mmllm.exporting.places import nameless
 from mmllm.exporting.weights import hand_over, in_float32, release
+from mmllm.messages.new_tokens import add_tokens
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import learned_parts
 from mmllm.published.architectures import TABLE
@@ -39,6 +41,8 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
     loras(model, "hf", projectors)  # before anything is computed: what has no place is refused at once
     theirs = laid_out(recipe, model, folder) if origin is None else None
     if origin is not None:
+        if recipe.llm.new_tokens:
+            add_tokens(origin.tokenizer, recipe.llm.new_tokens)
         origin.processor.save_pretrained(folder)
     before = origin or Source(str(folder), _cuts(recipe))
     before.sections()
@@ -49,6 +53,7 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
     else:
         assert origin is not None
         theirs = _published(origin, recipe, model)
+    nameless(theirs.config)
     with quiet():
         theirs.save_pretrained(folder)
     del theirs
@@ -98,6 +103,7 @@ def _published(source: Source, recipe: Recipe, model: MultimodalLM) -> Any:
     tensors |= _text(theirs, source, model.llm.model.state_dict())
     tensors |= _towers(theirs, source, model)
     hand_over(theirs, tensors)
+    theirs.config.get_text_config().vocab_size = model.llm.vocab_size
     release(model)
     in_float32(theirs, but=tensors)
     theirs.tie_weights()

@@ -134,19 +134,44 @@ def test_what_no_model_of_transformers_holds_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"), ("llm.quantize=int8", "its LLM is quantised")],
+    ("words", "said", "forms"),
+    [
+        ('llm.tokens=["<here>"]', "--to peft has no place for them, --to hf and --to llm", ["peft"]),
+        ("llm.quantize=int8", "its LLM is quantised", ["hf", "llm", "peft"]),
+    ],
 )
-def test_an_llm_that_no_form_holds_is_refused(words: str, said: str, run: Path, tmp_path: Path) -> None:
+def test_an_llm_that_no_form_holds_is_refused(
+    words: str, said: str, forms: list[str], run: Path, tmp_path: Path
+) -> None:
     from mmllm.recipe.load import dump
 
     changed = load_recipe(run.parent / "recipe.yaml", [words])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text(dump(changed), encoding="utf-8")
-    for form in ("hf", "llm", "peft"):
+    for form in forms:
         with pytest.raises(MmllmError, match=re.escape(said)):
             export_run(tmp_path / "run", form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_new_tokens_are_in_the_tables_that_are_written(run: Path, tmp_path: Path) -> None:
+    from mmllm.generation.model import Model
+    from mmllm.testing.tiny.weights import randomise
+
+    recipe = load_recipe(run.parent / "recipe.yaml", ['llm.tokens=["<here>", "<there>"]'])
+    model = build(recipe, "cpu")
+    assert model.llm.tokens is not None
+    randomise(model.llm.tokens)
+    Model(model, recipe).save_pretrained(tmp_path / "run")
+    for form in ("llm", "hf"):
+        export_run(tmp_path / "run", form, tmp_path / form)
+        tokenizer = t.AutoTokenizer.from_pretrained(tmp_path / form)
+        (number,) = tokenizer("<there>", add_special_tokens=False).input_ids
+        kind = t.AutoModelForCausalLM if form == "llm" else t.AutoModelForImageTextToText
+        theirs = kind.from_pretrained(tmp_path / form)
+        assert number == model.llm.tokens.first + 1
+        assert torch.equal(theirs.get_input_embeddings().weight[number], model.llm.tokens.embed.weight[1])
+        assert torch.equal(theirs.get_output_embeddings().weight[number], model.llm.tokens.head.weight[1])
 
 
 def test_all_that_an_imported_run_learned_is_written(tmp_path: Path) -> None:
