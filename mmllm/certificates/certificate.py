@@ -111,11 +111,16 @@ def certify_model(
         "versions": versions(),
         "machine": {
             **machine(llm.device),
-            "llm": str(recipe.llm.path),
+            "llm": _named(str(recipe.llm.path)),
             "computed": {name: here[name] for name in sorted(computed(llm.model)) if name in here},
             "logits": numbers,
         },
     }
+
+
+def _named(place: str) -> str:
+    """A model's name on the hub, or of its folder: a certificate goes where the folder's place is nobody's business."""
+    return Path(place).name if Path(place).exists() else place
 
 
 def compare_logits(

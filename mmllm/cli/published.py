@@ -1,4 +1,4 @@
-"""Commands between runs and published checkpoints: import, export."""
+"""Commands between runs and published checkpoints: import, export, push."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import argparse
 import shlex
 from pathlib import Path
 
-from mmllm.cli.arguments import Parsers, command, run_argument, run_path, trust
+from mmllm.cli.arguments import (
+    Parsers,
+    change_arguments,
+    code_argument,
+    command,
+    run_argument,
+    run_path,
+    trust,
+)
 
 
 def add(commands: Parsers) -> None:
@@ -21,7 +29,7 @@ def add(commands: Parsers) -> None:
     give = command(commands, "export", _export, "write a run in a form that other software loads, compared with it")
     run_argument(give)
     give.add_argument(
-        "--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft, gguf (llama.cpp)"
+        "--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft, gguf (llama.cpp), run"
     )
     give.add_argument("--out", type=Path, required=True, help="folder to write")
     give.add_argument("--dtype", help="gguf: float32 (default), float16 or bfloat16, as which matrices are stored")
@@ -31,6 +39,16 @@ def add(commands: Parsers) -> None:
         metavar="WHAT",
         help="gguf: what may differ in llama.cpp: pixels (of resized pictures), text (around them), class-token",
     )
+    give.add_argument("--certify", action="store_true", help="make a certificate of the run and put it beside")
+    up = command(
+        commands, "push", _push, "upload a run, or what was exported of it, to the Hugging Face hub with a card"
+    )
+    up.add_argument("folder", type=Path, metavar="RUN", help="run, or folder that mmllm export wrote")
+    up.add_argument("repo", metavar="USER/NAME", help="name on the hub; made where it is not there")
+    up.add_argument("--to", metavar="FORM", help="of a run: export it so first, as mmllm export has it (default: run)")
+    up.add_argument("--private", action="store_true", help="make the repository private, where it is made")
+    change_arguments(up)
+    code_argument(up)
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -46,5 +64,13 @@ def _export(arguments: argparse.Namespace) -> None:
     from mmllm.exporting.export import export_run
 
     words = {word: given for word in ("dtype", "allow") if (given := getattr(arguments, word)) is not None}
-    export_run(run_path(arguments), arguments.to, arguments.out, trust=trust(arguments), say=print, **words)
+    words |= {"certify": arguments.certify, "trust": trust(arguments)}
+    export_run(run_path(arguments), arguments.to, arguments.out, say=print, **words)
     print(f"exported: {arguments.out}")
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from mmllm.exporting.push import push
+
+    words = {"private": arguments.private, "trust": trust(arguments), "say": print}
+    print(f"pushed: {push(run_path(arguments), arguments.repo, arguments.to, **words)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,11 @@ _ELEMENTS = 2**24
 """Elements hashed at a time: a digest needs no second copy of the weights."""
 
 
-def of_parts(model: nn.Module) -> dict[str, str]:
-    """Part (``llm``, ``llm.tokens``, ``encoders.<key>`` ...) -> sha256 of its tensors: names, dtypes, shapes, bytes."""
+def of_parts(model: nn.Module, only: Collection[str] | None = None) -> dict[str, str]:
+    """Part (``llm``, ``llm.tokens``, ``encoders.<key>`` ...) -> sha256 of its tensors: names, dtypes, shapes, bytes.
+
+    ``only``: of these parts.
+    """
     import torch
 
     totals: dict[str, Any] = {}
@@ -24,6 +27,8 @@ def of_parts(model: nn.Module) -> dict[str, str]:
     for name, tensor in sorted(model.state_dict().items()):
         first, second, *_ = name.split(".")
         part = first if first == "llm" and second != "tokens" else f"{first}.{second}"
+        if only is not None and part not in only:
+            continue
         total = totals.setdefault(part, hashlib.sha256())
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for piece in tensor.detach().contiguous().flatten().split(_ELEMENTS):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     CLIPImageProcessor,
     GenerationConfig,
@@ -20,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
+from mmllm.exporting.weights import hand_over, release, with_rows
 from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.image import HfTransform
@@ -46,37 +46,67 @@ PARTS = """{%- set ns = namespace(turns=[]) -%}
 """In front of a template of texts: messages in parts become texts, with MARK and a line break for a picture."""
 
 
-def write_llava(recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
-    """Write model, processor and template.
+def laid_out(recipe: Recipe, model: MultimodalLM, folder: Path) -> LlavaForConditionalGeneration:
+    """Write processor, template and configuration, and return the model that they describe, still without weights.
 
     Raises:
         MmllmError: LLaVA does not compute what the run does; says what of it.
     """
     entry, encoder, connector = _parts(model)
+    _head(model)
     tokenizer = copy.deepcopy(model.llm.tokenizer)
     # a tokenizer that has a picture's token by name gives it to every processor
     own = tokenizer.image_token if hasattr(tokenizer, "image_token") else MARK
     mark = entry.place.token or own
     text, number = _text(model, tokenizer, mark)
-    tower = encoder.vision
-    linears = [layer for layer in connector.mlp if isinstance(layer, torch.nn.Linear)]
     config = LlavaConfig(
-        vision_config=copy.deepcopy(tower.config),
+        vision_config=copy.deepcopy(encoder.vision.config),
         text_config=text,
         image_token_index=number,
         projector_hidden_act=recipe.connectors[entry.key].args.get("activation", "gelu"),
         vision_feature_select_strategy="default" if encoder.prefix else "full",
         vision_feature_layer=_layers(encoder),
-        multimodal_projector_bias=linears[0].bias is not None,
+        multimodal_projector_bias=_linears(connector)[0].bias is not None,
         tie_word_embeddings=text.tie_word_embeddings,
+        architectures=[LlavaForConditionalGeneration.__name__],
     )
-    with quiet():
+    with quiet(), torch.device("meta"):
         theirs = LlavaForConditionalGeneration(config)
-    _fill(theirs, model, tower.state_dict(), linears)
     theirs.generation_config = _generation(model, number, text.vocab_size > model.llm.vocab_size)
-    with quiet():
-        theirs.save_pretrained(folder)
     _processor(encoder, tokenizer, mark, entry).save_pretrained(folder)
+    config.save_pretrained(folder)
+    return theirs
+
+
+def fill(theirs: LlavaForConditionalGeneration, model: MultimodalLM) -> None:
+    """Give the weights of a run to the model laid out for it, tensor by tensor; the run has none afterwards."""
+    _, encoder, connector = _parts(model)
+    parts = {
+        "model.vision_tower": encoder.vision.state_dict(),
+        "model.language_model": model.llm.decoder.state_dict(),
+        **{
+            f"model.multi_modal_projector.linear_{n}": layer.state_dict()
+            for n, layer in enumerate(_linears(connector), 1)
+        },
+    }
+    if not theirs.config.tie_word_embeddings:
+        parts["lm_head"] = _head(model).state_dict()
+    release(model)
+    wanted = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
+    for part, tensors in parts.items():
+        while tensors:  # given away as they go, so that a table with a further row does not stand beside the old one
+            name, tensor = tensors.popitem()
+            place = f"{part}.{name}"
+            if place not in wanted:
+                raise _unfit(f"it has no weight {place}, which this run has")
+            # a row for the picture's token: as likely as any, and never said
+            hand_over(theirs, {place: with_rows(tensor, wanted[place][0]) if tensor.dim() == 2 else tensor})
+    theirs.tie_weights()
+    lacking = [name for name, tensor in theirs.state_dict().items() if tensor.is_meta]
+    for name in lacking:  # of a pooler that nothing reads: no drawn numbers in a file
+        if ".pooler." not in name:
+            raise _unfit(f"its {name} has no weights in this run")
+        hand_over(theirs, {name: torch.zeros(wanted[name])})
 
 
 def _parts(model: MultimodalLM) -> tuple[Input, HfVisionEncoder, MlpConnector]:
@@ -91,7 +121,7 @@ def _parts(model: MultimodalLM) -> tuple[Input, HfVisionEncoder, MlpConnector]:
     connector = entry.connector
     if not isinstance(connector, MlpConnector):
         raise _unfit(f"its projector is mlp of depth 2, and connectors.{entry.key} is {type(connector).__name__}")
-    linears = [layer for layer in connector.mlp if isinstance(layer, torch.nn.Linear)]
+    linears = _linears(connector)
     normed = bool(list(connector.norm.parameters()))
     if len(linears) != 2 or normed or linears[0].out_features != connector.llm_dim:
         why = f"connectors.{entry.key} is not"
@@ -126,25 +156,12 @@ def _text(model: MultimodalLM, tokenizer: Any, mark: str) -> tuple[Any, int]:
     if mark not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"additional_special_tokens": [mark]}, replace_extra_special_tokens=False)
     number = int(tokenizer.convert_tokens_to_ids(mark))
-    text.vocab_size = max(text.vocab_size, number + 1)
+    text.vocab_size = max(text.vocab_size, model.llm.vocab_size, number + 1)
     return text, number
 
 
-@torch.no_grad()
-def _fill(theirs: Any, model: MultimodalLM, tower: dict[str, Tensor], linears: list[torch.nn.Linear]) -> None:
-    lacking, unknown = theirs.model.vision_tower.load_state_dict(tower, strict=False)
-    if unknown or any(not name.startswith("pooler.") for name in lacking):
-        raise _unfit(f"its tower has other weights than this run's ({[*unknown, *lacking][0]})")
-    for name in lacking:  # of a pooler that nothing reads: no drawn numbers in a file
-        theirs.model.vision_tower.get_parameter(name).zero_()
-    for name, layer in zip(("linear_1", "linear_2"), linears, strict=True):
-        getattr(theirs.model.multi_modal_projector, name).load_state_dict(layer.state_dict())
-    for there, here in ((theirs.model.language_model, model.llm.decoder), (theirs.lm_head, _head(model))):
-        own = there.state_dict()
-        for name, tensor in here.state_dict().items():
-            own[name][: len(tensor)].copy_(tensor)
-            if len(own[name]) > len(tensor):  # a row for the picture's token: as likely as any, and never said
-                own[name][len(tensor) :].copy_(tensor.mean(0))
+def _linears(connector: MlpConnector) -> list[torch.nn.Linear]:
+    return [layer for layer in connector.mlp if isinstance(layer, torch.nn.Linear)]
 
 
 def _head(model: MultimodalLM) -> Any:

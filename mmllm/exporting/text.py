@@ -17,11 +17,13 @@ from mmllm.batches.sample import encode
 from mmllm.connectors.llm_adapters.peft.export import export
 from mmllm.errors import MmllmError
 from mmllm.exporting.merging import loras, merge
+from mmllm.exporting.places import nameless
+from mmllm.exporting.weights import release
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import LIMIT, NEW, Stage
-from mmllm.published.media.base import TALK
+from mmllm.published.media.base import TALK, Turn, talked
 from mmllm.recipe.models import Recipe
 from mmllm.types import Message, Sample
 from mmllm.vlms.families import family_of
@@ -35,6 +37,7 @@ def write_llm(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Sta
     expected = _answered(model)
     merge(model, "llm")
     _save(model, folder)
+    release(model)
     yield from _compared(model, folder, AutoModelForCausalLM, expected)
 
 
@@ -67,7 +70,9 @@ def write_peft(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[St
     words["base_model_name_or_path"] = str(here.resolve()) if here.exists() else recipe.llm.path
     path.write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     model.llm.tokenizer.save_pretrained(folder)
-    yield from _compared(model, folder, AutoPeftModelForCausalLM, _answered(model))
+    expected = _answered(model)
+    release(model)
+    yield from _compared(model, folder, AutoPeftModelForCausalLM, expected)
 
 
 def _check_text(model: MultimodalLM, form: str) -> None:
@@ -85,13 +90,18 @@ def _check_text(model: MultimodalLM, form: str) -> None:
 
 
 def _save(model: MultimodalLM, folder: Path) -> None:
+    nameless(model.llm.model.config)
     with quiet():
         model.llm.model.save_pretrained(folder)
     model.llm.tokenizer.save_pretrained(folder)
 
 
+def _talk(model: MultimodalLM) -> tuple[Turn, ...]:
+    return talked(TALK, () if model.recipe is None else model.recipe.llm.new_tokens)
+
+
 def _encoded(model: MultimodalLM) -> Any:
-    sample = Sample("comparison", tuple(Message(role, text) for role, text in TALK), {})
+    sample = Sample("comparison", tuple(Message(role, text) for role, text in _talk(model)), {})
     prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
     return sample, encode(sample, prompter, model.inputs, model.llm.context, train=False)
 
@@ -112,7 +122,9 @@ def _compared(
     ids, logits, answer = expected
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     in_parts = any(place.token is not None for place in model.places)  # as a run hands its template messages
-    talk = [{"role": role, "content": [{"type": "text", "text": text}] if in_parts else text} for role, text in TALK]
+    talk = [
+        {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text} for role, text in _talk(model)
+    ]
     found = tokenizer.apply_chat_template(talk, add_generation_prompt=True, tokenize=True, return_dict=False)
     detail = "" if found == ids else f"{len(ids)} in the run, {len(found)} there"
     yield Stage("ids (text)", float(found != ids), 0, detail)

@@ -9,18 +9,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from torch import Tensor
 from transformers import AutoConfig
 
 from mmllm.errors import MmllmError
-from mmllm.exporting.llava import write_llava
-from mmllm.exporting.merging import merge
+from mmllm.exporting.llava import fill, laid_out
+from mmllm.exporting.merging import loras, merge
+from mmllm.exporting.places import nameless
+from mmllm.exporting.weights import hand_over, in_float32, release
+from mmllm.messages.new_tokens import add_tokens
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import learned_parts
 from mmllm.published.architectures import TABLE
-from mmllm.published.comparison import Stage, compare
+from mmllm.published.comparison import Stage, compare, record
 from mmllm.published.source import Source
 from mmllm.recipe.models import Recipe
 from mmllm.vlms.projector import published_tensors
@@ -35,14 +37,29 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
         MmllmError: no model of transformers computes what the run does; says what of it.
     """
     origin = _origin(recipe)
-    merge(model, "hf", () if origin is None else _projectors(recipe))
-    if origin is None:
-        write_llava(recipe, model, folder)
+    projectors = () if origin is None else _projectors(recipe)
+    loras(model, "hf", projectors)  # before anything is computed: what has no place is refused at once
+    theirs = laid_out(recipe, model, folder) if origin is None else None
+    if origin is not None:
+        if recipe.llm.new_tokens:
+            add_tokens(origin.tokenizer, recipe.llm.new_tokens)
+        origin.processor.save_pretrained(folder)
+    before = origin or Source(str(folder), _cuts(recipe))
+    before.sections()
+    recorded = record(before, model)  # of the run as it is: afterwards its weights belong to what is written
+    merge(model, "hf", projectors)
+    if theirs is not None:
+        fill(theirs, model)
     else:
-        _write_published(origin, recipe, model, folder)
+        assert origin is not None
+        theirs = _published(origin, recipe, model)
+    nameless(theirs.config)
+    with quiet():
+        theirs.save_pretrained(folder)
+    del theirs
     source = Source(str(folder), _cuts(recipe))
     source.sections()
-    yield from compare(source, model)
+    yield from compare(source, model, recorded)
 
 
 def _origin(recipe: Recipe) -> Source | None:
@@ -69,39 +86,48 @@ def _cuts(recipe: Recipe) -> bool:
     return any(part.type in ("tiles", "mllama_vision") for part in recipe.encoders.values())
 
 
-def _write_published(source: Source, recipe: Recipe, model: MultimodalLM, folder: Path) -> None:
-    """The published model with what the run learned in place of its own."""
+def _published(source: Source, recipe: Recipe, model: MultimodalLM) -> Any:
+    """The published model with what the run learned in place of its own; the run has no weights afterwards."""
     (key,) = _projectors(recipe)
     part = recipe.connectors[key]
     with quiet():
         kind = getattr(transformers, source.config.architectures[0])
-        theirs = kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
+        # in the files' own dtype: then they are mapped, and what is replaced below is never read
+        theirs = kind.from_pretrained(source.path, dtype="auto", use_safetensors=True)
     learned = {name: one.detach() for name, one in model.connectors[key].state_dict().items()}
-    _put(theirs, published_tensors(source.path, source.config, part.type, part.args, learned), f"connectors.{key}")
-    _put_text(theirs, source, model.llm.model.state_dict())
-    _put_towers(theirs, source, model)
-    with quiet():
-        theirs.save_pretrained(folder)
-    source.processor.save_pretrained(folder)
+    tensors = _projector(
+        theirs,
+        published_tensors(source.path, source.config, part.type, part.args, learned),
+        f"connectors.{key}",
+    )
+    tensors |= _text(theirs, source, model.llm.model.state_dict())
+    tensors |= _towers(theirs, source, model)
+    hand_over(theirs, tensors)
+    theirs.config.get_text_config().vocab_size = model.llm.vocab_size
+    release(model)
+    in_float32(theirs, but=tensors)
+    theirs.tie_weights()
+    return theirs
 
 
-@torch.no_grad()
-def _put(theirs: Any, tensors: Mapping[str, Tensor], part: str) -> None:
-    own = theirs.state_dict()
+def _projector(theirs: Any, tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Name in the published model -> tensor of the projector."""
+    own, found = theirs.state_dict(), {}
     for name, tensor in tensors.items():
-        there = own.get(name, own.get(f"model.{name}"))
+        place = name if name in own else f"model.{name}"
+        there = own.get(place)
         if there is None or there.shape != tensor.shape:
             what = "nothing" if there is None else str(list(there.shape))
             raise MmllmError(
                 f"--to hf: {part} has other layers than the published model: its {name} is {list(tensor.shape)}, and "
                 f"{what} is there; a changed connector has no place in it"
             )
-        there.copy_(tensor)
+        found[place] = tensor
+    return found
 
 
-@torch.no_grad()
-def _put_towers(theirs: Any, source: Source, model: MultimodalLM) -> None:
-    """What encoders of the run have learned, in the published tower.
+def _towers(theirs: Any, source: Source, model: MultimodalLM) -> dict[str, Tensor]:
+    """Name in the published model -> what encoders of the run have learned.
 
     Raises:
         MmllmError: some of it has no place there.
@@ -110,6 +136,7 @@ def _put_towers(theirs: Any, source: Source, model: MultimodalLM) -> None:
     own = theirs.state_dict()
     start = source.family.tower
     places = {name.removeprefix("model.").removeprefix(f"{start}."): name for name in own if f"{start}." in name}
+    found = {}
     for key in learned:
         for name, tensor in model.encoders[key].state_dict().items():
             ends = [name.split(".", n)[-1] for n in range(name.count(".") + 1)]
@@ -119,13 +146,11 @@ def _put_towers(theirs: Any, source: Source, model: MultimodalLM) -> None:
                     f"--to hf: encoders.{key} has learned, and its {name} has no place in the published model's tower; "
                     "keep the run"
                 )
-            own[place].copy_(tensor)
+            found[place] = tensor
+    return found
 
 
-@torch.no_grad()
-def _put_text(theirs: Any, source: Source, text: Mapping[str, Tensor]) -> None:
+def _text(theirs: Any, source: Source, text: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The LLM's weights, by the names that the whole model has for them."""
-    for name, tensor in theirs.state_dict().items():
-        found = text.get(renamed(name, source.config, source.family))
-        if found is not None:
-            tensor.copy_(found)
+    names = {name: renamed(name, source.config, source.family) for name in theirs.state_dict()}
+    return {name: text[there] for name, there in names.items() if there in text}

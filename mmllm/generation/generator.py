@@ -95,7 +95,10 @@ class Generator:
         self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[Completion]:
         """Like ``generate`` for samples already encoded (a loader did it while the last batch was answered)."""
-        sampling = Sampling(max_new_tokens, stop=tuple(stop))
+        return self.complete(encoded, Sampling(max_new_tokens, stop=tuple(stop)))
+
+    def complete(self, encoded: Sequence[Encoded], sampling: Sampling) -> list[Completion]:
+        """Answers to samples already encoded, all of them together, chosen as ``sampling`` says."""
         requests = [self.submit(one, sampling) for one in encoded]
         try:
             while not all(request.done for request in requests):

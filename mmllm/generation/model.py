@@ -12,7 +12,7 @@ from huggingface_hub import ModelHubMixin
 from mmllm.checkpoints.load import Trust, find_run, load_run
 from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.errors import MmllmError
-from mmllm.generation.generator import Completion, Delta, Generator
+from mmllm.generation.generator import Completion, Delta, Encoded, Generator
 from mmllm.generation.memory import Sizes
 from mmllm.generation.sampling import Sampling
 from mmllm.messages.chat import to_sample
@@ -20,7 +20,7 @@ from mmllm.model.input_digests import input_digests
 from mmllm.model.trainable import frozen_digests, learned_parts, part_rows, trainable_state
 from mmllm.recipe.load import digest, dump
 from mmllm.recipe.models import Recipe
-from mmllm.recipe.shaping import shaping
+from mmllm.recipe.shaping import IMPORTED, shaping
 from mmllm.types import Message
 
 if TYPE_CHECKING:
@@ -156,7 +156,11 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         """Answer as :meth:`chat`, piece by piece; the last one has ``finish`` set. Media are read before it returns."""
         limit = self.recipe.eval.max_new_tokens if max_new_tokens is None else max_new_tokens
         sampling = Sampling(limit, temperature, top_p, seed, _listed(stop))
-        return self.generator.stream_encoded(self.generator.encode(self._sample(messages, media)), sampling)
+        return self.generator.stream_encoded(self.encode(messages, **media), sampling)
+
+    def encode(self, messages: Messages, **media: Any) -> Encoded:
+        """A conversation as the generator takes it, its media read; ``media`` and errors as :meth:`chat` has them."""
+        return self.generator.encode(self._sample(messages, media))
 
     def generate(
         self, conversations: Sequence[Messages], *, max_new_tokens: int | None = None, stop: str | Sequence[str] = ()
@@ -222,7 +226,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
                 "folder."
             )
         # as a finished last stage: then all that opens a run finds it, and training has nothing left to do
-        last = list(self.recipe.stages)[-1]
+        last = [IMPORTED, *self.recipe.stages][-1]
         replace_text(save_directory / "recipe.yaml", dump(self.recipe))
         head = Manifest(
             stage=last,

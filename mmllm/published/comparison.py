@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,13 +22,15 @@ from mmllm.published.media.base import Media, Shown
 from mmllm.published.media.pictures import Pictures
 from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
-from mmllm.types import Sample
+from mmllm.types import Batch
 from mmllm.vlms.quiet import quiet
 
 LIMIT = 1e-4
 """Largest difference of tokens and logits, as a share of their spread, in float32."""
 NEW = 8
 """Tokens of the answers that are compared."""
+TEXT = "text"
+"""Name of the conversation without items."""
 MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
 """Modality of a published model -> what it is shown."""
 
@@ -48,56 +52,105 @@ class Stage:
         return self.difference <= self.limit
 
 
+class Conversation:
+    """A conversation as a run reads and answers it; each thing is computed when it is first asked for, and kept."""
+
+    def __init__(self, media: Media, items: Sequence[Any]) -> None:
+        self._media, self._ours = media, media.ours
+        self.sample = media.sample(items)
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        """Its ids, and what the encoders see."""
+        ours = self._ours
+        prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
+        return encode(self.sample, prompter, ours.inputs, ours.llm.context, train=False)
+
+    @property
+    def _batch(self) -> Batch:
+        return collate([self.encoded], self._ours.inputs, self._ours.llm.positions)
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """Tokens float[M, D] of its items."""
+        return self._media.tokens(self._batch)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits float[S, V]."""
+        return self._ours.logits(self._batch)
+
+    @cached_property
+    def answer(self) -> str:
+        """The greedy answer."""
+        (found,) = Generator(self._ours).generate([self.sample], NEW, ())
+        return found.text
+
+
 @torch.inference_mode()
-def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
+def record(source: Source, ours: MultimodalLM) -> dict[str, Conversation]:
+    """All that :func:`compare` asks of a run, so that it can be asked once the run has no weights any more.
+
+    ``source``: the published model, of which configuration and processor have to be there.
+    """
+    media = MEDIA[source.family.modality](source, ours)
+    found = {TEXT: Conversation(media, ())}
+    _ = found[TEXT].logits
+    for shown in media.shown():
+        one = found[shown.name] = Conversation(media, shown.ours)
+        _ = one.tokens, one.logits
+        if media.answers(media.given(shown.theirs)):
+            _ = one.answer
+    return found
+
+
+@torch.inference_mode()
+def compare(
+    source: Source, ours: MultimodalLM, recorded: Mapping[str, Conversation] = MappingProxyType({})
+) -> Iterator[Stage]:
     """Compare stage by stage, on conversations about media and on one without; stops at the first difference.
 
-    ``ours``: the imported model in float32.
+    ``ours``: the imported model in float32. ``recorded``: what :func:`record` gave of it, where it has no weights now.
     """
     theirs = _their_model(source)
     try:
-        yield from _compared(source, theirs.eval(), ours)
+        yield from _compared(source, theirs.eval(), ours, recorded)
     finally:
         del theirs
 
 
-def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
+def _compared(source: Source, theirs: Any, ours: MultimodalLM, recorded: Mapping[str, Conversation]) -> Iterator[Stage]:
     media = MEDIA[source.family.modality](source, ours)
     for shown in media.shown():
-        for stage in _about(media, theirs, shown):
+        for stage in _about(media, theirs, shown, recorded.get(shown.name) or Conversation(media, shown.ours)):
             yield stage
             if not stage.equal:
                 return
-    yield from _text_alone(media, theirs)
+    yield from _text_alone(media, theirs, recorded.get(TEXT) or Conversation(media, ()))
 
 
-def _about(media: Media, theirs: Any, shown: Shown) -> Iterator[Stage]:
+def _about(media: Media, theirs: Any, shown: Shown, ours: Conversation) -> Iterator[Stage]:
     """A conversation about items."""
-    name, ours = shown.name, media.ours
+    name = shown.name
     given = media.given(shown.theirs)
-    sample = media.sample(shown.ours)
-    encoded = _encoded(sample, ours)
-    yield _ids(given["input_ids"][0].tolist(), encoded, media.token, f"ids ({name})")
-    seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, encoded)]
+    yield _ids(given["input_ids"][0].tolist(), ours.encoded, media.token, f"ids ({name})")
+    seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, ours.encoded)]
     for what in dict.fromkeys(stage.name for stage in seen):  # of several encoders, the one that differs most
         yield max((stage for stage in seen if stage.name == what), key=lambda stage: stage.difference)
-    batch = collate([encoded], ours.inputs, ours.llm.positions)
     with media.listening(theirs, given) as features:
         logits = theirs(**given).logits[0]
-    yield _share(f"tokens ({name})", features[0], media.tokens(batch))
-    yield _share(f"logits ({name})", logits, ours.logits(batch))
+    yield _share(f"tokens ({name})", features[0], ours.tokens)
+    yield _share(f"logits ({name})", logits, ours.logits)
     if media.answers(given):
-        yield _answer(media.source, theirs, ours, given, sample, name)
+        yield _answer(media.source, theirs, ours, given, name)
 
 
-def _text_alone(media: Media, theirs: Any) -> Iterator[Stage]:
-    given, ours = media.given(()), media.ours
-    encoded = _encoded(media.sample(()), ours)
-    stage = _ids(given["input_ids"][0].tolist(), encoded, -1, "ids (text)")
+def _text_alone(media: Media, theirs: Any, ours: Conversation) -> Iterator[Stage]:
+    given = media.given(())
+    stage = _ids(given["input_ids"][0].tolist(), ours.encoded, -1, "ids (text)")
     yield stage
     if stage.equal:
-        batch = collate([encoded], ours.inputs, ours.llm.positions)
-        yield _share("logits (text)", media.of_text(theirs, given), ours.logits(batch))
+        yield _share("logits (text)", media.of_text(theirs, given), ours.logits)
 
 
 def _their_model(source: Source) -> Any:
@@ -105,11 +158,6 @@ def _their_model(source: Source) -> Any:
     kind = kind or transformers.AutoModelForMultimodalLM
     with quiet():
         return kind.from_pretrained(source.path, dtype=torch.float32, use_safetensors=True)
-
-
-def _encoded(sample: Sample, ours: MultimodalLM) -> Encoded:
-    prompter = Prompter(ours.llm.tokenizer, ours.places, ours.reads_user_turn, prefix=ours.llm.prefix)
-    return encode(sample, prompter, ours.inputs, ours.llm.context, train=False)
 
 
 def _ids(theirs: list[int], ours: Encoded, token: int, name: str) -> Stage:
@@ -142,13 +190,12 @@ def _share(name: str, theirs: Tensor, ours: Tensor) -> Stage:
     return Stage(name, float((theirs - ours).abs().max()) / spread, LIMIT)
 
 
-def _answer(source: Source, theirs: Any, ours: MultimodalLM, given: Any, sample: Sample, name: str) -> Stage:
+def _answer(source: Source, theirs: Any, ours: Conversation, given: Any, name: str) -> Stage:
     ids = theirs.generate(**given, max_new_tokens=NEW, do_sample=False)[0, given["input_ids"].shape[1] :]
     text = source.tokenizer.decode(ids, skip_special_tokens=True)
-    (found,) = Generator(ours).generate([sample], NEW, ())
     # ours never ends in the middle of a character
-    same = found.text.strip() == text.rstrip("\ufffd").strip()
-    return Stage(f"answer ({name})", 0 if same else 1, 0, "" if same else f"{text!r} there, {found.text!r} here")
+    same = ours.answer.strip() == text.rstrip("\ufffd").strip()
+    return Stage(f"answer ({name})", 0 if same else 1, 0, "" if same else f"{text!r} there, {ours.answer!r} here")
 
 
 def check(stages: list[Stage], where: str) -> None:

@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
     },
+    "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "exporting": {
         "recipe",
         "messages",
@@ -74,8 +75,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "generation",
         "published",
         "certificates",
+        "evaluation",
     },
-    "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
     "inspection": {
         "recipe",
         "messages",
@@ -93,6 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "real": set(),
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
+    "interop": {"messages", "generation", "api"},
     "serve": {"serving"},
     "client": set(),
     "streamlit_app": {"client"},

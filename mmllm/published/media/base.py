@@ -22,6 +22,12 @@ TALK: tuple[Turn, ...] = (
 )  # fmt: skip
 
 
+def talked(talk: Sequence[Turn], tokens: Sequence[str]) -> tuple[Turn, ...]:
+    """The turns, the last of them with the first and the last of an LLM's new tokens, where it has some."""
+    *before, (role, text) = talk
+    return (*before, (role, " ".join([text, *tokens[:1], *tokens[1:][-1:]])))
+
+
 @dataclass(frozen=True)
 class Shown:
     """Items that one conversation shows."""
@@ -55,7 +61,9 @@ class Media(ABC):
     @property
     def talk(self) -> Sequence[Turn]:
         """What is said; items are shown in the first turn. To a model that knows no conversations, one question."""
-        return TALK if self.source.asked is None else TALK[:1]
+        recipe = self.ours.recipe
+        tokens = () if recipe is None else recipe.llm.new_tokens
+        return talked(TALK if self.source.asked is None else TALK[:1], tokens)
 
     def prompt(self, items: int) -> str:
         """What the published chat template writes of the conversation with so many items."""

@@ -61,11 +61,16 @@ def test_a_run_assembled_by_hand_is_a_llava(run: Path, tmp_path: Path, capsys: p
 # peft 0.21 asks transformers 5.23 for a property that it calls deprecated
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_its_lora_is_a_peft_adapter_and_can_be_merged(run: Path, tmp_path: Path) -> None:
+    said: list[str] = []
     for form in ("peft", "llm"):
-        stages = export_run(run, form, tmp_path / form)
+        stages = export_run(run, form, tmp_path / form, say=said.append, certify=form == "llm")
         assert [stage.name for stage in stages] == ["ids (text)", "logits (text)", "answer (text)"]
-        certificate = json.loads((tmp_path / form / "certificate.json").read_text())
-        assert [one["part"] for one in certificate["text"]["changes"]] == ["connectors.lora", "logits"]
+    assert not (tmp_path / "peft" / "certificate.json").exists()
+    assert f"no certificate: `mmllm certify {run}` makes one, which the next export takes along" in said
+    certificate = json.loads((tmp_path / "llm" / "certificate.json").read_text())
+    assert [one["part"] for one in certificate["text"]["changes"]] == ["connectors.lora", "logits"]
+    assert "changes text: `connectors.lora`" in (tmp_path / "llm" / "README.md").read_text()
+    assert str(run.parent) not in (tmp_path / "llm" / "certificate.json").read_text()
     adapter = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(run.parent / "tiny-llama-0")
     beside = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "peft").eval()
@@ -96,12 +101,16 @@ def test_there_and_back(case: str, tmp_path: Path) -> None:
         torch.testing.assert_close(tensors[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
-def test_nothing_is_written_that_differs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("form", "first"), [("llm", "text"), ("hf", "333 x 250")])
+def test_nothing_is_written_that_differs(
+    form: str, first: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mmllm.exporting import merging
 
-    monkeypatch.setattr(merging, "updates", lambda connector: {})
-    with pytest.raises(MmllmError, match=r"--to llm: what was written differs from the run first in its logits \(text"):
-        export_run(run, "llm", tmp_path / "out")
+    monkeypatch.setattr(merging, "updates", lambda connector: iter(()))
+    where = rf"--to {form}: what was written differs from the run first in its logits \({first}\)"
+    with pytest.raises(MmllmError, match=where):
+        export_run(run, form, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -132,23 +141,45 @@ def test_what_no_model_of_transformers_holds_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "said", "forms"),
     [
-        ('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"),
-        ("llm.quantize=int8", "its LLM is quantised"),
-        ("llm.quantize=int8_weight_only", "its LLM is quantised"),
+        ('llm.tokens=["<here>"]', "--to peft has no place for them, --to hf and --to llm", ["peft"]),
+        ("llm.quantize=int8", "its LLM is quantised", ["hf", "llm", "peft"]),
+        ("llm.quantize=int8_weight_only", "its LLM is quantised", ["hf", "peft"]),
     ],
 )
-def test_an_llm_that_no_form_holds_is_refused(words: str, said: str, run: Path, tmp_path: Path) -> None:
+def test_an_llm_that_no_form_holds_is_refused(
+    words: str, said: str, forms: list[str], run: Path, tmp_path: Path
+) -> None:
     from mmllm.recipe.load import dump
 
     changed = load_recipe(run.parent / "recipe.yaml", [words])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text(dump(changed), encoding="utf-8")
-    for form in ("hf", "llm", "peft"):
+    for form in forms:
         with pytest.raises(MmllmError, match=re.escape(said)):
             export_run(tmp_path / "run", form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_new_tokens_are_in_the_tables_that_are_written(run: Path, tmp_path: Path) -> None:
+    from mmllm.generation.model import Model
+    from mmllm.testing.tiny.weights import randomise
+
+    recipe = load_recipe(run.parent / "recipe.yaml", ['llm.tokens=["<here>", "<there>"]'])
+    model = build(recipe, "cpu")
+    assert model.llm.tokens is not None
+    randomise(model.llm.tokens)
+    Model(model, recipe).save_pretrained(tmp_path / "run")
+    for form in ("llm", "hf"):
+        export_run(tmp_path / "run", form, tmp_path / form)
+        tokenizer = t.AutoTokenizer.from_pretrained(tmp_path / form)
+        (number,) = tokenizer("<there>", add_special_tokens=False).input_ids
+        kind = t.AutoModelForCausalLM if form == "llm" else t.AutoModelForImageTextToText
+        theirs = kind.from_pretrained(tmp_path / form)
+        assert number == model.llm.tokens.first + 1
+        assert torch.equal(theirs.get_input_embeddings().weight[number], model.llm.tokens.embed.weight[1])
+        assert torch.equal(theirs.get_output_embeddings().weight[number], model.llm.tokens.head.weight[1])
 
 
 def test_all_that_an_imported_run_learned_is_written(tmp_path: Path) -> None:

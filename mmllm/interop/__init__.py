@@ -1,0 +1,1 @@
+"""Runs inside other software that calls them: each folder is what one of them loads."""
