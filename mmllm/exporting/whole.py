@@ -35,7 +35,8 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
         MmllmError: no model of transformers computes what the run does; says what of it.
     """
     origin = _origin(recipe)
-    merge(model, "hf", () if origin is None else _projectors(recipe))
+    reading = [key for key, part in recipe.connectors.items() if part.encoders]
+    merge(model, "hf", () if origin is None else reading)
     if origin is None:
         write_llava(recipe, model, folder)
     else:
@@ -60,8 +61,8 @@ def _origin(recipe: Recipe) -> Source | None:
 
 
 def _projectors(recipe: Recipe) -> list[str]:
-    """Keys of the connectors that take an encoder's features."""
-    return [key for key, part in recipe.connectors.items() if part.encoders]
+    """Keys of the connectors that take an encoder's features and have weights of their own."""
+    return [key for key, part in recipe.connectors.items() if part.encoders and part.shares is None]
 
 
 def _cuts(recipe: Recipe) -> bool:

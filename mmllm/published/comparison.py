@@ -17,6 +17,7 @@ from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.media.base import Media, Shown
+from mmllm.published.media.clips import Clips
 from mmllm.published.media.pictures import Pictures
 from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
@@ -27,8 +28,8 @@ LIMIT = 1e-4
 """Largest difference of tokens and logits, as a share of their spread, in float32."""
 NEW = 8
 """Tokens of the answers that are compared."""
-MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
-"""Modality of a published model -> what it is shown."""
+MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds, "video": Clips}
+"""Modality -> what is shown of it."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ def compare(source: Source, ours: MultimodalLM) -> Iterator[Stage]:
 
 
 def _compared(source: Source, theirs: Any, ours: MultimodalLM) -> Iterator[Stage]:
-    media = MEDIA[source.family.modality](source, ours)
-    for shown in media.shown():
-        for stage in _about(media, theirs, shown):
-            yield stage
-            if not stage.equal:
-                return
-    yield from _text_alone(media, theirs)
+    every = [MEDIA[key](source, ours) for key in ours.inputs]
+    for media in every:
+        for shown in media.shown():
+            for stage in _about(media, theirs, shown):
+                yield stage
+                if not stage.equal:
+                    return
+    yield from _text_alone(every[0], theirs)
 
 
 def _about(media: Media, theirs: Any, shown: Shown) -> Iterator[Stage]:

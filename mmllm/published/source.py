@@ -79,6 +79,12 @@ class Source:
         """Its image processor."""
         return self.processor.image_processor
 
+    def sampling(self) -> dict[str, Any]:
+        """Words of an encoder of clips: how many frames its video processor takes, where that says so."""
+        known = {"frames": "num_frames", "fps": "fps"}
+        found = {word: getattr(self.processor.video_processor, name, None) for word, name in known.items()}
+        return {word: value for word, value in found.items() if value is not None}
+
     @property
     def template(self) -> Any:
         """Its chat template; several by their names, or None, where it has not one."""

@@ -196,12 +196,15 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
 
 def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n}; it, `token` and `around` stand on a connector that gives tokens."""
-    for word in ("token", "around", "tiles", "stitch", "rows", "attends"):
+    for word in ("token", "around", "tiles", "steps", "stitch", "rows", "attends"):
         if getattr(part, word) is not None and part.source is None:
             problems.add((*path, word), "a connector without `from` has no places in the text; remove it")
-    for word in ("tiles", "times"):
-        if part.rows is not None and getattr(part, word) is not None:
-            problems.add((*path, "rows"), f"text stands between rows or at `{word}`, not at both; remove one")
+    between = [word for word in ("rows", "tiles", "steps", "times") if getattr(part, word) is not None]
+    if len(between) > 1:
+        problems.add(
+            (*path, between[0]), f"text stands at `{between[0]}` or at `{between[1]}`, not at both; remove one"
+        )
+    _steps((*path, "steps", "step"), part, problems)
     for word, text in () if part.tiles is None else part.tiles:
         try:
             text.format(row=1, col=1, n=1)
@@ -222,6 +225,19 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
         problems.add(
             (*path, "times"),
             f'found "{part.times}", which cannot be filled in ({error}); known: {{s}} (seconds) and {{n}} (number)',
+        )
+
+
+def _steps(path: Path, part: ComponentSpec, problems: Problems) -> None:
+    """The text at steps in time can be filled in."""
+    try:
+        _ = part.steps and part.steps.filled([0.5])
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        assert part.steps is not None
+        problems.add(
+            path,
+            f'found "{part.steps.step}", which cannot be filled in ({error}); known: {{s}} (seconds), {{n}} (number), '
+            "{minutes} and {seconds} (whole numbers)",
         )
 
 

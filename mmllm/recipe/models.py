@@ -5,7 +5,7 @@ Filled by ``load.py`` (which reads the YAML and checks what goes across sections
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -102,8 +102,27 @@ class TileText(Section):
     alone: str = Field("", description="before the only view of a picture that is not cut")
 
 
+class StepText(Section):
+    """Text of the LLM at the steps in time of a clip, control tokens included."""
+
+    step: str = Field(
+        "",
+        description="before the tokens of each step; {s:.1f}: its seconds, {minutes:02d}:{seconds:02d}: the same, {n}: "
+        "its number, from 1",
+    )
+    between: str = Field("", description="behind the tokens of each step but the last, behind which is `around`'s")
+
+    def filled(self, times: Sequence[float]) -> list[str]:
+        """What stands in front of each step, of steps at these times in seconds."""
+        found = []
+        for number, s in enumerate(times):
+            clock = {"minutes": int(s // 60), "seconds": int(s % 60)}
+            found.append((self.between if number else "") + self.step.format(n=number + 1, s=s, **clock))
+        return found
+
+
 class Stitching(Section):
-    """How the tokens of a picture's tiles become one map behind the connector."""
+    """How the tokens of a picture's tiles become one map behind the connector; of a clip, what ends it."""
 
     newline: Literal["row", "end", "none"] = Field(
         "row", description="a learned vector behind each row of the map, behind every item, or none"
@@ -139,6 +158,7 @@ class ComponentSpec(Section):
         None, description="connectors only: text of the LLM before and behind every item, control tokens included"
     )
     tiles: TileText | None = Field(None, description="connectors only: text between the tiles of a picture")
+    steps: StepText | None = Field(None, description="connectors only: text at the steps in time of a clip")
     attends: Literal["causal", "bidirectional"] | None = Field(
         None,
         description="connectors only: bidirectional: the tokens of one item see each other in both directions; "

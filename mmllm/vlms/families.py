@@ -18,6 +18,8 @@ class Family:
     """Name by which people know the family."""
     modality: str = "image"
     """Modality of its tower: image or audio."""
+    frames_are_pictures: bool = False
+    """Whether the tokens of a clip's frames are written as those of pictures are."""
     tower: str = "vision_tower"
     """Module that holds the tower; empty: there is none."""
     tower_config: str = "vision_config"
@@ -60,7 +62,7 @@ FAMILIES: Mapping[str, Family] = {
     "llava_next": Family("LLaVA-NeXT"),
     "llava_next_video": Family("LLaVA-NeXT-Video"),
     "llava_onevision": Family("LLaVA-OneVision"),
-    "internvl": Family("InternVL"),
+    "internvl": Family("InternVL", frames_are_pictures=True),
     "idefics2": Family(
         "Idefics2",
         tower="vision_model",
