@@ -17,12 +17,16 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
+from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.tiles import TilesProcessor
+from mmllm.processors.video import VideoProcessor
 from mmllm.recipe.models import TileText
 from mmllm.types import QUESTION, Among, Cut, Grid, Place, QuestionReader, Span, Stored, Tiling, time_steps
 
-_TILING = ""
-"""Key of an item, which no encoder has, under which stands how it is cut."""
+_WHOLE = ""
+"""Key of an item, which no encoder has, under which stands what its places depend on beside its features' shape."""
+_CLIPS = (VideoProcessor, ClipProcessor)
+"""Processors that take frames out of files."""
 Item = dict[str, dict[str, torch.Tensor]]
 """Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
 
@@ -46,8 +50,9 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, or they are to be stitched, and no encoder cuts pictures; class
-                tokens in front of patches for a connector that needs a map; or `attends`, and no tokens.
+            RecipeError: text tells how long what is no clip lasts, there is text between tiles, or they are to be
+                stitched, and no encoder cuts pictures; class tokens in front of patches for a connector that needs a
+                map; or `attends`, and no tokens.
         """
         self.key = key
         self.encoders = dict(encoders)
@@ -63,6 +68,10 @@ class Input:
             )
         if self.stitch is not None:
             _check_stitch(key, self.stitch, self.text, list(cutting.values()))
+        if self.text.steps is not None and self.text.steps.tells_duration and self.modality != "video":
+            raise RecipeError(
+                f"connectors.{key}.steps: {{duration}} is a clip's, and its encoder reads none; remove it"
+            )
         extra = [name for name, one in self.processors.items() if one.extra_tokens]
         if extra and not connector.takes_class_tokens:
             raise RecipeError(
@@ -110,7 +119,7 @@ class Input:
         found = loaded(media)
         with _named(media):
             item = {name: (self.caches.get(name) or one).read(one.told(found)) for name, one in self.processors.items()}
-        return self._with_tiling(found, item)
+        return self._with_whole(found, item)
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
@@ -120,13 +129,17 @@ class Input:
             item = {
                 name: (self.caches.get(name) or one).measure(one.told(found)) for name, one in self.processors.items()
             }
-        return self._with_tiling(found, item)
+        return self._with_whole(found, item)
 
-    def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-        """The item, and how it is cut where its places depend on that: the shape of kept features does not tell."""
+    def _with_whole(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The item, and of its file what its places depend on and the shape of kept features does not tell: how a
+        picture is cut, how long a clip lasts."""
+        if self.text.steps is not None and self.text.steps.tells_duration:
+            reading = next(one.reading for one in self.processors.values() if isinstance(one, _CLIPS))
+            return {**item, _WHOLE: {"lasts": torch.tensor(reading.lasts(media), dtype=torch.float64)}}
         if self._cutter is None:
             return dict(item)
-        return {**item, _TILING: {"cut": torch.tensor(self._cutter.cut(self._cutter.told(media)).numbers())}}
+        return {**item, _WHOLE: {"cut": torch.tensor(self._cutter.cut(self._cutter.told(media)).numbers())}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
@@ -149,7 +162,7 @@ class Input:
         grid = self.connector.out_grid(*grids)
         if self._cutter is not None:
             # an item of tensors alone, as a blank one is, holds it as well
-            cut = Cut.of(item.get(_TILING, item[self._cutting])["cut"].tolist())
+            cut = Cut.of(item.get(_WHOLE, item[self._cutting])["cut"].tolist())
             if self.stitch is not None:
                 return [Span("", one) for one in self.stitch.grids(grid, cut)]
             assert self.text.tiles is not None
@@ -168,7 +181,8 @@ class Input:
             word = "times" if self.text.steps is None else "steps"
             raise MediaError(f"its connector has `{word}`, but its encoder knows no times; remove the word")
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
-        return _at_steps(self.text, [seconds[int(n * size)] for n in range(steps)], grid)
+        lasts = float(item[_WHOLE]["lasts"]) if _WHOLE in item else 0.0  # a blank item has no file
+        return _at_steps(self.text, [seconds[int(n * size)] for n in range(steps)], grid, lasts)
 
     def _ended(self, spans: list[Span]) -> list[Span]:
         """The spans of an item that is not cut, with the newline behind it where there is one."""
@@ -204,11 +218,11 @@ def _interval(seconds: Sequence[float] | None, steps: int) -> float | None:
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1) * (len(seconds) / steps)
 
 
-def _at_steps(text: ItemText, times: Sequence[float], grid: Grid) -> list[Span]:
+def _at_steps(text: ItemText, times: Sequence[float], grid: Grid, lasts: float) -> list[Span]:
     """A span for each step in time, of a grid whose first axis is time where there are several."""
     own = grid if len(times) == 1 else (1, *grid[1:])
     if text.steps is not None:
-        return [Span(before, own, True) for before in text.steps.filled(times)]
+        return [Span(before, own, True) for before in text.steps.filled(times, lasts)]
     assert text.times is not None
     return [Span(text.times.format(n=number + 1, s=s), own) for number, s in enumerate(times)]
 

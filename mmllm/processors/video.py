@@ -83,6 +83,10 @@ class VideoReading:
         end, _ = self._ask(media, None, size=True)
         return list(end["seconds"]), (end["width"], end["height"])
 
+    def lasts(self, media: str | Path | bytes) -> float:
+        """How long the file, or the part of it that is shown, lasts in seconds, from the container's packets."""
+        return float(self._ask(media, None)[0]["lasts"])
+
     def read(self, media: str | Path | bytes) -> Clip:
         """The frames of one file; MediaError where it cannot be read, is over a limit, hangs or crashes its decoder."""
         end, frames = self._ask(media, self.backend)

@@ -12,7 +12,7 @@ from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
-from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
+from mmllm.recipe.models import ComponentSpec, Recipe, Stage, StepText, trains_llm
 from mmllm.recipe.yaml_lines import Path
 
 OURS = {
@@ -204,7 +204,7 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
         problems.add(
             (*path, between[0]), f"text stands at `{between[0]}` or at `{between[1]}`, not at both; remove one"
         )
-    _steps((*path, "steps", "step"), part, problems)
+    _steps((*path, "steps"), part, problems)
     for word, text in () if part.tiles is None else part.tiles:
         try:
             text.format(row=1, col=1, n=1)
@@ -229,16 +229,17 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
 
 
 def _steps(path: Path, part: ComponentSpec, problems: Problems) -> None:
-    """The text at steps in time can be filled in."""
-    try:
-        _ = part.steps and part.steps.filled([0.5])
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        assert part.steps is not None
-        problems.add(
-            path,
-            f'found "{part.steps.step}", which cannot be filled in ({error}); known: {{s}} (seconds), {{n}} (number), '
-            "{minutes} and {seconds} (whole numbers)",
-        )
+    """The texts at steps in time can be filled in."""
+    known = {
+        "begin": "{steps}, {words} and {duration}",
+        "step": "{s} (seconds), {n}, {minutes} and {seconds} (numbers)",
+    }
+    for word, names in known.items() if part.steps is not None else ():
+        text = getattr(part.steps, word)
+        try:
+            StepText(**{word: text}).filled([0.5])
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            problems.add((*path, word), f'found "{text}", which cannot be filled in ({error}); known: {names}')
 
 
 def _shares(key: str, part: ComponentSpec, recipe: Recipe, problems: Problems) -> None:

@@ -6,6 +6,7 @@ Filled by ``load.py`` (which reads the YAML and checks what goes across sections
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -105,6 +106,11 @@ class TileText(Section):
 class StepText(Section):
     """Text of the LLM at the steps in time of a clip, control tokens included."""
 
+    begin: str = Field(
+        "",
+        description="before the first step; {steps}: how many there are, {words}: the same in English words, "
+        "{duration}: how long the clip lasts, H:MM:SS",
+    )
     step: str = Field(
         "",
         description="before the tokens of each step; {s:.1f}: its seconds, {minutes:02d}:{seconds:02d}: the same, {n}: "
@@ -112,13 +118,30 @@ class StepText(Section):
     )
     between: str = Field("", description="behind the tokens of each step but the last, behind which is `around`'s")
 
-    def filled(self, times: Sequence[float]) -> list[str]:
-        """What stands in front of each step, of steps at these times in seconds."""
+    @property
+    def tells_duration(self) -> bool:
+        """Whether it says how long a clip lasts."""
+        return "{duration" in self.begin
+
+    def filled(self, times: Sequence[float], lasts: float = 0.0) -> list[str]:
+        """What stands in front of each step, of steps at these times in seconds of a clip that lasts so many."""
         found = []
         for number, s in enumerate(times):
             clock = {"minutes": int(s // 60), "seconds": int(s % 60)}
-            found.append((self.between if number else "") + self.step.format(n=number + 1, s=s, **clock))
+            before = self.between if number else self._begun(len(times), lasts)
+            found.append(before + self.step.format(n=number + 1, s=s, **clock))
         return found
+
+    def _begun(self, steps: int, lasts: float) -> str:
+        words = _in_words(steps) if "{words" in self.begin else ""
+        return self.begin.format(steps=steps, words=words, duration=timedelta(seconds=int(lasts)))
+
+
+def _in_words(number: int) -> str:
+    """A number as English says it: twenty-one."""
+    from num2words import num2words  # the package that SmolVLM's processor writes it with
+
+    return str(num2words(number))
 
 
 class Stitching(Section):

@@ -70,7 +70,9 @@ FAMILIES: Mapping[str, Family] = {
         projector="connector",
     ),
     "idefics3": Family("Idefics3", tower="vision_model", projector="connector.modality_projection"),
-    "smolvlm": Family("SmolVLM", tower="vision_model", projector="connector.modality_projection"),
+    "smolvlm": Family(
+        "SmolVLM", tower="vision_model", projector="connector.modality_projection", frames_are_pictures=True
+    ),
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),

@@ -20,8 +20,8 @@ from mmllm.published.media.pictures import picture
 
 SIZE = (48, 36)
 """Width and height of the clip that is looked at."""
-RATE, FRAMES = 2, 5
-"""Frames of a second, as most models take them, and how many there are: an odd number, so that towers which see frames
+RATE, FRAMES = 1, 5
+"""Frames of a second, no more than models take, and how many there are: an odd number, so that towers which see frames
 by pairs have one left, and more pairs than a small frame has rows."""
 
 
@@ -82,4 +82,5 @@ def _told(clip: Clip) -> VideoMetadata:
     """
     numbers = [round(second * RATE) for second in clip.seconds]
     between = (numbers[-1] - numbers[0]) / max(1, len(numbers) - 1)
-    return VideoMetadata(total_num_frames=round(len(numbers) * between) or 1, fps=float(RATE), frames_indices=numbers)
+    words = {"fps": float(RATE), "duration": FRAMES / RATE, "frames_indices": numbers}
+    return VideoMetadata(total_num_frames=round(len(numbers) * between) or 1, **words)

@@ -40,6 +40,7 @@ def seen(kind: str) -> list[str]:
     by_rate, fixed = (PIXELS, "5 frames"), (PIXELS, "8 frames")
     shown |= {kind: [*pictures, by_rate] for kind in ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")}
     shown |= {kind: [*pictures, fixed] for kind in ("LlavaNextVideo", "InternVL")}
+    shown["SmolVLM2"] = [*pictures, by_rate]
     # one picture of a conversation is read otherwise than two
     shown["LlavaOnevision"] = [*pictures, (PIXELS, "two pictures"), fixed]
     stages = [f"{what} ({name})" for kinds, name in shown.get(kind, pictures) for what in kinds]
