@@ -109,9 +109,10 @@ def _put_towers(theirs: Any, source: Source, model: MultimodalLM) -> None:
     """
     learned = [name.partition(".")[2] for name in learned_parts(model) if name.startswith("encoders.")]
     own = theirs.state_dict()
-    start = source.family.tower
-    places = {name.removeprefix("model.").removeprefix(f"{start}."): name for name in own if f"{start}." in name}
     for key in learned:
+        starts = source.family.clip_tower if model.encoders[key].modality == "video" else None
+        start = starts or source.family.tower
+        places = {name.removeprefix("model.").removeprefix(f"{start}."): name for name in own if f"{start}." in name}
         for name, tensor in model.encoders[key].state_dict().items():
             ends = [name.split(".", n)[-1] for n in range(name.count(".") + 1)]
             place = next((places[end] for end in ends if end in places), None)

@@ -74,7 +74,7 @@ def share_frozen(encoders: Mapping[str, Encoder], recipe: Recipe) -> None:
         if key in learning or "model" not in inner:
             continue
         tower = encoder.image if isinstance(encoder, PicturesEncoder) else encoder
-        first = seen.setdefault((inner["model"], inner.get("pretrained")), tower)
+        first = seen.setdefault(tuple(inner.get(word) for word in ("model", "pretrained", "tower")), tower)
         if first is not tower and _alike(first, tower):
             for name, tensor in first.state_dict(keep_vars=True).items():
                 _put(tower, name, tensor)

@@ -19,7 +19,7 @@ from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content, of_file
 from mmllm.processors.decoding.process import Workers
-from mmllm.processors.image import ImageProcessor
+from mmllm.processors.image import ImageProcessor, pixels_of
 
 Backend = Literal["decord", "pyav"]
 _PART = re.compile(r"#t=(?=[\d,])(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
@@ -127,9 +127,9 @@ class OwnFrames:
 
     def __call__(self, frames: Sequence[NDArray[numpy.uint8]]) -> Tensor:
         """float[F, 3, H, W] of frames uint8[H, W, 3]; MmllmError where it gives others."""
+        # named pixel_values_videos, or as those of pictures
         found = self.processor(videos=[numpy.stack(frames)], do_sample_frames=False, return_tensors="pt")
-        # the name under which pixels are given differs: pixel_values_videos, or as those of pictures
-        pixels: Tensor = next(value for name, value in found.items() if name.startswith("pixel_values"))[0]
+        pixels = pixels_of(found)[0]
         if pixels.shape != (len(frames), 3, *self.size):
             raise MmllmError(
                 f"fit: own: the folder's video processor gives {list(pixels.shape)} for {len(frames)} frames, and its "

@@ -22,6 +22,8 @@ class Family:
     """Whether the tokens of a clip's frames are written as those of pictures are."""
     tower: str = "vision_tower"
     """Module that holds the tower; empty: there is none."""
+    clip_tower: str | None = None
+    """Module that holds another tower for frames of clips; None: they are seen by the same one."""
     tower_config: str = "vision_config"
     """Word of the config that describes the tower."""
     projector: str = "multi_modal_projector"
@@ -62,6 +64,7 @@ FAMILIES: Mapping[str, Family] = {
     "llava_next": Family("LLaVA-NeXT"),
     "llava_next_video": Family("LLaVA-NeXT-Video"),
     "llava_onevision": Family("LLaVA-OneVision"),
+    "video_llava": Family("Video-LLaVA", tower="image_tower", clip_tower="video_tower"),
     "internvl": Family("InternVL", frames_are_pictures=True),
     "idefics2": Family(
         "Idefics2",

@@ -46,9 +46,9 @@ def patches(source: Source, class_token: bool = False) -> dict[str, Any]:
     return {"type": "hf_vision", "model": source.path, "layers": layers, **({"keep": "all"} if keeps else {})}
 
 
-def frames(source: Source) -> dict[str, Any]:
+def frames(source: Source, class_token: bool = False) -> dict[str, Any]:
     """The encoder of clips: the same layers of each frame, as the folder's video processor prepares it."""
-    return {"type": "frames", "fit": "own", "image": patches(source), **source.sampling()}
+    return {"type": "frames", "fit": "own", "image": patches(source, class_token), **source.sampling()}
 
 
 def projector(source: Source) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from transformers.video_utils import VideoMetadata
 
 from mmllm.batches.sample import Encoded
 from mmllm.processors.decoding.video_writing import mp4
+from mmllm.processors.image import pixels_of
 from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.video import Clip, VideoProcessor
 from mmllm.published.media.base import Media, Shown
@@ -68,7 +69,7 @@ class Clips(Media):
     def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every frame, or patches."""
         items = [item["video"] for item in encoded.media["video"]]
-        theirs = next(value for name, value in given.items() if name.startswith("pixel_values"))
+        theirs = pixels_of(given)
         what = "patches" if "patches" in items[0] else "pixels"
         ours = torch.cat([item[what] for item in items])
         yield "pixels", theirs.reshape(-1, *ours.shape[1:]), ours

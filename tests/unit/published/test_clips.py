@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import mmllm
 from mmllm.checkpoints.store import LEARNED
+from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
 from mmllm.published.importing import import_checkpoint
 from mmllm.testing.tiny.encoders import clip
@@ -70,3 +71,16 @@ def test_frames_that_no_connector_pools(changes: dict[str, object], sentence: st
     folder = published_folder("LlavaNextVideo", tmp_path / "vlm", **changes)
     with pytest.raises(MmllmError, match=sentence):
         import_checkpoint(str(folder), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tower", "sentence"),
+    [
+        ("LlavaNextVideo", "video", "LLaVA-NeXT-Video, which has one tower for pictures and clips; leave `tower` out"),
+        ("VideoLlava", "image", 'tower: "image" is unknown; known: video'),
+    ],
+)
+def test_towers_that_are_none(kind: str, tower: str, sentence: str, tmp_path: Path) -> None:
+    folder = published_folder(kind, tmp_path / "vlm")
+    with pytest.raises(MmllmError, match=sentence):
+        HfVisionEncoder(model=str(folder), tower=tower)

@@ -39,7 +39,7 @@ def seen(kind: str) -> list[str]:
     pictures = [(PIXELS, f"{width} x {height}") for width, height in SIZES]
     by_rate, fixed = (PIXELS, "5 frames"), (PIXELS, "8 frames")
     shown |= {kind: [*pictures, by_rate] for kind in ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")}
-    shown |= {kind: [*pictures, fixed] for kind in ("LlavaNextVideo", "InternVL")}
+    shown |= {kind: [*pictures, fixed] for kind in ("LlavaNextVideo", "VideoLlava", "InternVL")}
     shown["SmolVLM2"] = [*pictures, by_rate]
     # one picture of a conversation is read otherwise than two
     shown["LlavaOnevision"] = [*pictures, (PIXELS, "two pictures"), fixed]
