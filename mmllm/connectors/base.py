@@ -157,6 +157,8 @@ class LLMAdapter(Connector):
     attaches_to_parts: bool = False
     """Whether ``attach`` needs no weights of the LLM but by ``copied`` and ``copy_block``, so that it also works
     where each rank holds its part of them alone (ZeRO-3); else every rank loads the whole LLM first."""
+    whole_before_attached: bool = False
+    """Whether it has all its weights before ``attach``, so that another connector may use the same ones."""
     goes_on: bool = False
 
     def attach(self, llm: LLMHookPoints) -> Handle:

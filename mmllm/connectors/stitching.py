@@ -60,7 +60,8 @@ class Stitch(nn.Module):
     The map loses the borders that the picture was given (``unpad``), is shrunk where it has far more tokens than
     ``most`` tiles (bilinear; LLaVA-OneVision, Li et al. 2024, arXiv 2408.03326), and with ``newline: row`` a learned
     vector stands behind each of its rows (LLaVA-NeXT), and behind a picture that is its view alone; with ``end`` one
-    behind every item. The view of all of it stays in front of the map, or behind, as the tiles have it.
+    behind every item. The view of all of it stays in front of the map, or behind, as the tiles have it. Items that are
+    not cut, as clips are, have nothing but that newline at their end (LLaVA-OneVision).
     """
 
     newline: nn.Parameter | None
@@ -72,6 +73,11 @@ class Stitch(nn.Module):
         # as wide as embeddings of the LLM, as LLaVA draws it
         vector = None if newline == "none" else nn.Parameter(torch.randn(llm_dim) / math.sqrt(llm_dim))
         self.register_parameter("newline", vector)
+
+    @property
+    def ends_alone(self) -> bool:
+        """Whether it does nothing but end every item with a newline, so that items need no tiles."""
+        return self.kind == "end" and not self.unpad and self.most is None
 
     def grids(self, grid: Sequence[int], cut: Cut) -> list[Grid]:
         """Grids of an item's tokens, one behind the other, of a projector's grid (tiles, rows, cols).
@@ -110,6 +116,11 @@ class Stitch(nn.Module):
         if self.newline is not None:
             found[0] = found[0] + 0.0 * self.newline.sum()
         return torch.cat(found), counts
+
+    def ended(self, tokens: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """The same of items that are not cut, of so many tokens each: each with its newline at the end."""
+        found = [torch.cat([item, self._vector(1, tokens)]) for item in tokens.split(list(counts))]
+        return torch.cat(found), [len(item) for item in found]
 
     def _stitched(self, tokens: Tensor, grid: Grid, cut: Cut) -> list[Tensor]:
         """Parts of one item, float[n, D] each."""

@@ -52,14 +52,16 @@ def load_model(model: str, kind: str) -> tuple[Any, Any, dict[str, Any]]:
     return config, loaded, {**info, "mismatched_keys": mismatched(info)}
 
 
-def load_published(model: str, modality: str, kind: str, native: bool = False) -> Any:
+def load_published(model: str, modality: str, kind: str, native: bool = False, clips: bool = False) -> Any:
     """The float32 tower of a published multimodal model; None where ``model`` is no such model.
+
+    ``native``, ``clips``: see ``load_tower``.
 
     Raises:
         MmllmError: it cannot be loaded, or its tower is none for ``modality`` or of a kind that no encoder computes.
     """
     try:
-        return load_tower(model, modality, native)
+        return load_tower(model, modality, native, clips)
     except BROKEN as error:
         raise refused(model, kind, error) from error
 

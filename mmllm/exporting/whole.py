@@ -37,7 +37,7 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
         MmllmError: no model of transformers computes what the run does; says what of it.
     """
     origin = _origin(recipe)
-    projectors = () if origin is None else _projectors(recipe)
+    projectors = () if origin is None else [key for key, part in recipe.connectors.items() if part.encoders]
     loras(model, "hf", projectors)  # before anything is computed: what has no place is refused at once
     theirs = laid_out(recipe, model, folder) if origin is None else None
     if origin is not None:
@@ -77,8 +77,8 @@ def _origin(recipe: Recipe) -> Source | None:
 
 
 def _projectors(recipe: Recipe) -> list[str]:
-    """Keys of the connectors that take an encoder's features."""
-    return [key for key, part in recipe.connectors.items() if part.encoders]
+    """Keys of the connectors that take an encoder's features and have weights of their own."""
+    return [key for key, part in recipe.connectors.items() if part.encoders and part.shares is None]
 
 
 def _cuts(recipe: Recipe) -> bool:
@@ -134,10 +134,11 @@ def _towers(theirs: Any, source: Source, model: MultimodalLM) -> dict[str, Tenso
     """
     learned = [name.partition(".")[2] for name in learned_parts(model) if name.startswith("encoders.")]
     own = theirs.state_dict()
-    start = source.family.tower
-    places = {name.removeprefix("model.").removeprefix(f"{start}."): name for name in own if f"{start}." in name}
     found = {}
     for key in learned:
+        starts = source.family.clip_tower if model.encoders[key].modality == "video" else None
+        start = starts or source.family.tower
+        places = {name.removeprefix("model.").removeprefix(f"{start}."): name for name in own if f"{start}." in name}
         for name, tensor in model.encoders[key].state_dict().items():
             ends = [name.split(".", n)[-1] for n in range(name.count(".") + 1)]
             place = next((places[end] for end in ends if end in places), None)

@@ -16,6 +16,7 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.load import resolve_dtype
 from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM, seed_for
+from mmllm.model.shared_weights import share_frozen
 from mmllm.recipe.models import ComponentSpec, Recipe, trains_llm
 
 
@@ -48,6 +49,7 @@ def build(
     )
     llm.add_tokens(recipe.llm.new_tokens, recipe.seed)
     encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
+    share_frozen(encoders, recipe)
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
     with torch.random.fork_rng(devices=[]):

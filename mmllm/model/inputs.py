@@ -17,12 +17,16 @@ from mmllm.encoders.base import Encoder
 from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
+from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.tiles import TilesProcessor
+from mmllm.processors.video import VideoProcessor
 from mmllm.recipe.models import TileText
 from mmllm.types import QUESTION, Among, Cut, Grid, Place, QuestionReader, Span, Stored, Tiling, time_steps
 
-_TILING = ""
-"""Key of an item, which no encoder has, under which stands how it is cut."""
+_WHOLE = ""
+"""Key of an item, which no encoder has, under which stands what its places depend on beside its features' shape."""
+_CLIPS = (VideoProcessor, ClipProcessor)
+"""Processors that take frames out of files."""
 Item = dict[str, dict[str, torch.Tensor]]
 """Encoder key -> tensors of one item without batch axis, as its processor's ``read`` gives them."""
 
@@ -46,8 +50,9 @@ class Input:
             text: of the LLM that belongs to an item (default: none).
 
         Raises:
-            RecipeError: there is text between tiles, or they are to be stitched, and no encoder cuts pictures; class
-                tokens in front of patches for a connector that needs a map; or `attends`, and no tokens.
+            RecipeError: text tells how long what is no clip lasts, there is text between tiles, or they are to be
+                stitched, and no encoder cuts pictures; class tokens in front of patches for a connector that needs a
+                map; or `attends`, and no tokens.
         """
         self.key = key
         self.encoders = dict(encoders)
@@ -63,6 +68,10 @@ class Input:
             )
         if self.stitch is not None:
             _check_stitch(key, self.stitch, self.text, list(cutting.values()))
+        if self.text.steps is not None and self.text.steps.tells_duration and self.modality != "video":
+            raise RecipeError(
+                f"connectors.{key}.steps: {{duration}} is a clip's, and its encoder reads none; remove it"
+            )
         extra = [name for name, one in self.processors.items() if one.extra_tokens]
         if extra and not connector.takes_class_tokens:
             raise RecipeError(
@@ -75,7 +84,8 @@ class Input:
                 "front of them as well (keep: all); leave `keep` or `stitch` out"
             )
         self._cutting = next(iter(cutting), "")
-        self._cutter = None if self.text.tiles is None and self.stitch is None else cutting[self._cutting]
+        laid_out = self.text.tiles is not None or self.stitch is not None
+        self._cutter = cutting[self._cutting] if laid_out and cutting else None
         if self.text.bidirectional and self.n_tokens() == 0:
             raise RecipeError(
                 f"connectors.{key}: `attends` is about the tokens of an item, and {type(connector).__name__} puts none "
@@ -109,7 +119,7 @@ class Input:
         found = loaded(media)
         with _named(media):
             item = {name: (self.caches.get(name) or one).read(one.told(found)) for name, one in self.processors.items()}
-        return self._with_tiling(found, item)
+        return self._with_whole(found, item)
 
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Find what ``layout`` needs of an item, as cheaply as its kind allows; MediaError as
@@ -119,25 +129,30 @@ class Input:
             item = {
                 name: (self.caches.get(name) or one).measure(one.told(found)) for name, one in self.processors.items()
             }
-        return self._with_tiling(found, item)
+        return self._with_whole(found, item)
 
-    def _with_tiling(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-        """The item, and how it is cut where its places depend on that: the shape of kept features does not tell."""
+    def _with_whole(self, media: Any, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The item, and of its file what its places depend on and the shape of kept features does not tell: how a
+        picture is cut, how long a clip lasts."""
+        if self.text.steps is not None and self.text.steps.tells_duration:
+            reading = next(one.reading for one in self.processors.values() if isinstance(one, _CLIPS))
+            return {**item, _WHOLE: {"lasts": torch.tensor(reading.lasts(media), dtype=torch.float64)}}
         if self._cutter is None:
             return dict(item)
-        return {**item, _TILING: {"cut": torch.tensor(self._cutter.cut(self._cutter.told(media)).numbers())}}
+        return {**item, _WHOLE: {"cut": torch.tensor(self._cutter.cut(self._cutter.told(media)).numbers())}}
 
     def n_tokens(self) -> int | None:
         """Places that every item takes, with its separators, whatever it shows; None where that depends on the item."""
         # text inside an item takes places of its own, as many as its letters need: then only the item tells
         grids = [processor.fixed_grid() for processor in self.processors.values()]
         fixed = [grid for grid in grids if grid is not None]
-        plain = self.text.times is None and self.text.rows is None
-        return self.connector.n_tokens(*fixed) if len(fixed) == len(grids) and plain else None
+        plain = self.text.times is None and self.text.steps is None and self.text.rows is None
+        known = len(fixed) == len(grids) and plain
+        return self.connector.n_tokens(*fixed) + (self.stitch is not None) if known else None
 
     def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """Spans that the item's tokens fill: one, or with ``times`` one for each step in time behind its time, with
-        ``rows`` one for each row, with ``stitch`` its view of all and its map.
+        """Spans that the item's tokens fill: one, or with ``times`` or ``steps`` one for each step in time, with
+        ``rows`` one for each row, with ``stitch`` its view of all and its map, and what ends it.
 
         Raises:
             MediaError: the item has no times, or no rows.
@@ -147,7 +162,7 @@ class Input:
         grid = self.connector.out_grid(*grids)
         if self._cutter is not None:
             # an item of tensors alone, as a blank one is, holds it as well
-            cut = Cut.of(item.get(_TILING, item[self._cutting])["cut"].tolist())
+            cut = Cut.of(item.get(_WHOLE, item[self._cutting])["cut"].tolist())
             if self.stitch is not None:
                 return [Span("", one) for one in self.stitch.grids(grid, cut)]
             assert self.text.tiles is not None
@@ -155,17 +170,23 @@ class Input:
         if self.text.rows is not None:
             return _between_rows(self.text.rows, grid)
         steps = time_steps(grid)
-        if self.text.times is None and steps == 1:
-            return [Span("", grid)]
+        timed = self.text.times is not None or self.text.steps is not None
+        if not timed and steps == 1:
+            return self._ended([Span("", grid)])
         known = [source.seconds(item[name]) for name, source in sources.items()]
         seconds = next((one for one in known if one is not None), None)
-        if self.text.times is None:
-            return [Span("", grid, interval=_interval(seconds, steps))]
+        if not timed:
+            return self._ended([Span("", grid, interval=_interval(seconds, steps))])
         if seconds is None:
-            raise MediaError("its connector has `times`, but its encoder knows no times; remove the word")
+            word = "times" if self.text.steps is None else "steps"
+            raise MediaError(f"its connector has `{word}`, but its encoder knows no times; remove the word")
         size = len(seconds) / steps  # of a part: the time of its first frame is shown
-        times = [self.text.times.format(n=n + 1, s=seconds[int(n * size)]) for n in range(steps)]
-        return [Span(text, grid if steps == 1 else (1, *grid[1:])) for text in times]
+        lasts = float(item[_WHOLE]["lasts"]) if _WHOLE in item else 0.0  # a blank item has no file
+        return _at_steps(self.text, [seconds[int(n * size)] for n in range(steps)], grid, lasts)
+
+    def _ended(self, spans: list[Span]) -> list[Span]:
+        """The spans of an item that is not cut, with the newline behind it where there is one."""
+        return spans if self.stitch is None else [*spans, Span("", (1,))]
 
     def collate(self, items: Sequence[Item]) -> Item:
         """Encoder key -> inputs of N items with the batch axis, as ``MultimodalLM.encode`` takes them."""
@@ -197,6 +218,15 @@ def _interval(seconds: Sequence[float] | None, steps: int) -> float | None:
     return (seconds[-1] - seconds[0]) / (len(seconds) - 1) * (len(seconds) / steps)
 
 
+def _at_steps(text: ItemText, times: Sequence[float], grid: Grid, lasts: float) -> list[Span]:
+    """A span for each step in time, of a grid whose first axis is time where there are several."""
+    own = grid if len(times) == 1 else (1, *grid[1:])
+    if text.steps is not None:
+        return [Span(before, own, True) for before in text.steps.filled(times, lasts)]
+    assert text.times is not None
+    return [Span(text.times.format(n=number + 1, s=s), own) for number, s in enumerate(times)]
+
+
 def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
     """A span for each tile of a picture, and one for the view of all of it.
 
@@ -225,10 +255,17 @@ def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
 def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[TilesProcessor]) -> None:
     """RecipeError where tiles cannot be put together so."""
     why = None
-    if not cutting:
-        why = "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, or remove the word"
-    elif text.tiles is not None or text.times is not None or text.rows is not None:
-        why = "makes one map of all tiles, and text cannot stand in it; remove `tiles`, `rows`, `times`, or `stitch`"
+    within = [text.tiles, text.times, text.steps, text.rows]
+    if not cutting and not stitch.ends_alone:
+        why = (
+            "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, remove the word, or "
+            "write {newline: end, unpad: false} for a newline behind every item"
+        )
+    elif any(one is not None for one in within):
+        why = (
+            "makes one map of all tiles, and text cannot stand in it; remove `tiles`, `rows`, `times` and `steps`, or "
+            "`stitch`"
+        )
     elif stitch.unpad and not cutting[0].pads:
         why = (
             f"cuts borders off again (unpad), and rule: {cutting[0].rule} adds none; write unpad: false, or rule: "

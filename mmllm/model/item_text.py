@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from mmllm.recipe.models import ComponentSpec, TileText
+from mmllm.recipe.models import ComponentSpec, StepText, TileText
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,8 @@ class ItemText:
 
     times: str | None = None
     """Text before the tokens of each step in time; ``{s:.1f}`` is its time in seconds, ``{n}`` its number."""
+    steps: StepText | None = None
+    """Text at each step in time, control tokens included."""
     token: str | None = None
     """The LLM's own token for an item, see :class:`~mmllm.types.Place`."""
     around: tuple[str, str] = ("", "")
@@ -29,4 +31,4 @@ class ItemText:
     def of(cls, part: ComponentSpec) -> Self:
         """Those of a recipe's connector."""
         both = part.attends == "bidirectional"
-        return cls(part.times, part.token, part.around or ("", ""), part.tiles, part.rows, both)
+        return cls(part.times, part.steps, part.token, part.around or ("", ""), part.tiles, part.rows, both)

@@ -28,7 +28,7 @@ from mmllm.model.item_text import ItemText
 from mmllm.model.loss import head_places, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
-from mmllm.model.shared_weights import share
+from mmllm.model.shared_weights import check_shared, share
 from mmllm.types import IGNORE_INDEX, QUESTION, Batch, Features, Place
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class MultimodalLM(nn.Module):
             for key, connector in connectors.items():
                 seed_for(recipe.seed if recipe is not None else 0, _stream(key, connector))
                 self.handles[key] = Handle.of(self._attached(connector.bind(key, connector.when), adapts or {}))
+        for key, owner in self.shares.items():
+            check_shared(connectors[key], connectors[owner], f"connectors.{key}", f"connectors.{owner}")
 
     def _check_causal(self) -> None:
         """Refuse connectors that need a causal LLM where it is not."""

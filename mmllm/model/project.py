@@ -23,11 +23,14 @@ def project(
 
     ``features``: of the same N items, from each of the connector's encoders. A connector that does not
     ``accepts_padding`` is called once for each grid that occurs, so it sees no padding. What it remembers of the items
-    goes into ``ctx.media``. With a ``stitch`` its tokens of tiles are put together behind it.
+    goes into ``ctx.media``. With a ``stitch`` its tokens of tiles are put together behind it, and items that
+    are not cut get their end.
     """
     stitch = None if isinstance(connector, DeepFusion) else connector.stitch
     if stitch is None:
         return _projected(connector, features, ctx)
+    if all("cut" not in one.extras for one in features):
+        return stitch.ended(*_projected(connector, features, ctx))
     cuts = [Cut.of(values) for values in _cuts(features).tolist()]
     tokens, _ = _projected(connector, features, ctx)
     return stitch(tokens, [connector.out_grid(*grids) for grids in _item_grids(features)], cuts)

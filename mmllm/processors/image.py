@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -146,7 +146,7 @@ class HfTransform:
             options = {}
         elif self.fit == "crop":
             image = centre(image, self.size)
-        return self.processor(image, return_tensors="pt", **options)["pixel_values"][0]
+        return pixels_of(self.processor(image, return_tensors="pt", **options))[0]
 
     def _own(self, image: Image.Image) -> Tensor:
         """What the processor itself makes of a whole picture."""
@@ -154,7 +154,7 @@ class HfTransform:
         # LLaVA-NeXT's cannot be told to: of a single tile it makes the view of all of it, and that tile behind it
         cuts = hasattr(self.processor, "image_grid_pinpoints")
         one_tile = {"image_grid_pinpoints": [list(self.size)]} if cuts else {}
-        found: Tensor = self.processor([image], return_tensors="pt", **words, **one_tile)["pixel_values"]
+        found = pixels_of(self.processor([image], return_tensors="pt", **words, **one_tile))
         found = found[:, 0] if cuts else found
         if found.numel() != 3 * self.size[0] * self.size[1]:
             raise MmllmError(
@@ -162,6 +162,12 @@ class HfTransform:
                 f"takes one of {self.size[0]} x {self.size[1]}; use fit: squash"
             )
         return found.reshape(3, *self.size)
+
+
+def pixels_of(given: Mapping[str, Any]) -> Tensor:
+    """What a processor of transformers gives as pixels: ``pixel_values``, or in Video-LLaVA ``pixel_values_images``."""
+    found: Tensor = next(value for name, value in given.items() if name.startswith("pixel_values"))
+    return found
 
 
 def content_of(media: str | Path | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Content | None:

@@ -19,7 +19,7 @@ from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content, of_file
 from mmllm.processors.decoding.process import Workers
-from mmllm.processors.image import ImageProcessor
+from mmllm.processors.image import ImageProcessor, pixels_of
 
 Backend = Literal["decord", "pyav"]
 _PART = re.compile(r"#t=(?=[\d,])(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
@@ -83,6 +83,10 @@ class VideoReading:
         end, _ = self._ask(media, None, size=True)
         return list(end["seconds"]), (end["width"], end["height"])
 
+    def lasts(self, media: str | Path | bytes) -> float:
+        """How long the file, or the part of it that is shown, lasts in seconds, from the container's packets."""
+        return float(self._ask(media, None)[0]["lasts"])
+
     def read(self, media: str | Path | bytes) -> Clip:
         """The frames of one file; MediaError where it cannot be read, is over a limit, hangs or crashes its decoder."""
         end, frames = self._ask(media, self.backend)
@@ -113,22 +117,59 @@ class VideoReading:
         return self._workers.answer(where, request, data, self.timeout)
 
 
+@dataclass(frozen=True)
+class OwnFrames:
+    """What a video processor of transformers makes of frames that have been chosen."""
+
+    processor: Any
+    size: tuple[int, int]
+    """Height and width that its model takes."""
+
+    def __call__(self, frames: Sequence[NDArray[numpy.uint8]]) -> Tensor:
+        """float[F, 3, H, W] of frames uint8[H, W, 3]; MmllmError where it gives others."""
+        # named pixel_values_videos, or as those of pictures
+        found = self.processor(videos=[numpy.stack(frames)], do_sample_frames=False, return_tensors="pt")
+        pixels = pixels_of(found)[0]
+        if pixels.shape != (len(frames), 3, *self.size):
+            raise MmllmError(
+                f"fit: own: the folder's video processor gives {list(pixels.shape)} for {len(frames)} frames, and its "
+                f"model takes {self.size[0]} x {self.size[1]} pixels; its settings are not supported, leave fit out"
+            )
+        return pixels
+
+
 class VideoProcessor(Processor):
     """Frames of clips as a processor of pictures prepares them; grid (time, rows, cols)."""
 
     modality = "video"
+    own: OwnFrames | None = None
+    """Prepares the frames in place of the processor of pictures; an attribute of the object where there is one, and of
+    its digest."""
 
-    def __init__(self, image: ImageProcessor, reading: VideoReading, *, frames: int, fps: float | None) -> None:
-        """``image`` prepares each frame, ``reading`` takes them: ``frames`` of each clip, or by ``fps`` at most so
-        many."""
+    def __init__(
+        self,
+        image: ImageProcessor,
+        reading: VideoReading,
+        *,
+        frames: int,
+        fps: float | None,
+        own: OwnFrames | None = None,
+    ) -> None:
+        """``image`` prepares each frame, or ``own`` all of a clip; ``reading`` takes them: ``frames`` of each clip, or
+        by ``fps`` at most so many."""
         self.image, self.reading = image, reading
         self.frames, self.fps = frames, fps
+        if own is not None:  # runs without it keep the digest that they had before there was a choice
+            self.own = own
 
     def read(self, media: str | Path | bytes) -> Item:
         """Read one clip -> ``pixels`` float[F, 3, H, W] and ``times`` float64[F] in seconds; see VideoReading."""
         clip = self.reading.read(media)
-        pixels = [self.image.transform(Image.fromarray(frame)) for frame in clip.frames]
-        return {"pixels": torch.stack(pixels), "times": torch.tensor(clip.seconds, dtype=torch.float64)}
+        if self.own is None:
+            pixels = torch.stack([self.image.transform(Image.fromarray(frame)) for frame in clip.frames])
+        else:
+            pixels = self.own(clip.frames)
+        return {"pixels": pixels, "times": torch.tensor(clip.seconds, dtype=torch.float64)}
 
     def content(self, media: str | Path | bytes) -> Content | None:
         """The file, its ending (FFmpeg looks at it too) and the part of it that is shown."""

@@ -19,6 +19,7 @@ from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.published.media.base import Media, Shown
+from mmllm.published.media.clips import Clips
 from mmllm.published.media.pictures import Pictures
 from mmllm.published.media.sounds import Sounds
 from mmllm.published.source import Source
@@ -31,8 +32,8 @@ NEW = 8
 """Tokens of the answers that are compared."""
 TEXT = "text"
 """Name of the conversation without items."""
-MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds}
-"""Modality of a published model -> what it is shown."""
+MEDIA: Mapping[str, type[Media]] = {"image": Pictures, "audio": Sounds, "video": Clips}
+"""Modality -> what is shown of it."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,15 @@ def record(source: Source, ours: MultimodalLM) -> dict[str, Conversation]:
 
     ``source``: the published model, of which configuration and processor have to be there.
     """
-    media = MEDIA[source.family.modality](source, ours)
-    found = {TEXT: Conversation(media, ())}
+    every = _media(source, ours)
+    found = {TEXT: Conversation(every[0], ())}
     _ = found[TEXT].logits
-    for shown in media.shown():
-        one = found[shown.name] = Conversation(media, shown.ours)
-        _ = one.tokens, one.logits
-        if media.answers(media.given(shown.theirs)):
-            _ = one.answer
+    for media in every:
+        for shown in media.shown():
+            one = found[shown.name] = Conversation(media, shown.ours)
+            _ = one.tokens, one.logits
+            if media.answers(media.given(shown.theirs)):
+                _ = one.answer
     return found
 
 
@@ -119,14 +121,20 @@ def compare(
         del theirs
 
 
+def _media(source: Source, ours: MultimodalLM) -> list[Media]:
+    """What is shown of each modality that the run reads."""
+    return [MEDIA[entry.modality](source, ours) for entry in ours.inputs.values()]
+
+
 def _compared(source: Source, theirs: Any, ours: MultimodalLM, recorded: Mapping[str, Conversation]) -> Iterator[Stage]:
-    media = MEDIA[source.family.modality](source, ours)
-    for shown in media.shown():
-        for stage in _about(media, theirs, shown, recorded.get(shown.name) or Conversation(media, shown.ours)):
-            yield stage
-            if not stage.equal:
-                return
-    yield from _text_alone(media, theirs, recorded.get(TEXT) or Conversation(media, ()))
+    every = _media(source, ours)
+    for media in every:
+        for shown in media.shown():
+            for stage in _about(media, theirs, shown, recorded.get(shown.name) or Conversation(media, shown.ours)):
+                yield stage
+                if not stage.equal:
+                    return
+    yield from _text_alone(every[0], theirs, recorded.get(TEXT) or Conversation(every[0], ()))
 
 
 def _about(media: Media, theirs: Any, shown: Shown, ours: Conversation) -> Iterator[Stage]:

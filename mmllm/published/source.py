@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, SmolVLMProcessor
 
 from mmllm.errors import MmllmError
 from mmllm.messages.template import on_one_day
@@ -79,6 +79,12 @@ class Source:
         """Its image processor."""
         return self.processor.image_processor
 
+    def sampling(self) -> dict[str, Any]:
+        """Words of an encoder of clips: how many frames its video processor takes, where that says so."""
+        known = {"frames": "num_frames", "fps": "fps"}
+        found = {word: getattr(self.processor.video_processor, name, None) for word, name in known.items()}
+        return {word: value for word, value in found.items() if value is not None}
+
     @property
     def template(self) -> Any:
         """Its chat template; several by their names, or None, where it has not one."""
@@ -92,9 +98,12 @@ class Source:
         """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""
         # Voxtral's processor has no template: its tokenizer alone may have been given one
         owner = self.processor if self.processor.chat_template else self.tokenizer
-        # where a template prints today, runs print one day, and so does this
-        words = {"add_generation_prompt": ask, "tokenize": False}
-        return str(owner.apply_chat_template(messages, chat_template=on_one_day(self.template), **words))
+        words: dict[str, Any] = {"add_generation_prompt": ask, "tokenize": False}
+        shown = {part["type"] for message in messages for part in message["content"]}
+        if not (isinstance(owner, SmolVLMProcessor) and "video" in shown):  # it has another template for these
+            # where a template prints today, runs print one day, and so does this
+            words["chat_template"] = on_one_day(self.template)
+        return str(owner.apply_chat_template(messages, **words))
 
     def special_tokens(self, text: str) -> dict[str, bool]:
         """Words for a call of its processor: a prompt that begins with the first token gets no second one."""

@@ -12,7 +12,7 @@ from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
-from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
+from mmllm.recipe.models import ComponentSpec, Recipe, Stage, StepText, trains_llm
 from mmllm.recipe.yaml_lines import Path
 
 OURS = {
@@ -200,12 +200,15 @@ def _direction(path: Path, part: ComponentSpec, encoders: Iterable[str], problem
 
 def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
     """`times` is a text with {s} and {n}; it, `token` and `around` stand on a connector that gives tokens."""
-    for word in ("token", "around", "tiles", "stitch", "rows", "attends"):
+    for word in ("token", "around", "tiles", "steps", "stitch", "rows", "attends"):
         if getattr(part, word) is not None and part.source is None:
             problems.add((*path, word), "a connector without `from` has no places in the text; remove it")
-    for word in ("tiles", "times"):
-        if part.rows is not None and getattr(part, word) is not None:
-            problems.add((*path, "rows"), f"text stands between rows or at `{word}`, not at both; remove one")
+    between = [word for word in ("rows", "tiles", "steps", "times") if getattr(part, word) is not None]
+    if len(between) > 1:
+        problems.add(
+            (*path, between[0]), f"text stands at `{between[0]}` or at `{between[1]}`, not at both; remove one"
+        )
+    _steps((*path, "steps"), part, problems)
     for word, text in () if part.tiles is None else part.tiles:
         try:
             text.format(row=1, col=1, n=1)
@@ -227,6 +230,20 @@ def _times(path: Path, part: ComponentSpec, problems: Problems) -> None:
             (*path, "times"),
             f'found "{part.times}", which cannot be filled in ({error}); known: {{s}} (seconds) and {{n}} (number)',
         )
+
+
+def _steps(path: Path, part: ComponentSpec, problems: Problems) -> None:
+    """The texts at steps in time can be filled in."""
+    known = {
+        "begin": "{steps}, {words} and {duration}",
+        "step": "{s} (seconds), {n}, {minutes} and {seconds} (numbers)",
+    }
+    for word, names in known.items() if part.steps is not None else ():
+        text = getattr(part.steps, word)
+        try:
+            StepText(**{word: text}).filled([0.5])
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            problems.add((*path, word), f'found "{text}", which cannot be filled in ({error}); known: {names}')
 
 
 def _shares(key: str, part: ComponentSpec, recipe: Recipe, problems: Problems) -> None:

@@ -23,7 +23,7 @@ from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unkno
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
 from mmllm.recipe.shaping import IMPORTED
 
-LATER = ("adapts", "times", "token", "around", "tiles", "stitch", "rows", "shares", "attends", "start")
+LATER = ("adapts", "times", "token", "around", "tiles", "steps", "stitch", "rows", "shares", "attends", "start")
 """Words of a connector that came later."""
 
 Importing = Callable[[str], None]

@@ -13,7 +13,19 @@ from pydantic_core import ErrorDetails
 
 from mmllm import registry
 from mmllm.errors import RecipeError
-from mmllm.recipe.models import SWITCHES, ComponentSpec, Eval, Llm, Recipe, Serve, Stage, Start, Stitching, TileText
+from mmllm.recipe.models import (
+    SWITCHES,
+    ComponentSpec,
+    Eval,
+    Llm,
+    Recipe,
+    Serve,
+    Stage,
+    Start,
+    StepText,
+    Stitching,
+    TileText,
+)
 from mmllm.recipe.part_arguments import shown
 from mmllm.recipe.yaml_lines import Path
 
@@ -135,6 +147,8 @@ def _model(path: Path) -> type[BaseModel]:
         return Start
     if path[0] == "connectors" and path[2:] == ("tiles",):
         return TileText
+    if path[0] == "connectors" and path[2:] == ("steps",):
+        return StepText
     if path[0] == "connectors" and path[2:] == ("stitch",):
         return Stitching
     if path[0] in ("stages", "eval") and path[-1] in SWITCHES:

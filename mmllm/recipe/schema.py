@@ -89,6 +89,7 @@ def _words(section: str) -> dict[str, Any]:
             "description": "text of the LLM before and behind every item, control tokens included",
         },
         "tiles": {"$ref": "#/$defs/TileText"},
+        "steps": {"$ref": "#/$defs/StepText"},
         "attends": {
             "enum": ["causal", "bidirectional"],
             "description": "bidirectional: the tokens of one item see each other in both directions",

@@ -18,8 +18,12 @@ class Family:
     """Name by which people know the family."""
     modality: str = "image"
     """Modality of its tower: image or audio."""
+    frames_are_pictures: bool = False
+    """Whether the tokens of a clip's frames are written as those of pictures are."""
     tower: str = "vision_tower"
     """Module that holds the tower; empty: there is none."""
+    clip_tower: str | None = None
+    """Module that holds another tower for frames of clips; None: they are seen by the same one."""
     tower_config: str = "vision_config"
     """Word of the config that describes the tower."""
     projector: str = "multi_modal_projector"
@@ -60,7 +64,8 @@ FAMILIES: Mapping[str, Family] = {
     "llava_next": Family("LLaVA-NeXT"),
     "llava_next_video": Family("LLaVA-NeXT-Video"),
     "llava_onevision": Family("LLaVA-OneVision"),
-    "internvl": Family("InternVL"),
+    "video_llava": Family("Video-LLaVA", tower="image_tower", clip_tower="video_tower"),
+    "internvl": Family("InternVL", frames_are_pictures=True),
     "idefics2": Family(
         "Idefics2",
         tower="vision_model",
@@ -68,7 +73,9 @@ FAMILIES: Mapping[str, Family] = {
         projector="connector",
     ),
     "idefics3": Family("Idefics3", tower="vision_model", projector="connector.modality_projection"),
-    "smolvlm": Family("SmolVLM", tower="vision_model", projector="connector.modality_projection"),
+    "smolvlm": Family(
+        "SmolVLM", tower="vision_model", projector="connector.modality_projection", frames_are_pictures=True
+    ),
     "paligemma": Family("PaliGemma", text={"use_bidirectional_attention": None}),
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),

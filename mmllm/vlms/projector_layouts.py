@@ -202,6 +202,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "llava_next": _STITCHED,
     "llava_next_video": _STITCHED,
     "llava_onevision": _STITCHED,
+    "video_llava": _TWO,
     "internvl": Layout(
         lambda config: {"type": "pixel_shuffle", "factor": round(1 / config.downsample_ratio), **_activation(config)},
         {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"},

@@ -36,14 +36,14 @@ TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pa
 KEPT = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
 
 
-def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedModel | None:
+def load_tower(path: str, modality: str, native: bool = False, clips: bool = False) -> PreTrainedModel | None:
     """The float32 tower of the published model at ``path``; None where it is no such model.
 
-    ``native``: one that takes pictures of any size is wanted.
+    ``native``: one that takes pictures of any size is wanted; ``clips``: the one for frames of clips.
 
     Raises:
-        MmllmError: it hears instead of sees (or the reverse), weights are missing, or its tower takes what no encoder
-            here makes.
+        MmllmError: it has none of its own for clips, it hears instead of sees (or the reverse), weights are missing, or
+            its tower takes what no encoder here makes.
     """
     config = AutoConfig.from_pretrained(path)
     family = family_of(config)
@@ -59,9 +59,12 @@ def load_tower(path: str, modality: str, native: bool = False) -> PreTrainedMode
         raise MmllmError(f'"{path}" is {family.name}, whose tower has an encoder of its own: {OWN[tower.model_type]}.')
     if tower.model_type not in (NATIVE if native else PLAIN):
         raise _other_kind(path, family, tower.model_type)
+    if clips and family.clip_tower is None:
+        raise MmllmError(f'"{path}" is {family.name}, which has one tower for pictures and clips; leave `tower` out.')
+    module = str(family.clip_tower) if clips else family.tower
     if hasattr(tower, "vision_use_head"):
         tower.vision_use_head = False  # SigLIP's pooling head: hidden states do not pass through it, many files lack it
-    return load_part(path, _class_of(family, tower), tower, _names(family.tower), torch.float32)
+    return load_part(path, _class_of(family, tower), tower, _names(module), torch.float32)
 
 
 def _class_of(family: Family, tower: Any) -> type[PreTrainedModel]:

@@ -47,6 +47,7 @@ class DeepstackConnector(DeepFusion):
     goes_on = True
     joins_sizes = True
     shares_prefix = True
+    whole_before_attached = True  # but for the bridge, which few LLMs need
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
-"""The ``pool`` connector: averages blocks of patches, frames or both, then an MLP; a token still owns its region."""
+"""The ``pool`` connector: pools blocks of patches, frames or both, then an MLP; a token still owns its region."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +15,9 @@ from mmllm.types import Features, Grid
 
 AXES = {1: "[time]", 2: "[rows, cols]", 3: "[time, rows, cols]"}
 """Number of pooled axes -> how a recipe writes them."""
+By = Literal["mean", "max", "bilinear"]
 MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+LARGEST = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
 class PoolConnector(Projector):
@@ -32,6 +35,10 @@ class PoolConnector(Projector):
     RMSNorm) with ``eps`` before the pooling, as InfMLLM has after its encoder: for encoders whose hidden states are
     large, and an MLP of ordinary size would start far outside the LLM's embeddings. ``norm_after`` puts it behind the
     pooling, as Gemma 3 (2503.19786) has its RMSNorm. ``bias`` and ``activation``: as in ``mlp``.
+
+    ``by: max`` takes the largest of a block in each channel (a choice of LLaVA-NeXT-Video). ``by: bilinear`` resizes
+    [rows, cols] instead, without antialiasing, so blocks need not come out whole. ``pool_last`` pools behind the MLP;
+    with ``by: bilinear`` that is how LLaVA-OneVision (2408.03326) has frames.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class PoolConnector(Projector):
         width: int | None = None,
         bias: bool = True,
         activation: str = "gelu",
+        by: By = "mean",
+        pool_last: bool = False,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if grid is not None and stride is not None:
@@ -61,6 +70,13 @@ class PoolConnector(Projector):
             self.grid, self.stride = None, _axes(stride, "stride")
         if norm_after and norm is False:
             raise MmllmError("connector pool: norm_after says where the norm is, and there is none; add norm: rms.")
+        if by not in get_args(By):
+            raise MmllmError(f'connector pool by: "{by}" is unknown; known: {", ".join(get_args(By))}.')
+        if by == "bilinear" and len(self.grid or self.stride or ()) != 2:
+            raise MmllmError("connector pool by: bilinear resizes [rows, cols]; give two numbers.")
+        if norm_after and pool_last:
+            raise MmllmError("connector pool: norm_after is between pooling and MLP, and pool_last turns them round.")
+        self.by, self.pool_last = by, pool_last
         self.norm, self.norm_after = norm_of(norm, dim, eps), norm_after
         self.mlp = mlp(dim, llm_dim, depth, activation, width, bias)
 
@@ -71,22 +87,33 @@ class PoolConnector(Projector):
             MmllmError: the grid has other axes, or the blocks of ``grid`` do not come out whole.
         """
         front, last = self._split(grid)
+        if self.by == "bilinear" and self.grid is not None:
+            return (*front, *self.grid)
         block = self._block(last)
         return (*front, *(-(-n // size) for n, size in zip(last, block, strict=True)))
 
     def forward(self, features: Features) -> Tensor:
         """Average and project features float[N, T, dim]: float[N, n_tokens, llm_dim]."""
-        tokens = self.n_tokens(features.grid)
-        _, last = self._split(features.grid)
         x = features.concatenated()
         x = x if self.norm_after else self.norm(x)
-        if not tokens:
+        if not self.n_tokens(features.grid):
             return self.mlp(x)
+        if self.pool_last:
+            return self._pooled(self.mlp(x), features.grid)
+        pooled = self._pooled(x, features.grid)
+        return self.mlp(self.norm(pooled) if self.norm_after else pooled)
+
+    def _pooled(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        """float[N, T, D] of this grid -> float[N, n_tokens, D]."""
+        _, last = self._split(grid)
         maps = x.reshape(-1, *last, x.shape[-1]).movedim(-1, 1)
-        # the last block of an axis may be smaller (`stride`): with ceil_mode torch averages what is there
-        means = MEANS[len(last)](maps, self._block(last), ceil_mode=True)
-        means = means.flatten(2).transpose(1, 2).reshape(x.shape[0], tokens, x.shape[-1])
-        return self.mlp(self.norm(means) if self.norm_after else means)
+        if self.by == "bilinear":
+            maps = functional.interpolate(maps, self.out_grid(grid)[-2:], mode="bilinear")
+        else:
+            # the last block of an axis may be smaller (`stride`): with ceil_mode torch pools what is there
+            pool = (MEANS if self.by == "mean" else LARGEST)[len(last)]
+            maps = pool(maps, self._block(last), ceil_mode=True)
+        return maps.flatten(2).transpose(1, 2).reshape(x.shape[0], -1, x.shape[-1])
 
     def _split(self, grid: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Split into (axes left as they are, axes that are pooled); only rows and cols may have others in front."""

@@ -39,7 +39,8 @@ class HfVisionEncoder(ImageEncoder):
     ``own`` that of any processor, tiles left out. Under squash, boxes in coordinates of 0..1 stay valid. ``image_size``
     overrides the processor's size (a square in pixels). ``draft`` decodes large JPEGs at reduced size, in about half
     the time; their pixels differ a little. ``keep: all`` gives the class and register tokens in front of the patches as
-    well, on a grid of one row.
+    well, on a grid of one row. ``tower: video`` takes the tower for frames of clips where a published VLM has another
+    one for them (Video-LLaVA).
     """
 
     gives_final = True
@@ -54,10 +55,13 @@ class HfVisionEncoder(ImageEncoder):
         max_pixels: int = MAX_PIXELS,
         draft: bool = False,
         keep: Keep = "patches",
+        tower: str | None = None,
     ) -> None:
         super().__init__(layers=layers)
         check_fit(fit, own=True)
-        self.vision = load_vision(model)
+        if tower not in (None, "video"):
+            raise MmllmError(f'tower: "{tower}" is unknown; known: video. Without the word it is that of pictures.')
+        self.vision = load_vision(model, clips=tower is not None)
         config = self.vision.config
         accepted = inspect.signature(self.vision.forward).parameters
         if not _takes_pictures(accepted, config):
@@ -131,14 +135,16 @@ class HfVisionEncoder(ImageEncoder):
         return BlockHooks(blocks_of(self.vision, self.n_blocks), self.dim, self.scope)
 
 
-def load_vision(model: str, native: bool = False) -> PreTrainedModel:
+def load_vision(model: str, native: bool = False, clips: bool = False) -> PreTrainedModel:
     """The vision tower in float32 with every weight that its hidden states need, safetensors only.
 
-    ``native``: one that takes pictures of any size.
+    ``native``: one that takes pictures of any size; ``clips``: that of a published model for frames of clips.
     """
-    published = load_published(model, "image", "a vision model", native=native)
+    published = load_published(model, "image", "a vision model", native=native, clips=clips)
     if published is not None:
         return published
+    if clips:
+        raise MmllmError(f'"{model}" is no published VLM with a tower for frames of clips; leave `tower` out.')
     config, loaded, info = load_model(model, "a vision model")
     inner = "vision_config" in config.sub_configs
     tower = getattr(loaded, "vision_model", None) if inner else loaded

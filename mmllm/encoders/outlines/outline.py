@@ -42,7 +42,9 @@ def _frames(
     timeout: float = 30.0,
     max_pixels: int = 10_000_000,
     max_seconds: float = 3600.0,
+    fit: str | None = None,
 ) -> Outline | None:
+    from mmllm.encoders.video.frames import own_frames
     from mmllm.processors.image import ImageProcessor
     from mmllm.processors.video import VideoProcessor, VideoReading
 
@@ -52,7 +54,8 @@ def _frames(
     reading = VideoReading(
         frames=frames, fps=fps, backend=backend, timeout=timeout, max_pixels=max_pixels, max_seconds=max_seconds
     )
-    processor = VideoProcessor(inner.processor, reading, frames=frames, fps=fps)
+    own = None if fit is None else own_frames(fit, image, inner.processor.size)
+    processor = VideoProcessor(inner.processor, reading, frames=frames, fps=fps, own=own)
     return Outline(processor, inner.dim, inner.n_layers)
 
 

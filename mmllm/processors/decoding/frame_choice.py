@@ -36,3 +36,9 @@ def within(seconds: Sequence[float], part: Sequence[float | None]) -> range:
     first = next((i for i, s in enumerate(seconds) if start is None or s >= start - slack), len(seconds) - 1)
     last = max((i for i, s in enumerate(seconds) if end is None or s <= end + slack), default=0)
     return range(min(first, last), last + 1)
+
+
+def lasting(seconds: Sequence[float]) -> float:
+    """How long frames shown from these times on last: the last one as long as the one before it."""
+    gap = seconds[-1] - seconds[-2] if len(seconds) > 1 else 0.0
+    return seconds[-1] - seconds[0] + gap

@@ -21,7 +21,7 @@ import numpy
 
 from mmllm.processors.decoding.bad_media import BadMedia
 from mmllm.processors.decoding.decord_frames import with_decord
-from mmllm.processors.decoding.frame_choice import sampled, within
+from mmllm.processors.decoding.frame_choice import lasting, sampled, within
 from mmllm.processors.decoding.pyav_frames import PyavFrames, with_pyav
 from mmllm.processors.decoding.sound import sounds
 from mmllm.processors.decoding.video import Scan, check_limits, opened, quarter_turns, repeated
@@ -54,7 +54,8 @@ def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
     end in seconds, null: the clip's), ``frames``, ``fps``, limits, ``backend``.
 
     ``backend`` null asks for the times alone, with ``size`` also for that of the frames, which the first one tells. The
-    last message holds ``seconds`` of the frames, and ``height`` and ``width`` of those sent or asked for.
+    last message holds ``seconds`` of the frames, how many seconds the part ``lasts``, and ``height`` and ``width`` of
+    the frames sent or asked for.
     """
     with opened(request, data) as container:
         scan = Scan(container)
@@ -63,7 +64,7 @@ def decode_video(request: Mapping[str, Any], data: bytes) -> Iterator[Message]:
         chosen = [seconds[index] for index in part]
         check_limits(scan, [second - chosen[0] for second in chosen], request)
         indices = [part[index] for index in sampled(chosen, request["frames"], request["fps"])]
-        end: dict[str, Any] = {"seconds": [seconds[index] for index in indices]}
+        end: dict[str, Any] = {"seconds": [seconds[index] for index in indices], "lasts": lasting(chosen)}
         if request["backend"] is None and request["size"]:
             # upright, as they would be sent: only the frame itself says how it is to be turned
             first = PyavFrames(scan).first

@@ -12,6 +12,7 @@ TABLE: Mapping[str, str] = {
     "llava_next": "llava_next",
     "llava_next_video": "llava_next",
     "llava_onevision": "llava_onevision",
+    "video_llava": "video_llava",
     "mistral3": "mistral3",
     "internvl": "internvl",
     "aya_vision": "aya_vision",

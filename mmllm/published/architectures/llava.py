@@ -46,6 +46,11 @@ def patches(source: Source, class_token: bool = False) -> dict[str, Any]:
     return {"type": "hf_vision", "model": source.path, "layers": layers, **({"keep": "all"} if keeps else {})}
 
 
+def frames(source: Source, class_token: bool = False) -> dict[str, Any]:
+    """The encoder of clips: the same layers of each frame, as the folder's video processor prepares it."""
+    return {"type": "frames", "fit": "own", "image": patches(source, class_token), **source.sampling()}
+
+
 def projector(source: Source) -> dict[str, Any]:
     """The connector, and the LLM's token of a picture."""
     token = source.token(source.config.image_token_id)

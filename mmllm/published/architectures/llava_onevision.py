@@ -1,17 +1,19 @@
-"""Pictures of LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326): as LLaVA-NeXT, large maps shrunk, several whole."""
+"""LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326): as LLaVA-NeXT, large maps shrunk, several whole; clips."""
 
 from __future__ import annotations
 
 import re
 
 from mmllm.errors import MmllmError
-from mmllm.published.architectures.llava import projector
+from mmllm.published.architectures.llava import frames, projector
 from mmllm.published.architectures.llava_next import tiles
 from mmllm.published.source import Sections, Source
 
 
 def sections(source: Source) -> Sections:
     """SigLIP on every tile, ``mlp``, and one map of the tiles; several pictures of a conversation are not cut.
+
+    Clips: the same ``mlp`` on each frame, whose map is then resized to half (bilinear); one newline ends them.
 
     Raises:
         MmllmError: as LLaVA-NeXT's, or its largest map is not said, or said in two ways.
@@ -24,6 +26,11 @@ def sections(source: Source) -> Sections:
             "be the same anyres_max_N, N being the tiles that the largest map is as large as"
         )
     stitch = {"newline": "row", "most": int(found[1])}
+    mlp = projector(source)
+    halved = {**mlp, "type": "pool", "stride": [2, 2], "by": "bilinear", "pool_last": True}
+    token = source.token(source.config.video_token_id)
+    clip = {**halved, "shares": "image", "from": "video", "token": token, "stitch": {"newline": "end", "unpad": False}}
     return Sections(
-        {"image": {**tiles(source), "several": "whole"}}, {"image": {**projector(source), "stitch": stitch}}
+        {"image": {**tiles(source), "several": "whole"}, "video": frames(source)},
+        {"image": {**mlp, "stitch": stitch}, "video": clip},
     )

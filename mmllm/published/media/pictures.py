@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmllm.batches.sample import Encoded
 from mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers import CrossAttentionLayersConnector
+from mmllm.processors.image import pixels_of
 from mmllm.processors.native.processor import NativeProcessor
 from mmllm.published.media.base import Media, Shown
 from mmllm.types import Batch
@@ -60,7 +61,7 @@ class Pictures(Media):
     def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every tile, or patches where both have them."""
         items = encoded.media["image"]
-        yield "pixels", *self._seen(given["pixel_values"], [one["image"] for one in items])
+        yield "pixels", *self._seen(pixels_of(given), [one["image"] for one in items])
         if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
             yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items])
 

@@ -11,10 +11,14 @@ import yaml
 
 from mmllm.checkpoints.load import load_run
 from mmllm.checkpoints.store import LEARNED, newest, read_tensors
+from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
 from mmllm.errors import RecipeError
 from mmllm.model.build import build
+from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import parts, set_trainable, trainable_state
 from mmllm.recipe.load import dump, load_recipe, parse
+from mmllm.testing.tiny.encoders import hf_vision
+from mmllm.testing.tiny.llms import tiny_llm
 from mmllm.testing.tiny.rows import Row, batch_of
 from mmllm.training.met_items import MetItems
 from tests.support.training import finish, start, tiny_recipe, train_here
@@ -113,3 +117,21 @@ def test_weights_that_differ_are_refused(folder: Path, changes: dict[str, Any], 
     recipe["connectors"]["page"] |= changes
     with pytest.raises(RecipeError, match=sentence):
         build(parse(yaml.safe_dump(recipe, sort_keys=False)), "cpu")
+
+
+def test_frozen_encoders_of_one_model_hold_its_weights_once(folder: Path) -> None:
+    text = (folder / "recipe.yaml").read_text()
+    kept = [build(parse(text), "cpu"), build(parse(text, ["stages.align.train={encoders.page: 1.0e-3}"]), "cpu")]
+    once = []
+    for model in kept:
+        pairs = zip(model.encoders["image"].parameters(), model.encoders["page"].parameters(), strict=True)
+        once.append({one is other for one, other in pairs})
+    assert once == [{True}, {False}], "one that learns goes its own way"
+
+
+def test_a_connector_that_makes_weights_inside_the_llm_cannot_share(tmp_path: Path) -> None:
+    """This LLM's hidden states have another width than its embeddings, so stacks go through a layer of their own."""
+    llm, encoder = tiny_llm("opt", word_embed_proj_dim=16), hf_vision()
+    made = {key: DeepstackConnector(dim=encoder.dim, llm_dim=llm.dim, start=0) for key in ("image", "page")}
+    with pytest.raises(RecipeError, match=r"its bridge\.weight is made for this LLM inside it; leave `shares` out"):
+        MultimodalLM(llm, {"image": encoder}, made, dict.fromkeys(made, "image"), shares={"page": "image"})

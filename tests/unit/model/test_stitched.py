@@ -185,5 +185,5 @@ def test_what_cannot_be_stitched_is_refused() -> None:
     with pytest.raises(RecipeError, match="rule: closest_ratio adds none; write unpad: false, or rule: resolutions"):
         made(squashing)
     made(squashing, unpad=False)
-    with pytest.raises(RecipeError, match="text cannot stand in it; remove `tiles`, `rows`, `times`, or `stitch`"):
+    with pytest.raises(RecipeError, match="text cannot stand in it; remove `tiles`, `rows`, `times` and `steps`, or"):
         made(squashing, ItemText(tiles=TileText()), unpad=False)

@@ -37,8 +37,12 @@ def seen(kind: str) -> list[str]:
         "Voxtral": [(MEL, f"{seconds} s") for seconds in (0.02, 3, 30, 30.01, 70, "1.5 s and 3")],
     }
     pictures = [(PIXELS, f"{width} x {height}") for width, height in SIZES]
+    by_rate, fixed = (PIXELS, "5 frames"), (PIXELS, "8 frames")
+    shown |= {kind: [*pictures, by_rate] for kind in ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL")}
+    shown |= {kind: [*pictures, fixed] for kind in ("LlavaNextVideo", "VideoLlava", "InternVL")}
+    shown["SmolVLM2"] = [*pictures, by_rate]
     # one picture of a conversation is read otherwise than two
-    shown["LlavaOnevision"] = [*pictures, (PIXELS, "two pictures")]
+    shown["LlavaOnevision"] = [*pictures, (PIXELS, "two pictures"), fixed]
     stages = [f"{what} ({name})" for kinds, name in shown.get(kind, pictures) for what in kinds]
     return [*stages, "ids (text)", "logits (text)"]
 

@@ -136,7 +136,7 @@ def test_rows_are_spans(taken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MediaError, match=r"gives a grid of \(4,\), and `rows` is text between rows of tokens"):
         entry.layout(item)
     words = "llm: {path: a}\nencoders: {e: {type: hf_native, model: a}}\nconnectors:\n  image: {type: mlp, from: e, "
-    with pytest.raises(RecipeError, match="text stands between rows or at `times`, not at both; remove one"):
+    with pytest.raises(RecipeError, match="text stands at `rows` or at `times`, not at both; remove one"):
         parse(f'name: a\n{words}rows: "|", times: "x"}}\n', stages=False)
     with pytest.raises(RecipeError, match=r"lora.rows: .*without `from` has no places in the text"):
         parse(f'name: a\n{words.partition("  image")[0]}  lora: {{type: lora, rows: "|"}}\n', stages=False)

@@ -12,18 +12,20 @@ import torch
 import transformers as t
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from transformers.video_utils import VideoMetadata
 
 import mmllm
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import encode
+from mmllm.checkpoints.store import LEARNED
 from mmllm.cli import main
 from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
-from mmllm.model.start import load_start
+from mmllm.model.trainable import load_trainable
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
 from mmllm.recipe.load import parse
@@ -74,29 +76,24 @@ def test_two_pictures_of_unlike_size_in_two_turns(kind: str, runs: Path) -> None
     assert loaded.generator.generate([others[0], sample, others[1]], 8)[1].text == alone
 
 
-def seeing_clips(run: Path, folder: Path, **video: Any) -> MultimodalLM:
-    """The imported recipe with two lines more: its tower on clips, its merger as their connector; weights published."""
+def seeing_clips(run: Path) -> MultimodalLM:
+    """The imported recipe with more frames of a second; weights published."""
     words = yaml.safe_load((run / "recipe.yaml").read_text())
-    words["encoders"]["video"] = {"type": "hf_video", "model": str(folder), "layers": [-1], "frames": 5, "fps": 5.0}
-    merger = {**words["connectors"]["image"], "start": str(folder)}
-    words["connectors"] = {
-        "image": merger,
-        "video": {**merger, "from": "video", "token": "<|video_pad|>", **video},
-    }
-    recipe = parse(yaml.safe_dump(words), stages=False)
+    words["encoders"]["video"] |= {"frames": 5, "fps": 5.0}
+    recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     model = build(recipe, "cpu")
-    for key, part in recipe.connectors.items():
-        load_start(key, part, model.connectors[key])
+    load_trainable(model, load_file(run / "stages" / "imported" / "step-0" / LEARNED))
     return model
 
 
-@pytest.mark.parametrize("kind", ["Qwen2VL", "Qwen2_5_VL"])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_clips_and_pictures_in_one_conversation(kind: str, runs: Path) -> None:
-    """Five frames make three pairs, so time goes beyond rows and columns, and text goes on below it."""
+    """Five frames make three pairs, so time goes beyond rows and columns, and text goes on below it; in Qwen3-VL each
+    pair has a text of its own."""
     processor = t.AutoProcessor.from_pretrained(runs / kind)
     theirs = t.AutoModelForImageTextToText.from_pretrained(runs / kind).eval()
-    ours = seeing_clips(runs / f"{kind}-run", runs / kind)
+    ours = seeing_clips(runs / f"{kind}-run")
     film = clip((200, 30, 30), 5)
     frames = ours.encoders["video"].processor.reading.read(film)
     assert frames.seconds == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
@@ -116,7 +113,12 @@ def test_clips_and_pictures_in_one_conversation(kind: str, runs: Path) -> None:
     sample = Sample("both", (message,), {"video": (film,), "image": PICTURES[:1]})
     encoded = encode(sample, Prompter(ours.llm.tokenizer, ours.places), ours.inputs, 512, train=False)
     batch = collate([encoded], ours.inputs, ours.llm.positions)
-    assert encoded.spans[0].grid == (3, 2, 2) and encoded.spans[0].interval == pytest.approx(0.4)
+    if kind == "Qwen3VL":
+        assert [span.grid for span in encoded.spans[:3]] == [(1, 2, 2)] * 3
+        said = ours.llm.tokenizer.decode(encoded.ids)
+        assert [f"<{s} seconds>" in said for s in (0.1, 0.5, 0.8)] == [True] * 3
+    else:
+        assert encoded.spans[0].grid == (3, 2, 2) and encoded.spans[0].interval == pytest.approx(0.4)
     assert torch.equal(batch.media["video"]["video"]["patches"], given["pixel_values_videos"])
     found = ours.logits(batch)
     expected = theirs(**given).logits[0]
@@ -145,7 +147,7 @@ def test_old_folders_say_mrope_and_keep_the_text_config_flat(tmp_path: Path) -> 
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
     stages = import_checkpoint(str(folder), tmp_path / "run")
-    assert len(stages) == 12
+    assert len(stages) == 17
     assert mmllm.load(tmp_path / "run").model.llm.positions == PositionScheme("mrope")
 
 

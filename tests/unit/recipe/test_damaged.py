@@ -201,6 +201,12 @@ DAMAGES = {
                               "be filled in ('int' object is not subscriptable); known: {s} (seconds) and {n} (number)."),
     "times is a number": ("from: image", "from: image, times: 3",
                           "7: connectors.image.times: found 3 (a whole number), expected text; quote it to make it text."),
+    "steps with an unknown word": ("from: image", 'from: image, steps: {step: "{t}s"}', '7: connectors.image.steps.step: found "{t}s", '
+                                   "which cannot be filled in ('t'); known: {s} (seconds), {n}, {minutes} and {seconds} (numbers)."),
+    "steps begin with an unknown word": ("from: image", 'from: image, steps: {begin: "{s}"}', '7: connectors.image.steps.begin: found '
+                                         "\"{s}\", which cannot be filled in ('s'); known: {steps}, {words} and {duration}."),
+    "steps and times": ("from: image", 'from: image, steps: {step: "{s}"}, times: "{s}"', "7: connectors.image.steps: text stands at "
+                        "`steps` or at `times`, not at both; remove one."),
     "trains nobody": ("{connectors.image:", "{connector.image:", "13: stages.align.train.connector.image: unknown part; known: llm, "
                       'encoders.image, connectors.image, connectors.lora; did you mean "connectors.image"?'),
     "unknown data": ("{captions: 1.0}", "{caption: 1.0}", "14: stages.align.data.caption: unknown data entry; known: captions; did "

@@ -26,12 +26,13 @@ from mmllm.testing.tiny.published import (
     pixtral,
     qwen_vl,
     sounds,
+    video_llava,
 )
 from mmllm.testing.tiny.published.folder import Case, Published, save
 
 _FAMILIES = (
-    llava, llava_next, llava_onevision, idefics2, idefics3, internvl, aya_vision, deepseek_vl, blip, qwen_vl, pixtral,
-    fuyu, mllama, paligemma, gemma3, sounds,
+    llava, llava_next, llava_onevision, video_llava, idefics2, idefics3, internvl, aya_vision, deepseek_vl, blip,
+    qwen_vl, pixtral, fuyu, mllama, paligemma, gemma3, sounds,
 )  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""

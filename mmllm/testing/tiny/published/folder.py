@@ -31,6 +31,13 @@ PARTS = (
 """A template that takes messages in parts, as those of published models do; MARK stands for an item."""
 
 
+CLIPS = PARTS.replace(
+    "{% if part['type'] != 'text' %}",
+    "{% if part['type'] == 'video' %}{{ '<video>' }}{% elif part['type'] != 'text' %}",
+)
+"""The same with a token for clips."""
+
+
 @dataclass(frozen=True)
 class Published:
     """How one tiny model is made."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers as t
 
-from mmllm.testing.tiny.published.folder import LLM, VIT, Case, Published
+from mmllm.testing.tiny.published.folder import CLIPS, LLM, VIT, Case, Published
 
 
 def _internvl(token: int, changes: dict[str, Any]) -> Any:
@@ -28,6 +28,7 @@ PUBLISHED = {
         _internvl,
         _internvl_processor,
         "<IMG_CONTEXT>",
+        CLIPS,
         named={
             "context_image_token": "<IMG_CONTEXT>",
             "start_image_token": "<img>",

@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers as t
 
-from mmllm.testing.tiny.published.folder import LLM, VIT, Case, Published
+from mmllm.testing.tiny.published.folder import CLIPS, LLM, VIT, Case, Published
 
 GRIDS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
 """The resolutions of published checkpoints, in tiles of 28 pixels."""
@@ -32,7 +32,7 @@ def _llava_next_processor(tokenizer: Any, template: str, config: Any) -> Any:
 def _next_video(token: int, changes: dict[str, Any]) -> Any:
     words: dict[str, Any] = {"vision_config": t.CLIPVisionConfig(**VIT), "text_config": t.LlamaConfig(**LLM)}
     words |= {"image_grid_pinpoints": GRIDS, **changes}
-    return t.LlavaNextVideoConfig(**words, image_token_index=token, video_token_index=LLM["vocab_size"] - 1)
+    return t.LlavaNextVideoConfig(**words, image_token_index=token, video_token_index=token + 1)
 
 
 def _next_video_processor(tokenizer: Any, template: str, config: Any) -> Any:
@@ -49,7 +49,7 @@ def _next_video_processor(tokenizer: Any, template: str, config: Any) -> Any:
 
 PUBLISHED = {
     "LlavaNext": Published(_llava_next, _llava_next_processor),
-    "LlavaNextVideo": Published(_next_video, _next_video_processor, tokens=("<video>",)),
+    "LlavaNextVideo": Published(_next_video, _next_video_processor, template=CLIPS, tokens=("<video>",)),
 }
 SIGLIP: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "vision_feature_select_strategy": "full"}
 CASES = {
@@ -66,5 +66,8 @@ CASES = {
             "image_grid_pinpoints": [[84, 112], [112, 56], [140, 84]],
         },
     ),
-    "LLaVA-NeXT-Video, its pictures": Case("LlavaNextVideo"),
+    "LLaVA-NeXT-Video": Case("LlavaNextVideo"),
+    "LLaVA-NeXT-Video, largest of a block, no biases": Case(
+        "LlavaNextVideo", {"spatial_pool_mode": "max", "multimodal_projector_bias": False}
+    ),
 }

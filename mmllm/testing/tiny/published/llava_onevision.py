@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers as t
 
-from mmllm.testing.tiny.published.folder import LLM, VIT, Case, Published
+from mmllm.testing.tiny.published.folder import CLIPS, LLM, VIT, Case, Published
 
 GRIDS = [[28 * rows, 28 * cols] for rows in range(1, 7) for cols in range(1, 7)]
 """The resolutions of published checkpoints, in tiles of 28 pixels."""
@@ -16,7 +16,7 @@ WIDE: dict[str, Any] = {**LLM, "max_position_embeddings": 2048}
 def _onevision(token: int, changes: dict[str, Any]) -> Any:
     words: dict[str, Any] = {"vision_config": t.SiglipVisionConfig(**VIT), "text_config": t.Qwen2Config(**WIDE)}
     words |= {"image_grid_pinpoints": GRIDS, **changes}
-    return t.LlavaOnevisionConfig(**words, image_token_index=token, video_token_index=WIDE["vocab_size"] - 1)
+    return t.LlavaOnevisionConfig(**words, image_token_index=token, video_token_index=token + 1)
 
 
 def _onevision_processor(tokenizer: Any, template: str, config: Any) -> Any:
@@ -29,7 +29,7 @@ def _onevision_processor(tokenizer: Any, template: str, config: Any) -> Any:
     )  # fmt: skip
 
 
-PUBLISHED = {"LlavaOnevision": Published(_onevision, _onevision_processor, tokens=("<video>",))}
+PUBLISHED = {"LlavaOnevision": Published(_onevision, _onevision_processor, template=CLIPS, tokens=("<video>",))}
 CASES = {
     "LLaVA-OneVision, one picture and two": Case("LlavaOnevision"),
     "LLaVA-OneVision, maps shrunk, tied": Case(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmllm import registry
 from mmllm.encoders.image.several import image_encoder
-from mmllm.encoders.video.frames import FramesEncoder
+from mmllm.encoders.video.frames import FramesEncoder, own_frames
 from mmllm.errors import MediaError, MmllmError, RecipeError
 from mmllm.processors.decoding.video_writing import mp4
 from mmllm.processors.video import VideoReading
@@ -131,6 +131,12 @@ def test_a_part_inside_that_is_none(part, sentence) -> None:
     with pytest.raises(MmllmError) as caught:
         image_encoder(part)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("fit", "model"), [("squash", {"model": "x"}), ("own", {})])
+def test_frames_of_a_folder_need_one(fit: str, model: dict[str, str]) -> None:
+    with pytest.raises(MmllmError, match=f'^fit: "{fit}": of frames there is own alone, with an image encoder whose'):
+        own_frames(fit, {"type": "hf_vision", **model}, (28, 28))
 
 
 RECIPE = """
