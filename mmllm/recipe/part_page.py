@@ -163,7 +163,8 @@ def _line(group: str, name: str) -> str:
 def _shipped_lines(section: str) -> Mapping[str, str]:
     """Type -> its ``key: {type: ...}`` in the first shipped recipe, on one line."""
     found: dict[str, str] = {}
-    for name in shipped():
+    # those of published models say what such a model needs, not what one writes first
+    for name in (one for one in shipped() if not one.startswith("published/")):
         inside = False
         for line in (folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
             if line and not line.startswith(" "):

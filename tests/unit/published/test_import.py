@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as t
 import yaml
+from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -20,8 +21,10 @@ from mmllm.cli import main
 from mmllm.errors import MmllmError
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import SIZES, picture
+from mmllm.serving.app import load_app
 from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
 from tests.support.places import ROOT
+from tests.support.serving import body, data_url, image_part, text_part
 from tests.support.training import finish, metrics, start, train_here
 
 PIXELS = ("ids", "pixels", "tokens", "logits", "answer")
@@ -229,7 +232,13 @@ def test_a_part_is_swapped_by_one_line(tmp_path: Path) -> None:
     assert len(losses) == 20 and losses[-1] < 0.9 * losses[0]
     model = mmllm.load(tmp_path / "swapped")
     assert type(model.encoders["image"]).__name__ == "TilesEncoder" and model.encoders["image"].dim == 24
-    assert model.chat("What colour?", image=tmp_path / "3.png", max_new_tokens=3)
+    said = model.chat("What colour?", image=tmp_path / "3.png", max_new_tokens=6)
+    assert said
     (tmp_path / "questions.json").write_text(json.dumps(rows))
     asked = {"qa_json": {"path": str(tmp_path / "questions.json"), "metric": "exact_match"}}
     assert mmllm.evaluate(model, asked)["benchmarks"]["qa_json"]["n"] == 4
+    shown = image_part(data_url((tmp_path / "3.png").read_bytes()))
+    with TestClient(load_app(tmp_path / "swapped")[1]) as http:
+        answer = http.post("/v1/chat/completions", json=body([shown, text_part("What colour?")], model="swapped"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == said
