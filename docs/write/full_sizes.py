@@ -90,14 +90,22 @@ FULL_SIZES: Mapping[str, FullSize] = {
         _next_pictures,
     ),
     "llava_next_video": FullSize(
-        "LLaVA-NeXT-Video, its pictures", "llava-hf/LLaVA-NeXT-Video-7B-hf", "LlavaNextVideo",
+        "LLaVA-NeXT-Video", "llava-hf/LLaVA-NeXT-Video-7B-hf", "LlavaNextVideo",
         lambda token: t.LlavaNextVideoConfig(
             vision_config=_clip(), text_config=t.LlamaConfig(vocab_size=32064), image_token_index=token
         ),
         _next_pictures,
     ),
+    "video_llava": FullSize(
+        "Video-LLaVA (2311.10122)", "LanguageBind/Video-LLaVA-7B-hf", "VideoLlava",
+        lambda token: t.VideoLlavaConfig(
+            vision_config=t.CLIPVisionConfig(**{**_CLIP_L, "image_size": 224}),
+            text_config=t.LlamaConfig(vocab_size=32064), image_token_index=token,
+        ),
+        lambda: t.CLIPImageProcessor(),
+    ),
     "llava_onevision": FullSize(
-        "LLaVA-OneVision (2408.03326), its pictures", "llava-hf/llava-onevision-qwen2-7b-ov-hf", "LlavaOnevision",
+        "LLaVA-OneVision (2408.03326)", "llava-hf/llava-onevision-qwen2-7b-ov-hf", "LlavaOnevision",
         lambda token: t.LlavaOnevisionConfig(
             vision_config=_so400m(384, num_hidden_layers=26, vision_use_head=False),
             text_config=t.Qwen2Config(**_QWEN_7B), image_token_index=token,

@@ -39,6 +39,8 @@ class Known(Source):
         tokenizer = tokenizer_of(made)
         self.path, self.tiles, self.asked = path or full.hub, full.tiles, None
         self.config = full.config(tokenizer.convert_tokens_to_ids(made.mark))
+        if hasattr(self.config, "video_token_id"):  # behind the picture's, as the tiny tokenizers have it
+            self.config.video_token_id = tokenizer.convert_tokens_to_ids(made.mark) + 1
         self.family = FAMILIES[self.config.model_type]
         self.processor = processor_of(made, tokenizer, self.config)
         self.tokenizer = self.processor.tokenizer
@@ -102,6 +104,10 @@ def text(name: str, full: FullSize) -> str:
 
 class _Compact(yaml.SafeDumper):
     """Values of a section on one line each, as recipes are written by hand."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """What two parts have in common is written in both."""
+        return True
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
         node = super().represent_mapping(tag, mapping, flow_style)
