@@ -46,6 +46,9 @@ class Known(Source):
         self.tokenizer = self.processor.tokenizer
         if full.kind == "AudioFlamingo3":
             self.processor.max_audio_len = 600  # its class's own
+        if getattr(self.processor, "video_processor", None) is not None:
+            # its class's own settings: the tiny model's have its own patches
+            self.processor.video_processor = type(self.processor.video_processor)()
         if full.reader is not None:
             part = "image_processor" if self.family.modality == "image" else "feature_extractor"
             setattr(self.processor, part, full.reader())

@@ -37,7 +37,7 @@ def add(commands: Parsers) -> None:
         "--allow",
         action="append",
         metavar="WHAT",
-        help="gguf: what may differ in llama.cpp: pixels (of resized pictures), text (around them), class-token",
+        help="gguf: what may differ in llama.cpp: pixels (resized), text (around them), class-token; no-clips",
     )
     give.add_argument("--certify", action="store_true", help="make a certificate of the run and put it beside")
     up = command(

@@ -20,9 +20,9 @@ from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
 from mmllm.recipe.models import Recipe
 
-ALLOWED = ("pixels", "text", "class-token")
+ALLOWED = ("pixels", "text", "class-token", "no-clips")
 """What ``--allow`` takes as different in llama.cpp: pixels of pictures that are resized, the text around a picture,
-the place of a class token."""
+the place of a class token; and that clips, which a run sees by the weights of its pictures, are not seen there."""
 RESAMPLINGS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Numbers of Pillow."""
 
@@ -101,9 +101,15 @@ def pictures_of(recipe: Recipe, model: MultimodalLM, allowed: Collection[str], s
     """
     if not model.inputs:
         return None
-    if len(model.inputs) > 1:
-        raise unfit(f"it takes one kind of picture, and this run's placeholders are {', '.join(model.inputs)}")
-    (entry,) = model.inputs.values()
+    clips = [key for key, one in model.inputs.items() if one.modality == "video" and recipe.connectors[key].shares]
+    if clips and "no-clips" not in allowed:
+        raise unfit(
+            f"pictures alone are written, and <{clips[0]}> of this run is video; --allow no-clips leaves it out"
+        )
+    seen = {key: one for key, one in model.inputs.items() if key not in clips}
+    if len(seen) > 1:
+        raise unfit(f"it takes one kind of picture, and this run's placeholders are {', '.join(seen)}")
+    (entry,) = seen.values()
     if entry.modality != "image":
         raise unfit(f"pictures alone are written, and <{entry.key}> of this run is {entry.modality}")
     if len(entry.encoders) != 1:

@@ -122,6 +122,11 @@ class ReadingBack:
         self.exact = ROUGH if gelu else EXACT
         self.prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
 
+    @property
+    def _shown(self) -> str:
+        """Placeholder of pictures; a run may see clips by the same weights, which are not written."""
+        return next(key for key, entry in self.model.inputs.items() if entry.modality == "image")
+
     def stages(self, mmproj: str = "mmproj.gguf") -> Iterator[Stage]:
         """Compare on texts, on a conversation without pictures and on one about a picture of each of some sizes.
 
@@ -219,7 +224,7 @@ class ReadingBack:
     def _pixels(self, seen: Seen) -> Stage:
         """Largest difference between what the run makes of a picture and of one that Pillow has resized."""
         assert self.pictures is not None
-        (entry,) = self.model.inputs.values()
+        entry = self.model.inputs[self._shown]
         (processor,) = entry.processors.values()
         made, resized = processor.read(seen.image)["pixels"], processor.read(self._resized(seen.image))["pixels"]
         deviations = torch.tensor(self.pictures.tower.std).view(3, 1, 1)
@@ -283,7 +288,7 @@ class ReadingBack:
         turns, plain = [Message(role, text) for role, text in TALK], list(TALK)
         media: dict[str, tuple[Any, ...]] = {}
         if image is not None:
-            (key,) = self.model.inputs
+            key = self._shown
             turns[0] = Message(turns[0].role, f"<{key}>\n{turns[0].text}")
             # a run that hands its template messages in parts has no line break behind a picture's
             plain[0] = (plain[0][0], f"{MARK}{'' if self._in_parts else chr(10)}{plain[0][1]}")

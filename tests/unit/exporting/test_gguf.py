@@ -100,7 +100,8 @@ def test_a_run_assembled_by_hand_answers_in_llama_cpp(
     said = capsys.readouterr().out
     for stage in ("ids of text 4", "logits (text)", "tokens (333 x 250)", "logits (120 x 200)", "answer (28 x 28)"):
         assert f"equal: {stage}" in said
-    assert sorted(one.name for one in out.iterdir()) == ["mmllm_export.json", "mmproj.gguf", "model.gguf"]
+    files = ["README.md", "mmllm_export.json", "mmproj.gguf", "model.gguf"]
+    assert sorted(one.name for one in out.iterdir()) == files
     stages = json.loads((out / "mmllm_export.json").read_text())["stages"]
     assert max(stage["difference"] for stage in stages if stage["name"].startswith("tokens")) <= 1e-3
     # and by llama.cpp alone, about another picture
@@ -278,7 +279,9 @@ def _with_clip(run: Path, overrides: list[str]) -> list[str]:
 def test_a_published_internvl_is_written(tmp_path: Path) -> None:
     made = CASES["InternVL"]
     import_checkpoint(str(published_folder(made.name, tmp_path / "vlm", **made.changes)), tmp_path / "run", tiles=False)
-    stages = export_run(tmp_path / "run", "gguf", tmp_path / "out")
+    with pytest.raises(MmllmError, match="<video> of this run is video; --allow no-clips leaves it out"):
+        export_run(tmp_path / "run", "gguf", tmp_path / "out")
+    stages = export_run(tmp_path / "run", "gguf", tmp_path / "out", allow=["no-clips"])
     assert [stage.name for stage in stages][-5:] == [
         f"{what} (120 x 200){unit}"
         for what, unit in (("pixels", ", in 1/255"), ("tokens", ""), ("ids", ""), ("logits", ""), ("answer", ""))
