@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         one = actions.add_parser(action)
         one.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(TABLE)}; all or none: every one")
         one.add_argument("--seeds", nargs="+", type=int, help="instead of each experiment's own")
+        if action == "table":
+            one.add_argument("--put", action="store_true", help="write these sections, leave the others as they are")
         if action == "run":
             one.add_argument("--jobs", type=int, default=2, help="worker processes, one thread each")
     pilot = actions.add_parser("pilot", help="one run of one arm, aside from the experiment's own")
@@ -78,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         seeds = tuple(given.seeds) if given.seeds else None
         if given.action == "run":
             plan.execute(_names(given.names), given.jobs, seeds)
+        if given.action == "table" and given.put:
+            return table.put(_names(given.names), seeds)
         every = given.names in ([], ["all"])
         table.write(_names(given.names), seeds, table.RESULTS if every else None)
 

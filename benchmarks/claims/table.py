@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.claims.experiment import Check, Compare, Experiment, load
+from benchmarks.claims.experiment import TABLE, Check, Compare, Experiment, load
 from benchmarks.claims.plan import Plan
 
 RESULTS = Path("benchmarks/claims/RESULTS.md")
@@ -116,6 +116,9 @@ def section(plan: Plan, number: str, name: str) -> str:
     seconds = sum(sum(run.get("seconds", {}).values()) for by_seed in runs.values() for run in by_seed.values())
     machines = sorted({run["machine"] for by_seed in runs.values() for run in by_seed.values() if "machine" in run})
     seeds = ", ".join(str(seed) for seed in next(iter(runs.values())))
+    tuned = f"rates tuned with seed {experiment.pilot} on {' + '.join(experiment.tune)}"
+    if not any(plan.pilots(name, arm) for arm in runs):
+        tuned = "one rate for each arm, not tuned"
     lines = [f"## {number}. {experiment.title}", "", experiment.claim, "", *_arms(plan, name, runs), ""]
     if experiment.chance:
         guessed = ", ".join(f"{metric} {value:g}" for metric, value in experiment.chance.items())
@@ -123,7 +126,7 @@ def section(plan: Plan, number: str, name: str) -> str:
     lines += [*_compared(experiment, runs), ""]
     lines += [f"- Paper: {said}" for said in experiment.paper] + [f"- Tried: {said}" for said in experiment.tried]
     lines += [
-        f"- Seeds {seeds}; rates tuned with seed {experiment.pilot} on {' + '.join(experiment.tune)}; 200 held-out "
+        f"- Seeds {seeds}; {tuned}; 200 held-out "
         f"questions per task; {seconds / 60:.0f} min of one core for these runs. {'; '.join(machines)}."
     ]
     return "\n".join(lines)
@@ -146,3 +149,27 @@ def write(names: Sequence[str], seeds: tuple[int, ...] | None = None, out: Path 
     if out is not None:
         out.write_text(text, encoding="utf-8")
     print(text)
+
+
+def put(names: Sequence[str], seeds: tuple[int, ...] | None = None, out: Path = RESULTS) -> None:
+    """Write the sections of these finished experiments into ``out``; the others stay as they were measured.
+
+    For a machine that has not the runs of all. SystemExit where one is not finished.
+    """
+    plan, text = Plan(seeds), out.read_text(encoding="utf-8").rstrip("\n")
+    for name in names:
+        missing = len(plan.todo(name))
+        if missing:
+            raise SystemExit(f"{name} is not finished: at least {missing} runs to make")
+        number = number_of(name)
+        before, found, rest = text.partition(f"\n## {number}. ")
+        behind = rest.partition("\n## ")[1:] if found else ("", "")
+        text = f"{before.rstrip()}\n\n{section(plan, number, name)}"
+        text += "\n" + "".join(behind) if behind[0] else ""
+    out.write_text(text + "\n", encoding="utf-8")
+
+
+def number_of(name: str) -> str:
+    """Number of an experiment's section, with the letter of a further part."""
+    before = list(TABLE)[: list(TABLE).index(name) + 1]
+    return f"{sum(not load(one).part for one in before)}{load(name).part}"

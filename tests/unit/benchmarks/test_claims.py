@@ -247,3 +247,19 @@ def test_text_is_found_identical_exactly_where_nothing_changed(workplace: Path) 
             tensor.add_(0.05)
     after = TextKept(n=4)(finished)
     assert after["text_identical"] == 0.0 and after["text_ppl"] > before["text_ppl"]
+
+
+def test_a_section_is_put_among_others_that_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "section", lambda plan, number, name: f"## {number}. new {name}")
+    monkeypatch.setattr(Plan, "todo", lambda self, name: [])
+    page = tmp_path / "RESULTS.md"
+    page.write_text("# Claims\n\n## 1. one\n\nold\n\n## 2. two\n\nold\n\n## 3. three\n\nold\n")
+    second, last = list(TABLE)[1], "adaptvision"
+    table.put([second, last], out=page)
+    number = table.number_of(last)
+    assert page.read_text() == (
+        f"# Claims\n\n## 1. one\n\nold\n\n## 2. new {second}\n\n## 3. three\n\nold\n\n## {number}. new {last}\n"
+    )
+    monkeypatch.setattr(Plan, "todo", lambda self, name: [1])
+    with pytest.raises(SystemExit, match="adaptvision is not finished: at least 1 runs to make"):
+        table.put([last], out=page)
