@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
 from mmllm.evaluation.metrics.table import METRICS
+from mmllm.evaluation.references import texts_of
 from mmllm.messages.placeholders import escape
 from mmllm.types import Message, Sample
 
@@ -137,8 +138,20 @@ class Benchmark(ABC):
         except ValueError as error:
             raise MmllmError(f"{self.name}: {path} is not JSON ({error}). {self.fetch}") from error
 
-    def rows(self, content: Any, path: Path, key: str | None, fields: Sequence[str]) -> list[Mapping[str, Any]]:
-        """The list of questions in a JSON file, under a key or at its top, each with these fields; else MmllmError."""
+    def answers(self, found: Any, where: str) -> tuple[str, ...]:
+        """What :func:`texts_of` reads; its error with the benchmark, ``where`` and what to fetch."""
+        try:
+            return texts_of(found)
+        except MmllmError as error:
+            raise MmllmError(f"{self.name}: {where}: {error}. {self.fetch}") from error
+
+    def rows(
+        self, content: Any, path: Path, key: str | None, fields: Sequence[str], answers: str = ""
+    ) -> list[Mapping[str, Any]]:
+        """The list of questions in a JSON file, under a key or at its top, each with these fields; else MmllmError.
+
+        ``answers`` is the field that holds what :func:`texts_of` reads.
+        """
         found = content.get(key) if key and isinstance(content, dict) else content
         where = f'a list under "{key}"' if key else "a list"
         if not isinstance(found, list) or not found:
@@ -147,4 +160,6 @@ class Benchmark(ABC):
             missing = [field for field in fields if not isinstance(row, dict) or field not in row]
             if missing:
                 raise MmllmError(f"{self.name}: entry {number} of {path} has no {', '.join(missing)}. {self.fetch}")
+            if answers:
+                self.answers(row[answers], f"entry {number} of {path}")
         return found

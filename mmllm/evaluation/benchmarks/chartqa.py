@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
+from mmllm.evaluation.references import texts_of
 
 PARTS = ("human", "augmented")
 
@@ -39,12 +40,12 @@ class ChartQa(Benchmark):
         self._rows = [row for part, file in zip(self.parts, self.files, strict=True) for row in self._read(part, file)]
         self.require(self._folder / "png")
 
-    def _read(self, part: str, file: Path) -> list[tuple[str, str, str, str, str]]:
+    def _read(self, part: str, file: Path) -> list[tuple[str, str, str, tuple[str, ...], str]]:
         content = self.read_json(file)
         official = isinstance(content, list) and bool(content) and "imgname" in content[0]
         image, question = ("imgname", "query") if official else ("image", "question")
-        rows = self.rows(content, file, None, (image, question, "label"))
-        return [(f"{part}/{n}", row[question], row[image], str(row["label"]), part) for n, row in enumerate(rows)]
+        rows = self.rows(content, file, None, (image, question, "label"), "label")
+        return [(f"{part}/{n}", row[question], row[image], texts_of(row["label"]), part) for n, row in enumerate(rows)]
 
     @property
     def files(self) -> Sequence[Path]:
@@ -57,5 +58,5 @@ class ChartQa(Benchmark):
 
     def __getitem__(self, index: int) -> Question:
         """The question at an index, the parts one after another; kind is the part."""
-        identity, text, image, label, part = self._rows[index]
-        return self.question(identity, text, self._folder / "png" / image, (label,), part)
+        identity, text, image, labels, part = self._rows[index]
+        return self.question(identity, text, self._folder / "png" / image, labels, part)

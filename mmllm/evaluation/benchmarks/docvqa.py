@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
 from mmllm.evaluation.metrics.text import ANLS_VARIANTS
+from mmllm.evaluation.references import texts_of
 
 
 class DocVqa(Benchmark):
@@ -28,7 +29,7 @@ class DocVqa(Benchmark):
         newer, older = self.path / f"{split}_v1.0_withQT.json", self.path / f"{split}_v1.0.json"
         self._file = older if older.is_file() and not newer.is_file() else newer
         fields = ("questionId", "question", "image", "answers")
-        self._rows = self.rows(self.read_json(self._file), self._file, "data", fields)
+        self._rows = self.rows(self.read_json(self._file), self._file, "data", fields, "answers")
         self.require(self.path / "documents")
 
     @property
@@ -43,6 +44,6 @@ class DocVqa(Benchmark):
     def __getitem__(self, index: int) -> Question:
         """The question at an index of the file; kind is the first of its question types, where the file has them."""
         row = self._rows[index]
-        answers = tuple(str(answer) for answer in row["answers"])
+        answers = texts_of(row["answers"])
         kind = (row.get("question_types") or [""])[0]
         return self.question(row["questionId"], row["question"], self.path / row["image"], answers, kind)

@@ -17,6 +17,7 @@ from mmllm.evaluation.benchmarks.base import Benchmark, Question
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE, graded
 from mmllm.evaluation.metrics.boxes import Box, box_hit, parse_box
 from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
+from mmllm.evaluation.references import texts_of
 from mmllm.messages import placeholders
 from mmllm.messages.placeholders import escape
 from mmllm.modalities import MODALITIES
@@ -222,7 +223,7 @@ class Qa(Benchmark):
             return _right(found, self._options(row))
         if self.metric == BOX:
             return _box(found, self._scale)
-        answers = _answers(found)
+        answers = texts_of(found)
         # the metric leaves each annotator out in turn and asks for three others who agree: with fewer it is never 1
         if self.metric == "vqa_accuracy" and len(answers) < 4:
             raise MmllmError(
@@ -254,15 +255,6 @@ class QaJson(Qa):
     """The former name of ``qa``."""
 
     name: ClassVar[str] = "qa_json"
-
-
-def _answers(found: Any) -> tuple[str, ...]:
-    listed = found if isinstance(found, list | tuple) else [found]
-    # official files of VQAv2 and VizWiz: one object an annotator
-    texts = [one.get("answer") if isinstance(one, Mapping) else one for one in listed]
-    if not texts or not all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in texts):
-        raise MmllmError(f"it has the answer {shortened(found)}; it is a text, a number or a list of them")
-    return tuple(map(str, texts))
 
 
 def _right(found: Any, options: Sequence[str]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
 from mmllm.evaluation.metrics.vqa import VARIANTS
+from mmllm.evaluation.references import texts_of
 
 
 class TextVqa(Benchmark):
@@ -32,7 +33,7 @@ class TextVqa(Benchmark):
         self.path, self.split = Path(path), split
         (file,) = self.files
         fields = ("question_id", "image_id", "question", "answers")
-        self._rows = self.rows(self.read_json(file), file, "data", fields)
+        self._rows = self.rows(self.read_json(file), file, "data", fields, "answers")
         self.require(self.path / "train_images")
 
     @property
@@ -48,5 +49,5 @@ class TextVqa(Benchmark):
         """The question at an index of the file, with its annotators' answers."""
         row = self._rows[index]
         picture = self.path / "train_images" / f"{row['image_id']}.jpg"
-        answers = tuple(str(answer) for answer in row["answers"])
+        answers = texts_of(row["answers"])
         return self.question(row["question_id"], row["question"], picture, answers)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import SHORT_ANSWER, Benchmark, Question
 from mmllm.evaluation.metrics.vqa import VARIANTS
+from mmllm.evaluation.references import texts_of
 
 
 class VqaV2(Benchmark):
@@ -35,7 +36,11 @@ class VqaV2(Benchmark):
         fields = ("question_id", "image_id", "question")
         self._rows = self.rows(self.read_json(questions), questions, "questions", fields)
         answered = self.rows(
-            self.read_json(annotations), annotations, "annotations", ("question_id", "answers", "answer_type")
+            self.read_json(annotations),
+            annotations,
+            "annotations",
+            ("question_id", "answers", "answer_type"),
+            "answers",
         )
         self._annotations = {row["question_id"]: row for row in answered}
         missing = [row["question_id"] for row in self._rows if row["question_id"] not in self._annotations]
@@ -60,5 +65,5 @@ class VqaV2(Benchmark):
         row = self._rows[index]
         annotation = self._annotations[row["question_id"]]
         picture = self.path / self.split / f"COCO_{self.split}_{row['image_id']:012d}.jpg"
-        answers = tuple(str(one["answer"]) for one in annotation["answers"])
+        answers = texts_of(annotation["answers"])
         return self.question(row["question_id"], row["question"], picture, answers, annotation["answer_type"])
