@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +36,17 @@ class Question:
     """The group this question is also reported under ("yes/no", "causal: why": then also under "causal"); or empty."""
     options: tuple[str, ...] = ()
     """Texts of the lettered options from A, where there are some."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Other fields of its row that the score of the whole set needs: which picture, which roll of the options."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with what was said and how that scores."""
+
+    question: Question
+    prediction: str
+    score: float
 
 
 class Benchmark(ABC):
@@ -48,7 +59,7 @@ class Benchmark(ABC):
     name: ClassVar[str]
     """Name in the registry; names of samples start with it."""
     metric: str
-    """Name of the metric, one of :data:`METRICS` unless ``score`` is overridden; all are means over every question."""
+    """Name of the metric, one of :data:`METRICS` unless ``score`` is overridden."""
     fetch: ClassVar[str]
     """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
     variant: str = ""
@@ -89,6 +100,22 @@ class Benchmark(ABC):
         more of the question than its reference."""
         parsed = self.parsed(prediction)
         return (self.score(prediction, question.reference) if parsed else 0.0), parsed
+
+    def whole(self, answered: Sequence[Answered]) -> float | None:
+        """The score of questions together, also of a part of them; None: it is the mean of their scores."""
+        return None
+
+    def units(self, answered: Sequence[Answered]) -> Sequence[float] | None:
+        """Scores of groups of questions where the score is the mean of those; None: there are no groups."""
+        return None
+
+    def figures(self, answered: Sequence[Answered]) -> Mapping[str, float]:
+        """Further figures of questions together, which stand beside the score."""
+        return {}
+
+    def cluster(self, question: Question) -> Hashable | None:
+        """What questions that are not independent have in common; None: the media they are about."""
+        return None
 
     def question(
         self,
