@@ -13,10 +13,11 @@ from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.row_media import RowMedia, names_media
 from mmllm.errors import MediaError, MmllmError, SampleError, shortened
-from mmllm.evaluation.benchmarks.base import Benchmark, Question
+from mmllm.evaluation.benchmarks.base import Answered, Benchmark, Question
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE, graded
 from mmllm.evaluation.metrics.boxes import Box, box_hit, parse_box
 from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
+from mmllm.evaluation.metrics.wer import word_error_rate
 from mmllm.evaluation.references import texts_of
 from mmllm.messages import placeholders
 from mmllm.messages.placeholders import escape
@@ -63,8 +64,8 @@ class Qa(Benchmark):
         Args:
             path: a file, a pattern, a folder, or ``hf://datasets/...``, as ``data:`` has it; a folder may hold
                 ``questions.json``.
-            metric: exact_match, anls, relaxed_accuracy, vqa_accuracy, contains, token_f1, accuracy (lettered options)
-                or iou@0.5 (a box).
+            metric: exact_match, anls, relaxed_accuracy, vqa_accuracy, contains, token_f1, yes_no, wer (lower is
+                better), accuracy (lettered options) or iou@0.5 (a box).
             prompt: the user's turn, with ``{question}`` and the placeholders; without one, a placeholder for each item
                 of a row stands in front of the question.
             variant: of the metric, where it has several.
@@ -150,6 +151,13 @@ class Qa(Benchmark):
             found = parse_box(prediction, self._scale)
             return (0.0, False) if found is None else (box_hit(found, question.reference), True)  # type: ignore[arg-type]
         return super().graded(prediction, question)
+
+    def whole(self, answered: Sequence[Answered]) -> float | None:
+        """Under ``wer`` the edits of all over the words of all (of several references the first); else the mean."""
+        if self.metric != "wer":
+            return None
+        pairs = ((one.prediction, str(one.question.reference[0])) for one in answered)
+        return word_error_rate(pairs, self.variant or "plain")
 
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
         """The prompt with the question; without a prompt of its own, the placeholders in front of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, Literal, get_args
 
@@ -28,6 +28,18 @@ def edits_of(prediction: str, reference: str, variant: str = "plain") -> tuple[i
     if not wanted:
         raise MmllmError(f"a reference without a word has no word error rate: {reference!r}")
     return _distance(said, wanted), len(wanted)
+
+
+def word_error_rate(pairs: Iterable[tuple[str, str]], variant: str = "plain") -> float:
+    """Edits of all (said, reference) over the words of all references; no mean of sentences, and it may exceed 1."""
+    counts = [_counted(said, reference, variant) for said, reference in pairs]
+    return sum(edits for edits, _ in counts) / sum(words for _, words in counts)
+
+
+@lru_cache(maxsize=1 << 16)
+def _counted(prediction: str, reference: str, variant: str) -> tuple[int, int]:
+    # an interval asks for the same transcripts a hundred times
+    return edits_of(prediction, reference, variant)
 
 
 def word_accuracy(prediction: str, reference: str, variant: str = "plain") -> float:

@@ -125,7 +125,7 @@ class RefCocoG(RefCoco):
 
 
 class RefL4(Boxes):
-    """Ref-L4 (JierunChen/Ref-L4 of the hub): long reviewed expressions, Acc@0.5, 0.75, 0.9 and their mean from 0.5 to 0.95."""
+    """Ref-L4 (JierunChen/Ref-L4): long reviewed expressions, Acc@0.5, 0.75, 0.9 and the mean from 0.5 to 0.95."""
 
     name: ClassVar[str] = "ref_l4"
     fetch: ClassVar[str] = from_hub(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from mmllm.evaluation.benchmarks.base import Answered, Question
+from mmllm.evaluation.benchmarks.base import Answered
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE
 from mmllm.evaluation.benchmarks.published.base import AUDIO_LETTER, Published, from_hub
 from mmllm.evaluation.benchmarks.published.choices import Choice
-from mmllm.evaluation.metrics.wer import edits_of
+from mmllm.evaluation.metrics.wer import word_error_rate
 
 
 class Mmau(Choice):
@@ -94,8 +94,4 @@ class LibriSpeech(Published):
 
     def whole(self, answered: Sequence[Answered]) -> float | None:
         """Edits of all over words of all."""
-        counts = [self._counts(one.prediction, one.question) for one in answered]
-        return sum(edits for edits, _ in counts) / sum(words for _, words in counts)
-
-    def _counts(self, prediction: str, question: Question) -> tuple[int, int]:
-        return edits_of(prediction, str(question.reference[0]), self.variant)
+        return word_error_rate(((one.prediction, str(one.question.reference[0])) for one in answered), self.variant)
