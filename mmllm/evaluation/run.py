@@ -249,6 +249,8 @@ def summary(
         "score": score,
         "n": len(scores),
         "interval": None if between is None else list(between),
+        # beside a score that is none: what runs are compared by
+        **({} if units is None and whole is None else {"mean": sum(scores) / len(scores)}),
         **({"figures": figures} if figures else {}),
     }
 
