@@ -15,7 +15,7 @@ from mmllm.evaluation.references import texts_of
 
 
 class DocVqa(TwoForms):
-    """DocVQA, one page, ANLS: ``val_v1.0_withQT.json`` (or ``val_v1.0.json``) and ``documents/``, or the hub's Parquet."""
+    """DocVQA, one page, ANLS: ``val_v1.0_withQT.json`` (or ``val_v1.0.json``), ``documents/``; or the hub's Parquet."""
 
     name: ClassVar[str] = "docvqa"
     metric = "anls"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,52 @@ def test_official_tables_give_the_same_questions_as_the_hubs(tmp_path: Path) -> 
     assert benchmark.graded("It says Centre.", benchmark[0]) == (1.0, True)
     assert benchmark.graded(r"x^{2}", benchmark[1]) == (1.0, True)
     assert benchmark.graded(r"X^{2}", benchmark[1]) == (0.0, True)
+
+
+OFFICIAL: list[tuple[str, str, Sequence[str], dict[str, str], dict[str, Any]]] = [
+    # set, table, files that its rows name, column of the hub's form -> of the official one, other arguments
+    ("mmbench", "MMBench_dev_en_V11.tsv", (), {"L2-category": "l2-category"}, {}),
+    ("hallusion_bench", "HallusionBench.json", ("VD/a.png",), {"image": "filename"}, {}),
+    ("pope", "coco_pope_random.json", ("val2014/a.png",), {"question": "text", "answer": "label"}, {"file": True}),
+    ("mmau", "mmau-test-mini.json", ("a.wav",), {"audio": "audio_id"}, {}),
+    ("longvideobench", "lvb_val.json", ("videos/abc.mp4",), {}, {}),
+    ("mmstar", "mmstar.tsv", (), {}, {"file": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "table", "files", "names", "how"), OFFICIAL, ids=[one[0] for one in OFFICIAL])
+def test_official_tables_ask_what_the_hubs_ask(
+    tmp_path: Path, name: str, table: str, files: Sequence[str], names: dict[str, str], how: dict[str, Any]
+) -> None:
+    hub = opened(name, tmp_path / "hub")
+    rows = []
+    for row in next(iter(tables(name).values())):
+        plain = {names.get(key, key): value for key, value in row.items()}
+        for key, value in plain.items():
+            if isinstance(value, dict) and "bytes" in value:  # a name of a file, or base64
+                plain[key] = Path(files[0]).name if files else base64.b64encode(value["bytes"]).decode()
+        if name == "hallusion_bench":
+            plain |= {"visual_input": "1", "filename": files[0]}
+        if name == "longvideobench":
+            plain["candidates"] = [plain.pop(f"option{n}") for n in range(5)][:2]
+        rows.append(plain)
+    for file in files:
+        (tmp_path / "official" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "official" / file).write_bytes(png()["bytes"])
+    write_table(tmp_path / "official" / table, rows)
+    path = tmp_path / "official" / table if how.get("file") else tmp_path / "official"
+    official = registry.load("benchmarks", name)(path=str(path))
+    assert len(official) == len(hub)
+    for number in range(len(hub)):
+        one, other = official[number], hub[number]
+        assert (one.text, one.kind, one.reference, one.options) == (
+            other.text,
+            other.kind,
+            other.reference,
+            other.options,
+        )
+        assert one.sample.messages == other.sample.messages and one.sample.media.keys() == other.sample.media.keys()
+        assert official.cluster(one) == hub.cluster(other)
 
 
 def test_questions_without_a_picture_have_no_place_for_one(tmp_path: Path) -> None:
