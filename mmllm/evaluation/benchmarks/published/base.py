@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.datasets.clips import clip, lettered
+from mmllm.datasets.containers.base import Rows
 from mmllm.datasets.row_media import RowMedia
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR, Benchmark, Question
@@ -90,7 +91,7 @@ class Published(Benchmark):
         self._where = Path(path if path is not None else f"data/{self.name}")
         self.split, self.config = split or self.of_split, config or self.of_config
         try:
-            self._rows = rows_of(self._where, split, self.split, self.config, self.tables)
+            self._rows = self.open_tables(split)
         except MmllmError as error:
             raise MmllmError(f"{self.name}: {str(error).rstrip('.')}. {self.fetch}") from error
         folder = self._where if self._where.is_dir() else self._where.parent
@@ -130,6 +131,10 @@ class Published(Benchmark):
         return Question(question.sample, shown, question.reference, question.kind, question.options, facts)
 
     # ---- what a set may say otherwise
+
+    def open_tables(self, named: str | None) -> Rows:
+        """The rows of the set; ``named`` is the split that was asked for by name."""
+        return rows_of(self._where, named, self.split, self.config, self.tables)
 
     def prepare(self) -> None:
         """Open what belongs to the rows, before any is looked at."""

@@ -92,7 +92,8 @@ class Boxes(Published):
 class RefCoco(Boxes):
     """RefCOCO (Yu et al. 2016, arXiv 1608.00272), Acc@0.5: one question for each expression of an object.
 
-    Of the hub's form only testA and testB are the splits that papers report; its ``val`` mixes two divisions.
+    Of the hub's form only testA and testB are the splits that papers report; its ``val`` mixes two divisions. Also read
+    is the JSON of MiniGPT-4's repository, an expression a row, with COCO's folder train2014 beside it.
     """
 
     name: ClassVar[str] = "refcoco"
@@ -100,10 +101,15 @@ class RefCoco(Boxes):
     columns: ClassVar[Mapping[str, str]] = {
         "of": "question_id", "image": "image", "expressions": "answer", "answer": "bbox"
     }  # fmt: skip
+    tables: ClassVar[Sequence[Sequence[str]]] = (("refcoco_{split}.json",),)
+    clips: ClassVar[str] = "train2014"
     of_split: ClassVar[str] = "testA"
 
     def items(self, row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         """One question for each expression."""
+        if "sents" in row:  # img_id is the picture's name and the number of the object
+            picture = f"{str(row.get('img_id')).rpartition('_')[0]}.jpg"
+            return [{**row, "question": str(row["sents"]), "answer": row.get("bbox"), "image": picture}]
         item = self.renamed(row)
         said = item["expressions"] if isinstance(item["expressions"], list) else [item["expressions"]]
         return [{**item, "question": text, "id": f"{item['of']}/{number}"} for number, text in enumerate(said)]
@@ -114,6 +120,7 @@ class RefCocoPlus(RefCoco):
 
     name: ClassVar[str] = "refcoco_plus"
     fetch: ClassVar[str] = from_hub("lmms-lab/RefCOCOplus", "data/testA-00000-of-00001.parquet")
+    tables: ClassVar[Sequence[Sequence[str]]] = (("refcoco+_{split}.json",),)
 
 
 class RefCocoG(RefCoco):
@@ -121,6 +128,7 @@ class RefCocoG(RefCoco):
 
     name: ClassVar[str] = "refcocog"
     fetch: ClassVar[str] = from_hub("lmms-lab/RefCOCOg", "data/test-00000-of-000NN.parquet")
+    tables: ClassVar[Sequence[Sequence[str]]] = (("refcocog_{split}.json",),)
     of_split: ClassVar[str] = "test"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from mmllm.datasets.containers.base import Rows
 from mmllm.evaluation.benchmarks.base import Answered
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE
 from mmllm.evaluation.benchmarks.published.base import AUDIO_LETTER, Published, from_hub
 from mmllm.evaluation.benchmarks.published.choices import Choice
+from mmllm.evaluation.benchmarks.published.transcripts import Transcripts
 from mmllm.evaluation.metrics.wer import word_error_rate
 
 
@@ -72,7 +74,7 @@ class LibriSpeech(Published):
     """LibriSpeech (Panayotov et al. 2015), word error rate: all edits over all words, lower is better.
 
     ``variant: plain`` lowers the case and drops punctuation but the apostrophe; ``whisper_en`` is the normaliser of
-    Whisper's English results. A question's own score is 1 less its error rate, 0 at the least.
+    Whisper's English results. Read are the published folders (``test-clean``) and the hub's tables. A question's own score is 1 less its error rate, 0 at the least.
     """
 
     name: ClassVar[str] = "librispeech"
@@ -82,6 +84,11 @@ class LibriSpeech(Published):
     asked: ClassVar[str] = "<audio>\n{question}"
     of_config: ClassVar[str] = "clean"
     default_variant: ClassVar[str] = "plain"
+
+    def open_tables(self, named: str | None) -> Rows:
+        """The published folder of the split (``test-clean``) where it is here, else tables."""
+        published = self._where / f"{self.split}-{self.config}"
+        return Transcripts(published) if published.is_dir() else super().open_tables(named)
 
     def renamed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Another repackaging names the transcript ``gt``."""

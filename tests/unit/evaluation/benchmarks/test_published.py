@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from mmllm import registry
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Answered, Benchmark
+from mmllm.evaluation.metrics.whole import f1_of_yes
 from mmllm.evaluation.run import score_of, summary
 from mmllm.testing.tiny.published_benchmarks import WRITERS, opened, png, tables, write_table
 
@@ -196,6 +200,23 @@ def test_every_picture_of_a_row_has_a_place(tmp_path: Path) -> None:
     assert len(question.sample.media["image"]) == 2
 
 
+def test_librispeech_is_read_as_published(tmp_path: Path) -> None:
+    folder = tmp_path / "test-other" / "1" / "2"
+    folder.mkdir(parents=True)
+    (folder / "1-2.trans.txt").write_text("1-2-0000 IT'S HE\n1-2-0001 TWO OF THEM\n")
+    for number in range(2):
+        (folder / f"1-2-000{number}.flac").write_bytes(b"fLaC")
+    kind = registry.load("benchmarks", "librispeech")
+    official, hub = kind(path=str(tmp_path), config="other"), opened("librispeech", tmp_path / "hub")
+    for number in range(2):
+        one, other = official[number], hub[number]
+        assert (one.sample.name, one.text, one.reference) == (other.sample.name, other.text, other.reference)
+    assert official[1].sample.media["audio"] == (folder / "1-2-0001.flac",)
+    (folder / "1-2.trans.txt").write_text("1-2-0000\n")
+    with pytest.raises(MmllmError, match=r"trans\.txt, line 1: it is no id and text"):
+        kind(path=str(tmp_path), config="other")
+
+
 # ---- scores of the whole
 
 
@@ -271,3 +292,55 @@ def test_counts_have_the_squared_error_beside_exact_match(tmp_path: Path) -> Non
     benchmark = registry.load("benchmarks", "tgif_qa")(path=str(tmp_path), config="count")
     found = summary(benchmark, said(benchmark, ["2", "2 times", "often"]))
     assert found["score"] == pytest.approx(1 / 3) and found["figures"] == {"mse": 4.5, "mse_n": 2.0}
+
+
+# ---- real files
+
+
+def real(*names: str) -> Path:
+    root = os.environ.get("MMLLM_TEST_DATA")
+    if not root:
+        pytest.skip("MMLLM_TEST_DATA is not set")
+    return Path(root, "eval_oracles", *names)
+
+
+def link_pictures(benchmark: Any, folder: Path, count: int) -> None:
+    """Write a picture under the names that the first rows have."""
+    for number in range(count):
+        item = benchmark._items(number)[0]
+        for path in benchmark._found("image", item["image"]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png()["bytes"])
+    assert folder in path.parents
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "n"),
+    [
+        ("ocrbench", "ocrbench/OCRBench.json", 1_000),
+        ("pope", "pope/coco_pope_adversarial.json", 3_000),
+        ("refcoco", "refcoco/refcoco_testA.json", 5_657),
+    ],
+)
+def test_official_files_have_the_published_numbers_of_questions(tmp_path: Path, name: str, file: str, n: int) -> None:
+    (tmp_path / "a").mkdir()
+    shutil.copy(real(file), tmp_path / "a")
+    path = tmp_path / "a" if name != "pope" else tmp_path / "a" / Path(file).name
+    benchmark = registry.load("benchmarks", name)(path=str(path))
+    assert len(benchmark) == n
+    link_pictures(benchmark, tmp_path / "a", 3)
+    questions = [benchmark[number] for number in range(3)]
+    assert len({question.sample.name for question in questions}) == 3
+    if name == "refcoco":
+        box = questions[0].reference
+        assert box == pytest.approx((3.24 / 640, 159.31 / 480, 159.64 / 640, 472.12 / 480))
+        written = "[" + ", ".join(f"{100 * one:.1f}" for one in box) + "]"
+        assert benchmark.graded(written, questions[0]) == (1.0, True)
+
+
+def test_always_yes_on_real_pope_has_the_f1_of_its_balance() -> None:
+    rows = [json.loads(line) for line in real("pope", "coco_pope_adversarial.json").read_text().splitlines()]
+    pairs: list[tuple[str | None, str]] = [("yes", row["label"]) for row in rows]
+    found = f1_of_yes(pairs)
+    assert sum(row["label"] == "yes" for row in rows) == 1_500
+    assert found == pytest.approx({"f1": 2 / 3, "precision": 0.5, "recall": 1, "accuracy": 0.5, "yes_ratio": 1})
