@@ -45,6 +45,8 @@ TABLE: dict[str, str] = {
     "refcoco_plus": "mmllm.evaluation.benchmarks.published.boxes:RefCocoPlus",
     "refcocog": "mmllm.evaluation.benchmarks.published.boxes:RefCocoG",
     "ref_l4": "mmllm.evaluation.benchmarks.published.boxes:RefL4",
+    "coco_captions": "mmllm.evaluation.benchmarks.published.captions:CocoCaptions",
+    "nocaps": "mmllm.evaluation.benchmarks.published.captions:NoCaps",
     "video_mme": "mmllm.evaluation.benchmarks.published.videos:VideoMme",
     "egoschema": "mmllm.evaluation.benchmarks.published.videos:EgoSchema",
     "perception_test": "mmllm.evaluation.benchmarks.published.videos:PerceptionTest",

@@ -331,6 +331,24 @@ def _librispeech() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _coco() -> dict[str, list[dict[str, Any]]]:
+    texts = (["A man rides a horse.", "a man on a brown horse"], ["Two dogs run.", "two dogs are running in snow"])
+    return {
+        "data/val-00000-of-00001.parquet": [
+            {"question_id": f"{n}.jpg", "image": png(), "answer": listed, "id": n} for n, listed in enumerate(texts)
+        ]
+    }
+
+
+def _nocaps() -> dict[str, list[dict[str, Any]]]:
+    rows = next(iter(_coco().values()))
+    return {
+        "data/validation-00000-of-00001.parquet": [
+            {"image_id": row["id"], "image": row["image"], "annotations_captions": row["answer"]} for row in rows
+        ]
+    }
+
+
 WRITERS: dict[str, Callable[[], dict[str, list[dict[str, Any]]]]] = {
     "vizwiz": _annotated,
     "okvqa": _okvqa,
@@ -351,6 +369,8 @@ WRITERS: dict[str, Callable[[], dict[str, list[dict[str, Any]]]]] = {
     "refcoco_plus": partial(_refcoco, "testA"),
     "refcocog": partial(_refcoco, "test"),
     "ref_l4": _ref_l4,
+    "coco_captions": _coco,
+    "nocaps": _nocaps,
     "video_mme": _video_mme,
     "egoschema": _egoschema,
     "perception_test": _perception,

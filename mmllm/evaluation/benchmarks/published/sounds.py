@@ -74,7 +74,8 @@ class LibriSpeech(Published):
     """LibriSpeech (Panayotov et al. 2015), word error rate: all edits over all words, lower is better.
 
     ``variant: plain`` lowers the case and drops punctuation but the apostrophe; ``whisper_en`` is the normaliser of
-    Whisper's English results. Read are the published folders (``test-clean``) and the hub's tables. A question's own score is 1 less its error rate, 0 at the least.
+    Whisper's English results. Read are the published folders (``test-clean``) and the hub's tables. A question's own
+    score is 1 less its error rate, 0 at the least.
     """
 
     name: ClassVar[str] = "librispeech"

@@ -39,6 +39,8 @@ FIRST = {
     "refcoco_plus": ("Where is left one?", "", (0.25, 0.25, 0.75, 0.75)),
     "refcocog": ("Where is left one?", "", (0.25, 0.25, 0.75, 0.75)),
     "ref_l4": ("the blue box on the left", "", (0.0, 0.0, 0.5, 1.0)),
+    "coco_captions": ("Provide a one-sentence caption", "", ("A man rides a horse.", "a man on a brown horse")),
+    "nocaps": ("Provide a one-sentence caption", "", ("A man rides a horse.", "a man on a brown horse")),
     "video_mme": ("How many?\nA. one.\nB. two.\nC. three.\nD. four.\nThe best", "short: Counting", ("B", "two.")),
     "egoschema": ("What?\nA. C does v\nB. C does w\n", "", ("A", "C does v")),
     "perception_test": ("What moved?\nA. cup\nB. pen\nC. none\n", "physics: descriptive", ("B", "pen")),
@@ -292,6 +294,15 @@ def test_counts_have_the_squared_error_beside_exact_match(tmp_path: Path) -> Non
     benchmark = registry.load("benchmarks", "tgif_qa")(path=str(tmp_path), config="count")
     found = summary(benchmark, said(benchmark, ["2", "2 times", "often"]))
     assert found["score"] == pytest.approx(1 / 3) and found["figures"] == {"mse": 4.5, "mse_n": 2.0}
+
+
+def test_captions_are_scored_against_the_whole_split(tmp_path: Path) -> None:
+    benchmark = opened("coco_captions", tmp_path)
+    found = summary(benchmark, said(benchmark, ["A man rides a horse.", "nothing"]))
+    assert found["figures"].keys() == {"bleu_1", "bleu_2", "bleu_3", "bleu_4"}
+    # one picture of two: what is common is counted over both all the same
+    alone = summary(benchmark, said(benchmark, ["A man rides a horse.", "nothing"])[:1])
+    assert alone["score"] == pytest.approx(2 * found["score"]) and alone["score"] > 4.0
 
 
 # ---- real files
