@@ -76,7 +76,8 @@ class Published(Benchmark):
         """Open the tables and look at each row.
 
         Args:
-            path: folder of the set as its repository has it, or one of its files; default: ``data/`` and its name.
+            path: folder of the set as its repository has it, one of its files, or ``hf://datasets/OWNER/NAME``;
+                default: ``data/`` and its name.
             split: default: the one that is reported.
             config: of a set that has several; default: the one that is reported.
             prompt: the user's turn, with ``{question}`` (options are part of it) and the placeholder; default: the
@@ -88,16 +89,16 @@ class Published(Benchmark):
             known = ", ".join(variants) or "none"
             raise MmllmError(f"{self.name}: {self.metric} has no variant {variant!r}; its variants: {known}.")
         super().__init__(prompt=self.asked if prompt is None else prompt, variant=variant or self.default_variant)
-        self._where = Path(path if path is not None else f"data/{self.name}")
+        self._path = path if path is not None else f"data/{self.name}"
+        self._where = Path(self._path)
         self.split, self.config = split or self.of_split, config or self.of_config
         try:
             self._rows = self.open_tables(split)
+            self.prepare()
         except MmllmError as error:
             raise MmllmError(f"{self.name}: {str(error).rstrip('.')}. {self.fetch}") from error
         folder = self._where if self._where.is_dir() else self._where.parent
         self._media = RowMedia(folder / self.clips)
-        self._clips = folder / self.clips
-        self.prepare()
         self._places = self._checked()
 
     @property
@@ -134,7 +135,7 @@ class Published(Benchmark):
 
     def open_tables(self, named: str | None) -> Rows:
         """The rows of the set; ``named`` is the split that was asked for by name."""
-        return rows_of(self._where, named, self.split, self.config, self.tables)
+        return rows_of(self._path, named, self.split, self.config, self.tables)
 
     def prepare(self) -> None:
         """Open what belongs to the rows, before any is looked at."""
@@ -225,6 +226,8 @@ class Published(Benchmark):
         for number in range(len(self._rows)):
             try:
                 for part, item in enumerate(self._items(number)):
+                    if not isinstance(item["question"], str) or not item["question"].strip():
+                        raise MmllmError(f"it has the question {item['question']!r}; it is a text")
                     places.append((number, part))
                     if not is_given(item.get("answer")):
                         without.append(number)

@@ -14,11 +14,11 @@ from mmllm.errors import MmllmError
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
 
 
-def rows_of(where: Path, named: str | None, split: str, config: str, tables: Sequence[Sequence[str]]) -> Rows:
+def rows_of(path: str, named: str | None, split: str, config: str, tables: Sequence[Sequence[str]]) -> Rows:
     """Rows of a set.
 
     Args:
-        where: folder of the set, one file of it, or a name that :func:`open_rows` knows.
+        path: folder of the set, one file of it, or ``hf://datasets/OWNER/NAME``.
         named: the split that was asked for by name, if one was: a single file has none.
         split: that one, or the set's own.
         config: of a set that has several, else empty.
@@ -26,13 +26,14 @@ def rows_of(where: Path, named: str | None, split: str, config: str, tables: Seq
 
     Raises MmllmError: nothing is there, a part of the Parquet files is missing, or a file cannot be read.
     """
+    if "://" in path:
+        return open_rows(path, split, False, config or None)
+    where = Path(path)
     if where.is_file():
         if named not in (None, where.stem.partition("-")[0]):
             raise MmllmError(f"{where} is one file, and split: {named} is of the folder that holds it")
         return _opened([where], str(where))
     if not where.is_dir():
-        if "://" in str(where):
-            return open_rows(str(where), split, False, config or None)
         raise MmllmError(f"there is no {where}")
     forms = [[where / name.format(split=split, config=config) for name in form] for form in tables]
     for form in forms:

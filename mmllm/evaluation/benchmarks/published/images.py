@@ -127,7 +127,7 @@ class Gqa(Published):
     def prepare(self) -> None:
         """Find each picture's row by its id."""
         config = self.config.replace("_instructions", "_images")
-        self._pictures = rows_of(self._where, None, self.split, config, ())
+        self._pictures = rows_of(self._path, None, self.split, config, ())
         self._of = {str(self._pictures[number]["id"]): number for number in range(len(self._pictures))}
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from mmllm import registry
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Answered, Benchmark
+from mmllm.evaluation.benchmarks.published import files
 from mmllm.evaluation.metrics.whole import f1_of_yes
 from mmllm.evaluation.run import score_of, summary
 from mmllm.testing.tiny.published_benchmarks import WRITERS, opened, png, tables, write_table
@@ -98,12 +99,26 @@ def test_a_missing_part_of_the_tables_is_named(tmp_path: Path) -> None:
     assert len(vizwiz(path=str(tmp_path / "data/val-00000-of-00003.parquet"))) == 2
 
 
+def test_a_data_set_of_the_hub_is_asked_for_by_its_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def open_rows(*words: Any) -> Any:
+        asked.append(words)
+        raise MmllmError("offline")
+
+    monkeypatch.setattr(files, "open_rows", open_rows)
+    with pytest.raises(MmllmError, match=r"scienceqa: offline\. Fetch"):
+        registry.load("benchmarks", "scienceqa")(path="hf://datasets/lmms-lab/ScienceQA")
+    assert asked == [("hf://datasets/lmms-lab/ScienceQA", "test", False, "ScienceQA-IMG")]
+
+
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
         ("ai2d", {"answer": "4"}, "it has the answer '4'; it is a number from 0 to 3"),
         ("mmbench", {"answer": "C"}, "it has the answer 'C'; it is a letter of AB"),
         ("mmbench", {"A": None}, "without a gap"),
+        ("ai2d", {"question": None}, "it has the question None; it is a text"),
         ("mmau", {"answer": "snow"}, "it has the answer 'snow'; it is the text of an option"),
         ("pope", {"answer": "maybe"}, "it is yes or no"),
         ("ref_l4", {"bbox": [0.0, 0.0, 50.0, 10.0]}, "not inside of 40 x 20 pixels"),
@@ -149,9 +164,9 @@ OFFICIAL: list[tuple[str, str, Sequence[str], dict[str, str], dict[str, Any]]] =
 ]
 
 
-@pytest.mark.parametrize(("name", "table", "files", "names", "how"), OFFICIAL, ids=[one[0] for one in OFFICIAL])
+@pytest.mark.parametrize(("name", "table", "named", "names", "how"), OFFICIAL, ids=[one[0] for one in OFFICIAL])
 def test_official_tables_ask_what_the_hubs_ask(
-    tmp_path: Path, name: str, table: str, files: Sequence[str], names: dict[str, str], how: dict[str, Any]
+    tmp_path: Path, name: str, table: str, named: Sequence[str], names: dict[str, str], how: dict[str, Any]
 ) -> None:
     hub = opened(name, tmp_path / "hub")
     rows = []
@@ -159,13 +174,13 @@ def test_official_tables_ask_what_the_hubs_ask(
         plain = {names.get(key, key): value for key, value in row.items()}
         for key, value in plain.items():
             if isinstance(value, dict) and "bytes" in value:  # a name of a file, or base64
-                plain[key] = Path(files[0]).name if files else base64.b64encode(value["bytes"]).decode()
+                plain[key] = Path(named[0]).name if named else base64.b64encode(value["bytes"]).decode()
         if name == "hallusion_bench":
-            plain |= {"visual_input": "1", "filename": files[0]}
+            plain |= {"visual_input": "1", "filename": named[0]}
         if name == "longvideobench":
             plain["candidates"] = [plain.pop(f"option{n}") for n in range(5)][:2]
         rows.append(plain)
-    for file in files:
+    for file in named:
         (tmp_path / "official" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "official" / file).write_bytes(png()["bytes"])
     write_table(tmp_path / "official" / table, rows)
