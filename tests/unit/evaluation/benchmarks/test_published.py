@@ -149,7 +149,7 @@ def test_official_tables_give_the_same_questions_as_the_hubs(tmp_path: Path) -> 
         one, other = benchmark[number], hub[number]
         assert (one.text, one.kind, one.reference, one.facts) == (other.text, other.kind, other.reference, other.facts)
     assert benchmark.graded("It says Centre.", benchmark[0]) == (1.0, True)
-    assert benchmark.graded(r"x^{2}", benchmark[1]) == (1.0, True)
+    assert benchmark.graded(r"x ^{2}", benchmark[1]) == (1.0, True)
     assert benchmark.graded(r"X^{2}", benchmark[1]) == (0.0, True)
 
 
