@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from mmllm.datasets.containers.base import Rows
+from mmllm.datasets.containers.opening import open_files
+from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Answered
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE
 from mmllm.evaluation.benchmarks.published.base import VIDEO_LETTER, Published, from_hub
@@ -35,7 +39,11 @@ class VideoMme(Choice):
 
 
 class EgoSchema(Choice):
-    """EgoSchema (Mangalam et al. 2023, arXiv 2308.09126), the 500 questions whose answers are public."""
+    """EgoSchema (Mangalam et al. 2023, arXiv 2308.09126), the 500 questions whose answers are public.
+
+    Read are the hub's tables, or ``questions.json`` and ``subset_answers.json`` of the authors' repository, of which
+    the questions with an answer are asked.
+    """
 
     name: ClassVar[str] = "egoschema"
     fetch: ClassVar[str] = from_hub(
@@ -52,6 +60,34 @@ class EgoSchema(Choice):
         "All 5,031 questions (config: MC) are scored by the authors' validation server, as {q_uid: number}; config: "
         "Subset has answers."
     )
+    _answers: Mapping[str, Any] | None = None
+
+    def open_tables(self, named: str | None) -> Rows:
+        """The authors' questions with their answers where they are here, else tables."""
+        questions = self._where / "questions.json"
+        if not questions.is_file():
+            return super().open_tables(named)
+        self._answers = self.read_json(self._where / "subset_answers.json")
+        if not isinstance(self._answers, dict):
+            raise MmllmError(f"{self._where / 'subset_answers.json'} is no object of question and number")
+        return open_files([questions], str(questions))
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The tables, and the answers where they are a file of their own."""
+        own = () if self._answers is None else (self._where / "subset_answers.json",)
+        return (*super().files, *own)
+
+    def items(self, row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+        """The question; of the authors' file only one whose answer is public."""
+        if self._answers is None:
+            return super().items(row)
+        name = str(row.get("q_uid"))
+        if name not in self._answers:
+            return []
+        options = [row.get(f"option {number}") for number in range(5)]
+        question, answer = row.get("question"), self._answers[name]
+        return [{"id": name, "video": name, "question": question, "options": options, "answer": answer}]
 
 
 class PerceptionTest(Choice):

@@ -217,6 +217,22 @@ def test_every_picture_of_a_row_has_a_place(tmp_path: Path) -> None:
     assert len(question.sample.media["image"]) == 2
 
 
+def test_egoschema_asks_what_has_a_public_answer(tmp_path: Path) -> None:
+    options = {f"option {n}": f"C does {text}" for n, text in enumerate("vwxyz")}
+    write_table(tmp_path / "questions.json", [{"q_uid": name, "question": "What?", **options} for name in "abc"])
+    (tmp_path / "subset_answers.json").write_text(json.dumps({"b": 4}))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "b.mp4").write_bytes(b"clip")
+    kind = registry.load("benchmarks", "egoschema")
+    benchmark = kind(path=str(tmp_path))
+    assert len(benchmark) == 1 and benchmark[0].reference == ("E", "C does z")
+    assert benchmark[0].sample.media == {"video": (tmp_path / "videos" / "b.mp4",)}
+    assert [one.name for one in benchmark.files] == ["questions.json", "subset_answers.json"]
+    (tmp_path / "subset_answers.json").unlink()
+    with pytest.raises(MmllmError, match=r"subset_answers\.json, which is missing"):
+        kind(path=str(tmp_path))
+
+
 def test_librispeech_is_read_as_published(tmp_path: Path) -> None:
     folder = tmp_path / "test-other" / "1" / "2"
     folder.mkdir(parents=True)
