@@ -17,6 +17,7 @@ from docs.write.parts import arguments
 from docs.write.published import table as published
 from docs.write.rooms import rooms
 from docs.write.sections import sections
+from docs.write.sets import table as sets
 
 HERE = Path(__file__).resolve().parent
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
@@ -29,6 +30,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "table": ("connectors.md", table),
     "rooms": ("architecture.md", rooms),
     "inspect": ("data.md", inspected),
+    "sets": ("data.md", sets),
     "published": ("published-models.md", published),
 }
 """Name of a block -> page it stands in, and what writes it."""

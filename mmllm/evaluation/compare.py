@@ -91,6 +91,11 @@ def _compared(name: str, runs: Sequence[Path], entries: Sequence[Mapping[str, An
         raise MmllmError(f"{name}: the answers in {runs[0]} and {runs[1]} are about no question in common.")
     if not len(asked) == len(lines[0]) == len(lines[1]):
         notes.append(f"{len(asked)} questions of {len(lines[0])} and {len(lines[1])}")
+    if "mean" in one and "mean" in other:
+        notes.append(
+            f"the score is no mean over questions, which is what is compared: it was {one['score']:.3f} in A and "
+            f"{other['score']:.3f} in B"
+        )
     pairs = [(lines[0][question], lines[1][question]) for question in asked]
     kinds: dict[str, list[tuple[Prediction, Prediction]]] = {}
     for pair in pairs:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import MmllmError
+from mmllm.evaluation.benchmarks.base import Answered
 from mmllm.evaluation.metrics.vqa import normalise
 from mmllm.evaluation.predictions import digest_of_item
 
@@ -34,7 +35,7 @@ Rule = Callable[["Question"], str]
 def best_rule(
     benchmark: Benchmark, questions: Sequence[Question], training: Sequence[Question] | None
 ) -> dict[str, Any] | None:
-    """The rule that scores best on ``questions``: its name, score, the score of each, and what it was fitted on.
+    """The rule that scores best on ``questions``: its name, score, what it says, and what it was fitted on.
 
     Fitted on ``training``, or, without it, in ten folds on the other questions' items. It is chosen by its score on the
     questions themselves, so that it is rather too good than too bad. None where answers are no texts (boxes), or there
@@ -43,19 +44,20 @@ def best_rule(
     if not all(isinstance(one.reference[0], str) for one in questions):
         return None
     folds = _folds(questions, training)
-    scored: dict[str, list[float]] = {}
+    given: dict[str, list[Answered]] = {}
     for fitted_on, asked in folds:
         for name, rule in _fitted(fitted_on).items():
-            scored.setdefault(name, []).extend(benchmark.graded(rule(question), question)[0] for question in asked)
-    if not scored:
+            said = [(question, rule(question)) for question in asked]
+            given.setdefault(name, []).extend(Answered(q, text, benchmark.graded(text, q)[0]) for q, text in said)
+    if not given:
         return None
-    order = [question for _, asked in folds for question in asked]
-    name = max(scored, key=lambda one: sum(scored[one]))
-    by_name = {question.sample.name: score for question, score in zip(order, scored[name], strict=True)}
+    name = max(given, key=lambda rule: sum(one.score for one in given[rule]))
+    by_name = {one.question.sample.name: one for one in given[name]}
+    answered = [by_name[question.sample.name] for question in questions]
     return {
         "rule": name,
-        "score": sum(scored[name]) / len(order),
-        "scores": [by_name[question.sample.name] for question in questions],
+        "score": sum(one.score for one in answered) / len(answered),
+        "answered": answered,
         "fitted_on": f"{len(training)} training questions" if training else f"{FOLDS} folds of the questions",
     }
 

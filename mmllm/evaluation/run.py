@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mmllm import registry
 from mmllm.errors import MmllmError
 from mmllm.evaluation import digests
-from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR
+from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR, Answered
 from mmllm.evaluation.metrics.intervals import interval
+from mmllm.evaluation.metrics.whole import jackknife
 from mmllm.evaluation.predictions import Prediction, blinded, item_of, predict
 from mmllm.evaluation.question_rules import best_rule, training_split
 from mmllm.evaluation.usage import Usage
@@ -175,16 +176,22 @@ class _Session:
         key = digests.of_value([self.model, benchmark.prompt, decoding, files])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
-        items = [item_of(one) for one in questions]
+        items = [item_of(one) if (found := benchmark.cluster(one)) is None else found for one in questions]
         rule = best_rule(benchmark, questions, self._training(benchmark))
-        without = summary(guessed, items) if guessed else {}
+        answered = _answered(questions, seen)
+        unseen = _answered(questions, guessed) if guessed else None
+        without = {**summary(benchmark, unseen, items), **_counts(guessed)} if guessed and unseen else {}
+        ruled = None if rule is None else rule["answered"]
         return {
             "metric": benchmark.metric,
             "variant": benchmark.variant or None,
-            **summary(seen, items),
+            **summary(benchmark, answered, items),
+            **_counts(seen),
             "items": len(set(items)),
-            "kinds": _kinds(seen, items, guessed, None if rule is None else rule["scores"]),
-            "rule": None if rule is None else {word: rule[word] for word in ("rule", "score", "fitted_on")},
+            "kinds": _kinds(benchmark, answered, items, unseen, ruled),
+            "rule": None
+            if rule is None
+            else {"rule": rule["rule"], "score": score_of(benchmark, rule["answered"]), "fitted_on": rule["fitted_on"]},
             "blind": without.get("score"),
             "blind_interval": without.get("interval"),
             "blind_unparsed": without.get("unparsed"),
@@ -219,46 +226,78 @@ class _Session:
         return answered
 
 
-def summary(predictions: Sequence[Prediction], items: Sequence[Hashable] | None = None) -> dict[str, Any]:
-    """Mean score, n, interval, unparsed and failed: every question is in the denominator.
+def summary(
+    benchmark: Benchmark, answered: Sequence[Answered], items: Sequence[Hashable] | None = None
+) -> dict[str, Any]:
+    """Score, n and interval of questions together, and what figures the benchmark has besides.
 
-    ``items``: what each question is about, see :func:`interval`.
+    The score is the mean over all questions, or over what the benchmark says are its units, or what it makes of all of
+    them. ``items``: what each question is about, see :func:`interval`.
     """
-    scores = [prediction.score for prediction in predictions]
+    scores = [one.score for one in answered]
+    units, whole = benchmark.units(answered), benchmark.whole(answered)
+    between: tuple[float, float] | None
+    if units is not None:
+        score, between = sum(units) / len(units), interval(units)
+    elif whole is not None:
+        names = [one.question.sample.name for one in answered] if items is None else items
+        score, between = whole, jackknife(answered, names, lambda some: benchmark.whole(some) or 0.0)
+    else:
+        score, between = sum(scores) / len(scores), interval(scores, items)
+    figures = dict(benchmark.figures(answered))
     return {
-        "score": sum(scores) / len(scores),
+        "score": score,
         "n": len(scores),
-        "interval": list(interval(scores, items)),
+        "interval": None if between is None else list(between),
+        # beside a score that is none: what runs are compared by
+        **({} if units is None and whole is None else {"mean": sum(scores) / len(scores)}),
+        **({"figures": figures} if figures else {}),
+    }
+
+
+def _answered(questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[Answered]:
+    return [Answered(q, one.prediction, one.score) for q, one in zip(questions, predictions, strict=True)]
+
+
+def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
+    """Unparsed and failed answers, which are in the denominator of every score."""
+    return {
         "unparsed": sum(not prediction.parsed for prediction in predictions),
         "failed": sum(prediction.error is not None for prediction in predictions),
     }
 
 
 def _kinds(
-    predictions: Sequence[Prediction],
+    benchmark: Benchmark,
+    seen: Sequence[Answered],
     items: Sequence[Hashable],
-    guessed: Sequence[Prediction] | None = None,
-    ruled: Sequence[float] | None = None,
+    guessed: Sequence[Answered] | None = None,
+    ruled: Sequence[Answered] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score, n and interval of each kind, its blind and rule's score; "causal: why" also counts under "causal"."""
     groups: dict[str, list[int]] = {}
-    for number, prediction in enumerate(predictions):
+    for number, one in enumerate(seen):
         # a set: a kind without parts counts once
-        for kind in {prediction.kind, prediction.kind.partition(CATEGORY_SEPARATOR)[0]} - {""}:
+        for kind in {one.question.kind, one.question.kind.partition(CATEGORY_SEPARATOR)[0]} - {""}:
             groups.setdefault(kind, []).append(number)
-    found = {}
-    for kind, numbers in sorted(groups.items()):
-        scores = [predictions[number].score for number in numbers]
-        blind = None if guessed is None else sum(guessed[number].score for number in numbers) / len(numbers)
-        rule = None if ruled is None else sum(ruled[number] for number in numbers) / len(numbers)
-        found[kind] = {
-            "score": sum(scores) / len(scores),
-            "n": len(scores),
-            "interval": list(interval(scores, [items[number] for number in numbers])),
-            "blind": blind,
-            "rule": rule,
-        }
-    return found
+
+    def part(of: Sequence[Answered] | None, numbers: Sequence[int]) -> float | None:
+        return None if of is None else score_of(benchmark, [of[number] for number in numbers])
+
+    return {
+        kind: summary(benchmark, [seen[number] for number in numbers], [items[number] for number in numbers])
+        | {"blind": part(guessed, numbers), "rule": part(ruled, numbers)}
+        for kind, numbers in sorted(groups.items())
+    }
+
+
+def score_of(benchmark: Benchmark, answered: Sequence[Answered]) -> float:
+    """The score alone, as :func:`summary` has it."""
+    units, whole = benchmark.units(answered), benchmark.whole(answered)
+    if whole is not None:
+        return whole
+    scores = [one.score for one in answered] if units is None else units
+    return sum(scores) / len(scores)
 
 
 def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:
@@ -319,12 +358,11 @@ def _show(console: Any, entries: Mapping[str, Mapping[str, Any]], file: Path) ->
     for name in ("score", "95 %", "blind", "rule", *counts):
         table.add_column(name, justify="right", no_wrap=True)
     for name, entry in entries.items():
-        low, high = entry["interval"]
         blind = "-" if entry["blind"] is None else f"{entry['blind']:.3f}"
         rule = "-" if entry["rule"] is None else f"{entry['rule']['score']:.3f}"
         numbers = [
             f"{entry['score']:.3f}",
-            f"{low:.3f}-{high:.3f}",
+            "-" if entry["interval"] is None else "{:.3f}-{:.3f}".format(*entry["interval"]),
             blind,
             rule,
             *(str(entry[word]) for word in counts),

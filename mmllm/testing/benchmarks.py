@@ -15,6 +15,7 @@ from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark
 from mmllm.evaluation.predictions import blinded
 from mmllm.testing.rules import check, named, require, require_error, require_kind
+from mmllm.types import Stored
 
 DAMAGED = (b'[{"half":', b"{}", b"[]", b'[{"a": 1}]', b'{"data": [], "questions": [1], "annotations": 3}')
 """What an official file may hold that is no data set."""
@@ -56,9 +57,17 @@ class Subject:
             yield self.maker(Path(folder)), Path(folder)
 
 
-def file_of(item: Path) -> Path:
-    """The file of an item, which may end in a node or a segment of it."""
+def file_of(item: Path | Stored) -> Path | None:
+    """The file of an item, which may end in a node or a segment of it; None for one that a table holds."""
+    if isinstance(item, Stored):
+        return None
     return item if item.is_file() else Path(str(item).rpartition("#")[0])
+
+
+def is_there(item: Path | Stored) -> bool:
+    """Whether an item can be had."""
+    file = file_of(item)
+    return bool(item.load()) if isinstance(item, Stored) else file is not None and file.is_file()
 
 
 def right_answer(reference: Any) -> str:
@@ -106,7 +115,7 @@ def has_complete_questions(subject: Subject) -> None:
             for key, items in sample.media.items():
                 count = text.count(f"<{key}>")
                 require(count == len(items) >= 1, f"{sample.name}: {count} times <{key}> for {len(items)} items")
-                missing = [item for item in items if not file_of(item).is_file()]
+                missing = [item for item in items if not is_there(item)]
                 require(not missing, f"{sample.name}: there is no {missing}")
 
 
@@ -177,6 +186,8 @@ def stops_at_a_missing_item(subject: Subject) -> None:
     """
     with subject.opened() as (benchmark, _):
         file = file_of(next(iter(benchmark[0].sample.media.values()))[0])
+        if file is None:  # held by a table, which is one of its files
+            return
         file.unlink()
         require_error(MmllmError, lambda: benchmark[0], f"without {file.name}", file.name)
 

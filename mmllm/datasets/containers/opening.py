@@ -80,7 +80,7 @@ def open_rows(path: str, split: str | None = None, streaming: bool = False, conf
     elif here.is_dir():
         rows = _folder(here, split, config)
     elif "*" in path or _BRACES.search(path):
-        rows = _joined(_matching(path), path)
+        rows = open_files(_matching(path), path)
         _without_splits(path, split)
     elif is_dataset_of_hub(path):
         rows = _far(HUB + path, split, streaming, config)
@@ -111,8 +111,8 @@ def _file(path: Path) -> Rows:
     return JsonArray(path) if is_array(path) else JsonLines(path)
 
 
-def _joined(files: Sequence[Path], path: str) -> Rows:
-    """Several files of one kind as one container."""
+def open_files(files: Sequence[Path], path: str) -> Rows:
+    """Several files of one kind as one container, in their order; ``path`` is what errors call them."""
     endings = {file.suffix.lower() for file in files}
     parquet = endings <= set(PARQUET)
     if len(endings) > 1 and not parquet:

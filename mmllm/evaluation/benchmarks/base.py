@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
 from mmllm.evaluation.metrics.table import METRICS
+from mmllm.evaluation.references import texts_of
 from mmllm.messages.placeholders import escape
 from mmllm.types import Message, Sample
 
@@ -35,6 +36,17 @@ class Question:
     """The group this question is also reported under ("yes/no", "causal: why": then also under "causal"); or empty."""
     options: tuple[str, ...] = ()
     """Texts of the lettered options from A, where there are some."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Other fields of its row that the score of the whole set needs: which picture, which roll of the options."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with what was said and how that scores."""
+
+    question: Question
+    prediction: str
+    score: float
 
 
 class Benchmark(ABC):
@@ -47,7 +59,7 @@ class Benchmark(ABC):
     name: ClassVar[str]
     """Name in the registry; names of samples start with it."""
     metric: str
-    """Name of the metric, one of :data:`METRICS` unless ``score`` is overridden; all are means over every question."""
+    """Name of the metric, one of :data:`METRICS` unless ``score`` is overridden."""
     fetch: ClassVar[str]
     """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
     variant: str = ""
@@ -88,6 +100,22 @@ class Benchmark(ABC):
         more of the question than its reference."""
         parsed = self.parsed(prediction)
         return (self.score(prediction, question.reference) if parsed else 0.0), parsed
+
+    def whole(self, answered: Sequence[Answered]) -> float | None:
+        """The score of questions together, also of a part of them; None: it is the mean of their scores."""
+        return None
+
+    def units(self, answered: Sequence[Answered]) -> Sequence[float] | None:
+        """Scores of groups of questions where the score is the mean of those; None: there are no groups."""
+        return None
+
+    def figures(self, answered: Sequence[Answered]) -> Mapping[str, float]:
+        """Further figures of questions together, which stand beside the score."""
+        return {}
+
+    def cluster(self, question: Question) -> Hashable | None:
+        """What questions that are not independent have in common; None: the media they are about."""
+        return None
 
     def question(
         self,
@@ -137,8 +165,20 @@ class Benchmark(ABC):
         except ValueError as error:
             raise MmllmError(f"{self.name}: {path} is not JSON ({error}). {self.fetch}") from error
 
-    def rows(self, content: Any, path: Path, key: str | None, fields: Sequence[str]) -> list[Mapping[str, Any]]:
-        """The list of questions in a JSON file, under a key or at its top, each with these fields; else MmllmError."""
+    def answers(self, found: Any, where: str) -> tuple[str, ...]:
+        """What :func:`texts_of` reads; its error with the benchmark, ``where`` and what to fetch."""
+        try:
+            return texts_of(found)
+        except MmllmError as error:
+            raise MmllmError(f"{self.name}: {where}: {error}. {self.fetch}") from error
+
+    def rows(
+        self, content: Any, path: Path, key: str | None, fields: Sequence[str], answers: str = ""
+    ) -> list[Mapping[str, Any]]:
+        """The list of questions in a JSON file, under a key or at its top, each with these fields; else MmllmError.
+
+        ``answers`` is the field that holds what :func:`texts_of` reads.
+        """
         found = content.get(key) if key and isinstance(content, dict) else content
         where = f'a list under "{key}"' if key else "a list"
         if not isinstance(found, list) or not found:
@@ -147,4 +187,6 @@ class Benchmark(ABC):
             missing = [field for field in fields if not isinstance(row, dict) or field not in row]
             if missing:
                 raise MmllmError(f"{self.name}: entry {number} of {path} has no {', '.join(missing)}. {self.fetch}")
+            if answers:
+                self.answers(row[answers], f"entry {number} of {path}")
         return found

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Benchmark, Question
+from mmllm.evaluation.references import texts_of
 
 
 class EasyVqa(Benchmark):
@@ -30,6 +31,8 @@ class EasyVqa(Benchmark):
         rows = content if isinstance(content, list) else []
         if not rows or not all(isinstance(row, list) and len(row) == 3 for row in rows):
             raise MmllmError(f"{self.name}: {self._file} is not a list of [question, answer, image id]. {self.fetch}")
+        for number, row in enumerate(rows):
+            self.answers(row[1], f"entry {number} of {self._file}")
         return rows
 
     @property
@@ -48,5 +51,6 @@ class EasyVqa(Benchmark):
     def __getitem__(self, index: int) -> Question:
         """The question at an index of the file."""
         text, answer, image = self._rows[index]
-        kind = "yes/no" if answer in ("yes", "no") else "other"
-        return self.question(index, text, self._folder / "images" / f"{image}.png", (str(answer),), kind)
+        answers = texts_of(answer)
+        kind = "yes/no" if set(answers) <= {"yes", "no"} else "other"
+        return self.question(index, text, self._folder / "images" / f"{image}.png", answers, kind)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
+from mmllm.evaluation.references import texts_of
 
 
 class Mini(Benchmark):
@@ -46,7 +47,7 @@ class Mini(Benchmark):
             content = [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
             raise MmllmError(f"{self.name}: {file} has a line that is not JSON ({error}). {self.fetch}") from error
-        return self.rows(content, file, None, ("id", self.modality, "question", "answers"))
+        return self.rows(content, file, None, ("id", self.modality, "question", "answers"), "answers")
 
     def __len__(self) -> int:
         """Number of questions."""
@@ -60,4 +61,4 @@ class Mini(Benchmark):
 
     def reference(self, row: Mapping[str, Any]) -> Any:
         """The accepted answers of one line."""
-        return tuple(str(answer) for answer in row["answers"])
+        return texts_of(row["answers"])

@@ -13,10 +13,12 @@ from mmllm.datasets.containers.json_rows import unpacked
 from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.row_media import RowMedia, names_media
 from mmllm.errors import MediaError, MmllmError, SampleError, shortened
-from mmllm.evaluation.benchmarks.base import Benchmark, Question
+from mmllm.evaluation.benchmarks.base import Answered, Benchmark, Question
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE, graded
 from mmllm.evaluation.metrics.boxes import Box, box_hit, parse_box
 from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
+from mmllm.evaluation.metrics.wer import word_error_rate
+from mmllm.evaluation.references import texts_of
 from mmllm.messages import placeholders
 from mmllm.messages.placeholders import escape
 from mmllm.modalities import MODALITIES
@@ -62,8 +64,8 @@ class Qa(Benchmark):
         Args:
             path: a file, a pattern, a folder, or ``hf://datasets/...``, as ``data:`` has it; a folder may hold
                 ``questions.json``.
-            metric: exact_match, anls, relaxed_accuracy, vqa_accuracy, contains, token_f1, accuracy (lettered options)
-                or iou@0.5 (a box).
+            metric: exact_match, anls, relaxed_accuracy, vqa_accuracy, contains, token_f1, yes_no, wer (lower is
+                better), accuracy (lettered options) or iou@0.5 (a box).
             prompt: the user's turn, with ``{question}`` and the placeholders; without one, a placeholder for each item
                 of a row stands in front of the question.
             variant: of the metric, where it has several.
@@ -150,6 +152,13 @@ class Qa(Benchmark):
             return (0.0, False) if found is None else (box_hit(found, question.reference), True)  # type: ignore[arg-type]
         return super().graded(prediction, question)
 
+    def whole(self, answered: Sequence[Answered]) -> float | None:
+        """Under ``wer`` the edits of all over the words of all (of several references the first); else the mean."""
+        if self.metric != "wer":
+            return None
+        pairs = ((one.prediction, str(one.question.reference[0])) for one in answered)
+        return word_error_rate(pairs, self.variant or "plain")
+
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
         """The prompt with the question; without a prompt of its own, the placeholders in front of it."""
         if not self._bare:
@@ -222,7 +231,7 @@ class Qa(Benchmark):
             return _right(found, self._options(row))
         if self.metric == BOX:
             return _box(found, self._scale)
-        answers = _answers(found)
+        answers = texts_of(found)
         # the metric leaves each annotator out in turn and asks for three others who agree: with fewer it is never 1
         if self.metric == "vqa_accuracy" and len(answers) < 4:
             raise MmllmError(
@@ -254,15 +263,6 @@ class QaJson(Qa):
     """The former name of ``qa``."""
 
     name: ClassVar[str] = "qa_json"
-
-
-def _answers(found: Any) -> tuple[str, ...]:
-    listed = found if isinstance(found, list | tuple) else [found]
-    # official files of VQAv2 and VizWiz: one object an annotator
-    texts = [one.get("answer") if isinstance(one, Mapping) else one for one in listed]
-    if not texts or not all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in texts):
-        raise MmllmError(f"it has the answer {shortened(found)}; it is a text, a number or a list of them")
-    return tuple(map(str, texts))
 
 
 def _right(found: Any, options: Sequence[str]) -> tuple[str, str]:

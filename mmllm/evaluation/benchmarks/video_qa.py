@@ -15,6 +15,7 @@ from typing import ClassVar
 from mmllm.datasets.clips import clip, mapped
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Benchmark, Question
+from mmllm.evaluation.references import texts_of
 
 KINDS = ("what", "who", "how", "when", "where")
 
@@ -36,7 +37,9 @@ class VideoQa(Benchmark):
         self._videos = Path(path) / videos
         self._file = Path(path) / f"{split}_qa.json"
         self._mapping = None if mapping is None else Path(path) / mapping
-        self._rows = self.rows(self.read_json(self._file), self._file, None, ("id", "video_id", "question", "answer"))
+        self._rows = self.rows(
+            self.read_json(self._file), self._file, None, ("id", "video_id", "question", "answer"), "answer"
+        )
         self._names = self._named()
 
     @property
@@ -65,4 +68,4 @@ class VideoQa(Benchmark):
         first = row["question"].split(maxsplit=1)[:1]
         kind = next((kind for kind in KINDS if [kind] == [word.lower() for word in first]), "other")
         media = {"video": (clip(self._videos, self._names[index]),)}
-        return self.question(row["id"], row["question"], media, (str(row["answer"]),), kind)
+        return self.question(row["id"], row["question"], media, texts_of(row["answer"]), kind)

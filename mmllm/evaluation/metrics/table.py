@@ -16,6 +16,10 @@ from mmllm.evaluation.metrics.text import (
 )
 from mmllm.evaluation.metrics.vqa import VARIANTS as VQA_VARIANTS
 from mmllm.evaluation.metrics.vqa import Variant, vqa_accuracy
+from mmllm.evaluation.metrics.wer import VARIANTS as WER_VARIANTS
+from mmllm.evaluation.metrics.wer import word_accuracy
+from mmllm.evaluation.metrics.yes_no import VARIANTS as YES_NO_VARIANTS
+from mmllm.evaluation.metrics.yes_no import yes_no
 
 Metric = Callable[[str, Any, str], float]
 """(prediction, reference, variant or empty) -> a value in 0..1."""
@@ -45,6 +49,15 @@ def _token_f1(prediction: str, answers: Sequence[str], variant: str) -> float:
     return token_f1(prediction, answers)
 
 
+def _yes_no(prediction: str, answers: Sequence[str], variant: str) -> float:
+    said = yes_no(prediction, variant or "stated")
+    return float(said is not None and said in {answer.strip().lower() for answer in answers})
+
+
+def _wer(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return max((word_accuracy(prediction, answer, variant or "plain") for answer in answers), default=0.0)
+
+
 METRICS: dict[str, Metric] = {
     "exact_match": _exact_match,
     "anls": _anls,
@@ -52,7 +65,15 @@ METRICS: dict[str, Metric] = {
     "vqa_accuracy": _vqa_accuracy,
     "contains": _contains,
     "token_f1": _token_f1,
+    "yes_no": _yes_no,
+    "wer": _wer,
 }
 
-METRIC_VARIANTS: dict[str, Sequence[str]] = {"anls": ANLS_VARIANTS, "vqa_accuracy": VQA_VARIANTS}
+METRIC_VARIANTS: dict[str, Sequence[str]] = {
+    "anls": ANLS_VARIANTS,
+    "vqa_accuracy": VQA_VARIANTS,
+    "yes_no": YES_NO_VARIANTS,
+    "yes_no_f1": YES_NO_VARIANTS,
+    "wer": WER_VARIANTS,
+}
 """Metric -> the definitions that it has, where there are several."""

@@ -23,7 +23,7 @@ from mmllm.evaluation.benchmarks.node_classification import NodeClassification
 from mmllm.evaluation.benchmarks.qa import Qa, QaJson
 from mmllm.evaluation.benchmarks.textvqa import TextVqa
 from mmllm.evaluation.benchmarks.vqav2 import VqaV2
-from mmllm.testing.tiny import datasets, mini_benchmarks
+from mmllm.testing.tiny import datasets, mini_benchmarks, published_benchmarks
 
 
 def easy_vqa(folder: Path) -> EasyVqa:
@@ -199,6 +199,7 @@ def picture(file: Path, size: tuple[int, int], colour: str) -> None:
 
 TINY: dict[str, Callable[[Path], Benchmark]] = {
     **mini_benchmarks.TINY,
+    **published_benchmarks.TINY,
     "easy_vqa": easy_vqa,
     "qa": qa,
     "qa_json": qa_json,

@@ -59,7 +59,7 @@ def test_nextqa_asks_in_training_what_the_benchmark_asks(tmp_path: Path) -> None
         assert source[index].messages[0] == asked.sample.messages[0]
         assert source[index].media == asked.sample.media
         assert source[index].messages[1].text == asked.reference[0]
-        assert benchmark.score(source[index].messages[1].text, asked.reference) == 1.0
+        assert benchmark.graded(source[index].messages[1].text, asked) == (1.0, True)
 
 
 def test_nextqa_names_bad_rows_and_files(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmllm.errors import MmllmError
+from mmllm.evaluation.benchmarks.base import Answered
 from mmllm.evaluation.benchmarks.qa import Qa
 from mmllm.evaluation.metrics.table import METRICS
 
@@ -62,6 +63,16 @@ def test_a_metric_by_its_name_computes_the_score(
     benchmark = Qa(path=written(tmp_path, [{"question": "What?", "answer": answer}]), metric=metric)
     assert benchmark.metric == metric in METRICS
     assert benchmark.score(prediction, benchmark[0].reference) == pytest.approx(value)
+
+
+def test_word_errors_of_own_transcripts_are_added_up(tmp_path: Path) -> None:
+    rows = [{"question": "Write it.", "answer": text} for text in ("one", "two words more")]
+    benchmark = Qa(path=written(tmp_path, rows), metric="wer")
+    said = ["won", "two words"]
+    answered = [Answered(benchmark[n], text, benchmark.graded(text, benchmark[n])[0]) for n, text in enumerate(said)]
+    # 1 of 1 and 1 of 3, not the mean of the two rates
+    assert benchmark.whole(answered) == 0.5 and [one.score for one in answered] == pytest.approx([0.0, 2 / 3])
+    assert Qa(path=written(tmp_path, [RED])).whole(answered) is None
 
 
 @pytest.mark.parametrize(

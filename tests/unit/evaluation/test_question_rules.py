@@ -28,7 +28,7 @@ def test_what_the_words_give_away_is_found(tmp_path: Path) -> None:
         rows.append({"question": f"is there {word} {shape} number {number}?", "answer": answer})
     found = best_rule(*asked(tmp_path, rows), None)
     assert found is not None and found["score"] > 0.95 and found["fitted_on"] == "10 folds of the questions"
-    assert found["rule"] == "naive Bayes on words" and len(found["scores"]) == 120
+    assert found["rule"] == "naive Bayes on words" and len(found["answered"]) == 120
 
 
 def test_kinds_and_options_have_majorities(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mmllm.checkpoints.store import Manifest, commit
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
+from mmllm.evaluation.compare import compare
 from mmllm.evaluation.metrics.intervals import interval
 from mmllm.evaluation.predictions import blinded
 from mmllm.evaluation.run import evaluate, evaluate_with
@@ -25,6 +26,7 @@ from mmllm.model.build import build
 from mmllm.model.trainable import frozen_digests, trainable_state
 from mmllm.recipe.load import digest, dump, load_recipe
 from mmllm.recipe.models import Recipe
+from mmllm.testing.tiny import published_benchmarks
 from mmllm.testing.tiny.mini_benchmarks import TINY, mini
 from mmllm.types import Message, Sample
 from tests.support.serving import tiny_generator
@@ -334,3 +336,19 @@ def test_mistakes_are_one_sentence(world: Path, tmp_path: Path) -> None:
     assert generator.asked == []
     with pytest.raises(MmllmError, match="no run folder"):
         evaluate(tmp_path)
+
+
+def test_a_score_that_is_no_mean_stands_with_its_figures(tmp_path: Path) -> None:
+    published_benchmarks.opened("mme", tmp_path / "mme")
+    said = {"mme:1": "Yes", "mme:2": "No", "mme:3": "yes", "mme:4": "yes"}  # two pictures, one wholly right
+    results = evaluate_with(
+        Scripted(said), recipe(), tmp_path / "run", {"mme": {"path": str(tmp_path / "mme")}}, blind=True
+    )
+    entry = results["benchmarks"]["mme"]
+    assert entry["score"] == 125.0 and entry["n"] == 4 and entry["items"] == 2
+    assert entry["figures"] == {"perception": 125.0, "cognition": 0, "accuracy": 0.75}
+    assert entry["kinds"]["color"]["score"] == 125.0 and entry["blind"] == 0.0  # blind it says "red"
+    low, high = entry["interval"]
+    assert low < 125.0 < high
+    (shown,) = compare(tmp_path / "run", tmp_path / "run")
+    assert shown.rows[0].first == 0.75 and any("it was 125.000 in A" in note for note in shown.notes)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mmllm import registry
 from mmllm.errors import MmllmError
+from mmllm.evaluation.benchmarks.base import Benchmark
 from mmllm.evaluation.benchmarks.chartqa import ChartQa
 from mmllm.evaluation.benchmarks.docvqa import DocVqa
 from mmllm.evaluation.benchmarks.easy_vqa import EasyVqa
@@ -16,6 +19,7 @@ from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.textvqa import TextVqa
 from mmllm.evaluation.benchmarks.vqav2 import VqaV2
 from mmllm.testing.tiny import benchmarks as tiny
+from mmllm.testing.tiny.published_benchmarks import png, write_table
 
 
 def test_vqav2_joins_questions_and_annotations(tmp_path: Path) -> None:
@@ -107,3 +111,49 @@ def _real() -> Path:
     if not root:
         pytest.skip("MMLLM_TEST_DATA is not set")
     return Path(root)
+
+
+TABLES: list[tuple[str, str, list[dict[str, Any]]]] = [
+    (
+        "textvqa",
+        "data/validation-00000-of-00001.parquet",
+        [{"question_id": 7, "question": "What brand?", "answers": ["dell"] * 10, "ocr_tokens": ["dell"]}],
+    ),
+    (
+        "vqav2",
+        "data/validation-00000-of-00001.parquet",
+        [
+            {"question_id": 7, "question": "Is it?", "answers": [{"answer": "yes", "answer_id": 1}] * 10}
+            | {"answer_type": "yes/no"}
+        ],
+    ),
+    (
+        "docvqa",
+        "DocVQA/validation-00000-of-00001.parquet",
+        [{"questionId": "7", "question": "Who?", "answers": ["Ann", "Ann B."], "question_types": ["form", "layout"]}],
+    ),
+    ("chartqa", "data/test-00000-of-00001.parquet", [{"type": "human_test", "question": "Which?", "answer": "[2, 3]"}]),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "rows"), TABLES, ids=[one[0] for one in TABLES])
+def test_the_hubs_tables_are_read_by_the_same_name(
+    tmp_path: Path, name: str, file: str, rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "official").mkdir()
+    official = tiny.TINY[name](tmp_path / "official")
+    write_table(tmp_path / "hub" / file, [row | {"image": png()} for row in rows])
+    benchmark: Benchmark = registry.load("benchmarks", name)(path=str(tmp_path / "hub"))
+    question, (row,) = benchmark[0], rows
+    assert len(benchmark) == 1 and [one.name for one in benchmark.files] == [Path(file).name]
+    assert benchmark.prompt == official.prompt and benchmark.variant == official.variant
+    assert question.sample.name.startswith(f"{name}:") and len(question.sample.media["image"]) == 1
+    right = question.reference[0]
+    # a list in words is one answer of a chart, and not two
+    assert right == {"textvqa": "dell", "vqav2": "yes", "docvqa": "Ann", "chartqa": "[2, 3]"}[name]
+    assert benchmark.graded(str(right), question) == (1.0, True)
+    assert question.kind == {"textvqa": "", "vqav2": "yes/no", "docvqa": "form", "chartqa": "human"}[name]
+    withheld = {"answer" if name == "chartqa" else "answers": None}
+    write_table(tmp_path / "hub" / file.replace("validation-", "test-"), [row | {"image": png()} | withheld])
+    with pytest.raises(MmllmError, match="the answers of the split test are withheld"):
+        registry.load("benchmarks", name)(path=str(tmp_path / "hub"), split="test")

@@ -14,16 +14,17 @@ import pytest
 from mmllm.datasets.clips import lettered
 from mmllm.datasets.nextqa import MAP, read
 from mmllm.errors import MmllmError
+from mmllm.evaluation.benchmarks.base import Answered, Question
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
 from mmllm.evaluation.benchmarks.msrvtt_qa import MsrvttQa
 from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
 from mmllm.evaluation.benchmarks.mvbench import TASKS, MvBench
 from mmllm.evaluation.benchmarks.nextqa import NextQa
 from mmllm.evaluation.metrics.intervals import interval
-from mmllm.evaluation.predictions import Prediction
 from mmllm.evaluation.run import _kinds
 from mmllm.testing.tiny import benchmarks as tiny
 from mmllm.testing.tiny.mini_benchmarks import mini
+from mmllm.types import Sample
 
 
 def test_msvd_qa_finds_clips_through_the_mapping(tmp_path: Path) -> None:
@@ -129,12 +130,12 @@ def test_mvbench_refuses_rows_that_cannot_be_asked(tmp_path: Path, change: dict[
         MvBench(path=str(tmp_path))
 
 
-def test_parts_of_a_kind_count_under_it_too() -> None:
-    def prediction(kind: str, score: float) -> Prediction:
-        return Prediction("a", "", "", (), score, True, kind, None, "")
+def test_parts_of_a_kind_count_under_it_too(tmp_path: Path) -> None:
+    def answered(kind: str, score: float) -> Answered:
+        return Answered(Question(Sample("a", ()), "", ("x",), kind), "", score)
 
-    some = [prediction("causal: why", 1), prediction("causal: how", 0), prediction("yes/no", 1)]
-    found = _kinds(some, range(3), [prediction("", 0), prediction("", 0), prediction("", 1)])
+    some = [answered("causal: why", 1), answered("causal: how", 0), answered("yes/no", 1)]
+    found = _kinds(tiny.msvd_qa(tmp_path), some, range(3), [answered("", 0), answered("", 0), answered("", 1)])
     assert {kind: (entry["score"], entry["n"], entry["blind"]) for kind, entry in found.items()} == {
         "causal": (0.5, 2, 0.0),
         "causal: how": (0, 1, 0.0),
