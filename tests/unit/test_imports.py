@@ -33,7 +33,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": set(),
     "batches": {"messages"},
     "checkpoints": {"files", "recipe", "connectors", "llms", "model"},
-    "training": {"recipe", "messages", "features", "connectors", "model", "datasets", "batches", "checkpoints"},
+    "training": {
+        "recipe",
+        "messages",
+        "hooks",
+        "features",
+        "connectors",
+        "model",
+        "datasets",
+        "batches",
+        "checkpoints",
+    },
     "planning": {"recipe", "messages", "llms", "model", "batches", "checkpoints", "training"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
     "published": {
