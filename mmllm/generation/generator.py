@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmllm.batches.sample import Encoded, encode
+from mmllm.batches.sample import Encoded, check_characters, encode
 from mmllm.errors import TooLongError
 from mmllm.generation.answers import Completion, Delta, FinishReason, Request
 from mmllm.generation.engine import Engine
@@ -54,6 +54,10 @@ class Generator:
                 "room for an answer; shorten it or raise llm.context"
             )
         return encoded
+
+    def check_characters(self, name: str, count: int) -> None:
+        """Raise TooLongError for messages of ``count`` characters that no context of the model holds; reads nothing."""
+        check_characters(name, count, self.prompter, self.llm.context)
 
     def stream(
         self,

@@ -52,7 +52,7 @@ class Api:
         self.context = generator.model.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading = 0
-        """Number of requests whose media are being read, or wait for that."""
+        """Number of requests that are being read, or wait for that."""
 
     def close(self) -> None:
         """End what runs and waits."""
@@ -77,7 +77,7 @@ class Api:
 
     async def preview(self, body: PreviewRequest) -> dict[str, Any]:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
-        return await self._read(self.previewer.of_part, body.part)
+        return await self._read(self.readers, self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
@@ -85,11 +85,8 @@ class Api:
         body.check_extra()
         # the request's id, so that an answer and the log's lines about it can be matched
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
-        if body.has_media:
-            encoded, sampling = await self._read(self._prepare, body, ident)
-        else:
-            self.worker.check_room()
-            encoded, sampling = await asyncio.to_thread(self._prepare, body, ident)
+        readers = self.readers if body.has_media else None
+        encoded, sampling = await self._read(readers, self._prepare, body, ident)
         job = self.worker.submit(encoded, sampling)
         if not body.stream:
             return await self._whole(ident, job, request)
@@ -104,15 +101,16 @@ class Api:
         events = self._events(ident, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
-    async def _read(self, work: Callable[..., T], *args: Any) -> T:
-        """Run work that reads media on the threads kept for it: slow files hold up no request without media.
+    async def _read(self, readers: ThreadPoolExecutor | None, work: Callable[..., T], *args: Any) -> T:
+        """Run work that reads a request on ``readers``; None: the event loop's own threads.
 
-        Refused where too many are at it, as in a full queue.
+        Media have threads of their own: slow files hold up no request without media. Each takes a place in the queue
+        while it is read, and is refused where there is none.
         """
         self.worker.check_room(self.reading)
         self.reading += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
+            return await asyncio.get_running_loop().run_in_executor(readers, work, *args)
         finally:
             self.reading -= 1
 
@@ -121,16 +119,18 @@ class Api:
 
     def _prepare(self, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
         """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here."""
-        sample = to_sample(body, ident, self.inputs, self.limits)
+        generator = self.worker.generator
         try:
-            encoded = self.worker.generator.encode(sample)
+            # before anything is looked at: the text may be as long as a body
+            generator.check_characters(ident, body.n_characters)
+            encoded = generator.encode(to_sample(body, ident, self.inputs, self.limits))
         except TooLongError as error:
-            raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
+            raise ApiError(400, _message(error, ident), code="context_length_exceeded", param="messages") from error
         except UnreadableError as error:
             code = f"invalid_{self.inputs.processors[error.key].modality}"
             raise ApiError(400, _message(error, ident), code=code, param="messages") from error
         except SampleError as error:
-            raise ApiError(400, str(error), code="invalid_prompt", param="messages") from error
+            raise ApiError(400, _message(error, ident), code="invalid_prompt", param="messages") from error
         room = self.context - len(encoded.ids)
         if body.limit is not None and body.limit > room:
             raise ApiError(
@@ -203,7 +203,7 @@ class Api:
         yield "data: [DONE]\n\n"
 
 
-def _message(error: UnreadableError, ident: str) -> str:
+def _message(error: SampleError, ident: str) -> str:
     """Return an error without the request's name, bounded: a library may have put much of a file into it."""
     message = str(error).removeprefix(f"{ident}: ")
     return f"{message[0].upper()}{message[1:LONGEST]}"

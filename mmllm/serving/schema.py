@@ -145,6 +145,11 @@ class ChatRequest(BaseModel):
         return any(not isinstance(part, TextPart) for message in self.messages for part in message.content)
 
     @property
+    def n_characters(self) -> int:
+        """Return the number of characters of all texts."""
+        return sum(len(part.text) for one in self.messages for part in one.content if isinstance(part, TextPart))
+
+    @property
     def limit(self) -> int | None:
         """Return the number of new tokens asked for; the newer field wins when both are given."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens

@@ -112,7 +112,7 @@ class Worker:
     def check_room(self, reading: int = 0) -> None:
         """Raise ApiError 429 when the queue is full, 503 when nothing is answered any more.
 
-        ``reading``: requests whose media are being read, which will join the queue.
+        ``reading``: requests that are being read, which will join the queue.
         """
         if not self.alive:
             raise ApiError(503, "The server is shutting down or its model stopped.", headers={"Retry-After": "30"})
