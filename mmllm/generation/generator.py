@@ -111,12 +111,19 @@ class Generator:
                 self.engine.cancel(request)
 
     def submit(
-        self, encoded: Encoded, sampling: Sampling, tell: Callable[[Delta | Exception], None] | None = None
+        self,
+        encoded: Encoded,
+        sampling: Sampling,
+        tell: Callable[[Delta | Exception], None] | None = None,
+        tenant: str = "",
     ) -> Request:
-        """Let a sample wait for its answer, which the engine's steps make; ``tell``: see :class:`Request`."""
+        """Let a sample wait for its answer, which the engine's steps make.
+
+        ``tell``, ``tenant``: see :class:`Request`.
+        """
         limit = min(sampling.max_new_tokens, self.llm.context - len(encoded.ids))
         text = AnswerText(self.llm.tokenizer, sampling.stop)
-        request = Request(encoded, sampling, text, limit, self.end_ids, tell)
+        request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant)
         self.engine.submit(request)
         return request
 

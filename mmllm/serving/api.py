@@ -22,6 +22,7 @@ from mmllm.serving.worker import Job, Worker
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Delta, Encoded, Generator
+    from mmllm.serving.keys import Key
 
 KEEP_ALIVE = 15.0
 """Seconds without a delta after which a stream sends a comment, so that proxies do not close it."""
@@ -51,8 +52,8 @@ class Api:
         self.created = int(time.time())
         self.context = generator.model.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
-        self.reading = 0
-        """Number of requests that are being read, or wait for that."""
+        self.reading_media = self.reading_texts = 0
+        """Number of requests with and without media that are being read, or wait for that."""
 
     def close(self) -> None:
         """End what runs and waits."""
@@ -66,28 +67,31 @@ class Api:
         body = {"status": "ok" if ok else "unavailable", "running": running, "waiting": waiting}
         return JSONResponse(body, 200 if ok else 503)
 
-    async def models(self) -> dict[str, Any]:
-        """Return the list of models, which has one entry."""
-        return {"object": "list", "data": [self._card()]}
+    async def models(self, request: Request) -> dict[str, Any]:
+        """Return the list of models that the request's key may see: the one, or none."""
+        return {"object": "list", "data": [self._card()] if self._seen(request) else []}
 
-    async def model(self, name: str) -> dict[str, Any]:
+    async def model(self, name: str, request: Request) -> dict[str, Any]:
         """Return one model by its id."""
-        self._check_model(name)
+        self._check_model(name, request)
         return self._card()
 
-    async def preview(self, body: PreviewRequest) -> dict[str, Any]:
+    async def preview(self, body: PreviewRequest, request: Request) -> dict[str, Any]:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
-        return await self._read(self.readers, self.previewer.of_part, body.part)
+        if not self._seen(request):
+            raise ApiError(404, "This key may use no model, so it sees no preview.", code="model_not_found")
+        return await self._read_media(self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
-        self._check_model(body.model)
+        self._check_model(body.model, request)
         body.check_extra()
         # the request's id, so that an answer and the log's lines about it can be matched
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
-        readers = self.readers if body.has_media else None
-        encoded, sampling = await self._read(readers, self._prepare, body, ident)
-        job = self.worker.submit(encoded, sampling)
+        read = self._read_media if body.has_media else self._read_text
+        encoded, sampling = await read(self._prepare, body, ident)
+        key = _key(request)
+        job = self.worker.submit(encoded, sampling, "" if key is None else key[0])
         if not body.stream:
             return await self._whole(ident, job, request)
         try:
@@ -101,18 +105,26 @@ class Api:
         events = self._events(ident, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
-    async def _read(self, readers: ThreadPoolExecutor | None, work: Callable[..., T], *args: Any) -> T:
-        """Run work that reads a request on ``readers``; None: the event loop's own threads.
+    async def _read_media(self, work: Callable[..., T], *args: Any) -> T:
+        """Run work that reads media on the threads kept for it: slow files hold up no request without media.
 
-        Media have threads of their own: slow files hold up no request without media. Each takes a place in the queue
-        while it is read, and is refused where there is none.
+        It has a place in the queue while it is read, and is refused where there is none.
         """
-        self.worker.check_room(self.reading)
-        self.reading += 1
+        self.worker.check_room(self.reading_media + self.reading_texts)
+        self.reading_media += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(readers, work, *args)
+            return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
         finally:
-            self.reading -= 1
+            self.reading_media -= 1
+
+    async def _read_text(self, work: Callable[..., T], *args: Any) -> T:
+        """Run work that tokenises a text, in the same way; how many files are being read is nothing to it."""
+        self.worker.check_room(self.reading_texts)
+        self.reading_texts += 1
+        try:
+            return await asyncio.to_thread(work, *args)
+        finally:
+            self.reading_texts -= 1
 
     def _card(self) -> dict[str, Any]:
         return model_card(self.model_name, self.created, self.context, list(self.inputs.keys))
@@ -149,10 +161,19 @@ class Api:
             stop=tuple(body.stop),
         )
 
-    def _check_model(self, name: str) -> None:
-        if name != self.model_name:
-            message = f"The model {name[:100]!r} does not exist; this server has {self.model_name!r}."
-            raise ApiError(404, message, code="model_not_found", param="model")
+    def _seen(self, request: Request) -> bool:
+        """Return whether the request's key may use the model."""
+        key = _key(request)
+        return key is None or key[1].sees(self.model_name)
+
+    def _check_model(self, name: str, request: Request) -> None:
+        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
+        seen = self._seen(request)
+        if name != self.model_name or not seen:
+            has = f"this server has {self.model_name!r}" if seen else "this key may use none"
+            raise ApiError(
+                404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
+            )
 
     async def _whole(self, ident: str, job: Job, request: Request) -> JSONResponse:
         """Collect the answer; the client closing its connection is noticed by asking, so that the worker stops."""
@@ -201,6 +222,12 @@ class Api:
         finally:
             job.cancel()
         yield "data: [DONE]\n\n"
+
+
+def _key(request: Request) -> tuple[str, Key] | None:
+    """Return name and entry of the API key that the request came with."""
+    found: tuple[str, Key] | None = request.scope["state"]["key"]
+    return found
 
 
 def _message(error: SampleError, ident: str) -> str:

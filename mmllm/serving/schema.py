@@ -67,10 +67,19 @@ class ApiError(HTTPException):
         return envelope(self.status_code, str(self.detail), self.code, self.param)
 
 
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "service_unavailable",
+}
+"""HTTP status -> OpenAI's type of an error; all others are faults of the request or of the server."""
+
+
 def envelope(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """Return the error body that the ``openai`` client reads; ``type`` follows from the HTTP status."""
-    kinds = {404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable"}
-    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

@@ -125,12 +125,12 @@ class Worker:
             message = f"The server is busy: {waits} requests wait already; try again in {wait} s."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
 
-    def submit(self, encoded: Encoded, sampling: Sampling) -> Job:
-        """Queue a request (called on the event loop); ApiError when there is no room."""
+    def submit(self, encoded: Encoded, sampling: Sampling, tenant: str = "") -> Job:
+        """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room."""
         self.check_room()
         job = Job(encoded.name, asyncio.get_running_loop())
         with self._changed:
-            job.request = self.generator.submit(encoded, sampling, job.put)
+            job.request = self.generator.submit(encoded, sampling, job.put, tenant)
             self._jobs.append(job)
             self._changed.notify_all()
         return job

@@ -23,6 +23,7 @@ from tests.support.serving import (
     body,
     error_of,
     image_part,
+    local,
     picture,
     post,
     text_part,
@@ -156,7 +157,7 @@ def test_a_placeholder_put_together_from_parts_is_harmless(http: TestClient) -> 
 
 def test_a_model_without_encoders_refuses_images() -> None:
     generator = Generator(MultimodalLM(tiny_llm("llama"), {}, {}, {}))
-    with TestClient(create_app(generator, MODEL, LIMITS)) as http:
+    with local(create_app(generator, MODEL, LIMITS)) as http:
         assert error_of(http, body([image_part()]))["code"] == "no_images"
         assert post(http, body("<image> is only text here"))[0] == 200
 

@@ -17,7 +17,7 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
-from tests.support.serving import MODEL, body, error_of, post, tiny_generator
+from tests.support.serving import MODEL, body, error_of, local, post, tiny_generator
 
 
 def test_a_text_that_no_context_holds_is_refused_before_it_is_tokenised(
@@ -61,7 +61,7 @@ def test_texts_that_are_being_read_take_places_in_the_queue(monkeypatch: pytest.
 
     monkeypatch.setattr(generator, "encode", slow)
     with (
-        TestClient(create_app(generator, MODEL, Limits(max_waiting=1)), raise_server_exceptions=False) as http,
+        local(create_app(generator, MODEL, Limits(max_waiting=1)), raise_server_exceptions=False) as http,
         ThreadPoolExecutor(2) as clients,
     ):
         asked = [clients.submit(post, http, body(max_tokens=1)) for _ in range(2)]

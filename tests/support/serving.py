@@ -128,6 +128,11 @@ def running(app: FastAPI) -> Iterator[str]:
             thread.join(20)
 
 
+def local(app: FastAPI, **options: Any) -> TestClient:
+    """A client on the machine of the server, which is in this process."""
+    return TestClient(app, base_url="http://127.0.0.1", **options)
+
+
 def answer(http: TestClient, *content: dict[str, Any]) -> str:
     """What is answered to one message of these parts."""
     status, got = post(http, body(list(content)))
