@@ -132,6 +132,4 @@ def next_tokens(requests: list[Request], logits: torch.Tensor) -> list[int]:
     """The next token of each, from logits float[n, V]."""
     likeliest = logits.argmax(dim=-1).tolist()
     pairs = zip(requests, likeliest, strict=True)
-    return [
-        token if one.sampling.temperature == 0 else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)
-    ]
+    return [token if one.sampling.greedy else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)]

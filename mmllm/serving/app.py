@@ -25,6 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from mmllm.errors import MmllmError
 from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
+from mmllm.serving.connections import TimedConnection
 from mmllm.serving.media import Limits
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
 from mmllm.serving.page import page_command
@@ -62,7 +63,7 @@ def serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     LOG.info("%s is at %s/v1; chat with it: %s", recipe.name, address, page_command(address))
     LOG.info("%s", _key_state(access))
-    config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
+    config = uvicorn.Config(app, http=TimedConnection, ws="none", log_level="info", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])
 
 

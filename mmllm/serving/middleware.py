@@ -1,7 +1,9 @@
-"""Around every HTTP exchange: a request id on each answer and a cap on the bytes of a body, counted as they arrive."""
+"""Around every HTTP exchange: a request id on each answer, and limits on a body: its bytes and the time it takes."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,11 +36,14 @@ class RequestId:
 
 
 class BodyLimit:
-    """Middleware that refuses bodies of more than ``max_body`` bytes with 413, whatever Content-Length claims."""
+    """Middleware that refuses bodies of more than ``max_body`` bytes with 413, whatever Content-Length claims.
 
-    def __init__(self, app: ASGIApp, max_body: int) -> None:
+    One that stops arriving for ``idle`` seconds, or takes ``whole`` seconds, is 408.
+    """
+
+    def __init__(self, app: ASGIApp, max_body: int, idle: float = 20.0, whole: float = 300.0) -> None:
         self.app = app
-        self.max_body = max_body
+        self.max_body, self.idle, self.whole = max_body, idle, whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one exchange; the error is raised where the body is read and becomes the usual envelope there."""
@@ -49,12 +54,21 @@ class BodyLimit:
         # conversions
         seen = int(claimed) if claimed.isdecimal() and len(claimed) < 20 else 0
         arrived = 0
+        begun = time.monotonic()
+        complete = False
 
         async def receive_within_limit() -> Message:
-            nonlocal arrived
+            nonlocal arrived, complete
             if seen > self.max_body:
                 raise self._error()
-            message = await receive()
+            if complete:  # what comes now is the client's leaving, however late
+                return await receive()
+            try:
+                left = begun + self.whole - time.monotonic()
+                message = await asyncio.wait_for(receive(), max(0.0, min(self.idle, left)))
+            except TimeoutError:
+                raise ApiError(408, "The request did not arrive in time.", code="request_timeout") from None
+            complete = not message.get("more_body", False)
             arrived += len(message.get("body", b"")) if message["type"] == "http.request" else 0
             if arrived > self.max_body:
                 raise self._error()

@@ -62,6 +62,14 @@ def test_client_gets_the_generators_own_answer(client: openai.OpenAI, generator:
     assert answer.object == "chat.completion" and abs(answer.created - time.time()) < 60
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-45, 1e-300, 5e-324])
+def test_a_temperature_next_to_nothing_is_greedy(client: openai.OpenAI, temperature: float) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "messages": [user("Hi")], "max_tokens": 6}
+    greedy = client.chat.completions.create(**asked).choices[0].message.content
+    cold = client.chat.completions.create(**asked, temperature=temperature, seed=1)
+    assert cold.choices[0].message.content == greedy
+
+
 def test_client_streams_the_same_text(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": MODEL, "messages": [user([image_part(), text_part("What?")])], "max_tokens": 6}
     whole = client.chat.completions.create(**asked)
