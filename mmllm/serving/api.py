@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,15 +92,22 @@ class Api:
         encoded, sampling = await read(self._prepare, body, ident)
         key = _key(request)
         job = self.worker.submit(encoded, sampling, "" if key is None else key[0])
+        leaving = asyncio.create_task(_left(request))
         if not body.stream:
-            return await self._whole(ident, job, request)
+            try:
+                return await self._whole(ident, job, leaving)
+            finally:
+                leaving.cancel()
         try:
             # before the headers are sent: a fault of the first step can still be an HTTP error
-            first = await job.next(KEEP_ALIVE)
+            first = await _or_left(job.next(KEEP_ALIVE), leaving)
         # also CancelledError, which is no Exception: the client left
         except BaseException:
             job.cancel()
             raise
+        finally:
+            # from here on the response itself listens for the client's leaving
+            leaving.cancel()
         include_usage = body.stream_options is not None and body.stream_options.include_usage
         events = self._events(ident, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
@@ -175,17 +182,13 @@ class Api:
                 404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
             )
 
-    async def _whole(self, ident: str, job: Job, request: Request) -> JSONResponse:
-        """Collect the answer; the client closing its connection is noticed by asking, so that the worker stops."""
+    async def _whole(self, ident: str, job: Job, leaving: asyncio.Task[None]) -> JSONResponse:
+        """Collect the answer; a client that closes its connection ends it."""
         text = ""
         try:
             while True:
-                # so an answer that nobody waits for stops within half a second
-                delta = await job.next(0.5)
-                if delta is None:
-                    if await request.is_disconnected():
-                        raise ApiError(499, "The client closed the connection.")  # nginx's number for it
-                    continue
+                delta = await _or_left(job.next(), leaving)
+                assert delta is not None  # no time limit was given
                 text += delta.text
                 if delta.finish is not None:
                     used = _usage(delta)
@@ -222,6 +225,24 @@ class Api:
         finally:
             job.cancel()
         yield "data: [DONE]\n\n"
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has closed its connection; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _or_left(coming: Coroutine[Any, Any, T], leaving: asyncio.Task[None]) -> T:
+    """Return what is coming; ApiError where the client leaves before it comes."""
+    awaited = asyncio.ensure_future(coming)
+    try:
+        await asyncio.wait({awaited, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not awaited.done():
+            raise ApiError(499, "The client closed the connection.")  # nginx's number for it
+        return awaited.result()
+    finally:
+        awaited.cancel()
 
 
 def _key(request: Request) -> tuple[str, Key] | None:
