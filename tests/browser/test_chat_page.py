@@ -203,4 +203,5 @@ def test_an_answer_makes_the_browser_call_nobody(tmp_path: Path) -> None:
             page.screenshot(Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png")).with_name("inert.png"))
     finally:
         server.shutdown()
+        server.server_close()
     assert Liar.called == []
