@@ -55,6 +55,11 @@ class Generator:
             )
         return encoded
 
+    @property
+    def most_characters(self) -> int:
+        """Return the number of characters that no text within the context is over."""
+        return self.llm.context * self.prompter.longest_token
+
     def check_characters(self, name: str, count: int) -> None:
         """Raise TooLongError for messages of ``count`` characters that no context of the model holds; reads nothing."""
         check_characters(name, count, self.prompter, self.llm.context)

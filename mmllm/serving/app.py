@@ -138,7 +138,7 @@ def create_app(
 
     app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
     # the one added last is the outermost: a body that BodyLimit refuses has an id too
-    app.add_middleware(BodyLimit, max_body=api.limits.max_body)
+    app.add_middleware(BodyLimit, max_body=api.limits.max_body, max_text=generator.most_characters)
     app.add_middleware(Guard, access=access)
     if access.origins:
         # around the keys: a browser asks first whether it may send one

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -16,6 +18,7 @@ from mmllm.generation.memory import Sizes
 from mmllm.messages.tokenize import Prompter
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
+from mmllm.serving.middleware import TextRun
 from mmllm.types import Message, Sample
 from tests.support.serving import MODEL, body, error_of, local, post, tiny_generator
 
@@ -27,8 +30,8 @@ def test_a_text_that_no_context_holds_is_refused_before_it_is_tokenised(
         raise AssertionError("tokenised")
 
     monkeypatch.setattr(Prompter, "tokenize_prompt", tokenised)
-    error = error_of(http, body("word " * 50_000))
-    assert error["code"] == "context_length_exceeded" and "250000 characters" in error["message"]
+    error = error_of(http, body("word " * 5_000))
+    assert error["code"] == "context_length_exceeded" and "25000 characters" in error["message"]
     assert "chatcmpl" not in error["message"]
 
 
@@ -71,3 +74,33 @@ def test_texts_that_are_being_read_take_places_in_the_queue(monkeypatch: pytest.
         finally:
             go.set()
         assert [one.result(20)[0] for one in asked] == [200, 200]
+
+
+def fed(raw: bytes, size: int) -> list[int]:
+    """What is said of a body that arrives in pieces of this size."""
+    run = TextRun()
+    return [run.feed(raw[start : start + size]) for start in range(0, len(raw), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_a_text_is_counted_while_it_arrives(size: int) -> None:
+    text = ('say \\"hi\\" and \\\\' + "word " * 20) * 30
+    raw = f'{{"messages": [{{"role": "user", "content" : "{text}"'.encode()
+    assert fed(raw, size)[-1] in (0, len(text)) and max(fed(raw[:-1], size)) == len(text)
+    assert max(fed(b'{"image_url": {"url": "data:image/png;base64,' + b"A" * 5000, size)) == 0
+    assert max(fed(b'{"text": "a", "data": "' + b"A" * 5000, size)) <= 1
+    assert fed(b'{"text": "a", "more": [' + b"1, " * 500, size)[-1] == 0
+
+
+def test_a_body_is_refused_without_being_kept_or_parsed(address: str) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "'.encode()
+        for _ in range(20):
+            yield b"word " * 2000
+        yield b'"}]}'
+
+    answer = httpx.post(
+        f"{address}/v1/chat/completions", content=pieces(), headers={"content-type": "application/json"}, timeout=30
+    )
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
+    assert "A text is over 3072 characters" in answer.json()["error"]["message"]
