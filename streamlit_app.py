@@ -18,7 +18,8 @@ from typing import Any
 import streamlit as st
 from PIL import Image, ImageOps
 
-from serve.client import Answer, Card, Preview, ServerFault, file_part, models, preview
+from serve.client import Answer, Card, Preview, Server, ServerFault, file_part, models, preview
+from serve.markup import inert
 
 # Comments, not strings, below these: Streamlit writes a string that stands alone onto the page.
 FORMATS = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
@@ -62,7 +63,7 @@ class Turn:
         return {"role": self.role, "content": [*parts, *([{"type": "text", "text": self.text}] if self.text else [])]}
 
 
-def read_upload(server: str, card: Card, name: str, data: bytes) -> Upload:
+def read_upload(server: Server, card: Card, name: str, data: bytes) -> Upload:
     """Check and draw an uploaded file, an image here, the rest on the server; ServerFault where it is not usable."""
     modality = card.modality(name)
     if modality is None:
@@ -83,6 +84,8 @@ def read_image(name: str, data: bytes) -> Upload:
         kind = FORMATS[str(image.format)]
         if image.width * image.height > MAX_PIXELS:
             raise ServerFault(f"{name} holds {image.width} x {image.height} pixels; make it smaller.")
+        # a JPEG is decoded at the next larger of the sizes that it holds, not whole
+        image.draft("RGB", (PREVIEW, PREVIEW))
         small = ImageOps.exif_transpose(image)
         small.thumbnail((PREVIEW, PREVIEW))
         buffer = io.BytesIO()
@@ -94,13 +97,17 @@ def read_image(name: str, data: bytes) -> Upload:
     return Upload(name, {"type": "image_url", "image_url": {"url": url}}, Preview("", (("", buffer.getvalue()),)))
 
 
-def sidebar() -> tuple[str, str | None, Card | None, dict[str, Any]]:
+def sidebar() -> tuple[Server, str | None, Card | None, dict[str, Any]]:
     """Return server, chosen model and its card (None when there is no server) and decoding options."""
     with st.sidebar:
         if st.button("New chat", key="clear", width="stretch", icon=":material/add_comment:"):
             st.session_state["turns"] = []
-        address = st.text_input("Server", os.environ.get("MMLLM_SERVER", "http://127.0.0.1:8000"), key="server")
-        server = address.strip().rstrip("/").removesuffix("/v1")
+        default = os.environ.get("MMLLM_SERVER", "http://127.0.0.1:8000")
+        typed = st.text_input("Server", default, key="server").strip()
+        key = st.text_input("Key", key="key", type="password", help="of the API, where the server asks for one")
+        # the page's own key stays in this process and goes to no server but its own
+        own = os.environ.get("MMLLM_KEY", "") if typed == default else ""
+        server = Server(typed.rstrip("/").removesuffix("/v1"), key.strip() or own)
         try:
             known = models(server)
         except ServerFault as error:
@@ -129,9 +136,14 @@ def show(turn: Turn) -> None:
         if turn.role == "user":
             st.text(turn.text)
         else:
-            st.markdown(turn.text or "*(an empty answer)*")
+            st.html(written(turn.text))
         if turn.note:
             st.caption(turn.note)
+
+
+def written(text: str) -> str:
+    """Return an answer as HTML that makes the browser fetch nothing."""
+    return inert(text if text.strip() else "*(an empty answer)*")
 
 
 def show_uploads(uploads: Sequence[Upload]) -> None:
@@ -155,7 +167,7 @@ def show_uploads(uploads: Sequence[Upload]) -> None:
             st.audio(upload.sound)
 
 
-def ask(server: str, model: str, card: Card, options: dict[str, Any], text: str, files: list[Any]) -> None:
+def ask(server: Server, model: str, card: Card, options: dict[str, Any], text: str, files: list[Any]) -> None:
     """Send the question with all turns before it; an answer joins the history, a fault leaves it as it was."""
     turns: list[Turn] = st.session_state["turns"]
     with st.spinner("Reading the files") if files else contextlib.nullcontext():
@@ -165,7 +177,10 @@ def ask(server: str, model: str, card: Card, options: dict[str, Any], text: str,
     messages = [turn.message() for turn in [*turns, question]]
     answer = Answer(server, {"model": model, "messages": messages, **options})
     with st.chat_message("assistant"):
-        st.write_stream(answer.deltas())
+        shown = st.empty()
+        for _ in answer.deltas():
+            shown.html(written(answer.text))
+        shown.html(written(answer.text))
         st.caption(answer.note())
     turns += [question, Turn("assistant", answer.text, note=answer.note())]
     del turns[:-MAX_TURNS]

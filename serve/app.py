@@ -13,10 +13,18 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from mmllm.errors import MmllmError
+from mmllm.serving.access import Access, host_name
 from mmllm.serving.app import load_app
+from mmllm.serving.keys import KeyFile
 
 RUN = "MMLLM_RUN"
 """Environment variable that names the run folder."""
+KEYS = "MMLLM_KEYS"
+"""Names the file of API keys; without one the server answers connections to the loopback alone."""
+OPEN = "MMLLM_OPEN"
+"""1: others may ask without a key, since something in front of the server knows who they are."""
+HOSTS = "MMLLM_HOSTS"
+"""Names under which the server may be asked besides the loopback's and the recipe's, with commas between them."""
 
 
 def app() -> FastAPI:
@@ -28,8 +36,15 @@ def app() -> FastAPI:
     try:
         if not run:
             raise MmllmError(f"{RUN} is not set; set it to a run folder, e.g. {RUN}=runs/demo")
-        return load_app(Path(run))[1]
+        return load_app(Path(run), access=_access())[1]
     except MmllmError as error:
         print(f"mmllm: {error}", file=sys.stderr)
         # exit 2, as `mmllm serve`: a process manager must not start it again before somebody fixed it
         raise SystemExit(2) from error
+
+
+def _access() -> Access:
+    """Who may ask, as the environment says."""
+    keys = os.environ.get(KEYS)
+    hosts = frozenset(host_name(host) for host in os.environ.get(HOSTS, "").split(",") if host.strip())
+    return Access(hosts, keys=KeyFile(Path(keys)) if keys else None, open=os.environ.get(OPEN) == "1")

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 ADVICE = {
+    401: "Give one in the field Key.",
     413: "Send fewer or smaller files.",
     429: "Ask again in a moment.",
     500: "The terminal of the server says what happened.",
@@ -25,6 +26,19 @@ ADVICE = {
 
 class ServerFault(Exception):
     """A fault that the page shows instead of an answer: one sentence and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the API is, and the key to it."""
+
+    address: str
+    key: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of every request."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Preview:
 class Answer:
     """One streamed answer: iterate ``deltas`` once, then read the note."""
 
-    server: str
+    server: Server
     request: dict[str, Any]
     text: str = ""
     usage: dict[str, int] = field(default_factory=dict)
@@ -76,7 +90,13 @@ class Answer:
         # between two pieces of an answer, not for all of it; a wrong address shows at once
         patience = httpx.Timeout(600, connect=5)
         try:
-            with httpx.stream("POST", f"{self.server}/v1/chat/completions", json=body, timeout=patience) as reply:
+            with httpx.stream(
+                "POST",
+                f"{self.server.address}/v1/chat/completions",
+                json=body,
+                headers=self.server.headers,
+                timeout=patience,
+            ) as reply:
                 if reply.status_code != 200:
                     reply.read()
                     raise fault(reply.status_code, reply.text)
@@ -132,15 +152,19 @@ def fault(status: int, text: str) -> ServerFault:
     return ServerFault(f"{message} {advice}".strip())
 
 
-def unreachable(server: str) -> ServerFault:
+def unreachable(server: Server) -> ServerFault:
     """Return the fault of an address where nobody listens."""
-    return ServerFault(f"No server answers at {server}. Start one with `mmllm serve runs/demo`, or change the address.")
+    return ServerFault(
+        f"No server answers at {server.address}. Start one with `mmllm serve runs/demo`, or change the address."
+    )
 
 
-def models(server: str) -> dict[str, Card]:
+def models(server: Server) -> dict[str, Card]:
     """Return model names -> their cards; ServerFault when there is no server."""
     try:
-        reply = httpx.get(f"{server}/v1/models", timeout=5)
+        reply = httpx.get(f"{server.address}/v1/models", headers=server.headers, timeout=5)
+        if reply.status_code in (401, 403, 421):  # it is there, and does not let the page in
+            raise fault(reply.status_code, reply.text)
         reply.raise_for_status()
         cards = reply.json()["data"]
         return {card["id"]: Card(int(card["max_model_len"]), card.get("file_types", {})) for card in cards}
@@ -154,10 +178,15 @@ def file_part(name: str, data: bytes, modality: str) -> dict[str, Any]:
     return {"type": "file", "file": {"filename": name, "file_data": url, "modality": modality}}
 
 
-def preview(server: str, part: dict[str, Any]) -> Preview:
+def preview(server: Server, part: dict[str, Any]) -> Preview:
     """Ask how the server shows a media part; ServerFault where it cannot read it."""
     try:
-        reply = httpx.post(f"{server}/preview", json={"part": part}, timeout=httpx.Timeout(120, connect=5))
+        reply = httpx.post(
+            f"{server.address}/preview",
+            json={"part": part},
+            headers=server.headers,
+            timeout=httpx.Timeout(120, connect=5),
+        )
     except httpx.HTTPError as error:
         raise unreachable(server) from error
     if reply.status_code != 200:
@@ -167,7 +196,9 @@ def preview(server: str, part: dict[str, Any]) -> Preview:
         pictures = tuple((one["caption"], _bytes(one["url"])) for one in body["pictures"])
         return Preview(body["caption"], pictures, body["text"])
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise ServerFault(f"{server} answered with no preview; is it another version of this project?") from error
+        raise ServerFault(
+            f"{server.address} answered with no preview; is it another version of this project?"
+        ) from error
 
 
 def _bytes(url: str) -> bytes:

@@ -178,6 +178,19 @@ class PlannedSample:
         )
 
 
+def check_characters(name: str, count: int, prompter: Prompter, context: int) -> None:
+    """Raise TooLongError for messages of ``count`` characters that cannot fit ``context`` tokens.
+
+    Tokenising costs seconds and hundreds of megabytes for each megabyte of text; this costs nothing.
+    """
+    most = context * prompter.longest_token
+    if count > most:
+        raise TooLongError(
+            f"{name}: {count} characters are over the context of {context} tokens, which hold {most} at most; "
+            "nothing is cut: shorten it or raise llm.context"
+        )
+
+
 def plan(
     sample: Sample, prompter: Prompter, inputs: Mapping[str, MediaInput], context: int, train: bool
 ) -> PlannedSample:
@@ -185,6 +198,7 @@ def plan(
 
     Raises SampleError: refused by the template, nothing to learn, placeholders and media differ in number, too long.
     """
+    check_characters(sample.name, sum(len(message.text) for message in sample.messages), prompter, context)
     prompt = prompter.tokenize_for_training(sample) if train else prompter.tokenize_prompt(sample)
     fixed = {key: inputs[key].n_tokens() for _, key in prompt.places}
     length = len(prompt.ids)

@@ -1,4 +1,4 @@
-"""Commands that train or use a run: train, eval, chat, serve, demo."""
+"""Commands that train or use a run: train, eval, chat, serve, demo; and key, for who may use one."""
 
 from __future__ import annotations
 
@@ -60,6 +60,18 @@ def add(commands: Parsers) -> None:
         run_argument(parser)
     serve.add_argument("--host", help="default: the recipe's")
     serve.add_argument("--port", type=int, help="default: the recipe's")
+    serve.add_argument("--keys", type=Path, metavar="FILE", help="API keys that may use it (`mmllm key` makes them)")
+    serve.add_argument("--open", action="store_true", help="let others than this machine's users in without a key")
+    serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="it may be asked as NAME too")
+    serve.add_argument(
+        "--allow-origin", action="append", default=[], metavar="URL", help="scripts of this web page may call it (CORS)"
+    )
+    key = command(commands, "key", _add_key, "make an API key for `mmllm serve --keys FILE` and print it")
+    key.add_argument("name", metavar="NAME", help="of its user")
+    key.add_argument("--keys", type=Path, required=True, metavar="FILE", help="where its hash is kept")
+    key.add_argument("--models", nargs="+", metavar="MODEL", help="that it may use (default: all)")
+    key.add_argument("--at-once", type=int, metavar="N", help="requests that it may have open (default: any number)")
+    key.add_argument("--per-minute", type=int, metavar="N", help="requests within a minute (default: any number)")
     command(commands, "demo", _demo, "train, score and try the miniature model")
 
 
@@ -185,8 +197,21 @@ def _chat(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    app = _serving("app")
-    app.serve(run_path(arguments), arguments.host, arguments.port, arguments.overrides, trust(arguments))
+    run, app, access = run_path(arguments), _serving("app"), _serving("access")
+    who = access.Access(
+        frozenset(access.host_name(host) for host in arguments.allow_host),
+        tuple(arguments.allow_origin),
+        None if arguments.keys is None else _serving("keys").KeyFile(arguments.keys),
+        arguments.open,
+    )
+    app.serve(run, arguments.host, arguments.port, arguments.overrides, trust(arguments), who)
+
+
+def _add_key(arguments: argparse.Namespace) -> None:
+    from mmllm.serving.keys import add_key
+
+    words = (arguments.models, arguments.at_once, arguments.per_minute)
+    print(add_key(arguments.keys, arguments.name, *words))
 
 
 def _serving(module: str) -> Any:

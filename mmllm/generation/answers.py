@@ -62,6 +62,7 @@ class Request:
         limit: int,
         end_ids: frozenset[int],
         tell: Callable[[Delta | Exception], None] | None = None,
+        tenant: str = "",
     ) -> None:
         """Set up.
 
@@ -72,8 +73,10 @@ class Request:
             limit: most tokens of the answer.
             end_ids: tokens that end it.
             tell: is called with each delta, or with what went wrong; default: they wait in ``events``.
+            tenant: whose it is. What was read for one is not used for another: how soon an answer begins would tell
+                what others have asked.
         """
-        self.encoded, self.sampling, self.limit = encoded, sampling, limit
+        self.encoded, self.sampling, self.limit, self.tenant = encoded, sampling, limit, tenant
         self.events: deque[Delta | Exception] = deque()
         self.tokens: list[int] = []
         """Chosen so far."""
@@ -129,6 +132,4 @@ def next_tokens(requests: list[Request], logits: torch.Tensor) -> list[int]:
     """The next token of each, from logits float[n, V]."""
     likeliest = logits.argmax(dim=-1).tolist()
     pairs = zip(requests, likeliest, strict=True)
-    return [
-        token if one.sampling.temperature == 0 else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)
-    ]
+    return [token if one.sampling.greedy else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)]

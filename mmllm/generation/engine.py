@@ -82,6 +82,14 @@ class Engine:
                     request.fail(error)
             self._sweep()
 
+    def restart(self, error: Exception) -> None:
+        """End every request with ``error`` and begin anew: nothing that was read or stored before is used again."""
+        for request in [*list(self._waiting), *([] if self._made is None else self._made.requests)]:
+            if not request.done:
+                request.fail(error)
+        # without the lock's old holder, which may have ended inside a step
+        self._lock, self._waiting, self._made = threading.RLock(), deque(), None
+
     def step(self, rows: int | None = None) -> bool:
         """Admit who may begin, run a pass and give each its token; False: there was nothing to do.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmllm.batches.sample import Encoded, encode
+from mmllm.batches.sample import Encoded, check_characters, encode
 from mmllm.errors import TooLongError
 from mmllm.generation.answers import Completion, Delta, FinishReason, Request
 from mmllm.generation.engine import Engine
@@ -54,6 +54,15 @@ class Generator:
                 "room for an answer; shorten it or raise llm.context"
             )
         return encoded
+
+    @property
+    def most_characters(self) -> int:
+        """Return the number of characters that no text within the context is over."""
+        return self.llm.context * self.prompter.longest_token
+
+    def check_characters(self, name: str, count: int) -> None:
+        """Raise TooLongError for messages of ``count`` characters that no context of the model holds; reads nothing."""
+        check_characters(name, count, self.prompter, self.llm.context)
 
     def stream(
         self,
@@ -110,12 +119,19 @@ class Generator:
                 self.engine.cancel(request)
 
     def submit(
-        self, encoded: Encoded, sampling: Sampling, tell: Callable[[Delta | Exception], None] | None = None
+        self,
+        encoded: Encoded,
+        sampling: Sampling,
+        tell: Callable[[Delta | Exception], None] | None = None,
+        tenant: str = "",
     ) -> Request:
-        """Let a sample wait for its answer, which the engine's steps make; ``tell``: see :class:`Request`."""
+        """Let a sample wait for its answer, which the engine's steps make.
+
+        ``tell``, ``tenant``: see :class:`Request`.
+        """
         limit = min(sampling.max_new_tokens, self.llm.context - len(encoded.ids))
         text = AnswerText(self.llm.tokenizer, sampling.stop)
-        request = Request(encoded, sampling, text, limit, self.end_ids, tell)
+        request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant)
         self.engine.submit(request)
         return request
 

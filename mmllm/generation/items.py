@@ -91,4 +91,4 @@ class Items:
             dataset = encoded.dataset if self.reader.is_adapted(key) else ""
             for number, item in enumerate(items):
                 if self.reader.reads_again(key) or ends[key, number] > start:
-                    yield (key, (request.digests[key][number], dataset)), item, number
+                    yield (key, (request.tenant, request.digests[key][number], dataset)), item, number

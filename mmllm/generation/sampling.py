@@ -18,6 +18,10 @@ from mmllm.errors import MmllmError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+GREEDY = 1e-5
+"""Temperatures below it take the likeliest token, as vLLM has it: only logits that differ by a rounding error could be
+drawn from, and far below it float32 knows no such number."""
+
 _HALF = "\ufffd"
 """Character that a decoder writes for bytes that are not (yet) a character."""
 
@@ -28,7 +32,7 @@ class Sampling:
 
     max_new_tokens: int
     temperature: float = 0.0
-    """0 takes the likeliest token (greedy)."""
+    """0, or below ``GREEDY``, takes the likeliest token."""
     top_p: float = 1.0
     """Sample from the smallest set of tokens that holds this much probability (Holtzman et al. 2020, 1904.09751)."""
     seed: int | None = None
@@ -55,6 +59,11 @@ class Sampling:
         if any(not text for text in self.stop):
             raise MmllmError("stop holds an empty text; every answer would end before it begins.")
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.temperature < GREEDY
+
     def generator(self) -> torch.Generator:
         """A random generator of its own, so that nothing else drawn in the process changes an answer."""
         generator = torch.Generator()
@@ -66,7 +75,7 @@ class Sampling:
 
     def choose(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Next tokens int64[B] for ``logits`` float[B, V]; drawn on the CPU, so a seed means the same everywhere."""
-        if self.temperature == 0:
+        if self.greedy:
             return logits.argmax(dim=-1)
         scaled = logits.float().cpu()
         # the likeliest token stays at 0: a tiny temperature must not make inf - inf

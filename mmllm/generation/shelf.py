@@ -52,7 +52,9 @@ class Shelf:
 
     def keys_of(self, request: Request) -> list[Hashable]:
         """Keys of the positions of its prompt."""
-        return content.position_keys(request.encoded, request.digests, self._ahead)
+        keys = content.position_keys(request.encoded, request.digests, self._ahead)
+        keys[0] = (request.tenant, keys[0])
+        return keys
 
     def find(self, keys: Sequence[Hashable], encoded: Encoded) -> Known | None:
         """The conversation that begins most like these of ``encoded``, and for how many positions that are of use, the

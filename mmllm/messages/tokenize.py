@@ -110,6 +110,8 @@ class Prompter:
         ends = [self._backend.token_to_id(self._template.end), tokenizer.eos_token_id]
         self.end_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in ends if i is not None))
         """Ids that end the assistant's turn: the template's end-of-turn, then the tokenizer's own end."""
+        self.longest_token = _longest(self._backend)
+        """Most characters that one token stands for, so that a text far over a context need not be tokenised."""
 
     def tokenize_for_training(self, sample: Sample) -> Prompt:
         """Ids and labels of a whole conversation.
@@ -320,6 +322,15 @@ class Prompter:
         if typed and self._control_ids.intersection(ids):
             raise SampleError(f"{name}: the tokenizer has {piece!r} only as a special token; it cannot be plain text")
         return ids, offsets
+
+
+def _longest(backend: Tokenizer) -> int:
+    """Return the most characters that one token stands for."""
+    longest = max((len(token) for token in backend.get_vocab()), default=1)
+    # of a vocabulary that does not hold every byte, one token may be an unknown word, however long; WordPiece stops
+    # reading a word at a hundred letters, and no honest text has many that are longer
+    unknown = getattr(backend.model, "unk_token", None) or getattr(backend.model, "unk_id", None)
+    return longest if unknown is None or getattr(backend.model, "byte_fallback", False) else max(longest, 100)
 
 
 def _sign_of(place: Place) -> str:

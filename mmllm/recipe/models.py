@@ -399,9 +399,13 @@ class Serve(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    hosts: list[str] = Field([], description="names besides `host` and the loopback's under which it may be asked")
+    origins: list[str] = Field(
+        [], description="of web pages whose scripts may call it (CORS): `https://chat.example.org`"
+    )
     max_new_tokens: Positive = 512
     max_images: Positive = Field(8, description="per request")
-    max_pixels: Positive = Field(25_000_000, description="per image, checked before it is decoded")
+    max_pixels: Positive = Field(12_582_912, description="per image (4096 x 3072), checked before it is decoded")
     max_files: Positive = Field(4, description="videos, sounds, graphs, point clouds or documents per request, of each")
     max_seconds: float = Field(600.0, gt=0, description="length of one video or sound")
     max_body: Positive = Field(33_554_432, description="bytes per request")

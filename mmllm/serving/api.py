@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,7 @@ from mmllm.serving.worker import Job, Worker
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Delta, Encoded, Generator
+    from mmllm.serving.keys import Key
 
 KEEP_ALIVE = 15.0
 """Seconds without a delta after which a stream sends a comment, so that proxies do not close it."""
@@ -51,8 +52,8 @@ class Api:
         self.created = int(time.time())
         self.context = generator.model.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
-        self.reading = 0
-        """Number of requests whose media are being read, or wait for that."""
+        self.reading_media = self.reading_texts = 0
+        """Number of requests with and without media that are being read, or wait for that."""
 
     def close(self) -> None:
         """End what runs and waits."""
@@ -66,71 +67,89 @@ class Api:
         body = {"status": "ok" if ok else "unavailable", "running": running, "waiting": waiting}
         return JSONResponse(body, 200 if ok else 503)
 
-    async def models(self) -> dict[str, Any]:
-        """Return the list of models, which has one entry."""
-        return {"object": "list", "data": [self._card()]}
+    async def models(self, request: Request) -> dict[str, Any]:
+        """Return the list of models that the request's key may see: the one, or none."""
+        return {"object": "list", "data": [self._card()] if self._seen(request) else []}
 
-    async def model(self, name: str) -> dict[str, Any]:
+    async def model(self, name: str, request: Request) -> dict[str, Any]:
         """Return one model by its id."""
-        self._check_model(name)
+        self._check_model(name, request)
         return self._card()
 
-    async def preview(self, body: PreviewRequest) -> dict[str, Any]:
+    async def preview(self, body: PreviewRequest, request: Request) -> dict[str, Any]:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
-        return await self._read(self.previewer.of_part, body.part)
+        if not self._seen(request):
+            raise ApiError(404, "This key may use no model, so it sees no preview.", code="model_not_found")
+        return await self._read_media(self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
-        self._check_model(body.model)
+        self._check_model(body.model, request)
         body.check_extra()
         # the request's id, so that an answer and the log's lines about it can be matched
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
-        if body.has_media:
-            encoded, sampling = await self._read(self._prepare, body, ident)
-        else:
-            self.worker.check_room()
-            encoded, sampling = await asyncio.to_thread(self._prepare, body, ident)
-        job = self.worker.submit(encoded, sampling)
+        read = self._read_media if body.has_media else self._read_text
+        encoded, sampling = await read(self._prepare, body, ident)
+        key = _key(request)
+        job = self.worker.submit(encoded, sampling, "" if key is None else key[0])
+        leaving = asyncio.create_task(_left(request))
         if not body.stream:
-            return await self._whole(ident, job, request)
+            try:
+                return await self._whole(ident, job, leaving)
+            finally:
+                leaving.cancel()
         try:
             # before the headers are sent: a fault of the first step can still be an HTTP error
-            first = await job.next(KEEP_ALIVE)
+            first = await _or_left(job.next(KEEP_ALIVE), leaving)
         # also CancelledError, which is no Exception: the client left
         except BaseException:
             job.cancel()
             raise
+        finally:
+            # from here on the response itself listens for the client's leaving
+            leaving.cancel()
         include_usage = body.stream_options is not None and body.stream_options.include_usage
         events = self._events(ident, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
-    async def _read(self, work: Callable[..., T], *args: Any) -> T:
+    async def _read_media(self, work: Callable[..., T], *args: Any) -> T:
         """Run work that reads media on the threads kept for it: slow files hold up no request without media.
 
-        Refused where too many are at it, as in a full queue.
+        It has a place in the queue while it is read, and is refused where there is none.
         """
-        self.worker.check_room(self.reading)
-        self.reading += 1
+        self.worker.check_room(self.reading_media + self.reading_texts)
+        self.reading_media += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
         finally:
-            self.reading -= 1
+            self.reading_media -= 1
+
+    async def _read_text(self, work: Callable[..., T], *args: Any) -> T:
+        """Run work that tokenises a text, in the same way; how many files are being read is nothing to it."""
+        self.worker.check_room(self.reading_texts)
+        self.reading_texts += 1
+        try:
+            return await asyncio.to_thread(work, *args)
+        finally:
+            self.reading_texts -= 1
 
     def _card(self) -> dict[str, Any]:
         return model_card(self.model_name, self.created, self.context, list(self.inputs.keys))
 
     def _prepare(self, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
         """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here."""
-        sample = to_sample(body, ident, self.inputs, self.limits)
+        generator = self.worker.generator
         try:
-            encoded = self.worker.generator.encode(sample)
+            # before anything is looked at: the text may be as long as a body
+            generator.check_characters(ident, body.n_characters)
+            encoded = generator.encode(to_sample(body, ident, self.inputs, self.limits))
         except TooLongError as error:
-            raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
+            raise ApiError(400, _message(error, ident), code="context_length_exceeded", param="messages") from error
         except UnreadableError as error:
             code = f"invalid_{self.inputs.processors[error.key].modality}"
             raise ApiError(400, _message(error, ident), code=code, param="messages") from error
         except SampleError as error:
-            raise ApiError(400, str(error), code="invalid_prompt", param="messages") from error
+            raise ApiError(400, _message(error, ident), code="invalid_prompt", param="messages") from error
         room = self.context - len(encoded.ids)
         if body.limit is not None and body.limit > room:
             raise ApiError(
@@ -149,22 +168,27 @@ class Api:
             stop=tuple(body.stop),
         )
 
-    def _check_model(self, name: str) -> None:
-        if name != self.model_name:
-            message = f"The model {name[:100]!r} does not exist; this server has {self.model_name!r}."
-            raise ApiError(404, message, code="model_not_found", param="model")
+    def _seen(self, request: Request) -> bool:
+        """Return whether the request's key may use the model."""
+        key = _key(request)
+        return key is None or key[1].sees(self.model_name)
 
-    async def _whole(self, ident: str, job: Job, request: Request) -> JSONResponse:
-        """Collect the answer; the client closing its connection is noticed by asking, so that the worker stops."""
+    def _check_model(self, name: str, request: Request) -> None:
+        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
+        seen = self._seen(request)
+        if name != self.model_name or not seen:
+            has = f"this server has {self.model_name!r}" if seen else "this key may use none"
+            raise ApiError(
+                404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
+            )
+
+    async def _whole(self, ident: str, job: Job, leaving: asyncio.Task[None]) -> JSONResponse:
+        """Collect the answer; a client that closes its connection ends it."""
         text = ""
         try:
             while True:
-                # so an answer that nobody waits for stops within half a second
-                delta = await job.next(0.5)
-                if delta is None:
-                    if await request.is_disconnected():
-                        raise ApiError(499, "The client closed the connection.")  # nginx's number for it
-                    continue
+                delta = await _or_left(job.next(), leaving)
+                assert delta is not None  # no time limit was given
                 text += delta.text
                 if delta.finish is not None:
                     used = _usage(delta)
@@ -203,7 +227,31 @@ class Api:
         yield "data: [DONE]\n\n"
 
 
-def _message(error: UnreadableError, ident: str) -> str:
+async def _left(request: Request) -> None:
+    """Return when the client has closed its connection; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _or_left(coming: Coroutine[Any, Any, T], leaving: asyncio.Task[None]) -> T:
+    """Return what is coming; ApiError where the client leaves before it comes."""
+    awaited = asyncio.ensure_future(coming)
+    try:
+        await asyncio.wait({awaited, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not awaited.done():
+            raise ApiError(499, "The client closed the connection.")  # nginx's number for it
+        return awaited.result()
+    finally:
+        awaited.cancel()
+
+
+def _key(request: Request) -> tuple[str, Key] | None:
+    """Return name and entry of the API key that the request came with."""
+    found: tuple[str, Key] | None = request.scope["state"]["key"]
+    return found
+
+
+def _message(error: SampleError, ident: str) -> str:
     """Return an error without the request's name, bounded: a library may have put much of a file into it."""
     message = str(error).removeprefix(f"{ident}: ")
     return f"{message[0].upper()}{message[1:LONGEST]}"

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from mmllm.errors import MmllmError
+from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
+from mmllm.serving.connections import TimedConnection
 from mmllm.serving.media import Limits
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
 from mmllm.serving.page import page_command
@@ -41,19 +45,46 @@ def serve(
     port: int | None = None,
     overrides: Sequence[str] = (),
     trust: Trust | None = None,
+    access: Access | None = None,
 ) -> None:
     """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``.
 
-    ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them.
+    ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them. ``access``: see ``load_app``; without keys
+    and not open, an address that others than this machine's users reach is refused.
     """
-    recipe, app = load_app(run, overrides, trust)
+    access = access or Access()
+    if host is not None:  # before minutes of loading
+        check_address(host, access)
+    recipe, app = load_app(run, overrides, trust, access)
     host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
+    check_address(host, access)
     listener = _listen(host, port)
     _log_to_terminal()
-    address = f"http://{host}:{listener.getsockname()[1]}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     LOG.info("%s is at %s/v1; chat with it: %s", recipe.name, address, page_command(address))
-    config = uvicorn.Config(app, log_level="info", timeout_graceful_shutdown=10)
+    LOG.info("%s", _key_state(access))
+    config = uvicorn.Config(app, http=TimedConnection, ws="none", log_level="info", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def check_address(host: str, access: Access) -> None:
+    """Raise MmllmError where strangers would reach the server and nothing asks who they are."""
+    if access.keys is None and not access.open and not is_local(host):
+        raise MmllmError(
+            f"Anybody who reaches {host} could use the model: give --keys FILE (mmllm key NAME --keys FILE makes a "
+            "key), listen on 127.0.0.1, or say --open."
+        )
+
+
+def _key_state(access: Access) -> str:
+    """Return a sentence about who may ask."""
+    if access.keys is not None:
+        return f"{len(access.keys)} keys of {access.keys.path} may use it"
+    return (
+        "no key is asked for: anybody who reaches the address may use it"
+        if access.open
+        else ("no key is asked for: it answers on this machine alone")
+    )
 
 
 def _log_to_terminal() -> None:
@@ -66,8 +97,13 @@ def _log_to_terminal() -> None:
     LOG.propagate = False
 
 
-def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None) -> tuple[Recipe, FastAPI]:
-    """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits."""
+def load_app(
+    run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, access: Access | None = None
+) -> tuple[Recipe, FastAPI]:
+    """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits.
+
+    The recipe's hosts and origins join those of ``access``.
+    """
     from mmllm.generation.opening import open_run
 
     recipe, generator = open_run(run, overrides, trust)
@@ -81,11 +117,17 @@ def load_app(run: Path, overrides: Sequence[str] = (), trust: Trust | None = Non
         max_body=options.max_body,
         max_new_tokens=options.max_new_tokens,
     )
-    return recipe, create_app(generator, recipe.name, limits)
+    access = access or Access()
+    hosts = access.hosts | {host_name(host) for host in (options.host, *options.hosts)}
+    origins = (*access.origins, *options.origins)
+    return recipe, create_app(generator, recipe.name, limits, replace(access, hosts=hosts, origins=origins))
 
 
-def create_app(generator: Generator, model_name: str, limits: Limits | None = None) -> FastAPI:
-    """Return the application around ``generator``, offering one model called ``model_name``."""
+def create_app(
+    generator: Generator, model_name: str, limits: Limits | None = None, access: Access | None = None
+) -> FastAPI:
+    """Return the application around ``generator``, offering one model called ``model_name`` to those of ``access``."""
+    access = access or Access()
     api = Api(generator, model_name, limits or Limits())
 
     @contextlib.asynccontextmanager
@@ -96,7 +138,17 @@ def create_app(generator: Generator, model_name: str, limits: Limits | None = No
 
     app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
     # the one added last is the outermost: a body that BodyLimit refuses has an id too
-    app.add_middleware(BodyLimit, max_body=api.limits.max_body)
+    app.add_middleware(BodyLimit, max_body=api.limits.max_body, max_text=generator.most_characters)
+    app.add_middleware(Guard, access=access)
+    if access.origins:
+        # around the keys: a browser asks first whether it may send one
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=access.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=[REQUEST_ID, "retry-after"],
+        )
     app.add_middleware(RequestId)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)

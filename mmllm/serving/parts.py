@@ -15,10 +15,28 @@ from mmllm.messages.openai import file_modality
 ModalityName = Literal["image", "video", "audio", "graph", "points", "document"]
 
 
+CHANGES = (
+    "fps", "nframes", "num_frames", "min_frames", "max_frames", "min_pixels", "max_pixels", "total_pixels",
+    "resized_height", "resized_width", "video_start", "video_end", "start", "end",
+)  # fmt: skip
+"""Fields by which other servers are told how to read a file (Qwen's): here the recipe says it."""
+
+
 class Part(BaseModel):
-    """One part of a message's content; fields it does not know are ignored (``uuid``, ``cache_control``)."""
+    """One part of a message's content; fields it does not know are ignored (``uuid``, ``cache_control``).
+
+    Those of ``CHANGES`` are refused: the answer would be about something else than was asked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_dropped(cls, value: Any) -> Any:
+        for name in CHANGES:
+            if isinstance(value, dict) and value.get(name) is not None:
+                raise ValueError(f"{name!r} is not supported by this server; leave it out")
+        return value
 
 
 class TextPart(Part):

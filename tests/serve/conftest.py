@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from mmllm.generation.generator import Generator
 from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
-from tests.support.serving import LIMITS, MODEL, running
+from tests.support.serving import LIMITS, MODEL, local, running
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def limits() -> Limits:
 @pytest.fixture(scope="module")
 def http(generator: Generator, limits: Limits) -> Iterator[TestClient]:
     """A client of the server in this process."""
-    with TestClient(create_app(generator, MODEL, limits), raise_server_exceptions=False) as client:
+    with local(create_app(generator, MODEL, limits), raise_server_exceptions=False) as client:
         yield client
 
 

@@ -23,6 +23,7 @@ from tests.support.serving import (
     body,
     error_of,
     image_part,
+    local,
     picture,
     post,
     text_part,
@@ -59,6 +60,14 @@ def test_client_gets_the_generators_own_answer(client: openai.OpenAI, generator:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 6
     assert answer.id.startswith("chatcmpl-") and answer._request_id is not None
     assert answer.object == "chat.completion" and abs(answer.created - time.time()) < 60
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-45, 1e-300, 5e-324])
+def test_a_temperature_next_to_nothing_is_greedy(client: openai.OpenAI, temperature: float) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "messages": [user("Hi")], "max_tokens": 6}
+    greedy = client.chat.completions.create(**asked).choices[0].message.content
+    cold = client.chat.completions.create(**asked, temperature=temperature, seed=1)
+    assert cold.choices[0].message.content == greedy
 
 
 def test_client_streams_the_same_text(client: openai.OpenAI) -> None:
@@ -156,7 +165,7 @@ def test_a_placeholder_put_together_from_parts_is_harmless(http: TestClient) -> 
 
 def test_a_model_without_encoders_refuses_images() -> None:
     generator = Generator(MultimodalLM(tiny_llm("llama"), {}, {}, {}))
-    with TestClient(create_app(generator, MODEL, LIMITS)) as http:
+    with local(create_app(generator, MODEL, LIMITS)) as http:
         assert error_of(http, body([image_part()]))["code"] == "no_images"
         assert post(http, body("<image> is only text here"))[0] == 200
 

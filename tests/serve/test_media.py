@@ -158,3 +158,12 @@ def test_a_path_of_the_user_at_the_terminal(tmp_path) -> None:  # type: ignore[n
     text.write_text("hello")
     with pytest.raises(MediaError, match=r"notes\.txt could not be read"):
         open_path(text, LIMITS)
+
+
+def test_a_picture_of_5000_x_5000_costs_its_header() -> None:
+    url = data_url(file_bytes(Image.new("1", (5000, 5000))))
+    begun = time.process_time()
+    with pytest.raises(MediaError, match="holds 5000 x 5000 pixels; at most 12582912 are decoded"):
+        read_images([url], Limits())
+    assert time.process_time() - begun < 0.1
+    read_images([data_url(file_bytes(Image.new("1", (4032, 3024))))], Limits())  # of a phone

@@ -20,7 +20,7 @@ from mmllm.serving.app import create_app
 from mmllm.serving.media import Limits
 from mmllm.serving.preview import NODES, document, graph, points
 from tests.support.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
-from tests.support.serving import MODEL, RED, file_part, image_part, tiny_generator
+from tests.support.serving import MODEL, RED, file_part, image_part, local, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_refused_as_in_a_message(http: TestClient) -> Non
         assert error["code"] == code and len(error["message"]) < 400, error
     assert ask(http, {"type": "text", "text": "x"}, 400)["code"] == "invalid_request"
     assert ask(http, file_part("a.mp4", FILES["video"][1]))["pictures"]
-    with TestClient(create_app(tiny_generator(), MODEL), raise_server_exceptions=False) as other:
+    with local(create_app(tiny_generator(), MODEL), raise_server_exceptions=False) as other:
         assert "takes no videos" in ask(other, file_part("a.mp4", FILES["video"][1]), 400)["message"]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import openai
 import pytest
-from fastapi.testclient import TestClient
 
 from mmllm.generation.generator import Encoded, Generator
 from mmllm.generation.memory import Sizes
@@ -22,6 +21,7 @@ from tests.support.serving import (
     MODEL,
     body,
     error_of,
+    local,
     post,
     running,
     tiny_generator,
@@ -122,7 +122,7 @@ def test_a_failing_model_says_nothing_of_its_inside_and_goes_on(
 ) -> None:
     paced = Paced(fail_after)
     paced.go.release(20)
-    with TestClient(create_app(paced, MODEL, LIMITS), raise_server_exceptions=False) as http:
+    with local(create_app(paced, MODEL, LIMITS), raise_server_exceptions=False) as http:
         error = error_of(http, body(), 500)
         assert "0x" not in error["message"] and "/root" not in error["message"] and error["type"] == "server_error"
         streamed = http.post("/v1/chat/completions", json=body(stream=True))
@@ -141,7 +141,7 @@ def test_an_unforeseen_failure_is_an_envelope_with_an_id(generator: Generator, m
     def broken(_: Sample) -> Encoded:
         raise RuntimeError("secret at 0xdeadbeef")
 
-    with TestClient(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as http:
+    with local(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as http:
         monkeypatch.setattr(generator, "encode", broken)
         error = error_of(http, body(), 500)
         assert "secret" not in error["message"]
@@ -152,6 +152,6 @@ def test_closing_the_server_ends_its_thread(generator: Generator) -> None:
         return {thread.ident for thread in threading.enumerate() if thread.name == "generator"}
 
     before = workers()
-    with TestClient(create_app(generator, MODEL, LIMITS)) as http:
+    with local(create_app(generator, MODEL, LIMITS)) as http:
         assert http.get("/health").status_code == 200 and len(workers() - before) == 1
     assert workers() <= before

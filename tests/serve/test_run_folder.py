@@ -55,6 +55,8 @@ def ask(command: list[str], announced: str, log: Path, **environment: str) -> No
             process.send_signal(signal.SIGTERM)
             process.wait(30)
     assert "Traceback" not in log.read_text(), log.read_text()
+    if "serve" in command:
+        assert "no key is asked for: it answers on this machine alone" in log.read_text()
 
 
 def test_serve_answers_the_official_client_and_ends_on_a_signal(run: Path, tmp_path: Path) -> None:

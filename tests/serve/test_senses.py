@@ -32,6 +32,7 @@ from tests.support.serving import (
     data_url,
     file_part,
     image_part,
+    local,
     post,
     sound_part,
     text_part,
@@ -167,7 +168,7 @@ def test_a_file_may_be_an_image(http: TestClient, generator: Recording) -> None:
 def test_a_part_goes_to_the_first_encoder_of_its_sense() -> None:
     first, second = AnyEncoder("video", 1), AnyEncoder("video", 2)
     generator = assembled(clip=first, other=second)
-    with TestClient(create_app(generator, MODEL, SENSES_LIMITS)) as http:
+    with local(create_app(generator, MODEL, SENSES_LIMITS)) as http:
         assert answer(http, video_part(VIDEO), text_part("?")) == said(generator, "<clip>\n?", clip=(VIDEO,))
     assert first.processor.read_count > 0 and second.processor.read_count == 0
 
@@ -177,6 +178,6 @@ def test_the_card_of_the_model_says_what_it_takes(http: TestClient) -> None:
     assert card["input_modalities"] == ["text", "image", "video", "audio", "graph", "points", "document"]
     assert card["output_modalities"] == ["text"] and card["file_types"]["graph"] == ["json"]
     assert "mp4" in card["file_types"]["video"] and "wav" in card["file_types"]["audio"]
-    with TestClient(create_app(tiny_generator(), MODEL, SENSES_LIMITS)) as other:
+    with local(create_app(tiny_generator(), MODEL, SENSES_LIMITS)) as other:
         (card,) = other.get("/v1/models").json()["data"]
     assert card["input_modalities"] == ["text", "image"] and list(card["file_types"]) == ["image"]

@@ -30,6 +30,7 @@ from tests.support.serving import (
     error_of,
     file_part,
     image_part,
+    local,
     post,
     sound_part,
     text_part,
@@ -52,7 +53,7 @@ def limits() -> Limits:
 
 
 def test_a_sense_that_the_model_lacks_is_one_sentence() -> None:
-    with TestClient(create_app(tiny_generator(), MODEL, SENSES_LIMITS), raise_server_exceptions=False) as http:
+    with local(create_app(tiny_generator(), MODEL, SENSES_LIMITS), raise_server_exceptions=False) as http:
         for part, code, words in (
             (video_part(VIDEO), "no_video", "takes no videos"),
             (sound_part(SOUND), "no_audio", "takes no sounds"),
@@ -63,7 +64,7 @@ def test_a_sense_that_the_model_lacks_is_one_sentence() -> None:
             error = error_of(http, body([image_part(), part]))
             assert error["code"] == code and words in error["message"] and "text and images" in error["message"]
             assert post(http, body([image_part()]))[0] == 200
-    with TestClient(create_app(assembled(clip=AnyEncoder("video")), MODEL, SENSES_LIMITS)) as http:
+    with local(create_app(assembled(clip=AnyEncoder("video")), MODEL, SENSES_LIMITS)) as http:
         error = error_of(http, body([image_part()]))
         assert error["code"] == "no_images" and "it takes text and videos" in error["message"]
 
@@ -138,7 +139,7 @@ def test_requests_that_are_being_read_count_as_waiting() -> None:
     slow = AnyEncoder("video")
     slow.processor = Slow("video")
     generator = Generator(assembled(video=slow).model, Sizes(rows=1))
-    with TestClient(create_app(generator, MODEL, Limits(max_waiting=1)), raise_server_exceptions=False) as http:
+    with local(create_app(generator, MODEL, Limits(max_waiting=1)), raise_server_exceptions=False) as http:
         statuses: list[int] = []
         threads = [
             threading.Thread(target=lambda: statuses.append(post(http, body([video_part(VIDEO)]))[0])) for _ in range(2)

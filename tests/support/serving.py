@@ -110,11 +110,11 @@ def error_of(http: TestClient, data: Any, status: int = 400) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: FastAPI, **options: Any) -> Iterator[str]:
     """Serve ``app`` by uvicorn on a free port of this machine, on a thread; yields its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -126,6 +126,11 @@ def running(app: FastAPI) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+def local(app: FastAPI, **options: Any) -> TestClient:
+    """A client on the machine of the server, which is in this process."""
+    return TestClient(app, base_url="http://127.0.0.1", **options)
 
 
 def answer(http: TestClient, *content: dict[str, Any]) -> str:
