@@ -29,7 +29,7 @@ def add(commands: Parsers) -> None:
     give = command(commands, "export", _export, "write a run in a form that other software loads, compared with it")
     run_argument(give)
     give.add_argument(
-        "--to", required=True, metavar="FORM", help="hf (one model of transformers), llm, peft, gguf (llama.cpp), run"
+        "--to", required=True, metavar="FORM", help="hf (transformers), llm, peft, gguf (llama.cpp), vllm, run"
     )
     give.add_argument("--out", type=Path, required=True, help="folder to write")
     give.add_argument("--dtype", help="gguf: float32 (default), float16 or bfloat16, as which matrices are stored")

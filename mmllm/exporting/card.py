@@ -42,13 +42,22 @@ tokenizer = AutoTokenizer.from_pretrained("{id}")""",
 model = AutoPeftModelForCausalLM.from_pretrained("{id}")""",
     "gguf": """# llama.cpp reads both files; mmproj.gguf is there where pictures are shown
 # llama-server -m model.gguf --mmproj mmproj.gguf""",
+    "vllm": """# vLLM finds it through this package: pip install mmllm, beside vLLM
+# vllm serve {id}""",
     "run": """import mmllm
 
 model = mmllm.load("{id}")
 model.chat("What is it?")""",
 }
 """Form -> Python that loads it."""
-LIBRARIES = {"hf": "transformers", "llm": "transformers", "peft": "peft", "gguf": "gguf", "run": "mmllm"}
+LIBRARIES = {
+    "hf": "transformers",
+    "llm": "transformers",
+    "peft": "peft",
+    "gguf": "gguf",
+    "vllm": "vllm",
+    "run": "mmllm",
+}
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ FORMS: Mapping[str, str] = {
     "llm": "mmllm.exporting.text:write_llm",
     "peft": "mmllm.exporting.text:write_peft",
     "run": "mmllm.exporting.own:write_run",
+    "vllm": "mmllm.exporting.vllm.whole:write",
 }
 """Form -> what writes it."""
-WITH_ROWS = ("hf", "llm", "run")
+WITH_ROWS = ("hf", "llm", "run", "vllm")
 """Forms that hold rows of new tokens."""
 REPORT = "mmllm_export.json"
 """File beside the weights that says what was compared."""

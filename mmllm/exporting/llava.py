@@ -33,17 +33,16 @@ PARTS = """{%- set ns = namespace(turns=[]) -%}
 {%- for message in messages -%}
 {%- if message['content'] is string -%}{%- set ns.turns = ns.turns + [message] -%}
 {%- else -%}
-{%- set inner = namespace(text='') -%}
+{%- set inner = namespace(lines=[]) -%}
 {%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{%- set inner.text = inner.text + 'MARK\n' -%}
-{%- else -%}{%- set inner.text = inner.text + part['text'] -%}{%- endif -%}
+{%- set inner.lines = inner.lines + ['MARK' if part['type'] == 'image' else part['text']] -%}
 {%- endfor -%}
-{%- set ns.turns = ns.turns + [{'role': message['role'], 'content': inner.text}] -%}
+{%- set ns.turns = ns.turns + [{'role': message['role'], 'content': inner.lines | join('\n')}] -%}
 {%- endif -%}
 {%- endfor -%}
 {%- set messages = ns.turns -%}
 """
-"""In front of a template of texts: messages in parts become texts, with MARK and a line break for a picture."""
+"""In front of a template of texts: messages in parts become texts, each part on a line, MARK for a picture."""
 
 
 def laid_out(recipe: Recipe, model: MultimodalLM, folder: Path) -> LlavaForConditionalGeneration:

@@ -33,7 +33,7 @@ from mmllm.vlms.quiet import quiet
 
 def write_llm(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
     """A folder that ``AutoModelForCausalLM`` loads, compared with the run on a conversation without media."""
-    _check_text(model, "llm")
+    check_text(model, "llm")
     expected = _answered(model)
     merge(model, "llm")
     _save(model, folder)
@@ -47,7 +47,7 @@ def write_peft(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[St
     Raises:
         MmllmError: there is no LoRA or more than one, or the LLM is no folder or name of a causal LM.
     """
-    _check_text(model, "peft")
+    check_text(model, "peft")
     found = loras(model, "peft")
     if recipe.llm.file is not None or str(recipe.llm.path).endswith(".gguf"):
         raise MmllmError("--to peft names the LLM that the LoRA belongs to, which is a GGUF file here; use --to llm")
@@ -75,7 +75,7 @@ def write_peft(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[St
     yield from _compared(model, folder, AutoPeftModelForCausalLM, expected)
 
 
-def _check_text(model: MultimodalLM, form: str) -> None:
+def check_text(model: MultimodalLM, form: str) -> None:
     """MmllmError where no causal LM of transformers reads texts as the run's LLM does."""
     if model.llm.prefix:
         raise MmllmError(

@@ -53,7 +53,7 @@ def build(
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
     with torch.random.fork_rng(devices=[]):
-        connectors = {key: _connector(recipe, key, encoders, llm) for key in recipe.connectors}
+        connectors = {key: build_connector(recipe, key, encoders, llm.dim) for key in recipe.connectors}
         model = MultimodalLM(
             llm,
             encoders,
@@ -88,9 +88,10 @@ def _encoder(recipe: Recipe, key: str) -> Encoder:
     return _made(f"encoders.{key}", registry.load("encoders", part.type), part.args)
 
 
-def _connector(recipe: Recipe, key: str, encoders: dict[str, Encoder], llm: CausalLM) -> Connector:
+def build_connector(recipe: Recipe, key: str, encoders: Mapping[str, Encoder], llm_dim: int) -> Connector:
+    """A connector of ``recipe``, drawn from its seed and its key, for an LLM of this width; seeds torch."""
     part = recipe.connectors[key]
-    widths: dict[str, Any] = {"llm_dim": llm.dim}
+    widths: dict[str, Any] = {"llm_dim": llm_dim}
     if part.encoders:
         widths |= part_widths(part, [encoders[name].dim * len(encoders[name].layers) for name in part.encoders])
     seed_for(recipe.seed, key)

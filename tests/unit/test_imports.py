@@ -104,7 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "real": set(),
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
-    "interop": {"messages", "generation", "api"},
+    "interop": {"messages", "generation", "api", "exporting"},
     "serve": {"serving"},
     "client": set(),
     "streamlit_app": {"client"},
