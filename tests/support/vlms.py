@@ -91,9 +91,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     "VipLlavaForConditionalGeneration": lambda: t.VipLlavaConfig(
         vision_config=_clip(), text_config=t.LlamaConfig(**LLM), image_token_index=383
     ),
-    "VideoLlavaForConditionalGeneration": lambda: t.VideoLlavaConfig(
-        vision_config=_clip(), text_config=t.LlamaConfig(**LLM), image_token_index=383, video_token_index=382
-    ),
     "GotOcr2ForConditionalGeneration": lambda: t.GotOcr2Config(
         vision_config=dict(
             hidden_size=16, output_channels=16, num_hidden_layers=2, num_attention_heads=2, image_size=64,

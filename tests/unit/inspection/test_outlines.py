@@ -93,8 +93,9 @@ PROJECTORS = {**projectors.TINY, **deep_fusion.TINY}
 @pytest.mark.parametrize("name", PROJECTORS)
 def test_a_connector_without_numbers_knows_its_places(name: str) -> None:
     one, llm = PROJECTORS[name], tiny_llm("llama")
-    real = one.make(16, llm)
+    dim = 16 * one.encoders
+    real = one.make(dim, llm)
     with torch.device("meta"):
-        empty = one.make(16, llm)
+        empty = one.make(dim, llm)
     assert empty.n_tokens(one.grid) == real.n_tokens(one.grid)
     assert all(parameter.is_meta for parameter in empty.parameters())
