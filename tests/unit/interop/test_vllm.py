@@ -47,11 +47,12 @@ def said(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-def test_vllm_answers_as_the_run_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_vllm_answers_as_the_run_does(family: str, tmp_path: Path) -> None:
     path = tiny_recipe(tmp_path)
-    tiny_llm_folder(tmp_path, head_dim=32)  # vLLM's attention on CPUs takes no smaller one
+    llm = tiny_llm_folder(tmp_path, family, head_dim=32)  # vLLM's attention on CPUs takes no smaller one
     # with the new tokens the LLM's table has 384 rows, so that the picture's own lies behind its end
-    recipe = load_recipe(path, ['llm.tokens=["<loc{00..16}>"]'])
+    recipe = load_recipe(path, [f"llm.path={llm}", 'llm.tokens=["<loc{00..16}>"]'])
     model = build(recipe, "cpu")
     torch.manual_seed(0)
     for weight in (*model.connectors.parameters(), *model.llm.tokens.parameters()):
