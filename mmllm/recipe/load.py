@@ -23,6 +23,8 @@ from mmllm.recipe.messages import GROUPS, Problems, of_pydantic, place_of, unkno
 from mmllm.recipe.models import SWITCHES, Recipe, Serve
 from mmllm.recipe.shaping import IMPORTED
 
+FORMER_MAX_PIXELS = 25_000_000
+"""Default of ``serve: max_pixels`` until 4096 x 3072."""
 LATER = ("adapts", "times", "token", "around", "tiles", "steps", "stitch", "rows", "shares", "attends", "start")
 """Words of a connector that came later."""
 
@@ -163,8 +165,10 @@ def digest(recipe: Recipe) -> str:
     unused["eval"] = {"cache"} if recipe.eval.cache is None else set()
     plain = Serve()
     unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
-    later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory")
+    later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory", "hosts", "origins")
     unused["serve"] = {word for word in (*later, "cache") if getattr(recipe.serve, word) == getattr(plain, word)}
+    if recipe.serve.max_pixels == plain.max_pixels:  # a smaller default than runs were made with before
+        recipe = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"max_pixels": FORMER_MAX_PIXELS})})
     # by alias: a word that was renamed counts under its first name, for the same reason
     return hashlib.sha256(recipe.model_dump_json(exclude=unused, by_alias=True).encode()).hexdigest()
 

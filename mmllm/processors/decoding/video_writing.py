@@ -32,7 +32,8 @@ def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], qualit
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            # of frames that are views of a wider array PyAV 18.1 makes other files now and then (20 of 60)
+            frame = av.VideoFrame.from_ndarray(numpy.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = round(second * TICKS), Fraction(1, TICKS)
             container.mux(stream.encode(frame))
         if stream is not None:

@@ -29,7 +29,7 @@ by pairs have one left, and more pairs than a small frame has rows."""
 
 @cache
 def film() -> bytes:
-    """An mp4 file of a picture that moves to the left; made once, as an encoder need not give the same bytes twice."""
+    """An mp4 file of a picture that moves to the left, always the same."""
     width, height = SIZE
     wide = numpy.asarray(picture(2 * width, height))
     frames: list[NDArray[numpy.uint8]] = [wide[:, 8 * n : 8 * n + width] for n in range(FRAMES)]

@@ -82,3 +82,10 @@ def test_bounds_between_at_and_behind_frames() -> None:
     assert within([0.0], (0.0, 3.0)) == range(1)
     with pytest.raises(BadMedia):
         within([0.0], (0.1, None))
+
+
+def test_frames_that_are_views_of_a_wider_array_give_the_same_file_each_time() -> None:
+    wide = numpy.arange(40 * 96 * 3, dtype=numpy.uint32).astype(numpy.uint8).reshape(40, 96, 3)
+    views = [wide[:, 8 * n : 8 * n + 48] for n in range(5)]
+    whole = mp4([view.copy() for view in views], range(5))
+    assert {mp4(views, range(5)) for _ in range(20)} == {whole}

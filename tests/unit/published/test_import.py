@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers as t
 import yaml
-from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -24,7 +23,7 @@ from mmllm.published.media.pictures import SIZES, picture
 from mmllm.serving.app import load_app
 from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
 from tests.support.places import ROOT
-from tests.support.serving import body, data_url, image_part, text_part
+from tests.support.serving import body, data_url, image_part, local, text_part
 from tests.support.training import finish, metrics, start, train_here
 
 PIXELS = ("ids", "pixels", "tokens", "logits", "answer")
@@ -238,7 +237,7 @@ def test_a_part_is_swapped_by_one_line(tmp_path: Path) -> None:
     asked = {"qa_json": {"path": str(tmp_path / "questions.json"), "metric": "exact_match"}}
     assert mmllm.evaluate(model, asked)["benchmarks"]["qa_json"]["n"] == 4
     shown = image_part(data_url((tmp_path / "3.png").read_bytes()))
-    with TestClient(load_app(tmp_path / "swapped")[1]) as http:
+    with local(load_app(tmp_path / "swapped")[1]) as http:
         answer = http.post("/v1/chat/completions", json=body([shown, text_part("What colour?")], model="swapped"))
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"] == said
