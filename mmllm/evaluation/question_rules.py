@@ -6,7 +6,6 @@ without the picture are near 0.5: a blind score by itself can hide what the ques
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,8 +27,11 @@ ANSWERS = 1_000
 """Most frequent answers that a rule may give."""
 _WORD = re.compile(r"[^\W_]+")
 
-Rule = Callable[["Question"], str]
-"""Question -> answer."""
+AT_ONCE = 2_000
+"""Questions that naive Bayes answers together: a number for each of its answers is kept of each."""
+
+Rule = Callable[[Sequence["Question"]], list[str]]
+"""Questions -> answers."""
 
 
 def best_rule(
@@ -47,7 +49,7 @@ def best_rule(
     given: dict[str, list[Answered]] = {}
     for fitted_on, asked in folds:
         for name, rule in _fitted(fitted_on).items():
-            said = [(question, rule(question)) for question in asked]
+            said = zip(asked, rule(asked), strict=True)
             given.setdefault(name, []).extend(Answered(q, text, benchmark.graded(text, q)[0]) for q, text in said)
     if not given:
         return None
@@ -127,27 +129,27 @@ def _majority(pairs: Sequence[tuple[Question, str]], group: Callable[[Question],
     for question, answer in pairs:
         counts.setdefault(group(question), Counter())[answer] += 1
     best = {key: counter.most_common(1)[0][0] for key, counter in counts.items()}
-    return lambda question: best.get(group(question), whole)
+    return lambda questions: [best.get(group(question), whole) for question in questions]
 
 
 def _naive_bayes(pairs: Sequence[tuple[Question, str]]) -> Rule:
-    """Words and pairs of neighbours, each once a question, one seen before everywhere (Laplace)."""
-    seen = Counter(answer for _, answer in pairs)
-    counts: dict[str, Counter[str]] = {answer: Counter() for answer in seen}
-    for question, answer in pairs:
-        counts[answer].update(_features(question))
-    known = set().union(*counts.values())
-    prior = {answer: math.log(n / len(pairs)) for answer, n in seen.items()}
+    """Words and pairs of neighbours, each once a question."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
 
-    def rule(question: Question) -> str:
-        features = _features(question) & known
-        return max(
-            seen, key=lambda one: prior[one] + sum(math.log((counts[one][f] + 1) / (seen[one] + 2)) for f in features)
-        )
+    words = CountVectorizer(analyzer=_features, binary=True)
+    model = make_pipeline(words, MultinomialNB())
+    model.fit([question for question, _ in pairs], [answer for _, answer in pairs])
+
+    def rule(questions: Sequence[Question]) -> list[str]:
+        parts = (questions[start : start + AT_ONCE] for start in range(0, len(questions), AT_ONCE))
+        return [str(answer) for part in parts for answer in model.predict(part)]
 
     return rule
 
 
-def _features(question: Question) -> set[str]:
+def _features(question: Question) -> list[str]:
     words = _words(question)
-    return {*words, *(f"{one} {two}" for one, two in pairwise(words))}
+    # one that every question has: a vocabulary is never empty
+    return ["", *words, *(f"{one} {two}" for one, two in pairwise(words))]

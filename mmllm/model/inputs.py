@@ -20,7 +20,7 @@ from mmllm.model.item_text import ItemText
 from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.processors.video import VideoProcessor
-from mmllm.recipe.models import TileText
+from mmllm.recipe.item_texts import TileText
 from mmllm.types import QUESTION, Among, Cut, Grid, Place, QuestionReader, Span, Stored, Tiling, time_steps
 
 _WHOLE = ""

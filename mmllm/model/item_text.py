@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from mmllm.recipe.models import ComponentSpec, StepText, TileText
+from mmllm.recipe.item_texts import StepText, TileText
+from mmllm.recipe.models import ComponentSpec
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any
 from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
+from mmllm.recipe.item_texts import StepText
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
-from mmllm.recipe.models import ComponentSpec, Recipe, Stage, StepText, trains_llm
+from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
 from mmllm.recipe.yaml_lines import Path
 
 OURS = {

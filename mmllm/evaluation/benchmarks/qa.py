@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from mmllm.datasets.row_media import RowMedia, names_media
 from mmllm.errors import MediaError, MmllmError, SampleError, shortened
 from mmllm.evaluation.benchmarks.base import Answered, Benchmark, Question
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE, graded
+from mmllm.evaluation.benchmarks.options import listed, right
 from mmllm.evaluation.metrics.boxes import Box, box_hit, parse_box
 from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
 from mmllm.evaluation.metrics.wer import word_error_rate
@@ -241,18 +243,15 @@ class Qa(Benchmark):
         return answers
 
     def _options(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """Texts of the lettered options: a list, a list as text, or a column for each letter, up to the first empty."""
+        """Texts of the lettered options: a list, a list as text, or a column for each letter."""
         if self.metric != CHOICE:
             if unpacked(row.get("options")):
                 raise MmllmError(f"it has options, and {self.metric} offers none; write metric: {CHOICE}")
             return ()
-        listed = unpacked(row.get("options"))
-        if listed is None:
-            columns = [row.get(letter) for letter in ascii_uppercase[: sum(one in row for one in ascii_uppercase)]]
-            listed = [one for one in columns if one is not None and one == one and str(one) not in ("", "nan", "N/A")]
-        if not isinstance(listed, list | tuple) or len(listed) < 2:
-            raise MmllmError(f"it has the options {listed!r}; they are a list of two or more texts")
-        return tuple(str(one) for one in listed)
+        found = row.get("options")
+        if found is None:
+            found = [row.get(letter) for letter in ascii_uppercase[: sum(one in row for one in ascii_uppercase)]]
+        return listed(found)
 
     def _holds_media(self, key: str) -> bool:
         named = key in MODALITIES or f"<{key}>" in self.prompt or key in self._columns
@@ -266,22 +265,14 @@ class QaJson(Qa):
 
 
 def _right(found: Any, options: Sequence[str]) -> tuple[str, str]:
-    """Letter and text of the right option, said by its letter, its number from 0, or its text."""
-    offered = ascii_uppercase[: len(options)]
-    text = str(found).strip() if isinstance(found, str | int) and not isinstance(found, bool) else ""
-    bare = text.strip("().").upper()
-    if isinstance(found, str) and found in options:
-        number = list(options).index(found)
-    elif len(bare) == 1 and bare in offered:
-        number = offered.index(bare)
-    elif text.isdigit() and int(text) < len(options):
-        number = int(text)
-    else:
-        raise MmllmError(
-            f"it has the answer {shortened(found)} to {len(options)} options; it is a letter of {offered}, the number "
-            "of an option from 0, or the text of one"
-        )
-    return offered[number], options[number]
+    """Letter and text of the right option, said by its text, its letter, or its number from 0."""
+    for gold in ("text", "letter", "index"):
+        with suppress(MmllmError):
+            return right(found, options, gold)
+    raise MmllmError(
+        f"it has the answer {shortened(found)} to {len(options)} options; it is a letter of "
+        f"{ascii_uppercase[: len(options)]}, the number of an option from 0, or the text of one"
+    )
 
 
 def _box(found: Any, scale: float) -> Box:

@@ -1,9 +1,8 @@
 """The interval of a mean score: Wilson's, with as many questions as the scores are worth.
 
-The percentile bootstrap that was here before is too narrow near 1: it covered 0.99 in 61 % of samples of 100 right or
-wrong answers, this one in 92 to 97 %. Where questions share an item their scores are not independent; the variance
-between items says how many independent questions they are worth (the design effect; Kish 1965), and Wilson's interval
-(1927) is taken with that number, as Dean and Pagano (2015) found best for rates near 0 and 1.
+The percentile bootstrap is too narrow near 1, where many samples have no miss. Where questions share an item their
+scores are not independent; the variance between items says how many independent questions they are worth (the design
+effect; Kish 1965), and Wilson's interval (1927) is taken with that number. How often it covers is tested.
 """
 
 from __future__ import annotations

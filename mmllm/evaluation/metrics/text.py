@@ -27,8 +27,9 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     return float(bool(said) and any(said == (normalise(answer) or answer.strip().lower()) for answer in answers))
 
 
-def edit_distance(one: str, two: str) -> int:
-    """Levenshtein distance in characters: insertions, deletions and substitutions cost 1 each."""
+def edit_distance(one: Sequence[str], two: Sequence[str]) -> int:
+    """Levenshtein distance, of texts in characters and of lists in words: insertions, deletions and substitutions cost
+    1 each."""
     if len(one) < len(two):
         one, two = two, one
     # one row of the table at a time; `corner` is the number above and to the left

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from mmllm.errors import MmllmError
+from mmllm.evaluation.metrics.text import edit_distance
 
 Variant = Literal["plain", "whisper_en"]
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
@@ -27,7 +28,7 @@ def edits_of(prediction: str, reference: str, variant: str = "plain") -> tuple[i
     said, wanted = (normalise(_TAG.sub(" ", text)).split() for text in (prediction, reference))
     if not wanted:
         raise MmllmError(f"a reference without a word has no word error rate: {reference!r}")
-    return _distance(said, wanted), len(wanted)
+    return edit_distance(said, wanted), len(wanted)
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]], variant: str = "plain") -> float:
@@ -64,13 +65,3 @@ def _whisper() -> Callable[[str], str]:
         ) from error
     normaliser: Callable[[str], str] = EnglishTextNormalizer()
     return normaliser
-
-
-def _distance(one: Sequence[str], two: Sequence[str]) -> int:
-    """Levenshtein distance over words; one row of the table at a time."""
-    row = list(range(len(two) + 1))
-    for i, a in enumerate(one, 1):
-        corner, row[0] = row[0], i
-        for j, b in enumerate(two, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b))
-    return row[-1]

@@ -96,11 +96,17 @@ def test_word_errors_of_own_transcripts_are_added_up(tmp_path: Path) -> None:
             {},
             "it has options, and exact_match offers none; write metric: accuracy",
         ),
-        ([RED], {"metric": "accuracy"}, r"it has the options \[\]; they are a list of two or more texts"),
+        ([RED], {"metric": "accuracy"}, r"it has the options \[\]; they are two or more texts"),
         (
             [RED | {"options": ["blue", "grey"]}],
             {"metric": "accuracy"},
             "answer 'red' to 2 options; it is a letter of AB",
+        ),
+        # letters behind a gap would stand for other options than the file means
+        (
+            [RED | {"answer": "C", "A": "red", "B": "", "C": "blue"}],
+            {"metric": "accuracy"},
+            "they are two or more texts, without a gap",
         ),
         ([RED], {"metric": "iou@0.5"}, "it has the answer 'red'; it is a box of numbers"),
         ([RED | {"answer": [1, 2, 30, 40]}], {"metric": "iou@0.5"}, "which box_scale: 1 does not make parts of"),

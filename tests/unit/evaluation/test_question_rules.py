@@ -60,7 +60,7 @@ def test_where_there_is_nothing_to_fit_there_is_no_rule(tmp_path: Path) -> None:
 
 
 def test_easy_vqa_is_answered_by_its_words() -> None:
-    """Measured: 0.82 of yes/no questions by their words alone, 0.5 by "always yes"."""
+    """0.825 of all 7,136 yes/no questions by their words alone, 0.506 by "always yes"; here every tenth is asked."""
     root = os.environ.get("MMLLM_TEST_DATA")
     if not root:
         pytest.skip("MMLLM_TEST_DATA is not set")
@@ -71,4 +71,4 @@ def test_easy_vqa_is_answered_by_its_words() -> None:
     yes_no = [question for question in questions if question.kind == "yes/no"]
     found = best_rule(benchmark, yes_no, training)
     assert training is not None and len(training) > 10_000
-    assert found is not None and found["rule"] == "naive Bayes on words" and found["score"] > 0.75
+    assert found is not None and found["rule"] == "naive Bayes on words" and 0.79 < found["score"] < 0.86

@@ -24,7 +24,7 @@ from mmllm.model.feature_cache import cache_features
 from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
-from mmllm.recipe.models import TileText
+from mmllm.recipe.item_texts import TileText
 from mmllm.testing.tiny import encoders
 from mmllm.testing.tiny.llms import tiny_llm
 from mmllm.types import Message, Sample

@@ -13,8 +13,8 @@ from mmllm.datasets.row_media import RowMedia
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR, Benchmark, Question
 from mmllm.evaluation.benchmarks.multiple_choice import graded
+from mmllm.evaluation.benchmarks.options import listed, right
 from mmllm.evaluation.benchmarks.published.files import rows_of
-from mmllm.evaluation.benchmarks.published.options import listed, right
 from mmllm.evaluation.metrics.choice import plain
 from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
 from mmllm.evaluation.references import is_given, texts_of

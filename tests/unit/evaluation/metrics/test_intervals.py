@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.intervals import interval
 
 
 def test_right_or_wrong_answers_have_wilsons_interval() -> None:
-    # Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29
-    for right, n, wanted in ((81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611))):
-        assert interval([1.0] * right + [0.0] * (n - right)) == pytest.approx(wanted, abs=5e-5)
-    low, high = interval([1.0] * 20)
-    assert low == pytest.approx(1 - 0.1611, abs=5e-5) and high == 1.0
+    for right, n in ((81, 263), (15, 148), (0, 20), (1, 29), (20, 20)):
+        wanted = binomtest(right, n).proportion_ci(0.95, "wilson")
+        assert interval([1.0] * right + [0.0] * (n - right)) == pytest.approx((wanted.low, wanted.high))
 
 
 def test_partial_scores_have_the_width_of_their_own_variance() -> None:

@@ -1,4 +1,4 @@
-"""Options of published choices and how the right one is named: by letter, number or text, never guessed which."""
+"""Lettered options of a question and how the right one is named: by letter, number or text."""
 
 from __future__ import annotations
 
