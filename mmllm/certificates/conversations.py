@@ -10,9 +10,10 @@ import torch
 from mmllm.batches.sample import Encoded, Item, encode
 from mmllm.errors import SampleError
 from mmllm.messages.tokenize import Prompter
+from mmllm.model.input_proxy import InputProxy
 from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
-from mmllm.types import Message, QuestionReader, Sample, Span
+from mmllm.types import Message, Sample
 
 Turn = tuple[str, str]
 """Role and text."""
@@ -47,21 +48,12 @@ def drawn(tokenizer: Any, n: int, seed: int) -> list[tuple[Turn, ...]]:
     return found
 
 
-class DrawnInput:
+class DrawnInput(InputProxy):
     """An input whose items are drawn: of the sizes of a blank one, so that no file is needed of any modality."""
 
     def __init__(self, entry: Input, seed: int) -> None:
-        self.entry, self._generator = entry, torch.Generator().manual_seed(seed)
-
-    @property
-    def questions(self) -> QuestionReader | None:
-        """See :class:`Input`."""
-        return self.entry.questions
-
-    @property
-    def minds_others(self) -> bool:
-        """See :class:`Input`."""
-        return self.entry.minds_others
+        super().__init__(entry)
+        self._generator = torch.Generator().manual_seed(seed)
 
     def read(self, media: Any) -> Item:
         """Draw an item."""
@@ -77,18 +69,6 @@ class DrawnInput:
     def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
         """Sizes of an item."""
         return {name: one.blank() for name, one in self.entry.processors.items()}
-
-    def n_tokens(self) -> int | None:
-        """See :class:`Input`."""
-        return self.entry.n_tokens()
-
-    def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """See :class:`Input`."""
-        return self.entry.layout(item)
-
-    def collate(self, items: Sequence[Item]) -> Item:
-        """See :class:`Input`."""
-        return self.entry.collate(items)
 
 
 def encoded_texts(model: MultimodalLM, talks: Sequence[Sequence[Turn]]) -> list[Encoded]:

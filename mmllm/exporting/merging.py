@@ -63,7 +63,9 @@ def updates(connector: Connector) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def merge(model: MultimodalLM, form: str, projectors: Collection[str] = ()) -> None:
-    """Put every LoRA, and rows of new tokens, into the LLM's own weights; the model computes nothing afterwards.
+    """Put every LoRA, and rows of new tokens, into the LLM's own weights.
+
+    Without new tokens the model gives what it gave, up to rounding; with them it computes nothing afterwards.
 
     ``projectors``: as in :func:`loras`.
     """

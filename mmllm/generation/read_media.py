@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mmllm.generation.content import DigestedItem, digest
 from mmllm.generation.memory import Recent
 from mmllm.modalities import MODALITIES
+from mmllm.model.input_proxy import InputProxy
 from mmllm.model.inputs import Input, Item, loaded
-from mmllm.types import Among, QuestionReader, Span
+from mmllm.types import Among
 
 FILE_BYTES = 2**25
 """Larger files are read anew each time, instead of into memory as well."""
@@ -26,21 +25,12 @@ ReadItems = Recent[DigestedItem]
 """Read items by the content of their files."""
 
 
-class KnownInput:
+class KnownInput(InputProxy):
     """An input of the model whose items are read once."""
 
     def __init__(self, entry: Input, known: ReadItems) -> None:
-        self.entry, self.known = entry, known
-
-    @property
-    def questions(self) -> QuestionReader | None:
-        """See :class:`Input`."""
-        return self.entry.questions
-
-    @property
-    def minds_others(self) -> bool:
-        """See :class:`Input`."""
-        return self.entry.minds_others
+        super().__init__(entry)
+        self.known = known
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""
@@ -56,22 +46,6 @@ class KnownInput:
     def _read(self, media: Any) -> DigestedItem:
         item = self.entry.read(media)
         return DigestedItem(item, digest(item))
-
-    def measure(self, media: Any) -> Mapping[str, Mapping[str, torch.Tensor]]:
-        """See :class:`Input`."""
-        return self.entry.measure(media)
-
-    def n_tokens(self) -> int | None:
-        """See :class:`Input`."""
-        return self.entry.n_tokens()
-
-    def layout(self, item: Mapping[str, Mapping[str, torch.Tensor]]) -> list[Span]:
-        """See :class:`Input`."""
-        return self.entry.layout(item)
-
-    def collate(self, items: Sequence[Item]) -> Item:
-        """See :class:`Input`."""
-        return self.entry.collate(items)
 
 
 def _content(entry: Input, media: Any) -> Hashable | None:

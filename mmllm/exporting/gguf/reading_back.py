@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class ReadingBack:
         """Set up.
 
         Args:
-            model: the run in float32, its LoRA put into its weights.
+            model: the run in float32.
             pictures: what was written of its tower and projector.
             folder: where the files are.
             starts: whether llama.cpp puts the beginning token in front by itself.
@@ -126,6 +126,14 @@ class ReadingBack:
     def _shown(self) -> str:
         """Placeholder of pictures; a run may see clips by the same weights, which are not written."""
         return next(key for key, entry in self.model.inputs.items() if entry.modality == "image")
+
+    def put_into_weights(self, merge: Callable[[], None]) -> Iterator[Stage]:
+        """Let ``merge`` put the LoRA into the weights, which must give the same; the rest is compared after it."""
+        text = self._seen(None)
+        before, _ = self._logits(text)
+        merge()
+        after, _ = self._logits(text)
+        yield self._share("logits (text), LoRA in the weights", after.numpy(), before, EXACT)
 
     def stages(self, mmproj: str = "mmproj.gguf") -> Iterator[Stage]:
         """Compare on texts, on a conversation without pictures and on one about a picture of each of some sizes.

@@ -74,14 +74,14 @@ def write(
         raise MmllmError(f"--dtype {dtype} is unknown; known: {', '.join(DTYPES)}")
     text = TextFile(model.llm.model)
     pictures = pictures_of(recipe, model, allow, text.picture_scale)
-    merge(model, "gguf", () if pictures is None else tuple(model.inputs))
     files = Files(recipe.name, text, Vocabulary(model.llm.tokenizer, text.rows), pictures, folder)
-    files.write("float32")
-    yield Stage("weights, by gguf's own reader", 0, 0)
-    why = lacking()
     back = ReadingBack(
         model, pictures, folder, starts=files.vocabulary.starts, gelu=files.text.family.activations == GELU
     )
+    yield from back.put_into_weights(lambda: merge(model, "gguf", () if pictures is None else tuple(model.inputs)))
+    files.write("float32")
+    yield Stage("weights, by gguf's own reader", 0, 0)
+    why = lacking()
     if why is None:
         yield from _read_back(files, back)
     else:

@@ -14,7 +14,7 @@ import numpy
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import generate_merges
 
@@ -24,63 +24,24 @@ from mmllm.batches.sample import encode
 from mmllm.checkpoints.load import load_run
 from mmllm.cli import main
 from mmllm.errors import MmllmError
-from mmllm.exporting import export
+from mmllm.exporting import export, merging
 from mmllm.exporting.export import export_run
 from mmllm.exporting.gguf import mmproj, reading_back, text_model, towers, vocabulary, whole
 from mmllm.exporting.gguf.llama_cpp import Picture, Task
 from mmllm.exporting.gguf.reading_back import lacking, run_llama_cpp
-from mmllm.exporting.gguf.vocabulary import RULES, Vocabulary
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.messages.tokenize import Prompter
-from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import Stage
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
-from mmllm.recipe.load import dump, load_recipe
-from mmllm.testing.tiny.encoders import write_clip
-from mmllm.testing.tiny.llms import CHAT_TEMPLATE, CORPUS, tiny_llm, tiny_llm_folder, tiny_model
+from mmllm.testing.tiny.llms import CORPUS, tiny_llm, tiny_llm_folder, tiny_model
 from mmllm.testing.tiny.published import CASES, published_folder
 from mmllm.types import Message, Sample
+from tests.support.gguf_runs import AROUND, CLIP, GEMMA, OPEN, SHUFFLE, byte_level, changed, dressed, new_folder
 from tests.support.parts import tiny_vision_folder
-from tests.support.training import finish, start, tiny_recipe, train_here
 
 reads_back = pytest.mark.skipif(lacking() is not None, reason=f"llama.cpp: {lacking()}")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SigLIP tower, an mlp and a Llama with LoRA, assembled by hand and trained."""
-    folder = tmp_path_factory.mktemp("gguf")
-    siglip = tiny_vision_folder(folder, "siglip")
-    recipe = tiny_recipe(folder, steps=3)
-    recipe.write_text(recipe.read_text().replace(str(folder / "tiny-clip-0"), str(siglip)), encoding="utf-8")
-    assert finish(start(train_here, recipe, folder / "run")) == [0]
-    write_clip(
-        str(_made(folder / "open-clip")),
-        {"image_size": 32, "patch_size": 8, "width": 16, "head_width": 8, "layers": 3},
-        {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1},
-    )
-    return folder / "run"
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def changed(run: Path, *overrides: str) -> tuple[Any, MultimodalLM]:
-    """Recipe and model of the run with other words, and connectors with numbers that show."""
-    told = [one.replace("CLIP", str(run.parent / "tiny-clip-0")) for one in overrides]
-    recipe = load_recipe(
-        run.parent / "recipe.yaml", [one.replace("OPEN", str(run.parent / "open-clip")) for one in told]
-    )
-    model = build(recipe, "cpu")
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.connectors.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return recipe, model
 
 
 def llm_alone(model: MultimodalLM, folder: Path, **words: Any) -> list[Stage]:
@@ -93,10 +54,10 @@ def of(llm: CausalLM) -> MultimodalLM:
 
 @reads_back
 def test_a_run_assembled_by_hand_answers_in_llama_cpp(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    gguf_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["export", str(run), "--to", "gguf", "--out", str(out)]) == 0
+    assert main(["export", str(gguf_run), "--to", "gguf", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     for stage in ("ids of text 4", "logits (text)", "tokens (333 x 250)", "logits (120 x 200)", "answer (28 x 28)"):
         assert f"equal: {stage}" in said
@@ -105,7 +66,7 @@ def test_a_run_assembled_by_hand_answers_in_llama_cpp(
     stages = json.loads((out / "mmllm_export.json").read_text())["stages"]
     assert max(stage["difference"] for stage in stages if stage["name"].startswith("tokens")) <= 1e-3
     # and by llama.cpp alone, about another picture
-    model, image = load_run(run, "cpu")[1], picture(28, 28).rotate(90)
+    model, image = load_run(gguf_run, "cpu")[1], picture(28, 28).rotate(90)
     numpy.save(tmp_path / "image.npy", numpy.asarray(image))
     asked = "<|im_start|>user\n<__media__>\nWhat is on it?<|im_end|>\n<|im_start|>assistant\n"
     task = Task(
@@ -118,7 +79,7 @@ def test_a_run_assembled_by_hand_answers_in_llama_cpp(
     assert found["one/tokens"].shape == (16, 32)
     assert numpy.abs(found["one/tokens"] - tokens.numpy()).max() <= 1e-3 * spread
     answer = model.llm.tokenizer.decode(found["one/answer"], skip_special_tokens=True).rstrip("\ufffd").strip()
-    assert mmllm.load(run).chat("What is on it?", image=image, max_new_tokens=6).strip() == answer
+    assert mmllm.load(gguf_run).chat("What is on it?", image=image, max_new_tokens=6).strip() == answer
 
 
 @torch.inference_mode()
@@ -160,24 +121,6 @@ def test_llms_give_the_logits_of_the_run(case: str, tmp_path: Path) -> None:
     assert stages[-2].limit == (5e-3 if "Gemma" in case else 1e-4)
 
 
-def byte_level(rule: str, digits: bool = False) -> PreTrainedTokenizerFast:
-    """A tokenizer of the rule, one of llama.cpp's names; ``llama-bpe`` with a beginning in front of every text."""
-    starts = rule == "llama-bpe"
-    made = Tokenizer(models.BPE(ignore_merges=starts))
-    known = {name: split for (split, _), name in RULES.items()}
-    steps = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule not in known)]
-    if rule in known:
-        steps.insert(0, pre_tokenizers.Split(Regex(known[rule]), "isolated"))
-    elif digits:
-        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    made.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    made.decoder = decoders.ByteLevel()
-    words = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
-    special = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<s>"]
-    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=384, special_tokens=special, **words))
-    return _dressed(made, starts, pad_token="<|pad|>", eos_token="<|im_end|>")
-
-
 def of_sentencepiece(first: bool) -> PreTrainedTokenizerFast:
     """SentencePiece's BPE as transformers holds it; ``first``: a blank in front of every text."""
     import sentencepiece
@@ -198,19 +141,7 @@ def of_sentencepiece(first: bool) -> PreTrainedTokenizerFast:
     made.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    return _dressed(made, True, unk_token="<unk>", eos_token="</s>")
-
-
-def _dressed(made: Tokenizer, starts: bool, **words: str) -> PreTrainedTokenizerFast:
-    if starts:
-        number = made.token_to_id("<s>")
-        made.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", number)]
-        )
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", **words)
-    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    fast.chat_template = ("{{ bos_token }}" if starts else "") + CHAT_TEMPLATE
-    return fast
+    return dressed(made, True, unk_token="<unk>", eos_token="</s>")
 
 
 TOKENIZERS = {
@@ -238,13 +169,6 @@ def test_texts_have_the_ids_of_the_run(case: str, tmp_path: Path) -> None:
     assert template.count("{% if") == template.count("{% endif")
 
 
-AROUND = 'connectors.image.around=["<img>", "</img>"]'
-CLIP, OPEN = "encoders.image.model=CLIP", "encoders.image={type: open_clip, model: OPEN, layers: [-2]}"
-GEMMA = (
-    "connectors.image={type: pool, from: image, grid: [2, 2], norm: rms, norm_after: true, depth: 1, bias: false, "
-    'eps: 1.0e-6, attends: bidirectional, around: ["<start_of_image>", "<end_of_image>"]}'
-)
-SHUFFLE = "connectors.image={type: pixel_shuffle, from: image}"
 ASSEMBLIES: dict[str, tuple[str, list[str], list[str]]] = {
     "several layers, out of order": ("mlp", ["encoders.image.layers=[final, 1]"], []),
     "CLIP and an mlp with a norm": ("internvl", [CLIP, "connectors.image.norm=true", AROUND], []),
@@ -257,9 +181,9 @@ ASSEMBLIES: dict[str, tuple[str, list[str], list[str]]] = {
 
 @reads_back
 @pytest.mark.parametrize("case", ASSEMBLIES)
-def test_pictures_have_the_tokens_of_the_run(case: str, run: Path, tmp_path: Path) -> None:
+def test_pictures_have_the_tokens_of_the_run(case: str, gguf_run: Path, tmp_path: Path) -> None:
     kind, overrides, allowed = ASSEMBLIES[case]
-    recipe, model = changed(run, *_with_clip(run, overrides))
+    recipe, model = changed(gguf_run, *_with_clip(gguf_run, overrides))
     stages = list(whole.write(recipe, model, tmp_path, allow=allowed))
     assert [stage for stage in stages if not stage.equal] == []
     names = [stage.name for stage in stages]
@@ -269,9 +193,9 @@ def test_pictures_have_the_tokens_of_the_run(case: str, run: Path, tmp_path: Pat
     assert GGUFReader(tmp_path / "mmproj.gguf").fields["clip.projector_type"].contents() == kind
 
 
-def _with_clip(run: Path, overrides: list[str]) -> list[str]:
-    if CLIP in overrides and not (run.parent / "tiny-clip-0").exists():
-        tiny_vision_folder(run.parent, "clip")
+def _with_clip(gguf_run: Path, overrides: list[str]) -> list[str]:
+    if CLIP in overrides and not (gguf_run.parent / "tiny-clip-0").exists():
+        tiny_vision_folder(gguf_run.parent, "clip")
     return overrides
 
 
@@ -297,8 +221,8 @@ def test_it_says_why_llama_cpp_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) 
 
 
 @reads_back
-def test_a_class_token_in_front_of_an_mlp_is_written_for_builds_that_read_it(run: Path, tmp_path: Path) -> None:
-    recipe, model = changed(run, *_with_clip(run, [CLIP]))
+def test_a_class_token_in_front_of_an_mlp_is_written_for_builds_that_read_it(gguf_run: Path, tmp_path: Path) -> None:
+    recipe, model = changed(gguf_run, *_with_clip(gguf_run, [CLIP]))
     with pytest.raises(MmllmError, match=r"its issue 25814\); give connectors.image norm: true"):
         list(whole.write(recipe, model, tmp_path))
     stages = list(whole.write(recipe, model, tmp_path, allow=["class-token"]))
@@ -312,17 +236,17 @@ def test_a_class_token_in_front_of_an_mlp_is_written_for_builds_that_read_it(run
 
 
 @reads_back
-def test_gemma_1_and_2_have_their_pictures_scaled(run: Path, tmp_path: Path) -> None:
+def test_gemma_1_and_2_have_their_pictures_scaled(gguf_run: Path, tmp_path: Path) -> None:
     folder = tiny_llm_folder(tmp_path, "gemma2")
-    recipe, model = changed(run, f"llm.path={folder}")
-    stages = list(whole.write(recipe, model, _made(tmp_path / "out")))
+    recipe, model = changed(gguf_run, f"llm.path={folder}")
+    stages = list(whole.write(recipe, model, new_folder(tmp_path / "out")))
     assert [stage for stage in stages if not stage.equal] == []
 
 
 @reads_back
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_matrices_are_rounded_once_they_are_compared(dtype: str, run: Path, tmp_path: Path) -> None:
-    stages = export_run(run, "gguf", tmp_path / "out", dtype=dtype)
+def test_matrices_are_rounded_once_they_are_compared(dtype: str, gguf_run: Path, tmp_path: Path) -> None:
+    stages = export_run(gguf_run, "gguf", tmp_path / "out", dtype=dtype)
     last = stages[-1]
     assert last.name == f"logits (text), rounded to {dtype}" and 1e-6 < last.difference <= last.limit
     kinds = {name: GGUFReader(tmp_path / "out" / name).tensors for name in ("model.gguf", "mmproj.gguf")}
@@ -334,11 +258,11 @@ def test_matrices_are_rounded_once_they_are_compared(dtype: str, run: Path, tmp_
 
 
 def test_without_llama_cpp_it_says_what_is_unverified(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    gguf_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(whole, "lacking", lambda: 'it is not installed: pip install "mmllm[gguf]"')
     monkeypatch.setattr(reading_back, "run_llama_cpp", lambda *_: pytest.fail("llama.cpp was asked"))
-    assert main(["export", str(run), "--to", "gguf", "--out", str(tmp_path / "out"), "--dtype", "float16"]) == 0
+    assert main(["export", str(gguf_run), "--to", "gguf", "--out", str(tmp_path / "out"), "--dtype", "float16"]) == 0
     said = capsys.readouterr().out
     assert 'it is not installed: pip install "mmllm[gguf]"' in said and "unverified" in said
     assert "equal: logits (text), by transformers" in said and "equal: ids" not in said and "tokens (" not in said
@@ -349,6 +273,7 @@ def test_without_llama_cpp_it_says_what_is_unverified(
 @pytest.mark.parametrize(
     ("place", "name", "other", "first"),
     [
+        (merging, "updates", lambda connector: iter(()), "logits (text), LoRA in the weights"),
         (text_model, "_paired", lambda tensor, heads: tensor, "logits (text)"),
         (vocabulary, "_rule", lambda *_: "qwen2", "ids of text"),
         (towers, "_activation", lambda name: "quick_gelu", "tokens (28 x 28)"),
@@ -356,14 +281,14 @@ def test_without_llama_cpp_it_says_what_is_unverified(
     ],
 )
 def test_nothing_is_written_that_differs(
-    place: Any, name: str, other: Any, first: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Any, name: str, other: Any, first: str, gguf_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, name, other)
     if place is mmproj:
-        recipe, model = changed(run, "encoders.image.fit=pad")
+        recipe, model = changed(gguf_run, "encoders.image.fit=pad")
         monkeypatch.setattr(export, "load_run", lambda *_: (recipe, model))
     with pytest.raises(MmllmError, match="what was written differs from the run first in its " + re.escape(first)):
-        export_run(run, "gguf", tmp_path / "out")
+        export_run(gguf_run, "gguf", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -381,95 +306,3 @@ def test_files_that_it_cannot_load_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(MmllmError, match=r"llama.cpp does not take the files: it cannot load the LLM: \S"):
         run_llama_cpp(Task(str(tmp_path / "model.gguf"), [], "", 1, 8, 1), tmp_path)
-
-
-REFUSED = {
-    "connectors.lora={type: lora, rank: 2, dropout: 0.1, when: [image]}": "works only in conversations with image",
-    "connectors.lora={type: series_adapter}": "SeriesAdapterConnector) works inside a frozen part",
-    "connectors.image={type: resampler, from: image, latents: 4}": "connectors.image is ResamplerConnector",
-    "connectors.image={type: gated_cross_attention, from: image}": "connectors.image is GatedCrossAttentionConnector",
-    "connectors.image.depth=3": "its projector is two layers with GELU between, and connectors.image is not",
-    "connectors.image.activation=silu": "two layers with GELU between",
-    "connectors.image.norm=rms": "its mlp has no norm, or a LayerNorm behind a tower with a class token",
-    "connectors.image={type: pool, from: image, grid: [2, 2]}": "its pooling is Gemma 3's",
-    "connectors.image={type: pixel_shuffle, from: image, norm: false, depth: 1}": "is its idefics3, which cuts every",
-    SHUFFLE: "its pixel shuffle stands behind towers with a class token",
-    AROUND: "writes ['', ''], and connectors.image has around: ['<img>', '</img>']; --allow text",
-    "connectors.image.attends=bidirectional": "are read one after the other, and connectors.image says otherwise",
-    "encoders.image.fit=crop": "this run has fit: crop; --allow pixels writes it",
-    "encoders.image.draft=true": "this run's encoder has draft: true",
-    "encoders.image.image_size=42": "and this run's are of another (image_size)",
-    "encoders.image.layers=[0]": "what enters the first (layers: [0])",
-    "encoders.image={type: patches, patch: 7}": "its towers are CLIP, SigLIP and their like",
-    "encoders.image={type: tiles, image: {type: hf_vision, model: SIGLIP}}": "its towers are CLIP, SigLIP",
-    "encoders={image: {type: hf_vision, model: SIGLIP}, other: {type: hf_vision, model: SIGLIP}}": "it has one tower",
-    "llm.attention=prefix": "its LLM is causal in texts",
-    "llm.path=GPT2": "of this kind of LLM (gpt2) no layout is known here",
-    "llm.path=WINDOWED": "and this LLM a window of 6 of its 256 positions",
-}
-
-
-@pytest.mark.parametrize("change", REFUSED)
-def test_what_llama_cpp_cannot_hold_is_refused(
-    change: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = change.replace("SIGLIP", str(run.parent / "tiny-siglip-0"))
-    for word, family in (("GPT2", "gpt2"), ("WINDOWED", "mistral")):
-        if word in told:
-            told = told.replace(word, str(tiny_llm_folder(run.parent, family)))
-    overrides = [told]
-    if "other:" in told:
-        overrides.append("connectors.image={type: concat, from: [image, other]}")
-    recipe, model = changed(run, *overrides)
-    monkeypatch.setattr(export, "load_run", lambda *_: (recipe, model))
-    with pytest.raises(MmllmError) as found:
-        export_run(run, "gguf", tmp_path / "out")
-    assert REFUSED[change] in str(found.value) and len(str(found.value).splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda made: setattr(made, "normalizer", normalizers.Lowercase()), "it prepares text by Lowercase"),
-        (lambda made: setattr(made, "pre_tokenizer", pre_tokenizers.Whitespace()), "it splits text by Whitespace"),
-        (lambda made: setattr(made, "model", models.WordLevel({"a": 0}, "a")), "its pieces are of the kind WordLevel"),
-        (
-            lambda made: setattr(made, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
-            "byte-level rules without a blank in front are known",
-        ),
-    ],
-)
-def test_tokenizers_that_it_has_no_words_for_are_refused(change: Any, said: str) -> None:
-    tokenizer = byte_level("gpt-2")
-    change(tokenizer.backend_tokenizer)
-    with pytest.raises(MmllmError, match="no words for this run's tokenizer; .*" + re.escape(said)):
-        Vocabulary(tokenizer, 400)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [('llm.tokens=["<here>"]', "tokens of its own (llm.tokens)"), ("llm.quantize=int8", "its LLM is quantised")],
-)
-def test_llms_that_no_form_holds_are_refused(change: str, said: str, run: Path, tmp_path: Path) -> None:
-    other = _made(tmp_path / "run")
-    changed_recipe = load_recipe(run.parent / "recipe.yaml", [change])
-    (other / "recipe.yaml").write_text(dump(changed_recipe), encoding="utf-8")
-    with pytest.raises(MmllmError, match=re.escape(said)):
-        export_run(other, "gguf", tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("form", "words", "said"),
-    [
-        ("gguf", {"dtype": "q4"}, "--dtype q4 is unknown; known: float32, float16, bfloat16"),
-        ("gguf", {"allow": ["colours"]}, "--allow colours is unknown; known: pixels, text, class-token"),
-        ("llm", {"dtype": "float16"}, "--dtype says nothing of --to llm"),
-    ],
-)
-def test_words_that_say_nothing_are_refused(
-    form: str, words: dict[str, Any], said: str, run: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(MmllmError, match=re.escape(said)):
-        export_run(run, form, tmp_path / "out", **words)
-    assert not list(tmp_path.iterdir())

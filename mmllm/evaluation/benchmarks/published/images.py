@@ -11,6 +11,7 @@ from mmllm.evaluation.benchmarks.base import Question
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE
 from mmllm.evaluation.benchmarks.published.base import ONE_WORD, Published, from_hub
 from mmllm.evaluation.benchmarks.published.files import rows_of
+from mmllm.evaluation.benchmarks.published.tables import DocVqaTables, VqaV2Tables
 
 UNANSWERABLE = ONE_WORD.replace(
     "\nAnswer the", "\nWhen the provided information is insufficient, respond with 'Unanswerable'.\nAnswer the"
@@ -23,9 +24,7 @@ class VizWiz(Published):
     name: ClassVar[str] = "vizwiz"
     metric = "vqa_accuracy"
     fetch: ClassVar[str] = from_hub("lmms-lab/VizWiz-VQA", "data/val-00000-of-000NN.parquet")
-    columns: ClassVar[Mapping[str, str]] = {
-        "id": "question_id", "image": "image", "question": "question", "answer": "answers"
-    }  # fmt: skip
+    columns: ClassVar[Mapping[str, str]] = VqaV2Tables.columns
     kinds: ClassVar[Sequence[str]] = ("category",)
     asked: ClassVar[str] = UNANSWERABLE
     of_split: ClassVar[str] = "val"
@@ -39,7 +38,7 @@ class OkVqa(Published):
     name: ClassVar[str] = "okvqa"
     metric = "vqa_accuracy"
     fetch: ClassVar[str] = from_hub("lmms-lab/OK-VQA", "data/val2014-00000-of-000NN.parquet")
-    columns: ClassVar[Mapping[str, str]] = VizWiz.columns
+    columns: ClassVar[Mapping[str, str]] = VqaV2Tables.columns
     kinds: ClassVar[Sequence[str]] = ("question_type",)
     of_split: ClassVar[str] = "val2014"
     default_variant: ClassVar[str] = "vqa_official_2021"
@@ -51,16 +50,12 @@ class InfographicVqa(Published):
     name: ClassVar[str] = "infographicvqa"
     metric = "anls"
     fetch: ClassVar[str] = from_hub("lmms-lab/DocVQA", "InfographicVQA/validation-00000-of-000NN.parquet")
-    columns: ClassVar[Mapping[str, str]] = {
-        "id": "questionId", "image": "image", "question": "question", "answer": "answers"
-    }  # fmt: skip
+    columns: ClassVar[Mapping[str, str]] = DocVqaTables.columns
     kinds: ClassVar[Sequence[str]] = ("answer_type",)
     of_split: ClassVar[str] = "validation"
     of_config: ClassVar[str] = "InfographicVQA"
     default_variant: ClassVar[str] = "strict"
-    submission: ClassVar[str] = (
-        'Its test split is scored on rrc.cvc.uab.es, as [{"questionId": number, "answer": text}].'
-    )
+    submission: ClassVar[str] = DocVqaTables.submission
 
 
 class OcrBench(Published):
