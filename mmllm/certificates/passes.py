@@ -58,7 +58,7 @@ def _run(
     watch.layout = f"{name}, decoding"
     _decoding(model, packed, [len(one.ids) for one in row])
     # by text alone hooks are asked the same in pieces as in a row
-    if "media" in name and not obstacles(model):
+    if any(one.spans for one in row) and not obstacles(model):
         watch.layout = f"{name}, in pieces"
         _in_pieces(model, row, packed)
 
