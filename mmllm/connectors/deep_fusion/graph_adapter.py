@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmllm.connectors.base import DeepFusion
 from mmllm.connectors.layers.basics import in_out_features, mlp
 from mmllm.connectors.layers.graph_disjoint import disjoint
+from mmllm.connectors.layers.graph_fusion import FirstWords, Fuse
 from mmllm.connectors.layers.graph_network import GraphNetwork
 from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Handle
@@ -37,8 +38,9 @@ class GraphAdapterConnector(DeepFusion):
     ``at: input``: z, through an MLP, is a token of the LLM; of the node the graph is about, or of each node
     (``show: nodes``). ``both``: both. A graph that is about no node is represented by the mean over its nodes.
 
-    Of the released code's two stages this is the first; the second, where a linear map of u gives one of C classes, has
-    no place in a model that answers in words: train on the classes' names instead.
+    Of the released code's two stages this is the first. ``classes`` is the second: where an answer begins, p is the
+    softmax of a linear map of u onto the classes, told by the first token of each one's name; the rest of the name, and
+    all else, is as the LLM says it. The recipe's ``start`` takes over what the first stage learned, all but Wext.
 
     ``neighbours_only`` is the arm against leakage: a state of the node's own text tells the text that is to be
     predicted. ``gnn: none`` is the arm without a graph.
@@ -63,6 +65,7 @@ class GraphAdapterConnector(DeepFusion):
         heads: int = 4,
         neighbours_only: bool = False,
         skip: bool = False,
+        classes: Sequence[str] = (),
         norm: bool = False,
         depth: int = 2,
         dropout: float = 0.0,
@@ -80,6 +83,7 @@ class GraphAdapterConnector(DeepFusion):
             heads: of ``gat``.
             neighbours_only: leave the node's own state out, see above.
             skip: start from the LLM's own state instead of nothing.
+            classes: names that answers begin with, see above; none: the first stage.
             norm: first bring each node's state to mean 0 and variance 1.
             depth: linear layers of the MLP that makes tokens.
             dropout: share of a node state's channels dropped in training.
@@ -90,12 +94,23 @@ class GraphAdapterConnector(DeepFusion):
                 raise MmllmError(f"connector graph_adapter {name}: {value!r} is unknown; known: {', '.join(known)}.")
         if not 0 <= dropout < 1:
             raise MmllmError(f"connector graph_adapter dropout: {dropout} must be in 0..1, below 1.")
+        if classes and (at == "input" or skip):
+            raise MmllmError(
+                "connector graph_adapter classes: they are told at the head in place of the other prediction; say "
+                "at: head or both, and no skip."
+            )
+        if len(set(classes)) < len(classes) or len(classes) == 1:
+            raise MmllmError(f"connector graph_adapter classes: {list(classes)} must be two or more, each once.")
         self.head, self.input = at != "input", at != "head"
         self.show, self.skip, self.norm, self.hidden, self.dropout = show, skip, norm, hidden, dropout
         self.network = GraphNetwork(dim, hidden, gnn, layers, heads, neighbours_only)
         self.speak = mlp(hidden, llm_dim, depth) if self.input else None
+        self.classes = tuple(classes)
+        self.goes_on = self.shares_prefix = not classes  # what stands in front of an answer must be in the same pass
         self.layers = nn.ModuleDict()
         """``fuse``: what works at the head."""
+        self.first: FirstWords | None = None
+        """Of the classes, once attached."""
 
     def out_grid(self, grid: Sequence[int]) -> Grid:
         """Grid of the nodes, or of one token; at the head alone of none."""
@@ -123,11 +138,13 @@ class GraphAdapterConnector(DeepFusion):
             return Handle.of([])
         if "fuse" not in self.layers:
             width, _ = in_out_features(llm.model.get_output_embeddings())  # some OPT: not that of the blocks
-            self.layers["fuse"] = Fuse(self.hidden, width, self.skip)
+            self.layers["fuse"] = Fuse(self.hidden, width, self.skip, len(self.classes))
+        if self.classes:
+            self.first = FirstWords.of(llm.tokenizer, self.classes)
         return Handle.of([llm.after_logits(partial(self._mixed, llm))])
 
     def _mixed(self, llm: LLMHookPoints, ctx: ForwardContext, hidden: Tensor, logits: Tensor) -> Tensor:
-        """Mixture log p float[M, V] where a graph was seen, the LLM's own logits elsewhere."""
+        """Log p float[M, V], of the mixture or the classes, where a graph was seen; the LLM's own logits elsewhere."""
         about = self.remembered(ctx)
         if about is None:
             return logits
@@ -137,27 +154,11 @@ class GraphAdapterConnector(DeepFusion):
         if active is not None:
             seen = seen & (active[:, -1, 0] if places is None else active.flatten()[places])
         other = self.layers["fuse"](about[item.clamp(min=0)], hidden)
+        if self.first is not None:
+            if ctx.host is not None:
+                self.first.check(ctx.host, self.key)
+            of_classes = self.first.over_vocabulary(F.log_softmax(other.float(), dim=-1), logits.shape[-1])
+            return torch.where((seen & self.first.begins(ctx, places))[:, None], of_classes, logits.float())
         # in float32, as the loss takes its logarithms
         pair = [F.log_softmax(one.float(), dim=-1) for one in (logits, llm.plain_logits(other))]
         return torch.where(seen[:, None], torch.logaddexp(*pair) - math.log(2), logits.float())
-
-
-class Fuse(nn.Module):
-    """Fusion e' = Wext Wb SiLU(Wa [Wg z ; Wp e]), plus e with ``skip``; no biases."""
-
-    def __init__(self, hidden: int, llm_hidden: int, skip: bool) -> None:
-        super().__init__()
-        self.skip = skip
-        self.of_graph = nn.Linear(hidden, hidden, bias=False)
-        self.of_text = nn.Linear(llm_hidden, hidden, bias=False)
-        self.wide = nn.Linear(2 * hidden, 10 * hidden, bias=False)
-        self.back = nn.Linear(10 * hidden, hidden, bias=False)
-        self.output = nn.Linear(hidden, llm_hidden, bias=False)
-        if skip:
-            nn.init.zeros_(self.output.weight)
-
-    def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        """Fuse ``z`` float[M, h] and ``e`` float[M, D]: float[M, D] in the dtype of ``e``."""
-        both = torch.cat([self.of_graph(z), self.of_text(e.to(z.dtype))], dim=-1)
-        made = self.output(self.back(F.silu(self.wide(both)))).to(e.dtype)
-        return made + e if self.skip else made
