@@ -170,6 +170,10 @@ class LLMHookPoints(HookPoints, Protocol):
         """Logits of other states, without what ``after_logits`` changes."""
         ...
 
+    def beginnings(self, answers: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids that stand in front of every answer, and the first id of each of these answers."""
+        ...
+
     def extend_attention(self, index: int, extend: Extend) -> Handle:
         """Change what the heads of a block read."""
         ...

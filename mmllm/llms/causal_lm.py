@@ -34,6 +34,7 @@ from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
 from mmllm.llms.stored_check import position_bytes
 from mmllm.llms.stored_keys import StoredKeys
+from mmllm.messages.answers import beginnings
 from mmllm.messages.new_tokens import add_tokens
 from mmllm.vlms.text_model import scheme_of
 from mmllm.vlms.weightless import weightless
@@ -252,6 +253,11 @@ class CausalLM(HookedLM):
     def new_rows(self) -> tuple[nn.Parameter, ...]:
         """What learns beside a frozen head: rows of new tokens."""
         return () if self.tokens is None else self.tokens.learning_head
+
+    def beginnings(self, answers: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids that the chat template has in front of every answer, and the first id of each of these answers."""
+        found = beginnings(self.tokenizer, answers)
+        return found.header, found.first
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""

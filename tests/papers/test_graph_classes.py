@@ -118,4 +118,4 @@ def test_words_that_classes_cannot_stand_beside(words: dict[str, object], said: 
 
 def test_two_classes_that_begin_alike_are_refused_by_name(model: MultimodalLM) -> None:
     with pytest.raises(MmllmError, match='"the mat" and "the cat" begin with one token'):
-        FirstWords.of(model.llm.tokenizer, ["the mat", "receipt", "the cat"])
+        FirstWords.of(model.llm, ["the mat", "receipt", "the cat"])

@@ -140,7 +140,7 @@ class GraphAdapterConnector(DeepFusion):
             width, _ = in_out_features(llm.model.get_output_embeddings())  # some OPT: not that of the blocks
             self.layers["fuse"] = Fuse(self.hidden, width, self.skip, len(self.classes))
         if self.classes:
-            self.first = FirstWords.of(llm.tokenizer, self.classes)
+            self.first = FirstWords.of(llm, self.classes)
         return Handle.of([llm.after_logits(partial(self._mixed, llm))])
 
     def _mixed(self, llm: LLMHookPoints, ctx: ForwardContext, hidden: Tensor, logits: Tensor) -> Tensor:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from mmllm.errors import MmllmError, SampleError
 from mmllm.hooks import ForwardContext
-from mmllm.messages.tokenize import Prompter
-from mmllm.types import IGNORE_INDEX, Batch, Message, Sample
+from mmllm.hooks.points import LLMHookPoints
+from mmllm.types import IGNORE_INDEX, Batch
 
 _RELEASED_SCALE = 0.1210
 """Of the first weights of the classes' map, in the released code (hxttkl/GraphAdapter @012c8a6)."""
@@ -64,36 +62,27 @@ class FirstWords:
     """One for each class, all different."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str]) -> FirstWords:
-        """Read from conversations that the tokenizer's template renders.
+    def of(cls, llm: LLMHookPoints, classes: Sequence[str]) -> FirstWords:
+        """Read from conversations that the LLM's chat template renders.
 
         Raises:
             MmllmError: two classes begin alike, or nothing fixed stands in front of an answer.
         """
-        prompter = Prompter(tokenizer, [])
-        asked = [Sample("classes", (Message("user", text),), {}) for text in ("1", "what is it?")]
-        before = [prompter.tokenize_prompt(one).ids for one in asked]
+        header, ids = llm.beginnings(classes)
         by_id: dict[int, str] = {}
-        for name in classes:
-            told = Message("assistant", name)
-            said = [prompter.tokenize_for_training(replace(one, messages=(*one.messages, told))) for one in asked]
-            starts = [next(place for place, label in enumerate(one.labels) if label != IGNORE_INDEX) for one in said]
-            before += [one.ids[:start] for one, start in zip(said, starts, strict=True)]
-            first = said[0].labels[starts[0]]
-            if first in by_id:
+        for number, name in zip(ids, classes, strict=True):
+            if number in by_id:
                 raise MmllmError(
-                    f'connector graph_adapter classes: "{by_id[first]}" and "{name}" begin with one token '
-                    f'("{tokenizer.decode([first])}"), by which an answer is told; give them names that do not.'
+                    f'connector graph_adapter classes: "{by_id[number]}" and "{name}" begin with one token '
+                    f'("{llm.tokenizer.decode([number])}"), by which an answer is told; give them names that do not.'
                 )
-            by_id[first] = name
-        alike = takewhile(lambda column: len(set(column)) == 1, zip(*map(reversed, before), strict=False))
-        header = tuple(column[0] for column in alike)[::-1]
+            by_id[number] = name
         if not header:
             raise MmllmError(
                 "connector graph_adapter classes: this LLM's chat template has nothing fixed in front of an answer, so "
                 "where it begins cannot be told; leave classes out."
             )
-        return cls(header, tuple(by_id))
+        return cls(header, ids)
 
     def begins(self, ctx: ForwardContext, places: Tensor | None) -> Tensor:
         """bool[M], whether an answer begins behind ``places`` int64[M] of a packed row (None: the last of each row)."""
