@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mmllm.llms.gguf_file import find_gguf
 from mmllm.llms.load import load_llm
+from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.recipe.models import Llm
 from mmllm.vlms.families import family_of
 from mmllm.vlms.quiet import quiet
@@ -36,7 +37,7 @@ def load_bare(
                 model: Any = AutoModelForCausalLM.from_pretrained(
                     path, dtype=dtype, use_safetensors=True, trust_remote_code=False
                 )
-            tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path, **AS_ANY_OTHER)
             model = model.to(device).requires_grad_(False).eval()
             return model, tokenizer, "transformers.AutoModelForCausalLM and AutoTokenizer"
     word = str(dtype).removeprefix("torch.")

@@ -17,6 +17,7 @@ from mmllm.errors import MmllmError
 from mmllm.messages.chat_templates import set_template
 from mmllm.messages.new_tokens import add_tokens
 from mmllm.messages.tokenize import Prompter
+from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.recipe.models import Llm, Recipe
 from mmllm.types import Place, Span
 
@@ -112,7 +113,7 @@ def _of_folder(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(path, **AS_ANY_OTHER)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise MmllmError(

@@ -34,6 +34,7 @@ from mmllm.llms.gguf_file import find_gguf
 from mmllm.llms.partitioned import load_partitioned
 from mmllm.llms.quantisation import computes_as_loaded, loading_words
 from mmllm.messages.chat_templates import set_template
+from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.text_model import chat_template_of, load_text_model
@@ -127,7 +128,8 @@ def _loaded(
 
 def _tokenizer(path: str, kind: Any) -> PreTrainedTokenizerBase:
     try:
-        found: PreTrainedTokenizerBase = kind.from_pretrained(path, trust_remote_code=False)
+        words = AS_ANY_OTHER if kind is AutoTokenizer else {}
+        found: PreTrainedTokenizerBase = kind.from_pretrained(path, **words)
     except Exception as error:  # the tokenizers package raises nothing narrower on a damaged file
         raise MmllmError(
             f"llm.path: the tokenizer of {path!r} cannot be read ({_reason(path, error)}); fetch its files again: "

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, SmolVLMProcessor
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, SmolVLMProcessor, VoxtralProcessor
 
 from mmllm.errors import MmllmError
 from mmllm.messages.template import on_one_day
+from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.processors.image import WHOLE
 from mmllm.published.architectures import BEYOND, TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
@@ -96,8 +97,9 @@ class Source:
 
     def rendered(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
         """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""
-        # Voxtral's processor has no template: its tokenizer alone may have been given one
-        owner = self.processor if self.processor.chat_template else self.tokenizer
+        # Voxtral's processor hands its tokenizer no template, whatever it is given
+        own = self.processor.chat_template and not isinstance(self.processor, VoxtralProcessor)
+        owner = self.processor if own else self.tokenizer
         words: dict[str, Any] = {"add_generation_prompt": ask, "tokenize": False}
         shown = {part["type"] for message in messages for part in message["content"]}
         if not (isinstance(owner, SmolVLMProcessor) and "video" in shown):  # it has another template for these
@@ -117,10 +119,13 @@ class Source:
 
 def _processor(path: str) -> Any:
     try:
-        return _opened(path, "processor", AutoProcessor)
+        found = _opened(path, "processor", AutoProcessor)
+        if type(found.tokenizer).__name__ == "MistralCommonBackend":  # by mistral_common, see AS_ANY_OTHER
+            found.tokenizer = AutoTokenizer.from_pretrained(path, **AS_ANY_OTHER)
+        return found
     except MmllmError as error:
         try:
-            AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            AutoTokenizer.from_pretrained(path, **AS_ANY_OTHER)
         except Exception:  # the tokenizers package raises nothing narrower on a damaged file
             raise MmllmError(
                 f"{path} has no tokenizer that transformers {transformers.__version__} can open, so its ids are "

@@ -39,8 +39,9 @@ INSTRUCT = (
 
 def tekken() -> dict[str, Any]:
     """A vocabulary of bytes in the format of Mistral AI."""
-    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", *(f"<SPECIAL_{n}>" for n in range(5, 24)), "[AUDIO]"]
-    special += ["[BEGIN_AUDIO]", *(f"<SPECIAL_{n}>" for n in range(26, 30))]
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", *(f"<SPECIAL_{n}>" for n in range(5, 17))]
+    special += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", *(f"<SPECIAL_{n}>" for n in range(19, 24))]
+    special += ["[AUDIO]", "[BEGIN_AUDIO]", *(f"<SPECIAL_{n}>" for n in range(26, 30))]
     return {
         "config": {
             "pattern": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -211,26 +212,50 @@ def test_windows_apart_are_not_voxtral(tmp_path: Path, monkeypatch: Any) -> None
         import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run")
 
 
-def test_voxtral_without_a_template_is_refused(tmp_path: Path) -> None:
-    """Folders of Mistral AI have none: transformers reads their tekken.json, and mistral_common writes the prompts."""
+def test_voxtral_without_a_template_and_without_its_control_tokens_is_refused(tmp_path: Path) -> None:
     folder = published_folder("Voxtral", tmp_path / "vlm")
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(MmllmError, match=r"prompts are made by the package mistral_common .* writes \[AUDIO\] for"):
+    with pytest.raises(
+        MmllmError, match=r"its tokenizer lacks .*\[INST\].* save a chat_template\.jinja .* writes \[AUDIO\] for"
+    ):
         import_checkpoint(str(folder), tmp_path / "run")
 
 
-def test_voxtral_with_its_own_tokenizer_and_a_template(tmp_path: Path, monkeypatch: Any) -> None:
-    """Folders as Mistral AI saves them, tekken.json and nothing beside it, with a template that was added."""
+@pytest.mark.parametrize("template", [None, INSTRUCT])
+def test_voxtral_as_mistral_ai_saves_it(template: str | None, tmp_path: Path, monkeypatch: Any) -> None:
+    """A tekken.json and no template, or one that was added."""
     monkeypatch.setattr(Sounds, "shown", lambda self: [self._sounds([0.5])])
     folder = published_folder("Voxtral", tmp_path / "vlm", audio_token_id=24)
-    for file in folder.glob("tokenizer*"):
+    for file in (*folder.glob("tokenizer*"), *folder.glob("*.jinja")):
         file.unlink()
     (folder / "tekken.json").write_text(json.dumps(tekken()))
-    (folder / "chat_template.jinja").write_text(INSTRUCT)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
     stages = import_checkpoint(str(folder), tmp_path / "run")
     assert len(stages) == 8 and all(stage.equal for stage in stages)
     assert main(["check", str(tmp_path / "run")]) == 0
-    assert mmllm.load(tmp_path / "run").model.llm.tokenizer.convert_tokens_to_ids("[AUDIO]") == 24
+    model = mmllm.load(tmp_path / "run").model
+    if template is not None:
+        return
+    turns = (Message("user", "<audio> A?"), Message("assistant", "B"), Message("user", "C"))
+    encoded = Prompter(model.llm.tokenizer, model.places).tokenize_prompt(Sample("x", turns, {"audio": (sound(0.1),)}))
+    said = [number + 30 for number in b"ABC"]  # of the bytes, behind 30 special tokens
+    space, ask = 30 + ord(" "), 30 + ord("?")
+    assert [one for one in encoded.ids if one != 24] == [1, 3, 25, space, said[0], ask, 4, said[1], 2, 3, said[2], 4]
+
+
+def test_voxtrals_template_has_a_system_message_beside_text_alone() -> None:
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    from mmllm.published.architectures.voxtral import TEMPLATE
+
+    told = {"role": "system", "content": "s"}
+    heard = {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "u"}]}
+    (shown,), _ = render_jinja_template([[told, {"role": "user", "content": "u"}]], chat_template=TEMPLATE)
+    assert shown == "<s>[SYSTEM_PROMPT]s[/SYSTEM_PROMPT][INST]u[/INST]"
+    with pytest.raises(TemplateError, match="no system message beside sound"):
+        render_jinja_template([[told, heard]], chat_template=TEMPLATE)
 
 
 def test_voxtral_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
