@@ -18,11 +18,17 @@ class DecoderBlock:
     """The two sub-layers of one decoder block."""
 
     attention: nn.Module
-    """The self-attention: called with ``hidden_states``, gives a tuple whose first is its output."""
+    """The self-attention: called with ``hidden_states``, gives a tuple whose first is its output; or what stands in its
+    place and gives its output alone (a short convolution)."""
     mlp_first: nn.Module
     """Module that gets the MLP's input: the MLP itself, or its first linear layer where the block holds both (OPT)."""
     mlp_last: nn.Module
     """Module that gives the MLP's output: the MLP itself, or its last linear layer."""
+
+    @property
+    def attends(self) -> bool:
+        """Whether there are queries, keys and values: a short convolution has none."""
+        return not any(isinstance(child, nn.Conv1d) for child in self.attention.children())
 
     @classmethod
     def of(cls, block: nn.Module) -> DecoderBlock:

@@ -32,6 +32,7 @@ from mmllm.llms.padded_stretches import PaddedStretches
 from mmllm.llms.partitioned import gathering
 from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
+from mmllm.llms.short_convolutions import hybrid_cache, kept_apart, short_convolutions
 from mmllm.llms.stored_check import position_bytes
 from mmllm.llms.stored_keys import StoredKeys
 from mmllm.messages.new_tokens import add_tokens
@@ -99,6 +100,10 @@ class CausalLM(HookedLM):
             )
         self.tokens: NewTokens | None = None
         """Rows of tokens that the model's own tables do not have."""
+        convolutions = short_convolutions(self.blocks)
+        for one in convolutions:
+            kept_apart(one)
+        self._hybrid = bool(convolutions)
         self.prunes = True
         """Whether the last block may run at chosen positions only; off in families that need all of them there."""
         with gathering(model):
@@ -269,6 +274,8 @@ class CausalLM(HookedLM):
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""
+        if self._hybrid:
+            return hybrid_cache(self.model.config)
         # not from the config: that would fix its number of layers, and copied blocks come on top
         return DynamicCache()
 

@@ -17,6 +17,8 @@ from mmllm.files.tokenizers import FILES
 PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.pth")
 RECURRENT = ("mamba", "linear_attention", "conv", "recurrent")
 """Words by which configs call blocks that carry a state from token to token."""
+KEPT_APART = {"lfm2": ("conv",)}
+"""``model_type`` -> kinds of such blocks that keep packed conversations apart here (``short_convolutions.py``)."""
 
 
 def check_folder(folder: Path) -> None:
@@ -131,7 +133,8 @@ def check_blocks(path: str, config: Any) -> None:
     Raises:
         MmllmError: there are such.
     """
-    kinds = recurrent_kinds(config)
+    kept = KEPT_APART.get(config.get_text_config().model_type, ())
+    kinds = [kind for kind in recurrent_kinds(config) if kind not in kept]
     if kinds:
         raise MmllmError(
             f"llm.path: {path!r} is a {config.model_type} with {', '.join(kinds)} blocks, whose state runs on from one "

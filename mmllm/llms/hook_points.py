@@ -122,7 +122,7 @@ class HookedLM(Structure):
         ``query`` float[R, heads, S, d] after positions and norms, ``output`` float[R, S, heads, d] before the output
         projection, ``scaling`` of the product of query and key.
         """
-        attention = self.parts(index).attention
+        attention = self.attending(index).attention
         layer = int(attention.layer_idx)  # type: ignore[arg-type]
         self._extensions.setdefault(layer, []).append(extend)
 
@@ -164,7 +164,11 @@ class HookedLM(Structure):
     # ---- more blocks
 
     def copy_block(self, index: int) -> nn.Module:
-        """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
+        """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache.
+
+        MmllmError where it does not attend: the cache grows by layers of keys and values.
+        """
+        self.attending(index)
         plain = hooks.copied(self.blocks[index])
         attention = DecoderBlock.of(plain).attention
         # the cache keeps keys and values by this number: with the original's the two would write over each other
