@@ -260,6 +260,18 @@ FULL_SIZES: Mapping[str, FullSize] = {
         ),
         lambda: t.PixtralImageProcessor(size={"longest_edge": 1540}, patch_size=14),
     ),
+    "lfm2_vl": FullSize(
+        "LFM2-VL (2511.23404)", "LiquidAI/LFM2-VL-1.6B", "Lfm2Vl",
+        lambda token: t.Lfm2VlConfig(
+            vision_config=t.Siglip2VisionConfig(**_SO400M, patch_size=16, num_patches=256),
+            text_config=t.Lfm2Config(
+                hidden_size=2048, intermediate_size=12288, num_hidden_layers=16, **_GROUPED, vocab_size=65536,
+                max_position_embeddings=128000, full_attn_idxs=[2, 5, 8, 10, 12, 14],
+            ),
+            image_token_id=token,
+        ),
+        t.Lfm2VlImageProcessor,
+    ),
     "fuyu": FullSize(
         "Fuyu", "adept/fuyu-8b", "Fuyu",
         lambda token: t.FuyuConfig(

@@ -87,8 +87,8 @@ class Structure(nn.Module):
         if not found.attends:
             known = [n for n in range(self.n_blocks) if self.parts(n).attends]
             raise MmllmError(
-                f"layer {index}: this block has a {type(found.attention).__name__} in place of attention, whose queries, "
-                f"keys or values a connector asks for; the blocks that attend are {', '.join(map(str, known))}"
+                f"layer {index}: this block has a {type(found.attention).__name__} in place of attention, whose "
+                f"queries, keys or values a connector asks for; the blocks that attend are {', '.join(map(str, known))}"
             )
         return found
 

@@ -99,6 +99,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger"),
     "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list"),
+    "lfm2_vl": Family("LFM2-VL"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
     "audioflamingo3": Family(
         "Audio Flamingo 3", modality="audio", tower="audio_tower", tower_config="audio_config", several=False

@@ -60,6 +60,12 @@ def _shuffled(config: Any) -> Words:
     return {"type": "pixel_shuffle", "factor": config.scale_factor, "norm": False, "depth": 1, "bias": False}
 
 
+def _lfm2(config: Any) -> Words:
+    words = {"type": "pixel_shuffle", "factor": config.downsample_factor, "width": config.projector_hidden_size}
+    words |= {} if config.projector_use_layernorm else {"norm": False}
+    return {**words, **({} if config.projector_bias else {"bias": False}), **_activation(config)}
+
+
 def _gemma3(config: Any) -> Words:
     side = int(config.mm_tokens_per_image**0.5)
     eps = config.vision_config.layer_norm_eps
@@ -238,6 +244,7 @@ LAYOUTS: Mapping[str, Layout] = {
         changed={"merge.weight": _in_raster_order},
         restored={"merge.weight": _by_channel},
     ),
+    "lfm2_vl": Layout(_lfm2, {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"}),
     "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
     "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of, write=cross_attention.published),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),

@@ -23,6 +23,7 @@ KINDS = {
     "Qwen2.5-VL": "positions on three axes, pictures at their own size",
     "Qwen3-VL": "interleaved positions, features added inside the LLM",
     "Mistral 3": "rows of tokens at a picture's own size",
+    "LFM2-VL": "tiles beside a view of another shape, short convolutions in the LLM",
     "Idefics2": "a resampler over padded pictures",
     "Gemma 3": "pictures whose tokens see each other",
     "PaliGemma 2": "a prefix that sees itself",

@@ -28,6 +28,7 @@ TABLE: Mapping[str, str] = {
     "qwen2_vl": "qwen_vl",
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",
+    "lfm2_vl": "lfm2_vl",
     "fuyu": "fuyu",
     "qwen2_audio": "qwen2_audio",
     "audioflamingo3": "audioflamingo3",

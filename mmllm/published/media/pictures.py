@@ -61,7 +61,10 @@ class Pictures(Media):
     def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every tile, or patches where both have them."""
         items = encoded.media["image"]
-        yield "pixels", *self._seen(pixels_of(given), [one["image"] for one in items])
+        pixels = pixels_of(given)
+        if "spatial_shapes" in given:  # patches, padded to the most of them
+            pixels = pixels[given["pixel_attention_mask"].bool()]
+        yield "pixels", *self._seen(pixels, [one["image"] for one in items])
         if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
             yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items])
 

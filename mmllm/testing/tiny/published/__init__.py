@@ -18,6 +18,7 @@ from mmllm.testing.tiny.published import (
     idefics2,
     idefics3,
     internvl,
+    lfm2_vl,
     llava,
     llava_next,
     llava_onevision,
@@ -32,7 +33,7 @@ from mmllm.testing.tiny.published.folder import Case, Published, save
 
 _FAMILIES = (
     llava, llava_next, llava_onevision, video_llava, idefics2, idefics3, internvl, aya_vision, deepseek_vl, blip,
-    qwen_vl, pixtral, fuyu, mllama, paligemma, gemma3, sounds,
+    qwen_vl, pixtral, lfm2_vl, fuyu, mllama, paligemma, gemma3, sounds,
 )  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""
