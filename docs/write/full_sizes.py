@@ -31,6 +31,8 @@ class FullSize:
     """Whether it can be imported with the tiles that it makes."""
     unknown: tuple[str, ...] = ()
     """Words of its connector that only its own configuration says."""
+    more: tuple[str, ...] = ()
+    """Further connectors of it, which lie in files of their own."""
     one_question: bool = False
     """Whether it knows no conversations."""
 
@@ -332,6 +334,20 @@ FULL_SIZES: Mapping[str, FullSize] = {
         "Audio Flamingo 3 (2507.08128)", "nvidia/audio-flamingo-3-hf", "AudioFlamingo3",
         lambda token: t.AudioFlamingo3Config(text_config=t.Qwen2Config(**_QWEN_7B), audio_token_id=token),
         lambda: t.WhisperFeatureExtractor(feature_size=128),
+    ),
+    "granite_speech": FullSize(
+        "Granite Speech (2505.08699)", "ibm-granite/granite-speech-3.3-8b", "GraniteSpeech",
+        lambda token: t.GraniteSpeechConfig(
+            projector_config=t.Blip2QFormerConfig(
+                num_hidden_layers=2, encoder_hidden_size=1024, cross_attention_frequency=1
+            ),
+            text_config=t.GraniteConfig(
+                **_GROUPED, hidden_size=4096, intermediate_size=12800, num_hidden_layers=40, vocab_size=49160,
+                max_position_embeddings=131072,
+            ),
+            audio_token_index=token, has_lora_adapter=False,
+        ),
+        more=("lora",),
     ),
     "voxtral": FullSize(
         "Voxtral (2507.13264)", "mistralai/Voxtral-Mini-3B-2507", "Voxtral",

@@ -50,7 +50,8 @@ class Known(Source):
             # its class's own settings: the tiny model's have its own patches
             self.processor.video_processor = type(self.processor.video_processor)()
         if full.reader is not None:
-            part = "image_processor" if self.family.modality == "image" else "feature_extractor"
+            audio = "feature_extractor" if hasattr(self.processor, "feature_extractor") else "audio_processor"
+            part = "image_processor" if self.family.modality == "image" else audio
             setattr(self.processor, part, full.reader())
 
     def sections(self) -> Sections:
@@ -100,6 +101,7 @@ def text(name: str, full: FullSize) -> str:
         f"Import it first: mmllm import {full.hub} --out runs/{name}{whole}",
         "Its sizes were not read from the checkpoint: where the import's own recipe.yaml differs, that one is right.",
         *(f"Take connectors.*.{word} from that file: nothing but the checkpoint says it." for word in full.unknown),
+        *(f"Take connectors.{key} from that file: its sizes are those of weights of its own." for key in full.more),
     ]
     body = yaml.dump(words(name, full), Dumper=_Compact, sort_keys=False, width=116, allow_unicode=True)
     return "".join(f"# {line}\n" for line in head) + body

@@ -21,7 +21,7 @@ from mmllm.errors import MmllmError
 from mmllm.model.build import build
 from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
-from mmllm.model.start import load_start
+from mmllm.model.start import fill, load_start
 from mmllm.model.trainable import trainable_state
 from mmllm.published.comparison import Stage, check, compare, outcome
 from mmllm.published.source import Sections, Source
@@ -84,7 +84,11 @@ def assembled(source: Source, sections: Sections, folder: Path, name: str) -> tu
     recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     model = build(recipe, "cpu")
     for key, part in recipe.connectors.items():
-        if part.shares is None:
+        if key in sections.filled:
+            connector = model.connectors[key]
+            assert isinstance(connector, Connector)
+            fill(f"connectors.{key}", source.path, connector, sections.filled[key](connector))
+        elif part.shares is None:
             _fill(source, recipe, key, model)
     return words, model
 

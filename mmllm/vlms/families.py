@@ -41,6 +41,9 @@ class Family:
     a connector's, the LLM is made of the others."""
     tower_class: str | None = None
     """Module and class of the tower in transformers, where its auto classes know none."""
+    pads_together: bool = False
+    """Whether its processor pads several sounds to the longest, and its tower hears that: they are compared at one
+    length."""
     own_head: bool = False
     """Whether its text model is a causal LM with a head of its own, whose config says whether that is tied."""
     conversations: bool = True
@@ -103,6 +106,16 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
     "audioflamingo3": Family(
         "Audio Flamingo 3", modality="audio", tower="audio_tower", tower_config="audio_config", several=False
+    ),
+    "granite_speech": Family(
+        "Granite Speech",
+        modality="audio",
+        tower="encoder",
+        tower_config="encoder_config",
+        tower_class="transformers:GraniteSpeechCTCEncoder",
+        projector="projector",
+        text={"logits_scaling": 1.0},
+        pads_together=True,
     ),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }

@@ -183,6 +183,17 @@ def _instructed(config: Any) -> Words:
     return {**_qformer(config), "words": own.vocab_size, "positions": own.max_position_embeddings}
 
 
+def _windowed(config: Any) -> Words:
+    """Granite Speech's: a Q-Former reads windows of a sound, the last one filled with zeros."""
+    own = config.projector_config
+    words = {"window": config.window_size, "queries": config.window_size // config.downsample_rate}
+    words |= {"depth": own.num_hidden_layers, "heads": own.num_attention_heads, "width": own.hidden_size}
+    words |= {"mlp_width": own.intermediate_size, "every": own.cross_attention_frequency}
+    words |= {} if own.hidden_act == "gelu" else {"activation": own.hidden_act}
+    words |= {} if own.layer_norm_eps == 1e-12 else {"eps": own.layer_norm_eps}
+    return {"type": "window_qformer", **words, "norm": False, "rest": "zeros"}
+
+
 def _qformer_layout(words: Callable[[Any], Words]) -> Layout:
     tensors = {"query_tokens": "queries", "qformer.": "qformer.", "language_projection": "output"}
     parts = ("query_tokens", "qformer.", "language_projection.")
@@ -247,6 +258,12 @@ LAYOUTS: Mapping[str, Layout] = {
     "lfm2_vl": Layout(_lfm2, {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"}),
     "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
     "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of, write=cross_attention.published),
+    "granite_speech": Layout(
+        _windowed,
+        {"query": "queries", "qformer.": "qformer.", "linear": "output"},
+        changed={"queries": lambda queries: queries[0]},
+        restored={"queries": lambda queries: queries[None]},
+    ),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
@@ -258,6 +275,7 @@ DEFAULTS: Mapping[str, Any] = {
 DEFAULTS_OF: Mapping[str, Words] = {
     "cross_attention_layers": {"activation": "silu"},
     "qformer": {"eps": 1e-12, "heads": 12},
+    "window_qformer": {"eps": 1e-12, "heads": 12, "window": 17, "rest": "own", "every": 1},
     "gated_resampler": {"activation": "silu", "resampler_activation": "silu", "eps": 1e-6, "heads": 16},
 }
 """Connector -> the same, where it has others."""

@@ -18,7 +18,7 @@ from mmllm.vlms.partial import load_part
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
     "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
-    "audioflamingo3_encoder",
+    "audioflamingo3_encoder", "granite_speech_encoder",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
 NATIVE = (

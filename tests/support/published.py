@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
 from mmllm.messages.tokenize import Prompter
@@ -13,7 +15,8 @@ from mmllm.published.importing import assembled
 from mmllm.published.media.pictures import picture
 from mmllm.published.media.sounds import signal, wav
 from mmllm.published.source import Source
-from mmllm.testing.tiny.published import CASES, published_folder
+from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
+from mmllm.testing.tiny.published.folder import Published
 from mmllm.types import Batch, Message, Sample
 from tests.support.serving import file_bytes
 
@@ -31,6 +34,7 @@ KINDS = {
     "Llama 3.2 Vision": "blocks inside the LLM that read tiles",
     "DeepSeek-VL, two towers": "two towers to one connector",
     "Qwen2-Audio": "sounds of unlike length",
+    "Granite Speech, a LoRA for sounds": "sounds of unlike length run apart, a LoRA where there is one",
 }
 """Configuration of a published model -> what about it is not plain."""
 SIZES = ((70, 40), (33, 64), (20, 20))
@@ -40,10 +44,17 @@ SIZES = ((70, 40), (33, 64), (20, 20))
 def taken(case: str, folder: Path) -> MultimodalLM:
     """The model that importing this configuration gives; its files are in ``folder``, written there unless they are."""
     made = CASES[case]
+    needed(PUBLISHED[made.name])
     if not folder.exists():
         published_folder(made.name, folder / "vlm", **made.changes)
     source = Source(str(folder / "vlm"), made.tiles)
     return assembled(source, source.sections(), folder, "taken")[1].requires_grad_(False).eval()
+
+
+def needed(made: Published) -> None:
+    """Skip where a package is not installed that the processor of this model needs."""
+    if made.package is not None:
+        pytest.importorskip(made.package)
 
 
 def key_of(model: MultimodalLM) -> str:

@@ -15,6 +15,7 @@ from mmllm.testing.tiny.published import (
     deepseek_vl,
     fuyu,
     gemma3,
+    granite_speech,
     idefics2,
     idefics3,
     internvl,
@@ -33,7 +34,7 @@ from mmllm.testing.tiny.published.folder import Case, Published, save
 
 _FAMILIES = (
     llava, llava_next, llava_onevision, video_llava, idefics2, idefics3, internvl, aya_vision, deepseek_vl, blip,
-    qwen_vl, pixtral, lfm2_vl, fuyu, mllama, paligemma, gemma3, sounds,
+    qwen_vl, pixtral, lfm2_vl, fuyu, mllama, paligemma, gemma3, sounds, granite_speech,
 )  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""
