@@ -274,6 +274,31 @@ FULL_SIZES: Mapping[str, FullSize] = {
         ),
         t.Lfm2VlImageProcessor,
     ),
+    "ovis2": FullSize(
+        "Ovis 2 (2405.20797)", "thisisiron/Ovis2-1B-hf", "Ovis2",
+        lambda token: t.Ovis2Config(
+            vision_config=t.Ovis2Config.sub_configs["vision_config"](
+                image_size=448, vocab_size=65536, hidden_stride=2
+            ),
+            text_config=t.Qwen2Config(
+                **_QWEN_SMALL, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+            ),
+            hidden_size=896, vocab_size=151936, image_token_id=token,
+            visual_indicator_token_ids=tuple(range(token + 2, token + 7)),
+        ),
+        lambda: t.Ovis2ImageProcessor(size=_square(448), crop_to_patches=True),
+    ),
+    "llama4": FullSize(
+        "Llama 4 Scout", "meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama4",
+        lambda token: t.Llama4Config(
+            vision_config=t.Llama4VisionConfig(
+                hidden_size=1408, image_size=336, vision_output_dim=4096,
+                rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            ),
+            text_config=t.Llama4TextConfig(), image_token_index=token,
+        ),
+        t.Llama4ImageProcessor,
+    ),
     "fuyu": FullSize(
         "Fuyu", "adept/fuyu-8b", "Fuyu",
         lambda token: t.FuyuConfig(

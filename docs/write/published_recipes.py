@@ -44,6 +44,10 @@ class Known(Source):
         self.family = FAMILIES[self.config.model_type]
         self.processor = processor_of(made, tokenizer, self.config)
         self.tokenizer = self.processor.tokenizer
+        if full.kind == "Ovis2":
+            self.processor.image_seq_length = 256  # its class's own
+        if full.kind == "Llama4":
+            self.processor.patch_size = 14  # as its tower's
         if full.kind == "AudioFlamingo3":
             self.processor.max_audio_len = 600  # its class's own
         if getattr(self.processor, "video_processor", None) is not None:

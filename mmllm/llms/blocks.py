@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
+from transformers.models.llama4.modeling_llama4 import Llama4Router
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
 
 LINEAR = (nn.Linear, Conv1D)
 """Linear layers; GPT-2's Conv1D holds its weight transposed."""
+ROUTERS = (Llama4Router,)
+"""Linear layers by class that choose experts: what they give is no state, so nothing is added to it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class DecoderBlock:
         inside = set(self.attention.modules())
         found: dict[str, dict[str, nn.Module]] = {"attention": {}, "mlp": {}}
         for name, module in block.named_modules():
-            if isinstance(module, LINEAR):
+            if isinstance(module, LINEAR) and not isinstance(module, ROUTERS):
                 found["attention" if module in inside else "mlp"][name] = module
         return found
 

@@ -146,7 +146,9 @@ class HookedLM(Structure):
         """
         attention = self.parts(index).attention
         rotary = self.scope.current.notes["rotary", int(attention.layer_idx)]  # type: ignore[arg-type]
-        if rotary is not None:  # no rotation: cosine 1 and sine 0 for each of the K states
+        if isinstance(rotary, torch.Tensor):  # complex numbers (Llama 4), of which 1 rotates nothing
+            rotary = torch.ones_like(rotary[:1, :1]).expand(1, len(states), -1)
+        elif rotary is not None:  # no rotation: cosine 1 and sine 0 for each of the K states
             cosine, sine = (part[:1, :1].expand(1, len(states), -1) for part in rotary)
             rotary = (torch.ones_like(cosine), torch.zeros_like(sine))
         found: list[tuple[torch.Tensor, torch.Tensor]] = []

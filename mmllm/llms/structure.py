@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mmllm.errors import MmllmError
-from mmllm.llms.blocks import LINEAR, DecoderBlock, out_features
+from mmllm.llms.blocks import LINEAR, ROUTERS, DecoderBlock, out_features
 
 
 class Structure(nn.Module):
@@ -117,7 +117,7 @@ class Structure(nn.Module):
             MmllmError: a target that no layer has.
         """
         inside = f"{self._name_of(self.blocks)}."
-        named = self.model.named_modules()
+        named = ((name, m) for name, m in self.model.named_modules() if not isinstance(m, ROUTERS))
         found = {name: m for name, m in named if isinstance(m, LINEAR) and name.startswith(inside)}
         if isinstance(targets, str):
             if targets in ("all-linear", "all"):

@@ -251,7 +251,7 @@ def _between_tiles(text: TileText, tiling: Tiling, grids: Sequence[Grid]) -> lis
     for number in range(tiling.rows * tiling.cols):
         row, col = divmod(number, tiling.cols)
         found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), tiles[number], True))
-        end = text.row if col == tiling.cols - 1 else ""
+        end = text.row if col == tiling.cols - 1 else text.col
     if tiling.whole and not tiling.first:
         found.append(Span(end + text.whole, grids[-1], True))
     return found
@@ -283,6 +283,9 @@ def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[Ti
             "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, remove the word, or "
             "write {newline: end, unpad: false} for a newline behind every item"
         )
+    elif stitch.kind == "marks" and not all(one.marks_view for one in cutting):
+        why = f"marks the view of all of a picture in front of its tiles, and rule: {cutting[0].rule} has none there; "
+        why += "write rule: covering in the encoder"
     elif any(one is not None for one in within):
         why = (
             "makes one map of all tiles, and text cannot stand in it; remove `tiles`, `rows`, `times` and `steps`, or "

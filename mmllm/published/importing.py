@@ -18,6 +18,7 @@ from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.connectors.base import Connector
 from mmllm.errors import MmllmError
+from mmllm.llms.causal_lm import chunk_of
 from mmllm.model.build import build
 from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
@@ -96,7 +97,7 @@ def assembled(source: Source, sections: Sections, folder: Path, name: str) -> tu
 def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[str, Any]:
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
-    context = min(CONTEXT, text.max_position_embeddings)
+    context = min(CONTEXT, text.max_position_embeddings, chunk_of(text) or CONTEXT)
     llm = {"path": source.path, "dtype": "float32", "context": context, **sections.llm}
     template = sections.template or _template(source, sections)
     if template is not None:

@@ -110,9 +110,9 @@ class Source:
         """Its chat template; several by their names, or None, where it has not one."""
         return self.processor.chat_template or self.tokenizer.chat_template
 
-    def whole(self) -> dict[str, bool]:
+    def whole(self) -> dict[str, bool | int]:
         """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
-        return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}
+        return {} if self.tiles else {word: value for word, value in WHOLE.items() if hasattr(self.pictures, word)}
 
     def rendered(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
         """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""

@@ -83,6 +83,13 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "deepseek_vl_hybrid": Family("DeepSeek-VL, two towers", tower="vision_model", projector="aligner"),
+    "ovis2": Family("Ovis 2", tower_class="mmllm.vlms.ovis2:Ovis2Tower", projector="visual_embeddings_table"),
+    "llama4": Family(
+        "Llama 4",
+        tower="vision_model",
+        tower_class="mmllm.vlms.llama4:Llama4Tower",
+        own_head=True,
+    ),
     "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
     "mllama": Family(
         "Llama 3.2 Vision",

@@ -22,8 +22,8 @@ TOKENS = {
     "llava_onevision": 3699, "idefics2": 64,
     "idefics3": 2873, "smolvlm": 1377, "internvl3": 256, "aya_vision": 169, "deepseek_vl": 576,
     "deepseek_vl_hybrid": 576, "blip2": 32, "instructblip": 32, "qwen2_vl": 196, "qwen2_5_vl": 196, "qwen3_vl": 144,
-    "pixtral": 625, "mistral3": 225, "lfm2_vl": 144, "fuyu": 196, "llama_3_2_vision": 0, "paligemma": 256,
-    "gemma3": 256, "qwen2_audio": 750, "audio_flamingo_3": 750, "granite_speech": 300, "voxtral": 375,
+    "pixtral": 625, "mistral3": 225, "lfm2_vl": 144, "ovis2": 259, "llama4": 720, "fuyu": 196, "llama_3_2_vision": 0,
+    "paligemma": 256, "gemma3": 256, "qwen2_audio": 750, "audio_flamingo_3": 750, "granite_speech": 300, "voxtral": 375,
 }  # fmt: skip
 """Tokens of a picture of 400 x 400 pixels, or of 30 seconds of sound; those of one tile or window are their papers'."""
 

@@ -27,6 +27,8 @@ KINDS = {
     "Qwen3-VL": "interleaved positions, features added inside the LLM",
     "Mistral 3": "rows of tokens at a picture's own size",
     "LFM2-VL": "tiles beside a view of another shape, short convolutions in the LLM",
+    "Ovis 2": "learned marks around a picture and between its tiles",
+    "Llama 4": "tiles with text between columns and rows, experts, temperature by position",
     "Idefics2": "a resampler over padded pictures",
     "Gemma 3": "pictures whose tokens see each other",
     "PaliGemma 2": "a prefix that sees itself",

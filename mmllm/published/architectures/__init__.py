@@ -29,6 +29,8 @@ TABLE: Mapping[str, str] = {
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",
     "lfm2_vl": "lfm2_vl",
+    "ovis2": "ovis2",
+    "llama4": "llama4",
     "fuyu": "fuyu",
     "qwen2_audio": "qwen2_audio",
     "audioflamingo3": "audioflamingo3",

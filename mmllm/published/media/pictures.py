@@ -41,6 +41,12 @@ class Pictures(Media):
         """Id of a picture's token."""
         return int(self.source.config.image_token_id)
 
+    def places(self, ids: Tensor) -> Tensor:
+        """Those of its marks as well, which are learned vectors here (Ovis 2)."""
+        config = self.source.config
+        marks = config.visual_indicator_token_ids if config.model_type == "ovis2" else ()
+        return torch.isin(ids, torch.tensor([self.token, *marks]))
+
     def shown(self) -> list[Shown]:
         """A picture of each of two shapes, and both where one is read otherwise beside another."""
         alone = [(picture(w, h),) for w, h in SIZES]
@@ -56,7 +62,9 @@ class Pictures(Media):
         if items:
             # one is of one conversation anyway; of several only a list in the list says so
             words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.whole()}
-        return dict(self.source.processor(text=[text], return_tensors="pt", **words))
+        given = dict(self.source.processor(text=[text], return_tensors="pt", **words))
+        # Llama 4's pixels are bfloat16, whatever its model is
+        return {name: one.float() if one.is_floating_point() else one for name, one in given.items()}
 
     def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every tile, or patches where both have them."""
