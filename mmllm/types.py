@@ -241,7 +241,8 @@ class Features:
     grids: tuple[tuple[int, ...], ...] | None = None
     """Grid of each item where they differ: its tokens come first, the rest of its T is padding. None: all ``grid``."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Further tensors, first axis N: ``edges`` int64[N, 2, E] (-1: none), ``centres`` float[N, T, 3]."""
+    """Further tensors, first axis N: ``edges`` int64[N, 2, E] (-1: none), ``centres`` float[N, T, 3]; ``pictures``
+    int64[N, n, 2] where an item is pictures of unlike shape: rows and columns of each, in order (-1: none)."""
 
     def concatenated(self) -> torch.Tensor:
         """All layers side by side in the order asked for: float[N, T, D * len(layers)]."""

@@ -31,6 +31,8 @@ class FullSize:
     """Whether it can be imported with the tiles that it makes."""
     unknown: tuple[str, ...] = ()
     """Words of its connector that only its own configuration says."""
+    more: tuple[str, ...] = ()
+    """Further connectors of it, which lie in files of their own."""
     one_question: bool = False
     """Whether it knows no conversations."""
 
@@ -260,6 +262,43 @@ FULL_SIZES: Mapping[str, FullSize] = {
         ),
         lambda: t.PixtralImageProcessor(size={"longest_edge": 1540}, patch_size=14),
     ),
+    "lfm2_vl": FullSize(
+        "LFM2-VL (2511.23404)", "LiquidAI/LFM2-VL-1.6B", "Lfm2Vl",
+        lambda token: t.Lfm2VlConfig(
+            vision_config=t.Siglip2VisionConfig(**_SO400M, patch_size=16, num_patches=256),
+            text_config=t.Lfm2Config(
+                hidden_size=2048, intermediate_size=12288, num_hidden_layers=16, **_GROUPED, vocab_size=65536,
+                max_position_embeddings=128000, full_attn_idxs=[2, 5, 8, 10, 12, 14],
+            ),
+            image_token_id=token,
+        ),
+        t.Lfm2VlImageProcessor,
+    ),
+    "ovis2": FullSize(
+        "Ovis 2 (2405.20797)", "thisisiron/Ovis2-1B-hf", "Ovis2",
+        lambda token: t.Ovis2Config(
+            vision_config=t.Ovis2Config.sub_configs["vision_config"](
+                image_size=448, vocab_size=65536, hidden_stride=2
+            ),
+            text_config=t.Qwen2Config(
+                **_QWEN_SMALL, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+            ),
+            hidden_size=896, vocab_size=151936, image_token_id=token,
+            visual_indicator_token_ids=tuple(range(token + 2, token + 7)),
+        ),
+        lambda: t.Ovis2ImageProcessor(size=_square(448), crop_to_patches=True),
+    ),
+    "llama4": FullSize(
+        "Llama 4 Scout", "meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama4",
+        lambda token: t.Llama4Config(
+            vision_config=t.Llama4VisionConfig(
+                hidden_size=1408, image_size=336, vision_output_dim=4096,
+                rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            ),
+            text_config=t.Llama4TextConfig(), image_token_index=token,
+        ),
+        t.Llama4ImageProcessor,
+    ),
     "fuyu": FullSize(
         "Fuyu", "adept/fuyu-8b", "Fuyu",
         lambda token: t.FuyuConfig(
@@ -320,6 +359,20 @@ FULL_SIZES: Mapping[str, FullSize] = {
         "Audio Flamingo 3 (2507.08128)", "nvidia/audio-flamingo-3-hf", "AudioFlamingo3",
         lambda token: t.AudioFlamingo3Config(text_config=t.Qwen2Config(**_QWEN_7B), audio_token_id=token),
         lambda: t.WhisperFeatureExtractor(feature_size=128),
+    ),
+    "granite_speech": FullSize(
+        "Granite Speech (2505.08699)", "ibm-granite/granite-speech-3.3-8b", "GraniteSpeech",
+        lambda token: t.GraniteSpeechConfig(
+            projector_config=t.Blip2QFormerConfig(
+                num_hidden_layers=2, encoder_hidden_size=1024, cross_attention_frequency=1
+            ),
+            text_config=t.GraniteConfig(
+                **_GROUPED, hidden_size=4096, intermediate_size=12800, num_hidden_layers=40, vocab_size=49160,
+                max_position_embeddings=131072,
+            ),
+            audio_token_index=token, has_lora_adapter=False,
+        ),
+        more=("lora",),
     ),
     "voxtral": FullSize(
         "Voxtral (2507.13264)", "mistralai/Voxtral-Mini-3B-2507", "Voxtral",

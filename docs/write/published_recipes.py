@@ -44,13 +44,18 @@ class Known(Source):
         self.family = FAMILIES[self.config.model_type]
         self.processor = processor_of(made, tokenizer, self.config)
         self.tokenizer = self.processor.tokenizer
+        if full.kind == "Ovis2":
+            self.processor.image_seq_length = 256  # its class's own
+        if full.kind == "Llama4":
+            self.processor.patch_size = 14  # as its tower's
         if full.kind == "AudioFlamingo3":
             self.processor.max_audio_len = 600  # its class's own
         if getattr(self.processor, "video_processor", None) is not None:
             # its class's own settings: the tiny model's have its own patches
             self.processor.video_processor = type(self.processor.video_processor)()
         if full.reader is not None:
-            part = "image_processor" if self.family.modality == "image" else "feature_extractor"
+            audio = "feature_extractor" if hasattr(self.processor, "feature_extractor") else "audio_processor"
+            part = "image_processor" if self.family.modality == "image" else audio
             setattr(self.processor, part, full.reader())
 
     def sections(self) -> Sections:
@@ -100,6 +105,7 @@ def text(name: str, full: FullSize) -> str:
         f"Import it first: mmllm import {full.hub} --out runs/{name}{whole}",
         "Its sizes were not read from the checkpoint: where the import's own recipe.yaml differs, that one is right.",
         *(f"Take connectors.*.{word} from that file: nothing but the checkpoint says it." for word in full.unknown),
+        *(f"Take connectors.{key} from that file: its sizes are those of weights of its own." for key in full.more),
     ]
     body = yaml.dump(words(name, full), Dumper=_Compact, sort_keys=False, width=116, allow_unicode=True)
     return "".join(f"# {line}\n" for line in head) + body

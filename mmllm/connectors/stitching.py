@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmllm.errors import MmllmError
-from mmllm.types import Cut, Grid
+from mmllm.types import Cut, Grid, Tiling
 
-Newline = Literal["row", "end", "none"]
+Newline = Literal["row", "end", "none", "marks"]
+BEGIN, VIEWED, NEXT_COL, NEXT_ROW, END = range(5)
+"""Numbers of the marks."""
 SHRINK = 1.1
 """A map is shrunk whose side is more than this many times too long (LLaVA-OneVision)."""
 
@@ -62,7 +64,13 @@ class Stitch(nn.Module):
     vector stands behind each of its rows (LLaVA-NeXT), and behind a picture that is its view alone; with ``end`` one
     behind every item. The view of all of it stays in front of the map, or behind, as the tiles have it. Items that are
     not cut, as clips are, have nothing but that newline at their end (LLaVA-OneVision).
+
+    With ``newline: marks`` there is no map: one learned vector stands in front of a picture, one behind its view, two
+    others between tiles of a row and between rows, and one behind all (Ovis, Lu et al. 2024, arXiv 2405.20797).
     """
+
+    marks: nn.Parameter | None
+    """float[5, D], where there are such."""
 
     newline: nn.Parameter | None
     """float[D]; None without newlines."""
@@ -71,8 +79,10 @@ class Stitch(nn.Module):
         super().__init__()
         self.kind, self.unpad, self.most = newline, unpad, most
         # as wide as embeddings of the LLM, as LLaVA draws it
-        vector = None if newline == "none" else nn.Parameter(torch.randn(llm_dim) / math.sqrt(llm_dim))
+        vector = None if newline in ("none", "marks") else nn.Parameter(torch.randn(llm_dim) / math.sqrt(llm_dim))
         self.register_parameter("newline", vector)
+        five = None if newline != "marks" else nn.Parameter(torch.randn(5, llm_dim) / math.sqrt(llm_dim))
+        self.register_parameter("marks", five)
 
     @property
     def ends_alone(self) -> bool:
@@ -86,6 +96,8 @@ class Stitch(nn.Module):
             MmllmError: the projector's tokens are not those of tiles.
         """
         tile = self._tile(grid, cut)
+        if self.kind == "marks":
+            return [tile if place is None else (1,) for place in _marked(cut.tiling)]
         found: list[Grid] = []
         if cut.tiling.n > 1:
             rows, cols = self._map(tile, cut).size
@@ -126,6 +138,9 @@ class Stitch(nn.Module):
         """Parts of one item, float[n, D] each."""
         tile = self._tile(grid, cut)
         each = tokens.unflatten(0, (cut.tiling.n, -1))
+        if self.marks is not None:
+            marks, tiles = self.marks.to(tokens.dtype), iter(each)
+            return [next(tiles) if place is None else marks[place][None] for place in _marked(cut.tiling)]
         end = [self._vector(1, tokens)] if self._ends(cut) else []
         if cut.tiling.n == 1:
             return [tokens, *end]
@@ -167,3 +182,13 @@ class Stitch(nn.Module):
                 "each tile rows and columns of its own, such as mlp, pool or pixel_shuffle."
             )
         return grid[1], grid[2]
+
+
+def _marked(tiling: Tiling) -> list[int | None]:
+    """A picture's parts in order: numbers of marks, None for a view or tile. The view of all of it is in front."""
+    found: list[int | None] = [BEGIN, None, VIEWED]
+    if tiling.n > 1:
+        for number in range(tiling.rows * tiling.cols):
+            found += [] if number == 0 else [NEXT_COL if number % tiling.cols else NEXT_ROW]
+            found.append(None)
+    return [*found, END]

@@ -12,13 +12,13 @@ from mmllm.errors import MmllmError
 ATTENTION = ("attention", "self_attn", "attn")
 NORM_ATTENTION = (
     "layernorm_before", "norm1", "layer_norm1", "self_attn_layer_norm", "layer_norm", "ln_1", "input_layernorm",
-    "attn_norm", "attention_norm",
+    "attn_norm", "attention_norm", "rms_norm1",
 )  # fmt: skip
 NORM_MLP = (
     "layernorm_after", "norm2", "layer_norm2", "final_layer_norm", "ln_2", "pre_feedforward_layernorm",
-    "post_attention_layernorm", "mlp_norm", "ffn_norm",
+    "post_attention_layernorm", "mlp_norm", "ffn_norm", "rms_norm2",
 )  # fmt: skip
-MLP = ("mlp", "feed_forward")
+MLP = ("mlp", "feed_forward", "ffn")
 SCALE_ATTENTION = ("layer_scale1", "ls_1", "ls1")
 SCALE_MLP = ("layer_scale2", "ls_2", "ls2")
 

@@ -6,7 +6,7 @@ Used where frozen parts are cast: by ``base.py`` for encoders, by ``MultimodalLM
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,12 @@ def float32_buffers(*parts: nn.Module) -> Iterator[None]:
     bfloat16 a rotary frequency is known to 3 digits, so after 4,096 tokens an angle is off by whole radians. Models of
     other libraries are left as they are cast: some of timm's buffers are biases, which must follow the weights.
     """
-    kept = [(model, _computed(model)) for part in parts for model in _models(part)]
-    yield
+    models = [model for part in parts for model in _models(part)]
+    kept = [(model, _computed(model)) for model in models]
+    with ExitStack() as away:
+        for model in models:
+            away.enter_context(_complex_away(model))
+        yield
     for model, before in kept:
         now = dict(model.named_buffers(remove_duplicate=False))
         cast = [name for name in before if now[name].dtype in HALF]
@@ -38,6 +42,26 @@ def float32_buffers(*parts: nn.Module) -> Iterator[None]:
             if own.get(name) == torch.float32:
                 path, _, last = name.rpartition(".")
                 setattr(model.get_submodule(path), last, before[name].to(now[name].device))
+
+
+@contextmanager
+def _complex_away(model: nn.Module) -> Iterator[None]:
+    """Take complex buffers out while this is open, and bring them to where the weights are: a cast to a real dtype
+    would leave them half of what they are (Llama 4's rotation of patches)."""
+    found = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in module._buffers.items()
+        if value is not None and value.is_complex()
+    ]
+    for module, name, _ in found:
+        module._buffers[name] = None
+    try:
+        yield
+    finally:
+        device = next((weight.device for weight in model.parameters()), None)
+        for module, name, value in found:
+            module._buffers[name] = value.to(device)
 
 
 def _models(part: nn.Module) -> list[PreTrainedModel]:

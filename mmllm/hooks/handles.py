@@ -91,14 +91,19 @@ def wrap_forward(module: nn.Module, run: Around, scope: Scope[Any]) -> Handle:
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     """The hidden states a decoder layer or one of its parts was called with, by position or by name."""
-    return args[0] if args else kwargs["hidden_states"]
+    return args[0] if args else kwargs[_word(kwargs)]
 
 
 def with_first_input(
     args: tuple[Any, ...], kwargs: dict[str, Any], value: torch.Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same call with other hidden states."""
-    return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": value})
+    return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, _word(kwargs): value})
+
+
+def _word(kwargs: dict[str, Any]) -> str:
+    """Name of the hidden states in a call; the tower of Llama 4 has another than every other model."""
+    return "hidden_state" if "hidden_state" in kwargs else "hidden_states"
 
 
 def replace(root: nn.Module, name: str, module: nn.Module) -> Handle:

@@ -27,12 +27,13 @@ from mmllm.processors.graph import GraphProcessor
 from mmllm.processors.image import ImageProcessor
 from mmllm.processors.native.clips import ClipProcessor
 from mmllm.processors.native.processor import NativeProcessor
+from mmllm.processors.native.tiles import NativeTilesProcessor
 from mmllm.processors.points import FIXED_POINT, PointsProcessor
 from mmllm.processors.sound_files import read_sound
 from mmllm.processors.tiles import TilesProcessor, size_of
 from mmllm.processors.video import VideoProcessor
 from mmllm.processors.waveform import WaveformProcessor
-from mmllm.types import Cut
+from mmllm.types import Cut, Tiling
 
 FRAMES = 16
 """Most frames shown of a clip, evenly chosen."""
@@ -78,6 +79,8 @@ def _shown(processor: Processor, media: Any, item: Item) -> Shown:
             return _image(processor, item)
         case TilesProcessor():
             return _tiles(processor, item)
+        case NativeTilesProcessor():
+            return _native_tiles(processor, item)
         case NativeProcessor():
             return _native(processor, item)
         case CanvasProcessor():
@@ -106,15 +109,32 @@ def _image(processor: ImageProcessor, item: Item) -> Shown:
 
 def _tiles(processor: TilesProcessor, item: Item) -> Shown:
     tiling = Cut.of(item["cut"].tolist()).tiling
-    names = [f"row {row + 1}, column {col + 1}" for row in range(tiling.rows) for col in range(tiling.cols)]
-    names = [*names, "all of it"] if tiling.whole else ["all of it"]
-    names = names[-1:] + names[:-1] if tiling.first else names
-    shown = [(name, denormalised(processor.image, one)) for name, one in zip(names, item["pixels"], strict=True)]
+    pixels = zip(_tile_names(tiling), item["pixels"], strict=True)
+    shown = [(name, denormalised(processor.image, one)) for name, one in pixels]
     height, width = item["pixels"].shape[-2:]
     cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
     more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
     some = shown[:FRAMES] if tiling.first else shown[-FRAMES:]
     return f"{cut}, each {width} x {height} pixels{more}", tuple(some), ""
+
+
+def _native_tiles(processor: NativeTilesProcessor, item: Item) -> Shown:
+    tiling = Cut.of(item["cut"].tolist()).tiling
+    grids = [tuple(grid) for grid in item["pictures"].tolist()]
+    pieces = item["patches"].split([prod(grid) for grid in grids])
+    pixels = [processor.patching.pixels(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
+    shown = [(name, denormalised(processor, one)) for name, one in zip(_tile_names(tiling), pixels, strict=True)]
+    sizes = " and ".join(dict.fromkeys(f"{one.width} x {one.height}" for _, one in shown))
+    cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
+    more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""
+    return f"{cut}, {sizes} pixels{more}", tuple(shown[-FRAMES:]), ""
+
+
+def _tile_names(tiling: Tiling) -> list[str]:
+    """Captions of a picture's tiles and of the view of all of it, in the order in which the encoder sees them."""
+    names = [f"row {row + 1}, column {col + 1}" for row in range(tiling.rows) for col in range(tiling.cols)]
+    names = [*names, "all of it"] if tiling.whole else ["all of it"]
+    return names[-1:] + names[:-1] if tiling.first else names
 
 
 def _native(processor: NativeProcessor, item: Item) -> Shown:

@@ -24,6 +24,7 @@ from mmllm.llms.packing import Packing
 from mmllm.llms.padded_stretches import PaddedStretches
 from mmllm.llms.scoring import Scoring, band, capped, masked, repeated
 from mmllm.llms.stored_keys import StoredKeys
+from mmllm.llms.temperature import HELD
 
 ATTENTION = "mmllm_packed"
 """Name under which the attention below is known to transformers."""
@@ -66,6 +67,8 @@ def attention(
     value and nothing is attended; ``stop`` raises them (AttentionReached), ``given`` are read instead of them. Returns
     float[1 or B, S, heads, d].
     """
+    if scope is not None and HELD in module.__dict__:
+        query = module.__dict__[HELD].of(query, scope.current.position_ids[0])
     scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
     if capture is not None:
         capture.append((key, value))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
+from transformers.models.llama4.modeling_llama4 import Llama4Router
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
 
 LINEAR = (nn.Linear, Conv1D)
 """Linear layers; GPT-2's Conv1D holds its weight transposed."""
+ROUTERS = (Llama4Router,)
+"""Linear layers by class that choose experts: what they give is no state, so nothing is added to it."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,17 @@ class DecoderBlock:
     """The two sub-layers of one decoder block."""
 
     attention: nn.Module
-    """The self-attention: called with ``hidden_states``, gives a tuple whose first is its output."""
+    """The self-attention: called with ``hidden_states``, gives a tuple whose first is its output; or what stands in its
+    place and gives its output alone (a short convolution)."""
     mlp_first: nn.Module
     """Module that gets the MLP's input: the MLP itself, or its first linear layer where the block holds both (OPT)."""
     mlp_last: nn.Module
     """Module that gives the MLP's output: the MLP itself, or its last linear layer."""
+
+    @property
+    def attends(self) -> bool:
+        """Whether there are queries, keys and values: a short convolution has none."""
+        return not any(isinstance(child, nn.Conv1d) for child in self.attention.children())
 
     @classmethod
     def of(cls, block: nn.Module) -> DecoderBlock:
@@ -51,7 +60,7 @@ class DecoderBlock:
         inside = set(self.attention.modules())
         found: dict[str, dict[str, nn.Module]] = {"attention": {}, "mlp": {}}
         for name, module in block.named_modules():
-            if isinstance(module, LINEAR):
+            if isinstance(module, LINEAR) and not isinstance(module, ROUTERS):
                 found["attention" if module in inside else "mlp"][name] = module
         return found
 

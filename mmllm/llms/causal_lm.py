@@ -32,8 +32,10 @@ from mmllm.llms.padded_stretches import PaddedStretches
 from mmllm.llms.partitioned import gathering
 from mmllm.llms.quantisation import TOLERANCE
 from mmllm.llms.self_check import check_logits, gives_chosen, reference_logits
+from mmllm.llms.short_convolutions import hybrid_cache, kept_apart, short_convolutions
 from mmllm.llms.stored_check import position_bytes
 from mmllm.llms.stored_keys import StoredKeys
+from mmllm.llms.temperature import take_over
 from mmllm.messages.answers import beginnings
 from mmllm.messages.new_tokens import add_tokens
 from mmllm.vlms.text_model import scheme_of
@@ -100,6 +102,12 @@ class CausalLM(HookedLM):
             )
         self.tokens: NewTokens | None = None
         """Rows of tokens that the model's own tables do not have."""
+        convolutions = short_convolutions(self.blocks)
+        for one in convolutions:
+            kept_apart(one)
+        self._hybrid = bool(convolutions)
+        for part in (part for block in self.blocks for part in block.children()):
+            take_over(part)
         self.prunes = True
         """Whether the last block may run at chosen positions only; off in families that need all of them there."""
         with gathering(model):
@@ -155,8 +163,16 @@ class CausalLM(HookedLM):
 
     @staticmethod
     def _checked_context(context: int | None, config: Any) -> int:
-        """``context``, or all positions the model has."""
+        """``context``, or all positions that the model has or attends to in one chunk."""
         known = config.max_position_embeddings if hasattr(config, "max_position_embeddings") else None
+        chunk = chunk_of(config)
+        if chunk is not None and (context or known or 0) > chunk:
+            if context is not None:
+                raise MmllmError(
+                    f"llm.context: {context} tokens, but {config.model_type} here attends in chunks of {chunk}, whose "
+                    "borders no attention here knows; give at most as many"
+                )
+            return chunk
         if context is None:
             # the recipe's default, where a family names no number of positions
             return int(known or 2048)
@@ -275,6 +291,8 @@ class CausalLM(HookedLM):
 
     def new_cache(self) -> DynamicCache:
         """An empty cache that grows by any number of layers."""
+        if self._hybrid:
+            return hybrid_cache(self.model.config)
         # not from the config: that would fix its number of layers, and copied blocks come on top
         return DynamicCache()
 
@@ -318,6 +336,12 @@ class CausalLM(HookedLM):
         for handle in self._checkpointing:
             handle.remove()
         self._checkpointing = [hooks.checkpointed(block, self.scope) for block in self.blocks] if enable else []
+
+
+def chunk_of(config: Any) -> int | None:
+    """Tokens of a chunk, for an LLM some of whose blocks see nothing outside of their own; None: none does."""
+    kinds = config.layer_types if hasattr(config, "layer_types") else None
+    return int(config.attention_chunk_size) if kinds and "chunked_attention" in kinds else None
 
 
 def _positions(ctx: ForwardContext) -> torch.Tensor:

@@ -17,6 +17,10 @@ from mmllm.files.tokenizers import FILES
 PICKLES = ("pytorch_model*.bin", "*.pth", "*.pt", "consolidated*.pth")
 RECURRENT = ("mamba", "linear_attention", "conv", "recurrent")
 """Words by which configs call blocks that carry a state from token to token."""
+WITH_ADAPTER = ("granite_speech",)
+"""``model_type`` of models whose folders hold a LoRA that works where there is media; ``load_part`` leaves it out."""
+KEPT_APART = {"lfm2": ("conv",)}
+"""``model_type`` -> kinds of such blocks that keep packed conversations apart here (``short_convolutions.py``)."""
 
 
 def check_folder(folder: Path) -> None:
@@ -27,7 +31,7 @@ def check_folder(folder: Path) -> None:
     """
     names = {file.name for file in folder.iterdir()}
     # whatever lies beside it: transformers would load the base model that it names, and the adapter into that
-    if "adapter_config.json" in names:
+    if "adapter_config.json" in names and not _carries_adapter(folder):
         raise MmllmError(_adapter(folder))
     if "config.json" not in names:
         raise MmllmError(
@@ -41,6 +45,12 @@ def check_folder(folder: Path) -> None:
             f"model it was made from: hf download MODEL --include 'tokenizer*' 'vocab*' 'merges*' 'special_tokens*' "
             f"--local-dir {shlex.quote(str(folder))}"
         )
+
+
+def _carries_adapter(folder: Path) -> bool:
+    """Whether it is a model beside whose weights its own adapter lies."""
+    config = folder / "config.json"
+    return config.is_file() and _json(config).get("model_type") in WITH_ADAPTER
 
 
 def _adapter(folder: Path) -> str:
@@ -131,7 +141,8 @@ def check_blocks(path: str, config: Any) -> None:
     Raises:
         MmllmError: there are such.
     """
-    kinds = recurrent_kinds(config)
+    kept = KEPT_APART.get(config.get_text_config().model_type, ())
+    kinds = [kind for kind in recurrent_kinds(config) if kind not in kept]
     if kinds:
         raise MmllmError(
             f"llm.path: {path!r} is a {config.model_type} with {', '.join(kinds)} blocks, whose state runs on from one "

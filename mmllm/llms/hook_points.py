@@ -122,7 +122,7 @@ class HookedLM(Structure):
         ``query`` float[R, heads, S, d] after positions and norms, ``output`` float[R, S, heads, d] before the output
         projection, ``scaling`` of the product of query and key.
         """
-        attention = self.parts(index).attention
+        attention = self.attending(index).attention
         layer = int(attention.layer_idx)  # type: ignore[arg-type]
         self._extensions.setdefault(layer, []).append(extend)
 
@@ -146,7 +146,9 @@ class HookedLM(Structure):
         """
         attention = self.parts(index).attention
         rotary = self.scope.current.notes["rotary", int(attention.layer_idx)]  # type: ignore[arg-type]
-        if rotary is not None:  # no rotation: cosine 1 and sine 0 for each of the K states
+        if isinstance(rotary, torch.Tensor):  # complex numbers (Llama 4), of which 1 rotates nothing
+            rotary = torch.ones_like(rotary[:1, :1]).expand(1, len(states), -1)
+        elif rotary is not None:  # no rotation: cosine 1 and sine 0 for each of the K states
             cosine, sine = (part[:1, :1].expand(1, len(states), -1) for part in rotary)
             rotary = (torch.ones_like(cosine), torch.zeros_like(sine))
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -164,7 +166,11 @@ class HookedLM(Structure):
     # ---- more blocks
 
     def copy_block(self, index: int) -> nn.Module:
-        """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache."""
+        """A float32 copy of block ``index`` that may learn, without hooks, with the next free layer of the cache.
+
+        MmllmError where it does not attend: the cache grows by layers of keys and values.
+        """
+        self.attending(index)
         plain = hooks.copied(self.blocks[index])
         attention = DecoderBlock.of(plain).attention
         # the cache keeps keys and values by this number: with the original's the two would write over each other

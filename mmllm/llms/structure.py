@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mmllm.errors import MmllmError
-from mmllm.llms.blocks import LINEAR, DecoderBlock, out_features
+from mmllm.llms.blocks import LINEAR, ROUTERS, DecoderBlock, out_features
 
 
 class Structure(nn.Module):
@@ -54,12 +54,12 @@ class Structure(nn.Module):
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return int(DecoderBlock.of(self.blocks[0]).attention.head_dim)  # type: ignore[arg-type]
+        return int(self._attending().attention.head_dim)  # type: ignore[arg-type]
 
     @property
     def kv_heads(self) -> int:
         """Heads of keys and values."""
-        _, columns = self.value_projection(0)
+        _, columns = self.value_projection(next(n for n in range(self.n_blocks) if self.parts(n).attends))
         return (columns.stop - columns.start) // self.head_dim
 
     @property
@@ -75,6 +75,22 @@ class Structure(nn.Module):
             raise MmllmError(f"{type(self.model).__name__} has no norm after its blocks")
         # the last: some families also norm the embeddings, before the blocks
         return norms[-1]
+
+    def _attending(self) -> DecoderBlock:
+        """The first block that attends."""
+        found = (DecoderBlock.of(block) for block in self.blocks)
+        return next(one for one in found if one.attends)
+
+    def attending(self, index: int) -> DecoderBlock:
+        """Attention and MLP of block ``index``; MmllmError as :meth:`parts`, and where it does not attend."""
+        found = self.parts(index)
+        if not found.attends:
+            known = [n for n in range(self.n_blocks) if self.parts(n).attends]
+            raise MmllmError(
+                f"layer {index}: this block has a {type(found.attention).__name__} in place of attention, whose "
+                f"queries, keys or values a connector asks for; the blocks that attend are {', '.join(map(str, known))}"
+            )
+        return found
 
     def parts(self, index: int) -> DecoderBlock:
         """Attention and MLP of block ``index``.
@@ -101,7 +117,7 @@ class Structure(nn.Module):
             MmllmError: a target that no layer has.
         """
         inside = f"{self._name_of(self.blocks)}."
-        named = self.model.named_modules()
+        named = ((name, m) for name, m in self.model.named_modules() if not isinstance(m, ROUTERS))
         found = {name: m for name, m in named if isinstance(m, LINEAR) and name.startswith(inside)}
         if isinstance(targets, str):
             if targets in ("all-linear", "all"):
@@ -115,8 +131,8 @@ class Structure(nn.Module):
 
     def value_projection(self, index: int) -> tuple[str, slice]:
         """The linear layer of block ``index`` whose output holds the values, and their columns in it."""
+        size = int(self.attending(index).attention.head_dim)  # type: ignore[arg-type]
         linears = self.block_linears(index)["attention"]
-        size = int(self.parts(index).attention.head_dim)  # type: ignore[arg-type]
         for name, linear in linears.items():
             if name.endswith(".v_proj"):
                 return name, slice(0, out_features(linear))

@@ -18,6 +18,7 @@ from mmllm.errors import MediaError, RecipeError
 from mmllm.features.encoder_cache import EncoderCache
 from mmllm.model.item_text import ItemText
 from mmllm.processors.native.clips import ClipProcessor
+from mmllm.processors.native.tiles import NativeTilesProcessor
 from mmllm.processors.tiles import TilesProcessor
 from mmllm.processors.video import VideoProcessor
 from mmllm.recipe.item_texts import TileText
@@ -61,7 +62,10 @@ class Input:
         self.text = ItemText() if text is None else text
         self.stitch = None if isinstance(connector, DeepFusion) else connector.stitch
         cutting = {name: one for name, one in self.processors.items() if isinstance(one, TilesProcessor)}
-        if self.text.tiles is not None and not cutting:
+        native = [name for name, one in self.processors.items() if isinstance(one, NativeTilesProcessor)]
+        if native:
+            _check_native(key, native[0], connector, self.stitch, len(self.processors))
+        if self.text.tiles is not None and not cutting and not native:
             raise RecipeError(
                 f"connectors.{key}: `tiles` is text between tiles, and its encoder cuts no pictures; give it one of "
                 "type tiles, or remove the word"
@@ -83,9 +87,11 @@ class Input:
                 f"connectors.{key}: `stitch` puts maps of patches together, and encoders.{extra[0]} gives tokens in "
                 "front of them as well (keep: all); leave `keep` or `stitch` out"
             )
-        self._cutting = next(iter(cutting), "")
+        self._cutting = next(iter([*native, *cutting]), "")
         laid_out = self.text.tiles is not None or self.stitch is not None
-        self._cutter = cutting[self._cutting] if laid_out and cutting else None
+        self._cutter: TilesProcessor | NativeTilesProcessor | None = None
+        if native or (laid_out and cutting):
+            self._cutter = self.processors[self._cutting]  # type: ignore[assignment]
         if self.text.bidirectional and self.n_tokens() == 0:
             raise RecipeError(
                 f"connectors.{key}: `attends` is about the tokens of an item, and {type(connector).__name__} puts none "
@@ -158,15 +164,23 @@ class Input:
             MediaError: the item has no times, or no rows.
         """
         sources = {name: self.caches.get(name) or one for name, one in self.processors.items()}
+        # an item of tensors alone, as a blank one is, holds it as well
+        cut = Cut.of(item.get(_WHOLE, item[self._cutting])["cut"].tolist()) if self._cutter is not None else None
+        if cut is not None and isinstance(self._cutter, NativeTilesProcessor):
+            pictures = [self.connector.out_grid(grid) for grid in self._cutter.pictures(cut)]
+            return _between_tiles(self.text.tiles or TileText(), cut.tiling, pictures)
         grids = [source.grid(item[name]) for name, source in sources.items()]
         grid = self.connector.out_grid(*grids)
-        if self._cutter is not None:
-            # an item of tensors alone, as a blank one is, holds it as well
-            cut = Cut.of(item.get(_WHOLE, item[self._cutting])["cut"].tolist())
+        if cut is not None:
             if self.stitch is not None:
                 return [Span("", one) for one in self.stitch.grids(grid, cut)]
             assert self.text.tiles is not None
-            return _between_tiles(self.text.tiles, cut.tiling, grid)
+            if time_steps(grid) != cut.tiling.n:
+                raise MediaError(
+                    f"its connector gives a grid of {grid} for {cut.tiling.n} tiles, and text stands between tiles; "
+                    "leave `tiles` out, or use a connector that keeps them apart"
+                )
+            return _between_tiles(self.text.tiles, cut.tiling, [(1, *grid[1:])] * cut.tiling.n)
         if self.text.rows is not None:
             return _between_rows(self.text.rows, grid)
         steps = time_steps(grid)
@@ -227,29 +241,37 @@ def _at_steps(text: ItemText, times: Sequence[float], grid: Grid, lasts: float) 
     return [Span(text.times.format(n=number + 1, s=s), own) for number, s in enumerate(times)]
 
 
-def _between_tiles(text: TileText, tiling: Tiling, grid: Grid) -> list[Span]:
-    """A span for each tile of a picture, and one for the view of all of it.
-
-    Raises:
-        MediaError: its connector gives tokens that are no tile's own.
-    """
-    if time_steps(grid) != tiling.n:
-        raise MediaError(
-            f"its connector gives a grid of {grid} for {tiling.n} tiles, and text stands between tiles; leave `tiles` "
-            "out, or use a connector that keeps them apart"
-        )
-    own = (1, *grid[1:])
+def _between_tiles(text: TileText, tiling: Tiling, grids: Sequence[Grid]) -> list[Span]:
+    """A span for each tile of a picture, and one for the view of all of it; ``grids``: of their tokens, in order."""
     if tiling.n == 1:
-        return [Span(text.alone, own, True)]
-    found = [Span(text.whole, own, True)] if tiling.first else []
+        return [Span(text.alone, grids[0], True)]
+    tiles = grids[1:] if tiling.first else grids
+    found = [Span(text.whole, grids[0], True)] if tiling.first else []
     end = ""
     for number in range(tiling.rows * tiling.cols):
         row, col = divmod(number, tiling.cols)
-        found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), own, True))
-        end = text.row if col == tiling.cols - 1 else ""
+        found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), tiles[number], True))
+        end = text.row if col == tiling.cols - 1 else text.col
     if tiling.whole and not tiling.first:
-        found.append(Span(end + text.whole, own, True))
+        found.append(Span(end + text.whole, grids[-1], True))
     return found
+
+
+def _check_native(
+    key: str, encoder: str, connector: Projector | DeepFusion, stitch: Stitch | None, n_encoders: int
+) -> None:
+    """RecipeError where tiles beside a view of another shape cannot be taken: each is projected as it is."""
+    why = None
+    if stitch is not None:
+        why = "`stitch` makes one map of tiles and a view of one size; remove the word"
+    elif isinstance(connector, DeepFusion):
+        why = f"{type(connector).__name__} reads items as a whole; leave `tiles` out of the encoder"
+    elif connector.reads_text or connector.questions is not None:
+        why = f"{type(connector).__name__} reads the text around an item beside it; leave `tiles` out of the encoder"
+    elif n_encoders > 1:
+        why = "another encoder sees no tiles; give the connector this encoder alone"
+    if why is not None:
+        raise RecipeError(f"connectors.{key}: encoders.{encoder} cuts pictures beside a view of their shape, and {why}")
 
 
 def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[TilesProcessor]) -> None:
@@ -261,6 +283,9 @@ def _check_stitch(key: str, stitch: Stitch, text: ItemText, cutting: Sequence[Ti
             "puts tiles together, and its encoder cuts no pictures; give it one of type tiles, remove the word, or "
             "write {newline: end, unpad: false} for a newline behind every item"
         )
+    elif stitch.kind == "marks" and not all(one.marks_view for one in cutting):
+        why = f"marks the view of all of a picture in front of its tiles, and rule: {cutting[0].rule} has none there; "
+        why += "write rule: covering in the encoder"
     elif any(one is not None for one in within):
         why = (
             "makes one map of all tiles, and text cannot stand in it; remove `tiles`, `rows`, `times` and `steps`, or "

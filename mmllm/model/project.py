@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.connectors.base import DeepFusion, Projector
 from mmllm.errors import SampleError
@@ -24,8 +27,12 @@ def project(
     ``features``: of the same N items, from each of the connector's encoders. A connector that does not
     ``accepts_padding`` is called once for each grid that occurs, so it sees no padding. What it remembers of the items
     goes into ``ctx.media``. With a ``stitch`` its tokens of tiles are put together behind it, and items that
-    are not cut get their end.
+    are not cut get their end. An item of several pictures of unlike shape is projected picture by picture.
     """
+    if "pictures" in features[0].extras:
+        pictures, sizes = _apart(features[0])
+        tokens, each = _projected(connector, [pictures], ctx)
+        return tokens, [sum(counts) for counts in _split(each, sizes)]
     stitch = None if isinstance(connector, DeepFusion) else connector.stitch
     if stitch is None:
         return _projected(connector, features, ctx)
@@ -34,6 +41,32 @@ def project(
     cuts = [Cut.of(values) for values in _cuts(features).tolist()]
     tokens, _ = _projected(connector, features, ctx)
     return stitch(tokens, [connector.out_grid(*grids) for grids in _item_grids(features)], cuts)
+
+
+def _apart(features: Features) -> tuple[Features, list[int]]:
+    """Items of several pictures -> all pictures, each as an item, and how many of them each item has."""
+    found = features.extras["pictures"].tolist()
+    grids: list[list[Grid]] = [[(rows, cols) for rows, cols in item if rows >= 0] for item in found]
+    lengths = [[prod(grid) for grid in item] for item in grids]
+    flat = [length for item in lengths for length in item]
+    layers = {
+        index: pad_sequence(
+            [one for row, item in zip(layer, lengths, strict=True) for one in row[: sum(item)].split(item)],
+            batch_first=True,
+        )
+        for index, layer in features.layers.items()
+    }
+    real = torch.arange(max(flat)) < torch.tensor(flat)[:, None]
+    every = [grid for item in grids for grid in item]
+    sizes = [len(item) for item in grids]
+    mask = real.to(features.mask.device, non_blocking=True)
+    return Features(layers, mask, max(every, key=prod), tuple(every) if len(set(every)) > 1 else None), sizes
+
+
+def _split(counts: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]]:
+    """``counts`` in groups of these sizes."""
+    ends = list(accumulate(sizes))
+    return [counts[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def _cuts(features: Sequence[Features]) -> torch.Tensor:

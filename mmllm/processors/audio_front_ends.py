@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmllm.errors import MmllmError
@@ -30,6 +31,8 @@ class FrontEnd:
     """Rows of frequency per time, where a model has them: they stand before time in its sequence."""
     pool: int = 1
     """Neighbouring tokens that are given as one."""
+    raw: bool = False
+    """Whether its inputs are the samples themselves, which may be padded."""
     least: int = 1
     """Samples of the shortest window that gives a token."""
 
@@ -120,8 +123,31 @@ class AstFrontEnd(FrontEnd):
         return min(self.columns, math.ceil(frames / self._stride))
 
 
+class GraniteFrontEnd(FrontEnd):
+    """Log-mel frames of a sound of any length, two stacked; an odd last one is left out (Granite Speech)."""
+
+    def __init__(self, extractor: Any) -> None:
+        """Its frames are centred, with the sound's own ends mirrored, so it must be longer than half of one."""
+        super().__init__(extractor)
+        words = extractor.melspec_kwargs
+        self._hop: int = words["hop_length"]
+        self.step = 2 * self._hop / self.rate
+        self.smallest = max(words["n_fft"] // 2 + 1, self._hop)
+
+    def tokens(self, samples: int) -> int:
+        """Pairs of frames; a shorter sound is padded to ``smallest``."""
+        return (max(samples, self.smallest) // self._hop + 1) // 2
+
+    def prepare(self, samples: Samples) -> Tensor:
+        """float[2 * mels, tokens]."""
+        made: Tensor = self.extractor(torch.from_numpy(samples))["input_features"][0]
+        return made.T.contiguous()
+
+
 class WaveFrontEnd(FrontEnd):
     """Raw sound of any length through convolutions of these kernels and strides."""
+
+    raw = True
 
     def __init__(self, extractor: Any, kernels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__(extractor)

@@ -31,7 +31,9 @@ Fit = Literal["squash", "pad", "crop", "own"]
 ``pad``: shape kept, borders added. ``crop``: shape kept, what is outside the centre is lost. ``own``: whatever the
 image processor of the model's folder does with a whole picture; what cuts it into tiles is switched off.
 """
-WHOLE = {"do_image_splitting": False, "crop_to_patches": False, "do_pan_and_scan": False}
+WHOLE: Mapping[str, bool | int] = {
+    "do_image_splitting": False, "crop_to_patches": False, "do_pan_and_scan": False, "max_patches": 1
+}  # fmt: skip
 """Settings by which image processors of transformers leave a picture in one piece."""
 
 _SIGNATURES = {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000", b"%PDF": "PDF", b"<": "HTML or SVG"}

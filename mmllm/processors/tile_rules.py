@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
+
 from mmllm.types import Tiling
 
-Rule = Literal["closest_ratio", "longest_side", "resolutions", "partition"]
+Rule = Literal["closest_ratio", "longest_side", "resolutions", "partition", "covering", "canvas"]
 """How many tiles a picture gets.
 
 ``closest_ratio``: as many as its shape asks for, which is squashed to theirs (InternVL, arXiv 2404.16821).
@@ -19,7 +21,12 @@ Rule = Literal["closest_ratio", "longest_side", "resolutions", "partition"]
 (LLaVA-NeXT's AnyRes; LLaVA-OneVision, arXiv 2408.03326).
 ``partition``: its longer side is brought to the next whole number of tiles, at most ``longest`` pixels, and its other
 side, brought along, to the next again (AdaptVision, arXiv 2408.16986).
+``covering``: as few as show most of the picture at its own resolution, to which it is squashed (Ovis 2, arXiv
+2405.20797).
+``canvas``: of all shapes of at most ``most`` tiles the one for which it is enlarged least, or else shrunk least; it
+keeps its shape, and borders at the right and bottom are black (Llama 4).
 """
+_COVERED = 0.9  # share of a picture that tiles show under `covering`
 _CAP = 4096  # pixels of a side at most under `longest_side`, as transformers has it
 
 
@@ -67,6 +74,70 @@ def partition(width: int, height: int, tile: int, longest: int) -> Tiling:
     along = min(-(-long // tile), longest // tile)
     across = -(-short * along // long)
     return Tiling(across, along, first=True) if width >= height else Tiling(along, across, first=True)
+
+
+def covering(width: int, height: int, tile: int, most: int) -> Tiling:
+    """The fewest tiles of ``tile`` x ``tile`` into which a picture is cut so that over 90 % of it is shown.
+
+    As transformers' Ovis 2 computes it: rows and columns are exchanged between the count and the cut, so a picture of
+    two squares side by side becomes two rows.
+    """
+    best, least = (1, 1), (math.inf, math.inf, 0.0)
+    for one, other in _shapes(1, most):
+        shown = _shown(width, height, one, other, tile) / (width * height)
+        enough = shown > _COVERED
+        # first those that show enough, few tiles first; else those that show most
+        rank = (0.0, float(one * other), -shown) if enough else (1.0, -shown, float(one * other))
+        if rank < least:
+            best, least = (one, other), rank
+    return Tiling(best[1], best[0], first=best != (1, 1))
+
+
+def _shown(width: int, height: int, rows: int, cols: int, tile: int) -> float:
+    """Pixels of a picture that remain when each of its pieces is shrunk to a tile."""
+    found = 0.0
+    for row in range(rows):
+        for col in range(cols):
+            across, down = width // cols, height // rows
+            wide = width - col * across if col == cols - 1 else across
+            high = height - row * down if row == rows - 1 else down
+            long, short = float(max(wide, high)), float(min(wide, high))
+            if long > tile:
+                long, short = tile, short / long * tile
+            found += long * short
+    return found
+
+
+def canvas(width: int, height: int, tile: int, most: int) -> Tiling:
+    """Tiles of ``tile`` x ``tile`` that a picture is enlarged least for, or else shrunk least; ties: the fewest."""
+    shapes = [(shape[1], shape[0]) for shape in _canvases(most)]
+    # in float32, as transformers' Llama 4 has it: two scales may be the same there alone
+    sides = np.array(shapes, dtype=np.float32) * tile
+    scales = np.minimum(sides[:, 0] / np.float32(height), sides[:, 1] / np.float32(width))
+    grown = scales[scales >= 1]
+    best = grown.min() if len(grown) else scales.max()
+    rows, cols = min((shape for shape, scale in zip(shapes, scales, strict=True) if scale == best), key=math.prod)
+    return Tiling(rows, cols)
+
+
+@lru_cache(maxsize=16)
+def _canvases(most: int) -> list[tuple[int, int]]:
+    """(cols, rows) of all shapes, in the order in which one of several of the same size is taken."""
+    # by ratio in the order in which it first occurs, the largest of each ratio first
+    found: dict[float, list[tuple[int, int]]] = {}
+    for n in range(most, 0, -1):
+        for rows in (rows for rows in range(1, n + 1) if n % rows == 0):
+            found.setdefault(rows / (n // rows), []).append((n // rows, rows))
+    return [shape for same in found.values() for shape in same]
+
+
+def kept_shape(width: int, height: int, tiling: Tiling, tile: int) -> tuple[int, int]:
+    """(width, height) of a picture on its canvas, which it fills in one direction unless it is smaller than a tile."""
+    wide, high = (min(max(size, tile), tiles * tile) for size, tiles in ((width, tiling.cols), (height, tiling.rows)))
+    across, down = wide / width, high / height
+    if across < down:
+        return wide, max(1, min(math.floor(height * across), high))
+    return max(1, min(math.floor(width * down), wide)), high
 
 
 def best_resolution(width: int, height: int, resolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:

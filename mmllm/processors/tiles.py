@@ -17,7 +17,17 @@ from mmllm.files.pictures import upright_size
 from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content
 from mmllm.processors.image import FORMATS, MAX_PIXELS, HfTransform, ImageProcessor, open_image
-from mmllm.processors.tile_rules import Rule, best_resolution, closest_ratio, fitted, longest_side, partition
+from mmllm.processors.tile_rules import (
+    Rule,
+    best_resolution,
+    canvas,
+    closest_ratio,
+    covering,
+    fitted,
+    kept_shape,
+    longest_side,
+    partition,
+)
 from mmllm.types import Among, Cut, Tiling
 
 Several = Literal["cut", "whole"]
@@ -49,10 +59,12 @@ class TilesProcessor(Processor):
             raise MmllmError(f"tiles: least: {least} and most: {most} must be at least 1, and least no more than most.")
         if rule in ("longest_side", "partition") and longest is None:
             raise MmllmError(f"tiles: rule: {rule} needs `longest`, the longer side of a picture in pixels.")
-        if rule in ("longest_side", "partition") and image.size[0] != image.size[1]:
+        if rule in ("longest_side", "partition", "covering", "canvas") and image.size[0] != image.size[1]:
             raise MmllmError(f"tiles: rule: {rule} cuts squares, and the image encoder takes none.")
         if rule == "partition" and longest is not None and longest < image.size[0]:
             raise MmllmError(f"tiles: rule: partition: longest: {longest} holds no tile of {image.size[0]} pixels.")
+        if rule in ("covering", "canvas") and least != 1:
+            raise MmllmError(f"tiles: rule: {rule} takes as few tiles as may be; leave out least: {least}.")
         if (rule == "resolutions") != (resolutions is not None):
             raise MmllmError("tiles: rule: resolutions needs `resolutions`, a list of [height, width]; no other does.")
         if several not in get_args(Several):
@@ -69,6 +81,11 @@ class TilesProcessor(Processor):
         """Whether a picture keeps its shape and gets borders, which ``stitch: {unpad: true}`` cuts off again."""
         return self.rule == "resolutions"
 
+    @property
+    def marks_view(self) -> bool:
+        """Whether the view of all of a picture is in front of its tiles, and alone where there is one tile."""
+        return self.rule == "covering"
+
     def cut(self, media: Any) -> Cut:
         """How a picture is cut, and its size, from its header; MediaError where that cannot be read."""
         picture, among = _beside(media)
@@ -83,6 +100,10 @@ class TilesProcessor(Processor):
         if self.rule == "partition":
             assert self.longest is not None
             return partition(width, height, self.image.size[0], self.longest)
+        if self.rule == "canvas":
+            return canvas(width, height, self.image.size[0], self.most)
+        if self.rule == "covering":
+            return covering(width, height, self.image.size[0], self.most)
         if self.resolutions is not None:
             high, wide = best_resolution(width, height, self.resolutions)
             return Tiling(high // self.image.size[0], wide // self.image.size[1], first=True)
@@ -140,21 +161,26 @@ class TilesProcessor(Processor):
         high, wide = self.image.size
         found = []
         if tiling.n > 1:
-            canvas = self._canvas(image, (tiling.rows * high, tiling.cols * wide))
+            laid = self._canvas(image, (tiling.rows * high, tiling.cols * wide), tiling)
             corners = [(col * wide, row * high) for row in range(tiling.rows) for col in range(tiling.cols)]
-            found = [canvas.crop((x, y, x + wide, y + high)) for x, y in corners]
+            found = [laid.crop((x, y, x + wide, y + high)) for x, y in corners]
         found = [image, *found] if tiling.first else [*found, image]
         return torch.stack([self.image.transform(one) for one in found])
 
-    def _canvas(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    def _canvas(self, image: Image.Image, size: tuple[int, int], tiling: Tiling) -> Image.Image:
         """Squashed to (height, width), or its shape kept and black around it."""
         high, wide = size
+        if self.rule == "canvas":
+            laid = Image.new("RGB", (wide, high))
+            kept = kept_shape(image.width, image.height, tiling, self.image.size[0])
+            laid.paste(image.resize(kept, Image.Resampling.BICUBIC))
+            return laid
         if not self.pads:
             return image.resize((wide, high), Image.Resampling.BICUBIC)
         inner = image.resize(fitted(image.width, image.height, size), Image.Resampling.BICUBIC)
-        canvas = Image.new("RGB", (wide, high))
-        canvas.paste(inner, ((wide - inner.width) // 2, (high - inner.height) // 2))
-        return canvas
+        laid = Image.new("RGB", (wide, high))
+        laid.paste(inner, ((wide - inner.width) // 2, (high - inner.height) // 2))
+        return laid
 
     def _by_the_folder(self, image: Image.Image, tiling: Tiling) -> Tensor:
         """Cut by the image processor of the encoder's folder, under the same settings."""
@@ -165,6 +191,10 @@ class TilesProcessor(Processor):
         words: dict[str, Any] = {"do_image_splitting": True, "size": {"longest_edge": self.longest}}
         if self.rule == "closest_ratio":
             words = {"crop_to_patches": True, "min_patches": self.least, "max_patches": self.most}
+        if self.rule == "canvas":
+            words = {"max_patches": self.most, "resize_to_max_canvas": False}
+        if self.rule == "covering":
+            words = {"crop_to_patches": True, "max_patches": self.most, "use_covering_area_grid": True}
         if self.resolutions is not None:
             words = {"image_grid_pinpoints": [list(one) for one in self.resolutions]}
         lacking = [word for word in words if not hasattr(transform.processor, word)]
@@ -174,7 +204,7 @@ class TilesProcessor(Processor):
                 f"{lacking[0]}, which rule: {self.rule} sets; use fit: squash"
             )
         pixels: Tensor = transform.processor([image], return_tensors="pt", **words)["pixel_values"]
-        pixels = pixels.reshape(-1, *pixels.shape[-3:])
+        pixels = pixels.reshape(-1, *pixels.shape[-3:]).float()  # Llama 4's are rounded to bfloat16
         if pixels.shape[0] != tiling.n or pixels.shape[-2:] != self.image.size:
             raise MmllmError(
                 f"tiles: the folder's image processor cuts a picture of {image.width} x {image.height} into "

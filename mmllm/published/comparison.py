@@ -141,7 +141,9 @@ def _about(media: Media, theirs: Any, shown: Shown, ours: Conversation) -> Itera
     """A conversation about items."""
     name = shown.name
     given = media.given(shown.theirs)
-    yield _ids(given["input_ids"][0].tolist(), ours.encoded, media.token, f"ids ({name})")
+    ids = given["input_ids"][0]
+    there = ids.masked_fill(media.places(ids), media.token).tolist()
+    yield _ids(there, ours.encoded, media.token, f"ids ({name})")
     seen = [_exactly(f"{what} ({name})", there, here) for what, there, here in media.inputs(given, ours.encoded)]
     for what in dict.fromkeys(stage.name for stage in seen):  # of several encoders, the one that differs most
         yield max((stage for stage in seen if stage.name == what), key=lambda stage: stage.difference)

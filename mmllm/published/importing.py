@@ -18,10 +18,11 @@ from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.connectors.base import Connector
 from mmllm.errors import MmllmError
+from mmllm.llms.causal_lm import chunk_of
 from mmllm.model.build import build
 from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
-from mmllm.model.start import load_start
+from mmllm.model.start import fill, load_start
 from mmllm.model.trainable import trainable_state
 from mmllm.published.comparison import Stage, check, compare, outcome
 from mmllm.published.source import Sections, Source
@@ -84,7 +85,11 @@ def assembled(source: Source, sections: Sections, folder: Path, name: str) -> tu
     recipe = parse(yaml.safe_dump(words, sort_keys=False), stages=False)
     model = build(recipe, "cpu")
     for key, part in recipe.connectors.items():
-        if part.shares is None:
+        if key in sections.filled:
+            connector = model.connectors[key]
+            assert isinstance(connector, Connector)
+            fill(f"connectors.{key}", source.path, connector, sections.filled[key](connector))
+        elif part.shares is None:
             _fill(source, recipe, key, model)
     return words, model
 
@@ -92,7 +97,7 @@ def assembled(source: Source, sections: Sections, folder: Path, name: str) -> tu
 def _words(source: Source, sections: Sections, folder: Path, name: str) -> dict[str, Any]:
     """The recipe's sections."""
     text: Any = source.config.get_text_config()
-    context = min(CONTEXT, text.max_position_embeddings)
+    context = min(CONTEXT, text.max_position_embeddings, chunk_of(text) or CONTEXT)
     llm = {"path": source.path, "dtype": "float32", "context": context, **sections.llm}
     template = sections.template or _template(source, sections)
     if template is not None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import transformers
+from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, SmolVLMProcessor, VoxtralProcessor
 
+from mmllm.connectors.base import Connector
 from mmllm.errors import MmllmError
 from mmllm.messages.template import on_one_day
 from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.processors.image import WHOLE
-from mmllm.published.architectures import BEYOND, TABLE
+from mmllm.published.architectures import NEEDS, TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
 
 Asked = Callable[["Source", str, Sequence[Any]], dict[str, Any]]
 """(the model, a question, items as its processor takes them) -> what the model's own class takes."""
+
+Filled = Callable[[Connector], dict[str, Tensor]]
+"""A connector -> its tensors by its own names."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Sections:
     """Chat template of a model whose own processor has none; None: that of the folder."""
     asked: Asked | None = None
     """What its processor makes of one question, where it knows no conversations."""
+    filled: Mapping[str, Filled] = field(default_factory=dict)
+    """Connectors whose weights are no projector's -> what reads them."""
     rewrites: Callable[[str], str] | None = None
     """Its chat template -> one that also writes what its processor does to a rendered conversation. None: nothing."""
     llm: dict[str, Any] = field(default_factory=dict)
@@ -58,11 +66,17 @@ class Source:
             known = ", ".join(FAMILIES[kind].name for kind in TABLE)
             name = f"a {self.config.model_type if family is None else family.name}, which cannot be imported"
             raise MmllmError(
-                f"{path} is {BEYOND.get(self.config.model_type, name)}; known are {known}. Its parts may still be "
+                f"{path} is {name}; known are {known}. Its parts may still be "
                 "usable one by one: llm: {path: ...}, encoders with model: ..., connectors with start: ... "
                 "(docs/recipes.md)"
             )
         self.family: Family = family
+        package, extra = NEEDS.get(self.config.model_type, ("", ""))
+        if package and importlib.util.find_spec(package) is None:
+            raise MmllmError(
+                f"{path} is {family.name}, whose processor needs the package {package}, which is not installed: pip "
+                f"install 'mmllm[{extra}]'"
+            )
         self.processor: Any = _processor(path)
         self.tokenizer: Any = self.processor.tokenizer
         self.asked: Asked | None = None
@@ -80,6 +94,12 @@ class Source:
         """Its image processor."""
         return self.processor.image_processor
 
+    @property
+    def extractor(self) -> Any:
+        """Its feature extractor."""
+        parts = vars(self.processor)
+        return parts["feature_extractor" if "feature_extractor" in parts else "audio_processor"]
+
     def sampling(self) -> dict[str, Any]:
         """Words of an encoder of clips: how many frames its video processor takes, where that says so."""
         known = {"frames": "num_frames", "fps": "fps"}
@@ -91,9 +111,9 @@ class Source:
         """Its chat template; several by their names, or None, where it has not one."""
         return self.processor.chat_template or self.tokenizer.chat_template
 
-    def whole(self) -> dict[str, bool]:
+    def whole(self) -> dict[str, bool | int]:
         """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
-        return {} if self.tiles else {word: False for word in WHOLE if hasattr(self.pictures, word)}
+        return {} if self.tiles else {word: value for word, value in WHOLE.items() if hasattr(self.pictures, word)}
 
     def rendered(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
         """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""

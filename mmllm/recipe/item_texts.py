@@ -15,6 +15,7 @@ class TileText(Section):
     """Text of the LLM between the tiles of a picture, control tokens included."""
 
     tile: str = Field("", description="before each tile; {row}, {col} and {n} count from 1")
+    col: str = Field("", description="between the tiles of a row")
     row: str = Field("", description="behind the last tile of a row")
     whole: str = Field("", description="before the view of all of the picture, where there are tiles")
     alone: str = Field("", description="before the only view of a picture that is not cut")
@@ -64,8 +65,10 @@ def _in_words(number: int) -> str:
 class Stitching(Section):
     """How the tokens of a picture's tiles become one map behind the connector; of a clip, what ends it."""
 
-    newline: Literal["row", "end", "none"] = Field(
-        "row", description="a learned vector behind each row of the map, behind every item, or none"
+    newline: Literal["row", "end", "none", "marks"] = Field(
+        "row",
+        description="a learned vector behind each row of the map, behind every item, or none; marks: five of them "
+        "around a picture, behind its view and between its tiles, which stay tiles",
     )
     unpad: bool = Field(True, description="cut off the borders that a picture was given (rule: resolutions)")
     most: Positive | None = Field(None, description="shrink a map of more tokens than this many tiles have")

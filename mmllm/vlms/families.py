@@ -41,6 +41,9 @@ class Family:
     a connector's, the LLM is made of the others."""
     tower_class: str | None = None
     """Module and class of the tower in transformers, where its auto classes know none."""
+    pads_together: bool = False
+    """Whether its processor pads several sounds to the longest, and its tower hears that: they are compared at one
+    length."""
     own_head: bool = False
     """Whether its text model is a causal LM with a head of its own, whose config says whether that is tied."""
     conversations: bool = True
@@ -80,6 +83,13 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3": Family("Gemma 3", text={"final_logit_softcapping": None}),
     "deepseek_vl": Family("DeepSeek-VL", tower="vision_model", projector="aligner"),
     "deepseek_vl_hybrid": Family("DeepSeek-VL, two towers", tower="vision_model", projector="aligner"),
+    "ovis2": Family("Ovis 2", tower_class="mmllm.vlms.ovis2:Ovis2Tower", projector="visual_embeddings_table"),
+    "llama4": Family(
+        "Llama 4",
+        tower="vision_model",
+        tower_class="mmllm.vlms.llama4:Llama4Tower",
+        own_head=True,
+    ),
     "fuyu": Family("Fuyu", tower="", tower_config="", projector="vision_embed_tokens"),
     "mllama": Family(
         "Llama 3.2 Vision",
@@ -99,9 +109,20 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "qwen2_5_vl": Family("Qwen2.5-VL", tower="visual", projector="visual.merger"),
     "qwen3_vl": Family("Qwen3-VL", tower="visual", projector="visual.merger", stacks="visual.deepstack_merger_list"),
+    "lfm2_vl": Family("LFM2-VL"),
     "qwen2_audio": Family("Qwen2-Audio", modality="audio", tower="audio_tower", tower_config="audio_config"),
     "audioflamingo3": Family(
         "Audio Flamingo 3", modality="audio", tower="audio_tower", tower_config="audio_config", several=False
+    ),
+    "granite_speech": Family(
+        "Granite Speech",
+        modality="audio",
+        tower="encoder",
+        tower_config="encoder_config",
+        tower_class="transformers:GraniteSpeechCTCEncoder",
+        projector="projector",
+        text={"logits_scaling": 1.0},
+        pads_together=True,
     ),
     "voxtral": Family("Voxtral", modality="audio", tower="audio_tower", tower_config="audio_config"),
 }

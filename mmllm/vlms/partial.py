@@ -13,6 +13,8 @@ from mmllm.errors import MmllmError
 from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.weightless import weightless
 
+NO_ADAPTER = "no-adapter"
+
 
 def load_part(
     path: str,
@@ -42,6 +44,9 @@ def load_part(
             key_mapping=dict(names),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            # transformers puts a LoRA that lies beside a model into whatever it loads of it; none is in a folder of
+            # that name
+            adapter_kwargs={"subfolder": NO_ADAPTER},
             **words,
         )
     # transformers 5.23 keeps `key_mapping` and would turn it back on saving: a part saved by itself has its own names

@@ -61,7 +61,10 @@ def projector_tensors(
     _check(path, type, args, projector_words(path, config), family, LAYOUTS[config.model_type])
     layout = LAYOUTS[config.model_type]
     if layout.read is not None:
-        return layout.read(path, config), []
+        found = layout.read(path, config)
+        # a connector that takes pictures whole, or puts text between tiles, does without
+        left = [name for name in found if name.startswith("stitch.") and name not in names]
+        return {name: tensor for name, tensor in found.items() if name not in left}, left
     names_there = layout.tensors(config) if callable(layout.tensors) else layout.tensors
     found = _published_tensors(path, family, layout)
     found = found if layout.joined is None else layout.joined(found)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmllm.errors import MmllmError
-from mmllm.vlms import cross_attention
+from mmllm.vlms import cross_attention, ovis2
 
 Words = dict[str, Any]
 
@@ -58,6 +58,12 @@ def _activation(config: Any) -> Words:
 
 def _shuffled(config: Any) -> Words:
     return {"type": "pixel_shuffle", "factor": config.scale_factor, "norm": False, "depth": 1, "bias": False}
+
+
+def _lfm2(config: Any) -> Words:
+    words = {"type": "pixel_shuffle", "factor": config.downsample_factor, "width": config.projector_hidden_size}
+    words |= {} if config.projector_use_layernorm else {"norm": False}
+    return {**words, **({} if config.projector_bias else {"bias": False}), **_activation(config)}
 
 
 def _gemma3(config: Any) -> Words:
@@ -177,6 +183,32 @@ def _instructed(config: Any) -> Words:
     return {**_qformer(config), "words": own.vocab_size, "positions": own.max_position_embeddings}
 
 
+def _windowed(config: Any) -> Words:
+    """Granite Speech's: a Q-Former reads windows of a sound, the last one filled with zeros."""
+    own = config.projector_config
+    words = {"window": config.window_size, "queries": config.window_size // config.downsample_rate}
+    words |= {"depth": own.num_hidden_layers, "heads": own.num_attention_heads, "width": own.hidden_size}
+    words |= {"mlp_width": own.intermediate_size, "every": own.cross_attention_frequency}
+    words |= {} if own.hidden_act == "gelu" else {"activation": own.hidden_act}
+    words |= {} if own.layer_norm_eps == 1e-12 else {"eps": own.layer_norm_eps}
+    return {"type": "window_qformer", **words, "norm": False, "rest": "zeros"}
+
+
+def _llama4(config: Any) -> Words:
+    """Its tower's adapter and projector: blocks side by side, two layers with GELU behind each, and a third."""
+    tower = config.vision_config
+    factor = round(1 / tower.pixel_shuffle_ratio)
+    widths = (tower.projector_input_dim, tower.projector_output_dim, tower.vision_output_dim)
+    if len(set(widths)) > 1 or tower.intermediate_size != tower.hidden_size * factor**2:
+        raise MmllmError(
+            f"projector_input_dim, projector_output_dim and vision_output_dim: {list(widths)} must be the same, and "
+            f"intermediate_size: {tower.intermediate_size} that of a block of {factor} x {factor} patches; else its "
+            "own adapter does not fit together"
+        )
+    words = {"type": "pixel_shuffle", "factor": factor, "norm": False, "depth": 3, "width": widths[0]}
+    return {**words, "bias": False}
+
+
 def _qformer_layout(words: Callable[[Any], Words]) -> Layout:
     tensors = {"query_tokens": "queries", "qformer.": "qformer.", "language_projection": "output"}
     parts = ("query_tokens", "qformer.", "language_projection.")
@@ -189,6 +221,7 @@ def _qformer_layout(words: Callable[[Any], Words]) -> Layout:
     )
 
 
+_ADAPTER = "vision_model.vision_adapter.mlp."
 _LINEARS = {"linear_1": "mlp.0", "linear_2": "mlp.2"}
 _TWO = Layout(_two_layers, _LINEARS, also=("pool",))
 NEWLINE = "stitch.newline"
@@ -228,6 +261,12 @@ LAYOUTS: Mapping[str, Layout] = {
     "deepseek_vl_hybrid": Layout(
         lambda config: {"type": "concat", "depth": 2}, {"first": "mlp.0", "proj": "mlp.2"}, joined=_halves
     ),
+    "ovis2": Layout(ovis2.words_of, {}, read=ovis2.tensors_of, write=ovis2.published),
+    "llama4": Layout(
+        _llama4,
+        {**{f"{_ADAPTER}fc1": "mlp.1", f"{_ADAPTER}fc2": "mlp.3"}, "multi_modal_projector.linear_1": "mlp.5"},
+        parts=(_ADAPTER, "multi_modal_projector."),
+    ),
     "fuyu": Layout(lambda config: {"type": "mlp", "depth": 1}, {"": "mlp.0"}),
     "idefics2": Layout(_idefics2, {"modality_projection.": "projection.", "perceiver_resampler.": "resampler."}),
     "blip-2": _qformer_layout(_qformer),
@@ -238,19 +277,27 @@ LAYOUTS: Mapping[str, Layout] = {
         changed={"merge.weight": _in_raster_order},
         restored={"merge.weight": _by_channel},
     ),
+    "lfm2_vl": Layout(_lfm2, {"layer_norm": "mlp.0", "linear_1": "mlp.1", "linear_2": "mlp.3"}),
     "audioflamingo3": Layout(_flamingo, {"linear_1": "mlp.0", "linear_2": "mlp.2"}, also=("pool",)),
     "mllama": Layout(cross_attention.words_of, {}, read=cross_attention.tensors_of, write=cross_attention.published),
+    "granite_speech": Layout(
+        _windowed,
+        {"query": "queries", "qformer.": "qformer.", "linear": "output"},
+        changed={"queries": lambda queries: queries[0]},
+        restored={"queries": lambda queries: queries[None]},
+    ),
     "voxtral": Layout(_voxtral, {"linear_1": "mlp.1", "linear_2": "mlp.3"}),
 }
 """``model_type`` -> its projector here."""
 DEFAULTS: Mapping[str, Any] = {
     "axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False, "norm_first": False, "merge": "mean",
-    "stacks": "grid", "start": 1, "gated": False,
+    "stacks": "grid", "start": 1, "gated": False, "inner_norm": False,
 }  # fmt: skip
 """Words of connectors that their tensors do not show -> the connectors' own defaults."""
 DEFAULTS_OF: Mapping[str, Words] = {
     "cross_attention_layers": {"activation": "silu"},
     "qformer": {"eps": 1e-12, "heads": 12},
+    "window_qformer": {"eps": 1e-12, "heads": 12, "window": 17, "rest": "own", "every": 1},
     "gated_resampler": {"activation": "silu", "resampler_activation": "silu", "eps": 1e-6, "heads": 16},
 }
 """Connector -> the same, where it has others."""

@@ -44,7 +44,10 @@ def load_text_model(
         model.base_model_prefix = "model"
         return model
     if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, names, dtype, words)
+        model = load_part(path, MODEL_FOR_CAUSAL_LM_MAPPING[type(text)], text, names, dtype, words)
+        if not hasattr(model, model.base_model_prefix):  # Llama 4's, as above
+            model.base_model_prefix = "model"
+        return model
     if type(text) not in MODEL_MAPPING:
         raise MmllmError(
             f"llm.path: {path!r} is {family.name}, whose text model ({text.model_type}) is no causal LM of "

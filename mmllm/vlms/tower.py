@@ -18,7 +18,8 @@ from mmllm.vlms.partial import load_part
 PLAIN = (
     "clip_vision_model", "siglip_vision_model", "dinov2", "internvl_vision", "idefics3_vision", "smolvlm_vision",
     "blip_2_vision_model", "instructblip_vision_model", "qwen2_audio_encoder", "voxtral_encoder",
-    "audioflamingo3_encoder",
+    "audioflamingo3_encoder", "granite_speech_encoder", "ovis2_vision",
+    "llama4_vision_model",
 )  # fmt: skip
 """Kinds of towers (``model_type``) that take pictures of one size or windows of sound, as encoders here make them."""
 NATIVE = (
@@ -31,7 +32,9 @@ OWN: Mapping[str, str] = {"mllama_vision_model": "mllama_vision"}
 OWN_CLASS: Mapping[str, str] = {"mllama_vision_model": "MllamaVisionModel"}
 """Kind of such a tower -> its class in transformers."""
 
-TILES = ("image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan")
+TILES = (
+    "image_grid_pinpoints", "do_image_splitting", "crop_to_patches", "do_pan_and_scan", "resize_to_max_canvas"
+)  # fmt: skip
 """Settings of image processors that cut a picture into several."""
 KEPT = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, encode
 from mmllm.messages.tokenize import Prompter
@@ -13,7 +15,8 @@ from mmllm.published.importing import assembled
 from mmllm.published.media.pictures import picture
 from mmllm.published.media.sounds import signal, wav
 from mmllm.published.source import Source
-from mmllm.testing.tiny.published import CASES, published_folder
+from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
+from mmllm.testing.tiny.published.folder import Published
 from mmllm.types import Batch, Message, Sample
 from tests.support.serving import file_bytes
 
@@ -23,6 +26,9 @@ KINDS = {
     "Qwen2.5-VL": "positions on three axes, pictures at their own size",
     "Qwen3-VL": "interleaved positions, features added inside the LLM",
     "Mistral 3": "rows of tokens at a picture's own size",
+    "LFM2-VL": "tiles beside a view of another shape, short convolutions in the LLM",
+    "Ovis 2": "learned marks around a picture and between its tiles",
+    "Llama 4": "tiles with text between columns and rows, experts, temperature by position",
     "Idefics2": "a resampler over padded pictures",
     "Gemma 3": "pictures whose tokens see each other",
     "PaliGemma 2": "a prefix that sees itself",
@@ -30,6 +36,7 @@ KINDS = {
     "Llama 3.2 Vision": "blocks inside the LLM that read tiles",
     "DeepSeek-VL, two towers": "two towers to one connector",
     "Qwen2-Audio": "sounds of unlike length",
+    "Granite Speech, a LoRA for sounds": "sounds of unlike length run apart, a LoRA where there is one",
 }
 """Configuration of a published model -> what about it is not plain."""
 SIZES = ((70, 40), (33, 64), (20, 20))
@@ -39,10 +46,17 @@ SIZES = ((70, 40), (33, 64), (20, 20))
 def taken(case: str, folder: Path) -> MultimodalLM:
     """The model that importing this configuration gives; its files are in ``folder``, written there unless they are."""
     made = CASES[case]
+    needed(PUBLISHED[made.name])
     if not folder.exists():
         published_folder(made.name, folder / "vlm", **made.changes)
     source = Source(str(folder / "vlm"), made.tiles)
     return assembled(source, source.sections(), folder, "taken")[1].requires_grad_(False).eval()
+
+
+def needed(made: Published) -> None:
+    """Skip where a package is not installed that the processor of this model needs."""
+    if made.package is not None:
+        pytest.importorskip(made.package)
 
 
 def key_of(model: MultimodalLM) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers.activations import ACT2FN
@@ -40,16 +41,41 @@ def unseen(tensor: Any) -> bool:
     return hasattr(tensor, "ds_id") or tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
+class Softmax(nn.Module):
+    """Shares of one over the channels, float[..., D]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return x.softmax(-1)
+
+
+class HardSoftmax(nn.Module):
+    """One at the largest channel and zero elsewhere, with the gradient of the softmax (straight through)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[..., D], the same shape."""
+        soft = x.softmax(-1)
+        hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+        return hard - soft.detach() + soft
+
+
+OVER_CHANNELS: Mapping[str, type[nn.Module]] = {"softmax": Softmax, "hard_softmax": HardSoftmax}
+
+
 def activation_of(name: str) -> nn.Module:
-    """The activation that transformers calls so (``gelu``, ``gelu_pytorch_tanh``, ``silu``, ...).
+    """The activation that transformers calls so (``gelu``, ``gelu_pytorch_tanh``, ``silu``, ...), or one over all
+    channels: ``softmax``, ``hard_softmax``.
 
     Raises:
         MmllmError: it has none of that name.
     """
+    if name in OVER_CHANNELS:
+        return OVER_CHANNELS[name]()
     if name not in ACT2FN:
-        near = nearest(name, ACT2FN)
+        known = [*ACT2FN, *OVER_CHANNELS]
+        near = nearest(name, known)
         hint = f'; did you mean "{near}"?' if near else "."
-        raise MmllmError(f'activation: "{name}" is unknown; known: {", ".join(ACT2FN)}{hint}')
+        raise MmllmError(f'activation: "{name}" is unknown; known: {", ".join(known)}{hint}')
     made: nn.Module = ACT2FN[name]
     return made
 
@@ -90,10 +116,12 @@ def mlp(
     width: int | None = None,
     bias: bool = True,
     gated: bool = False,
+    inner_norm: bool = False,
 ) -> nn.Sequential:
     """``depth`` linear layers with an activation between, the inner ones ``width`` wide (None: as the LLM).
 
-    ``gated``: between them stands :class:`Gated`, and half as many channels go on.
+    ``gated``: between them stands :class:`Gated`, and half as many channels go on. ``inner_norm``: in front of it
+    stands a LayerNorm.
     """
     if depth < 1:
         raise MmllmError(f"depth: {depth} must be at least 1 (number of linear layers).")
@@ -105,6 +133,7 @@ def mlp(
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1], bias=bias)]
     for one, other in pairwise(sizes[1:]):
         between = activation_of(activation)
+        layers += [nn.LayerNorm(one)] if inner_norm else []
         layers += [Gated(between) if gated else between, nn.Linear(one // 2 if gated else one, other, bias=bias)]
     return nn.Sequential(*layers)
 

@@ -33,7 +33,9 @@ class PixelShuffleConnector(Projector):
     is that of a block there). With ``axes: 1`` steps in time are stacked, as frames of sound in Ultravox and Voxtral
     (2507.13264). ``norm: false``, ``depth: 1`` and ``bias: false`` is the projector of Idefics3 (2408.12637) and
     SmolVLM. ``width``, ``bias`` and ``activation``: as in ``mlp``. ``gated``: of the channels between the layers the
-    second half, activated, multiplies the first, as in Aya Vision (2505.08751).
+    second half, activated, multiplies the first, as in Aya Vision (2505.08751). With ``activation: softmax`` behind an
+    ``inner_norm``, and no ``bias``, a token is a mean of ``width`` learned embeddings, one for each word of a visual
+    vocabulary, as in Ovis (Lu et al. 2024, arXiv 2405.20797); ``hard_softmax`` takes the likeliest of them.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class PixelShuffleConnector(Projector):
         bias: bool = True,
         activation: str = "gelu",
         gated: bool = False,
+        inner_norm: bool = False,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if axes not in (1, 2):
@@ -60,7 +63,8 @@ class PixelShuffleConnector(Projector):
         wide = dim * prod(self.block)
         # one sequence, so that checkpoints from before there was a choice keep their names
         self.mlp = nn.Sequential(
-            norm_of(norm, dim if norm_first else wide, eps), *mlp(wide, llm_dim, depth, activation, width, bias, gated)
+            norm_of(norm, dim if norm_first else wide, eps),
+            *mlp(wide, llm_dim, depth, activation, width, bias, gated, inner_norm),
         )
 
     def out_grid(self, grid: Sequence[int]) -> Grid:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from mmllm.encoders.audio.loading import load_audio
@@ -17,6 +19,7 @@ from mmllm.encoders.masks import real_tokens
 from mmllm.encoders.recording import recorded
 from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
+from mmllm.hooks.shards import calls_of_all
 from mmllm.processors.audio import AudioProcessor, window_samples
 from mmllm.processors.sound_files import MAX_SECONDS, TIMEOUT
 from mmllm.types import Features
@@ -34,7 +37,8 @@ class HfAudioEncoder(Encoder):
     grid; longer sound is refused. ``max_seconds`` is the longest sound that is read, known from the header.
     What soundfile cannot read (M4A, WebM, MP4) is decoded in another process, killed after ``timeout`` seconds.
     ``whole_windows`` (models that hear silence): a sound is padded to whole windows, its spectrogram is made of all of
-    it and then cut, and what pads it gives tokens too, as in Voxtral (arXiv 2507.13264).
+    it and then cut, and what pads it gives tokens too, as in Voxtral (arXiv 2507.13264). Granite Speech's conformer
+    takes any length, and sounds of unlike length are run apart, as it hears what pads them.
     ``frequencies`` (AST, whose patches are frequency x time): ``mean`` of them, or ``keep``: grid (time, frequencies).
     """
 
@@ -66,6 +70,8 @@ class HfAudioEncoder(Encoder):
         samples = window_samples(model, heard, window)
         if fixed and samples is None:
             raise MmllmError(f'fixed: "{model}" takes sound of any length; say how long: window (seconds).')
+        if fixed and heard.own_window is None and not heard.raw:
+            raise MmllmError(f'fixed: "{model}" hears what pads a sound; remove the word.')
         if whole_windows and not self.audio.hears_padding:
             raise MmllmError(f'whole_windows: "{model}" does not hear what pads a window; remove the word.')
         self.final_alone = self.audio.pool > 1
@@ -111,7 +117,10 @@ class HfAudioEncoder(Encoder):
         flat = torch.tensor([n for item in lengths for n in item]).to(windows.device, non_blocking=True)
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             wanted = self.resolve(self.n_blocks)
-            states = recorded(self.audio.blocks, wanted, lambda: self.audio.run(windows, flat))
+            if self.audio.alone:
+                states = self._each_length(windows, flat, heard)
+            else:
+                states = recorded(self.audio.blocks, wanted, lambda: self.audio.run(windows, flat))
             given = width // self.audio.pool if "final" in self.layers else width
             layers = [self._joined(self._timed(state, given), counts) for state in states]
         grids = tuple(self.processor.grid_of(n) for n in items)
@@ -120,6 +129,23 @@ class HfAudioEncoder(Encoder):
         shown = real_tokens([prod(grid) for grid in grids], windows.device)
         alike = all(grid == largest for grid in grids)
         return Features(dict(zip(self.layers, layers, strict=True)), shown, largest, None if alike else grids)
+
+    def _each_length(self, windows: Tensor, flat: Tensor, heard: Sequence[int]) -> list[Tensor]:
+        """States float[rows, T, D] of each layer, rows with as many tokens run together, zeros behind a row's own."""
+        wanted = self.resolve(self.n_blocks)
+        found: list[Tensor] = []
+        counts = list(dict.fromkeys(heard))
+        # under ZeRO-3 all ranks gather weights together: those with fewer lengths run one of theirs again
+        more = calls_of_all(len(counts), self) - len(counts)
+        for place, count in enumerate([*counts, *counts[:1] * more]):
+            rows = torch.tensor([row for row, n in enumerate(heard) if n == count], device=windows.device)
+            inputs, lengths = windows[rows, ..., :count], flat[rows]
+            states = recorded(self.audio.blocks, wanted, partial(self.audio.run, inputs, lengths))
+            found = found or [one.new_zeros(len(heard), windows.shape[-1], one.shape[-1]) for one in states]
+            if place < len(counts):
+                padded = [pad(one, (0, 0, 0, windows.shape[-1] - count)) for one in states]
+                found = [whole.index_copy(0, rows, one) for whole, one in zip(found, padded, strict=True)]
+        return found
 
     def _timed(self, state: Tensor, width: int) -> Tensor:
         """float[rows, prefix + T, D] -> float[rows, time, tokens per time * D or D], in the order of time."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import (
     ASTModel,
     AudioFlamingo3Encoder,
     AutoFeatureExtractor,
+    GraniteSpeechCTCEncoder,
     HubertModel,
     PreTrainedModel,
     Qwen2AudioEncoder,
@@ -18,6 +20,7 @@ from transformers import (
 from mmllm.encoders.audio.models import (
     AstModel,
     AudioModel,
+    ConformerModel,
     FramedWhisperModel,
     MaskedWhisperModel,
     VoxtralModel,
@@ -28,8 +31,8 @@ from mmllm.encoders.pretrained import load_model, load_processor, load_published
 from mmllm.errors import MmllmError
 
 KNOWN = (
-    "Whisper, AST (audio spectrogram transformer), wav2vec 2.0, HuBERT and towers of Qwen2-Audio, Audio Flamingo 3 and "
-    "Voxtral"
+    "Whisper, AST (audio spectrogram transformer), wav2vec 2.0, HuBERT and towers of Qwen2-Audio, Audio Flamingo 3, "
+    "Voxtral and Granite Speech"
 )
 
 
@@ -41,7 +44,9 @@ def load_audio(model: str) -> AudioModel:
     """
     published = load_published(model, "audio", "an audio model")
     if published is not None:
-        return tower_of(published)(published, load_processor(AutoFeatureExtractor, model, "sound"))
+        with torch.device("cpu"):  # also in a plan: some extractors hold tensors of their own
+            extractor = load_processor(AutoFeatureExtractor, model, "sound")
+        return tower_of(published)(published, extractor)
     _, loaded, info = load_model(model, "an audio model")
     net, kind, front = kind_of(loaded, model)
     extractor = load_processor(AutoFeatureExtractor, model, "sound")
@@ -55,8 +60,10 @@ def load_audio(model: str) -> AudioModel:
     return kind(net, extractor)
 
 
-def tower_of(published: PreTrainedModel) -> type[WhisperEncoderModel]:
+def tower_of(published: PreTrainedModel) -> type[AudioModel]:
     """The class here of a published model's tower."""
+    if isinstance(published, GraniteSpeechCTCEncoder):
+        return ConformerModel
     if isinstance(published, AudioFlamingo3Encoder):
         return FramedWhisperModel
     return MaskedWhisperModel if isinstance(published, Qwen2AudioEncoder) else VoxtralModel

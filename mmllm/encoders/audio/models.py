@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from mmllm import hooks
 from mmllm.encoders.float32_buffers import HALF
-from mmllm.processors.audio_front_ends import AstFrontEnd, FrontEnd, WaveFrontEnd, WhisperFrontEnd
+from mmllm.processors.audio_front_ends import AstFrontEnd, FrontEnd, GraniteFrontEnd, WaveFrontEnd, WhisperFrontEnd
 
 
 class AudioModel(nn.Module):
@@ -27,6 +27,8 @@ class AudioModel(nn.Module):
     """Tokens in front of the others."""
     pool: int = 1
     """Neighbouring tokens of the last block that the last norm takes the mean of."""
+    alone: bool = False
+    """Whether rows of unlike length must not be run together."""
     hears_padding: bool = True
     """Whether silence behind a sound is heard, where a window has a length of its own."""
 
@@ -123,6 +125,33 @@ class FramedWhisperModel(MaskedWhisperModel):
         real = torch.tensor([self.front_end.frames(int(n)) for n in lengths], device=windows.device)
         mask = torch.arange(windows.shape[-1], device=windows.device) < real[:, None]
         last: Tensor = self.net(windows, input_features_mask=mask).last_hidden_state
+        return last
+
+
+class ConformerModel(AudioModel):
+    """Granite Speech's encoder (Saon et al. 2025, arXiv 2505.08699): a conformer without a mask.
+
+    What pads a row would be heard, so rows of unlike length are run apart.
+    """
+
+    alone = True
+    hears_padding = False
+
+    def __init__(self, net: PreTrainedModel, extractor: Any) -> None:
+        super().__init__(net, GraniteFrontEnd(extractor))
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Conformer blocks in order. Behind the middle one a guess at the letters is added to the stream."""
+        return self.net.layers
+
+    def width(self, inputs: int) -> int:
+        """One for each pair of frames."""
+        return inputs
+
+    def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """Rows of one length."""
+        last: Tensor = self.net(windows.transpose(1, 2)).last_hidden_state
         return last
 
 

@@ -17,6 +17,7 @@ from mmllm.encoders.recording import Blocks, recorded
 from mmllm.errors import MmllmError
 from mmllm.processors.image import MAX_PIXELS, HfTransform, ImageProcessor, check_fit
 from mmllm.types import Layer
+from mmllm.vlms.llama4 import Llama4Tower
 from mmllm.vlms.tower import whole_picture
 
 PREFIX_PARAMETERS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
@@ -80,6 +81,10 @@ class HfVisionEncoder(ImageEncoder):
         # Counted now: under ZeRO-3 a weight has no shape outside of its module's forward.
         declared = [p for name, p in self.vision.named_parameters() if name.rpartition(".")[2] in PREFIX_PARAMETERS]
         self._prefix = sum(parameter.numel() // self.dim for parameter in declared)
+        self._behind = 0
+        """Class tokens behind the patches; they are never given."""
+        if isinstance(self.vision, Llama4Tower):
+            self._prefix, self._behind = 0, self._prefix
         own = load_processor(AutoImageProcessor, model, "a picture")
         if fit == "own":
             if image_size is not None:
@@ -128,10 +133,20 @@ class HfVisionEncoder(ImageEncoder):
 
         # of CLIP and its kin, which norm the class token alone; OWL-ViT, say, norms CLIP's patches with it as well
         norm = dict(self.vision.named_children()).get("post_layernorm")
-        return recorded(self.blocks, wanted, run, norm)
+        found = recorded(self.blocks, wanted, run, norm)
+        # what the tower itself gives is without them
+        return [
+            state if layer == "final" or not self._behind else state[:, : -self._behind]
+            for layer, state in zip(wanted, found, strict=True)
+        ]
 
     def hook_points(self) -> BlockHooks:
-        """Return the tower's blocks."""
+        """Return the tower's blocks; MmllmError where they have tokens behind the patches, which no layout knows."""
+        if self._behind:
+            raise MmllmError(
+                f"a {type(self.vision).__name__} has its class token behind the patches, where no connector inside an "
+                "encoder expects one; use another tower"
+            )
         return BlockHooks(blocks_of(self.vision, self.n_blocks), self.dim, self.scope)
 
 

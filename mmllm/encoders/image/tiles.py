@@ -29,6 +29,10 @@ class TilesEncoder(PicturesEncoder):
     - ``partition`` (AdaptVision, Wang et al. 2024, arXiv 2408.16986): the longer side is brought to the next whole
       number of tiles, at most ``longest`` pixels, the other along with it and to the next again; the view of all of it
       in front, as before. The paper resizes by Lanczos.
+    - ``covering`` (Ovis 2, Lu et al. 2024, arXiv 2405.20797): as few of at most ``most`` tiles as show over 90 % of the
+      picture, which is squashed to them; the view of all of it in front, where there are several.
+    - ``canvas`` (Llama 4, 2025): of all shapes of at most ``most`` tiles the one for which the picture is enlarged
+      least, or else shrunk least; it keeps its shape, in the upper left corner, and the rest is black.
 
     With ``several: whole`` a picture is cut only where it is the one picture of its conversation; else it is prepared
     as the image encoder prepares pictures (``fit``; with ``own`` as the folder does several, LLaVA-OneVision).

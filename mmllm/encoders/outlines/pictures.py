@@ -53,16 +53,17 @@ def hf_native(
     least: int | None = None,
     most: int | None = None,
     merge: int = 1,
+    tiles: Sequence[int] | None = None,
     max_pixels: int | None = None,
 ) -> Outline:
     """Outline of ``HfNativeEncoder``, by the folder's configuration and image processor."""
-    from mmllm.encoders.image.native.hf_native import patching, tower_kind
+    from mmllm.encoders.image.native.hf_native import native_processor, patching, tower_kind
     from mmllm.processors.image import MAX_PIXELS
-    from mmllm.processors.native.processor import Limits, NativeProcessor
+    from mmllm.processors.native.processor import Limits
 
     vision = _vision_config(model)
     found = patching(model, vision, Limits(longest, least, most, merge))
-    processor = NativeProcessor(found, max_pixels=max_pixels or MAX_PIXELS)
+    processor = native_processor(found, tiles, max_pixels or MAX_PIXELS)
     return Outline(processor, tower_kind(model, vision).width(vision), len(layers))
 
 

@@ -57,6 +57,11 @@ class NaflexPatching(Patching):
 
     def pixels(self, patches: Tensor, grid: Grid) -> Tensor:
         """float[3, rows * patch, cols * patch]."""
-        rows, cols = grid
-        cut = patches.reshape(rows, cols, self.patch, self.patch, -1)
-        return cut.permute(4, 0, 2, 1, 3).reshape(-1, rows * self.patch, cols * self.patch)
+        return pixels_of_patches(patches, grid, self.patch)
+
+
+def pixels_of_patches(patches: Tensor, grid: Grid, side: int) -> Tensor:
+    """float[3, rows * side, cols * side] of patches of ``side`` pixels, each (row, column, channel)."""
+    rows, cols = grid
+    cut = patches.reshape(rows, cols, side, side, -1)
+    return cut.permute(4, 0, 2, 1, 3).reshape(-1, rows * side, cols * side)

@@ -28,15 +28,16 @@ TABLE: Mapping[str, str] = {
     "qwen2_vl": "qwen_vl",
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",
+    "lfm2_vl": "lfm2_vl",
+    "ovis2": "ovis2",
+    "llama4": "llama4",
     "fuyu": "fuyu",
     "qwen2_audio": "qwen2_audio",
     "audioflamingo3": "audioflamingo3",
+    "granite_speech": "granite_speech",
     "voxtral": "voxtral",
     "mllama": "mllama",
 }
 """``model_type`` of a configuration -> file of this folder."""
-BEYOND: Mapping[str, str] = {
-    "granite_speech": "a Granite Speech, whose sounds are prepared by the package torchaudio and heard by a conformer "
-    "that no encoder here computes",
-}
-"""``model_type`` -> what a published model is, and why it cannot be imported."""
+NEEDS: Mapping[str, tuple[str, str]] = {"granite_speech": ("torchaudio", "granite")}
+"""``model_type`` -> package that its processor asks for, and the extra of ours that brings it."""

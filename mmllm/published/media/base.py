@@ -54,6 +54,10 @@ class Media(ABC):
     def token(self) -> int:
         """Id that stands where an item's tokens go."""
 
+    def places(self, ids: Tensor) -> Tensor:
+        """bool[S], where in ids int64[S] of the published model an item's tokens stand."""
+        return ids == self.token
+
     @abstractmethod
     def shown(self) -> Sequence[Shown]:
         """What conversations are about."""
@@ -100,7 +104,7 @@ class Media(ABC):
         padding.
         """
         features: list[Tensor] = []
-        place = given["input_ids"][0] == self.token
+        place = self.places(given["input_ids"][0])
 
         def keep(_: Any, __: Any, words: dict[str, Any]) -> None:
             features.append(words["inputs_embeds"][0][place])

@@ -41,6 +41,12 @@ class Pictures(Media):
         """Id of a picture's token."""
         return int(self.source.config.image_token_id)
 
+    def places(self, ids: Tensor) -> Tensor:
+        """Those of its marks as well, which are learned vectors here (Ovis 2)."""
+        config = self.source.config
+        marks = config.visual_indicator_token_ids if config.model_type == "ovis2" else ()
+        return torch.isin(ids, torch.tensor([self.token, *marks]))
+
     def shown(self) -> list[Shown]:
         """A picture of each of two shapes, and both where one is read otherwise beside another."""
         alone = [(picture(w, h),) for w, h in SIZES]
@@ -56,12 +62,17 @@ class Pictures(Media):
         if items:
             # one is of one conversation anyway; of several only a list in the list says so
             words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.whole()}
-        return dict(self.source.processor(text=[text], return_tensors="pt", **words))
+        given = dict(self.source.processor(text=[text], return_tensors="pt", **words))
+        # Llama 4's pixels are bfloat16, whatever its model is
+        return {name: one.float() if one.is_floating_point() else one for name, one in given.items()}
 
     def inputs(self, given: dict[str, Tensor], encoded: Encoded) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Pixels of every tile, or patches where both have them."""
         items = encoded.media["image"]
-        yield "pixels", *self._seen(pixels_of(given), [one["image"] for one in items])
+        pixels = pixels_of(given)
+        if "spatial_shapes" in given:  # patches, padded to the most of them
+            pixels = pixels[given["pixel_attention_mask"].bool()]
+        yield "pixels", *self._seen(pixels, [one["image"] for one in items])
         if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
             yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items])
 

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Qwen2AudioProcessor, VoxtralProcessor
+from transformers import GraniteSpeechProcessor, Qwen2AudioProcessor, VoxtralProcessor
 
 from mmllm.batches.sample import Encoded
 from mmllm.processors.audio import AudioProcessor
@@ -52,7 +52,12 @@ class Sounds(Media):
 
     @property
     def _rate(self) -> int:
-        return int(self.source.processor.feature_extractor.sampling_rate)
+        return int(self.source.extractor.sampling_rate)
+
+    @property
+    def _stacked(self) -> bool:
+        """Whether it is Granite Speech, whose frames are stacked by its extractor."""
+        return isinstance(self.source.processor, GraniteSpeechProcessor)
 
     @property
     def _processor(self) -> AudioProcessor:
@@ -63,12 +68,12 @@ class Sounds(Media):
     def shown(self) -> list[Shown]:
         """As many of them as the model takes."""
         processor = self._processor
-        assert processor.window is not None
-        window = processor.window / self._rate
+        # any length where there is no window: of tiny models one second is several of their stretches of attention
+        window = 1.0 if processor.window is None else processor.window / self._rate
         lengths = [[SHORT], [PART * window], [window]]
         lengths += [[one] for one in (window + LITTLE, LONG * window) if one <= processor.max_seconds]
         if self.source.family.several:
-            lengths.append([PART * window / 2, PART * window])
+            lengths.append([PART * window * (1 if self.source.family.pads_together else 0.5), PART * window])
         return [self._sounds(one) for one in lengths]
 
     def _sounds(self, lengths: Sequence[float]) -> Shown:
@@ -82,7 +87,9 @@ class Sounds(Media):
             return self._of_voxtral(text, items)
         words: dict[str, Any] = self.source.special_tokens(text)
         if items:
-            words |= {"audio": list(items), "sampling_rate": self._rate}
+            words |= {"audio": list(items)}
+            # its extractor asks for none
+            words |= {} if self._stacked else {"sampling_rate": self._rate}
         return dict(self.source.processor(text=[text], return_tensors="pt", **words))
 
     def _of_voxtral(self, text: str, items: Sequence[Any]) -> dict[str, Tensor]:
@@ -106,11 +113,27 @@ class Sounds(Media):
         """Log-mel features of each window, and how many tokens of the tower's blocks are no silence behind a sound."""
         items = [item["audio"] for item in encoded.media["audio"]]
         theirs = given["input_features"]
+        if self._stacked:  # frames first, and a mask of what its projector gives
+            yield "spectrogram", theirs.transpose(1, 2), torch.cat([item["windows"] for item in items])
+            places = torch.tensor([span.length for span in encoded.spans])
+            yield "mask", given["input_features_mask"].sum(-1).float(), places.float()
+            return
         yield "spectrogram", theirs, torch.cat([item["windows"] for item in items])
         heard = [count for item in items for count in self._processor.heard(int(item["samples"]))]
         mask = given.get("feature_attention_mask", given.get("input_features_mask"))
         frames = theirs.new_full((len(theirs),), theirs.shape[-1]) if mask is None else mask.sum(-1)
         yield "mask", ((frames + 1) // 2).float(), torch.tensor(heard, dtype=torch.float32)
+
+    def of_text(self, theirs: Any, given: dict[str, Tensor]) -> Tensor:
+        """Logits of a text; without the LoRA of Granite Speech, which its ``generate`` switches off there."""
+        # private in transformers (read in 5.23), as its own `generate` asks
+        if not theirs._hf_peft_config_loaded:
+            return super().of_text(theirs, given)
+        theirs.disable_adapters()
+        try:
+            return super().of_text(theirs, given)
+        finally:
+            theirs.enable_adapters()
 
     def answers(self, given: dict[str, Tensor]) -> bool:
         """All but those of Qwen2-Audio without two neighbouring tokens of a sound, as of one shorter than 0.08 s."""

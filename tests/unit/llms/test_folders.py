@@ -34,8 +34,9 @@ MODELS = {
     "mamba2": (lambda: t.Mamba2ForCausalLM(t.Mamba2Config(
         vocab_size=384, hidden_size=32, num_hidden_layers=1, state_size=4, num_heads=4, head_dim=16, n_groups=1)),
         "is a mamba2 with state-space blocks"),
-    "lfm2": (lambda: t.Lfm2ForCausalLM(t.Lfm2Config(**TEXT, layer_types=["conv", "full_attention"])),
-             "is a lfm2 with conv blocks"),
+    "lfm2_moe": (lambda: t.Lfm2MoeForCausalLM(t.Lfm2MoeConfig(
+        **TEXT, layer_types=["conv", "full_attention"], num_experts=2, num_experts_per_tok=1)),
+        "is a lfm2_moe with conv blocks"),
     "bamba": (lambda: t.BambaForCausalLM(t.BambaConfig(**TEXT, **MAMBA, attn_layer_indices=[1])), "is a bamba with"),
     "falcon_h1": (lambda: t.FalconH1ForCausalLM(t.FalconH1Config(
         **TEXT, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1)),

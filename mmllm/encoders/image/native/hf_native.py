@@ -27,6 +27,7 @@ from mmllm.errors import MmllmError
 from mmllm.hooks import TokenLayout
 from mmllm.processors.image import MAX_PIXELS
 from mmllm.processors.native.processor import Limits, NativeProcessor, Patching
+from mmllm.processors.native.tiles import NativeTilesProcessor
 from mmllm.types import Features, Grid
 
 TOWERS: Mapping[str, type[Tower]] = {
@@ -47,13 +48,14 @@ class HfNativeEncoder(Encoder):
     padding, and each picture attends to itself alone. Pixels are those of the folder's own image processor. How large
     pictures become is its setting, or ``longest`` (pixels of the longer side, at most), ``least`` and ``most`` (pixels
     of a picture, at least and at most), whichever it knows; smaller ones make training cheaper. ``merge: 2`` brings
-    sides to multiples of two patches, for connectors that merge blocks of them. ``model``: a folder or hub id of
-    such a tower (Pixtral, SigLIP 2 NaFlex), or of a published model that has one.
+    sides to multiples of two patches, for connectors that merge blocks of them. ``tiles: [2, 10]`` cuts large pictures
+    into as many, by the folder's image processor, with a view of all of it, at its own shape, behind them (LFM2-VL).
+    ``model``: a folder or hub id of such a tower (Pixtral, SigLIP 2 NaFlex), or of a published model that has one.
     """
 
     gives_final = True
     processor: NativeProcessor
-    host_inputs = ("grids",)
+    host_inputs = ("grids", "counts", "pictures")
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class HfNativeEncoder(Encoder):
         least: int | None = None,
         most: int | None = None,
         merge: int = 1,
+        tiles: Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(layers=layers)
@@ -74,7 +77,7 @@ class HfNativeEncoder(Encoder):
             self.vision.set_attn_implementation(ATTENTION)
         self.dim = self.tower.dim
         limits = Limits(longest, least, most, merge)
-        self.processor = NativeProcessor(patching(model, self.vision.config, limits), max_pixels=max_pixels)
+        self.processor = native_processor(patching(model, self.vision.config, limits), tiles, max_pixels)
         self.resolve(self.n_blocks)
         self.freeze()
 
@@ -88,14 +91,16 @@ class HfNativeEncoder(Encoder):
     def forward(self, **inputs: Tensor) -> Features:
         """``patches`` float[sum of P, C] and ``grids`` int64[N, axes] -> layers float[N, most P, D], raster order.
 
-        Zeros stand behind the patches of smaller pictures.
+        Zeros stand behind the patches of smaller pictures. With ``counts`` int64[N] an item is so many pictures, one
+        behind the other, whose grids are ``extras["pictures"]`` int64[N, most, 2], -1 behind them.
         """
         weight = next(self.parameters())
         patches = inputs["patches"].to(device=weight.device, dtype=weight.dtype)
         grids: list[Grid] = [tuple(grid) for grid in inputs["grids"].tolist()]
         lengths = lengths_of(grids)
         mask = real_tokens(lengths, patches.device)
-        layout = TokenLayout((1,) * len(grids), (max(lengths),), 0, mask)
+        counts: list[int] = inputs["counts"].tolist() if "counts" in inputs else [1] * len(grids)
+        layout = TokenLayout(tuple(counts), (max(lengths),), 0, mask)
         with torch.set_grad_enabled(self.learns()), self.laid_out(layout):
             states = recorded(
                 self.tower.blocks,
@@ -104,15 +109,30 @@ class HfNativeEncoder(Encoder):
                 self.tower.norm,
             )
             rows = [self.tower.in_raster_order(state.reshape(-1, state.shape[-1]), grids) for state in states]
+            if "counts" in inputs:
+                lengths = [int(sum(part)) for part in torch.tensor(lengths).split(counts)]
+                mask = real_tokens(lengths, patches.device)
             padded = [pad_sequence(list(row.split(lengths)), batch_first=True) for row in rows]
         layers = dict(zip(self.layers, padded, strict=True))
-        return Features(layers, mask, max(grids, key=prod), tuple(grids) if len(set(grids)) > 1 else None)
+        extras = {}
+        if "counts" in inputs:
+            pictures = inputs["grids"].split(counts)
+            extras["pictures"] = pad_sequence(list(pictures), batch_first=True, padding_value=-1)
+            grids = [(length,) for length in lengths]
+        return Features(layers, mask, max(grids, key=prod), tuple(grids) if len(set(grids)) > 1 else None, extras)
 
     def hook_points(self) -> BlockHooks:
         """Its blocks; a row is one picture's patches in the order of its tower, and its layout has one axis."""
         blocks = list(self.tower.blocks)
         EncoderBlock.of(blocks[0])
         return BlockHooks(blocks, self.dim, self.scope, packed=True)
+
+
+def native_processor(found: Patching, tiles: Sequence[int] | None, max_pixels: int) -> NativeProcessor:
+    """What reads pictures: whole, or large ones in tiles."""
+    if tiles is None:
+        return NativeProcessor(found, max_pixels=max_pixels)
+    return NativeTilesProcessor(found, tiles, max_pixels=max_pixels)
 
 
 def tower_kind(model: str, config: Any) -> type[Tower]:

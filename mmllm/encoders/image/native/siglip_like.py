@@ -13,6 +13,7 @@ from mmllm.encoders.image.native.attention import bounds_of
 from mmllm.encoders.image.native.tower import Tower, lengths_of
 from mmllm.encoders.recording import Blocks
 from mmllm.processors.native.idefics2 import Idefics2Patching
+from mmllm.processors.native.lfm2_vl import Lfm2VlPatching
 from mmllm.processors.native.naflex import NaflexPatching
 from mmllm.processors.native.processor import Limits, Patching
 from mmllm.types import Grid
@@ -55,8 +56,9 @@ class NaflexTower(SiglipLikeTower):
 
     @classmethod
     def patching(cls, config: Any, own: Any, limits: Limits) -> Patching:
-        """As its image processor cuts."""
-        return NaflexPatching.of(own, config.patch_size, limits)
+        """As its image processor cuts, that of LFM2-VL or SigLIP 2's own."""
+        kind = Lfm2VlPatching if hasattr(own, "encoder_patch_size") else NaflexPatching
+        return kind.of(own, config.patch_size, limits)
 
     def embedded(self, patches: list[Tensor], grids: Sequence[Grid]) -> Tensor:
         """The patches are vectors there too, padded to the most of them."""

@@ -15,13 +15,17 @@ from mmllm.testing.tiny.published import (
     deepseek_vl,
     fuyu,
     gemma3,
+    granite_speech,
     idefics2,
     idefics3,
     internvl,
+    lfm2_vl,
+    llama4,
     llava,
     llava_next,
     llava_onevision,
     mllama,
+    ovis2,
     paligemma,
     pixtral,
     qwen_vl,
@@ -32,7 +36,7 @@ from mmllm.testing.tiny.published.folder import Case, Published, save
 
 _FAMILIES = (
     llava, llava_next, llava_onevision, video_llava, idefics2, idefics3, internvl, aya_vision, deepseek_vl, blip,
-    qwen_vl, pixtral, fuyu, mllama, paligemma, gemma3, sounds,
+    qwen_vl, pixtral, lfm2_vl, ovis2, llama4, fuyu, mllama, paligemma, gemma3, sounds, granite_speech,
 )  # fmt: skip
 PUBLISHED: Mapping[str, Published] = {name: made for family in _FAMILIES for name, made in family.PUBLISHED.items()}
 """Beginning of the class's name -> how a tiny one is made."""

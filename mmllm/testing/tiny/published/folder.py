@@ -53,6 +53,8 @@ class Published:
     """Further control tokens."""
     modality: str = "image"
     """What it takes beside text."""
+    package: str | None = None
+    """Package that its processor needs, where that is no dependency of ours."""
     kind: str | None = None
     """Beginning of the class's name, where families share one."""
     named: dict[str, str] = field(default_factory=dict)
@@ -65,6 +67,8 @@ class Published:
     """Makes a tokenizer of another kind, with all of its tokens."""
     ending: str = "ForConditionalGeneration"
     """End of the class's name."""
+    saved: Callable[[Any, Path], None] | None = None
+    """Saves the model with what else its folder has; None: the model alone."""
     extra_rows: int = 0
     """Rows that the embedding table has and the head has not."""
 
@@ -98,7 +102,10 @@ def save(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(folder)
+    if made.saved is None:
+        model.save_pretrained(folder)
+    else:
+        made.saved(model, folder)
     processor_of(made, tokenizer, config, template).save_pretrained(folder)
     return folder
 
