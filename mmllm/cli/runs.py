@@ -45,6 +45,7 @@ def add(commands: Parsers) -> None:
         help="instead of the recipe's: NAME, NAME={path: FOLDER}, or a YAML file of them",
     )
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
+    evaluate.add_argument("--sample", type=int, metavar="SEED", help="draw the questions of --limit at random")
     evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
     evaluate.add_argument("--out", type=Path, help="folder for results and predictions (default: the run)")
     compare = command(commands, "compare", _compare, "compare two runs on the questions that both were asked")
@@ -127,6 +128,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         folder,
         benchmarks=benchmarks,
         limit=arguments.limit,
+        sample=arguments.sample,
         blind=arguments.blind,
         out=arguments.out,
         overrides=arguments.overrides,

@@ -60,6 +60,7 @@ class Qa(Benchmark):
         columns: dict[str, str] | None = None,
         ignore: Sequence[str] = (),
         box_scale: float = 1.0,
+        choice: str = "generated",
     ) -> None:
         """Open the rows and look at each.
 
@@ -77,6 +78,8 @@ class Qa(Benchmark):
             columns: question, answer, options, id, kind or a placeholder -> its name in the rows.
             ignore: fields that hold media and are not to be read.
             box_scale: of the boxes that answers and predictions name, under iou@0.5: 1, 100 or 1000.
+            choice: generated; or ranked by the model: likelihood (of the options' texts, which then do not stand below
+                the question), likelihood_per_token, likelihood_letter.
         """
         known = (*METRICS, CHOICE, BOX)
         if metric not in known:
@@ -85,7 +88,10 @@ class Qa(Benchmark):
             variants = ", ".join(METRIC_VARIANTS.get(metric, ())) or "none"
             raise MmllmError(f"{self.name}: {metric} has no variant {variant!r}; its variants: {variants}.")
         self.metric = metric
-        super().__init__(prompt="{question}" if prompt is None else prompt, variant=variant)
+        super().__init__(prompt="{question}" if prompt is None else prompt, variant=variant, choice=choice)
+        if self.ranks_options and metric != CHOICE:
+            raise MmllmError(f"{self.name}: choice: {choice} ranks options; write metric: {CHOICE}.")
+        self.variant = choice if self.ranks_options else self.variant
         self._bare, self._scale = prompt is None, box_scale
         self._columns, self._ignored = dict(columns or {}), frozenset(ignore)
         beside = Path(path) / "questions.json"
@@ -124,7 +130,8 @@ class Qa(Benchmark):
             return self._continued(self._talks[number], turn, identity, kind)
         media = {key: tuple(self._media.items(key, value)) for key, value in row.items() if self._holds_media(key)}
         options = self._options(row)
-        text = lettered(str(row["question"]), options) if options else str(row["question"])
+        listed_below = options and self.lists_options
+        text = lettered(str(row["question"]), options) if listed_below else str(row["question"])
         shown = {key: items for key, items in media.items() if items}
         return self.question(identity, text, shown, self._reference(row), kind, options)
 
