@@ -52,6 +52,7 @@ def add(commands: Parsers) -> None:
     for name in ("first", "second"):
         compare.add_argument(name, type=Path, metavar=name.upper(), help="run folder, or what `eval --out` wrote")
     compare.add_argument("--benchmarks", nargs="+", metavar="NAME", help="default: all that both were scored on")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="also write a page, with the questions that flipped")
     report = command(commands, "report", _report, "write a page about a run: parts, curves, scores, answers")
     run_argument(report)
     report.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -164,7 +165,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from mmllm.evaluation.compare import compare, show
 
     runs = (arguments.first, arguments.second)
-    show(compare(*runs, arguments.benchmarks), runs, Console())
+    found = compare(*runs, arguments.benchmarks)
+    show(found, runs, Console())
+    if arguments.html is not None:
+        from mmllm.reporting.compared import compare_page
+
+        print(compare_page(found, runs, arguments.html))
 
 
 def _report(arguments: argparse.Namespace) -> None:

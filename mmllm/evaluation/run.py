@@ -205,6 +205,7 @@ class _Session:
         without = {**summary(benchmark, unseen, items), **counts(guessed)} if guessed and unseen else {}
         ruled = None if rule is None else rule["answered"]
         return {
+            "part": self.part(benchmark),
             "metric": benchmark.metric,
             "variant": benchmark.variant or None,
             **summary(benchmark, answered, items),
@@ -226,6 +227,11 @@ class _Session:
             "files": files,
             "key": key,
         }
+
+    def part(self, benchmark: Benchmark) -> dict[str, Any]:
+        """Type and arguments, by which it can be opened again."""
+        type, arguments = self.parts[benchmark.name]
+        return dict(json.loads(json.dumps({"type": type, **arguments}, default=str)))
 
     def _training(self, benchmark: Benchmark) -> list[Question] | None:
         """The training questions that rules are fitted on, see :func:`best_rule`."""

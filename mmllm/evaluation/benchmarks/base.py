@@ -152,6 +152,10 @@ class Benchmark(ABC):
         """Further figures of questions together, which stand beside the score."""
         return {}
 
+    def box(self, prediction: str) -> Box | None:
+        """The box that an answer names, where answers are boxes; None: it names none, or answers are something else."""
+        return None
+
     def cluster(self, question: Question) -> Hashable | None:
         """What questions that are not independent have in common; None: the media they are about."""
         return None

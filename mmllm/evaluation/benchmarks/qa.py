@@ -157,9 +157,13 @@ class Qa(Benchmark):
         if self.metric == CHOICE:
             return graded(prediction, question)
         if self.metric == BOX:
-            found = parse_box(prediction, self._scale)
+            found = self.box(prediction)
             return (0.0, False) if found is None else (box_hit(found, question.reference), True)  # type: ignore[arg-type]
         return super().graded(prediction, question)
+
+    def box(self, prediction: str) -> Box | None:
+        """The box that an answer names, under iou@0.5."""
+        return parse_box(prediction, self._scale) if self.metric == BOX else None
 
     def whole(self, answered: Sequence[Answered]) -> float | None:
         """Under ``wer`` the edits of all over the words of all (of several references the first); else the mean."""
