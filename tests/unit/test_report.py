@@ -154,7 +154,9 @@ def test_boxes_are_drawn_where_they_were_said(tmp_path: Path) -> None:
     places = {"green": (10, 25), "red": (50, 70), "blue": (97, 5)}
     for colour, place in places.items():
         red, green, blue = picture.getpixel(place)  # type: ignore[misc]
-        assert {"green": green, "red": red, "blue": blue}[colour] == max(red, green, blue) > min(red, green, blue) + 40, colour
+        assert (
+            {"green": green, "red": red, "blue": blue}[colour] == max(red, green, blue) > min(red, green, blue) + 40
+        ), colour
     assert Page(article(None, said)).sources == [] and "it is at" in article(None, said)
 
 
