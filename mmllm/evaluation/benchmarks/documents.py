@@ -27,6 +27,10 @@ class Documents(Benchmark):
         super().__init__(prompt=prompt, variant=variant, variants=VARIANTS)
         self._pictures = pictures
         self._files = sorted(self.require(annotations).glob("*.json"))
+        known = {path.stem for path in self._files}
+        shown = {path.stem for path in pictures.glob("*") if path.suffix.lower() in PICTURES}
+        if missing := sorted(shown - known):
+            self.require(annotations / f"{missing[0]}.json")
         if not self._files:
             raise MmllmError(f"{self.name}: {annotations} holds no annotations. {self.fetch}")
         self._answers = [self._answer(path) for path in self._files]
@@ -74,9 +78,7 @@ class Documents(Benchmark):
         try:
             return json.dumps(self.record(self.read_json(path)), ensure_ascii=False)
         except (KeyError, TypeError, AttributeError) as error:
-            raise MmllmError(
-                f"{self.name}: {path}: it has no {error}, so its fields are not known. {self.fetch}"
-            ) from error
+            raise MmllmError(f"{self.name}: {path} has another form ({error}). {self.fetch}") from error
 
 
 class Sroie(Documents):
@@ -107,7 +109,10 @@ class Sroie(Documents):
 
     def record(self, content: Any) -> Mapping[str, Any]:
         """The four fields, those that a receipt has."""
-        return {key: content[key] for key in ("company", "date", "address", "total") if content.get(key)}
+        found = {key: content[key] for key in ("company", "date", "address", "total") if content.get(key)}
+        if not found:
+            raise KeyError("company")
+        return found
 
 
 class Funsd(Documents):
