@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmllm.datasets.scanned import SROIE_FIELDS, linked, read_form
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Answered, Benchmark, Question
 from mmllm.evaluation.metrics.fields import VARIANTS, Counts, counts_of_set, record_of
 from mmllm.evaluation.metrics.table import FIELD_F1
-
-PICTURES = (".jpg", ".jpeg", ".png", ".tif")
 
 
 class Documents(Benchmark):
@@ -22,13 +21,15 @@ class Documents(Benchmark):
     metric = FIELD_F1
     asked: ClassVar[str]
     """The question, the same for every document."""
+    ending: ClassVar[str]
+    """Of the pictures' names."""
 
     def __init__(self, annotations: Path, pictures: Path, *, prompt: str, variant: str) -> None:
         super().__init__(prompt=prompt, variant=variant, variants=VARIANTS)
         self._pictures = pictures
         self._files = sorted(self.require(annotations).glob("*.json"))
         known = {path.stem for path in self._files}
-        shown = {path.stem for path in pictures.glob("*") if path.suffix.lower() in PICTURES}
+        shown = {path.stem for path in pictures.glob(f"*{self.ending}")}
         if missing := sorted(shown - known):
             self.require(annotations / f"{missing[0]}.json")
         if not self._files:
@@ -47,15 +48,11 @@ class Documents(Benchmark):
     def __getitem__(self, index: int) -> Question:
         """The question about a document."""
         name = self._files[index].stem
-        return self.question(name, self.asked, self._picture(name), (self._answers[index],))
-
-    def _picture(self, name: str) -> Path:
-        tried = [self._pictures / f"{name}{ending}" for ending in PICTURES]
-        return next((path for path in tried if path.is_file()), tried[0])
+        return self.question(name, self.asked, self._pictures / f"{name}{self.ending}", (self._answers[index],))
 
     @abstractmethod
-    def record(self, content: Any) -> Mapping[str, Any]:
-        """The fields of a file of annotations; KeyError or TypeError where it has another form."""
+    def record(self, content: Any, path: Path) -> Mapping[str, Any]:
+        """The fields of a file of annotations; MmllmError, KeyError or TypeError where it has another form."""
 
     def parsed(self, prediction: str) -> bool:
         """Whether the answer holds an object."""
@@ -76,7 +73,7 @@ class Documents(Benchmark):
 
     def _answer(self, path: Path) -> str:
         try:
-            return json.dumps(self.record(self.read_json(path)), ensure_ascii=False)
+            return json.dumps(self.record(self.read_json(path), path), ensure_ascii=False)
         except (KeyError, TypeError, AttributeError) as error:
             raise MmllmError(f"{self.name}: {path} has another form ({error}). {self.fetch}") from error
 
@@ -93,6 +90,7 @@ class Sroie(Documents):
         'Write company, date, address and total of the receipt as JSON: {"company": "", "date": "", "address": "", '
         '"total": ""}'
     )
+    ending: ClassVar[str] = ".jpg"
 
     def __init__(
         self, *, path: str = "data/sroie", prompt: str = QUESTION_ONLY, variant: str = "exact", annotations: str = "key"
@@ -107,9 +105,9 @@ class Sroie(Documents):
         """
         super().__init__(Path(path) / annotations, Path(path) / "img", prompt=prompt, variant=variant)
 
-    def record(self, content: Any) -> Mapping[str, Any]:
+    def record(self, content: Any, path: Path) -> Mapping[str, Any]:
         """The four fields, those that a receipt has."""
-        found = {key: content[key] for key in ("company", "date", "address", "total") if content.get(key)}
+        found = {key: content[key] for key in SROIE_FIELDS if content.get(key)}
         if not found:
             raise KeyError("company")
         return found
@@ -126,6 +124,7 @@ class Funsd(Documents):
         "Fetch guillaumejaume.github.io/FUNSD and give the folder with training_data and testing_data as path."
     )
     asked: ClassVar[str] = 'Write each question of the form with its answer as JSON: {"question": "answer"}'
+    ending: ClassVar[str] = ".png"
 
     def __init__(
         self, *, path: str = "data/funsd", split: str = "test", prompt: str = QUESTION_ONLY, variant: str = "exact"
@@ -141,15 +140,9 @@ class Funsd(Documents):
         folder = Path(path) / f"{split}ing_data"
         super().__init__(folder / "annotations", folder / "images", prompt=prompt, variant=variant)
 
-    def record(self, content: Any) -> Mapping[str, Any]:
+    def record(self, content: Any, path: Path) -> Mapping[str, Any]:
         """Text of a question -> text of its answer, or a list of them."""
-        entities = {entity["id"]: entity for entity in content["form"]}
-        pairs = {tuple(sorted(pair)) for entity in entities.values() for pair in entity["linking"] if len(pair) == 2}
         found: dict[str, list[str]] = {}
-        for one, other in sorted(pairs):
-            if one not in entities or other not in entities:
-                continue
-            both = sorted((entities[one], entities[other]), key=lambda entity: str(entity["label"]), reverse=True)
-            if [entity["label"] for entity in both] == ["question", "answer"] and both[1]["text"].strip():
-                found.setdefault(both[0]["text"].strip(), []).append(both[1]["text"].strip())
-        return {text: answers if len(answers) > 1 else answers[0] for text, answers in found.items() if text}
+        for question, answer in linked(read_form(content, path)):
+            found.setdefault(question, []).append(answer["text"].strip())
+        return {text: answers if len(answers) > 1 else answers[0] for text, answers in found.items()}
