@@ -82,6 +82,7 @@ METRIC_VARIANTS: dict[str, Sequence[str]] = {
     "vqa_accuracy": VQA_VARIANTS,
     "yes_no": YES_NO_VARIANTS,
     "yes_no_f1": YES_NO_VARIANTS,
+    "mme_score": YES_NO_VARIANTS,
     "wer": WER_VARIANTS,
     FIELD_F1: FIELD_VARIANTS,
 }
