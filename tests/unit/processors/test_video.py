@@ -64,6 +64,19 @@ def test_frames_are_taken_evenly_and_never_faster_than_asked_for(frames, fps, ex
     assert sampled([number / 10 for number in range(11)], frames, fps) == expected
 
 
+def test_frames_are_taken_by_time_where_the_rate_varies() -> None:
+    # a slide a second for nine seconds, then a second of film
+    times = [*range(9), *(9 + number / 30 for number in range(31))]
+    assert sampled(times, 8, None) == [0, 1, 3, 4, 6, 7, 9, 39]
+    assert sampled(times, 99, 1.0) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 39]
+    # one still for nine seconds: no frame twice, so those behind it fill up
+    assert sampled([0.0, *(9 + number / 10 for number in range(11))], 5, None) == [0, 1, 2, 3, 11]
+    # stamps in whole milliseconds, and one that is late, are an even rate
+    for rate in (24, 29.97, 30, 59.94):
+        even = [round(number / rate, 3) for number in range(500)]
+        assert sampled(even, 32, None) == sampled(list(range(500)), 32, None)
+
+
 def test_times_of_a_varying_frame_rate_are_those_of_its_stamps(both) -> None:
     times = [0.0, 0.1, 0.15, 0.4, 0.41, 1.0, 2.5, 7.0]
     clip = same(both, mp4(grey(8), [3.0 + time for time in times]))
