@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
 from mmllm.evaluation.metrics.table import METRICS
+from mmllm.evaluation.metrics.text import ANLS_VARIANTS
 from mmllm.evaluation.references import texts_of
 from mmllm.messages.placeholders import escape
 from mmllm.types import Message, Sample
@@ -149,8 +150,17 @@ class Benchmark(ABC):
         return None
 
     def figures(self, answered: Sequence[Answered]) -> Mapping[str, float]:
-        """Further figures of questions together, which stand beside the score."""
-        return {}
+        """Further figures of questions together, which stand beside the score; of ANLS the mean by its other variants,
+        since harnesses differ in what a similarity of exactly one half is worth."""
+        if self.metric != "anls":
+            return {}
+        others = [variant for variant in ANLS_VARIANTS if variant != (self.variant or ANLS_VARIANTS[0])]
+        said = [one for one in answered if self.parsed(one.prediction)]
+        return {
+            f"anls_{variant}": sum(METRICS["anls"](one.prediction, one.question.reference, variant) for one in said)
+            / len(answered)
+            for variant in others
+        }
 
     def box(self, prediction: str) -> Box | None:
         """The box that an answer names, where answers are boxes; None: it names none, or answers are something else."""
