@@ -124,6 +124,7 @@ def evaluate(
     benchmarks: Mapping[str, Mapping[str, Any] | None] | Sequence[str] | None = None,
     *,
     limit: int | None = None,
+    sample: int | None = None,
     blind: bool = False,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -133,6 +134,7 @@ def evaluate(
         run: a loaded model or its folder.
         benchmarks: names, or name -> arguments of its class; default: the recipe's.
         limit: only the first so many questions of each.
+        sample: a seed that draws so many at random instead.
         blind: also the text-only baseline: the same questions without their media.
         out: folder for results and predictions instead of the run's.
     """
@@ -145,7 +147,7 @@ def evaluate(
         raise MmllmError("this model has no folder of its own; say where results go: evaluate(model, out=...).")
     names = benchmarks.items() if isinstance(benchmarks, Mapping) else ((name, None) for name in benchmarks or ())
     chosen = None if benchmarks is None else {name: dict(arguments or {}) for name, arguments in names}
-    return evaluate_with(model.generator, model.recipe, folder, chosen, limit, blind)
+    return evaluate_with(model.generator, model.recipe, folder, chosen, limit, blind, sample)
 
 
 def _no_text(name: str, value: Any) -> None:

@@ -51,8 +51,14 @@ _MP4 = tuple(((4, word),) for word in (b"ftyp", b"moov", b"mdat", b"wide", b"fre
 # program stream, bare video stream, and transport stream: packets of 188 bytes that each begin with the byte G, of
 # which one alone would also begin many a text
 _MPEG = (((0, b"\0\0\1\xba"),), ((0, b"\0\0\1\xb3"),), ((0, b"G"), (188, b"G")))
-# Matroska and WebM (an EBML header), AVI, Flash, Ogg
-_OTHER_VIDEO = (((0, b"\x1a\x45\xdf\xa3"),), ((0, b"RIFF"), (8, b"AVI ")), ((0, b"FLV"),), ((0, b"OggS"),))
+# Matroska and WebM (an EBML header), AVI, Flash, Ogg; a GIF is a clip where it is shown as one
+_OTHER_VIDEO = (
+    ((0, b"\x1a\x45\xdf\xa3"),),
+    ((0, b"RIFF"), (8, b"AVI ")),
+    ((0, b"FLV"),),
+    ((0, b"OggS"),),
+    ((0, b"GIF8"),),
+)
 # a tag, or at once the sync word of a frame: eleven bits that are set
 _MP3 = (((0, b"ID3"),), *(((0, bytes([255, second])),) for second in range(0xE0, 0x100)))
 

@@ -44,6 +44,7 @@ TABLE = {
     "adaptvision": "benchmarks.claims.adaptvision",
     "texthawk": "benchmarks.claims.texthawk",
     "mova": "benchmarks.claims.mova",
+    "tgdoc": "benchmarks.claims.tgdoc",
 }
 """Experiment -> module whose ``EXPERIMENT`` it is, in the order of the table."""
 RECIPES = (Path("benchmarks/claims/recipes"), Path("recipes/mini"))

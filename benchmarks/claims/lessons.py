@@ -15,6 +15,7 @@ from benchmarks.claims.lesson import Lesson, Make
 from benchmarks.claims.lessons_adapted import ADAPTED
 from benchmarks.claims.lessons_clips import CLIPS
 from benchmarks.claims.lessons_graphs import GRAPHS
+from benchmarks.claims.lessons_grounded import GROUNDED
 from benchmarks.claims.lessons_pages import pages
 from benchmarks.claims.lessons_papers import PAPERS
 from benchmarks.claims.lessons_points import clouds, facts
@@ -247,6 +248,7 @@ def composite(rng: Random, held_out: bool) -> Lesson:
 
 
 MAKERS: dict[str, Make] = {
+    **GROUNDED,
     "presence": presence,
     "where": where,
     "attributes": attributes,

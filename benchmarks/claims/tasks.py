@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from benchmarks.claims.data import DATA
 from benchmarks.claims.lessons_clips import CLIPS
 from benchmarks.claims.lessons_graphs import GRAPHS
+from benchmarks.claims.lessons_grounded import GROUNDED
 from mmllm.evaluation.benchmarks.base import Question
 from mmllm.evaluation.benchmarks.mini_grounding import MiniGrounding
 from mmllm.evaluation.benchmarks.mini_scenes import MiniScenes
@@ -19,6 +20,14 @@ class PictureTask(MiniScenes):
     def __init__(self, *, task: str, split: str = "test", path: str = str(DATA)) -> None:
         self.name = task  # type: ignore[misc]
         super().__init__(path=f"{path}/{task}", split=split)
+
+
+class ReadTask(PictureTask):
+    """Questions about pictures whose answers may hold a box behind the word, which does not count."""
+
+    def score(self, prediction: str, reference: Any) -> float:
+        """Exact match of what stands in front of a box."""
+        return super().score(prediction.partition("[")[0], reference)
 
 
 class BoxTask(MiniGrounding):
@@ -89,5 +98,7 @@ def benchmark_of(task: str) -> str:
     """What the registry loads for a task: text tasks start with ``text``."""
     if task in SENSES:
         return f"benchmarks.claims.tasks:{SENSES[task]}"
+    if task in GROUNDED:
+        return f"benchmarks.claims.tasks:{'BoxTask' if task == 'read_boxes' else 'ReadTask'}"
     kind = "BoxTask" if task == "grounding" else "TextTask" if task.startswith("text") else "PictureTask"
     return f"benchmarks.claims.tasks:{kind}"

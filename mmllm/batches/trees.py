@@ -66,6 +66,14 @@ def dealt(
     return [[grown[number] for number in members] for members in bins]
 
 
+def tree_of(plans: Sequence[Planned]) -> Tree | None:
+    """All of these, which show the same media, as one tree; None where there is one, or nothing that they share."""
+    if len(plans) < 2 or any(one.prompt.places != plans[0].prompt.places for one in plans):
+        return None
+    tree = _fitting(plans, list(range(len(plans))), None)[0]
+    return tree if tree.shared else None
+
+
 def _beginning(planned: Planned, key: str) -> object | None:
     """What two samples of a tree have in common; None where a sample must be by itself."""
     places = planned.prompt.places
@@ -103,7 +111,7 @@ def _shared(plans: Sequence[Planned]) -> int:
     # the state of the last token before a label predicts it, which may be another one in each: it is no prefix
     most = min(_first_label(planned) for planned in plans) - 1
     first = prompts[0]
-    for place in range(first.places[-1][0] + 1, most):
+    for place in range(first.places[-1][0] + 1 if first.places else 0, most):
         same = all(one.ids[place] == first.ids[place] and _turn(one, place) == _turn(first, place) for one in prompts)
         if not same:
             return place

@@ -45,12 +45,14 @@ def add(commands: Parsers) -> None:
         help="instead of the recipe's: NAME, NAME={path: FOLDER}, or a YAML file of them",
     )
     evaluate.add_argument("--limit", type=int, help="only the first N questions of each")
+    evaluate.add_argument("--sample", type=int, metavar="SEED", help="draw the questions of --limit at random")
     evaluate.add_argument("--blind", action="store_true", help="also score the text-only baseline: without the media")
     evaluate.add_argument("--out", type=Path, help="folder for results and predictions (default: the run)")
     compare = command(commands, "compare", _compare, "compare two runs on the questions that both were asked")
     for name in ("first", "second"):
         compare.add_argument(name, type=Path, metavar=name.upper(), help="run folder, or what `eval --out` wrote")
     compare.add_argument("--benchmarks", nargs="+", metavar="NAME", help="default: all that both were scored on")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="also write a page, with the questions that flipped")
     report = command(commands, "report", _report, "write a page about a run: parts, curves, scores, answers")
     run_argument(report)
     report.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -127,6 +129,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         folder,
         benchmarks=benchmarks,
         limit=arguments.limit,
+        sample=arguments.sample,
         blind=arguments.blind,
         out=arguments.out,
         overrides=arguments.overrides,
@@ -162,7 +165,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from mmllm.evaluation.compare import compare, show
 
     runs = (arguments.first, arguments.second)
-    show(compare(*runs, arguments.benchmarks), runs, Console())
+    found = compare(*runs, arguments.benchmarks)
+    show(found, runs, Console())
+    if arguments.html is not None:
+        from mmllm.reporting.compared import compare_page
+
+        print(compare_page(found, runs, arguments.html))
 
 
 def _report(arguments: argparse.Namespace) -> None:

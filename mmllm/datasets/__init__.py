@@ -5,6 +5,7 @@ TABLE: dict[str, str] = {
     "chat_jsonl": "mmllm.datasets.chat:Chat",
     "easy_vqa": "mmllm.datasets.easy_vqa:EasyVqa",
     "fsdd": "mmllm.datasets.fsdd:Fsdd",
+    "grounded_text": "mmllm.datasets.grounded_text:GroundedText",
     "msvd_qa": "mmllm.datasets.msvd_qa:MsvdQa",
     "msrvtt_qa": "mmllm.datasets.msrvtt_qa:MsrvttQa",
     "nextqa": "mmllm.datasets.nextqa:NextQa",

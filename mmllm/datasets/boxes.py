@@ -94,18 +94,22 @@ class Boxes:
         items = [item for found in media.values() for item in found]
         if len(items) != 1:
             raise SampleError(f"boxes beside {len(items)} media; of one picture alone it is known what they count in")
-        size = _size(items[0])
+        size = size_of(items[0])
 
         def moved(match: re.Match[str]) -> str:
             numbers = [float(number) for number in match.groups()]
             written = (numbers[0], numbers[1], numbers[2], numbers[3])
             self._check(written, size)
-            return self._as_text(self.seen(self.pixels(written, size), size))
+            return self.text_of(written, size)
 
         written = list(messages)
         for pattern in self._patterns:
             written = [replace(message, text=pattern.sub(moved, message.text)) for message in written]
         return tuple(written)
+
+    def text_of(self, numbers: Box, size: tuple[int, int]) -> str:
+        """One box as it is to be written; ``size`` (width, height) of its picture. SampleError as :meth:`seen`."""
+        return self._as_text(self.seen(self.pixels(numbers, size), size))
 
     def _as_text(self, box: Box) -> str:
         """A box in fractions as it is to be written."""
@@ -174,7 +178,7 @@ def _untagged(match: re.Match[str]) -> str:
     return listed[1] if listed else inner
 
 
-def _size(item: Any) -> tuple[int, int]:
+def size_of(item: Any) -> tuple[int, int]:
     """Width and height of a picture as it stands upright; MediaError where it cannot be read."""
     from PIL import Image
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm.errors import SampleError
+from mmllm.errors import MediaError
+from mmllm.evaluation.asking import Said, ask, item_of
+from mmllm.features.contents import ContentDigests
 from mmllm.messages import placeholders
-from mmllm.types import identity
+from mmllm.processors.content import Content
 
 if TYPE_CHECKING:
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
-    from mmllm.generation.generator import Encoded, Generator
-    from mmllm.types import Sample
+    from mmllm.generation.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,17 @@ class Prediction:
     key: str
     """Digest of model, prompt, decoding and files; lines of another key are not this run's and are asked again."""
     media: Sequence[str] = ()
-    """Size and time of change of each media file; a question whose files are others by now is asked again."""
+    """Digest of the content of each media file; a question whose files are others by now is asked again."""
     item: str = ""
     """Digest of what the question is about: questions about one item are not independent of each other."""
+    confidence: float | None = None
+    """Mean probability of the answer's tokens, or of the option taken among all; None: not known."""
+    likelihoods: Sequence[float] = ()
+    """Log likelihood of each option, where options are ranked by it."""
+
+
+LATER = frozenset({"item", "confidence", "likelihoods"})
+"""Fields that older lines lack and are as good without."""
 
 
 def predict(
@@ -54,14 +62,17 @@ def predict(
     batch: int,
     max_new_tokens: int,
     advance: Callable[[int], None],
+    shown_as: Callable[[Question], Question],
 ) -> list[Prediction]:
     """Ask what is not yet answered under this key, and score everything: predictions in the order of the questions.
 
-    ``batch`` questions are answered at once; ``advance`` is told how many more are done. The file grows batch by batch
-    and is put in order at the end. Scores are always computed anew, so a corrected metric needs no new answers.
+    ``batch`` questions are answered at once; ``advance`` is told how many more are done; ``shown_as`` makes of a
+    question what the model is shown. The file grows batch by batch and is put in order at the end. Scores are always
+    computed anew, so a corrected metric needs no new answers.
     """
+    shown = {question.sample.name: shown_as(question) for question in questions}
     # once, before anything is read: a file that changes meanwhile is asked about again next time
-    media = {question.sample.name: _media(question) for question in questions}
+    media = _digests(path.parent / "media", shown)
     known = {name: one for name, one in kept(path, key).items() if list(one.media) == media.get(name, list(one.media))}
     todo = [question for question in questions if question.sample.name not in known]
     advance(len(questions) - len(todo))
@@ -69,20 +80,20 @@ def predict(
     # first: a line cut off by a kill would go on in the first one that is appended
     _rewrite(path, list(known.values()))
     with path.open("a", encoding="utf-8") as file:
-        for some, answers in _answers(generator, todo, batch, max_new_tokens):
-            for question, (text, error) in zip(some, answers, strict=True):
-                done = _scored(benchmark, question, text, error, key, media)
+        asked = [shown[question.sample.name] for question in todo]
+        plain = {question.sample.name: question for question in todo}
+        for some, answers in ask(generator, benchmark, asked, batch, max_new_tokens):
+            for question, said in zip(some, answers, strict=True):
+                done = _scored(benchmark, plain[question.sample.name], said, key, media)
                 known[done.name] = done
                 file.write(_line(done))
             file.flush()
             advance(len(some))
     predictions = [
-        _scored(benchmark, question, line.prediction, line.error, key, media)
-        for question in questions
-        for line in [known[question.sample.name]]
+        _scored(benchmark, question, _said(known[question.sample.name]), key, media) for question in questions
     ]
-    asked = {prediction.name for prediction in predictions}
-    _rewrite(path, predictions + [other for name, other in known.items() if name not in asked])
+    names = {prediction.name for prediction in predictions}
+    _rewrite(path, predictions + [other for name, other in known.items() if name not in names])
     return predictions
 
 
@@ -93,77 +104,28 @@ def blinded(question: Question) -> Question:
     return replace(question, sample=replace(question.sample, messages=tuple(messages), media={}))
 
 
-def _answers(
-    generator: Generator, questions: Sequence[Question], batch: int, max_new_tokens: int
-) -> Iterator[tuple[Sequence[Question], list[tuple[str, str | None]]]]:
-    """Batches of questions about the same media with (answer, error); the next is read while one is answered."""
-    ordered = _by_media(questions)
-    batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
-    with ThreadPoolExecutor(max_workers=1) as loader:
-        pending = [loader.submit(_encode_all, generator, some) for some in batches[:1]]
-        for number, some in enumerate(batches):
-            encoded = pending.pop().result()
-            pending += [loader.submit(_encode_all, generator, later) for later in batches[number + 1 : number + 2]]
-            fine = [one for one in encoded if not isinstance(one, SampleError)]
-            texts = iter(generator.generate_encoded(fine, max_new_tokens))
-            yield (
-                some,
-                [
-                    ("", str(one)) if isinstance(one, SampleError) else (next(texts).text.strip(), None)
-                    for one in encoded
-                ],
-            )
-
-
-def _encode_all(generator: Generator, questions: Sequence[Question]) -> list[Encoded | SampleError]:
-    return [_encode(generator, question.sample) for question in questions]
-
-
-def _encode(generator: Generator, sample: Sample) -> Encoded | SampleError:
-    try:
-        return generator.encode(sample)
-    except SampleError as error:
-        return error  # recorded with the prediction: the question stays in the denominator
-
-
-def _by_media(questions: Sequence[Question]) -> list[Question]:
-    """The questions ordered so that those about the same media follow each other: these are then read once."""
-    groups: dict[Hashable, list[Question]] = {}
-    # longest first: what does not fit into memory fails in the first minute
-    for question in sorted(questions, key=_length, reverse=True):
-        groups.setdefault(item_of(question), []).append(question)
-    return [question for group in groups.values() for question in group]
-
-
-def item_of(question: Question) -> Hashable:
-    """What tells apart what questions are about: their media, or their name; a picture that is no file is like itself
-    only."""
-    media = question.sample.media
-    return (
-        tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key]) or question.sample.name
-    )
-
-
-def _length(question: Question) -> int:
-    return sum(len(message.text) for message in question.sample.messages)
+def _said(line: Prediction) -> Said:
+    return Said(line.prediction, line.error, line.confidence, tuple(line.likelihoods))
 
 
 def _scored(
-    benchmark: Benchmark, question: Question, text: str, error: str | None, key: str, media: Mapping[str, Sequence[str]]
+    benchmark: Benchmark, question: Question, said: Said, key: str, media: Mapping[str, Sequence[str]]
 ) -> Prediction:
-    score, parsed = benchmark.graded(text, question)
+    score, parsed = benchmark.graded(said.text, question)
     return Prediction(
         name=question.sample.name,
         question=question.text,
-        prediction=text,
+        prediction=said.text,
         references=list(question.reference),
         score=score,
         parsed=parsed,
         kind=question.kind,
-        error=error,
+        error=said.error,
         key=key,
         media=media[question.sample.name],
         item=digest_of_item(question),
+        confidence=said.confidence,
+        likelihoods=said.likelihoods,
     )
 
 
@@ -178,20 +140,27 @@ def _items(question: Question) -> list[Any]:
     return [item for items in question.sample.media.values() for item in items]
 
 
-def _media(question: Question) -> list[str]:
-    """Size and time of change of each file of its media; empty text where there is no such file."""
-    # not the content: thousands of kept answers would have all their pictures and videos read again
-    return [_stamp(item) for items in question.sample.media.values() for item in items if isinstance(item, Path)]
+def _digests(folder: Path, questions: Mapping[str, Question]) -> dict[str, list[str]]:
+    """Name -> digest of each file of its media; empty text where there is no such file.
+
+    ``folder`` remembers those of files that have not changed since, so that pictures and clips are not read again.
+    """
+    digests = ContentDigests(folder)
+    found = {
+        name: [_digest(digests, item) for item in _items(question) if isinstance(item, Path)]
+        for name, question in questions.items()
+    }
+    digests.commit()
+    return found
 
 
-def _stamp(path: Path) -> str:
+def _digest(digests: ContentDigests, path: Path) -> str:
     # a node or a segment may follow the name of its file, as in cora.npz#17
     file = path if path.exists() else Path(str(path).rpartition("#")[0])
     try:
-        found = file.stat()
-    except OSError:
+        return digests.of(Content((file,))).key.hex()[:32]
+    except MediaError:
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _line(prediction: Prediction) -> str:
@@ -221,8 +190,7 @@ def _whole(line: str) -> Mapping[str, Any] | None:
     except ValueError:
         return None
     known = Prediction.__dataclass_fields__.keys()
-    # `item` came later: lines without it are as good
-    return row if isinstance(row, dict) and known - {"item"} <= row.keys() <= known else None
+    return row if isinstance(row, dict) and known - LATER <= row.keys() <= known else None
 
 
 def _rewrite(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -6,22 +6,23 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm import registry
+from mmllm import __version__, registry
 from mmllm.errors import MmllmError
 from mmllm.evaluation import digests
-from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR, Answered
-from mmllm.evaluation.metrics.intervals import interval
-from mmllm.evaluation.metrics.whole import jackknife
-from mmllm.evaluation.predictions import Prediction, blinded, item_of, predict
+from mmllm.evaluation.asking import item_of
+from mmllm.evaluation.draw import draw
+from mmllm.evaluation.predictions import Prediction, blinded, predict
 from mmllm.evaluation.question_rules import best_rule, training_split
+from mmllm.evaluation.shots import Shots, shots_of
+from mmllm.evaluation.summary import answered_of, counts, kinds, score_of, summary
 from mmllm.evaluation.usage import Usage
 from mmllm.recipe import part_arguments
-from mmllm.recipe.models import benchmark_part
+from mmllm.recipe.models import SHOTS, benchmark_part
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,13 +44,15 @@ def evaluate(
     out: Path | None = None,
     overrides: Sequence[str] = (),
     trust: Trust | None = None,
+    sample: int | None = None,
 ) -> dict[str, Any]:
     """Score the newest checkpoint of a run folder; returns what is written to ``results.json``.
 
     ``benchmarks`` instead of the recipe's; ``limit``: only the first so many questions of each, written to a file of
-    their own (``results.limit-50.json``); ``blind``: also the same questions without the picture; ``out``: another
-    folder for results and predictions than the run's; the rest as ``checkpoints.load.load_run`` has it. What was
-    answered before by the same weights, prompt, decoding and files is kept.
+    their own (``results.limit-50.json``); ``sample``: a seed that draws so many at random instead; ``blind``: also the
+    same questions without the picture; ``out``: another folder for results and predictions than the run's; the rest as
+    ``checkpoints.load.load_run`` has it. What was answered before by the same version, weights, prompt, decoding, files
+    and media is kept.
 
     Raises MmllmError: no benchmark, unknown ones, missing files; CheckpointError: no usable checkpoint.
     """
@@ -62,7 +65,7 @@ def evaluate(
     cache = cache_as_said(loaded, recipe.eval.cache, verify=trust is not None and trust.verify)
     try:
         return evaluate_with(
-            Generator(loaded, Sizes.of(recipe.serve)), recipe, Path(out or run), benchmarks, limit, blind
+            Generator(loaded, Sizes.of(recipe.serve)), recipe, Path(out or run), benchmarks, limit, blind, sample
         )
     finally:  # also where it stops half way
         if cache is not None:
@@ -76,23 +79,35 @@ def evaluate_with(
     benchmarks: Benchmarks | None = None,
     limit: int | None = None,
     blind: bool = False,
+    sample: int | None = None,
 ) -> dict[str, Any]:
     """Like ``evaluate``, with a model that is already loaded; ``out`` is the folder for results and predictions."""
     from rich.console import Console
 
     if limit is not None and limit < 1:
         raise MmllmError(f"--limit {limit} leaves no question; give at least 1.")
+    if sample is not None and (limit is None or sample < 0):
+        why = "it is 0 or more" if limit is not None else "say how many questions it draws: --limit N"
+        raise MmllmError(f"--sample {sample} is the seed of a draw; {why}.")
     asked = recipe.eval.benchmarks if benchmarks is None else benchmarks
     chosen = opened(asked)
     # in their order: what a class calls itself may be no name of an entry
     parts = {one.name: benchmark_part(name, entry) for one, (name, entry) in zip(chosen, asked.items(), strict=True)}
+    # before anything is asked, as the benchmarks themselves
+    shots = {
+        one.name: shots_of(one, *parts[one.name], entry[SHOTS])
+        for one, entry in zip(chosen, asked.values(), strict=True)
+        if entry.get(SHOTS)
+    }
     # a part of the questions never replaces the score over all of them
-    file, console = out / ("results.json" if limit is None else f"results.limit-{limit}.json"), Console()
+    part = "" if limit is None else f".limit-{limit}" + ("" if sample is None else f".sample-{sample}")
+    file, console = out / f"results{part}.json", Console()
     _check_writable(out)
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
         usage = Usage(generator, out, results["checkpoint"])
-        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, parts, progress, usage)
+        draws = (limit, sample)
+        session = _Session(generator, recipe.eval, out, results["checkpoint"], draws, parts, shots, progress, usage)
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)
             results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
@@ -155,40 +170,48 @@ class _Session:
     out: Path
     model: str
     """Digest of the weights."""
-    limit: int | None
+    draws: tuple[int | None, int | None]
+    """Most questions of each benchmark, and the seed by which they are drawn."""
     parts: Mapping[str, tuple[str, Mapping[str, Any]]]
     """Registered type and arguments of each benchmark."""
+    shots: Mapping[str, Shots]
+    """Solved questions in front of those of a benchmark, where it has some."""
     progress: Progress
     usage: Usage
 
     def entry(self, benchmark: Benchmark, blind: bool) -> dict[str, Any]:
         """The entry of one benchmark in ``results.json``."""
-        n = len(benchmark) if self.limit is None else min(self.limit, len(benchmark))
-        # the first n, not a draw: a limit then stays comparable, and what is answered is kept when it grows
-        questions = [benchmark[index] for index in range(n)]
-        if len({question.sample.name for question in questions}) < n:
+        limit, seed = self.draws
+        questions = [benchmark[index] for index in draw(benchmark, limit, seed)]
+        if len({question.sample.name for question in questions}) < len(questions):
             raise MmllmError(f"{benchmark.name}: two questions of {benchmark.files[0]} have the same id.")
         decoding: dict[str, Any] = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
+        if benchmark.ranks_options:
+            decoding = {"method": benchmark.choice}
         if self.settings.cache is not None and self.settings.cache.dtype != "float32":
             decoding["features"] = self.settings.cache.dtype  # rounded, so an answer may be another
         files = digests.of_files(benchmark.files)
-        # all that an answer depends on: with another key it is asked again
-        key = digests.of_value([self.model, benchmark.prompt, decoding, files])
+        shots = self.shots.get(benchmark.name)
+        # all that an answer depends on but its media, which each line has: with another key it is asked again
+        key = digests.of_value(
+            [__version__, self.model, benchmark.prompt, decoding, files, None if shots is None else shots.key]
+        )
         seen = self._predict(benchmark, questions, "", key)
-        guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
+        guessed = self._predict(benchmark, questions, "blind", key) if blind else None
         items = [item_of(one) if (found := benchmark.cluster(one)) is None else found for one in questions]
         rule = best_rule(benchmark, questions, self._training(benchmark))
-        answered = _answered(questions, seen)
-        unseen = _answered(questions, guessed) if guessed else None
-        without = {**summary(benchmark, unseen, items), **_counts(guessed)} if guessed and unseen else {}
+        answered = answered_of(questions, seen)
+        unseen = answered_of(questions, guessed) if guessed else None
+        without = {**summary(benchmark, unseen, items), **counts(guessed)} if guessed and unseen else {}
         ruled = None if rule is None else rule["answered"]
         return {
+            "part": self.part(benchmark),
             "metric": benchmark.metric,
             "variant": benchmark.variant or None,
             **summary(benchmark, answered, items),
-            **_counts(seen),
+            **counts(seen),
             "items": len(set(items)),
-            "kinds": _kinds(benchmark, answered, items, unseen, ruled),
+            "kinds": kinds(benchmark, answered, items, unseen, ruled),
             "rule": None
             if rule is None
             else {"rule": rule["rule"], "score": score_of(benchmark, rule["answered"]), "fitted_on": rule["fitted_on"]},
@@ -196,17 +219,34 @@ class _Session:
             "blind_interval": without.get("interval"),
             "blind_unparsed": without.get("unparsed"),
             "total": len(benchmark),
-            "limit": self.limit,
+            "limit": limit,
+            "sample": seed if limit is not None else None,
+            "shots": None if shots is None else shots.record,
             "prompt": benchmark.prompt,
             "decoding": decoding,
             "files": files,
             "key": key,
         }
 
+    def part(self, benchmark: Benchmark) -> dict[str, Any]:
+        """Type and arguments, by which it can be opened again."""
+        type, arguments = self.parts[benchmark.name]
+        return dict(json.loads(json.dumps({"type": type, **arguments}, default=str)))
+
     def _training(self, benchmark: Benchmark) -> list[Question] | None:
         """The training questions that rules are fitted on, see :func:`best_rule`."""
         type, arguments = self.parts[benchmark.name]
         return training_split(registry.load("benchmarks", type), arguments, registry.parameters("benchmarks", type))
+
+    def _shown_as(self, benchmark: Benchmark, mode: str) -> Callable[[Question], Question]:
+        """What makes of a question what is asked: its shots in front of it, and in the blind mode all media out."""
+        shots = self.shots.get(benchmark.name)
+
+        def asked(question: Question) -> Question:
+            whole = question if shots is None else shots.before(question)
+            return blinded(whole) if mode else whole
+
+        return asked
 
     def _predict(self, benchmark: Benchmark, questions: Sequence[Question], mode: str, key: str) -> list[Prediction]:
         """Predictions with the picture (mode ``""``) or without it (``blind``), under a line of progress."""
@@ -221,83 +261,10 @@ class _Session:
             self.settings.batch,
             self.settings.max_new_tokens,
             lambda more: self.progress.advance(task, more),
+            self._shown_as(benchmark, mode),
         )
         self.usage.take(None if mode else benchmark.name)
         return answered
-
-
-def summary(
-    benchmark: Benchmark, answered: Sequence[Answered], items: Sequence[Hashable] | None = None
-) -> dict[str, Any]:
-    """Score, n and interval of questions together, and what figures the benchmark has besides.
-
-    The score is the mean over all questions, or over what the benchmark says are its units, or what it makes of all of
-    them. ``items``: what each question is about, see :func:`interval`.
-    """
-    scores = [one.score for one in answered]
-    units, whole = benchmark.units(answered), benchmark.whole(answered)
-    between: tuple[float, float] | None
-    if units is not None:
-        score, between = sum(units) / len(units), interval(units)
-    elif whole is not None:
-        names = [one.question.sample.name for one in answered] if items is None else items
-        score, between = whole, jackknife(answered, names, lambda some: benchmark.whole(some) or 0.0)
-    else:
-        score, between = sum(scores) / len(scores), interval(scores, items)
-    figures = dict(benchmark.figures(answered))
-    return {
-        "score": score,
-        "n": len(scores),
-        "interval": None if between is None else list(between),
-        # beside a score that is none: what runs are compared by
-        **({} if units is None and whole is None else {"mean": sum(scores) / len(scores)}),
-        **({"figures": figures} if figures else {}),
-    }
-
-
-def _answered(questions: Sequence[Question], predictions: Sequence[Prediction]) -> list[Answered]:
-    return [Answered(q, one.prediction, one.score) for q, one in zip(questions, predictions, strict=True)]
-
-
-def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
-    """Unparsed and failed answers, which are in the denominator of every score."""
-    return {
-        "unparsed": sum(not prediction.parsed for prediction in predictions),
-        "failed": sum(prediction.error is not None for prediction in predictions),
-    }
-
-
-def _kinds(
-    benchmark: Benchmark,
-    seen: Sequence[Answered],
-    items: Sequence[Hashable],
-    guessed: Sequence[Answered] | None = None,
-    ruled: Sequence[Answered] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Score, n and interval of each kind, its blind and rule's score; "causal: why" also counts under "causal"."""
-    groups: dict[str, list[int]] = {}
-    for number, one in enumerate(seen):
-        # a set: a kind without parts counts once
-        for kind in {one.question.kind, one.question.kind.partition(CATEGORY_SEPARATOR)[0]} - {""}:
-            groups.setdefault(kind, []).append(number)
-
-    def part(of: Sequence[Answered] | None, numbers: Sequence[int]) -> float | None:
-        return None if of is None else score_of(benchmark, [of[number] for number in numbers])
-
-    return {
-        kind: summary(benchmark, [seen[number] for number in numbers], [items[number] for number in numbers])
-        | {"blind": part(guessed, numbers), "rule": part(ruled, numbers)}
-        for kind, numbers in sorted(groups.items())
-    }
-
-
-def score_of(benchmark: Benchmark, answered: Sequence[Answered]) -> float:
-    """The score alone, as :func:`summary` has it."""
-    units, whole = benchmark.units(answered), benchmark.whole(answered)
-    if whole is not None:
-        return whole
-    scores = [one.score for one in answered] if units is None else units
-    return sum(scores) / len(scores)
 
 
 def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Completion:
     finish: FinishReason
     prompt_tokens: int
     """Media tokens included."""
+    confidence: float | None = None
+    """Mean probability that the model gave the tokens chosen; None: not asked for."""
 
 
 class Request:
@@ -80,6 +82,8 @@ class Request:
         self.events: deque[Delta | Exception] = deque()
         self.tokens: list[int] = []
         """Chosen so far."""
+        self.probabilities: list[float] = []
+        """That the model gave each of them, where ``sampling`` asks for it."""
         self.cached_tokens = 0
         self.finish: FinishReason | None = None
         self.error: Exception | None = None
@@ -133,3 +137,14 @@ def next_tokens(requests: list[Request], logits: torch.Tensor) -> list[int]:
     likeliest = logits.argmax(dim=-1).tolist()
     pairs = zip(requests, likeliest, strict=True)
     return [token if one.sampling.greedy else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)]
+
+
+def keep_probabilities(requests: list[Request], tokens: list[int], logits: torch.Tensor) -> None:
+    """Note the probability of each request's next token, from logits float[n, V], where it was asked for."""
+    rows = [row for row, request in enumerate(requests) if request.sampling.probabilities]
+    if not rows:
+        return
+    asked = logits[rows].float()
+    chosen = asked.gather(-1, torch.tensor([[tokens[row]] for row in rows], device=logits.device)).squeeze(-1)
+    for row, value in zip(rows, (chosen - asked.logsumexp(dim=-1)).exp().tolist(), strict=True):
+        requests[row].probabilities.append(value)

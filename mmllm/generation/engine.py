@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from mmllm.generation.answers import Request, next_tokens
+from mmllm.generation.answers import Request, keep_probabilities, next_tokens
 from mmllm.generation.memory import Sizes
 from mmllm.generation.packed import Packed
 from mmllm.generation.padded import Padded
@@ -102,7 +102,9 @@ class Engine:
             for metrics, requests, logits in self.way.advance():
                 ran = True
                 self.metrics = added(self.metrics, metrics)
-                for request, token in zip(requests, next_tokens(requests, logits), strict=True):
+                tokens = next_tokens(requests, logits)
+                keep_probabilities(requests, tokens, logits)
+                for request, token in zip(requests, tokens, strict=True):
                     if not request.done:
                         self.way.said(request, token)
                         request.take(token)

@@ -39,7 +39,8 @@ class Generator:
         sizes = sizes or Sizes()
         self.engine = Engine(model, sizes)
         self._known = ReadItems(sizes.media_bytes)
-        self._reading = {key: KnownInput(entry, self._known) for key, entry in model.inputs.items()}
+        self.reading = {key: KnownInput(entry, self._known) for key, entry in model.inputs.items()}
+        """Placeholder -> what reads its media, each file once."""
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
     def encode(self, sample: Sample) -> Encoded:
@@ -47,7 +48,7 @@ class Generator:
 
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
-        encoded = encode(sample, self.prompter, self._reading, self.llm.context, train=False)
+        encoded = encode(sample, self.prompter, self.reading, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "
@@ -98,13 +99,14 @@ class Generator:
 
     def generate(self, samples: Sequence[Sample], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Completion]:
         """Greedy answers in the order of the samples, the same as ``stream`` gives one by one."""
-        return self.generate_encoded([self.encode(sample) for sample in samples], max_new_tokens, stop)
+        return self.complete([self.encode(sample) for sample in samples], Sampling(max_new_tokens, stop=tuple(stop)))
 
     def generate_encoded(
         self, encoded: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[Completion]:
-        """Like ``generate`` for samples already encoded (a loader did it while the last batch was answered)."""
-        return self.complete(encoded, Sampling(max_new_tokens, stop=tuple(stop)))
+        """Like ``generate`` for samples already encoded (a loader did it while the last batch was answered), with the
+        confidence of each answer."""
+        return self.complete(encoded, Sampling(max_new_tokens, stop=tuple(stop), probabilities=True))
 
     def complete(self, encoded: Sequence[Encoded], sampling: Sampling) -> list[Completion]:
         """Answers to samples already encoded, all of them together, chosen as ``sampling`` says."""
@@ -140,7 +142,14 @@ class Generator:
         if request.error is not None:
             raise request.error
         text = "".join(event.text for event in request.events if isinstance(event, Delta))
-        return Completion(text, len(request.tokens), request.finish or "length", len(request.encoded.ids))
+        sure = request.probabilities
+        return Completion(
+            text,
+            len(request.tokens),
+            request.finish or "length",
+            len(request.encoded.ids),
+            sum(sure) / len(sure) if sure else None,
+        )
 
     def forget(self) -> None:
         """Let go of everything that was read and encoded before, and of its memory."""

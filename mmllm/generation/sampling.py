@@ -39,6 +39,8 @@ class Sampling:
     """Same seed, same answer; None draws one."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer and are not part of it."""
+    probabilities: bool = False
+    """Whether the probability of each chosen token is kept, before temperature and ``top_p``."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -70,6 +70,21 @@ def nll_at(
     return torch.stack(sums).sum()
 
 
+@torch.inference_mode()
+def label_log_likelihoods(
+    llm: CausalLM, states: torch.Tensor, labels: torch.Tensor, places: torch.Tensor, ctx: ForwardContext
+) -> torch.Tensor:
+    """Log likelihood of each label, float32[M], in nats; arguments as :func:`nll_at`, at least one label."""
+    size = max(1, CHUNK_LOGITS["cuda" if states.is_cuda else "cpu"] // llm.vocab_size)
+    found = [
+        -F.cross_entropy(llm.logits(some, ctx, where).float(), right, reduction="none")
+        for some, right, where in zip(
+            states.split(size), labels[places + 1].split(size), places.split(size), strict=True
+        )
+    ]
+    return torch.cat(found)
+
+
 class _FrozenHead(torch.autograd.Function):
     """Sum of the negative log likelihoods under a head that does not learn but for a few ``rows``, chunk by chunk.
 

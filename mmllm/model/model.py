@@ -25,7 +25,7 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.inputs import Input, Item
 from mmllm.model.item_text import ItemText
-from mmllm.model.loss import head_places, nll_at
+from mmllm.model.loss import head_places, label_log_likelihoods, nll_at
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
 from mmllm.model.shared_weights import check_shared, share
@@ -176,6 +176,14 @@ class MultimodalLM(nn.Module):
         places = here.to(batch.labels.device, non_blocking=True)
         nll = nll_at(self.llm, self._states(embeds, ctx, places, here), batch.labels, places, ctx)
         return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
+
+    @torch.inference_mode()
+    def log_likelihoods(self, batch: Batch) -> torch.Tensor:
+        """Log likelihood of each label of a packed batch, float32[M] in the order of the row, in nats."""
+        ctx, embeds = self.embed(batch)
+        here = head_places(batch.host.labels)
+        places = here.to(batch.labels.device, non_blocking=True)
+        return label_log_likelihoods(self.llm, self._states(embeds, ctx, places, here), batch.labels, places, ctx)
 
     def hidden(self, batch: Batch) -> tuple[ForwardContext, torch.Tensor]:
         """Context of the pass over a packed batch, and the LLM's final hidden states, float[S, D_hidden]."""

@@ -279,9 +279,14 @@ class Stage(Section):
         return self
 
 
+SHOTS = "shots"
+"""Word of any entry of ``benchmarks``: solved questions in front of each."""
+
+
 def benchmark_part(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Registered type and arguments of an entry of ``benchmarks``: ``signs: {type: qa, path: ...}`` is a ``qa``."""
-    return arguments.get("type", name), {word: value for word, value in arguments.items() if word != "type"}
+    own = {word: value for word, value in arguments.items() if word not in ("type", SHOTS)}
+    return arguments.get("type", name), own
 
 
 class Eval(Section):
@@ -289,7 +294,8 @@ class Eval(Section):
 
     benchmarks: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="a list of names, or name: arguments of its class; with `type:` the name is your own",
+        description="a list of names, or name: arguments of its class; with `type:` the name is your own; `shots:` a "
+        "number of solved questions in front of each, or {n, seed, path or split}",
     )
     max_new_tokens: Positive = 32
     batch: Positive = 16
@@ -309,6 +315,9 @@ class Eval(Section):
         for name, arguments in value.items():
             if "type" in arguments and not isinstance(arguments["type"], str):
                 raise ValueError(f"{name}: found the type {arguments['type']!r}; it is the name of a benchmark")
+            shots = arguments.get(SHOTS)
+            if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int | dict)):
+                raise ValueError(f"{name}: found shots: {shots!r}; write a number, or {{n: 4, seed: 0}}")
             # it names the file of its answers
             if "type" in arguments and not re.fullmatch(r"[\w.-]+", name):
                 raise ValueError(f'found the name "{name}"; a name is letters, digits, _, - and dots')

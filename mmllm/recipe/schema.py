@@ -10,7 +10,7 @@ from typing import Any
 from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.messages import REGISTRY
-from mmllm.recipe.models import SWITCHES, Recipe
+from mmllm.recipe.models import SHOTS, SWITCHES, Recipe
 
 OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """The "module:Class" form of a type, whose arguments the schema cannot know."""
@@ -26,14 +26,15 @@ def json_schema() -> dict[str, Any]:
         _replace_reference(entries, {"oneOf": [*_known(section, group), _own(section)]})
     benchmarks = schema["$defs"]["Eval"]["properties"]["benchmarks"]
     names = sorted(registry.table("benchmarks"))
-    named = {name: _nullable(part_arguments.schema("benchmarks", name)) for name in names}
+    of_entry = {name: _benchmark(name) for name in names}
+    named = {name: _nullable(of_entry[name]) for name in names}
     listed = {"type": "array", "items": {"anyOf": [{"enum": names}, {"pattern": OWN}]}, "uniqueItems": True}
     # under a name of its own an entry says its type, and has that one's arguments
     typed = [
         {
-            **part_arguments.schema("benchmarks", name),
-            "properties": {"type": {"const": name}, **part_arguments.schema("benchmarks", name)["properties"]},
-            "required": ["type", *part_arguments.schema("benchmarks", name).get("required", [])],
+            **of_entry[name],
+            "properties": {"type": {"const": name}, **of_entry[name]["properties"]},
+            "required": ["type", *of_entry[name].get("required", [])],
         }
         for name in names
     ]
@@ -53,6 +54,13 @@ def json_schema() -> dict[str, Any]:
     begins = schema["properties"]["start"]
     begins["anyOf"] = [{"type": "string"}, *begins["anyOf"]]  # a path alone
     return schema
+
+
+def _benchmark(name: str) -> dict[str, Any]:
+    """Arguments of a benchmark, and the word that every entry may have."""
+    schema = part_arguments.schema("benchmarks", name)
+    shots = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "object", "required": ["n"]}]}
+    return {**schema, "properties": {**schema["properties"], SHOTS: shots}}
 
 
 def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,33 @@ from PIL import Image, ImageDraw
 
 from mmllm.types import Stored
 
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Of a box on a picture."""
+
+    name: str
+    rgb: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A box on a picture, as fractions of its width and height."""
+
+    box: Box
+    colour: Colour
+
+
+WANTED = Colour("green", (31, 138, 60))
+SAID = (Colour("red", (179, 38, 30)), Colour("blue", (36, 92, 200)))
 SIDE = 192
 """Longest side of a picture on the page, in pixels."""
 
 
-def thumbnail(modality: str, item: Any, box: tuple[float, ...] | None = None) -> str:
-    """An ``<img>`` of an item with a box (fractions) on it, or a sentence in its place where it cannot be shown."""
+def thumbnail(modality: str, item: Any, boxes: Sequence[Drawn] = ()) -> str:
+    """An ``<img>`` of an item with boxes on it, or a sentence in its place where it cannot be shown."""
     try:
         picture = _picture(modality, item)
     # whatever a reader of damaged media raises: a report is no place to stop at one
@@ -26,11 +49,13 @@ def thumbnail(modality: str, item: Any, box: tuple[float, ...] | None = None) ->
         return f"<small>{modality}</small>"
     picture = picture.convert("RGB")
     picture.thumbnail((SIDE, SIDE))
-    if box is not None:
-        left, top, right, bottom = box
-        width, height = picture.size
-        corners = (left * width, top * height, right * width, bottom * height)
-        ImageDraw.Draw(picture).rectangle(corners, outline=(179, 38, 30), width=2)
+    width, height = picture.size
+    for one in boxes:
+        left, top, right, bottom = one.box
+        # what a model says may lie outside, or have its corners the other way round
+        across = sorted(min(max(value, 0.0), 1.0) * (width - 1) for value in (left, right))
+        down = sorted(min(max(value, 0.0), 1.0) * (height - 1) for value in (top, bottom))
+        ImageDraw.Draw(picture).rectangle((across[0], down[0], across[1], down[1]), outline=one.colour.rgb, width=2)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     small = " class=small" if max(picture.size) < SIDE // 2 else ""

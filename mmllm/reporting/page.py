@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmllm.errors import MmllmError
-from mmllm.inspection.page_style import STYLE
+from mmllm.reporting import layout
+from mmllm.reporting.asked import asked
 from mmllm.reporting.curves import curve
-from mmllm.reporting.media import thumbnail
-from mmllm.reporting.run import Run, questions, read
+from mmllm.reporting.gallery import SHOWN, article, spread
+from mmllm.reporting.layout import table
+from mmllm.reporting.run import Run, entries_of, read
 
 if TYPE_CHECKING:
-    from mmllm.evaluation.benchmarks.base import Question
     from mmllm.evaluation.predictions import Prediction
 
-SHOWN = 6
-"""Right and wrong answers of a benchmark that are shown, of each."""
 PLACES = ("path", "model")
 """Arguments that say where a part comes from."""
-MORE = """
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-.answers { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
-.answers article { margin: 0; } .answers p { margin: .4rem 0 0; font-size: .9rem; }
-.scroll { overflow-x: auto; } tr.kind td:first-child { padding-left: 1rem; color: var(--soft); }
-"""
 
 
 def report(folder: Path, out: Path) -> str:
     """Write the page about a run and return a sentence that says so; MmllmError where one cannot be read or written."""
     run = read(folder)
     text = page(run)
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise MmllmError(f"{out}: the page cannot be written: {error.strerror}") from error
+    layout.write(out, text)
     scored = ", ".join(run.results.get("benchmarks", {})) or "not scored yet: `mmllm eval` does"
     return f"{out}: {run.recipe.name}, {run.checkpoint}; {scored} ({len(text) / 1e6:.1f} MB)"
 
 
 def page(run: Run) -> str:
     """The whole page."""
-    title = escape(f"{run.recipe.name}: a run of mmllm")
     body = "\n".join([*_head(run), *_parts(run), *_training(run), *_scores(run), *_answers(run)])
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>{STYLE}{MORE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return layout.page("report", run.recipe.name, body)
 
 
 def _head(run: Run) -> Iterator[str]:
@@ -63,8 +44,7 @@ def _head(run: Run) -> Iterator[str]:
             f"weights {run.results['checkpoint'][:12]}",
             f"scored on {found['device']}, {found['platform']}, torch {found['torch']}",
         ]
-    yield f"<header><p>mmllm report</p><h1>{escape(run.recipe.name)}</h1>"
-    yield f"<ul class=facts>{''.join(f'<li>{escape(str(fact))}</li>' for fact in facts)}</ul></header>"
+    yield f"<ul class=facts>{''.join(f'<li>{escape(str(fact))}</li>' for fact in facts)}</ul>"
 
 
 def _parts(run: Run) -> Iterator[str]:
@@ -76,9 +56,9 @@ def _parts(run: Run) -> Iterator[str]:
             rows.append((f"{section}.{key}", part.type, where or source, run.learned.get(f"{section}.{key}")))
     yield "<section><h2>Parts</h2>"
     cells = [(name, type, where, "frozen" if n is None else f"{n:,}") for name, type, where, n in rows]
-    yield _table(("part", "type", "from", "learned parameters"), cells, numbers=(3,))
+    yield table(("part", "type", "from", "learned parameters"), cells, numbers=(3,))
     drawn = ((name, part.type, str(part.args.get("path", ""))) for name, part in run.recipe.data.items())
-    yield f"<h3>Data</h3>{_table(('entry', 'type', 'from'), list(drawn))}</section>"
+    yield f"<h3>Data</h3>{table(('entry', 'type', 'from'), list(drawn))}</section>"
 
 
 def _training(run: Run) -> Iterator[str]:
@@ -117,7 +97,7 @@ def _scores(run: Run) -> Iterator[str]:
             kinds.append(True)
     yield "<section><h2>Scores</h2><div class=scroll>"
     head = ("benchmark", "metric", "score", "95 %", "without media", "by a rule", "n", "unparsed")
-    yield _table(head, rows, numbers=range(2, 8), kinds=kinds)
+    yield table(head, rows, numbers=range(2, 8), kinds=kinds)
     yield "</div><p class=summary>By a rule: the best of four that read only the question.</p></section>"
 
 
@@ -130,49 +110,24 @@ def _numbers(entry: Mapping[str, Any], rule: float | None) -> tuple[str, ...]:
 
 
 def _answers(run: Run) -> Iterator[str]:
-    asked = questions(run) if run.answers else {}
+    known = asked(entries_of(run), {name: [one.name for one in some] for name, some in run.answers.items()})
     for name, answers in run.answers.items():
         right = [one for one in answers if one.score >= 1]
         wrong = [one for one in answers if one.score < 1]
+        sure = sorted((one for one in wrong if one.confidence is not None), key=_confidence, reverse=True)
+        groups = (
+            (f"Wrong: {len(wrong):,} of {len(answers):,}", spread(wrong)),
+            ("Wrong, and most sure of it", sure[:SHOWN]),
+            (f"Right: {len(right):,} of {len(answers):,}", spread(right)),
+        )
         yield f'<section><h2 id="{escape(name)}">{escape(name)}</h2>'
-        for title, some in (("Wrong", wrong), ("Right", right)):
+        for title, some in groups:
             if some:
-                yield f"<h3>{title}: {len(some):,} of {len(answers):,}</h3><div class=answers>"
-                yield from (_answer(one, asked.get(name, {}).get(one.name)) for one in _spread(some))
+                yield f"<h3>{title}</h3><div class=answers>"
+                yield from (article(known.get(name), (one,)) for one in some)
                 yield "</div>"
         yield "</section>"
 
 
-def _spread(some: Sequence[Prediction]) -> list[Prediction]:
-    """A few of them, evenly over the file, so that no kind that stands first fills the page."""
-    step = max(1, len(some) // SHOWN)
-    return list(some[::step][:SHOWN])
-
-
-def _answer(one: Prediction, question: Question | None) -> str:
-    box = one.references if len(one.references) == 4 and all(isinstance(n, float) for n in one.references) else None
-    media = [] if question is None else [(key, item) for key, items in question.sample.media.items() for item in items]
-    shown = "".join(thumbnail(key, item, tuple(box) if box is not None else None) for key, item in media[:4])
-    wanted = (
-        "a box, drawn" if box is not None and shown else ", ".join(map(str, dict.fromkeys(map(str, one.references))))
-    )
-    said = escape(one.prediction) if one.error is None else f"<em>could not be asked: {escape(one.error)}</em>"
-    return (
-        f"<article>{shown}<p>{escape(one.question)}</p><p><strong>{said or '<em>nothing</em>'}</strong></p>"
-        f"<p class=summary>wanted {escape(wanted)}{f'; {escape(one.kind)}' if one.kind else ''}</p></article>"
-    )
-
-
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), kinds: Sequence[bool] = ()
-) -> str:
-    def cells(row: Sequence[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if column in numbers else ''}>{escape(text)}</{tag}>" for column, text in enumerate(row)
-        )
-
-    body = "".join(
-        f"<tr{' class=kind' if kinds and kinds[number] else ''}>{cells(row, 'td')}</tr>"
-        for number, row in enumerate(rows)
-    )
-    return f"<table><thead><tr>{cells(head, 'th')}</tr></thead><tbody>{body}</tbody></table>"
+def _confidence(one: Prediction) -> float:
+    return one.confidence or 0.0

@@ -14,7 +14,6 @@ from mmllm.errors import MmllmError
 from mmllm.evaluation.predictions import Prediction, kept
 
 if TYPE_CHECKING:
-    from mmllm.evaluation.benchmarks.base import Question
     from mmllm.recipe.models import Recipe
 
 LEARNED = "learned.safetensors"
@@ -53,20 +52,14 @@ def read(folder: Path) -> Run:
     return Run(folder, recipe, words, _learned(found.path / LEARNED), _metrics(folder), results, answers)
 
 
-def questions(run: Run) -> dict[str, dict[str, Question]]:
-    """Benchmark -> name -> question, of the benchmarks of the recipe that can be opened here; none of the others."""
-    from mmllm.evaluation.run import opened
-
-    found: dict[str, dict[str, Question]] = {}
-    for name, entry in run.recipe.eval.benchmarks.items():
-        try:
-            (benchmark,) = opened({name: entry})
-            asked = {one.name for one in run.answers.get(benchmark.name, ())}
-            every = (benchmark[index] for index in range(len(benchmark)))
-            found[benchmark.name] = {one.sample.name: one for one in every if one.sample.name in asked}
-        except MmllmError:  # its files are elsewhere: answers are then shown without media
-            continue
-    return found
+def entries_of(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Benchmark -> type and arguments: as it was scored, or, in older results, as the recipe has it."""
+    scored = run.results.get("benchmarks", {})
+    return {
+        name: scored.get(name, {}).get("part") or run.recipe.eval.benchmarks[name]
+        for name in {**run.recipe.eval.benchmarks, **scored}
+        if scored.get(name, {}).get("part") or name in run.recipe.eval.benchmarks
+    }
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ RUNS = {
     "mola": ("qwen2", "clip", 336, 576),
     "meteora": ("qwen2", "clip", 336, 576),
     "loramoe": ("qwen2", "clip", 336, 576),
+    "tgdoc": ("qwen2", "clip", 336, 576),
 }
 ELSEWHERE = {
     "adaptformer",

@@ -240,7 +240,7 @@ def test_eval_keeps_the_recipes_arguments(recipe: str, monkeypatch: pytest.Monke
     command = ["eval", str(file.parent), "--benchmarks", "docvqa", "textvqa", "--limit", "3", "--blind"]
     assert main([*command, "--out", "there", "--verify", "llm.context=64"]) == 0
     named = {"benchmarks": {"docvqa": {"path": "here"}, "textvqa": {}}, "limit": 3, "blind": True}
-    named |= {"out": Path("there"), "overrides": ["llm.context=64"], "trust": Trust(verify=True)}
+    named |= {"sample": None, "out": Path("there"), "overrides": ["llm.context=64"], "trust": Trust(verify=True)}
     assert seen == [(file.parent, named)]
 
 

@@ -70,7 +70,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
     },
-    "evaluation": {"recipe", "messages", "model", "datasets", "checkpoints", "generation"},
+    "evaluation": {
+        "recipe",
+        "messages",
+        "processors",
+        "features",
+        "model",
+        "datasets",
+        "checkpoints",
+        "generation",
+    },
     "exporting": {
         "recipe",
         "messages",

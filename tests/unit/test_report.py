@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +17,9 @@ from mmllm.checkpoints.store import Manifest, commit
 from mmllm.cli import main
 from mmllm.evaluation.predictions import Prediction, _line
 from mmllm.recipe.load import load_recipe
+from mmllm.reporting.asked import asked
 from mmllm.reporting.curves import curve
+from mmllm.reporting.gallery import article
 from mmllm.reporting.media import thumbnail
 from tests.support.checked import RECIPE
 
@@ -74,7 +78,18 @@ def run(tmp_path: Path) -> Path:
     (folder / "predictions").mkdir()
     said = [("red", 1.0, None), ("<i>blue</i>", 0.0, None), ("", 0.0, "too long")]
     lines = [
-        Prediction(f"mine:{n}", f"What <b>{n}</b>?", text, ["red"], score, bool(text), "colour", error, "k")
+        Prediction(
+            f"mine:{n}",
+            f"What <b>{n}</b>?",
+            text,
+            ["red"],
+            score,
+            bool(text),
+            "colour",
+            error,
+            "k",
+            confidence=None if error else 0.75 + n / 10,
+        )
         for n, (text, score, error) in enumerate(said)
     ]
     (folder / "predictions" / "mine.jsonl").write_text("".join(map(_line, lines)))
@@ -95,7 +110,9 @@ def test_the_page_says_what_the_folder_says(run: Path, capsys: pytest.CaptureFix
     assert "Wrong: 2 of 3" in text and "Right: 1 of 3" in text and "could not be asked: too long" in text
     # what data and models write is text
     assert "What <b>1</b>?" in text and "<i>blue</i>" in text
-    assert len(page.sources) == 3 and all(one.startswith("data:image/jpeg;base64,") for one in page.sources)
+    # most sure first: the wrong answer of which the model was surer stands there once more
+    assert "Wrong, and most sure of it" in text and "sure: 0.85" in text
+    assert len(page.sources) == 4 and all(one.startswith("data:image/jpeg;base64,") for one in page.sources)
     assert page.links == []
 
 
@@ -113,13 +130,64 @@ def test_media_that_are_gone_and_a_run_without_scores(run: Path, capsys: pytest.
 
 def test_items_are_shown_small(tmp_path: Path) -> None:
     Image.new("RGB", (4000, 100), "blue").save(tmp_path / "wide.png")
-    assert thumbnail("image", tmp_path / "wide.png", (0.1, 0.1, 0.5, 0.9)).startswith("<img alt=")
+    assert thumbnail("image", tmp_path / "wide.png").startswith("<img alt=")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert thumbnail("image", tmp_path / "broken.png") == "<small>image not shown: UnidentifiedImageError</small>"
     assert thumbnail("graph", tmp_path / "a.npz#3") == "<small>graph</small>"
+
+
+def test_boxes_are_drawn_where_they_were_said(tmp_path: Path) -> None:
+    """The one that is wanted and what the model said, in colours of their own, on the picture the question is about."""
+    Image.new("RGB", (100, 100), "white").save(tmp_path / "page.png")
+    row = {"id": 1, "question": "Where?", "answer": [0.1, 0.1, 0.4, 0.4], "image": "page.png"}
+    (tmp_path / "boxes.json").write_text(json.dumps([row]))
+    entry = {"type": "qa", "path": str(tmp_path / "boxes.json"), "metric": "iou@0.5"}
+    known = asked({"boxes": entry}, {"boxes": ["boxes:1"]})["boxes"]
+    said = [
+        Prediction("boxes:1", "Where?", text, [0.1, 0.1, 0.4, 0.4], 0.0, True, "", None, "k")
+        for text in ("it is at [0.5, 0.5, 0.9, 0.9]", "[0.95, 0.2, 1.4, 0.05]")
+    ]
+    one, both = article(known, said[:1]), article(known, said, ("A", "B"))
+    assert "green: wanted; red: said" in one and "green: wanted; red,blue: said" in both and "A: <strong>" in both
+    (source,) = Page(both).sources
+    picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB")
+    places = {"green": (10, 25), "red": (50, 70), "blue": (97, 5)}
+    for colour, place in places.items():
+        red, green, blue = picture.getpixel(place)  # type: ignore[misc]
+        assert (
+            {"green": green, "red": red, "blue": blue}[colour] == max(red, green, blue) > min(red, green, blue) + 40
+        ), colour
+    assert Page(article(None, said)).sources == [] and "it is at" in article(None, said)
 
 
 def test_a_curve_leaves_out_what_is_no_number() -> None:
     drawn = curve("loss", range(1, 2001), [float("nan"), *(1 / n for n in range(1, 2000))])  # type: ignore[arg-type]
     assert drawn.count(",") < 700 and "loss: 1 at step 2, 0.0005003 at step 2000" in drawn
     assert curve("loss", [1], [1.0]) == ""
+
+
+def test_two_runs_on_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = run.parent / "other"
+    (other / "predictions").mkdir(parents=True)
+    results = json.loads((run / "results.json").read_text())
+    entry = results["benchmarks"]["mine"]
+    entry |= {"files": {}, "prompt": "p", "decoding": {}}
+    entry["part"] = {"type": "qa", "path": str(run.parent / "questions.json")}
+    for folder in (run, other):
+        (folder / "results.json").write_text(json.dumps(results))
+    answers = (run / "predictions" / "mine.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in answers]
+    rows[0] |= {"prediction": "pink", "score": 0.0}
+    rows[1] |= {"prediction": "red", "score": 1.0}
+    (other / "predictions" / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = run.parent / "both.html"
+    assert main(["compare", str(run), str(other), "--html", str(out)]) == 0
+    assert "both.html: mine; 2 answers score otherwise" in capsys.readouterr().out
+    page = Page(out.read_text())
+    text = " ".join(" ".join(page.texts).split())
+    for said in ("run and other", "Gained in B: 1", "Lost in B: 1", "colour", "+0.000", "A: <i>blue</i>", "B: red"):
+        assert said in text, said
+    assert len(page.sources) == 2 and page.links == []  # each flipped question with its picture
+    (run.parent / "1.png").unlink()
+    assert main(["compare", str(run), str(other), "--html", str(run.parent / "no" / "a.html")]) == 2
+    assert "the page cannot be written" in capsys.readouterr().err

@@ -26,6 +26,8 @@ TABLE: dict[str, str] = {
     "node_classification": "mmllm.evaluation.benchmarks.node_classification:NodeClassification",
     "mini_graph": "mmllm.evaluation.benchmarks.mini_graph:MiniGraph",
     "mini_together": "mmllm.evaluation.benchmarks.mini_together:MiniTogether",
+    "sroie": "mmllm.evaluation.benchmarks.documents:Sroie",
+    "funsd": "mmllm.evaluation.benchmarks.documents:Funsd",
     "vizwiz": "mmllm.evaluation.benchmarks.published.images:VizWiz",
     "okvqa": "mmllm.evaluation.benchmarks.published.images:OkVqa",
     "infographicvqa": "mmllm.evaluation.benchmarks.published.images:InfographicVqa",

@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.boxes import Box
 from mmllm.evaluation.metrics.table import METRICS
+from mmllm.evaluation.metrics.text import ANLS_VARIANTS
 from mmllm.evaluation.references import texts_of
 from mmllm.messages.placeholders import escape
 from mmllm.types import Message, Sample
@@ -19,6 +21,14 @@ from mmllm.types import Message, Sample
 QUESTION_ONLY = "<image>\n{question}"
 SHORT_ANSWER = "<image>\n{question}\nAnswer the question using a single word or phrase."
 
+GENERATED, TEXTS, PER_TOKEN, LETTERS = CHOICES = (
+    "generated",
+    "likelihood",
+    "likelihood_per_token",
+    "likelihood_letter",
+)
+"""How an option is taken: the answer is written and read; or the likeliest text of an option, by the sum over its
+tokens or their mean; or the likeliest letter."""
 CATEGORY_SEPARATOR = ": "
 """Text between a kind and a part of it."""
 
@@ -64,8 +74,15 @@ class Benchmark(ABC):
     """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
     variant: str = ""
     """Name of the metric's definition, where it has several."""
+    choice: str = GENERATED
+    """How an option is taken, of :data:`CHOICES`."""
 
-    def __init__(self, *, prompt: str, variant: str = "", variants: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, prompt: str, variant: str = "", variants: Sequence[str] = (), choice: str = GENERATED
+    ) -> None:
+        if choice not in CHOICES:
+            raise MmllmError(f"{self.name}: choice is {choice!r}; known: {', '.join(CHOICES)}.")
+        self.choice = choice
         if variants and variant not in variants:
             known = ", ".join(variants)
             raise MmllmError(f"{self.name} has no variant {variant!r} of {self.metric}; there are {known}.")
@@ -101,6 +118,29 @@ class Benchmark(ABC):
         parsed = self.parsed(prediction)
         return (self.score(prediction, question.reference) if parsed else 0.0), parsed
 
+    @property
+    def ranks_options(self) -> bool:
+        """Whether the model ranks the options by likelihood and writes nothing."""
+        return self.choice != GENERATED
+
+    @property
+    def lists_options(self) -> bool:
+        """Whether the options stand below the question: not where their texts are ranked."""
+        return self.choice in (GENERATED, LETTERS)
+
+    def candidates(self, question: Question) -> Sequence[str]:
+        """The answers that are ranked, one an option."""
+        return ascii_uppercase[: len(question.options)] if self.choice == LETTERS else question.options
+
+    def check_ranked(self, options: Sequence[str]) -> None:
+        """MmllmError where options are to be ranked and cannot be."""
+        if not self.ranks_options:
+            return
+        if not options:
+            raise MmllmError(f"it has no options, and choice: {self.choice} ranks options")
+        if self.choice != LETTERS and not all(options):
+            raise MmllmError(f"its options' texts stand in the question; choice: {LETTERS} ranks their letters")
+
     def whole(self, answered: Sequence[Answered]) -> float | None:
         """The score of questions together, also of a part of them; None: it is the mean of their scores."""
         return None
@@ -110,8 +150,21 @@ class Benchmark(ABC):
         return None
 
     def figures(self, answered: Sequence[Answered]) -> Mapping[str, float]:
-        """Further figures of questions together, which stand beside the score."""
-        return {}
+        """Further figures of questions together, which stand beside the score; of ANLS the mean by its other variants,
+        since harnesses differ in what a similarity of exactly one half is worth."""
+        if self.metric != "anls":
+            return {}
+        others = [variant for variant in ANLS_VARIANTS if variant != (self.variant or ANLS_VARIANTS[0])]
+        said = [one for one in answered if self.parsed(one.prediction)]
+        return {
+            f"anls_{variant}": sum(METRICS["anls"](one.prediction, one.question.reference, variant) for one in said)
+            / len(answered)
+            for variant in others
+        }
+
+    def box(self, prediction: str) -> Box | None:
+        """The box that an answer names, where answers are boxes; None: it names none, or answers are something else."""
+        return None
 
     def cluster(self, question: Question) -> Hashable | None:
         """What questions that are not independent have in common; None: the media they are about."""

@@ -26,10 +26,14 @@ class MiniGrounding(Mini):
         left, top, right, bottom = (float(number) / SCALE for number in box)
         return left, top, right, bottom
 
+    def box(self, prediction: str) -> Box | None:
+        """The first box that an answer names."""
+        return parse_box(prediction, SCALE)
+
     def parsed(self, prediction: str) -> bool:
         """Whether a box can be read from the prediction."""
-        return parse_box(prediction, SCALE) is not None
+        return self.box(prediction) is not None
 
     def score(self, prediction: str, reference: Any) -> float:
         """1 where the predicted box overlaps the reference with an IoU of at least 0.5, else 0."""
-        return box_hit(parse_box(prediction, SCALE), reference)
+        return box_hit(self.box(prediction), reference)

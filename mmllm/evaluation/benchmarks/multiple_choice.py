@@ -12,6 +12,8 @@ from mmllm.evaluation.metrics.choice import plain, taken
 
 CHOICE = "accuracy"
 """Name of the metric."""
+LETTER_OR_TEXT = "letter_or_text"
+"""Name of its definition: a written answer takes an option by its letter or by its text."""
 
 
 def graded(prediction: str, question: Question) -> tuple[float, bool]:
@@ -32,9 +34,9 @@ class MultipleChoice(Benchmark):
     """
 
     metric = CHOICE
-    variant = "letter_or_text"
+    variant = LETTER_OR_TEXT
 
-    def choice(
+    def of_options(
         self,
         identity: Any,
         text: str,

@@ -96,7 +96,7 @@ class MvBench(MultipleChoice):
         # behind the name, as `frames` reads which part of a clip is meant
         media = {"video": (file.with_name(file.name + _bounds(row)),)}
         right = row["candidates"].index(row["answer"])
-        return self.choice(f"{task}/{number}", row["question"], row["candidates"], right, media, task)
+        return self.of_options(f"{task}/{number}", row["question"], row["candidates"], right, media, task)
 
 
 def _bounds(row: Mapping[str, Any]) -> str:

@@ -71,4 +71,4 @@ class NextQa(MultipleChoice):
         assert right is not None
         media = {"video": (clip(self._videos, self._names[row["video"]]),)}
         identity = f"{row['video']}_{row['qid']}"
-        return self.choice(identity, row["question"], options(row), right, media, KINDS[row["type"]])
+        return self.of_options(identity, row["question"], options(row), right, media, KINDS[row["type"]])

@@ -18,7 +18,8 @@ from mmllm.evaluation.benchmarks.base import Answered, Benchmark, Question
 from mmllm.evaluation.benchmarks.multiple_choice import CHOICE, graded
 from mmllm.evaluation.benchmarks.options import listed, right
 from mmllm.evaluation.metrics.boxes import Box, box_hit, parse_box
-from mmllm.evaluation.metrics.table import METRIC_VARIANTS, METRICS
+from mmllm.evaluation.metrics.fields import checked, counts_of_set, record_of
+from mmllm.evaluation.metrics.table import FIELD_F1, METRIC_VARIANTS, METRICS
 from mmllm.evaluation.metrics.wer import word_error_rate
 from mmllm.evaluation.references import texts_of
 from mmllm.messages import placeholders
@@ -60,6 +61,7 @@ class Qa(Benchmark):
         columns: dict[str, str] | None = None,
         ignore: Sequence[str] = (),
         box_scale: float = 1.0,
+        choice: str = "generated",
     ) -> None:
         """Open the rows and look at each.
 
@@ -67,7 +69,7 @@ class Qa(Benchmark):
             path: a file, a pattern, a folder, or ``hf://datasets/...``, as ``data:`` has it; a folder may hold
                 ``questions.json``.
             metric: exact_match, anls, relaxed_accuracy, vqa_accuracy, contains, token_f1, yes_no, wer (lower is
-                better), accuracy (lettered options) or iou@0.5 (a box).
+                better), field_f1 (an object of fields and line items), accuracy (lettered options) or iou@0.5 (a box).
             prompt: the user's turn, with ``{question}`` and the placeholders; without one, a placeholder for each item
                 of a row stands in front of the question.
             variant: of the metric, where it has several.
@@ -77,6 +79,8 @@ class Qa(Benchmark):
             columns: question, answer, options, id, kind or a placeholder -> its name in the rows.
             ignore: fields that hold media and are not to be read.
             box_scale: of the boxes that answers and predictions name, under iou@0.5: 1, 100 or 1000.
+            choice: generated; or ranked by the model: likelihood (of the options' texts, which then do not stand below
+                the question), likelihood_per_token, likelihood_letter.
         """
         known = (*METRICS, CHOICE, BOX)
         if metric not in known:
@@ -85,7 +89,10 @@ class Qa(Benchmark):
             variants = ", ".join(METRIC_VARIANTS.get(metric, ())) or "none"
             raise MmllmError(f"{self.name}: {metric} has no variant {variant!r}; its variants: {variants}.")
         self.metric = metric
-        super().__init__(prompt="{question}" if prompt is None else prompt, variant=variant)
+        super().__init__(prompt="{question}" if prompt is None else prompt, variant=variant, choice=choice)
+        if self.ranks_options and metric != CHOICE:
+            raise MmllmError(f"{self.name}: choice: {choice} ranks options; write metric: {CHOICE}.")
+        self.variant = choice if self.ranks_options else self.variant
         self._bare, self._scale = prompt is None, box_scale
         self._columns, self._ignored = dict(columns or {}), frozenset(ignore)
         beside = Path(path) / "questions.json"
@@ -124,7 +131,8 @@ class Qa(Benchmark):
             return self._continued(self._talks[number], turn, identity, kind)
         media = {key: tuple(self._media.items(key, value)) for key, value in row.items() if self._holds_media(key)}
         options = self._options(row)
-        text = lettered(str(row["question"]), options) if options else str(row["question"])
+        listed_below = options and self.lists_options
+        text = lettered(str(row["question"]), options) if listed_below else str(row["question"])
         shown = {key: items for key, items in media.items() if items}
         return self.question(identity, text, shown, self._reference(row), kind, options)
 
@@ -149,17 +157,24 @@ class Qa(Benchmark):
         """Score by the metric, and whether an answer, an option or a box was read."""
         if self.metric == CHOICE:
             return graded(prediction, question)
+        if self.metric == FIELD_F1 and record_of(prediction) is None:
+            return 0.0, False
         if self.metric == BOX:
-            found = parse_box(prediction, self._scale)
+            found = self.box(prediction)
             return (0.0, False) if found is None else (box_hit(found, question.reference), True)  # type: ignore[arg-type]
         return super().graded(prediction, question)
 
+    def box(self, prediction: str) -> Box | None:
+        """The box that an answer names, under iou@0.5."""
+        return parse_box(prediction, self._scale) if self.metric == BOX else None
+
     def whole(self, answered: Sequence[Answered]) -> float | None:
-        """Under ``wer`` the edits of all over the words of all (of several references the first); else the mean."""
-        if self.metric != "wer":
-            return None
+        """Under ``wer`` the edits of all over the words of all, under ``field_f1`` the F1 of all fields (of several
+        references the first); else the mean."""
         pairs = ((one.prediction, str(one.question.reference[0])) for one in answered)
-        return word_error_rate(pairs, self.variant or "plain")
+        if self.metric == FIELD_F1:
+            return counts_of_set(pairs, self.variant or "exact").f1
+        return word_error_rate(pairs, self.variant or "plain") if self.metric == "wer" else None
 
     def turn(self, text: str, media: Mapping[str, Sequence[Any]]) -> str:
         """The prompt with the question; without a prompt of its own, the placeholders in front of it."""
@@ -233,6 +248,8 @@ class Qa(Benchmark):
             return _right(found, self._options(row))
         if self.metric == BOX:
             return _box(found, self._scale)
+        if self.metric == FIELD_F1:
+            return (checked(found, self.variant or "exact"),)
         answers = texts_of(found)
         # the metric leaves each annotator out in turn and asks for three others who agree: with fewer it is never 1
         if self.metric == "vqa_accuracy" and len(answers) < 4:

@@ -24,7 +24,7 @@ Grams = Counter[tuple[str, ...]]
 
 _CLITIC = re.compile(r"(n't|'s|'m|'d|'re|'ve|'ll)$")
 _WORD = re.compile(
-    r"-[lr]rb-|(?:[a-z]\.){2,}|(?:etc|mr|mrs|ms|dr|st|jr|sr|vs|prof)\.|[^\W_]+(?:[-/.,:&'][^\W_]+)*'?|[$%#@&]",
+    r"-[lr]rb-|(?:[a-z]\.)+|(?:etc|mr|mrs|ms|dr|st|jr|sr|vs|prof)\.|[^\W_]+(?:[-/.,:&'][^\W_]+)*'?|[$%#@&]",
     re.UNICODE,
 )
 _JOINED = {"cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta"), "wanna": ("wan", "na")}

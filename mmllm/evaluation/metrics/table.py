@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from mmllm.evaluation.metrics.fields import VARIANTS as FIELD_VARIANTS
+from mmllm.evaluation.metrics.fields import field_f1
 from mmllm.evaluation.metrics.text import (
     ANLS_VARIANTS,
     AnlsVariant,
@@ -58,6 +60,11 @@ def _wer(prediction: str, answers: Sequence[str], variant: str) -> float:
     return max((word_accuracy(prediction, answer, variant or "plain") for answer in answers), default=0.0)
 
 
+def _field_f1(prediction: str, answers: Sequence[str], variant: str) -> float:
+    return field_f1(prediction, answers, variant or "exact")
+
+
+FIELD_F1 = "field_f1"
 METRICS: dict[str, Metric] = {
     "exact_match": _exact_match,
     "anls": _anls,
@@ -67,6 +74,7 @@ METRICS: dict[str, Metric] = {
     "token_f1": _token_f1,
     "yes_no": _yes_no,
     "wer": _wer,
+    FIELD_F1: _field_f1,
 }
 
 METRIC_VARIANTS: dict[str, Sequence[str]] = {
@@ -74,6 +82,8 @@ METRIC_VARIANTS: dict[str, Sequence[str]] = {
     "vqa_accuracy": VQA_VARIANTS,
     "yes_no": YES_NO_VARIANTS,
     "yes_no_f1": YES_NO_VARIANTS,
+    "mme_score": YES_NO_VARIANTS,
     "wer": WER_VARIANTS,
+    FIELD_F1: FIELD_VARIANTS,
 }
 """Metric -> the definitions that it has, where there are several."""

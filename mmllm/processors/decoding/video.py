@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmllm.processors.decoding.bad_media import BadMedia
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg"
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif"
 """Containers that are opened. Playlists and scripts of FFmpeg, which name other files or addresses, are not."""
 Pixels = NDArray[numpy.uint8]
 Frames = Callable[[Sequence[int]], Iterator[Pixels]]

@@ -11,6 +11,7 @@ from typing import Any
 from mmllm.evaluation.benchmarks.base import Benchmark
 from mmllm.evaluation.benchmarks.chartqa import ChartQa
 from mmllm.evaluation.benchmarks.clotho_aqa import COLUMNS, ClothoAqa
+from mmllm.evaluation.benchmarks.documents import Funsd, Sroie
 from mmllm.evaluation.benchmarks.docvqa import DocVqa
 from mmllm.evaluation.benchmarks.easy_vqa import EasyVqa
 from mmllm.evaluation.benchmarks.fsdd import Fsdd
@@ -53,6 +54,33 @@ def _questions(folder: Path) -> None:
         {"id": "b", "question": "Are they the same?", "answers": ["yes"], "image": ["pictures/0.png"] * 2},
     ]
     (folder / "questions.json").write_text(json.dumps(rows), encoding="utf-8")
+
+
+def sroie(folder: Path) -> Sroie:
+    """Two receipts, the second without a date."""
+    for name, fields in (("0", {"company": "A", "date": "1/2/2018", "total": "9.00"}), ("1", {"total": "$7.60"})):
+        picture(folder / "img" / f"{name}.jpg", (40, 60), "white")
+        _annotations(folder / "key" / f"{name}.json", fields)
+    return Sroie(path=str(folder))
+
+
+def funsd(folder: Path) -> Funsd:
+    """Two forms: a question with an answer and one with two; and one without any."""
+    texts = [("question", "TO:"), ("answer", "K. A."), ("question", "STORES"), ("answer", "27"), ("answer", "15")]
+    links = {0: [[0, 1]], 1: [[0, 1]], 2: [[2, 3], [2, 4]], 3: [[2, 3]], 4: [[2, 4]]}
+    form = [
+        {"id": number, "label": label, "text": text, "linking": links[number], "box": [0, 0, 1, 1], "words": []}
+        for number, (label, text) in enumerate(texts)
+    ]
+    for name, entities in (("a", form), ("b", [{**form[0], "linking": []}])):
+        picture(folder / "testing_data" / "images" / f"{name}.png", (40, 60), "white")
+        _annotations(folder / "testing_data" / "annotations" / f"{name}.json", {"form": entities})
+    return Funsd(path=str(folder))
+
+
+def _annotations(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def vqav2(folder: Path) -> VqaV2:
@@ -193,7 +221,7 @@ def picture(file: Path, size: tuple[int, int], colour: str) -> None:
     """A picture of one colour, (width, height), in a folder that is made."""
     from PIL import Image
 
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(file)
 
 
@@ -203,6 +231,8 @@ TINY: dict[str, Callable[[Path], Benchmark]] = {
     "easy_vqa": easy_vqa,
     "qa": qa,
     "qa_json": qa_json,
+    "sroie": sroie,
+    "funsd": funsd,
     "vqav2": vqav2,
     "textvqa": textvqa,
     "docvqa": docvqa,

@@ -17,6 +17,7 @@ from mmllm.datasets.base import Dataset
 from mmllm.datasets.chat import Chat
 from mmllm.datasets.easy_vqa import EasyVqa
 from mmllm.datasets.fsdd import Fsdd
+from mmllm.datasets.grounded_text import GroundedText
 from mmllm.datasets.modelnet import ModelNet
 from mmllm.datasets.msrvtt_qa import MsrvttQa
 from mmllm.datasets.msvd_qa import MsvdQa
@@ -75,6 +76,20 @@ def write_fsdd(folder: Path) -> None:
             file.setframerate(8000)
             file.writeframes(struct.pack("<800h", *(3000 * ((n // digit) % 2) for n in range(800))))
         (folder / "recordings" / f"{digit}_{speaker}_{take}.wav").write_bytes(buffer.getvalue())
+
+
+def grounded_text(folder: Path) -> GroundedText:
+    """One form of two entities, the second the answer to the first."""
+    forms = folder / "training_data"
+    for name in ("annotations", "images"):
+        (forms / name).mkdir(parents=True)
+    form = [
+        {"id": n, "label": label, "text": text, "linking": [[0, 1]], "box": [0, 0, 1, 1], "words": []}
+        for n, (label, text) in enumerate((("question", "TO:"), ("answer", "K. A.")))
+    ]
+    (forms / "annotations" / "a.json").write_text(json.dumps({"form": form}), encoding="utf-8")
+    (forms / "images" / "a.png").write_bytes(PIXEL)
+    return GroundedText(str(folder))
 
 
 def msvd_qa(folder: Path) -> MsvdQa:
@@ -200,6 +215,7 @@ TINY: dict[str, Callable[[Path], Dataset]] = {
     "chat_jsonl": chat,
     "easy_vqa": easy_vqa,
     "fsdd": fsdd,
+    "grounded_text": grounded_text,
     "msvd_qa": msvd_qa,
     "msrvtt_qa": msrvtt_qa,
     "nextqa": nextqa,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,10 @@ def test_answers_are_kept_and_only_missing_ones_are_asked(world: Path, tmp_path:
     assert path.read_text() == text
 
 
-@pytest.mark.parametrize("change", ["weights", "prompt", "questions", "tokens"])
-def test_changed_conditions_ask_everything_again(world: Path, tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["weights", "prompt", "questions", "tokens", "version"])
+def test_changed_conditions_ask_everything_again(
+    world: Path, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(Scripted(RIGHT), world, tmp_path)
     other = Scripted(WRONG)
     arguments: dict[str, Any] = {}
@@ -177,6 +180,8 @@ def test_changed_conditions_ask_everything_again(world: Path, tmp_path: Path, ch
     if change == "weights":
         with torch.no_grad():
             next(other.model.connectors["image"].parameters()).add_(1.0)
+    elif change == "version":
+        monkeypatch.setattr("mmllm.evaluation.run.__version__", "99")
     elif change == "prompt":
         arguments["prompt"] = "<image> {question}"
     elif change == "questions":
@@ -192,13 +197,21 @@ def test_changed_conditions_ask_everything_again(world: Path, tmp_path: Path, ch
 
 
 def test_another_picture_under_the_same_name_is_asked_about_again(world: Path, tmp_path: Path) -> None:
-    file, picture = world / "test" / "mini_scenes.jsonl", world / "test" / "own.png"
+    file, picture = world / "test" / "mini_scenes.jsonl", world / "test" / "own.bmp"
     Image.new("RGB", (30, 30), "red").save(picture)
     rows = lines(file)
     rows[1]["image"] = picture.name
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     run(Scripted(RIGHT), world, tmp_path)
-    Image.new("RGB", (40, 30), "blue").save(picture)
+    stamp = picture.stat()
+    os.utime(picture)  # touched, not changed
+    untouched = Scripted(WRONG)
+    run(untouched, world, tmp_path)
+    assert untouched.asked == []
+    # of the same size and time, another content
+    Image.new("RGB", (30, 30), "blue").save(picture)
+    assert picture.stat().st_size == stamp.st_size
+    os.utime(picture, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     later = Scripted(WRONG)
     run(later, world, tmp_path)
     run(later, world, tmp_path)

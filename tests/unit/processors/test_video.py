@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from mmllm.errors import MediaError
 from mmllm.processors.decoding.frame_choice import sampled
@@ -62,6 +63,37 @@ def same(readings: dict[str, VideoReading], media: str | Path | bytes) -> Clip:
 )
 def test_frames_are_taken_evenly_and_never_faster_than_asked_for(frames, fps, expected) -> None:
     assert sampled([number / 10 for number in range(11)], frames, fps) == expected
+
+
+def test_frames_are_taken_by_time_where_the_rate_varies() -> None:
+    # a slide a second for nine seconds, then a second of film
+    times = [*range(9), *(9 + number / 30 for number in range(31))]
+    assert sampled(times, 8, None) == [0, 1, 3, 4, 6, 7, 9, 39]
+    assert sampled(times, 99, 1.0) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 39]
+    # one still for nine seconds: no frame twice, so those behind it fill up
+    assert sampled([0.0, *(9 + number / 10 for number in range(11))], 5, None) == [0, 1, 2, 3, 11]
+    # stamps in whole milliseconds, and one that is late, are an even rate
+    for rate in (24, 29.97, 30, 59.94):
+        even = [round(number / rate, 3) for number in range(500)]
+        assert sampled(even, 32, None) == sampled(list(range(500)), 32, None)
+
+
+def test_a_gif_is_a_clip_of_its_own_times(tmp_path: Path) -> None:
+    """Frames that hold only what changed, shown for a second each and then for a twentieth."""
+    drawn = []
+    for number in range(10):
+        picture = Image.new("RGB", (64, 48), "white")
+        ImageDraw.Draw(picture).rectangle((5 * number, 10, 5 * number + 12, 22), fill="black")
+        drawn.append(picture)
+    lasting = [1000] * 5 + [50] * 5
+    drawn[0].save(tmp_path / "a.gif", save_all=True, append_images=drawn[1:], duration=lasting, optimize=True)
+    for frames, expected in ((4, [0, 2, 3, 9]), (10, list(range(10)))):
+        reading = VideoReading(backend="pyav", **{**LIMITS, "frames": frames})
+        clip = reading.read(tmp_path / "a.gif")
+        reading.close()
+        assert clip.seconds == pytest.approx([min(n, 5) + max(0, n - 5) / 20 for n in expected])
+        for frame, number in zip(clip.frames, expected, strict=True):
+            assert np.array_equal(frame, np.asarray(drawn[number]))
 
 
 def test_times_of_a_varying_frame_rate_are_those_of_its_stamps(both) -> None:

@@ -12,7 +12,7 @@ from mmllm.datasets.containers.base import Rows
 from mmllm.datasets.row_media import RowMedia
 from mmllm.errors import MediaError, MmllmError, SampleError
 from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR, Benchmark, Question
-from mmllm.evaluation.benchmarks.multiple_choice import graded
+from mmllm.evaluation.benchmarks.multiple_choice import LETTER_OR_TEXT, graded
 from mmllm.evaluation.benchmarks.options import listed, right
 from mmllm.evaluation.benchmarks.published.files import rows_of
 from mmllm.evaluation.metrics.choice import plain
@@ -72,6 +72,7 @@ class Published(Benchmark):
         config: str | None = None,
         prompt: str | None = None,
         variant: str = "",
+        choice: str = "generated",
     ) -> None:
         """Open the tables and look at each row.
 
@@ -81,14 +82,22 @@ class Published(Benchmark):
             split: default: the one that is reported.
             config: of a set that has several; default: the one that is reported.
             prompt: the user's turn, with ``{question}`` (options are part of it) and the placeholder; default: the
-                published one.
+                published one, without what it says of letters where texts are ranked.
             variant: of the metric, where it has several.
+            choice: generated; or ranked by the model: likelihood (of the options' texts, which then do not stand below
+                the question), likelihood_per_token, likelihood_letter.
         """
         variants = METRIC_VARIANTS.get(self.metric, ())
         if variant and variant not in variants:
             known = ", ".join(variants) or "none"
             raise MmllmError(f"{self.name}: {self.metric} has no variant {variant!r}; its variants: {known}.")
-        super().__init__(prompt=self.asked if prompt is None else prompt, variant=variant or self.default_variant)
+        super().__init__(
+            prompt=self.asked if prompt is None else prompt, variant=variant or self.default_variant, choice=choice
+        )
+        if self.ranks_options:
+            self.variant = choice if self.variant in ("", LETTER_OR_TEXT) else f"{self.variant}, {choice}"
+        if not self.lists_options and prompt is None:
+            self.prompt = f"{self.asked.partition('{question}')[0]}{{question}}"
         self._path = path if path is not None else f"data/{self.name}"
         self._where = Path(self._path)
         self.split, self.config = split or self.of_split, config or self.of_config
@@ -119,7 +128,7 @@ class Published(Benchmark):
             # of options whose texts stand in the question already there is nothing to write below it
             shown = (
                 lettered(str(item["question"]), options)
-                if any(options) and not self.options_inside
+                if any(options) and not self.options_inside and self.lists_options
                 else str(item["question"])
             )
             media = {key: found for key in self._placeholders(item) if (found := self._found(key, item[key]))}
@@ -232,7 +241,9 @@ class Published(Benchmark):
                     if not is_given(item.get("answer")):
                         without.append(number)
                         continue
-                    self.reference(item, self.options(item))
+                    options = self.options(item)
+                    self.check_ranked(options)
+                    self.reference(item, options)
             except (SampleError, MmllmError) as error:
                 raise MmllmError(f"{self.name}: {self._rows.label(number)}: {error}. {self.fetch}") from error
         if without and len(without) == len(places):

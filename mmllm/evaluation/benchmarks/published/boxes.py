@@ -61,12 +61,16 @@ class Boxes(Published):
 
     def graded(self, prediction: str, question: Question) -> tuple[float, bool]:
         """Whether the box that is read overlaps enough, and whether one was read."""
-        found = parse_box(prediction, self._scale)
+        found = self.box(prediction)
         return (0.0, False) if found is None else (box_hit(found, question.reference), True)  # type: ignore[arg-type]
+
+    def box(self, prediction: str) -> Box | None:
+        """The first box that an answer names."""
+        return parse_box(prediction, self._scale)
 
     def figures(self, answered: Sequence[Answered]) -> dict[str, float]:
         """Accuracy at stricter thresholds, and its mean from 0.5 to 0.95."""
-        found = [(parse_box(one.prediction, self._scale), one.question.reference) for one in answered]
+        found = [(self.box(one.prediction), one.question.reference) for one in answered]
         overlaps = [0.0 if box is None else iou(box, wanted) for box, wanted in found]  # type: ignore[arg-type]
 
         def at(threshold: float) -> float:

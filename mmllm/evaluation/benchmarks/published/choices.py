@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 from mmllm.evaluation.benchmarks.base import Answered, Question
-from mmllm.evaluation.benchmarks.multiple_choice import CHOICE
+from mmllm.evaluation.benchmarks.multiple_choice import CHOICE, LETTER_OR_TEXT
 from mmllm.evaluation.benchmarks.published.base import LETTER, Published, from_hub
 from mmllm.evaluation.metrics.whole import all_right
 from mmllm.evaluation.references import is_given
@@ -22,7 +22,7 @@ class Choice(Published):
     metric = CHOICE
     asked: ClassVar[str] = LETTER
     gold: ClassVar[str] = "letter"
-    default_variant: ClassVar[str] = "letter_or_text"
+    default_variant: ClassVar[str] = LETTER_OR_TEXT
 
 
 class Ai2d(Choice):
@@ -75,7 +75,8 @@ class MmStar(Choice):
 class SeedBench(Choice):
     """SEED-Bench (Li et al. 2023, arXiv 2307.16125), the questions about pictures, as papers mostly report it.
 
-    Answers are generated and read; the authors' own number ranks the options' texts by likelihood, which is another.
+    Answers are generated and read; the authors' own number ranks the options' texts by their mean likelihood of a
+    token (``choice: likelihood_per_token``), which is another.
     """
 
     name: ClassVar[str] = "seed_bench"
@@ -153,7 +154,7 @@ class MmBench(Choice):
         # tables of TSV have every cell as a text, and another spelling of the group
         item = self.renamed({("L2-category" if key == "l2-category" else key): value for key, value in row.items()})
         hint = f"{row['hint']} " if is_given(row.get("hint")) and str(row["hint"]) != "nan" else ""
-        question = f"{hint}{item['question']} There are several options:"
+        question = f"{hint}{item['question']}{' There are several options:' if self.lists_options else ''}"
         return [{**item, "index": int(item["index"]), "question": question}]
 
     def units(self, answered: Sequence[Answered]) -> Sequence[float] | None:

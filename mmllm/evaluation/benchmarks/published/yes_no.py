@@ -93,6 +93,7 @@ class Mme(YesNo):
     facts: ClassVar[Sequence[str]] = ("of", "group")
     clustered: ClassVar[Sequence[str]] = ("group", "of")
     asked: ClassVar[str] = "<image>\n{question}"
+    default_variant: ClassVar[str] = "mme_official"
 
     def whole(self, answered: Sequence[Answered]) -> float | None:
         """The sum over the categories."""

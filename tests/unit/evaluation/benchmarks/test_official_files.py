@@ -11,7 +11,7 @@ import pytest
 
 from mmllm import registry
 from mmllm.errors import MmllmError
-from mmllm.evaluation.benchmarks.base import Benchmark
+from mmllm.evaluation.benchmarks.base import Answered, Benchmark
 from mmllm.evaluation.benchmarks.chartqa import ChartQa
 from mmllm.evaluation.benchmarks.docvqa import DocVqa
 from mmllm.evaluation.benchmarks.easy_vqa import EasyVqa
@@ -62,6 +62,12 @@ def test_docvqa_reads_the_older_name_and_both_thresholds(tmp_path: Path) -> None
     assert benchmark.files[0].name == "val_v1.0.json"
     assert benchmark.score("abcd", ("abxy",)) == 0.0
     assert DocVqa(path=str(tmp_path), variant="inclusive").score("abcd", ("abxy",)) == 0.5
+    # both are reported, whichever is the score
+    right = str(benchmark[0].reference[0])
+    half = f"{right}{'#' * len(right)}"
+    answered = [Answered(benchmark[0], half, benchmark.score(half, benchmark[0].reference))]
+    assert answered[0].score == 0.0 and benchmark.figures(answered) == {"anls_inclusive": 0.5}
+    assert list(DocVqa(path=str(tmp_path), variant="inclusive").figures(answered)) == ["anls_strict"]
     with pytest.raises(MmllmError, match="inclusive"):
         DocVqa(path=str(tmp_path), variant="loose")
 

@@ -17,7 +17,7 @@ from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import Answered, Benchmark
 from mmllm.evaluation.benchmarks.published import files
 from mmllm.evaluation.metrics.whole import f1_of_yes
-from mmllm.evaluation.run import score_of, summary
+from mmllm.evaluation.summary import score_of, summary
 from mmllm.testing.tiny.published_benchmarks import WRITERS, opened, png, tables, write_table
 
 FIRST = {

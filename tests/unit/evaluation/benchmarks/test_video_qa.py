@@ -21,7 +21,7 @@ from mmllm.evaluation.benchmarks.msvd_qa import MsvdQa
 from mmllm.evaluation.benchmarks.mvbench import TASKS, MvBench
 from mmllm.evaluation.benchmarks.nextqa import NextQa
 from mmllm.evaluation.metrics.intervals import interval
-from mmllm.evaluation.run import _kinds
+from mmllm.evaluation.summary import kinds
 from mmllm.testing.tiny import benchmarks as tiny
 from mmllm.testing.tiny.mini_benchmarks import mini
 from mmllm.types import Sample
@@ -135,7 +135,7 @@ def test_parts_of_a_kind_count_under_it_too(tmp_path: Path) -> None:
         return Answered(Question(Sample("a", ()), "", ("x",), kind), "", score)
 
     some = [answered("causal: why", 1), answered("causal: how", 0), answered("yes/no", 1)]
-    found = _kinds(tiny.msvd_qa(tmp_path), some, range(3), [answered("", 0), answered("", 0), answered("", 1)])
+    found = kinds(tiny.msvd_qa(tmp_path), some, range(3), [answered("", 0), answered("", 0), answered("", 1)])
     assert {kind: (entry["score"], entry["n"], entry["blind"]) for kind, entry in found.items()} == {
         "causal": (0.5, 2, 0.0),
         "causal: how": (0, 1, 0.0),

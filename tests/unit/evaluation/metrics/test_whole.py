@@ -9,7 +9,7 @@ import pytest
 
 from mmllm.errors import MmllmError
 from mmllm.evaluation.metrics.intervals import interval
-from mmllm.evaluation.metrics.wer import edits_of
+from mmllm.evaluation.metrics.wer import edits_of, word_accuracy, word_error_rate
 from mmllm.evaluation.metrics.whole import f1_of_yes, jackknife
 from mmllm.evaluation.metrics.yes_no import yes_no
 
@@ -53,9 +53,11 @@ def test_edits_of_words(said: str, true: str, edits: tuple[int, int]) -> None:
     assert edits_of(said, true) == edits
 
 
-def test_a_reference_without_a_word_is_refused() -> None:
-    with pytest.raises(MmllmError, match="a reference without a word"):
-        edits_of("a", " - ")
+def test_a_reference_without_a_word_counts_what_was_put_in() -> None:
+    assert edits_of("a", " - ") == (1, 0) and word_accuracy("a", "-") == 0.0 and word_accuracy("", "-") == 1.0
+    assert word_error_rate([("a", "-"), ("b c", "b c")]) == 0.5
+    with pytest.raises(MmllmError, match="references without a word"):
+        word_error_rate([("a", " - ")])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("whisper_normalizer") is None, reason="no whisper-normalizer")
