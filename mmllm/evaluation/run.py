@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from mmllm.evaluation.metrics.whole import jackknife
 from mmllm.evaluation.predictions import Prediction, blinded, item_of, predict
 from mmllm.evaluation.question_rules import best_rule, training_split
 from mmllm.evaluation.usage import Usage
+from mmllm.messages.system import with_system
 from mmllm.recipe import part_arguments
 from mmllm.recipe.models import benchmark_part
 
@@ -86,13 +87,14 @@ def evaluate_with(
     chosen = opened(asked)
     # in their order: what a class calls itself may be no name of an entry
     parts = {one.name: benchmark_part(name, entry) for one, (name, entry) in zip(chosen, asked.items(), strict=True)}
+    systems = {one.name: entry.get("system") for one, entry in zip(chosen, asked.values(), strict=True)}
     # a part of the questions never replaces the score over all of them
     file, console = out / ("results.json" if limit is None else f"results.limit-{limit}.json"), Console()
     _check_writable(out)
     results = _begun(file, generator, recipe)
     with _progress(console) as progress:
         usage = Usage(generator, out, results["checkpoint"])
-        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, parts, progress, usage)
+        session = _Session(generator, recipe.eval, out, results["checkpoint"], limit, parts, systems, progress, usage)
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)
             results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
@@ -158,6 +160,8 @@ class _Session:
     limit: int | None
     parts: Mapping[str, tuple[str, Mapping[str, Any]]]
     """Registered type and arguments of each benchmark."""
+    systems: Mapping[str, str | None]
+    """System message of each benchmark's conversations."""
     progress: Progress
     usage: Usage
 
@@ -165,7 +169,8 @@ class _Session:
         """The entry of one benchmark in ``results.json``."""
         n = len(benchmark) if self.limit is None else min(self.limit, len(benchmark))
         # the first n, not a draw: a limit then stays comparable, and what is answered is kept when it grows
-        questions = [benchmark[index] for index in range(n)]
+        system = self.systems[benchmark.name]
+        questions = [under(system, benchmark[index]) for index in range(n)]
         if len({question.sample.name for question in questions}) < n:
             raise MmllmError(f"{benchmark.name}: two questions of {benchmark.files[0]} have the same id.")
         decoding: dict[str, Any] = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
@@ -173,7 +178,8 @@ class _Session:
             decoding["features"] = self.settings.cache.dtype  # rounded, so an answer may be another
         files = digests.of_files(benchmark.files)
         # all that an answer depends on: with another key it is asked again
-        key = digests.of_value([self.model, benchmark.prompt, decoding, files])
+        asked = benchmark.prompt if system is None else [system, benchmark.prompt]
+        key = digests.of_value([self.model, asked, decoding, files])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, [blinded(one) for one in questions], "blind", key) if blind else None
         items = [item_of(one) if (found := benchmark.cluster(one)) is None else found for one in questions]
@@ -198,6 +204,7 @@ class _Session:
             "total": len(benchmark),
             "limit": self.limit,
             "prompt": benchmark.prompt,
+            **({} if system is None else {"system": system}),
             "decoding": decoding,
             "files": files,
             "key": key,
@@ -224,6 +231,11 @@ class _Session:
         )
         self.usage.take(None if mode else benchmark.name)
         return answered
+
+
+def under(system: str | None, question: Question) -> Question:
+    """The question in a conversation with this system message, where it says one."""
+    return replace(question, sample=with_system(question.sample, system))
 
 
 def summary(
