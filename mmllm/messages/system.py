@@ -1,6 +1,7 @@
 """``system:`` of data, benchmarks and ``serve``: the system message of conversations that have none of their own.
 
-Many chat templates write a default one where there is none, often longer than the question: ``system: ""`` leaves it out.
+Many chat templates write a default one where there is none, often longer than the question: ``system: ""`` leaves it
+out.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from mmllm.connectors.base import Connector, DeepFusion, Projector
 from mmllm.errors import RecipeError
+from mmllm.hooks import ForwardContext
 from mmllm.hooks.passes import text_context
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.llms.partitioned import gathering
@@ -27,7 +29,9 @@ def check_sharing(model: MultimodalLM, where: str) -> None:
     """
     check_declared(model, where)
     with gathering(model.llm.model):  # with ZeRO-3 each rank may hold its part of the LLM alone
-        same = _tree_equals_alone(model.llm)
+        # what reads items inside the LLM has none to read here; all else works as it does where media are shown
+        shows = not any(isinstance(connector, DeepFusion) for connector in model.connectors.values())
+        same = _tree_equals_alone(model.llm, dict.fromkeys(model.inputs, shows))
     if not same:
         raise RecipeError(
             f"{where}.share_prefix: {type(model.llm.model).__name__} gives another result for conversations that share "
@@ -58,18 +62,27 @@ def _shares(connector: object) -> bool:
 
 
 @torch.no_grad()
-def _tree_equals_alone(llm: CausalLM) -> bool:
-    """Whether the states of continuations are the same with a shared prefix; connectors that work inside included."""
+def _tree_equals_alone(llm: CausalLM, shows: Mapping[str, bool]) -> bool:
+    """Whether the states of continuations are the same with a shared prefix; connectors that work inside included.
+
+    ``shows``: placeholder -> whether connectors with `when` are to take these conversations for ones that show it.
+    """
+
+    def context(row: torch.Tensor, bounds: torch.Tensor) -> ForwardContext:
+        found = text_context(row, bounds)
+        every = torch.ones(len(bounds) - 1, dtype=torch.bool, device=llm.device)
+        return replace(found, has_media={key: every & shown for key, shown in shows.items()})
+
     ids = (torch.arange(PREFIX + sum(CONTINUATIONS), device=llm.device) * 7 + 3) % llm.vocab_size
     begin, *rest = ids.split((PREFIX, *CONTINUATIONS))
     lengths = [PREFIX + length for length in CONTINUATIONS]
     bounds = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=llm.device)
-    alone = text_context(torch.cat([torch.cat([begin, one]) for one in rest]), bounds)
+    alone = context(torch.cat([torch.cat([begin, one]) for one in rest]), bounds)
     expected = [part[PREFIX:] for part in llm(llm.embed(alone.input_ids[0], alone), alone).split(lengths)]
     segments = [Segment(0, PREFIX)]
     for length in CONTINUATIONS:
         segments.append(Segment(segments[-1].end, segments[-1].end + length, (0, PREFIX)))
-    tree = text_context(ids, torch.tensor([0, len(ids)], dtype=torch.int32, device=llm.device))
+    tree = context(ids, torch.tensor([0, len(ids)], dtype=torch.int32, device=llm.device))
     places = torch.cat([torch.arange(PREFIX), *(torch.arange(PREFIX, PREFIX + n) for n in CONTINUATIONS)])
     tree = replace(tree, position_ids=places.to(llm.device)[None, None], segments=tuple(segments))
     found = llm(llm.embed(ids, tree), tree)[PREFIX:]

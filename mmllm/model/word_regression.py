@@ -1,4 +1,4 @@
-"""``start: words``: a linear layer by ridge regression onto the LLM's embeddings of words, without a pass of the LLM."""
+"""``start: words``: a linear layer by ridge regression onto the LLM's embeddings of words; no pass of the LLM."""
 
 from __future__ import annotations
 

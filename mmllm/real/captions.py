@@ -20,7 +20,8 @@ def captions(rows: Iterable[Sequence[Any]]) -> dict[int, str]:
     left: dict[int, tuple[set[str], set[str]]] = {}
     for question, answer, picture in rows:
         words = set(re.findall(r"[a-z]+", question))
-        for possible, names in zip(left.setdefault(picture, (set(COLOURS), set(SHAPES))), (COLOURS, SHAPES), strict=True):
+        found = left.setdefault(picture, (set(COLOURS), set(SHAPES)))
+        for possible, names in zip(found, (COLOURS, SHAPES), strict=True):
             named = words & names
             if answer in names:
                 possible &= {answer}

@@ -34,7 +34,7 @@ KINDS = {
     "Smileys & Emotion": "smileys",
 }
 """Category of the emoji package -> the word that answers."""
-KIND_QUESTION = "Which kind of thing is this: animals, food, objects, travel, activities or smileys?"
+KIND_QUESTION = "What kind of thing is this?"
 NAME_QUESTION = "Name this picture."
 HELD_OUT = 5
 """Every so many-th picture, in a drawn order, is for the test."""
@@ -81,7 +81,7 @@ def _easy_vqa(out: Path, local: Path | None, say: Say) -> None:
     if local is not None and (local / "train" / "questions.json").is_file():
         say(f"easy-VQA: copied from {local}")
         for split in ("train", "test"):
-            shutil.copytree(local / split, out / split)
+            _copy(local / split, out / split)
     else:
         wheel = _wheel(EASY_VQA, out.parent, say)
         prefix = "easy_vqa/data/"
@@ -132,7 +132,7 @@ def _fsdd(out: Path, local: Path | None, say: Say) -> None:
     """``recordings``: of the folder given, or of a clone by the user's git."""
     if local is not None and (local / "recordings").is_dir():
         say(f"spoken digits: copied from {local}")
-        shutil.copytree(local / "recordings", out / "recordings")
+        _copy(local / "recordings", out / "recordings")
         return
     say(f"spoken digits: cloning {FSDD}")
     clone = out.parent / "clone"
@@ -145,8 +145,8 @@ def _fsdd(out: Path, local: Path | None, say: Say) -> None:
         lines, code = ["there is no git here"], 1
     if code:
         raise MmllmError(
-            f"the spoken digits cannot be cloned ({lines[-1] if lines else f'exit code {code}'}); get {FSDD} in another "
-            "way and name the folder that holds it as fsdd: --local FOLDER, or MMLLM_TEST_DATA=FOLDER."
+            f"the spoken digits cannot be cloned ({lines[-1] if lines else f'exit code {code}'}); get {FSDD} in "
+            "another way and name the folder that holds it as fsdd: --local FOLDER, or MMLLM_TEST_DATA=FOLDER."
         )
     shutil.move(clone / "recordings", out / "recordings")
 
@@ -192,10 +192,19 @@ def _checked(file: Path, package: DataPackage) -> Path:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if digest != package.sha256:
         raise MmllmError(
-            f"{file.name}: it has the SHA-256 {digest}, not {package.sha256}: a damaged download, or another file under "
-            "the same version. It is not used; run the command again."
+            f"{file.name}: it has the SHA-256 {digest}, not {package.sha256}: a damaged download, or another file "
+            "under the same version. It is not used; run the command again."
         )
     return file
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder's files without their modes: a read-only source must not make what is here read-only."""
+    for file in sorted(source.rglob("*")):
+        if file.is_file():
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 def _write(place: Path, content: bytes, root: Path) -> None:

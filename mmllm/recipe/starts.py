@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from mmllm.recipe.section import Positive, Section
 
@@ -22,8 +22,12 @@ class Start(Section):
         "step: words: so that its tokens come near the LLM's embeddings of the answers' words (ridge regression); "
         "scaled: so that they differ between items as much as those embeddings are long",
     )
-    data: str | None = Field(None, description="with by: the data entry that items and answers are taken from; "
-                             "default: those of the first stage that trains the connector")
+    data: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="with by: the data entry, or several, that items and answers are taken from; default: those of the "
+        "first stage that trains the connector",
+    )
     items: Positive | None = Field(None, description="with by: how many are taken; default: 2000 for words, 256 else")
     stage: str | None = Field(None, description="of a run: that stage instead of its last")
     prefix: str = Field("", description="how the names of the tensors begin in the file or run")
@@ -31,6 +35,13 @@ class Start(Section):
         default_factory=dict, description="beginning of a name in the file, after prefix: the connector's"
     )
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """One entry is a list of one; strict mode takes no list that came by Python."""
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
 
     @model_serializer(mode="wrap")
     def _used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -3,9 +3,9 @@ and ``start: scaled``; ``stage.py`` calls it. Encoders run, the LLM only embeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
 from mmllm.model.start import Started
 from mmllm.model.word_regression import WordRegression
+from mmllm.recipe.computed_checks import trains
 from mmllm.recipe.models import ComponentSpec, Recipe
 from mmllm.recipe.starts import Start
 from mmllm.training import distributed
@@ -81,9 +82,7 @@ class _Computed:
     ) -> None:
         self.model, self.recipe, self.key, self.connector = model, recipe, key, connector
         self.start = part.start if part.start is not None and part.start.by is not None else None
-        name = f"connectors.{key}"
-        trained = (one for one, stage in recipe.stages.items() if any(f"{it}.".startswith(f"{name}.") for it in stage.train))
-        self.stage = next(trained, None)
+        self.stage = next((name for name, stage in recipe.stages.items() if trains(stage, key)), None)
         if self.stage is None:
             raise MmllmError("its weights are computed before it learns, and no stage trains it; name it under train.")
         self.prompter = Prompter(model.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
@@ -104,8 +103,7 @@ class _Computed:
             calls: list[list[Tensor]] = [[] for _ in norms]
             with ExitStack() as hooks:
                 for norm, given in zip(norms, calls, strict=True):
-                    hook = norm.register_forward_pre_hook(lambda _, args, given=given: given.append(args[0].flatten(0, -2)))
-                    hooks.callback(hook.remove)
+                    hooks.callback(norm.register_forward_pre_hook(_keep_in(given)).remove)
                 self._pass(encoded)
             for kept, given in zip(rows, calls, strict=True):
                 kept += [torch.cat(given)] if given else []
@@ -128,14 +126,14 @@ class _Computed:
                 return layer
         assert self.start is not None
         raise MmllmError(
-            f"start: {self.start.by} sets a last linear layer, and what {type(self.connector).__name__} gives comes out "
-            "of none; use mlp, pool or resampler, or leave start out."
+            f"start: {self.start.by} sets a last linear layer, and what {type(self.connector).__name__} gives comes "
+            "out of none; use mlp, pool or resampler, or leave start out."
         )
 
     def _fit(self, start: Start, layer: nn.Linear) -> str:
         fit, n_items = WordRegression(layer), 0
         given: list[Tensor] = []
-        hook = layer.register_forward_pre_hook(lambda _, args: given.append(args[0].flatten(0, -2)))
+        hook = layer.register_forward_pre_hook(_keep_in(given))
         try:
             for encoded, answer in self._items(start.items or WORD_ITEMS):
                 given.clear()
@@ -155,7 +153,7 @@ class _Computed:
         words = [self._embedded(word, number, ctx) for number, word in enumerate(answer.split())]
         bounds = [round(place * len(words) / n_tokens) for place in range(n_tokens + 1)]
         found = []
-        for place, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for place, (first, last) in enumerate(pairwise(bounds)):
             some = words[first:last] or [words[min(place * len(words) // n_tokens, len(words) - 1)]]
             found.append(torch.stack(some).sum(0) / len(some) ** 0.5)
         return torch.stack(found)
@@ -211,7 +209,8 @@ class _Computed:
             MmllmError: there are fewer than two.
         """
         found = 0
-        for found, pair in enumerate(islice(self._different(), n_items), start=1):
+        for pair in islice(self._different(), n_items):
+            found += 1
             yield pair
         if found < min(2, n_items):
             raise MmllmError(
@@ -241,7 +240,7 @@ class _Computed:
         assert self.stage is not None
         weights = dict(self.recipe.stages[self.stage].data)
         if self.start is not None and self.start.data is not None:
-            weights = {self.start.data: 1.0}
+            weights = dict.fromkeys(self.start.data, 1.0)
         datasets = {key: open_dataset(self.recipe, key) for key in weights}
         seed = distributed.derive_seed(self.recipe.seed, list(self.recipe.stages).index(self.stage))
         order = Mixture(datasets, weights, seed, batch=1, epochs=1)
@@ -251,3 +250,8 @@ class _Computed:
                     yield datasets[name][index]
                 except SampleError:
                     continue
+
+
+def _keep_in(rows: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that keeps what a module is given, float[..., D], as rows."""
+    return lambda _, args: rows.append(args[0].flatten(0, -2))

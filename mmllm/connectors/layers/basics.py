@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
@@ -66,8 +66,8 @@ class CalibratedNorm(nn.LayerNorm):
     0 and deviation 1 between items.
 
     Pretrained features hold some channels that are large everywhere and say nothing; a plain LayerNorm keeps them so.
-    ``training/computed_starts.py`` calls :meth:`calibrate` before a run's first step. Gain and bias are weights like any
-    other: they learn and are in the checkpoint.
+    ``training/computed_starts.py`` calls :meth:`calibrate` before a run's first step. Gain and bias are weights like
+    any other: they learn and are in the checkpoint.
     """
 
     @torch.no_grad()
