@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
         )
     text = commands.add_parser("text", help="text of a run beside its bare LLM: perplexity and 20 prompts")
     text.add_argument("run", type=Path, metavar="RUN", help="run folder; the findings go into its text.json")
+    kept = commands.add_parser("keep", help="what a run reached, as a file that the documentation's tables are made of")
+    kept.add_argument("run", type=Path, metavar="RUN", help="run folder with results")
+    kept.add_argument("--as", dest="name", required=True, metavar="NAME", help="data/real/results/NAME.json")
     return top
 
 
@@ -74,6 +77,10 @@ def _do(args: argparse.Namespace) -> None:
         found = compare_text(args.run)
         write_json(args.run / TEXTS, found)
         say(json.dumps({word: value for word, value in found.items() if word != "prompts"}))
+    elif args.command == "keep":
+        from mmllm.real.results import keep
+
+        say(str(keep(args.run, args.name)))
     else:
         from mmllm.real.run import run
 
