@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     kept = commands.add_parser("keep", help="what a run reached, as a file that the documentation's tables are made of")
     kept.add_argument("run", type=Path, metavar="RUN", help="run folder with results")
     kept.add_argument("--as", dest="name", required=True, metavar="NAME", help="data/real/results/NAME.json")
+    kept.add_argument("--pictures", type=Path, metavar="DIR", help="keep sample answers too, and their pictures there")
     return top
 
 
@@ -80,7 +81,7 @@ def _do(args: argparse.Namespace) -> None:
     elif args.command == "keep":
         from mmllm.real.results import keep
 
-        say(str(keep(args.run, args.name)))
+        say(str(keep(args.run, args.name, pictures=args.pictures)))
     else:
         from mmllm.real.run import run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 from mmllm.checkpoints.load import last_checkpoint, run_recipe
 from mmllm.checkpoints.store import LEARNED
 from mmllm.errors import MmllmError
+from mmllm.evaluation.run import opened
 from mmllm.files.safetensors_files import tensors
-from mmllm.real.run import TEXTS, TIMES, write_json
+from mmllm.real.run import ASKED, TEXTS, TIMES, samples, write_json
+from mmllm.recipe.models import Recipe
 
 FOLDER = Path("data/real/results")
 """Where they are kept, in the repository."""
@@ -21,8 +24,10 @@ WORDS = ("metric", "score", "n", "total", "limit", "interval", "blind", "unparse
 KIND_WORDS = ("score", "n", "interval", "blind", "rule")
 
 
-def keep(run: Path, name: str, folder: Path = FOLDER) -> Path:
+def keep(run: Path, name: str, folder: Path = FOLDER, pictures: Path | None = None) -> Path:
     """Write ``folder/name.json`` from the run's newest results, metrics and texts; returns it.
+
+    ``pictures``: a folder into which the pictures of its sample answers are copied; without one it has no samples.
 
     Raises:
         MmllmError: no results yet, or a name that is no file's.
@@ -46,11 +51,33 @@ def keep(run: Path, name: str, folder: Path = FOLDER) -> Path:
         "machine": results["machine"],
         "benchmarks": {one: _benchmark(entry) for one, entry in results["benchmarks"].items()},
         "times": _read(run / TIMES),
+        "samples": _samples(run, recipe, pictures),
         "text": {word: value for word, value in _read(run / TEXTS).items() if word != "prompts"},
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", kept)
     return folder / f"{name}.json"
+
+
+def _samples(run: Path, recipe: Recipe, pictures: Path | None) -> list[dict[str, str]]:
+    if pictures is None:
+        return []
+    pictures.mkdir(parents=True, exist_ok=True)
+    asked = {}
+    for benchmark in opened(recipe.eval.benchmarks):
+        for index in range(min(ASKED, len(benchmark))):
+            question = benchmark[index]
+            asked[question.sample.name] = question
+    found = []
+    for name, row in samples(run):
+        shown = next(item for items in asked[row["name"]].sample.media.values() for item in items)
+        picture = ""
+        if shown.suffix == ".png":
+            picture = f"{name}-{shown.name}"
+            shutil.copyfile(shown, pictures / picture)
+        entry = {"media": shown.name, "picture": picture, "question": row["question"]}
+        found.append({**entry, "answer": row["prediction"], "truth": str(row["references"][0])})
+    return found
 
 
 def _stage(lines: list[Mapping[str, Any]]) -> dict[str, Any]:
