@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     kept.add_argument("run", type=Path, metavar="RUN", help="run folder with results")
     kept.add_argument("--as", dest="name", required=True, metavar="NAME", help="data/real/results/NAME.json")
     kept.add_argument("--pictures", type=Path, metavar="DIR", help="keep sample answers too, and their pictures there")
+    publish = commands.add_parser("publish", help="put a run's learned weights into the repository: data/real/run")
+    publish.add_argument("run", type=Path, metavar="RUN", help="run folder")
     return top
 
 
@@ -78,6 +80,10 @@ def _do(args: argparse.Namespace) -> None:
         found = compare_text(args.run)
         write_json(args.run / TEXTS, found)
         say(json.dumps({word: value for word, value in found.items() if word != "prompts"}))
+    elif args.command == "publish":
+        from mmllm.real.publishing import publish
+
+        say(str(publish(args.run)))
     elif args.command == "keep":
         from mmllm.real.results import keep
 
