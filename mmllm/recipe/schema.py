@@ -14,6 +14,7 @@ from mmllm.recipe.models import SWITCHES, Recipe
 
 OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """The "module:Class" form of a type, whose arguments the schema cannot know."""
+SYSTEM = {"type": "string", "description": "system message of conversations that have none; empty: without any"}
 
 
 def json_schema() -> dict[str, Any]:
@@ -26,16 +27,17 @@ def json_schema() -> dict[str, Any]:
         _replace_reference(entries, {"oneOf": [*_known(section, group), _own(section)]})
     benchmarks = schema["$defs"]["Eval"]["properties"]["benchmarks"]
     names = sorted(registry.table("benchmarks"))
-    named = {name: _nullable(part_arguments.schema("benchmarks", name)) for name in names}
+    arguments = {name: _asked(name) for name in names}
+    named = {name: _nullable(words) for name, words in arguments.items()}
     listed = {"type": "array", "items": {"anyOf": [{"enum": names}, {"pattern": OWN}]}, "uniqueItems": True}
     # under a name of its own an entry says its type, and has that one's arguments
     typed = [
         {
-            **part_arguments.schema("benchmarks", name),
-            "properties": {"type": {"const": name}, **part_arguments.schema("benchmarks", name)["properties"]},
-            "required": ["type", *part_arguments.schema("benchmarks", name).get("required", [])],
+            **words,
+            "properties": {"type": {"const": name}, **words["properties"]},
+            "required": ["type", *words.get("required", [])],
         }
-        for name in names
+        for name, words in arguments.items()
     ]
     other = {"oneOf": [*typed, {"type": "object", "properties": {"type": {"pattern": OWN}}, "required": ["type"]}]}
     mapped = {"type": "object", "properties": named, "patternProperties": {OWN: {}}, "additionalProperties": other}
@@ -52,6 +54,8 @@ def json_schema() -> dict[str, Any]:
             words[word]["anyOf"] = [{"type": "boolean"}, *words[word]["anyOf"]]
     begins = schema["properties"]["start"]
     begins["anyOf"] = [{"type": "string"}, *begins["anyOf"]]  # a path alone
+    taken = schema["$defs"]["Start"]["properties"]["data"]
+    taken["anyOf"] = [{"type": "string"}, *taken["anyOf"]]  # one entry alone
     return schema
 
 
@@ -66,6 +70,8 @@ def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) ->
 
 def _words(section: str) -> dict[str, Any]:
     """A part's own words beside ``type``."""
+    if section == "data":
+        return {"system": SYSTEM}
     if section != "connectors":
         return {}
     return {
@@ -102,7 +108,8 @@ def _words(section: str) -> dict[str, Any]:
         "shares": {"type": "string", "description": "a connector in front of it whose weights it uses"},
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
-            "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",
+            "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename; or "
+            "computed from data: words, scaled or {by, data, items}",
         },
     }
 
@@ -134,6 +141,12 @@ def _own(section: str) -> dict[str, Any]:
         "properties": {"type": {"type": "string", "pattern": OWN}, **_words(section)},
         "required": ["type"],
     }
+
+
+def _asked(name: str) -> dict[str, Any]:
+    """A benchmark's arguments, and the words that every entry may have."""
+    arguments = part_arguments.schema("benchmarks", name)
+    return {**arguments, "properties": {"system": SYSTEM, **arguments["properties"]}}
 
 
 def _nullable(arguments: dict[str, Any]) -> dict[str, Any]:
