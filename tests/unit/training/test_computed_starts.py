@@ -10,13 +10,11 @@ import torch
 
 from mmllm.checkpoints.load import load_run
 from mmllm.errors import RecipeError
-from mmllm.messages.system import with_system
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.recipe.load import digest, dump, load_recipe, parse
 from mmllm.recipe.shaping import shaping
 from mmllm.training.computed_starts import computed_starts
-from mmllm.types import Message, Sample
 from tests.support.training import tiny_recipe, train_here
 
 CALIBRATED = "connectors.image.norm=calibrated"
@@ -126,10 +124,3 @@ def test_a_computed_start_is_no_place(recipe: Path) -> None:
     assert parse(dump(words)) == words
     plain = load_recipe(recipe)
     assert digest(plain) != digest(words)
-
-
-def test_system_stands_before_what_has_none(recipe: Path) -> None:
-    sample = Sample("a", (Message("user", "hello"),))
-    own = Sample("b", (Message("system", "mine"), Message("user", "hello")))
-    assert with_system(sample, "").messages == (Message("system", ""), Message("user", "hello"))
-    assert with_system(own, "other") is own and with_system(sample, None) is sample
