@@ -1,8 +1,9 @@
-# make demo: install, then train, score and try the miniature model. make test | check | fix: see scripts/.
+# make demo: install, then train, score and try the miniature model. make real: the same with real pretrained parts, out of
+# public packages. make test | check | fix: see scripts/.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 INSTALLED := .venv/installed
 
-.PHONY: install demo test check fix clean
+.PHONY: install demo real test check fix clean
 
 install: $(INSTALLED)
 
@@ -16,6 +17,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install
 	.venv/bin/mmllm demo
+
+real: install
+	.venv/bin/python -m mmllm.real run
 
 test: install
 	scripts/test

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from docs.write import real
 from docs.write.connectors import table
 from docs.write.errors import errors
 from docs.write.inspect import inspected
@@ -32,6 +33,11 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "inspect": ("data.md", inspected),
     "sets": ("data.md", sets),
     "published": ("published-models.md", published),
+    "real_scores": ("real-model.md", real.scores),
+    "real_speakers": ("real-model.md", real.speakers),
+    "real_text": ("real-model.md", real.text),
+    "real_samples": ("real-model.md", real.samples),
+    "real_machine": ("real-model.md", real.machine),
 }
 """Name of a block -> page it stands in, and what writes it."""
 

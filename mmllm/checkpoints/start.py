@@ -35,7 +35,7 @@ def start_weights(model: MultimodalLM, recipe: Recipe) -> dict[str, Started]:
     if recipe.start is not None:
         found["start"] = _whole(model, recipe, recipe.start)
     for key, part in recipe.connectors.items():
-        if part.start is None:
+        if part.start is None or part.start.by is not None:  # those are computed once there are data
             continue
         where, connector = f"connectors.{key}.start", model.connectors[key]
         assert isinstance(connector, Connector)

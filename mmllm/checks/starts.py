@@ -20,7 +20,7 @@ def check_start(path: yaml_lines.Path, start: Start | None, prefix: str, report:
 
     ``prefix``: how the tensors' names begin in a run where the start says nothing else; empty for a whole recipe.
     """
-    if start is None:
+    if start is None or start.by is not None:
         return
     place = Path(start.path)
     if is_run(place):

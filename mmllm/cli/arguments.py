@@ -74,6 +74,10 @@ def run_path(arguments: argparse.Namespace) -> Path:
     given: Path = arguments.folder
     if given.is_dir():
         return given
+    if str(given) == "real":
+        from mmllm.real.opening import real_run
+
+        return real_run()
     if given.exists():
         run = run_of(given)
         if run is None:

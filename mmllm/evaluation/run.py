@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from mmllm.evaluation.question_rules import best_rule, training_split
 from mmllm.evaluation.shots import Shots, shots_of
 from mmllm.evaluation.summary import answered_of, counts, kinds, score_of, summary
 from mmllm.evaluation.usage import Usage
+from mmllm.messages.system import with_system
 from mmllm.recipe import part_arguments
 from mmllm.recipe.models import SHOTS, benchmark_part
 
@@ -99,6 +100,7 @@ def evaluate_with(
         for one, entry in zip(chosen, asked.values(), strict=True)
         if entry.get(SHOTS)
     }
+    systems = {one.name: entry.get("system") for one, entry in zip(chosen, asked.values(), strict=True)}
     # a part of the questions never replaces the score over all of them
     part = "" if limit is None else f".limit-{limit}" + ("" if sample is None else f".sample-{sample}")
     file, console = out / f"results{part}.json", Console()
@@ -107,7 +109,9 @@ def evaluate_with(
     with _progress(console) as progress:
         usage = Usage(generator, out, results["checkpoint"])
         draws = (limit, sample)
-        session = _Session(generator, recipe.eval, out, results["checkpoint"], draws, parts, shots, progress, usage)
+        session = _Session(
+            generator, recipe.eval, out, results["checkpoint"], draws, parts, shots, systems, progress, usage
+        )
         for benchmark in chosen:
             entry = session.entry(benchmark, blind or recipe.eval.blind)
             results["benchmarks"][benchmark.name] = _with_blind(entry, results["benchmarks"].get(benchmark.name))
@@ -176,13 +180,16 @@ class _Session:
     """Registered type and arguments of each benchmark."""
     shots: Mapping[str, Shots]
     """Solved questions in front of those of a benchmark, where it has some."""
+    systems: Mapping[str, str | None]
+    """System message of each benchmark's conversations."""
     progress: Progress
     usage: Usage
 
     def entry(self, benchmark: Benchmark, blind: bool) -> dict[str, Any]:
         """The entry of one benchmark in ``results.json``."""
         limit, seed = self.draws
-        questions = [benchmark[index] for index in draw(benchmark, limit, seed)]
+        system = self.systems[benchmark.name]
+        questions = [under(system, benchmark[index]) for index in draw(benchmark, limit, seed)]
         if len({question.sample.name for question in questions}) < len(questions):
             raise MmllmError(f"{benchmark.name}: two questions of {benchmark.files[0]} have the same id.")
         decoding: dict[str, Any] = {"method": "greedy", "max_new_tokens": self.settings.max_new_tokens}
@@ -192,10 +199,9 @@ class _Session:
             decoding["features"] = self.settings.cache.dtype  # rounded, so an answer may be another
         files = digests.of_files(benchmark.files)
         shots = self.shots.get(benchmark.name)
+        asked = benchmark.prompt if system is None else [system, benchmark.prompt]
         # all that an answer depends on but its media, which each line has: with another key it is asked again
-        key = digests.of_value(
-            [__version__, self.model, benchmark.prompt, decoding, files, None if shots is None else shots.key]
-        )
+        key = digests.of_value([__version__, self.model, asked, decoding, files, None if shots is None else shots.key])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, questions, "blind", key) if blind else None
         items = [item_of(one) if (found := benchmark.cluster(one)) is None else found for one in questions]
@@ -223,6 +229,7 @@ class _Session:
             "sample": seed if limit is not None else None,
             "shots": None if shots is None else shots.record,
             "prompt": benchmark.prompt,
+            **({} if system is None else {"system": system}),
             "decoding": decoding,
             "files": files,
             "key": key,
@@ -265,6 +272,11 @@ class _Session:
         )
         self.usage.take(None if mode else benchmark.name)
         return answered
+
+
+def under(system: str | None, question: Question) -> Question:
+    """The question in a conversation with this system message, where it says one."""
+    return replace(question, sample=with_system(question.sample, system))
 
 
 def _begun(path: Path, generator: Generator, recipe: Recipe) -> dict[str, Any]:

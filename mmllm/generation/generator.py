@@ -15,6 +15,7 @@ from mmllm.generation.engine import Engine
 from mmllm.generation.memory import Sizes
 from mmllm.generation.read_media import KnownInput, ReadItems
 from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.messages.system import with_system
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.metrics import plain
 from mmllm.types import Sample
@@ -30,10 +31,11 @@ __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
 class Generator:
     """Continues conversations with a model: the last message is the user's, the answer is the assistant's turn."""
 
-    def __init__(self, model: MultimodalLM, sizes: Sizes | None = None) -> None:
-        """``sizes``: how much is answered at once and kept for later."""
+    def __init__(self, model: MultimodalLM, sizes: Sizes | None = None, system: str | None = None) -> None:
+        """``sizes``: how much is answered at once and kept for later; ``system``: message of conversations without."""
         self.model = model.eval()
         self.llm = model.llm
+        self.system = system
         self.inputs = model.inputs
         self.prompter = Prompter(self.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
         sizes = sizes or Sizes()
@@ -48,6 +50,7 @@ class Generator:
 
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
+        sample = with_system(sample, self.system)
         encoded = encode(sample, self.prompter, self.reading, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(

@@ -61,7 +61,7 @@ class Model(ModelHubMixin, library_name="mmllm", tags=["mmllm"], model_card_temp
         self.folder = folder
         # the mixin (read in 2.4) would write __init__'s arguments as config.json: the recipe is all there is
         self._hub_mixin_config = None
-        self.generator = Generator(model, Sizes.of(recipe.serve))
+        self.generator = Generator(model, Sizes.of(recipe.serve), recipe.serve.system)
         self._placeholders = {key: entry.modality for key, entry in model.inputs.items()}
         self._keys: dict[str, str] = {}
         for key, entry in model.inputs.items():

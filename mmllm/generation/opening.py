@@ -19,4 +19,4 @@ def open_run(run: Path, overrides: Sequence[str] = (), trust: Trust | None = Non
     """
     recipe, model = load_run(run, overrides=overrides, trust=trust)
     cache_as_said(model, recipe.serve.cache, verify=trust is not None and trust.verify, adds=False)
-    return recipe, Generator(model, Sizes.of(recipe.serve))
+    return recipe, Generator(model, Sizes.of(recipe.serve), recipe.serve.system)

@@ -8,11 +8,11 @@ from functools import partial
 
 from mmllm import registry
 from mmllm.datasets.base import Dataset
+from mmllm.datasets.opening import open_dataset
 from mmllm.errors import MmllmError
 from mmllm.inspection.inputs import Reading, reading_of
 from mmllm.inspection.rows import ShownRow, chosen, shown_row
 from mmllm.inspection.survey import Survey, survey
-from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.models import ComponentSpec, Recipe
 
 Progress = Callable[[str, Iterable[int]], Iterable[int]]
@@ -68,8 +68,7 @@ def inspect(
         MmllmError: there is no such entry or row, nothing at its path, or no tokenizer.
     """
     parts = _entries(recipe, data)
-    kinds = {key: registry.load("datasets", part.type) for key, part in parts.items()}
-    datasets = {key: kind(**dataset_arguments(recipe, key)) for key, kind in kinds.items()}
+    datasets = {key: open_dataset(recipe, key) for key in parts}
     picked = {key: chosen(dataset, first, list(numbers)) for key, dataset in datasets.items()}
     # after the data: what is missing there is told before anything is loaded
     reading = reading_of(recipe)

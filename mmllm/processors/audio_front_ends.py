@@ -83,6 +83,23 @@ class WhisperFrontEnd(FrontEnd):
         self._stride = extractor.n_samples // positions
         self.step = self._stride / self.rate
 
+    def shorten(self, seconds: float) -> int:
+        """Hear windows of so many seconds from now on; returns their tokens.
+
+        Raises:
+            MmllmError: no whole seconds, or more than the model's own window has.
+        """
+        own = self.own_window / self.rate
+        # its feature extractor counts windows in whole seconds
+        if seconds != int(seconds) or not 1 <= seconds <= own:
+            raise MmllmError(
+                f"window: {seconds:g} seconds are no window of this model; it hears whole seconds from 1 up to {own:g}."
+            )
+        settings = self.extractor.to_dict() | {"chunk_length": int(seconds)}
+        self.extractor = type(self.extractor)(**settings)
+        self.own_window = self.extractor.n_samples
+        return self.own_window // self._stride
+
     def tokens(self, samples: int) -> int:
         """Count one for each 20 ms that are begun (two frames of 10 ms)."""
         return math.ceil(samples / self._stride)

@@ -1,4 +1,5 @@
-"""Real frozen parts out of public Python packages, for users who want more than the miniature ones: ``__main__.py``.
+"""Real frozen parts out of public Python packages, and a model of them: ``__main__.py``.
 
-Nothing else of the project imports this folder; what it writes are standard folders that any recipe may name.
+What it writes are standard folders that any recipe may name; of the rest of the project only the command line imports
+it, for ``mmllm chat real``.
 """

@@ -11,6 +11,7 @@ from typing import Any
 from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
+from mmllm.recipe.computed_checks import check_computed
 from mmllm.recipe.item_texts import StepText
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
 from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
@@ -78,6 +79,8 @@ def check(recipe: Recipe, problems: Problems, stages: bool = True) -> None:
             _arguments((section, key), REGISTRY[section], part.type, part.args, problems)
     for name, (type, args) in recipe.eval.parts.items():
         _arguments(("eval", "benchmarks", name), "benchmarks", type, args, problems)
+    if recipe.start is not None and recipe.start.by is not None:
+        problems.add(("start",), f"found {recipe.start.by}, which is computed for one connector; write it there")
     _wiring(recipe, problems)
     if stages and not recipe.stages:
         problems.add(("stages",), "missing; a recipe trains in at least one stage")
@@ -135,6 +138,7 @@ def _wiring(recipe: Recipe, problems: Problems) -> None:
         _direction(path, part, recipe.encoders, problems)
         _times(path, part, problems)
         _shares(key, part, recipe, problems)
+        check_computed(key, part, recipe, problems)
     for text in recipe.llm.new_tokens:
         if text[:1] + text[-1:] == "<>" and text[1:-1] in placeholders:
             problems.add(("llm", "tokens"), f'found "{text}", which is the placeholder of connectors.{text[1:-1]}')

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmllm.recipe.shaping import LLM_PLACES, PLACES
+from mmllm.recipe.starts import STARTS
 
 _BRACES = re.compile(r"\{[^}]*\}")
 RECIPE = "recipe.yaml"
@@ -92,7 +93,7 @@ def _of_part(where: str, part: Any) -> Iterator[tuple[str, dict[str, Any], str]]
     if not isinstance(part, dict):
         return
     for word, value in part.items():
-        if word in (LLM_PLACES if where == "llm" else PLACES):
+        if word in (LLM_PLACES if where == "llm" else PLACES) and not (word == "start" and value in STARTS):
             yield f"{where}.{word}".lstrip("."), part, word
         yield from _of_part(f"{where}.{word}".lstrip("."), value)  # an encoder inside an encoder
 

@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from mmllm.recipe.item_texts import StepText, Stitching, TileText
 from mmllm.recipe.part_arguments import shown
 from mmllm.recipe.section import Positive, Section
+from mmllm.recipe.starts import Start, as_start
 from mmllm.recipe.token_texts import token_texts
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -75,22 +76,6 @@ class Llm(Section):
     _attention = field_validator("attention")(_unless_causal)
 
 
-class Start(Section):
-    """Weights that a training begins with instead of drawn ones."""
-
-    path: str = Field(min_length=1, description="another run, a safetensors file or, for a connector, a published VLM")
-    stage: str | None = Field(None, description="of a run: that stage instead of its last")
-    prefix: str = Field("", description="how the names of the tensors begin in the file or run")
-    rename: dict[str, str] = Field(
-        default_factory=dict, description="beginning of a name in the file, after prefix: the connector's"
-    )
-
-
-def _as_start(value: Any) -> Any:
-    """A path alone is ``{path: ...}``."""
-    return {"path": value} if isinstance(value, str) else value
-
-
 class ComponentSpec(Section):
     """An encoder, connector or dataset: a type and the arguments of its class, written flat in the YAML."""
 
@@ -136,7 +121,14 @@ class ComponentSpec(Section):
         None, description="connectors only: a connector in front of it whose weights it uses, as one of its own"
     )
     start: Start | None = Field(
-        None, description="connectors only: weights to begin with, a place or {path, stage, prefix, rename}"
+        None,
+        description="connectors only: weights to begin with: a place or {path, stage, prefix, rename}; or words, "
+        "scaled or {by, data, items}, computed before the first step",
+    )
+    system: str | None = Field(
+        None,
+        description="data only: system message of conversations that have none; empty: without the one that the chat "
+        "template writes where there is none",
     )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
 
@@ -149,7 +141,7 @@ class ComponentSpec(Section):
             raise ValueError(f"found {shown(value)}, expected the key of an encoder or a list of keys")
         return tuple(value) if isinstance(value, list) else value  # strict mode takes no list that came by Python
 
-    _start = field_validator("start", mode="before")(_as_start)
+    _start = field_validator("start", mode="before")(as_start)
     _attends = field_validator("attends")(_unless_causal)
 
     @property
@@ -281,11 +273,13 @@ class Stage(Section):
 
 SHOTS = "shots"
 """Word of any entry of ``benchmarks``: solved questions in front of each."""
+BENCHMARK_WORDS = ("type", "system", SHOTS)
+"""Words of an entry of ``benchmarks`` that are no arguments of its class."""
 
 
 def benchmark_part(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Registered type and arguments of an entry of ``benchmarks``: ``signs: {type: qa, path: ...}`` is a ``qa``."""
-    own = {word: value for word, value in arguments.items() if word not in ("type", SHOTS)}
+    own = {word: value for word, value in arguments.items() if word not in BENCHMARK_WORDS}
     return arguments.get("type", name), own
 
 
@@ -295,7 +289,8 @@ class Eval(Section):
     benchmarks: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="a list of names, or name: arguments of its class; with `type:` the name is your own; `shots:` a "
-        "number of solved questions in front of each, or {n, seed, path or split}",
+        "number of solved questions in front of each, or {n, seed, path or split}; `system:` the system message of its "
+        "conversations, as under data",
     )
     max_new_tokens: Positive = 32
     batch: Positive = 16
@@ -318,6 +313,8 @@ class Eval(Section):
             shots = arguments.get(SHOTS)
             if shots is not None and (isinstance(shots, bool) or not isinstance(shots, int | dict)):
                 raise ValueError(f"{name}: found shots: {shots!r}; write a number, or {{n: 4, seed: 0}}")
+            if not isinstance(arguments.get("system", ""), str):
+                raise ValueError(f"{name}: found the system message {arguments['system']!r}; it is a text")
             # it names the file of its answers
             if "type" in arguments and not re.fullmatch(r"[\w.-]+", name):
                 raise ValueError(f'found the name "{name}"; a name is letters, digits, _, - and dots')
@@ -345,6 +342,9 @@ class Serve(Section):
     hosts: list[str] = Field([], description="names besides `host` and the loopback's under which it may be asked")
     origins: list[str] = Field(
         [], description="of web pages whose scripts may call it (CORS): `https://chat.example.org`"
+    )
+    system: str | None = Field(
+        None, description="system message of conversations that bring none, of Python and `mmllm chat` too"
     )
     max_new_tokens: Positive = 512
     max_images: Positive = Field(8, description="per request")
@@ -395,4 +395,4 @@ class Recipe(Section):
     _run: Path | None = PrivateAttr(None)
     """Folder of the run that ``mmllm.load_recipe`` read it from: ``mmllm.train`` goes on there."""
 
-    _start = field_validator("start", mode="before")(_as_start)
+    _start = field_validator("start", mode="before")(as_start)

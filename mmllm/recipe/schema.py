@@ -14,6 +14,7 @@ from mmllm.recipe.models import SHOTS, SWITCHES, Recipe
 
 OWN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 """The "module:Class" form of a type, whose arguments the schema cannot know."""
+SYSTEM = {"type": "string", "description": "system message of conversations that have none; empty: without any"}
 
 
 def json_schema() -> dict[str, Any]:
@@ -26,17 +27,17 @@ def json_schema() -> dict[str, Any]:
         _replace_reference(entries, {"oneOf": [*_known(section, group), _own(section)]})
     benchmarks = schema["$defs"]["Eval"]["properties"]["benchmarks"]
     names = sorted(registry.table("benchmarks"))
-    of_entry = {name: _benchmark(name) for name in names}
-    named = {name: _nullable(of_entry[name]) for name in names}
+    arguments = {name: _asked(name) for name in names}
+    named = {name: _nullable(words) for name, words in arguments.items()}
     listed = {"type": "array", "items": {"anyOf": [{"enum": names}, {"pattern": OWN}]}, "uniqueItems": True}
     # under a name of its own an entry says its type, and has that one's arguments
     typed = [
         {
-            **of_entry[name],
-            "properties": {"type": {"const": name}, **of_entry[name]["properties"]},
-            "required": ["type", *of_entry[name].get("required", [])],
+            **words,
+            "properties": {"type": {"const": name}, **words["properties"]},
+            "required": ["type", *words.get("required", [])],
         }
-        for name in names
+        for name, words in arguments.items()
     ]
     other = {"oneOf": [*typed, {"type": "object", "properties": {"type": {"pattern": OWN}}, "required": ["type"]}]}
     mapped = {"type": "object", "properties": named, "patternProperties": {OWN: {}}, "additionalProperties": other}
@@ -53,14 +54,9 @@ def json_schema() -> dict[str, Any]:
             words[word]["anyOf"] = [{"type": "boolean"}, *words[word]["anyOf"]]
     begins = schema["properties"]["start"]
     begins["anyOf"] = [{"type": "string"}, *begins["anyOf"]]  # a path alone
+    taken = schema["$defs"]["Start"]["properties"]["data"]
+    taken["anyOf"] = [{"type": "string"}, *taken["anyOf"]]  # one entry alone
     return schema
-
-
-def _benchmark(name: str) -> dict[str, Any]:
-    """Arguments of a benchmark, and the word that every entry may have."""
-    schema = part_arguments.schema("benchmarks", name)
-    shots = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "object", "required": ["n"]}]}
-    return {**schema, "properties": {**schema["properties"], SHOTS: shots}}
 
 
 def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) -> None:
@@ -74,6 +70,8 @@ def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) ->
 
 def _words(section: str) -> dict[str, Any]:
     """A part's own words beside ``type``."""
+    if section == "data":
+        return {"system": SYSTEM}
     if section != "connectors":
         return {}
     return {
@@ -110,7 +108,8 @@ def _words(section: str) -> dict[str, Any]:
         "shares": {"type": "string", "description": "a connector in front of it whose weights it uses"},
         "start": {
             "anyOf": [{"type": "string"}, {"$ref": "#/$defs/Start"}],
-            "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename",
+            "description": "weights to begin with: a published VLM, or a safetensors file with prefix and rename; or "
+            "computed from data: words, scaled or {by, data, items}",
         },
     }
 
@@ -142,6 +141,13 @@ def _own(section: str) -> dict[str, Any]:
         "properties": {"type": {"type": "string", "pattern": OWN}, **_words(section)},
         "required": ["type"],
     }
+
+
+def _asked(name: str) -> dict[str, Any]:
+    """A benchmark's arguments, and the words that every entry may have."""
+    arguments = part_arguments.schema("benchmarks", name)
+    shots = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "object", "required": ["n"]}]}
+    return {**arguments, "properties": {"system": SYSTEM, SHOTS: shots, **arguments["properties"]}}
 
 
 def _nullable(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -83,4 +83,9 @@ def _placeless(value: Any) -> Any:
         return value
     flat = {**{word: one for word, one in value.items() if word != "args"}, **value.get("args", {})}
     # `model` of open_clip is an architecture and no place: what it changes shows in the weights' digest
-    return {word: _placeless(one) for word, one in flat.items() if word not in PLACES}
+    return {word: _placeless(one) for word, one in flat.items() if word not in PLACES or _computed(word, one)}
+
+
+def _computed(word: str, value: Any) -> bool:
+    """Whether a start is no place, but computed from data."""
+    return word == "start" and isinstance(value, dict) and value.get("by") is not None

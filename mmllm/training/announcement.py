@@ -18,6 +18,8 @@ def announce(training: StageTraining, log: Log) -> None:
         more = " ..." if len(begun.left) > _LISTED else ""
         left = f"; left: {', '.join(begun.left[:_LISTED])}{more}" if begun.left else ""
         log.say(f"{where}: {len(begun.taken)} tensors of {begun.path}{left}")
+    for sentence in training.computed:
+        log.say(sentence)
     if training.room:
         log.say(training.room)
     log.console.print(parts_table(training.name, training.rows))

@@ -41,6 +41,7 @@ from mmllm.recipe.shaping import shaping
 from mmllm.training import distributed
 from mmllm.training.cached_stage import check_room, open_cache
 from mmllm.training.changed_inputs import accepted, digests_of
+from mmllm.training.computed_starts import computed_starts
 from mmllm.training.deepspeed_config import config
 from mmllm.training.engine import Engine, optimizer_groups
 from mmllm.training.log import Log, memory
@@ -110,6 +111,8 @@ class StageTraining:
         self.features = open_cache(self.model, self.settings.cache, verify)
         if self.settings.share_prefix is not None:
             check_sharing(self.model, self.where)
+        self.computed = computed_starts(self.model, recipe, self.started) if start is None else []
+        """Sentences on weights that were computed from data."""
         self.datasets = datasets_of(recipe, self.settings)
         self.loader = loader_of(recipe, name, self.model, self.datasets, device)
         self.inputs = digests_of(self.model, self.datasets, self.cache)

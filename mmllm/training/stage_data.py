@@ -6,15 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
-from mmllm import registry
 from mmllm.batches.loader import Loader
 from mmllm.batches.mixture import Mixture
 from mmllm.batches.together import Together, by_media
 from mmllm.checkpoints.store import all_gather, rank
 from mmllm.datasets.base import Dataset
+from mmllm.datasets.opening import open_dataset
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.model import MultimodalLM
-from mmllm.recipe.dataset_arguments import dataset_arguments
 from mmllm.recipe.models import Recipe, Stage
 from mmllm.training import distributed
 from mmllm.training.deepspeed_config import micro_batches
@@ -24,9 +23,7 @@ _WORKERS = 4  # threads that read media ahead of a GPU; on a CPU they would take
 
 def datasets_of(recipe: Recipe, stage: Stage) -> dict[str, Dataset]:
     """Data key -> opened dataset, of those that the stage reads."""
-    return {
-        key: registry.load("datasets", recipe.data[key].type)(**dataset_arguments(recipe, key)) for key in stage.data
-    }
+    return {key: open_dataset(recipe, key) for key in stage.data}
 
 
 def mixture_of(recipe: Recipe, name: str, datasets: Mapping[str, Dataset]) -> Mixture:

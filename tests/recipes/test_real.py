@@ -38,9 +38,11 @@ def test_twenty_steps_learn(name: str, data: str, tmp_path: Path, monkeypatch: p
     if not (DATA / data).is_dir():
         pytest.skip(f"MMLLM_TEST_DATA has no {data}")
     monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    Path("data/real").symlink_to(PARTS_FOLDER.resolve())
-    Path("data", data).symlink_to((DATA / data).resolve())
+    monkeypatch.setenv("MMLLM_CACHE", str(tmp_path / "cache"))
+    Path("data/real/data").mkdir(parents=True)
+    for part in PARTS.values():
+        Path("data/real", part.folder).symlink_to((PARTS_FOLDER / part.folder).resolve())
+    Path("data/real/data", data).symlink_to((DATA / data).resolve())
     recipe = str(folder() / "real" / f"{name}.yaml")
     assert main(["check", recipe]) == 0
     assert (

@@ -15,7 +15,7 @@ from docs.write.connectors import facts
 from docs.write.errors import GOOD, MISTAKES, said
 from mmllm import registry
 from mmllm.recipe import part_arguments
-from mmllm.recipe.load import LATER, parse
+from mmllm.recipe.load import LATER, OF_DATA, parse
 from tests.support.places import ROOT
 
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"])
@@ -175,7 +175,7 @@ def test_recipes_of_the_pages_are_right(page: Path) -> None:
             for key, part in found.get(section, {}).items():
                 if ":" in part["type"] or part["type"] == "bilinear":
                     continue  # of docs/extending.md
-                words = ("type", "from", "when", *LATER)
+                words = ("type", "from", "when", *LATER, *OF_DATA)
                 given = {word: value for word, value in part.items() if word not in words}
                 assert part_arguments.problems(group, part["type"], given) == [], f"{page.name}: {section}.{key}"
 

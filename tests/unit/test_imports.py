@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connectors": {"hooks", "processors", "vlms"},
     "llms": {"files", "hooks", "messages", "vlms"},
     "model": {"recipe", "hooks", "processors", "vlms", "encoders", "features", "connectors", "llms"},
-    "datasets": {"files", "messages"},
+    "datasets": {"files", "recipe", "messages"},
     "drawing": set(),
     "batches": {"messages"},
     "checkpoints": {"files", "recipe", "connectors", "llms", "model"},
@@ -110,7 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "reporting": {"recipe", "checkpoints", "evaluation", "inspection", "drawing"},
     "serving": {"recipe", "messages", "processors", "encoders", "drawing", "checkpoints", "generation"},
-    "real": set(),
+    "real": {"files", "recipe", "model", "batches", "checkpoints", "training", "generation", "evaluation"},
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING
     "interop": {"messages", "generation", "api", "exporting"},

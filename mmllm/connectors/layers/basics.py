@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional
 from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from mmllm.errors import MmllmError
 from mmllm.registry import nearest
+
+CALIBRATED = "calibrated"
+"""Word of a recipe's ``norm``."""
+LEAST_SPREAD = 0.1
+"""Smallest spread of a channel that counts, as a share of the median one."""
 
 
 def module_key(name: str) -> str:
@@ -80,8 +86,41 @@ def activation_of(name: str) -> nn.Module:
     return made
 
 
+class CalibratedNorm(nn.LayerNorm):
+    """LayerNorm whose gain and bias are set from items before they learn, so that every channel that leaves it has mean
+    0 and deviation 1 between items.
+
+    Pretrained features hold some channels that are large everywhere and say nothing; a plain LayerNorm keeps them so.
+    ``training/computed_starts.py`` calls :meth:`calibrate` before a run's first step. Gain and bias are weights like
+    any other: they learn and are in the checkpoint.
+    """
+
+    @torch.no_grad()
+    def calibrate(self, rows: Sequence[Tensor]) -> None:
+        """Set gain and bias from what it was given for each of N items, float[T, dim] each.
+
+        Where all have as many tokens, deviations are those between items at the same token: what all items have there
+        is no difference between them.
+        """
+        normed = [functional.layer_norm(row.float(), self.normalized_shape, eps=self.eps) for row in rows]
+        if len({len(row) for row in normed}) == 1:
+            stacked = torch.stack(normed)
+            mean, around = stacked.mean((0, 1)), stacked - stacked.mean(0)
+        else:
+            joined = torch.cat(normed)
+            mean, around = joined.mean(0), joined - joined.mean(0)
+        spread = around.square().flatten(0, -2).mean(0).sqrt()
+        # a channel that hardly differs between these items would be noise, blown up
+        spread = spread.clamp(min=LEAST_SPREAD * float(spread.median()))
+        if not bool(spread.all()):
+            raise MmllmError("norm: calibrated: the items that it is set from are all alike; it needs different ones.")
+        self.weight.copy_(1 / spread)
+        self.bias.copy_(-mean / spread)
+
+
 def norm_of(kind: bool | str, dim: int, eps: float) -> nn.Module:
-    """``true`` or ``layer``: LayerNorm; ``rms``: RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467); ``false``: none.
+    """``true`` or ``layer``: LayerNorm; ``rms``: RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467); ``calibrated``:
+    :class:`CalibratedNorm`; ``false``: none.
 
     Raises:
         MmllmError: another word.
@@ -92,7 +131,9 @@ def norm_of(kind: bool | str, dim: int, eps: float) -> nn.Module:
         return nn.LayerNorm(dim, eps=eps)
     if kind == "rms":
         return nn.RMSNorm(dim, eps=eps)
-    raise MmllmError(f'norm: "{kind}" is unknown; known: true or layer (LayerNorm), rms, false.')
+    if kind == CALIBRATED:
+        return CalibratedNorm(dim, eps=eps)
+    raise MmllmError(f'norm: "{kind}" is unknown; known: true or layer (LayerNorm), rms, calibrated, false.')
 
 
 class Gated(nn.Module):

@@ -15,9 +15,9 @@ class MlpConnector(Projector):
     """Each patch through W2 GELU(W1 X + b1) + b2 (LLaVA-1.5, Liu et al. 2023, arXiv 2310.03744).
 
     ``depth`` counts the linear layers; 1 is LLaVA's first, linear projector. PyTorch's default init. ``norm`` puts a
-    LayerNorm (``rms``: an RMSNorm) with ``eps`` before them, as in ``pool``: for encoders with large hidden states;
-    LLaVA has none. ``width``: channels between the layers (default: the LLM's). ``bias`` and ``activation`` (as
-    transformers calls it) are for projectors of published models.
+    LayerNorm (``rms``: an RMSNorm; ``calibrated``: set from items before the first step) with ``eps`` before them, as
+    in ``pool``: for encoders with large hidden states; LLaVA has none. ``width``: channels between the layers (default:
+    the LLM's). ``bias`` and ``activation`` (as transformers calls it) are for projectors of published models.
     """
 
     takes_class_tokens = True

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmllm.connectors.base import Projector
-from mmllm.connectors.layers.basics import mlp, norm_of
+from mmllm.connectors.layers.basics import CALIBRATED, mlp, norm_of
 from mmllm.errors import MmllmError
 from mmllm.types import Features, Grid
 
@@ -34,7 +34,8 @@ class PoolConnector(Projector):
     table: position is in the features, the raster order and the LLM's own. ``norm`` puts a LayerNorm (``rms``: an
     RMSNorm) with ``eps`` before the pooling, as InfMLLM has after its encoder: for encoders whose hidden states are
     large, and an MLP of ordinary size would start far outside the LLM's embeddings. ``norm_after`` puts it behind the
-    pooling, as Gemma 3 (2503.19786) has its RMSNorm. ``bias`` and ``activation``: as in ``mlp``.
+    pooling, as Gemma 3 (2503.19786) has its RMSNorm. ``norm: calibrated`` (with ``norm_after``) is a LayerNorm whose
+    gain and bias are set from items before the first step, see ``norm_of``. ``bias`` and ``activation``: as in ``mlp``.
 
     ``by: max`` takes the largest of a block in each channel (a choice of LLaVA-NeXT-Video). ``by: bilinear`` resizes
     [rows, cols] instead, without antialiasing, so blocks need not come out whole. ``pool_last`` pools behind the MLP;
@@ -70,6 +71,11 @@ class PoolConnector(Projector):
             self.grid, self.stride = None, _axes(stride, "stride")
         if norm_after and norm is False:
             raise MmllmError("connector pool: norm_after says where the norm is, and there is none; add norm: rms.")
+        if norm == CALIBRATED and not norm_after:
+            raise MmllmError(
+                "connector pool: norm: calibrated is set from what enters the MLP, and pooling would come between; add "
+                "norm_after: true."
+            )
         if by not in get_args(By):
             raise MmllmError(f'connector pool by: "{by}" is unknown; known: {", ".join(get_args(By))}.')
         if by == "bilinear" and len(self.grid or self.stride or ()) != 2:

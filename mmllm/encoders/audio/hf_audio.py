@@ -32,9 +32,11 @@ class HfAudioEncoder(Encoder):
 
     A sound longer than ``window`` seconds is cut into windows, which do not hear each other. Whisper (30 s) and AST
     (10.24 s) have a window of their own and no mask: what is left of the last one is silence, made by the model's own
-    feature extractor, whoever else is in the batch. wav2vec 2.0 and HuBERT take any length (``window``: none unless
-    given); padding to a longer neighbour changes nothing. ``fixed``: every item is one full window, so all have one
-    grid; longer sound is refused. ``max_seconds`` is the longest sound that is read, known from the header.
+    feature extractor, whoever else is in the batch. Whisper's may be shorter, in whole seconds, so that short clips
+    cost less: its positions are sinusoids, of which a shorter window has the first. wav2vec 2.0 and HuBERT take any
+    length (``window``: none unless given); padding to a longer neighbour changes nothing. ``fixed``: every item is one
+    full window, so all have one grid; longer sound is refused. ``max_seconds`` is the longest sound that is read, known
+    from the header.
     What soundfile cannot read (M4A, WebM, MP4) is decoded in another process, killed after ``timeout`` seconds.
     ``whole_windows`` (models that hear silence): a sound is padded to whole windows, its spectrogram is made of all of
     it and then cut, and what pads it gives tokens too, as in Voxtral (arXiv 2507.13264). Granite Speech's conformer
@@ -67,6 +69,8 @@ class HfAudioEncoder(Encoder):
         self.audio = load_audio(model)
         self.dim = self.audio.dim
         heard = self.audio.front_end
+        if window is not None:
+            self.audio.shorten(window)
         samples = window_samples(model, heard, window)
         if fixed and samples is None:
             raise MmllmError(f'fixed: "{model}" takes sound of any length; say how long: window (seconds).')

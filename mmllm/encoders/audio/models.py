@@ -51,6 +51,10 @@ class AudioModel(nn.Module):
         """Tokens in time of a row whose inputs are so long, real or not."""
         raise NotImplementedError
 
+    def shorten(self, seconds: float) -> None:
+        """Hear windows of so many seconds instead of its own, where it can; else nothing changes."""
+        return None
+
     def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Run over float[rows, ..., L], of which int64[rows] samples are real -> float[rows, prefix + T // pool, D].
 
@@ -62,6 +66,8 @@ class AudioModel(nn.Module):
 class WhisperEncoderModel(AudioModel):
     """Whisper's encoder (Radford et al. 2022): log-mel windows of 30 seconds, padded with silence that it hears."""
 
+    front_end: WhisperFrontEnd
+
     def __init__(self, net: PreTrainedModel, extractor: Any) -> None:
         super().__init__(net, WhisperFrontEnd(extractor, net.config.max_source_positions))
 
@@ -69,6 +75,19 @@ class WhisperEncoderModel(AudioModel):
     def blocks(self) -> nn.ModuleList:
         """Transformer blocks in order."""
         return self.net.layers
+
+    def shorten(self, seconds: float) -> None:
+        """Cut its table of positions, which are sinusoids of the place alone: the first rows are a shorter window's.
+
+        Raises:
+            MmllmError: no whole seconds, or more than it has positions for.
+        """
+        n_tokens = self.front_end.shorten(seconds)
+        table = self.net.embed_positions
+        table.weight = nn.Parameter(table.weight[:n_tokens].detach().clone(), requires_grad=False)
+        table.num_embeddings = n_tokens
+        # its forward compares the length of the spectrogram with them
+        self.net.config.max_source_positions = self.net.max_source_positions = n_tokens
 
     def width(self, inputs: int) -> int:
         """Always its number of positions."""
@@ -103,7 +122,10 @@ class MaskedWhisperModel(WhisperEncoderModel):
 
     pool = 2
     hears_padding = False
-    front_end: WhisperFrontEnd
+
+    def shorten(self, seconds: float) -> None:
+        """Stays as it is: what is behind a sound costs time and is not heard."""
+        return None
 
     def run(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Frames of silence behind the sound get no attention; rows of them are never read."""

@@ -37,6 +37,8 @@ def hf_audio(
         else:
             net, kind = published, tower_of(published)
     heard = kind(net, extractor)
+    if window is not None:
+        heard.shorten(window)
     if "final" in layers:
         heard.front_end.pooled(heard.pool)
     processor = AudioProcessor(

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmllm.errors import MmllmError
-from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Benchmark, Question
+from mmllm.evaluation.benchmarks.base import CATEGORY_SEPARATOR, QUESTION_ONLY, Benchmark, Question
 from mmllm.evaluation.references import texts_of
+
+SHAPES = frozenset({"circle", "rectangle", "triangle"})
 
 
 class EasyVqa(Benchmark):
-    """easy-VQA, 13 answers, exact match: reads ``<path>/test/questions.json`` and ``<path>/test/images/<id>.png``."""
+    """easy-VQA, 13 answers, exact match: reads ``<path>/test/questions.json`` and ``<path>/test/images/<id>.png``.
+
+    Also reported by kind: colour, shape, yes/no, and of yes/no the plain and the negated questions.
+    """
 
     name: ClassVar[str] = "easy_vqa"
     metric = "exact_match"
@@ -52,5 +57,12 @@ class EasyVqa(Benchmark):
         """The question at an index of the file."""
         text, answer, image = self._rows[index]
         answers = texts_of(answer)
-        kind = "yes/no" if set(answers) <= {"yes", "no"} else "other"
-        return self.question(index, text, self._folder / "images" / f"{image}.png", answers, kind)
+        return self.question(index, text, self._folder / "images" / f"{image}.png", answers, _kind(text, answers))
+
+
+def _kind(text: str, answers: Sequence[str]) -> str:
+    """What is asked for; of yes and no also whether the question is negated, as its words alone then give most away."""
+    if set(answers) <= {"yes", "no"}:
+        negated = bool({"no", "not"} & set(text.split()))
+        return f"yes/no{CATEGORY_SEPARATOR}{'negated' if negated else 'plain'}"
+    return "shape" if set(answers) <= SHAPES else "colour"

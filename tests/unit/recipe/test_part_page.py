@@ -37,7 +37,7 @@ def test_every_part_has_a_page(group: str, name: str) -> None:
 @pytest.mark.parametrize(("group", "name"), PARTS)
 def test_its_line_has_arguments_of_the_part(group: str, name: str) -> None:
     ((section, entries),) = yaml.safe_load(page(group, name).rpartition("recipe: ")[2]).items()
-    known = {"type", "from", "when", "adapts", "times", *part_arguments.accepted(group, name)}
+    known = {"type", "from", "when", "adapts", "times", "system", *part_arguments.accepted(group, name)}
     if section == "eval":
         named = entries["benchmarks"]
         assert list(named) == [name] and (isinstance(named, list) or named[name].keys() <= known)

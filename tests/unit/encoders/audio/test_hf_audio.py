@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,32 @@ def test_long_sound_is_windows_after_each_other(name: str, window: float | None,
     assert times[len(alone[0])] == size / 16_000 and times[-1] < 2.3
 
 
+def test_a_shorter_window_of_whisper_is_its_first_positions(tmp_path: Path) -> None:
+    """Equal to the same weights in a Whisper that was made with so many positions."""
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 2, "num_mel_bins": 16, "d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 4,
+        "max_target_positions": 4, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+    }  # fmt: skip
+    long = hf.WhisperForConditionalGeneration(hf.WhisperConfig(**sizes, max_source_positions=150))
+    long.save_pretrained(tmp_path / "long")
+    hf.WhisperFeatureExtractor(feature_size=16, chunk_length=3).save_pretrained(tmp_path / "long")
+    short = hf.WhisperForConditionalGeneration(hf.WhisperConfig(**sizes, max_source_positions=50))
+    state = long.state_dict()
+    table = "model.encoder.embed_positions.weight"
+    short.load_state_dict({**state, table: state[table][:50]})
+    short.save_pretrained(tmp_path / "short")
+    hf.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(tmp_path / "short")
+    cut = HfAudioEncoder(model=str(tmp_path / "long"), window=1)
+    made_so = HfAudioEncoder(model=str(tmp_path / "short"))
+    data = sound(1.7)
+    assert torch.equal(features_of(cut, data).layers[-1], features_of(made_so, data).layers[-1])
+    again = pickle.loads(pickle.dumps(cut.processor))
+    assert torch.equal(again.read(data)["windows"], made_so.processor.read(data)["windows"])
+
+
 def test_tokens_times_and_grid_of_whisper(folders: dict[str, Path]) -> None:
     encoder = HfAudioEncoder(model=str(folders["whisper"]))
     for samples, tokens in ((1, 1), (320, 1), (321, 2), (16_000, 50), (16_001, 51), (32_640, 102)):
@@ -182,7 +209,9 @@ def test_one_sample_and_silence(kind: str, folders: dict[str, Path]) -> None:
 def test_wrong_words_are_one_sentence(folders: dict[str, Path], tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"model": str(tmp_path)}, "cannot be loaded as an audio model"),
-        ({"model": str(folders["whisper"]), "window": 5.0}, "hears windows of 1 seconds and no others"),
+        ({"model": str(folders["ast"]), "window": 5.0}, "hears windows of 1.015 seconds and no others"),
+        ({"model": str(folders["whisper"]), "window": 5.0}, "whole seconds from 1 up to 1"),
+        ({"model": str(folders["whisper"]), "window": 0.5}, "0.5 seconds are no window of this model"),
         ({"model": str(folders["ast"]), "frequencies": "sum"}, "known: mean, keep"),
         ({"model": str(folders["ast"]), "timeout": 0.0}, "timeout: 0 must be more than 0"),
         ({"model": str(folders["hubert"]), "fixed": True}, "say how long: window"),

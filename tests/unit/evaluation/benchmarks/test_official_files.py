@@ -98,7 +98,7 @@ def test_real_easy_vqa() -> None:
     benchmark = EasyVqa(path=str(_real() / "easy_vqa"))
     assert len(benchmark) == 9673
     kinds = [benchmark[index].kind for index in range(0, len(benchmark), 97)]
-    assert 0.6 < kinds.count("yes/no") / len(kinds) < 0.85
+    assert 0.6 < sum(kind.startswith("yes/no") for kind in kinds) / len(kinds) < 0.85
     first = benchmark[0]
     assert (first.text, first.reference) == ("what is the red shape?", ("triangle",))
     assert benchmark.score("Triangle.", first.reference) == 1.0
