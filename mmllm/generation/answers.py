@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mmllm.generation import content
-from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.generation.answer_text import AnswerText
+from mmllm.generation.sampling import Sampling, TokenLogprob
 
 if TYPE_CHECKING:
     from mmllm.batches.sample import Encoded
+    from mmllm.generation.constraints import Constraint
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
@@ -37,6 +39,8 @@ class Delta:
     """Chosen so far, the end-of-turn token included."""
     cached_tokens: int = 0
     """Of the prompt's tokens those that were not read again: an earlier conversation began with them."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens since the last piece, where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Request:
         end_ids: frozenset[int],
         tell: Callable[[Delta | Exception], None] | None = None,
         tenant: str = "",
+        constraint: Constraint | None = None,
+        forced: Sequence[int] = (),
     ) -> None:
         """Set up.
 
@@ -75,6 +81,8 @@ class Request:
             tell: is called with each delta, or with what went wrong; default: they wait in ``events``.
             tenant: whose it is. What was read for one is not used for another: how soon an answer begins would tell
                 what others have asked.
+            constraint: which tokens may come next; its own, since it moves on with the answer.
+            forced: the answer itself, which is not chosen but measured (``sampling.logprobs``).
         """
         self.encoded, self.sampling, self.limit, self.tenant = encoded, sampling, limit, tenant
         self.events: deque[Delta | Exception] = deque()
@@ -86,11 +94,24 @@ class Request:
         self.cancelled = False
         self._text, self._end_ids, self._tell = text, end_ids, tell or self.events.append
         self._generator = sampling.generator()
+        self._constraint, self._forced = constraint, forced
+        self._logprobs: list[TokenLogprob] = []
 
     @cached_property
     def digests(self) -> content.Digests:
         """Of the items' content."""
         return content.digests(self.encoded)
+
+    @cached_property
+    def _prompt(self) -> torch.Tensor:
+        """Token ids int64[P] of its prompt's text."""
+        places = {spot for span in self.encoded.spans for spot in range(span.start, span.start + span.length)}
+        return torch.tensor([token for spot, token in enumerate(self.encoded.ids) if spot not in places])
+
+    @property
+    def plain(self) -> bool:
+        """Whether its next token is the likeliest of all, and nothing else is asked."""
+        return self.sampling.plain and self._constraint is None and not self._forced
 
     @property
     def done(self) -> bool:
@@ -102,15 +123,26 @@ class Request:
         self.cancelled = True
 
     def choose(self, logits: torch.Tensor) -> int:
-        """Draw the next token from logits float[V], with randomness of its own: neighbours change nothing."""
-        return int(self.sampling.choose(logits[None], self._generator))
+        """Choose the next token by logits float[V], with randomness of its own: neighbours change nothing."""
+        if self._constraint is not None:
+            logits = self._constraint.allowed(logits)
+        if self._forced:
+            token = self._forced[len(self.tokens)]
+        else:
+            adjusted = self.sampling.adjusted(logits, self._prompt, self.tokens)
+            token = int(self.sampling.choose(adjusted[None], self._generator))
+        if self.sampling.logprobs is not None:
+            self._logprobs.append(TokenLogprob.of(token, logits, self.sampling.logprobs))
+        if self._constraint is not None:
+            self._constraint.take(token)
+        return token
 
     def take(self, token: int) -> None:
         """Add the next token to the answer, and tell what may be given out of it."""
         self.tokens.append(token)
         ended = token in self._end_ids
         text = "" if ended else self._text.push(token)
-        if ended or self._text.stopped:
+        if ended or self._text.stopped or (self._constraint is not None and self._constraint.over):
             self.finish = "stop"
         elif len(self.tokens) == self.limit:
             self.finish = "length"
@@ -120,7 +152,8 @@ class Request:
             self.finish = "stop" if self._text.stopped else self.finish
         if text or self.finish:
             size = len(self.encoded.ids)
-            self._tell(Delta(text, self.finish, size, len(self.tokens), self.cached_tokens))
+            logprobs, self._logprobs = tuple(self._logprobs), []
+            self._tell(Delta(text, self.finish, size, len(self.tokens), self.cached_tokens, logprobs))
 
     def fail(self, error: Exception) -> None:
         """End it with what went wrong."""
@@ -129,7 +162,13 @@ class Request:
 
 
 def next_tokens(requests: list[Request], logits: torch.Tensor) -> list[int]:
-    """The next token of each, from logits float[n, V]."""
-    likeliest = logits.argmax(dim=-1).tolist()
-    pairs = zip(requests, likeliest, strict=True)
-    return [token if one.sampling.greedy else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)]
+    """The next token of each, from logits float[n, V]; one whose choice fails ends with that, and no other does."""
+    tokens = logits.argmax(dim=-1).tolist()
+    for row, request in enumerate(requests):
+        if request.plain or request.done:
+            continue
+        try:
+            tokens[row] = request.choose(logits[row])
+        except Exception as error:
+            request.fail(error)
+    return tokens

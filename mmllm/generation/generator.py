@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmllm.batches.sample import Encoded, check_characters, encode
 from mmllm.errors import TooLongError
+from mmllm.generation.answer_text import AnswerText
 from mmllm.generation.answers import Completion, Delta, FinishReason, Request
 from mmllm.generation.engine import Engine
 from mmllm.generation.memory import Sizes
 from mmllm.generation.read_media import KnownInput, ReadItems
-from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.generation.sampling import Sampling
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.metrics import plain
 from mmllm.types import Sample
@@ -22,6 +23,7 @@ from mmllm.types import Sample
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
+    from mmllm.generation.constraints import Constraint
     from mmllm.model.model import MultimodalLM
 
 __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
@@ -124,14 +126,16 @@ class Generator:
         sampling: Sampling,
         tell: Callable[[Delta | Exception], None] | None = None,
         tenant: str = "",
+        constraint: Constraint | None = None,
+        forced: Sequence[int] = (),
     ) -> Request:
         """Let a sample wait for its answer, which the engine's steps make.
 
-        ``tell``, ``tenant``: see :class:`Request`.
+        ``tell``, ``tenant``, ``constraint``, ``forced``: see :class:`Request`.
         """
         limit = min(sampling.max_new_tokens, self.llm.context - len(encoded.ids))
         text = AnswerText(self.llm.tokenizer, sampling.stop)
-        request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant)
+        request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant, constraint, forced)
         self.engine.submit(request)
         return request
 
