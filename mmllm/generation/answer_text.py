@@ -62,13 +62,13 @@ class AnswerText:
             self.stopped = True
             certain, self._held = self._held[: min(found)], ""
             return certain
-        possible = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        possible = max((overlap(self._held, stop) for stop in self._stop), default=0)
         certain = self._held[: len(self._held) - possible]
         self._held = self._held[len(certain) :]
         return certain
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that is a beginning of ``stop``."""
     # less than the whole of it: a whole one was found before
     longest = min(len(text), len(stop) - 1)

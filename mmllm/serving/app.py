@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -26,7 +26,9 @@ from mmllm.errors import MmllmError
 from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
 from mmllm.serving.connections import TimedConnection
+from mmllm.serving.endpoints.chat import Chat
 from mmllm.serving.media import Limits
+from mmllm.serving.metrics import CountedResponses
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
 from mmllm.serving.page import page_command
 from mmllm.serving.schema import ApiError, error_response, validation_error
@@ -132,7 +134,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        api.worker.start()
+        api.start()
         yield
         await asyncio.to_thread(api.close)
 
@@ -149,18 +151,28 @@ def create_app(
             allow_headers=["authorization", "content-type"],
             expose_headers=[REQUEST_ID, "retry-after"],
         )
+    app.add_middleware(CountedResponses, metrics=api.metrics)
     app.add_middleware(RequestId)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_failure)
-    app.add_api_route("/health", api.health, methods=["GET"])
+    _add_routes(app, api)
+    return app
+
+
+def _add_routes(app: FastAPI, api: Api) -> None:
+    for path, answer in (("/health", api.health), ("/ready", api.ready), ("/metrics", api.numbers)):
+        # no response model, here and below: FastAPI would try to make a schema of classes of responses
+        app.add_api_route(path, answer, methods=["GET"], response_model=None)
     app.add_api_route("/v1/models", api.models, methods=["GET"])
     # path: a model's name may hold a slash
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
     app.add_api_route("/preview", api.preview, methods=["POST"])
-    # no response model: FastAPI would try to make a schema of the two kinds of responses
-    app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"], response_model=None)
-    return app
+    posts: dict[str, Callable[..., Any]] = {
+        "/v1/chat/completions": Chat(api).create,
+    }
+    for path, answer in posts.items():
+        app.add_api_route(path, answer, methods=["POST"], response_model=None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

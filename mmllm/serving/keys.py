@@ -40,6 +40,8 @@ class Key(BaseModel):
     """Requests that may be open at a time; None: as many as the server takes."""
     per_minute: Count | None = None
     """Requests within any 60 seconds; None: any number."""
+    metrics: bool = False
+    """Whether it may read the server's numbers, which are about everybody's requests."""
 
     def sees(self, model: str) -> bool:
         """Return whether the key may use a model."""

@@ -45,6 +45,8 @@ class Guidance:
         # what went wrong, without the state of the parser
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(vocabulary, grammar, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # a grammar of no text at all is found out by the first step only
         if matcher.is_error():
             raise ConstraintError(_short(matcher.get_error()))
         return Grammar(matcher, self._width)

@@ -1,0 +1,119 @@
+"""One model as the server has it: what reads requests for it, and the worker that answers them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmllm.errors import MmllmError, SampleError, TooLongError, UnreadableError
+from mmllm.generation.constraints import ConstraintError
+from mmllm.generation.constraints.guidance import Grammar, Guidance
+from mmllm.serving.answers.logprobs import TokenTexts
+from mmllm.serving.conversation import Inputs
+from mmllm.serving.jobs import Jobs
+from mmllm.serving.media import Limits
+from mmllm.serving.metrics import Metrics
+from mmllm.serving.schema import ApiError, model_card
+from mmllm.serving.worker import Worker
+
+if TYPE_CHECKING:
+    from mmllm.generation.generator import Encoded, Generator
+    from mmllm.generation.sampling import Sampling
+
+LONGEST = 500
+"""Maximum length of a library's message about a file that it cannot read, in characters."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, read and ready to be answered: as many times as there are settings."""
+
+    encoded: Encoded
+    samplings: Sequence[Sampling]
+    grammar: Grammar | None = None
+    """That every answer follows."""
+    forced: Sequence[Sequence[int]] = ()
+    """Of each answer its tokens, where they are measured instead of chosen."""
+
+
+class Served:
+    """A model, its name and its limits."""
+
+    def __init__(self, generator: Generator, name: str, limits: Limits, metrics: Metrics) -> None:
+        self.generator, self.name, self.limits = generator, name, limits
+        self.worker = Worker(generator, limits.max_waiting, metrics.of(name))
+        self.inputs = Inputs.of(generator)
+        self.created = int(time.time())
+        llm = generator.llm
+        self.context: int = llm.context
+        self.width: int = llm.vocab_size
+        self.guidance = Guidance(llm.tokenizer, llm.vocab_size, generator.end_ids)
+        self.texts = TokenTexts(llm.tokenizer)
+        metrics.watch(name, self.worker)
+
+    def card(self) -> dict[str, Any]:
+        """Return its entry of ``/v1/models``."""
+        return model_card(self.name, self.created, self.context, list(self.inputs.keys))
+
+    def encode(self, ident: str, n_characters: int, make: Callable[[], Encoded], param: str = "messages") -> Encoded:
+        """Return what ``make`` reads for request ``ident``; ApiError 400 for every fault of it.
+
+        ``n_characters``: of its texts, looked at before anything else; ``param``: the field at fault.
+        """
+        try:
+            self.generator.check_characters(ident, n_characters)
+            return make()
+        except TooLongError as error:
+            raise ApiError(400, _message(error, ident), code="context_length_exceeded", param=param) from error
+        except UnreadableError as error:
+            code = f"invalid_{self.inputs.processors[error.key].modality}"
+            raise ApiError(400, _message(error, ident), code=code, param=param) from error
+        except SampleError as error:
+            raise ApiError(400, _message(error, ident), code="invalid_prompt", param=param) from error
+
+    def limit(self, encoded: Encoded, asked: int | None, param: str) -> int:
+        """Return the most tokens of an answer; ApiError 400 where more are ``asked`` for than the context holds."""
+        room = self.context - len(encoded.ids)
+        if asked is not None and asked > room:
+            raise ApiError(
+                400,
+                f"The messages take {len(encoded.ids)} tokens and {asked} are asked for the answer; the context "
+                f"is {self.context}, so at most {room} can be asked for.",
+                code="context_length_exceeded",
+                param=param,
+            )
+        return asked or min(self.limits.max_new_tokens, room)
+
+    def compile(self, make: Callable[[], str], param: str) -> Grammar:
+        """Return the grammar that ``make`` writes, compiled; ApiError 400 says what is wrong with it."""
+        try:
+            return self.guidance.compile(make())
+        except ConstraintError as error:
+            raise ApiError(400, f"{param} cannot be followed: {error}.", code="invalid_schema", param=param) from error
+        except MmllmError as error:
+            raise ApiError(400, f"{error}.", code="unsupported_parameter", param=param) from error
+
+    def submit(self, asked: Asked, tenant: str) -> Jobs:
+        """Queue a request of ``tenant`` (on the event loop); ApiError where there is no room for all its answers."""
+        # as many as the server has places for are never too many for one that is idle
+        places = self.worker.max_waiting + self.worker.engine.sizes.rows
+        self.worker.check_room(min(len(asked.samplings), places) - 1)
+        jobs = []
+        try:
+            for number, sampling in enumerate(asked.samplings):
+                constraint = None if asked.grammar is None else asked.grammar.begin()
+                forced = asked.forced[number] if asked.forced else ()
+                jobs.append(self.worker.submit(asked.encoded, sampling, tenant, constraint, forced, admitted=True))
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+        return Jobs(jobs)
+
+
+def _message(error: SampleError, ident: str) -> str:
+    """Return an error without the request's name, bounded: a library may have put much of a file into it."""
+    message = str(error).removeprefix(f"{ident}: ")
+    return f"{message[0].upper()}{message[1:LONGEST]}"
