@@ -41,15 +41,17 @@ class Generator:
         sizes = sizes or Sizes()
         self.engine = Engine(model, sizes)
         self._known = ReadItems(sizes.media_bytes)
-        self._reading = {key: KnownInput(entry, self._known) for key, entry in model.inputs.items()}
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
-    def encode(self, sample: Sample) -> Encoded:
+    def encode(self, sample: Sample, tenant: str = "") -> Encoded:
         """Tokens and media inputs of a sample, on the CPU; safe to call from a loader thread.
+
+        ``tenant``: see :class:`Request`.
 
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
-        encoded = encode(sample, self.prompter, self._reading, self.llm.context, train=False)
+        reading = {key: KnownInput(entry, self._known, tenant) for key, entry in self.inputs.items()}
+        encoded = encode(sample, self.prompter, reading, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "

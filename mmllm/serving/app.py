@@ -73,8 +73,8 @@ def check_address(host: str, access: Access) -> None:
     """Raise MmllmError where strangers would reach the server and nothing asks who they are."""
     if access.keys is None and not access.open and not is_local(host):
         raise MmllmError(
-            f"Anybody who reaches {host} could use the model: give --keys FILE (mmllm key NAME --keys FILE makes a "
-            "key), listen on 127.0.0.1, or say --open."
+            f"Anybody who reaches {host} could use the model: give --keys FILE (mmllm keys add NAME --keys FILE "
+            "makes a key), listen on 127.0.0.1, or say --open."
         )
 
 

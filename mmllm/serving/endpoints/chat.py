@@ -31,9 +31,9 @@ class Chat:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
         served = self.api.served(body.model, request)
         body.check_extra()
-        ident = ident_of(request, "chatcmpl-")
-        asked = await self.api.read(served, body.has_media, read_chat, served, body, ident)
-        jobs = served.submit(asked, tenant_of(request))
+        ident, tenant = ident_of(request, "chatcmpl-"), tenant_of(request)
+        asked = await self.api.read(served, body.has_media, read_chat, served, body, ident, tenant)
+        jobs = served.submit(asked, tenant)
         choices = choices_of(body, len(asked.samplings))
         if body.stream:
             first = await jobs.first(request)

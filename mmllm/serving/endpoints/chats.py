@@ -9,14 +9,14 @@ from mmllm.serving.requests.chat import BySchema, ChatRequest
 from mmllm.serving.served import Asked, Served
 
 
-def read_chat(served: Served, body: ChatRequest, ident: str) -> Asked:
+def read_chat(served: Served, body: ChatRequest, ident: str, tenant: str) -> Asked:
     """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here (ApiError 400)."""
     grammar = grammar_of(served, body)
     encoded = served.encode(
         ident,
         # before anything is looked at: the text may be as long as a body
         body.n_characters,
-        lambda: served.generator.encode(to_sample(body, ident, served.inputs, served.limits)),
+        lambda: served.generator.encode(to_sample(body, ident, served.inputs, served.limits), tenant),
     )
     limit = served.limit(encoded, body.limit, body.limit_field)
     return Asked(encoded, body.samplings(limit, served.width, body.n_logprobs), grammar)
