@@ -5,11 +5,13 @@ Between a loaded model (``checkpoints.load_run``) and everything that asks it: e
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mmllm.batches.sample import Encoded, check_characters, encode
-from mmllm.errors import TooLongError
+from mmllm.errors import SampleError, TooLongError
 from mmllm.generation.answer_text import AnswerText
 from mmllm.generation.answers import Completion, Delta, FinishReason, Request
 from mmllm.generation.engine import Engine
@@ -18,9 +20,10 @@ from mmllm.generation.read_media import KnownInput, ReadItems
 from mmllm.generation.sampling import Sampling
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.metrics import plain
-from mmllm.types import Sample
+from mmllm.types import IGNORE_INDEX, Sample
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import GenerationConfig
 
     from mmllm.generation.constraints import Constraint
@@ -58,6 +61,33 @@ class Generator:
                 "room for an answer; shorten it or raise llm.context"
             )
         return encoded
+
+    def encode_text(self, name: str, text: str | Sequence[int]) -> Encoded:
+        """A text, or its token ids, to go on from as it stands, without the chat template.
+
+        Special tokens written in the text are special, as where a template is written by hand; media have no places.
+        Raises SampleError: nothing to go on from, an id that the LLM does not have, no room for an answer.
+        """
+        ids = list(text) if not isinstance(text, str) else self._backend.encode(text, add_special_tokens=True).ids
+        if not ids:
+            raise SampleError(f"{name}: the text is empty; there is nothing to go on from")
+        wrong = next((token for token in ids if not 0 <= token < self.llm.vocab_size), None)
+        if wrong is not None:
+            raise SampleError(f"{name}: {wrong} is no token; there are 0 to {self.llm.vocab_size - 1}")
+        if len(ids) >= self.llm.context:
+            raise TooLongError(
+                f"{name}: {len(ids)} tokens fill the context of {self.llm.context} and leave no room for an answer"
+            )
+        turns = [-1] * len(ids) if self.prompter.user_turn else []
+        return Encoded(ids, [IGNORE_INDEX] * len(ids), {}, [], name, 0, user_turn=turns)
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        """A copy of the tokenizer that nobody sets to pad or cut."""
+        backend = copy.deepcopy(self.llm.tokenizer.backend_tokenizer)
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
 
     @property
     def most_characters(self) -> int:

@@ -27,6 +27,9 @@ from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
 from mmllm.serving.connections import TimedConnection
 from mmllm.serving.endpoints.chat import Chat
+from mmllm.serving.endpoints.completions import Completions
+from mmllm.serving.endpoints.embeddings import Embeddings
+from mmllm.serving.endpoints.tokens import Tokens
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import CountedResponses
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
@@ -170,6 +173,9 @@ def _add_routes(app: FastAPI, api: Api) -> None:
     app.add_api_route("/preview", api.preview, methods=["POST"])
     posts: dict[str, Callable[..., Any]] = {
         "/v1/chat/completions": Chat(api).create,
+        "/v1/completions": Completions(api).create,
+        "/v1/embeddings": Embeddings(api).create,
+        "/tokenize": Tokens(api).create,
     }
     for path, answer in posts.items():
         app.add_api_route(path, answer, methods=["POST"], response_model=None)

@@ -26,8 +26,9 @@ Piece = tuple[int, "Delta"]
 class Jobs:
     """One job for each answer."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Sequence[Job], prompts: Sequence[int]) -> None:
+        """``prompts``: number of the prompt that each job answers."""
+        self._jobs, self._prompts = jobs, prompts
         self._open = set(range(len(jobs)))
         self._coming: dict[asyncio.Task[Delta | None], int] = {}
         self._last: dict[int, Delta] = {}
@@ -91,9 +92,16 @@ class Jobs:
 
     @property
     def usage(self) -> dict[str, Any]:
-        """Token counts of all answers so far; the prompt is counted once."""
-        last = [self._last[number] for number in sorted(self._last)]
-        return usage(last[0].prompt_tokens, sum(one.completion_tokens for one in last), last[0].cached_tokens)
+        """Token counts of all answers so far; a prompt is counted once, however many answers it has."""
+        first: dict[int, Delta] = {}
+        for number in sorted(self._last):
+            first.setdefault(self._prompts[number], self._last[number])
+        said = sum(one.completion_tokens for one in self._last.values())
+        read, known = (
+            sum(count(one) for one in first.values())
+            for count in (lambda one: one.prompt_tokens, lambda one: one.cached_tokens)
+        )
+        return usage(read, said, known)
 
 
 async def left(request: Request) -> None:

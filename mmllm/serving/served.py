@@ -73,8 +73,11 @@ class Served:
         except SampleError as error:
             raise ApiError(400, _message(error, ident), code="invalid_prompt", param=param) from error
 
-    def limit(self, encoded: Encoded, asked: int | None, param: str) -> int:
-        """Return the most tokens of an answer; ApiError 400 where more are ``asked`` for than the context holds."""
+    def limit(self, encoded: Encoded, asked: int | None, param: str, default: int | None = None) -> int:
+        """Return the most tokens of an answer; ApiError 400 where more are ``asked`` for than the context holds.
+
+        ``default``: where none are asked for and they have room; None: the server's.
+        """
         room = self.context - len(encoded.ids)
         if asked is not None and asked > room:
             raise ApiError(
@@ -84,7 +87,7 @@ class Served:
                 code="context_length_exceeded",
                 param=param,
             )
-        return asked or min(self.limits.max_new_tokens, room)
+        return asked or min(default or self.limits.max_new_tokens, room)
 
     def compile(self, make: Callable[[], str], param: str) -> Grammar:
         """Return the grammar that ``make`` writes, compiled; ApiError 400 says what is wrong with it."""
@@ -95,22 +98,26 @@ class Served:
         except MmllmError as error:
             raise ApiError(400, f"{error}.", code="unsupported_parameter", param=param) from error
 
-    def submit(self, asked: Asked, tenant: str) -> Jobs:
-        """Queue a request of ``tenant`` (on the event loop); ApiError where there is no room for all its answers."""
+    def submit(self, tenant: str, *asked: Asked) -> Jobs:
+        """Queue requests of ``tenant`` (on the event loop); ApiError where there is no room for all their answers."""
+        count = sum(len(one.samplings) for one in asked)
         # as many as the server has places for are never too many for one that is idle
         places = self.worker.max_waiting + self.worker.engine.sizes.rows
-        self.worker.check_room(min(len(asked.samplings), places) - 1)
-        jobs = []
+        self.worker.check_room(min(count, places) - 1)
+        jobs, prompts = [], []
         try:
-            for number, sampling in enumerate(asked.samplings):
-                constraint = None if asked.grammar is None else asked.grammar.begin()
-                forced = asked.forced[number] if asked.forced else ()
-                jobs.append(self.worker.submit(asked.encoded, sampling, tenant, constraint, forced, admitted=True))
+            for number, one in enumerate(asked):
+                for place, sampling in enumerate(one.samplings):
+                    constraint = None if one.grammar is None else one.grammar.begin()
+                    forced = one.forced[place] if one.forced else ()
+                    job = self.worker.submit(one.encoded, sampling, tenant, constraint, forced, admitted=True)
+                    jobs.append(job)
+                    prompts.append(number)
         except BaseException:
             for job in jobs:
                 job.cancel()
             raise
-        return Jobs(jobs)
+        return Jobs(jobs, prompts)
 
 
 def _message(error: SampleError, ident: str) -> str:

@@ -52,6 +52,14 @@ class TokenTexts:
         """Return what a token stands for; bytes that are no character become a sign of their own."""
         return self.bytes(token).decode(errors="replace")
 
+    def name(self, token: int) -> str:
+        """Return what a token stands for, so that it can be told from others: parts of characters by their bytes, in
+        the form of OpenAI's completions."""
+        try:
+            return self.bytes(token).decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in self.bytes(token))
+
 
 def chat_logprobs(found: Sequence[TokenLogprob], texts: TokenTexts) -> dict[str, Any]:
     """Return ``logprobs`` of a choice of a chat."""
@@ -68,12 +76,12 @@ def chat_logprobs(found: Sequence[TokenLogprob], texts: TokenTexts) -> dict[str,
 
 def completion_logprobs(found: Sequence[TokenLogprob], texts: TokenTexts, offset: int) -> dict[str, Any]:
     """Return ``logprobs`` of a choice of a completion; ``offset``: characters of its tokens before these."""
-    tokens = [texts.text(one.token) for one in found]
+    tokens = [texts.name(one.token) for one in found]
     offsets = []
-    for token in tokens:
+    for one in found:
         offsets.append(offset)
-        offset += len(token)
-    likeliest = [{texts.text(token): finite(logprob) for token, logprob in reversed(one.likeliest)} for one in found]
+        offset += len(texts.text(one.token))
+    likeliest = [{texts.name(token): finite(logprob) for token, logprob in reversed(one.likeliest)} for one in found]
     for top, token, one in zip(likeliest, tokens, found, strict=True):
         top.setdefault(token, finite(one.logprob))  # the chosen one is always among them
     logprobs = [finite(one.logprob) for one in found]

@@ -33,7 +33,7 @@ class Chat:
         body.check_extra()
         ident, tenant = ident_of(request, "chatcmpl-"), tenant_of(request)
         asked = await self.api.read(served, body.has_media, read_chat, served, body, ident, tenant)
-        jobs = served.submit(asked, tenant)
+        jobs = served.submit(tenant, asked)
         choices = choices_of(body, len(asked.samplings))
         if body.stream:
             first = await jobs.first(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmllm.serving.schema import ApiError
@@ -81,17 +81,39 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Fields that would change the answer and are not offered: any other value than these is refused, never dropped."""
 
+CHAT_ONLY: dict[str, tuple[Any, ...]] = {
+    "response_format": (None, {"type": "text"}),
+    "tools": _EMPTY,
+    "tool_choice": (None, "none", "auto"),
+    "top_logprobs": (None, 0),
+    "suffix": (None, ""),
+}
+"""The same of completions: fields of chats, and what comes behind the text."""
+CHOSEN_ONLY: dict[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "temperature": (None, 0),
+    "top_p": (None, 1),
+    "top_k": (None, -1, 0),
+    "min_p": (None, 0),
+    "stop": _EMPTY,
+    "logprobs": _OFF,
+    "logit_bias": _EMPTY,
+    "stream": _OFF,
+}
+"""The same where nothing is chosen: the settings of how tokens are."""
+NONE_MORE: Mapping[str, tuple[Any, ...]] = {}
 
-def check_extra(extra: Mapping[str, Any] | None, known: Collection[str] = ()) -> None:
+
+def check_extra(extra: Mapping[str, Any] | None, also: Mapping[str, tuple[Any, ...]] = NONE_MORE) -> None:
     """Refuse what would change the answer and is not offered; name the other unknown fields in one log line.
 
-    ``known``: further fields that may be passed over.
+    ``also``: further fields that this endpoint does not offer, with the values that change nothing.
     """
     extra = extra or {}
-    for name, neutral in NEUTRAL.items():
+    for name, neutral in {**NEUTRAL, **also}.items():
         if name in extra and extra[name] not in neutral:
             message = f"{name!r} is not supported by this server; leave out {name!r}."
             raise ApiError(400, message, code="unsupported_parameter", param=name)
-    unknown = sorted(set(extra) - set(NEUTRAL) - KNOWN_AND_IGNORED - set(known))
+    unknown = sorted(set(extra) - set(NEUTRAL) - KNOWN_AND_IGNORED - set(also))
     if unknown:
         LOG.info("ignored unknown request fields: %s", ", ".join(repr(name[:60]) for name in unknown[:10]))
