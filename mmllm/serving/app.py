@@ -29,6 +29,7 @@ from mmllm.serving.connections import TimedConnection
 from mmllm.serving.endpoints.chat import Chat
 from mmllm.serving.endpoints.completions import Completions
 from mmllm.serving.endpoints.embeddings import Embeddings
+from mmllm.serving.endpoints.responses import Responses
 from mmllm.serving.endpoints.tokens import Tokens
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import CountedResponses
@@ -174,6 +175,7 @@ def _add_routes(app: FastAPI, api: Api) -> None:
     posts: dict[str, Callable[..., Any]] = {
         "/v1/chat/completions": Chat(api).create,
         "/v1/completions": Completions(api).create,
+        "/v1/responses": Responses(api).create,
         "/v1/embeddings": Embeddings(api).create,
         "/tokenize": Tokens(api).create,
     }

@@ -48,6 +48,10 @@ KINDS = {
 """HTTP status -> OpenAI's type of an error; all others are faults of the request or of the server."""
 
 
+INSIDE = ("body", "chat")
+"""Steps to a field that are not the client's: FastAPI's, and the chat that other endpoints make of their body."""
+
+
 def envelope(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """Return the error body that the ``openai`` client reads; ``type`` follows from the HTTP status."""
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -63,13 +67,13 @@ def validation_error(errors: list[Any]) -> ApiError:
     """Return the first three faults pydantic found as one 400, bounded; the values themselves are not repeated."""
     parts = []
     for error in errors[:3]:
-        where = ".".join(str(step) for step in error["loc"] if step != "body")
+        where = ".".join(str(step) for step in error["loc"] if step not in INSIDE)
         # pydantic's own prefix of what a validator raises
         message = str(error["msg"]).removeprefix("Value error, ")
         parts.append(f"{where[:ECHO]}: {message[:ECHO]}" if where else message[:ECHO])
     if len(errors) > 3:
         parts.append(f"and {len(errors) - 3} more")
-    first = [step for step in errors[0]["loc"] if step != "body"] if errors else []
+    first = [step for step in errors[0]["loc"] if step not in INSIDE] if errors else []
     param = str(first[0])[:ECHO] if first and isinstance(first[0], str) else None
     return ApiError(400, "Invalid request: " + "; ".join(parts) + ".", code="invalid_request", param=param)
 

@@ -13,7 +13,7 @@ LOG = logging.getLogger("serve")
 KNOWN_AND_IGNORED = frozenset(
     {
         "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
-        "verbosity", "reasoning_effort", "moderation", "prediction",
+        "verbosity", "reasoning_effort", "reasoning", "moderation", "prediction",
     }
 )  # fmt: skip
 """Fields of OpenAI's API that cannot change what this server answers."""
