@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from mmllm.generation.read_media import KnownInput, ReadItems
 from mmllm.generation.sampling import Sampling
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.metrics import plain
-from mmllm.types import IGNORE_INDEX, Sample
+from mmllm.types import IGNORE_INDEX, Message, Sample
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -80,6 +81,20 @@ class Generator:
             )
         turns = [-1] * len(ids) if self.prompter.user_turn else []
         return Encoded(ids, [IGNORE_INDEX] * len(ids), {}, [], name, 0, user_turn=turns)
+
+    def answer_ids(self, sample: Sample, text: str) -> list[int]:
+        """Ids that the assistant says where ``text`` is its answer to ``sample``, its end of turn included.
+
+        Raises SampleError: the chat template shows an answer otherwise than it is asked for, or nothing is said.
+        """
+        asked = self.prompter.tokenize_prompt(sample)
+        told = replace(sample, messages=(*sample.messages, Message("assistant", text)))
+        taught = self.prompter.tokenize_for_training(told)
+        size = len(asked.ids)
+        ids = [token for token, label in zip(taught.ids[size:], taught.labels[size:], strict=True) if label >= 0]
+        if taught.ids[:size] != asked.ids or not ids:
+            raise SampleError(f"{sample.name}: the chat template shows an answer otherwise than it is asked for")
+        return ids
 
     @cached_property
     def _backend(self) -> Tokenizer:

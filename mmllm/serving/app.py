@@ -28,6 +28,7 @@ from mmllm.serving.api import Api
 from mmllm.serving.connections import TimedConnection
 from mmllm.serving.endpoints.chat import Chat
 from mmllm.serving.endpoints.completions import Completions
+from mmllm.serving.endpoints.decisions import Decisions
 from mmllm.serving.endpoints.embeddings import Embeddings
 from mmllm.serving.endpoints.responses import Responses
 from mmllm.serving.endpoints.tokens import Tokens
@@ -176,6 +177,7 @@ def _add_routes(app: FastAPI, api: Api) -> None:
         "/v1/chat/completions": Chat(api).create,
         "/v1/completions": Completions(api).create,
         "/v1/responses": Responses(api).create,
+        "/v1/decisions": Decisions(api).create,
         "/v1/embeddings": Embeddings(api).create,
         "/tokenize": Tokens(api).create,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmllm.errors import MmllmError, SampleError, TooLongError, UnreadableError
 from mmllm.generation.constraints import ConstraintError
@@ -21,6 +21,8 @@ from mmllm.serving.worker import Worker
 if TYPE_CHECKING:
     from mmllm.generation.generator import Encoded, Generator
     from mmllm.generation.sampling import Sampling
+
+T = TypeVar("T")
 
 LONGEST = 500
 """Maximum length of a library's message about a file that it cannot read, in characters."""
@@ -57,7 +59,11 @@ class Served:
         """Return its entry of ``/v1/models``."""
         return model_card(self.name, self.created, self.context, list(self.inputs.keys))
 
-    def encode(self, ident: str, n_characters: int, make: Callable[[], Encoded], param: str = "messages") -> Encoded:
+    def check_characters(self, ident: str, count: int, param: str) -> None:
+        """Raise ApiError 400 for more characters than the context could hold; reads nothing."""
+        self.encode(ident, count, lambda: None, param)
+
+    def encode(self, ident: str, n_characters: int, make: Callable[[], T], param: str = "messages") -> T:
         """Return what ``make`` reads for request ``ident``; ApiError 400 for every fault of it.
 
         ``n_characters``: of its texts, looked at before anything else; ``param``: the field at fault.

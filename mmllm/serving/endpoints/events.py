@@ -50,8 +50,10 @@ async def _events(
         return f"{name}data: {json.dumps(event)}\n\n"
 
     piece = first
+    n_events = 0
     try:
         for event in begin:
+            n_events += 1
             yield line(event)
         while True:
             if piece is None:
@@ -59,6 +61,7 @@ async def _events(
                 yield ": keep-alive\n\n"
             else:
                 for event in push(piece):
+                    n_events += 1
                     yield line(event)
             if jobs.over:
                 break
@@ -67,7 +70,7 @@ async def _events(
             yield line(event)
     except ApiError as error:
         body = error.body()
-        yield line({"type": "error", **body["error"]} if named else body)
+        yield line({**body["error"], "type": "error", "sequence_number": n_events} if named else body)
     finally:
         jobs.cancel()
     if not named:
