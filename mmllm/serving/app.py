@@ -32,6 +32,7 @@ from mmllm.serving.endpoints.decisions import Decisions
 from mmllm.serving.endpoints.embeddings import Embeddings
 from mmllm.serving.endpoints.responses import Responses
 from mmllm.serving.endpoints.tokens import Tokens
+from mmllm.serving.endpoints.transcriptions import Transcriptions
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import CountedResponses
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
@@ -179,6 +180,7 @@ def _add_routes(app: FastAPI, api: Api) -> None:
         "/v1/responses": Responses(api).create,
         "/v1/decisions": Decisions(api).create,
         "/v1/embeddings": Embeddings(api).create,
+        "/v1/audio/transcriptions": Transcriptions(api).create,
         "/tokenize": Tokens(api).create,
     }
     for path, answer in posts.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from mmllm.generation.answers import Delta
-    from mmllm.serving.worker import Worker
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Upper ends of the classes of times."""
@@ -49,11 +49,11 @@ class Metrics:
         """Return what one model's worker counts with."""
         return ModelMetrics(self, model)
 
-    def watch(self, model: str, worker: Worker) -> None:
-        """Look at a worker whenever the numbers are read."""
-        self.running.labels(model).set_function(lambda: worker.load[0])
-        self.waiting.labels(model).set_function(lambda: worker.load[1])
-        self.up.labels(model).set_function(lambda: worker.alive)
+    def watch(self, model: str, load: Callable[[], tuple[int, int]], alive: Callable[[], bool]) -> None:
+        """Ask whenever the numbers are read how many answers run and wait, and whether the model can answer."""
+        self.running.labels(model).set_function(lambda: load()[0])
+        self.waiting.labels(model).set_function(lambda: load()[1])
+        self.up.labels(model).set_function(alive)
 
     def text(self) -> bytes:
         """Return all numbers in Prometheus's text format."""

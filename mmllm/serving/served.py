@@ -53,7 +53,7 @@ class Served:
         self.width: int = llm.vocab_size
         self.guidance = Guidance(llm.tokenizer, llm.vocab_size, generator.end_ids)
         self.texts = TokenTexts(llm.tokenizer)
-        metrics.watch(name, self.worker)
+        metrics.watch(name, lambda: self.worker.load, lambda: self.worker.alive)
 
     def card(self) -> dict[str, Any]:
         """Return its entry of ``/v1/models``."""

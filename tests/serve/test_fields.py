@@ -152,3 +152,25 @@ def test_bad_schemas_are_refused_before_anything_is_read(http: TestClient) -> No
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         error = error_of(http, body([image_part("data:image/png;base64,AAAA")], response_format=form))
         assert error["code"] == "invalid_schema" and error["param"] == "response_format"
+
+
+# ---- bodies of other clients
+
+
+def test_a_body_as_litellm_sends_it(http: TestClient) -> None:
+    plain = post(http, body(max_tokens=6))[1]["choices"][0]["message"]["content"]
+    sent = {
+        **body(max_tokens=6), "n": 1, "temperature": 0.0, "top_p": 1.0, "stream": False, "user": "u", "seed": None,
+        "stop": None, "tools": None, "tool_choice": None, "response_format": None, "logit_bias": {}, "logprobs": None,
+        "top_logprobs": None, "presence_penalty": 0.0, "frequency_penalty": 0.0, "metadata": {"tags": ["a"]},
+        "max_retries": 2, "extra_headers": None, "parallel_tool_calls": None, "stream_options": None, "min_p": 0.0,
+        "top_k": -1, "repetition_penalty": 1.0, "reasoning_effort": None, "modalities": None, "store": None,
+    }  # fmt: skip
+    status, answer = post(http, sent)
+    assert status == 200 and answer["choices"][0]["message"]["content"] == plain
+
+
+def test_a_body_as_one_types_it_for_curl(http: TestClient) -> None:
+    typed = '{"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "stop": ["x", "y"]}'
+    answer = http.post("/v1/chat/completions", content=typed, headers={"content-type": "application/json"})
+    assert answer.status_code == 200 and answer.json()["choices"][0]["finish_reason"] in ("stop", "length")
