@@ -69,6 +69,11 @@ class Generator:
         Special tokens written in the text are special, as where a template is written by hand; media have no places.
         Raises SampleError: nothing to go on from, an id that the LLM does not have, no room for an answer.
         """
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise SampleError(f"{name}: the text is not Unicode (a lone surrogate at {error.start})") from error
         ids = list(text) if not isinstance(text, str) else self._backend.encode(text, add_special_tokens=True).ids
         if not ids:
             raise SampleError(f"{name}: the text is empty; there is nothing to go on from")

@@ -167,6 +167,27 @@ def test_a_model_one_may_not_use_looks_like_one_that_does_not_exist(kept: Kept) 
     assert said[0] == said[1]
 
 
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/embeddings", {"input": "Hi"}),
+        ("/v1/decisions", {"input": "Hi", "questions": [{"type": "predicate", "instructions": "Is it?"}]}),
+        ("/tokenize", {"prompt": "Hi"}),
+    ],
+)
+def test_every_endpoint_hides_it(kept: Kept, path: str, more: dict[str, Any]) -> None:
+    said = []
+    for model in (MODEL, "n" * len(MODEL)):
+        headers = {"authorization": f"Bearer {kept.bob}"}
+        answer = httpx.post(kept.url + path, json={"model": model, **more}, headers=headers)
+        assert code_of(answer, 404) == "model_not_found"
+        said.append(answer.json()["error"]["message"].replace(model, "?"))
+        assert code_of(httpx.post(kept.url + path, json={"model": model, **more}), 401) == "invalid_api_key"
+    assert said[0] == said[1]
+
+
 def test_keys_come_and_go_without_a_restart(kept: Kept) -> None:
     carol = add_key(kept.path, "carol")
     assert list(kept.client(carol).models.list())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,13 @@ def test_logprobs_of_a_continuation(client: openai.OpenAI) -> None:
 )  # fmt: skip
 def test_what_a_completion_refuses(http: TestClient, change: dict[str, Any], param: str) -> None:
     assert refused(http, "/v1/completions", **{"prompt": "Hi", **change})["param"] == param
+
+
+def test_text_that_is_no_unicode(http: TestClient) -> None:
+    for path, word in (("/v1/completions", "prompt"), ("/tokenize", "prompt"), ("/v1/embeddings", "input")):
+        raw = json.dumps({"model": MODEL, word: "\ud800"})
+        answer = http.post(path, content=raw, headers={"content-type": "application/json"})
+        assert answer.status_code == 400 and "Unicode" in answer.json()["error"]["message"], answer.text
 
 
 # ---- tokens

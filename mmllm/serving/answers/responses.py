@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmllm.serving.answers.chat import ChatChoice
 from mmllm.serving.answers.logprobs import TokenTexts, chat_logprobs
-from mmllm.serving.requests.responses import ResponseRequest
+from mmllm.serving.requests.responses import ResponseRequest, flat_choice, flat_format, flat_tool
 from mmllm.serving.tools.parsing import Call
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ class ResponseAnswer:
             "max_output_tokens": body.max_output_tokens,
             "temperature": chat.temperature or 0.0,
             "top_p": 1.0 if chat.top_p is None else chat.top_p,
-            "text": body.text or {"format": {"type": "text"}},
-            "tools": body.tools or [],
-            "tool_choice": body.tool_choice or "auto",
+            "text": {"format": flat_format(chat.response_format)},
+            "tools": [flat_tool(tool) for tool in chat.tools or ()],
+            "tool_choice": flat_choice(chat.tool_choice),
             "parallel_tool_calls": chat.parallel_tool_calls is not False,
             "metadata": body.metadata or {},
             "previous_response_id": None,

@@ -152,7 +152,7 @@ class ChatRequest(SamplingFields):
         """Return the number of characters of all texts, those of functions included."""
         texts = [part.text for one in self.messages for part in one.content or () if isinstance(part, TextPart)]
         texts += [call.function.arguments for one in self.messages for call in one.tool_calls or ()]
-        texts += [tool.model_dump_json() for tool in self.tools or ()] if self.offers_tools else []
+        texts += [tool.model_dump_json() for tool in self.callable_tools]
         return sum(map(len, texts))
 
     @property

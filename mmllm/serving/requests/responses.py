@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mmllm.serving.requests.chat import ChatRequest
+from mmllm.serving.requests.chat import BySchema, ChatRequest, ResponseFormat
 from mmllm.serving.requests.items import chat_messages
+from mmllm.serving.requests.tools import NamedTool, Tool, ToolChoice
 from mmllm.serving.requests.unsupported import check_extra
 from mmllm.serving.schema import ApiError
 
@@ -43,11 +44,8 @@ class ResponseRequest(BaseModel):
     stream: bool | None = None
     instructions: str | None = None
     max_output_tokens: int | None = None
-    text: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
-    include: list[str] | None = None
-    metadata: dict[str, Any] | None = None
+    include: Annotated[list[str], Field(max_length=20)] | None = None
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -64,10 +62,9 @@ class ResponseRequest(BaseModel):
         include = value.get("include")
         if chat.get("top_logprobs") or (isinstance(include, list) and LOGPROBS in include):
             chat["logprobs"] = True
-        form = value["text"].get("format") if isinstance(value.get("text"), Mapping) else None
-        chat["response_format"] = _format(form)
-        chat["tools"] = [_tool(tool) for tool in value["tools"]] if isinstance(value.get("tools"), list) else None
-        choice = value.get("tool_choice")
+        text, tools, choice = (value.pop(name, None) for name in ("text", "tools", "tool_choice"))
+        chat["response_format"] = _format(text.get("format")) if isinstance(text, Mapping) else text
+        chat["tools"] = [_tool(tool) for tool in tools] if isinstance(tools, list) else tools
         named = isinstance(choice, Mapping) and choice.get("type") == "function"
         chat["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}} if named else choice
         return {**value, "chat": chat}
@@ -79,6 +76,24 @@ class ResponseRequest(BaseModel):
         if unknown is not None:
             message = f"include names {unknown[:100]!r}; known: {', '.join(INCLUDED)}."
             raise ApiError(400, message, code="unsupported_parameter", param="include")
+
+
+def flat_format(form: ResponseFormat | None) -> dict[str, Any]:
+    """Return the format of a chat's answer as ``text.format``."""
+    if not isinstance(form, BySchema):
+        return {"type": "text" if form is None else form.type}
+    inside = form.json_schema
+    return {"type": form.type, "name": inside.name, "schema": inside.schema_, "strict": True}
+
+
+def flat_tool(tool: Tool) -> dict[str, Any]:
+    """Return a function of a chat as one of ``tools``."""
+    return {"type": "function", "strict": True, **tool.function.model_dump()}
+
+
+def flat_choice(choice: ToolChoice | None) -> Any:
+    """Return the choice of a chat as ``tool_choice``."""
+    return {"type": "function", "name": choice.function.name} if isinstance(choice, NamedTool) else choice or "auto"
 
 
 def _format(form: Any) -> Any:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mmllm.generation.constraints import ConstraintError
+from mmllm.generation.constraints.grammars import check_schema
 
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 NOTHING: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 """Schema of the arguments of a function that names none."""
 MOST_TOOLS = 128
+
+
+def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_schema(schema)
+    except ConstraintError as error:
+        raise ValueError(str(error)) from error
+    return schema
 
 
 class Function(BaseModel):
@@ -19,7 +30,7 @@ class Function(BaseModel):
 
     name: FunctionName
     description: Annotated[str, Field(max_length=20_000)] | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Annotated[dict[str, Any], AfterValidator(_bounded)] | None = None
 
     @property
     def schema_of_arguments(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def call_text(call: ToolCall) -> str:
     """Return a call as the model writes it."""
     try:
         arguments = json.dumps(json.loads(call.function.arguments), ensure_ascii=False)
-    except ValueError:  # another model's slip; it is shown what was said
+    except (ValueError, RecursionError):  # another model's slip; it is shown what was said
         arguments = call.function.arguments
     return f'{OPEN}\n{{"name": {json.dumps(call.function.name)}, "arguments": {arguments}}}\n{CLOSE}'
 
