@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
+from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import Metrics
 from mmllm.serving.preview import Previewer, PreviewRequest
-from mmllm.serving.schema import ApiError
-from mmllm.serving.served import Served
+from mmllm.serving.schema import ApiError, model_card
+from mmllm.serving.served import Served, Vocabulary
+from mmllm.serving.worker import Worker
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
@@ -32,46 +36,59 @@ class Api:
     def __init__(self, generator: Generator, model_name: str, limits: Limits) -> None:
         self.limits = limits
         self.metrics = Metrics()
-        self.only = Served(generator, model_name, limits, self.metrics)
-        self.previewer = Previewer(self.only.inputs, limits)
+        self.worker = Worker(generator, limits.max_waiting)
+        inputs, vocabulary = Inputs.of(generator), Vocabulary(generator)
+        found = self.metrics.of(model_name)
+        self.only = Served(model_name, generator, inputs, self.worker, limits, vocabulary, found)
+        self.metrics.watch(model_name, lambda: self.worker.load, lambda: self.worker.alive)
+        self.previewer = Previewer(inputs, limits)
+        self.created = int(time.time())
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading_media = self.reading_texts = 0
         """Number of requests with and without media that are being read, or wait for that."""
 
     def start(self) -> None:
         """Begin to answer."""
-        self.only.worker.start()
+        self.worker.start()
 
     def close(self) -> None:
         """End what runs and waits."""
-        self.only.worker.close()
+        self.worker.close()
         self.readers.shutdown(wait=False, cancel_futures=True)
 
     # ---- for endpoints
 
-    def served(self, name: str, request: Request) -> Served:
-        """Return a model; ApiError 404 where there is none, and in the same words where the key may not use it."""
+    @asynccontextmanager
+    async def lease(self, name: str, request: Request) -> AsyncIterator[Served]:
+        """Return a model, which stays until the end of an ``async with``; ApiError 404 where there is none."""
+        self._check_model(name, request)
+        yield self.only
+
+    def _check_model(self, name: str, request: Request) -> None:
+        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
         seen = self._seen(request)
         if name != self.only.name or not seen:
             has = f"this server has {self.only.name!r}" if seen else "this key may use none"
             raise ApiError(
                 404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
             )
-        return self.only
 
-    async def read(self, served: Served, has_media: bool, work: Callable[..., T], *args: Any) -> T:
+    def _card(self) -> dict[str, Any]:
+        return model_card(self.only.name, self.created, self.only.context, list(self.only.inputs.keys))
+
+    async def read(self, has_media: bool, work: Callable[..., T], *args: Any) -> T:
         """Run work that reads a request, which has a place in the queue meanwhile; ApiError 429 where there is none.
 
         Media are read on threads kept for them: slow files hold up no request without media.
         """
         if not has_media:
-            served.worker.check_room(self.reading_texts)
+            self.worker.check_room(self.reading_texts)
             self.reading_texts += 1
             try:
                 return await asyncio.to_thread(work, *args)
             finally:
                 self.reading_texts -= 1
-        served.worker.check_room(self.reading_media + self.reading_texts)
+        self.worker.check_room(self.reading_media + self.reading_texts)
         self.reading_media += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
@@ -87,15 +104,15 @@ class Api:
 
     async def health(self) -> JSONResponse:
         """Return 200 while requests can be answered, else 503."""
-        running, waiting = self.only.worker.load
-        ok = self.only.worker.alive
+        running, waiting = self.worker.load
+        ok = self.worker.alive
         body = {"status": "ok" if ok else "unavailable", "running": running, "waiting": waiting}
         return JSONResponse(body, 200 if ok else 503)
 
     async def ready(self) -> JSONResponse:
         """Return 200 where a request would be taken now, else 503: the queue is full, or nothing is answered."""
         try:
-            self.only.worker.check_room(self.reading_media + self.reading_texts)
+            self.worker.check_room(self.reading_media + self.reading_texts)
         except ApiError as error:
             return JSONResponse({"status": "not ready"}, 503, headers=error.headers)
         return JSONResponse({"status": "ready"})
@@ -110,17 +127,18 @@ class Api:
 
     async def models(self, request: Request) -> dict[str, Any]:
         """Return the list of models that the request's key may see: the one, or none."""
-        return {"object": "list", "data": [self.only.card()] if self._seen(request) else []}
+        return {"object": "list", "data": [self._card()] if self._seen(request) else []}
 
     async def model(self, name: str, request: Request) -> dict[str, Any]:
         """Return one model by its id."""
-        return self.served(name, request).card()
+        self._check_model(name, request)
+        return self._card()
 
     async def preview(self, body: PreviewRequest, request: Request) -> dict[str, Any]:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
         if not self._seen(request):
             raise ApiError(404, "This key may use no model, so it sees no preview.", code="model_not_found")
-        return await self.read(self.only, True, self.previewer.of_part, body.part)
+        return await self.read(True, self.previewer.of_part, body.part)
 
 
 def key_of(request: Request) -> tuple[str, Key] | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mmllm.errors import MmllmError, SampleError, TooLongError, UnreadableError
 from mmllm.generation.constraints import ConstraintError
@@ -14,8 +13,8 @@ from mmllm.serving.answers.logprobs import TokenTexts
 from mmllm.serving.conversation import Inputs
 from mmllm.serving.jobs import Jobs
 from mmllm.serving.media import Limits
-from mmllm.serving.metrics import Metrics
-from mmllm.serving.schema import ApiError, model_card
+from mmllm.serving.metrics import ModelMetrics
+from mmllm.serving.schema import ApiError
 from mmllm.serving.worker import Worker
 
 if TYPE_CHECKING:
@@ -40,24 +39,41 @@ class Asked:
     """Of each answer its tokens, where they are measured instead of chosen."""
 
 
-class Served:
-    """A model, its name and its limits."""
+class Vocabulary:
+    """What is made of the tokens of an LLM once, for all models over it."""
 
-    def __init__(self, generator: Generator, name: str, limits: Limits, metrics: Metrics) -> None:
-        self.generator, self.name, self.limits = generator, name, limits
-        self.worker = Worker(generator, limits.max_waiting, metrics.of(name))
-        self.inputs = Inputs.of(generator)
-        self.created = int(time.time())
+    def __init__(self, generator: Generator) -> None:
         llm = generator.llm
-        self.context: int = llm.context
-        self.width: int = llm.vocab_size
         self.guidance = Guidance(llm.tokenizer, llm.vocab_size, generator.end_ids)
         self.texts = TokenTexts(llm.tokenizer)
-        metrics.watch(name, lambda: self.worker.load, lambda: self.worker.alive)
 
-    def card(self) -> dict[str, Any]:
-        """Return its entry of ``/v1/models``."""
-        return model_card(self.name, self.created, self.context, list(self.inputs.keys))
+
+@dataclass(frozen=True)
+class Served:
+    """A model that can be asked now, its name and its limits."""
+
+    name: str
+    generator: Generator
+    inputs: Inputs
+    worker: Worker
+    limits: Limits
+    vocabulary: Vocabulary
+    metrics: ModelMetrics
+
+    @property
+    def context(self) -> int:
+        """Return the length of its longest conversation in tokens."""
+        return self.generator.llm.context
+
+    @property
+    def width(self) -> int:
+        """Return the width of its logits, V."""
+        return self.generator.llm.vocab_size
+
+    @property
+    def texts(self) -> TokenTexts:
+        """Return what its tokens stand for."""
+        return self.vocabulary.texts
 
     def check_characters(self, ident: str, count: int, param: str) -> None:
         """Raise ApiError 400 for more characters than the context could hold; reads nothing."""
@@ -98,7 +114,7 @@ class Served:
     def compile(self, make: Callable[[], str], param: str) -> Grammar:
         """Return the grammar that ``make`` writes, compiled; ApiError 400 says what is wrong with it."""
         try:
-            return self.guidance.compile(make())
+            return self.vocabulary.guidance.compile(make())
         except ConstraintError as error:
             raise ApiError(400, f"{param} cannot be followed: {error}.", code="invalid_schema", param=param) from error
         except MmllmError as error:
@@ -116,7 +132,9 @@ class Served:
                 for place, sampling in enumerate(one.samplings):
                     constraint = None if one.grammar is None else one.grammar.begin()
                     forced = one.forced[place] if one.forced else ()
-                    job = self.worker.submit(one.encoded, sampling, tenant, constraint, forced, admitted=True)
+                    job = self.worker.submit(
+                        one.encoded, sampling, tenant, constraint, forced, metrics=self.metrics, admitted=True
+                    )
                     jobs.append(job)
                     prompts.append(number)
         except BaseException:

@@ -110,9 +110,8 @@ class Worker:
     learns of it by ``/health``.
     """
 
-    def __init__(self, generator: Generator, max_waiting: int, metrics: ModelMetrics | None = None) -> None:
+    def __init__(self, generator: Generator, max_waiting: int) -> None:
         self.generator = generator
-        self.metrics = metrics
         self.engine = generator.engine
         self.max_waiting = max_waiting
         self._jobs: list[Job] = []
@@ -180,15 +179,17 @@ class Worker:
         constraint: Constraint | None = None,
         forced: Sequence[int] = (),
         *,
+        metrics: ModelMetrics | None = None,
         admitted: bool = False,
     ) -> Job:
         """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room.
 
-        ``constraint``, ``forced``: see ``generation.answers.Request``. ``admitted``: room was asked for before.
+        ``constraint``, ``forced``: see ``generation.answers.Request``. ``metrics``: what counts it. ``admitted``: room
+        was asked for before.
         """
         if not admitted:
             self.check_room()
-        job = Job(encoded.name, asyncio.get_running_loop(), metrics=self.metrics)
+        job = Job(encoded.name, asyncio.get_running_loop(), metrics=metrics)
         with self._changed:
             if not self.alive:  # it may have ended since
                 raise ApiError(503, STOPPED, headers={"Retry-After": "30"})

@@ -29,11 +29,11 @@ class Chat:
 
     async def create(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
-        served = self.api.served(body.model, request)
-        body.check_extra()
         ident, tenant = ident_of(request, "chatcmpl-"), tenant_of(request)
-        asked = await self.api.read(served, body.has_media, read_chat, served, body, ident, tenant)
-        jobs = served.submit(tenant, asked)
+        async with self.api.lease(body.model, request) as served:
+            body.check_extra()
+            asked = await self.api.read(body.has_media, read_chat, served, body, ident, tenant)
+            jobs = served.submit(tenant, asked)
         choices = choices_of(body, len(asked.samplings))
         if body.stream:
             first = await jobs.first(request)

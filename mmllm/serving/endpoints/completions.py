@@ -25,11 +25,11 @@ class Completions:
 
     async def create(self, body: CompletionRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Continue texts: ``n`` answers of the first, then of the next."""
-        served = self.api.served(body.model, request)
-        body.check_extra()
         ident = ident_of(request, "cmpl-")
-        asked = await self.api.read(served, False, _read, served, body, ident)
-        jobs = served.submit(tenant_of(request), *asked)
+        async with self.api.lease(body.model, request) as served:
+            body.check_extra()
+            asked = await self.api.read(False, _read, served, body, ident)
+            jobs = served.submit(tenant_of(request), *asked)
         count = sum(len(one.samplings) for one in asked)
         wanted = body.logprobs is not None
         choices = [TextChoice(number, served.texts, [] if wanted else None) for number in range(count)]

@@ -32,32 +32,37 @@ class Decisions:
 
     async def create(self, body: DecisionRequest, request: Request) -> JSONResponse:
         """Answer every question, one after the other."""
-        served = self.api.served(body.model, request)
-        body.check_extra()
-        ident, has_media = ident_of(request, "dec-"), body.chat.has_media
-        sample = await self.api.read(served, has_media, _sample, served, body, ident)
         answers: list[dict[str, Any]] = []
         used: Counter[str] = Counter()
-        for question in body.questions:
-            work = (_read, served, sample, question, tenant_of(request))
-            texts, asked = await self.api.read(served, has_media, *work)
-            logprobs: list[float] = []
-            # as many at once as are answered at once: the queue stays open to others
-            rows = served.worker.engine.sizes.rows
-            for begin in range(0, len(texts), rows):
-                some = slice(begin, begin + rows)
-                part = replace(asked, samplings=asked.samplings[some], forced=asked.forced[some])
-                logprobs += await _measure(served, part, request)
-            of_text = dict(zip(texts, logprobs, strict=True))
-            used["input"] += len(asked.encoded.ids)
-            used["output"] += sum(map(len, asked.forced))
-            found = probabilities([[of_text[text] for text in option] for option in question.options])
-            answers.append(answer_of(question, found))
+        has_media = body.chat.has_media
+        async with self.api.lease(body.model, request) as served:
+            body.check_extra()
+            sample = await self.api.read(has_media, _sample, served, body, ident_of(request, "dec-"))
+            for question in body.questions:
+                work = (_read, served, sample, question, tenant_of(request))
+                texts, asked = await self.api.read(has_media, *work)
+                of_text = dict(zip(texts, await _measure_all(served, asked, request), strict=True))
+                used["input"] += len(asked.encoded.ids)
+                used["output"] += sum(map(len, asked.forced))
+                found = probabilities([[of_text[text] for text in option] for option in question.options])
+                answers.append(answer_of(question, found))
         return JSONResponse({"model": served.name, "answers": answers, "usage": _usage(used)})
 
 
-async def _measure(served: Served, asked: Asked, request: Request) -> list[float]:
+async def _measure_all(served: Served, asked: Asked, request: Request) -> list[float]:
     """Return the log-probability of each forced answer."""
+    logprobs: list[float] = []
+    # as many at once as are answered at once: the queue stays open to others
+    rows = served.worker.engine.sizes.rows
+    for begin in range(0, len(asked.samplings), rows):
+        some = slice(begin, begin + rows)
+        part = replace(asked, samplings=asked.samplings[some], forced=asked.forced[some])
+        logprobs += await _measure(served, part, request)
+    return logprobs
+
+
+async def _measure(served: Served, asked: Asked, request: Request) -> list[float]:
+    """The same of as many as are answered at once."""
     jobs = served.submit(tenant_of(request), asked)
     sums = [0.0] * len(asked.samplings)
 

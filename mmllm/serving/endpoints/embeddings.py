@@ -27,19 +27,20 @@ class Embeddings:
 
     async def create(self, body: EmbeddingRequest, request: Request) -> JSONResponse:
         """Return vectors of length 1: the LLM's final hidden states, pooled."""
-        served = self.api.served(body.model, request)
-        body.check_extra()
         has_media = body.chat is not None and body.chat.has_media
         ident, tenant = ident_of(request, "embd-"), tenant_of(request)
-        read = await self.api.read(served, has_media, _read, served, body, ident, tenant)
         data = []
-        for number, encoded in enumerate(read):
-            # a place in the queue for each, so that answers go on between them
-            vector = (await self.api.read(served, False, pooled, served.generator, encoded, body.pooling)).numpy()
-            if body.dimensions not in (None, len(vector)):
-                message = f"dimensions is {body.dimensions}; vectors of this model have {len(vector)} and are not cut."
-                raise ApiError(400, message, code="invalid_request", param="dimensions")
-            data.append({"object": "embedding", "index": number, "embedding": _written(vector, body.encoding_format)})
+        async with self.api.lease(body.model, request) as served:
+            body.check_extra()
+            read = await self.api.read(has_media, _read, served, body, ident, tenant)
+            for number, encoded in enumerate(read):
+                # a place in the queue for each, so that answers go on between them
+                vector = (await self.api.read(False, pooled, served.generator, encoded, body.pooling)).numpy()
+                if body.dimensions not in (None, len(vector)):
+                    message = f"dimensions is {body.dimensions}; this model's vectors have {len(vector)}, uncut."
+                    raise ApiError(400, message, code="invalid_request", param="dimensions")
+                written = _written(vector, body.encoding_format)
+                data.append({"object": "embedding", "index": number, "embedding": written})
         count = sum(len(one.ids) for one in read)
         usage = {"prompt_tokens": count, "total_tokens": count}
         return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})

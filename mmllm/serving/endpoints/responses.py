@@ -23,12 +23,11 @@ class Responses:
 
     async def create(self, body: ResponseRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer. Errors found before the first token are HTTP errors, later ones end the stream."""
-        served = self.api.served(body.model, request)
-        body.check_extra()
-        body.chat.check_extra()
         ident, tenant = ident_of(request, "resp_"), tenant_of(request)
-        asked = await self.api.read(served, body.chat.has_media, read_chat, served, body.chat, ident, tenant)
-        jobs = served.submit(tenant, asked)
+        async with self.api.lease(body.model, request) as served:
+            body.check_extra()
+            asked = await self.api.read(body.chat.has_media, read_chat, served, body.chat, ident, tenant)
+            jobs = served.submit(tenant, asked)
         (choice,) = choices_of(body.chat, 1)
         answer = ResponseAnswer(ident, int(time.time()), body, served.name, choice, served.texts)
         if body.stream:

@@ -21,11 +21,11 @@ class Tokens:
 
     async def create(self, body: TokenizeRequest, request: Request) -> dict[str, Any]:
         """Return ids and their number; -1 stands at each place of a media item."""
-        served = self.api.served(body.model, request)
-        body.check_extra()
         has_media = body.chat is not None and body.chat.has_media
         ident = ident_of(request, "tok-")
-        encoded = await self.api.read(served, has_media, _read, served, body, ident, tenant_of(request))
+        async with self.api.lease(body.model, request) as served:
+            body.check_extra()
+            encoded = await self.api.read(has_media, _read, served, body, ident, tenant_of(request))
         ids, signs = list(encoded.ids), {}
         for span in encoded.spans:
             for place in range(span.start, span.start + span.length):

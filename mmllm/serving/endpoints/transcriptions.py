@@ -28,10 +28,10 @@ class Transcriptions:
     async def create(self, request: Request) -> Response:
         """Write down what is said, greedily unless a temperature is given."""
         form, chat = await _form(request)
-        served = self.api.served(form.model, request)
         ident, tenant = ident_of(request, "trsc-"), tenant_of(request)
-        asked = await self.api.read(served, True, read_chat, served, chat, ident, tenant)
-        jobs = served.submit(tenant, asked)
+        async with self.api.lease(form.model, request) as served:
+            asked = await self.api.read(True, read_chat, served, chat, ident, tenant)
+            jobs = served.submit(tenant, asked)
         said: list[str] = []
 
         def usage() -> dict[str, Any]:
