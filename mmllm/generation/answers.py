@@ -15,11 +15,11 @@ import torch
 
 from mmllm.generation import content
 from mmllm.generation.answer_text import AnswerText
+from mmllm.generation.constraints import Constraint, masked
 from mmllm.generation.sampling import Sampling, TokenLogprob
 
 if TYPE_CHECKING:
     from mmllm.batches.sample import Encoded
-    from mmllm.generation.constraints import Constraint
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
@@ -94,7 +94,7 @@ class Request:
         self.cancelled = False
         self._text, self._end_ids, self._tell = text, end_ids, tell or self.events.append
         self._generator = sampling.generator()
-        self._constraint, self._forced = constraint, forced
+        self.constraint, self._forced = constraint, forced
         self._logprobs: list[TokenLogprob] = []
 
     @cached_property
@@ -111,7 +111,7 @@ class Request:
     @property
     def plain(self) -> bool:
         """Whether its next token is the likeliest of all, and nothing else is asked."""
-        return self.sampling.plain and self._constraint is None and not self._forced
+        return self.sampling.plain and self.constraint is None and not self._forced
 
     @property
     def done(self) -> bool:
@@ -122,19 +122,21 @@ class Request:
         """Give it up: its place is free at the next step."""
         self.cancelled = True
 
-    def choose(self, logits: torch.Tensor) -> int:
-        """Choose the next token by logits float[V], with randomness of its own: neighbours change nothing."""
-        if self._constraint is not None:
-            logits = self._constraint.allowed(logits)
+    def choose(self, logits: torch.Tensor, likeliest: int) -> int:
+        """Choose the next token by logits float[V], with randomness of its own: neighbours change nothing.
+
+        ``likeliest``: of these logits.
+        """
+        token = likeliest
         if self._forced:
             token = self._forced[len(self.tokens)]
-        else:
+        elif not (self.sampling.greedy and self.sampling.unchanged):
             adjusted = self.sampling.adjusted(logits, self._prompt, self.tokens)
             token = int(self.sampling.choose(adjusted[None], self._generator))
         if self.sampling.logprobs is not None:
             self._logprobs.append(TokenLogprob.of(token, logits, self.sampling.logprobs))
-        if self._constraint is not None:
-            self._constraint.take(token)
+        if self.constraint is not None:
+            self.constraint.take(token)
         return token
 
     def take(self, token: int) -> None:
@@ -142,7 +144,7 @@ class Request:
         self.tokens.append(token)
         ended = token in self._end_ids
         text = "" if ended else self._text.push(token)
-        if ended or self._text.stopped or (self._constraint is not None and self._constraint.over):
+        if ended or self._text.stopped or (self.constraint is not None and self.constraint.over):
             self.finish = "stop"
         elif len(self.tokens) == self.limit:
             self.finish = "length"
@@ -163,12 +165,30 @@ class Request:
 
 def next_tokens(requests: list[Request], logits: torch.Tensor) -> list[int]:
     """The next token of each, from logits float[n, V]; one whose choice fails ends with that, and no other does."""
-    tokens = logits.argmax(dim=-1).tolist()
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    bound = _constrained(requests, logits)
     for row, request in enumerate(requests):
         if request.plain or request.done:
             continue
         try:
-            tokens[row] = request.choose(logits[row])
+            tokens[row] = request.choose(*bound.get(row, (logits[row], tokens[row])))
         except Exception as error:
             request.fail(error)
     return tokens
+
+
+def _constrained(requests: list[Request], logits: torch.Tensor) -> dict[int, tuple[torch.Tensor, int]]:
+    """Row -> its logits float[V] without the tokens that may not come next, and the likeliest of them."""
+    rows, allowed = [], []
+    for row, request in enumerate(requests):
+        if request.constraint is None or request.done:
+            continue
+        try:
+            allowed.append(request.constraint.allowed())
+            rows.append(row)
+        except Exception as error:
+            request.fail(error)
+    if not rows:
+        return {}
+    found = masked(logits[rows], allowed)
+    return dict(zip(rows, zip(found, found.argmax(dim=-1).tolist(), strict=True), strict=True))

@@ -103,9 +103,14 @@ class Sampling:
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1)
 
     @property
+    def unchanged(self) -> bool:
+        """Whether logits stay as they are: neither bias nor penalties."""
+        return not self.penalises and not self.logit_bias
+
+    @property
     def plain(self) -> bool:
         """Whether the likeliest of the LLM's own logits is all that is asked for."""
-        return self.greedy and not self.penalises and not self.logit_bias and self.logprobs is None
+        return self.greedy and self.unchanged and self.logprobs is None
 
     def generator(self) -> torch.Generator:
         """A random generator of its own, so that nothing else drawn in the process changes an answer."""
@@ -119,7 +124,7 @@ class Sampling:
     def adjusted(self, logits: torch.Tensor, prompt: torch.Tensor, said: Sequence[int]) -> torch.Tensor:
         """Logits float[V] with bias and penalties; ``prompt`` int64[P]: token ids of the prompt's text, ``said``: those
         of the answer so far."""
-        if not self.logit_bias and not self.penalises:
+        if self.unchanged:
             return logits
         logits = logits.float().clone()
         if self.logit_bias:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from mmllm.errors import MmllmError
@@ -19,10 +21,17 @@ class Constraint(Protocol):
     over: bool
     """Whether the answer is complete: nothing may follow."""
 
-    def allowed(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return logits float[V] with -inf for every token that may not come next."""
+    def allowed(self) -> np.ndarray:
+        """Return which tokens may come next: uint8[V / 8, rounded up], a bit for each, the lowest first."""
         ...
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""
         ...
+
+
+def masked(logits: torch.Tensor, allowed: Sequence[np.ndarray]) -> torch.Tensor:
+    """Return logits float[n, V] with -inf for every token that the constraint of its row does not allow."""
+    # for all rows at once: done one by one it would cost more than the grammars do
+    bits = np.unpackbits(np.stack(allowed), axis=1, count=logits.shape[-1], bitorder="little")
+    return logits.masked_fill(torch.from_numpy(bits == 0).to(logits.device), -torch.inf)

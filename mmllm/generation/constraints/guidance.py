@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mmllm.errors import MmllmError
 from mmllm.generation.constraints import ConstraintError
@@ -49,7 +48,7 @@ class Guidance:
             matcher.compute_bitmask()  # a grammar of no text at all is found out by the first step only
         if matcher.is_error():
             raise ConstraintError(_short(matcher.get_error()))
-        return Grammar(matcher, self._width)
+        return Grammar(matcher)
 
     def _vocabulary(self) -> LLTokenizer:
         with self._lock:
@@ -65,32 +64,30 @@ class Guidance:
 class Grammar:
     """A compiled grammar."""
 
-    def __init__(self, matcher: LLMatcher, width: int) -> None:
-        self._matcher, self._width = matcher, width
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
 
     def begin(self) -> GuidedAnswer:
         """Return the constraint of one answer."""
-        return GuidedAnswer(self._matcher.deep_copy(), self._width)
+        return GuidedAnswer(self._matcher.deep_copy())
 
 
 class GuidedAnswer:
     """An answer that follows a grammar."""
 
-    def __init__(self, matcher: LLMatcher, width: int) -> None:
-        self._matcher, self._width = matcher, width
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
         self.over = False
 
-    def allowed(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return logits float[V] with -inf for every token that may not come next.
+    def allowed(self) -> np.ndarray:
+        """Return which tokens may come next, see ``Constraint``.
 
         Raises:
             ConstraintError: the grammar turned out to be too complex.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
-        # one bit a token, the lowest first; what lies behind the vocabulary is never allowed
-        allowed = np.unpackbits(bits, count=self._width, bitorder="little").view(bool)
-        return logits.masked_fill(torch.from_numpy(~allowed).to(logits.device), -torch.inf)
+        return bits
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 
 from mmllm.generation.answers import Request
-from mmllm.generation.constraints import ConstraintError
+from mmllm.generation.constraints import ConstraintError, masked
 from mmllm.generation.constraints.grammars import MOST_DEPTH, OBJECT, calls_grammar, json_grammar
 from mmllm.generation.constraints.guidance import Guidance
 from mmllm.generation.generator import Generator
@@ -100,9 +101,9 @@ def test_calls(generator: Generator, guidance: Guidance) -> None:
 
 
 def test_tokens_without_text_are_never_allowed(generator: Generator, guidance: Guidance) -> None:
-    logits = torch.zeros(generator.llm.vocab_size)
     begun = guidance.compile(json_grammar(OBJECT)).begin()
-    allowed = begun.allowed(logits).isfinite().nonzero().flatten().tolist()
+    logits = masked(torch.zeros(1, generator.llm.vocab_size), [begun.allowed()])
+    allowed = logits.isfinite()[0].nonzero().flatten().tolist()
     assert allowed and all(token < len(generator.llm.tokenizer) for token in allowed)
     assert not generator.end_ids.intersection(allowed)
 
@@ -110,9 +111,9 @@ def test_tokens_without_text_are_never_allowed(generator: Generator, guidance: G
 def test_answers_of_one_grammar_do_not_share_their_place(guidance: Guidance, generator: Generator) -> None:
     grammar = guidance.compile(json_grammar({"enum": [True]}))
     first, second = grammar.begin(), grammar.begin()
-    before = second.allowed(torch.zeros(generator.llm.vocab_size))
-    first.take(int(before.argmax()))
-    assert torch.equal(second.allowed(torch.zeros(generator.llm.vocab_size)), before)
+    before = second.allowed().copy()
+    first.take(int(masked(torch.zeros(1, generator.llm.vocab_size), [before]).argmax()))
+    assert np.array_equal(second.allowed(), before) and not np.array_equal(first.allowed(), before)
 
 
 def deep(levels: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,7 +115,7 @@ def test_a_choice_that_fails_ends_its_request_alone(generator: Generator) -> Non
     class Broken:
         over = False
 
-        def allowed(self, logits: torch.Tensor) -> torch.Tensor:
+        def allowed(self) -> np.ndarray:
             raise RuntimeError("no")
 
         def take(self, token: int) -> None:
