@@ -1,4 +1,4 @@
-"""Commands that train or use a run: train, eval, chat, serve, demo; and key, for who may use one."""
+"""Commands that train or use a run: train, eval, chat, serve, demo; and keys, for who may use one."""
 
 from __future__ import annotations
 
@@ -62,18 +62,26 @@ def add(commands: Parsers) -> None:
         run_argument(parser)
     serve.add_argument("--host", help="default: the recipe's")
     serve.add_argument("--port", type=int, help="default: the recipe's")
-    serve.add_argument("--keys", type=Path, metavar="FILE", help="API keys that may use it (`mmllm key` makes them)")
+    serve.add_argument("--keys", type=Path, metavar="FILE", help="API keys that may use it (`mmllm keys add`)")
     serve.add_argument("--open", action="store_true", help="let others than this machine's users in without a key")
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="it may be asked as NAME too")
     serve.add_argument(
         "--allow-origin", action="append", default=[], metavar="URL", help="scripts of this web page may call it (CORS)"
     )
-    key = command(commands, "key", _add_key, "make an API key for `mmllm serve --keys FILE` and print it")
-    key.add_argument("name", metavar="NAME", help="of its user")
-    key.add_argument("--keys", type=Path, required=True, metavar="FILE", help="where its hash is kept")
-    key.add_argument("--models", nargs="+", metavar="MODEL", help="that it may use (default: all)")
-    key.add_argument("--at-once", type=int, metavar="N", help="requests that it may have open (default: any number)")
-    key.add_argument("--per-minute", type=int, metavar="N", help="requests within a minute (default: any number)")
+    keys = command(commands, "keys", _list_keys, "API keys of `mmllm serve --keys FILE`").add_subparsers(
+        dest="what", required=True, metavar="add|list|remove"
+    )
+    add = command(keys, "add", _add_key, "make a key and print it, once")
+    listed = command(keys, "list", _list_keys, "names of the keys, and what each may do")
+    remove = command(keys, "remove", _remove_key, "take a key back; a running server needs no restart")
+    for parser in (add, remove):
+        parser.add_argument("name", metavar="NAME", help="of its user")
+    for parser in (add, listed, remove):
+        parser.add_argument("--keys", type=Path, required=True, metavar="FILE", help="where hashes of keys are kept")
+    add.add_argument("--models", nargs="+", metavar="MODEL", help="that it may use (default: all)")
+    add.add_argument("--at-once", type=int, metavar="N", help="requests that it may have open (default: any number)")
+    add.add_argument("--per-minute", type=int, metavar="N", help="requests within a minute (default: any number)")
+    add.add_argument("--metrics", action="store_true", help="it may read the server's numbers (GET /metrics)")
     command(commands, "demo", _demo, "train, score and try the miniature model")
 
 
@@ -218,8 +226,21 @@ def _serve(arguments: argparse.Namespace) -> None:
 def _add_key(arguments: argparse.Namespace) -> None:
     from mmllm.serving.keys import add_key
 
-    words = (arguments.models, arguments.at_once, arguments.per_minute)
+    words = (arguments.models, arguments.at_once, arguments.per_minute, arguments.metrics)
     print(add_key(arguments.keys, arguments.name, *words))
+
+
+def _list_keys(arguments: argparse.Namespace) -> None:
+    from mmllm.serving.keys import describe, read_keys
+
+    for name, key in read_keys(arguments.keys).items():
+        print(describe(name, key))
+
+
+def _remove_key(arguments: argparse.Namespace) -> None:
+    from mmllm.serving.keys import remove_key
+
+    remove_key(arguments.keys, arguments.name)
 
 
 def _serving(module: str) -> Any:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mmllm.generation import content
-from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.generation.answer_text import AnswerText
+from mmllm.generation.constraints import Constraint, masked
+from mmllm.generation.sampling import Sampling, TokenLogprob
 
 if TYPE_CHECKING:
     from mmllm.batches.sample import Encoded
@@ -37,6 +39,8 @@ class Delta:
     """Chosen so far, the end-of-turn token included."""
     cached_tokens: int = 0
     """Of the prompt's tokens those that were not read again: an earlier conversation began with them."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens since the last piece, where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Request:
         end_ids: frozenset[int],
         tell: Callable[[Delta | Exception], None] | None = None,
         tenant: str = "",
+        constraint: Constraint | None = None,
+        forced: Sequence[int] = (),
     ) -> None:
         """Set up.
 
@@ -77,6 +83,8 @@ class Request:
             tell: is called with each delta, or with what went wrong; default: they wait in ``events``.
             tenant: whose it is. What was read for one is not used for another: how soon an answer begins would tell
                 what others have asked.
+            constraint: which tokens may come next; its own, since it moves on with the answer.
+            forced: the answer itself, which is not chosen but measured (``sampling.logprobs``).
         """
         self.encoded, self.sampling, self.limit, self.tenant = encoded, sampling, limit, tenant
         self.events: deque[Delta | Exception] = deque()
@@ -90,11 +98,24 @@ class Request:
         self.cancelled = False
         self._text, self._end_ids, self._tell = text, end_ids, tell or self.events.append
         self._generator = sampling.generator()
+        self.constraint, self._forced = constraint, forced
+        self._logprobs: list[TokenLogprob] = []
 
     @cached_property
     def digests(self) -> content.Digests:
         """Of the items' content."""
         return content.digests(self.encoded)
+
+    @cached_property
+    def _prompt(self) -> torch.Tensor:
+        """Token ids int64[P] of its prompt's text."""
+        places = {spot for span in self.encoded.spans for spot in range(span.start, span.start + span.length)}
+        return torch.tensor([token for spot, token in enumerate(self.encoded.ids) if spot not in places])
+
+    @property
+    def plain(self) -> bool:
+        """Whether its next token is the likeliest of all, and nothing else is asked."""
+        return self.sampling.plain and self.constraint is None and not self._forced
 
     @property
     def done(self) -> bool:
@@ -105,16 +126,29 @@ class Request:
         """Give it up: its place is free at the next step."""
         self.cancelled = True
 
-    def choose(self, logits: torch.Tensor) -> int:
-        """Draw the next token from logits float[V], with randomness of its own: neighbours change nothing."""
-        return int(self.sampling.choose(logits[None], self._generator))
+    def choose(self, logits: torch.Tensor, likeliest: int) -> int:
+        """Choose the next token by logits float[V], with randomness of its own: neighbours change nothing.
+
+        ``likeliest``: of these logits.
+        """
+        token = likeliest
+        if self._forced:
+            token = self._forced[len(self.tokens)]
+        elif not (self.sampling.greedy and self.sampling.unchanged):
+            adjusted = self.sampling.adjusted(logits, self._prompt, self.tokens)
+            token = int(self.sampling.choose(adjusted[None], self._generator))
+        if self.sampling.logprobs is not None:
+            self._logprobs.append(TokenLogprob.of(token, logits, self.sampling.logprobs))
+        if self.constraint is not None:
+            self.constraint.take(token)
+        return token
 
     def take(self, token: int) -> None:
         """Add the next token to the answer, and tell what may be given out of it."""
         self.tokens.append(token)
         ended = token in self._end_ids
         text = "" if ended else self._text.push(token)
-        if ended or self._text.stopped:
+        if ended or self._text.stopped or (self.constraint is not None and self.constraint.over):
             self.finish = "stop"
         elif len(self.tokens) == self.limit:
             self.finish = "length"
@@ -124,7 +158,8 @@ class Request:
             self.finish = "stop" if self._text.stopped else self.finish
         if text or self.finish:
             size = len(self.encoded.ids)
-            self._tell(Delta(text, self.finish, size, len(self.tokens), self.cached_tokens))
+            logprobs, self._logprobs = tuple(self._logprobs), []
+            self._tell(Delta(text, self.finish, size, len(self.tokens), self.cached_tokens, logprobs))
 
     def fail(self, error: Exception) -> None:
         """End it with what went wrong."""
@@ -133,10 +168,34 @@ class Request:
 
 
 def next_tokens(requests: list[Request], logits: torch.Tensor) -> list[int]:
-    """The next token of each, from logits float[n, V]."""
-    likeliest = logits.argmax(dim=-1).tolist()
-    pairs = zip(requests, likeliest, strict=True)
-    return [token if one.sampling.greedy else one.choose(logits[row]) for row, (one, token) in enumerate(pairs)]
+    """The next token of each, from logits float[n, V]; one whose choice fails ends with that, and no other does."""
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    bound = _constrained(requests, logits)
+    for row, request in enumerate(requests):
+        if request.plain or request.done:
+            continue
+        try:
+            tokens[row] = request.choose(*bound.get(row, (logits[row], tokens[row])))
+        except Exception as error:
+            request.fail(error)
+    return tokens
+
+
+def _constrained(requests: list[Request], logits: torch.Tensor) -> dict[int, tuple[torch.Tensor, int]]:
+    """Row -> its logits float[V] without the tokens that may not come next, and the likeliest of them."""
+    rows, allowed = [], []
+    for row, request in enumerate(requests):
+        if request.constraint is None or request.done:
+            continue
+        try:
+            allowed.append(request.constraint.allowed())
+            rows.append(row)
+        except Exception as error:
+            request.fail(error)
+    if not rows:
+        return {}
+    found = masked(logits[rows], allowed)
+    return dict(zip(rows, zip(found, found.argmax(dim=-1).tolist(), strict=True), strict=True))
 
 
 def keep_probabilities(requests: list[Request], tokens: list[int], logits: torch.Tensor) -> None:

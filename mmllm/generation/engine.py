@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mmllm.generation.answers import Request, keep_probabilities, next_tokens
@@ -55,6 +57,12 @@ class Engine:
         """Number of conversations being answered, and of those waiting."""
         waiting = sum(not request.done for request in list(self._waiting))
         return (0 if self._made is None else len(self._made.requests)), waiting
+
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """Keep steps from running inside: for whatever runs the model besides them."""
+        with self._lock:
+            yield
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its turn."""

@@ -5,24 +5,30 @@ Between a loaded model (``checkpoints.load_run``) and everything that asks it: e
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mmllm.batches.sample import Encoded, check_characters, encode
-from mmllm.errors import TooLongError
+from mmllm.errors import SampleError, TooLongError
+from mmllm.generation.answer_text import AnswerText
 from mmllm.generation.answers import Completion, Delta, FinishReason, Request
 from mmllm.generation.engine import Engine
 from mmllm.generation.memory import Sizes
 from mmllm.generation.read_media import KnownInput, ReadItems
-from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.generation.sampling import Sampling
 from mmllm.messages.system import with_system
 from mmllm.messages.tokenize import Prompter
 from mmllm.model.metrics import plain
-from mmllm.types import Sample
+from mmllm.types import IGNORE_INDEX, Message, Sample
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import GenerationConfig
 
+    from mmllm.generation.constraints import Constraint
     from mmllm.model.model import MultimodalLM
 
 __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
@@ -45,19 +51,68 @@ class Generator:
         """Placeholder -> what reads its media, each file once."""
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
-    def encode(self, sample: Sample) -> Encoded:
+    def encode(self, sample: Sample, tenant: str = "") -> Encoded:
         """Tokens and media inputs of a sample, on the CPU; safe to call from a loader thread.
+
+        ``tenant``: see :class:`Request`.
 
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
         sample = with_system(sample, self.system)
-        encoded = encode(sample, self.prompter, self.reading, self.llm.context, train=False)
+        reading = {key: KnownInput(entry, self._known, tenant) for key, entry in self.inputs.items()}
+        encoded = encode(sample, self.prompter, reading, self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "
                 "room for an answer; shorten it or raise llm.context"
             )
         return encoded
+
+    def encode_text(self, name: str, text: str | Sequence[int]) -> Encoded:
+        """A text, or its token ids, to go on from as it stands, without the chat template.
+
+        Special tokens written in the text are special, as where a template is written by hand; media have no places.
+        Raises SampleError: nothing to go on from, an id that the LLM does not have, no room for an answer.
+        """
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise SampleError(f"{name}: the text is not Unicode (a lone surrogate at {error.start})") from error
+        ids = list(text) if not isinstance(text, str) else self._backend.encode(text, add_special_tokens=True).ids
+        if not ids:
+            raise SampleError(f"{name}: the text is empty; there is nothing to go on from")
+        wrong = next((token for token in ids if not 0 <= token < self.llm.vocab_size), None)
+        if wrong is not None:
+            raise SampleError(f"{name}: {wrong} is no token; there are 0 to {self.llm.vocab_size - 1}")
+        if len(ids) >= self.llm.context:
+            raise TooLongError(
+                f"{name}: {len(ids)} tokens fill the context of {self.llm.context} and leave no room for an answer"
+            )
+        turns = [-1] * len(ids) if self.prompter.user_turn else []
+        return Encoded(ids, [IGNORE_INDEX] * len(ids), {}, [], name, 0, user_turn=turns)
+
+    def answer_ids(self, sample: Sample, text: str) -> list[int]:
+        """Ids that the assistant says where ``text`` is its answer to ``sample``, its end of turn included.
+
+        Raises SampleError: the chat template shows an answer otherwise than it is asked for, or nothing is said.
+        """
+        asked = self.prompter.tokenize_prompt(sample)
+        told = replace(sample, messages=(*sample.messages, Message("assistant", text)))
+        taught = self.prompter.tokenize_for_training(told)
+        size = len(asked.ids)
+        ids = [token for token, label in zip(taught.ids[size:], taught.labels[size:], strict=True) if label >= 0]
+        if taught.ids[:size] != asked.ids or not ids:
+            raise SampleError(f"{sample.name}: the chat template shows an answer otherwise than it is asked for")
+        return ids
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        """A copy of the tokenizer that nobody sets to pad or cut."""
+        backend = copy.deepcopy(self.llm.tokenizer.backend_tokenizer)
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
 
     @property
     def most_characters(self) -> int:
@@ -129,14 +184,16 @@ class Generator:
         sampling: Sampling,
         tell: Callable[[Delta | Exception], None] | None = None,
         tenant: str = "",
+        constraint: Constraint | None = None,
+        forced: Sequence[int] = (),
     ) -> Request:
         """Let a sample wait for its answer, which the engine's steps make.
 
-        ``tell``, ``tenant``: see :class:`Request`.
+        ``tell``, ``tenant``, ``constraint``, ``forced``: see :class:`Request`.
         """
         limit = min(sampling.max_new_tokens, self.llm.context - len(encoded.ids))
         text = AnswerText(self.llm.tokenizer, sampling.stop)
-        request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant)
+        request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant, constraint, forced)
         self.engine.submit(request)
         return request
 

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mmllm.serving.keys import Key, KeyFile
 from mmllm.serving.schema import ApiError, error_response
 
-FREE = ("/health",)
+FREE = ("/health", "/ready")
 """Paths that need no key: what watches a server has none."""
-COUNTED = ("/v1/chat/completions", "/preview")
-"""Paths that a key's limits are about."""
+COUNTED = "POST"
+"""Method of the requests that a key's limits are about: all that make the model or a reader of files work."""
 MINUTE = 60.0
 
 
@@ -136,7 +136,7 @@ class Guard:
         return found
 
     def _meter(self, scope: Scope, found: tuple[str, Key] | None) -> Meter | None:
-        if found is None or scope["path"] not in COUNTED:
+        if found is None or scope["method"] != COUNTED:
             return None
         meter = self._meters.setdefault(found[0], Meter())
         meter.take(found[1], self.clock())

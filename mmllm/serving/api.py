@@ -1,64 +1,106 @@
-"""Routes: models, health, previews, and chat completions as JSON or as a stream of events, over one worker."""
+"""What endpoints share: models that a request's key may use, threads that read requests. And the small endpoints."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
-from mmllm.errors import SampleError, TooLongError, UnreadableError
-from mmllm.generation.sampling import Sampling
-from mmllm.serving.conversation import Inputs, to_sample
+from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits
+from mmllm.serving.metrics import Metrics
 from mmllm.serving.preview import Previewer, PreviewRequest
-from mmllm.serving.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
-from mmllm.serving.worker import Job, Worker
+from mmllm.serving.schema import ApiError, model_card
+from mmllm.serving.served import Served, Vocabulary
+from mmllm.serving.worker import Worker
 
 if TYPE_CHECKING:
-    from mmllm.generation.generator import Delta, Encoded, Generator
+    from mmllm.generation.generator import Generator
     from mmllm.serving.keys import Key
-
-KEEP_ALIVE = 15.0
-"""Seconds without a delta after which a stream sends a comment, so that proxies do not close it."""
 
 READERS = 4
 """Number of requests whose media are read at once."""
-
-LONGEST = 500
-"""Maximum length of a library's message about a file that it cannot read, in characters."""
-
-# nginx would collect events before it passes them on; X-Accel-Buffering turns that off for one answer
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
 
 T = TypeVar("T")
 
 
 class Api:
-    """Routes over one worker."""
+    """One served model, and who may use it."""
 
     def __init__(self, generator: Generator, model_name: str, limits: Limits) -> None:
-        self.model_name = model_name
         self.limits = limits
+        self.metrics = Metrics()
         self.worker = Worker(generator, limits.max_waiting)
-        self.inputs = Inputs.of(generator)
-        self.previewer = Previewer(self.inputs, limits)
+        inputs, vocabulary = Inputs.of(generator), Vocabulary(generator)
+        found = self.metrics.of(model_name)
+        self.only = Served(model_name, generator, inputs, self.worker, limits, vocabulary, found)
+        self.metrics.watch(model_name, lambda: self.worker.load, lambda: self.worker.alive)
+        self.previewer = Previewer(inputs, limits)
         self.created = int(time.time())
-        self.context = generator.model.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading_media = self.reading_texts = 0
         """Number of requests with and without media that are being read, or wait for that."""
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self.worker.start()
 
     def close(self) -> None:
         """End what runs and waits."""
         self.worker.close()
         self.readers.shutdown(wait=False, cancel_futures=True)
+
+    # ---- for endpoints
+
+    @asynccontextmanager
+    async def lease(self, name: str, request: Request) -> AsyncIterator[Served]:
+        """Return a model, which stays until the end of an ``async with``; ApiError 404 where there is none."""
+        self._check_model(name, request)
+        yield self.only
+
+    def _check_model(self, name: str, request: Request) -> None:
+        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
+        seen = self._seen(request)
+        if name != self.only.name or not seen:
+            has = f"this server has {self.only.name!r}" if seen else "this key may use none"
+            raise ApiError(
+                404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
+            )
+
+    def _card(self) -> dict[str, Any]:
+        return model_card(self.only.name, self.created, self.only.context, list(self.only.inputs.keys))
+
+    async def read(self, has_media: bool, work: Callable[..., T], *args: Any) -> T:
+        """Run work that reads a request, which has a place in the queue meanwhile; ApiError 429 where there is none.
+
+        Media are read on threads kept for them: slow files hold up no request without media.
+        """
+        if not has_media:
+            self.worker.check_room(self.reading_texts)
+            self.reading_texts += 1
+            try:
+                return await asyncio.to_thread(work, *args)
+            finally:
+                self.reading_texts -= 1
+        self.worker.check_room(self.reading_media + self.reading_texts)
+        self.reading_media += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
+        finally:
+            self.reading_media -= 1
+
+    def _seen(self, request: Request) -> bool:
+        """Return whether the request's key may use the model."""
+        key = key_of(request)
+        return key is None or key[1].sees(self.only.name)
+
+    # ---- endpoints
 
     async def health(self) -> JSONResponse:
         """Return 200 while requests can be answered, else 503."""
@@ -66,6 +108,22 @@ class Api:
         ok = self.worker.alive
         body = {"status": "ok" if ok else "unavailable", "running": running, "waiting": waiting}
         return JSONResponse(body, 200 if ok else 503)
+
+    async def ready(self) -> JSONResponse:
+        """Return 200 where a request would be taken now, else 503: the queue is full, or nothing is answered."""
+        try:
+            self.worker.check_room(self.reading_media + self.reading_texts)
+        except ApiError as error:
+            return JSONResponse({"status": "not ready"}, 503, headers=error.headers)
+        return JSONResponse({"status": "ready"})
+
+    async def numbers(self, request: Request) -> Response:
+        """Return the server's numbers for Prometheus; a key sees them where its entry says so."""
+        key = key_of(request)
+        if key is not None and not key[1].metrics:
+            message = "This key may not read the server's numbers; its entry in the key file has no metrics: true."
+            raise ApiError(403, message, code="no_metrics")
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def models(self, request: Request) -> dict[str, Any]:
         """Return the list of models that the request's key may see: the one, or none."""
@@ -80,183 +138,21 @@ class Api:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
         if not self._seen(request):
             raise ApiError(404, "This key may use no model, so it sees no preview.", code="model_not_found")
-        return await self._read_media(self.previewer.of_part, body.part)
-
-    async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
-        """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
-        self._check_model(body.model, request)
-        body.check_extra()
-        # the request's id, so that an answer and the log's lines about it can be matched
-        ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
-        read = self._read_media if body.has_media else self._read_text
-        encoded, sampling = await read(self._prepare, body, ident)
-        key = _key(request)
-        job = self.worker.submit(encoded, sampling, "" if key is None else key[0])
-        leaving = asyncio.create_task(_left(request))
-        if not body.stream:
-            try:
-                return await self._whole(ident, job, leaving)
-            finally:
-                leaving.cancel()
-        try:
-            # before the headers are sent: a fault of the first step can still be an HTTP error
-            first = await _or_left(job.next(KEEP_ALIVE), leaving)
-        # also CancelledError, which is no Exception: the client left
-        except BaseException:
-            job.cancel()
-            raise
-        finally:
-            # from here on the response itself listens for the client's leaving
-            leaving.cancel()
-        include_usage = body.stream_options is not None and body.stream_options.include_usage
-        events = self._events(ident, job, first, include_usage)
-        return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
-
-    async def _read_media(self, work: Callable[..., T], *args: Any) -> T:
-        """Run work that reads media on the threads kept for it: slow files hold up no request without media.
-
-        It has a place in the queue while it is read, and is refused where there is none.
-        """
-        self.worker.check_room(self.reading_media + self.reading_texts)
-        self.reading_media += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
-        finally:
-            self.reading_media -= 1
-
-    async def _read_text(self, work: Callable[..., T], *args: Any) -> T:
-        """Run work that tokenises a text, in the same way; how many files are being read is nothing to it."""
-        self.worker.check_room(self.reading_texts)
-        self.reading_texts += 1
-        try:
-            return await asyncio.to_thread(work, *args)
-        finally:
-            self.reading_texts -= 1
-
-    def _card(self) -> dict[str, Any]:
-        return model_card(self.model_name, self.created, self.context, list(self.inputs.keys))
-
-    def _prepare(self, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
-        """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here."""
-        generator = self.worker.generator
-        try:
-            # before anything is looked at: the text may be as long as a body
-            generator.check_characters(ident, body.n_characters)
-            encoded = generator.encode(to_sample(body, ident, self.inputs, self.limits))
-        except TooLongError as error:
-            raise ApiError(400, _message(error, ident), code="context_length_exceeded", param="messages") from error
-        except UnreadableError as error:
-            code = f"invalid_{self.inputs.processors[error.key].modality}"
-            raise ApiError(400, _message(error, ident), code=code, param="messages") from error
-        except SampleError as error:
-            raise ApiError(400, _message(error, ident), code="invalid_prompt", param="messages") from error
-        room = self.context - len(encoded.ids)
-        if body.limit is not None and body.limit > room:
-            raise ApiError(
-                400,
-                f"The messages take {len(encoded.ids)} tokens and {body.limit} are asked for the answer; the context "
-                f"is {self.context}, so at most {room} can be asked for.",
-                code="context_length_exceeded",
-                param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
-            )
-        return encoded, Sampling(
-            max_new_tokens=body.limit or min(self.limits.max_new_tokens, room),
-            # OpenAI's default is 1; here the likeliest token, so that answers are the same each time
-            temperature=body.temperature or 0.0,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=body.seed,
-            stop=tuple(body.stop),
-        )
-
-    def _seen(self, request: Request) -> bool:
-        """Return whether the request's key may use the model."""
-        key = _key(request)
-        return key is None or key[1].sees(self.model_name)
-
-    def _check_model(self, name: str, request: Request) -> None:
-        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
-        seen = self._seen(request)
-        if name != self.model_name or not seen:
-            has = f"this server has {self.model_name!r}" if seen else "this key may use none"
-            raise ApiError(
-                404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
-            )
-
-    async def _whole(self, ident: str, job: Job, leaving: asyncio.Task[None]) -> JSONResponse:
-        """Collect the answer; a client that closes its connection ends it."""
-        text = ""
-        try:
-            while True:
-                delta = await _or_left(job.next(), leaving)
-                assert delta is not None  # no time limit was given
-                text += delta.text
-                if delta.finish is not None:
-                    used = _usage(delta)
-                    return JSONResponse(completion(ident, int(time.time()), self.model_name, text, delta.finish, used))
-        finally:
-            job.cancel()
-
-    async def _events(self, ident: str, job: Job, first: Delta | None, include_usage: bool) -> AsyncIterator[str]:
-        """Yield role, deltas, finish, usage when asked for, ``[DONE]``. Closing the stream cancels the job."""
-        created = int(time.time())
-
-        def event(change: dict[str, str] | None, finish: str | None = None, **more: Any) -> str:
-            blank = {"usage": None} if include_usage else {}
-            body = {**chunk(ident, created, self.model_name, change, finish), **blank, **more}
-            return f"data: {json.dumps(body)}\n\n"
-
-        delta = first
-        try:
-            yield event({"role": "assistant", "content": ""})
-            while delta is None or delta.finish is None:
-                if delta is None:
-                    # a comment of server-sent events, which clients pass over
-                    yield ": keep-alive\n\n"
-                elif delta.text:
-                    yield event({"content": delta.text})
-                delta = await job.next(KEEP_ALIVE)
-            if delta.text:
-                yield event({"content": delta.text})
-            yield event({}, delta.finish)
-            if include_usage:
-                yield event(None, usage=_usage(delta))
-        except ApiError as error:
-            yield f"data: {json.dumps(error.body())}\n\n"
-        finally:
-            job.cancel()
-        yield "data: [DONE]\n\n"
+        return await self.read(True, self.previewer.of_part, body.part)
 
 
-async def _left(request: Request) -> None:
-    """Return when the client has closed its connection; the body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _or_left(coming: Coroutine[Any, Any, T], leaving: asyncio.Task[None]) -> T:
-    """Return what is coming; ApiError where the client leaves before it comes."""
-    awaited = asyncio.ensure_future(coming)
-    try:
-        await asyncio.wait({awaited, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not awaited.done():
-            raise ApiError(499, "The client closed the connection.")  # nginx's number for it
-        return awaited.result()
-    finally:
-        awaited.cancel()
-
-
-def _key(request: Request) -> tuple[str, Key] | None:
+def key_of(request: Request) -> tuple[str, Key] | None:
     """Return name and entry of the API key that the request came with."""
     found: tuple[str, Key] | None = request.scope["state"]["key"]
     return found
 
 
-def _message(error: SampleError, ident: str) -> str:
-    """Return an error without the request's name, bounded: a library may have put much of a file into it."""
-    message = str(error).removeprefix(f"{ident}: ")
-    return f"{message[0].upper()}{message[1:LONGEST]}"
+def tenant_of(request: Request) -> str:
+    """Return whose a request is: the name of its key, never anything of its body."""
+    key = key_of(request)
+    return "" if key is None else key[0]
 
 
-def _usage(delta: Delta) -> dict[str, Any]:
-    """Return the token counts of an answer, given its last delta."""
-    return usage(delta.prompt_tokens, delta.completion_tokens, delta.cached_tokens)
+def ident_of(request: Request, prefix: str) -> str:
+    """Return an answer's id: the request's, so that an answer and the log's lines about it can be matched."""
+    return f"{prefix}{request.scope['state']['request_id'].removeprefix('req_')}"

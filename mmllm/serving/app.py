@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -26,7 +26,15 @@ from mmllm.errors import MmllmError
 from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
 from mmllm.serving.connections import TimedConnection
+from mmllm.serving.endpoints.chat import Chat
+from mmllm.serving.endpoints.completions import Completions
+from mmllm.serving.endpoints.decisions import Decisions
+from mmllm.serving.endpoints.embeddings import Embeddings
+from mmllm.serving.endpoints.responses import Responses
+from mmllm.serving.endpoints.tokens import Tokens
+from mmllm.serving.endpoints.transcriptions import Transcriptions
 from mmllm.serving.media import Limits
+from mmllm.serving.metrics import CountedResponses
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
 from mmllm.serving.page import page_command
 from mmllm.serving.schema import ApiError, error_response, validation_error
@@ -71,8 +79,8 @@ def check_address(host: str, access: Access) -> None:
     """Raise MmllmError where strangers would reach the server and nothing asks who they are."""
     if access.keys is None and not access.open and not is_local(host):
         raise MmllmError(
-            f"Anybody who reaches {host} could use the model: give --keys FILE (mmllm key NAME --keys FILE makes a "
-            "key), listen on 127.0.0.1, or say --open."
+            f"Anybody who reaches {host} could use the model: give --keys FILE (mmllm keys add NAME --keys FILE "
+            "makes a key), listen on 127.0.0.1, or say --open."
         )
 
 
@@ -132,7 +140,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        api.worker.start()
+        api.start()
         yield
         await asyncio.to_thread(api.close)
 
@@ -149,18 +157,34 @@ def create_app(
             allow_headers=["authorization", "content-type"],
             expose_headers=[REQUEST_ID, "retry-after"],
         )
+    app.add_middleware(CountedResponses, metrics=api.metrics)
     app.add_middleware(RequestId)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_failure)
-    app.add_api_route("/health", api.health, methods=["GET"])
+    _add_routes(app, api)
+    return app
+
+
+def _add_routes(app: FastAPI, api: Api) -> None:
+    for path, answer in (("/health", api.health), ("/ready", api.ready), ("/metrics", api.numbers)):
+        # no response model, here and below: FastAPI would try to make a schema of classes of responses
+        app.add_api_route(path, answer, methods=["GET"], response_model=None)
     app.add_api_route("/v1/models", api.models, methods=["GET"])
     # path: a model's name may hold a slash
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
     app.add_api_route("/preview", api.preview, methods=["POST"])
-    # no response model: FastAPI would try to make a schema of the two kinds of responses
-    app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"], response_model=None)
-    return app
+    posts: dict[str, Callable[..., Any]] = {
+        "/v1/chat/completions": Chat(api).create,
+        "/v1/completions": Completions(api).create,
+        "/v1/responses": Responses(api).create,
+        "/v1/decisions": Decisions(api).create,
+        "/v1/embeddings": Embeddings(api).create,
+        "/v1/audio/transcriptions": Transcriptions(api).create,
+        "/tokenize": Tokens(api).create,
+    }
+    for path, answer in posts.items():
+        app.add_api_route(path, answer, methods=["POST"], response_model=None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,7 +14,9 @@ from mmllm.messages import placeholders
 from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
 from mmllm.modalities import MODALITIES, refusal
 from mmllm.serving.media import Limits, read_files, read_images
-from mmllm.serving.schema import ApiError, ChatRequest
+from mmllm.serving.requests.chat import ChatRequest
+from mmllm.serving.schema import ApiError
+from mmllm.serving.tools.prompt import plain_messages
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
@@ -64,10 +66,10 @@ class Inputs:
 
 def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -> Sample:
     """Return the request as a Sample named ``name``; ApiError 400 for what cannot be asked. Decodes images."""
-    roles = [message.role for message in request.messages]
-    if roles[-1] != "user":
+    if request.messages[-1].role not in ("user", "tool"):
         raise ApiError(400, "The last message must be the user's: it is what gets answered.", param="messages")
-    turns = list(read_turns([message.model_dump() for message in request.messages], REQUEST_ROLES))
+    plain = plain_messages(request, inputs.processors)
+    turns = list(read_turns([message for _, message in plain], REQUEST_ROLES))
     # before anything is decoded
     for modality in [part.modality for turn in turns for part in turn.content if isinstance(part, MediaPart)]:
         try:
@@ -75,8 +77,8 @@ def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -
         except MediaError as error:
             plural = "images" if modality == "image" else modality
             raise ApiError(400, str(error), code=f"no_{plural}", param="messages") from error
-    for number, (turn, role) in enumerate(zip(turns, roles, strict=True)):
-        _check(turn, role, number, inputs.processors)
+    for turn, (number, message) in zip(turns, plain, strict=True):
+        _check(turn, message["role"], number, inputs.processors)
     messages, urls = assemble(turns, lambda part: part.item, inputs.key)
     modality_of = {key: modality for modality, key in inputs.keys.items()}
     media = {key: read_media(modality_of[key], sent, inputs, limits) for key, sent in urls.items()}

@@ -1,7 +1,7 @@
 """API keys: a YAML file that holds a hash of each, which models it may see and how much it may ask.
 
-``mmllm key NAME --keys FILE`` adds one. The server looks at the file again whenever it has changed, so a key is added,
-changed or taken back without a restart. ``access.py`` asks for the key of a request.
+``mmllm keys add NAME --keys FILE`` adds one. The server looks at the file again whenever it has changed, so a key is
+added, changed or taken back without a restart. ``access.py`` asks for the key of a request.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Key(BaseModel):
     """Requests that may be open at a time; None: as many as the server takes."""
     per_minute: Count | None = None
     """Requests within any 60 seconds; None: any number."""
+    metrics: bool = False
+    """Whether it may read the server's numbers, which are about everybody's requests."""
 
     def sees(self, model: str) -> bool:
         """Return whether the key may use a model."""
@@ -59,7 +61,7 @@ class KeyFile:
         self._stamp = self._now()
         self._keys = read_keys(path)
         if not self._keys:
-            raise MmllmError(f"{path} holds no key; add one with: mmllm key NAME --keys {path}")
+            raise MmllmError(f"{path} holds no key; add one with: mmllm keys add NAME --keys {path}")
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -110,7 +112,7 @@ def read_keys(path: Path) -> dict[str, Key]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise MmllmError(
-            f"the key file {path} cannot be read ({reason}); make one with: mmllm key NAME --keys {path}"
+            f"the key file {path} cannot be read ({reason}); make one with: mmllm keys add NAME --keys {path}"
         ) from error
     except yaml.YAMLError as error:
         raise MmllmError(f"the key file {path} is not YAML: {' '.join(str(error).split())}") from error
@@ -129,6 +131,7 @@ def add_key(
     models: Sequence[str] | None = None,
     at_once: int | None = None,
     per_minute: int | None = None,
+    metrics: bool = False,
 ) -> str:
     """Append a new key to a file, which is made where there is none, and return its text, which is kept nowhere.
 
@@ -143,6 +146,7 @@ def add_key(
     words = {"models": None if models is None else list(models), "at_once": at_once, "per_minute": per_minute}
     entry: dict[str, Any] = {"sha256": hashlib.sha256(token.encode()).hexdigest()}
     entry |= {word: value for word, value in words.items() if value is not None}
+    entry |= {"metrics": True} if metrics else {}
     try:
         Entries.validate_python({name: entry})
     except ValidationError as error:
@@ -151,6 +155,27 @@ def add_key(
     lines = before + ("\n" if before and not before.endswith("\n") else "") + yaml.safe_dump({name: entry})
     _replace(path, lines)
     return token
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Take a key out of a file; a server that reads it refuses the key from its next request on.
+
+    MmllmError: the file has no key of this name.
+    """
+    known = read_keys(path)
+    if name not in known:
+        raise MmllmError(f"{path} has no key {name!r}; its keys: {', '.join(known) or 'none'}")
+    del known[name]
+    left = {one: key.model_dump(exclude_defaults=True) for one, key in known.items()}
+    _replace(path, yaml.safe_dump(left, sort_keys=False) if left else "")
+
+
+def describe(name: str, key: Key) -> str:
+    """Return one line about a key, without anything that helps to guess it."""
+    models = "all models" if key.models is None else ", ".join(key.models) or "no model"
+    most = [f"{key.at_once} at once" if key.at_once else "", f"{key.per_minute} a minute" if key.per_minute else ""]
+    said = [models, *filter(None, most), *(["metrics"] if key.metrics else [])]
+    return f"{name}: {'; '.join(said)}"
 
 
 def _where(error: ValidationError) -> str:

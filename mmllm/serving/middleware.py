@@ -43,12 +43,12 @@ _UNKNOWN = -1
 class TextRun:
     """How many bytes of a text have come of a JSON body that arrives in pieces, without parsing it.
 
-    A text is a string under ``text`` or ``content``; files are under other names. It may miss one, never invent one: a
-    quote inside a text is escaped, so what looks like a name and a quote is one. A character takes 12 bytes at most
-    (two ``\\uXXXX``).
+    A text is a string under one of the names that texts have in requests; files are under other names. It may miss
+    one, never invent one: a quote inside a text is escaped, so what looks like a name and a quote is one. A character
+    takes 12 bytes at most (two ``\\uXXXX``).
     """
 
-    _NAME = re.compile(rb'"(?:text|content)"\s{0,8}:\s{0,8}$')
+    _NAME = re.compile(rb'"(?:text|content|prompt|input|instructions)"\s{0,8}:\s{0,8}$')
     _QUOTES = 50
     """Most quotes of a piece that are looked at, from its end: a text full of them must not cost time."""
 

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError
 from mmllm.generation.answers import Delta, Request
+from mmllm.generation.constraints import Constraint, ConstraintError
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.schema import ApiError
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mmllm.generation.generator import Encoded, Generator
+    from mmllm.serving.metrics import ModelMetrics
 
 LOG = logging.getLogger("serve")
 
@@ -38,12 +42,14 @@ class Job:
     seconds: float | None = None
     """How long it took, once it is over."""
     request: Request | None = None
+    metrics: ModelMetrics | None = None
     _events: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
 
     failed: bool = False
     """Whether it ended by a fault of the server."""
     answered: bool = False
     """Whether some of its answer came since this was last asked."""
+    _begun: bool = False
 
     async def next(self, timeout: float | None = None) -> Delta | None:
         """Return the next delta; None when ``timeout`` seconds passed without one. Failures are raised as ApiError."""
@@ -62,7 +68,9 @@ class Job:
 
     def put(self, event: Delta | Exception) -> None:
         """Hand an event to the event loop (called on the worker's thread); a closed loop cancels the job."""
-        if isinstance(event, MmllmError):
+        if isinstance(event, ConstraintError):
+            event = ApiError(400, f"The grammar cannot be followed: {event}.", code="invalid_schema")
+        elif isinstance(event, MmllmError):
             event = ApiError(400, str(event), code="invalid_prompt", param="messages")
         elif isinstance(event, Exception) and not isinstance(event, ApiError):
             LOG.error("request %s failed", self.name, exc_info=event)
@@ -72,10 +80,23 @@ class Job:
             self.answered = True
         if isinstance(event, Exception) or event.finish is not None:
             self.seconds = time.monotonic() - self.started
+        self._count(event)
         try:
             self.loop.call_soon_threadsafe(self._events.put_nowait, event)
         except RuntimeError:
             self.cancel()
+
+    def _count(self, event: Delta | Exception) -> None:
+        if self.metrics is None:
+            return
+        seconds = time.monotonic() - self.started
+        if isinstance(event, Exception):
+            return self.metrics.failed()
+        if not self._begun:
+            self._begun = True
+            self.metrics.first(seconds)
+        if event.finish is not None:
+            self.metrics.finished(event, seconds)
 
 
 class Worker:
@@ -150,14 +171,29 @@ class Worker:
             message = f"The server is busy: {waits} requests wait already; try again in {wait} s."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
 
-    def submit(self, encoded: Encoded, sampling: Sampling, tenant: str = "") -> Job:
-        """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room."""
-        self.check_room()
-        job = Job(encoded.name, asyncio.get_running_loop())
+    def submit(
+        self,
+        encoded: Encoded,
+        sampling: Sampling,
+        tenant: str = "",
+        constraint: Constraint | None = None,
+        forced: Sequence[int] = (),
+        *,
+        metrics: ModelMetrics | None = None,
+        admitted: bool = False,
+    ) -> Job:
+        """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room.
+
+        ``constraint``, ``forced``: see ``generation.answers.Request``. ``metrics``: what counts it. ``admitted``: room
+        was asked for before.
+        """
+        if not admitted:
+            self.check_room()
+        job = Job(encoded.name, asyncio.get_running_loop(), metrics=metrics)
         with self._changed:
             if not self.alive:  # it may have ended since
                 raise ApiError(503, STOPPED, headers={"Retry-After": "30"})
-            job.request = self.generator.submit(encoded, sampling, job.put, tenant)
+            job.request = self.generator.submit(encoded, sampling, job.put, tenant, constraint, forced)
             self._jobs.append(job)
             self._changed.notify_all()
         return job

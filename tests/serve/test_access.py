@@ -22,9 +22,10 @@ from mmllm.errors import MmllmError
 from mmllm.generation.generator import Generator
 from mmllm.serving.access import Access, Meter, host_name, is_local
 from mmllm.serving.app import check_address, create_app
-from mmllm.serving.keys import Key, KeyFile, add_key
+from mmllm.serving.keys import Key, KeyFile, add_key, read_keys
 from mmllm.serving.schema import ApiError
-from tests.support.serving import LIMITS, MODEL, body, local, running, user
+from mmllm.types import Message, Sample
+from tests.support.serving import LIMITS, MODEL, body, file_bytes, local, picture, running, user
 
 EVERY = {"messages": [user("Hi")], "max_tokens": 1}
 
@@ -117,6 +118,15 @@ class Kept:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
 
 
+def test_numbers_are_for_keys_that_may_read_them(kept: Kept) -> None:
+    prometheus = add_key(kept.path, "prometheus", models=[], metrics=True)
+    for token, status in ((kept.alice, 403), (prometheus, 200), ("wrong", 401)):
+        answer = httpx.get(f"{kept.url}/metrics", headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code == status
+    assert httpx.get(f"{kept.url}/ready").json() == {"status": "ready"}
+    assert list(kept.client(prometheus).models.list()) == []
+
+
 @pytest.fixture(scope="module")
 def kept(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     path = tmp_path_factory.mktemp("keys") / "keys.yaml"
@@ -154,6 +164,27 @@ def test_a_model_one_may_not_use_looks_like_one_that_does_not_exist(kept: Kept) 
                 ask(kept.client(kept.bob), model)
             answers.append(str(missing.value).replace(model, "?"))
         said.append(answers)
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/embeddings", {"input": "Hi"}),
+        ("/v1/decisions", {"input": "Hi", "questions": [{"type": "predicate", "instructions": "Is it?"}]}),
+        ("/tokenize", {"prompt": "Hi"}),
+    ],
+)
+def test_every_endpoint_hides_it(kept: Kept, path: str, more: dict[str, Any]) -> None:
+    said = []
+    for model in (MODEL, "n" * len(MODEL)):
+        headers = {"authorization": f"Bearer {kept.bob}"}
+        answer = httpx.post(kept.url + path, json={"model": model, **more}, headers=headers)
+        assert code_of(answer, 404) == "model_not_found"
+        said.append(answer.json()["error"]["message"].replace(model, "?"))
+        assert code_of(httpx.post(kept.url + path, json={"model": model, **more}), 401) == "invalid_api_key"
     assert said[0] == said[1]
 
 
@@ -216,12 +247,29 @@ def test_a_wrong_key_file_is_one_sentence(tmp_path: Path, text: str, words: str)
 
 def test_the_command_prints_a_key_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "keys.yaml"
-    assert main(["key", "alice", "--keys", str(path), "--models", "demo", "--per-minute", "60"]) == 0
+    assert main(["keys", "add", "alice", "--keys", str(path), "--models", "demo", "--per-minute", "60"]) == 0
     token = capsys.readouterr().out.strip()
     found = KeyFile(path).find(token)
     assert found is not None and found[0] == "alice" and found[1].sees("demo") and not found[1].sees("other")
-    assert main(["key", "alice", "--keys", str(path)]) == 2 and "another name" in capsys.readouterr().err
-    assert main(["key", "bob", "--keys", str(path), "--at-once", "0"]) == 2 and "at_once" in capsys.readouterr().err
+    assert main(["keys", "add", "alice", "--keys", str(path)]) == 2 and "another name" in capsys.readouterr().err
+    assert (
+        main(["keys", "add", "bob", "--keys", str(path), "--at-once", "0"]) == 2
+        and "at_once" in capsys.readouterr().err
+    )
+
+
+def test_the_command_lists_keys_and_takes_them_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "keys.yaml"
+    alice, bob = add_key(path, "alice", ["demo"], 2, 60), add_key(path, "bob", metrics=True)
+    served = KeyFile(path)
+    assert main(["keys", "list", "--keys", str(path)]) == 0
+    assert capsys.readouterr().out == "alice: demo; 2 at once; 60 a minute\nbob: all models; metrics\n"
+    assert main(["keys", "remove", "alice", "--keys", str(path)]) == 0
+    assert served.find(alice) is None and served.find(bob) == ("bob", read_keys(path)["bob"])
+    assert main(["keys", "remove", "alice", "--keys", str(path)]) == 2 and "bob" in capsys.readouterr().err
+    assert main(["keys", "remove", "bob", "--keys", str(path)]) == 0 and read_keys(path) == {}
+    # nobody is let in because nobody is left
+    assert served.find(bob) is None and path.stat().st_mode & 0o777 == 0o600
 
 
 # ---- limits of a key
@@ -242,7 +290,7 @@ def test_a_key_has_so_many_requests_open(generator: Generator, tmp_path: Path, m
     one, other = add_key(path, "one", at_once=1), add_key(path, "other")
     begun, go, encode = threading.Event(), threading.Event(), generator.encode
 
-    def slow(sample: Any) -> Any:
+    def slow(sample: Any, tenant: str = "") -> Any:
         begun.set()
         assert go.wait(20)
         return encode(sample)
@@ -276,3 +324,13 @@ def test_what_was_read_for_one_key_is_not_used_for_another(kept: Kept) -> None:
 
     assert [cached(kept.alice), cached(dora)] == [0, 0]
     assert cached(kept.alice) > 8 and cached(dora) > 8
+
+
+def test_a_picture_of_one_key_is_read_anew_for_another(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    entry = generator.inputs["image"]
+    monkeypatch.setattr(entry, "read", lambda media, plain=entry.read: read.append(1) or plain(media))
+    sample = Sample("x", (Message("user", "<image>"),), {"image": (file_bytes(picture("green", (21, 21))),)})
+    for tenant, times in (("alice", 1), ("alice", 1), ("bob", 2), ("alice", 2)):
+        generator.encode(sample, tenant)
+        assert len(read) == times

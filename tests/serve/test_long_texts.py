@@ -57,7 +57,7 @@ def test_texts_that_are_being_read_take_places_in_the_queue(monkeypatch: pytest.
     generator = Generator(tiny_generator().model, Sizes(rows=1))
     begun, go, encode = threading.Semaphore(0), threading.Event(), generator.encode
 
-    def slow(sample: Sample) -> Encoded:
+    def slow(sample: Sample, tenant: str = "") -> Encoded:
         begun.release()
         assert go.wait(20)
         return encode(sample)

@@ -138,7 +138,7 @@ def test_a_failing_model_says_nothing_of_its_inside_and_goes_on(
 
 
 def test_an_unforeseen_failure_is_an_envelope_with_an_id(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Sample) -> Encoded:
+    def broken(*_: object) -> Encoded:
         raise RuntimeError("secret at 0xdeadbeef")
 
     with local(create_app(generator, MODEL, LIMITS), raise_server_exceptions=False) as http:

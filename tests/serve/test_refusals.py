@@ -19,17 +19,13 @@ from tests.support.serving import (
     user,
 )
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
 
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"n": 2}, "n"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"presence_penalty": 0.5}, "presence_penalty"),
-        ({"top_k": 5}, "top_k"),
         ({"structured_outputs": {"choice": ["yes", "no"]}}, "structured_outputs"),
         ({"guided_choice": ["yes", "no"]}, "guided_choice"),
         ({"guided_json": {}}, "guided_json"),
@@ -40,8 +36,11 @@ from tests.support.serving import (
         ({"stop_token_ids": [5]}, "stop_token_ids"),
         ({"continue_final_message": True}, "continue_final_message"),
         ({"mm_processor_kwargs": {"num_crops": 4}}, "mm_processor_kwargs"),
-        ({"tool_choice": "required"}, "tool_choice"),
         ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"best_of": 2}, "best_of"),
+        ({"thinking": {"type": "enabled"}}, "thinking"),
+        ({"n_predict": 5}, "n_predict"),
     ],
 )
 def test_what_would_change_the_answer_is_refused(http: TestClient, change: dict[str, Any], param: str) -> None:
@@ -71,6 +70,31 @@ def test_neutral_and_unknown_fields_are_ignored_with_one_log_line(
         ({"messages": [user([])]}, "content"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{"id": "x"}]}, user("?")]}, "tool_calls"),
+        ({"messages": [{"role": "assistant"}, user("?")]}, "content"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]}, "answers no call"),
+        ({"messages": [{"role": "user", "content": "a", "tool_calls": [CALL]}]}, "of the assistant"),
+        ({"n": 0}, "n"),
+        ({"n": 9, "temperature": 1}, "n"),
+        ({"n": 2}, "temperature"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"frequency_penalty": "x"}, "frequency_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logit_bias": {"cat": 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"384": 1}}, "0 to 383"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"top_logprobs": 2}, "logprobs is true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "json_schema"),
+        ({"response_format": {"type": "json_object"}, "stop": "}"}, "stop"),
+        ({"response_format": {"type": "json_object"}, "tools": [TOOL]}, "exclude"),
+        ({"tools": [TOOL, TOOL]}, "one name"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tool_choice": "required"}, "needs tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "does not hold"),
         ({"messages": [user([{**image_part(), "max_pixels": 50_000}])]}, "max_pixels"),
         ({"messages": [user([{"type": "image_url", "image_url": {"url": "x", "min_pixels": 9}}])]}, "min_pixels"),
         ({"temperature": -1}, "temperature"),

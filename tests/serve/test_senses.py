@@ -51,10 +51,10 @@ class Recording(Generator):
         super().__init__(inner.model)
         self.samples: list[Sample] = []
 
-    def encode(self, sample: Sample) -> Encoded:
+    def encode(self, sample: Sample, tenant: str = "") -> Encoded:
         """As ever."""
         self.samples.append(sample)
-        return super().encode(sample)
+        return super().encode(sample, tenant)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 from mmllm.batches.collate import collate
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import MmllmError, SampleError
+from mmllm.generation.answer_text import AnswerText
 from mmllm.generation.generator import Delta, Generator
-from mmllm.generation.sampling import AnswerText, Sampling
+from mmllm.generation.sampling import Sampling
 from mmllm.model.model import MultimodalLM
 from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Message, Sample

@@ -19,7 +19,7 @@ from mmllm.modalities import MODALITIES
 from mmllm.serving.conversation import Inputs
 from mmllm.serving.conversation import to_sample as requested
 from mmllm.serving.media import Limits
-from mmllm.serving.schema import ChatRequest
+from mmllm.serving.requests.chat import ChatRequest
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, AnyEncoder
 from tests.support.serving import RED, data_url, image_part, sound_part

@@ -1,0 +1,1 @@
+"""Answers as clients read them: one module for each form of OpenAI's."""

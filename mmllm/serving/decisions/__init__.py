@@ -1,0 +1,1 @@
+"""Decisions: how a question is put, and the probabilities of its answers."""

@@ -1,0 +1,1 @@
+"""Bodies of requests: what each endpoint takes, checked before anything is read."""
