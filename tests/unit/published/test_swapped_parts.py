@@ -17,6 +17,8 @@ from mmllm.recipe.load import parse
 from mmllm.testing.tiny.published import CASES, PUBLISHED, published_folder
 from tests.support.published import key_of, needed, packed, said
 
+pytestmark = pytest.mark.slow
+
 SWAPPED: dict[str, dict[str, Any]] = {
     "LFM2-VL": {"type": "mlp"},
     "Ovis 2": {"type": "pool", "grid": [2, 2]},

@@ -10,6 +10,8 @@ from mmllm.exporting.export import export_run
 from mmllm.published.importing import import_checkpoint
 from mmllm.testing.tiny.published import published_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("name", "tiles"), [("Lfm2Vl", True), ("Lfm2Vl", False), ("Ovis2", False)])
 def test_tiles_or_whole(name: str, tiles: bool, tmp_path: Path) -> None:
