@@ -18,7 +18,7 @@ from torch.nn import functional
 from mmllm.errors import MmllmError
 from mmllm.types import Cut, Grid, Tiling
 
-Newline = Literal["row", "end", "none", "marks"]
+Newline = Literal["row", "end", "none", "every", "marks"]
 BEGIN, VIEWED, NEXT_COL, NEXT_ROW, END = range(5)
 """Numbers of the marks."""
 SHRINK = 1.1
@@ -65,10 +65,14 @@ class Stitch(nn.Module):
     behind every item. The view of all of it stays in front of the map, or behind, as the tiles have it. Items that are
     not cut, as clips are, have nothing but that newline at their end (LLaVA-OneVision).
 
-    With ``newline: marks`` there is no map: one learned vector stands in front of a picture, one behind its view, two
-    others between tiles of a row and between rows, and one behind all (Ovis, Lu et al. 2024, arXiv 2405.20797).
+    With ``newline: every`` the view's rows end on that vector as well, and another stands between view and map
+    (DeepSeek-VL2, Wu et al. 2024, arXiv 2412.10302). With ``newline: marks`` there is no map: one learned vector stands
+    in front of a picture, one behind its view, two others between tiles of a row and between rows, and one behind all
+    (Ovis, Lu et al. 2024, arXiv 2405.20797).
     """
 
+    separator: nn.Parameter | None
+    """float[D] between view and map, where there is one."""
     marks: nn.Parameter | None
     """float[5, D], where there are such."""
 
@@ -81,6 +85,8 @@ class Stitch(nn.Module):
         # as wide as embeddings of the LLM, as LLaVA draws it
         vector = None if newline in ("none", "marks") else nn.Parameter(torch.randn(llm_dim) / math.sqrt(llm_dim))
         self.register_parameter("newline", vector)
+        between = None if newline != "every" else nn.Parameter(torch.randn(llm_dim) / math.sqrt(llm_dim))
+        self.register_parameter("separator", between)
         five = None if newline != "marks" else nn.Parameter(torch.randn(5, llm_dim) / math.sqrt(llm_dim))
         self.register_parameter("marks", five)
 
@@ -101,10 +107,12 @@ class Stitch(nn.Module):
         found: list[Grid] = []
         if cut.tiling.n > 1:
             rows, cols = self._map(tile, cut).size
-            laid_out = (rows, cols + (self.kind == "row"))  # of a strip newlines alone may be left, or nothing
+            laid_out = (rows, cols + self._row_ends)  # of a strip newlines alone may be left, or nothing
             found = [laid_out] if prod(laid_out) else []
         if cut.tiling.whole or cut.tiling.n == 1:
-            found = [tile, *found] if cut.tiling.first else [*found, tile]
+            view = (tile[0], tile[1] + 1) if self.kind == "every" else tile
+            between: list[Grid] = [(1,)] if found and self.separator is not None else []
+            found = [view, *between, *found] if cut.tiling.first else [*found, *between, view]
         return [*found, (1,)] if self._ends(cut) else found
 
     def forward(self, tokens: Tensor, grids: Sequence[Grid], cuts: Sequence[Cut]) -> tuple[Tensor, list[int]]:
@@ -125,8 +133,9 @@ class Stitch(nn.Module):
             found += parts
             counts.append(sum(map(len, parts)))
         # where no picture of a batch has a row too: what learns takes part on every rank, or one waits for ever
-        if self.newline is not None:
-            found[0] = found[0] + 0.0 * self.newline.sum()
+        for vector in (self.newline, self.separator):
+            if vector is not None:
+                found[0] = found[0] + 0.0 * vector.sum()
         return torch.cat(found), counts
 
     def ended(self, tokens: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -142,11 +151,26 @@ class Stitch(nn.Module):
             marks, tiles = self.marks.to(tokens.dtype), iter(each)
             return [next(tiles) if place is None else marks[place][None] for place in _marked(cut.tiling)]
         end = [self._vector(1, tokens)] if self._ends(cut) else []
+        between = [] if self.separator is None else [self.separator.to(tokens.dtype)[None]]
         if cut.tiling.n == 1:
-            return [tokens, *end]
+            return [self._view(tokens, tile), *end]
         if cut.tiling.first:
-            return [each[0], *self._laid_out(each[1:], tile, cut), *end]
-        return [*self._laid_out(each[:-1], tile, cut), each[-1], *end]
+            shown = self._laid_out(each[1:], tile, cut)
+            return [self._view(each[0], tile), *(between if len(shown[0]) else []), *shown, *end]
+        shown = self._laid_out(each[:-1], tile, cut)
+        return [*shown, *(between if len(shown[0]) else []), self._view(each[-1], tile), *end]
+
+    @property
+    def _row_ends(self) -> bool:
+        """Whether rows of the map end on a newline."""
+        return self.kind in ("row", "every")
+
+    def _view(self, tokens: Tensor, tile: tuple[int, int]) -> Tensor:
+        """The view of all of a picture, float[T, D], its rows ended where all are."""
+        if self.kind != "every":
+            return tokens
+        rows = tokens.unflatten(0, tile)
+        return torch.cat([rows, self._vector(tile[0], tokens)[:, None]], dim=1).flatten(0, 1)
 
     def _laid_out(self, tiles: Tensor, tile: tuple[int, int], cut: Cut) -> list[Tensor]:
         """The map of float[tiles, tokens, D] with its newlines, as float[n, D]."""
@@ -158,7 +182,7 @@ class Stitch(nn.Module):
             shown = shown[: part.size[0], : part.size[1]]
         elif part.size != (part.rows, part.cols):
             shown = functional.interpolate(shown.movedim(-1, 0)[None], part.size, mode="bilinear")[0].movedim(0, -1)
-        if self.kind == "row":
+        if self._row_ends:
             shown = torch.cat([shown, self._vector(len(shown), tiles)[:, None]], dim=1)
         return [shown.flatten(0, 1)]
 

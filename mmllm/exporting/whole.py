@@ -24,7 +24,7 @@ from mmllm.model.trainable import learned_parts
 from mmllm.published.architectures import TABLE
 from mmllm.published.comparison import Stage, compare, record
 from mmllm.published.source import Source
-from mmllm.recipe.models import Recipe
+from mmllm.recipe.models import ComponentSpec, Recipe
 from mmllm.vlms.projector import published_tensors
 from mmllm.vlms.quiet import quiet
 from mmllm.vlms.text_model import renamed
@@ -83,7 +83,13 @@ def _projectors(recipe: Recipe) -> list[str]:
 
 def _cuts(recipe: Recipe) -> bool:
     """Whether pictures are cut into tiles; else they are taken whole where the model would cut them."""
-    return any(part.type in ("tiles", "mllama_vision") for part in recipe.encoders.values())
+    return any(map(_tiled, recipe.encoders.values()))
+
+
+def _tiled(part: ComponentSpec) -> bool:
+    if part.type == "hf_native":
+        return part.args.get("tiles") is not None
+    return part.type == "mllama_vision" or (part.type == "tiles" and part.args.get("most") != 1)
 
 
 def _published(source: Source, recipe: Recipe, model: MultimodalLM) -> Any:

@@ -19,7 +19,7 @@ from mmllm.processors.settings import settings
 
 LIBRARIES = (
     "torch", "transformers", "open_clip_torch", "timm", "torchvision", "torchcodec", "pillow", "numpy", "tokenizers",
-    "decord", "eva-decord", "av", "soundfile", "soxr",
+    "decord", "eva-decord", "av", "soundfile", "soxr", "torchaudio",
 )  # fmt: skip
 """Distributions that read media or compute features: with another version the last bits may be others."""
 ROOMS = ("encoders", "processors", "hooks", "vlms")

@@ -38,7 +38,7 @@ from mmllm.llms.stored_keys import StoredKeys
 from mmllm.llms.temperature import take_over
 from mmllm.messages.answers import beginnings
 from mmllm.messages.new_tokens import add_tokens
-from mmllm.vlms.text_model import scheme_of
+from mmllm.vlms.text_model import chunk_of, scheme_of
 from mmllm.vlms.weightless import weightless
 
 
@@ -336,12 +336,6 @@ class CausalLM(HookedLM):
         for handle in self._checkpointing:
             handle.remove()
         self._checkpointing = [hooks.checkpointed(block, self.scope) for block in self.blocks] if enable else []
-
-
-def chunk_of(config: Any) -> int | None:
-    """Tokens of a chunk, for an LLM some of whose blocks see nothing outside of their own; None: none does."""
-    kinds = config.layer_types if hasattr(config, "layer_types") else None
-    return int(config.attention_chunk_size) if kinds and "chunked_attention" in kinds else None
 
 
 def _positions(ctx: ForwardContext) -> torch.Tensor:

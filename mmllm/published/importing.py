@@ -18,7 +18,6 @@ from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.store import LEARNED, Manifest, commit, replace_text
 from mmllm.connectors.base import Connector
 from mmllm.errors import MmllmError
-from mmllm.llms.causal_lm import chunk_of
 from mmllm.model.build import build
 from mmllm.model.input_digests import input_digests
 from mmllm.model.model import MultimodalLM
@@ -29,6 +28,7 @@ from mmllm.published.source import Sections, Source
 from mmllm.recipe.load import digest, dump, load_recipe, parse
 from mmllm.recipe.models import Recipe, Start
 from mmllm.recipe.shaping import IMPORTED, shaping
+from mmllm.vlms.text_model import chunk_of
 
 CONTEXT = 4096
 """Longest conversation of an imported run, where its LLM takes more; free to change."""

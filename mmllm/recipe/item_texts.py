@@ -65,10 +65,11 @@ def _in_words(number: int) -> str:
 class Stitching(Section):
     """How the tokens of a picture's tiles become one map behind the connector; of a clip, what ends it."""
 
-    newline: Literal["row", "end", "none", "marks"] = Field(
+    newline: Literal["row", "end", "none", "every", "marks"] = Field(
         "row",
-        description="a learned vector behind each row of the map, behind every item, or none; marks: five of them "
-        "around a picture, behind its view and between its tiles, which stay tiles",
+        description="a learned vector behind each row of the map, behind every item, or none; every: behind rows of "
+        "the view as well, and another between view and map; marks: five around a picture, behind its view and "
+        "between its tiles, which stay tiles",
     )
     unpad: bool = Field(True, description="cut off the borders that a picture was given (rule: resolutions)")
     most: Positive | None = Field(None, description="shrink a map of more tokens than this many tiles have")

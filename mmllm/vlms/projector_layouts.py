@@ -291,7 +291,7 @@ LAYOUTS: Mapping[str, Layout] = {
 """``model_type`` -> its projector here."""
 DEFAULTS: Mapping[str, Any] = {
     "axes": 2, "activation": "gelu", "eps": 1e-5, "norm_after": False, "norm_first": False, "merge": "mean",
-    "stacks": "grid", "start": 1, "gated": False, "inner_norm": False,
+    "stacks": "grid", "start": 1, "gated": False, "inner_norm": False, "pad": False,
 }  # fmt: skip
 """Words of connectors that their tensors do not show -> the connectors' own defaults."""
 DEFAULTS_OF: Mapping[str, Words] = {

@@ -65,6 +65,12 @@ def scheme_of(model: PreTrainedModel) -> PositionScheme:
     return model.positions if isinstance(model, HeadedDecoder) else SEQUENTIAL
 
 
+def chunk_of(config: Any) -> int | None:
+    """Tokens of a chunk, for an LLM some of whose blocks see nothing outside of their own; None: none does."""
+    kinds = config.layer_types if hasattr(config, "layer_types") else None
+    return int(config.attention_chunk_size) if kinds and "chunked_attention" in kinds else None
+
+
 def text_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     """The text model's config as the whole model applies it: scales, tied head."""
     text: Any = config.get_text_config()

@@ -101,10 +101,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     "Glm4vForConditionalGeneration": lambda: _qwen(
         t.Glm4vConfig, hidden_size=16, num_heads=2, image_size=28, out_hidden_size=32, intermediate_size=32
     ),
-    "Ovis2ForConditionalGeneration": lambda: t.Ovis2Config(
-        vision_config=dict(**VIT, vocab_size=20, hidden_stride=1, num_visual_indicator_tokens=5),
-        text_config=t.Qwen2Config(**LLM), image_token_id=383,
-    ),
     "VideoMAEModel": lambda: t.VideoMAEConfig(**VIT, num_frames=2),
 }  # fmt: skip
 """Class -> tiny config of a model whose vision tower no encoder computes."""

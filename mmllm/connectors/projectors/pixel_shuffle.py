@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmllm.connectors.base import Projector
 from mmllm.connectors.layers.basics import as_maps, mlp, norm_of
@@ -35,7 +36,9 @@ class PixelShuffleConnector(Projector):
     SmolVLM. ``width``, ``bias`` and ``activation``: as in ``mlp``. ``gated``: of the channels between the layers the
     second half, activated, multiplies the first, as in Aya Vision (2505.08751). With ``activation: softmax`` behind an
     ``inner_norm``, and no ``bias``, a token is a mean of ``width`` learned embeddings, one for each word of a visual
-    vocabulary, as in Ovis (Lu et al. 2024, arXiv 2405.20797); ``hard_softmax`` takes the likeliest of them.
+    vocabulary, as in Ovis (2405.20797); ``hard_softmax`` takes the likeliest of them. ``pad``
+    fills a map whose sides the factor does not divide with zeros, at the right and bottom (27 x 27 patches in
+    DeepSeek-VL2, 2412.10302); with ``norm_first`` they are not normed.
     """
 
     def __init__(
@@ -54,12 +57,15 @@ class PixelShuffleConnector(Projector):
         activation: str = "gelu",
         gated: bool = False,
         inner_norm: bool = False,
+        pad: bool = False,
     ) -> None:
         super().__init__(dim=dim, llm_dim=llm_dim)
         if axes not in (1, 2):
             raise MmllmError(f"connector pixel_shuffle axes: {axes} must be 1 (time) or 2 (rows and columns).")
         self.block = _block(factor, axes)
-        self.axes, self.norm_first = axes, norm_first
+        if pad and axes == 1:
+            raise MmllmError("connector pixel_shuffle pad: is of rows and columns, and axes: 1 stacks steps in time.")
+        self.axes, self.norm_first, self.pad = axes, norm_first, pad
         wide = dim * prod(self.block)
         # one sequence, so that checkpoints from before there was a choice keep their names
         self.mlp = nn.Sequential(
@@ -82,6 +88,8 @@ class PixelShuffleConnector(Projector):
                 )
             return (grid[0] // across,)
         _, rows, cols = as_maps(grid, "pixel_shuffle")
+        if self.pad:
+            return (*grid[:-2], -(-rows // down), -(-cols // across))
         if rows % down or cols % across:
             found = down if down == across else list(self.block)
             raise MmllmError(
@@ -99,6 +107,10 @@ class PixelShuffleConnector(Projector):
         if self.axes == 1:
             return x.reshape(x.shape[0], tokens, self.block[1] * x.shape[-1])
         _, rows, cols = as_maps(features.grid, "pixel_shuffle")
+        if self.pad:
+            below, right = -rows % self.block[0], -cols % self.block[1]
+            maps = functional.pad(x.unflatten(1, (-1, rows, cols)), (0, 0, 0, right, 0, below))
+            x, rows, cols = maps.flatten(1, 3), rows + below, cols + right
         return blocks_of(x, rows, cols, *self.block).reshape(x.shape[0], tokens, -1)
 
     def forward(self, features: Features) -> Tensor:

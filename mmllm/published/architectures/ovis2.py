@@ -27,6 +27,11 @@ def sections(source: Source) -> Sections:
     why = None
     if marks != list(MARKS):
         why = f"has the marks {', '.join(marks)}, and its processor writes {', '.join(MARKS)}, in this order"
+    elif tower.image_size // tower.patch_size % tower.hidden_stride:
+        why = (
+            f"has {tower.image_size // tower.patch_size} patches a side and a hidden_stride of {tower.hidden_stride}, "
+        )
+        why += "which leaves a rest: the class of transformers 5.23 fails where it fills that"
     elif source.processor.image_seq_length != made:
         why = f"makes {made} tokens of a tile, and its processor counts {source.processor.image_seq_length}; mend "
         why += "image_seq_length in processor_config.json"

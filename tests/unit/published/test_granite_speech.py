@@ -16,7 +16,6 @@ import mmllm
 from mmllm.encoders.audio.hf_audio import HfAudioEncoder
 from mmllm.errors import MmllmError
 from mmllm.processors.audio_front_ends import GraniteFrontEnd
-from mmllm.published import source as sources
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.sounds import signal, wav
 from mmllm.testing.tiny.published import CASES, published_folder
@@ -109,9 +108,3 @@ def test_what_cannot_be_imported(
     with pytest.raises(MmllmError, match=sentence):
         import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_missing_package_is_named(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MmllmError, match=r"needs the package torchaudio, .*: pip install 'mmllm\[granite\]'"):
-        import_checkpoint(str(place / "vlm"), tmp_path / "run")
