@@ -5,10 +5,10 @@ from __future__ import annotations
 from benchmarks.claims.experiment import Arm, Experiment, better, larger_gap
 
 
-def _arm(task: str, note: str, steps: int = 300, rate_of: str | None = None) -> Arm:
-    """The second stage on one form of the answers, from the captions' connector."""
-    words = (f"stages.learn.data={{{task}: 1.0}}", "stages.align.steps=1", f"stages.learn.steps={steps}")
-    return Arm("read", words, start=("base",), rate_of=rate_of, note=note)
+def _arm(task: str, note: str, rate_of: str | None = None) -> Arm:
+    """One form of the answers, from nothing: after captions all of it is known already."""
+    words = (f"stages.learn.data={{{task}: 1.0}}", "stages.align.steps=1", "stages.learn.steps=120")
+    return Arm("read", words, rate_of=rate_of, note=note)
 
 
 EXPERIMENT = Experiment(
@@ -19,7 +19,6 @@ EXPERIMENT = Experiment(
         "three."
     ),
     arms={
-        "base": Arm("read", ("stages.align.steps=500", "stages.learn.steps=1"), note="captions, shared by both"),
         "word": _arm("read", "the word alone"),
         "boxes": _arm("read_boxes", "the word and its box", rate_of="word"),
     },
@@ -27,10 +26,15 @@ EXPERIMENT = Experiment(
     metrics=("read", "read.few", "read.many", "read_boxes"),
     chance={"read": 0.15},
     tune=("read",),
-    rates=(4e-3,),
+    rates=(5e-3,),
+    seeds=(0, 1),
     comparisons=(better("boxes", "word", "read"), larger_gap("boxes", "word", "read.many", "read.few")),
     paper=(
         "TGDoc (arXiv 2311.13194) [S], accuracy as OCRBench counts: TextVQA 46.2, DocVQA 9.0, POIE 22.2 against LLaVAR "
         "41.8, 12.3, 5.9 and LLaVA-1.5 38.7, 8.5, 2.5: systems, not an ablation.",
+    ),
+    tried=(
+        "After 500 steps of captions a connector reads 0.945 and 0.985 of these things (seeds 0 and 1; few "
+        "0.97, many 0.93 in the first) unasked, which leaves nothing to compare; so both arms start from nothing.",
     ),
 )

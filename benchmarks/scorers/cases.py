@@ -29,7 +29,8 @@ def answered(draw: Random) -> dict[str, Any]:
     pool = [words(draw, TRICKY, 1, 3) for _ in range(draw.randint(1, 3))]
     said = draw.choice(pool) if draw.random() < 0.8 else words(draw, TRICKY, 1, 3)
     near = [said.lower(), f"the {said}", said.replace("'", ""), said.rstrip(".?,!")]
-    return {"said": said, "answers": [draw.choice([*pool, *near]) for _ in range(10)]}
+    others = [*pool, *near] if draw.random() < 0.6 else [text for text in pool if text != said] or ["gray"]
+    return {"said": said, "answers": [draw.choice(others) for _ in range(10)]}
 
 
 def near_texts(draw: Random) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class GroundedText(Dataset):
             size = size_of(document.image)
         except MediaError as error:
             raise SampleError(f"{name}: {error}") from error
-        messages = []
+        messages: list[Message] = []
         for question, answer in self._asks(document, task, size):
             place = "" if messages else "<image>\n"
             messages += [Message("user", f"{place}{question}"), Message("assistant", answer)]

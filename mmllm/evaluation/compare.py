@@ -82,6 +82,8 @@ def _compared(name: str, runs: Sequence[Path], entries: Sequence[Mapping[str, An
                 f"{runs[1]}; score one of them again (`mmllm eval`)."
             )
     notes = [f"the {word} differs" for word in ("prompt", "decoding") if one[word] != other[word]]
+    if one.get("shots") != other.get("shots"):  # results of older versions have no such word
+        notes.append("the shots differ")
     lines = [
         kept(Path(run) / "predictions" / f"{name}.jsonl", entry["key"], failed=True)
         for run, entry in zip(runs, entries, strict=True)

@@ -211,7 +211,7 @@ class _Session:
         without = {**summary(benchmark, unseen, items), **counts(guessed)} if guessed and unseen else {}
         ruled = None if rule is None else rule["answered"]
         return {
-            "part": self.part(benchmark),
+            "part": self._part(benchmark),
             "metric": benchmark.metric,
             "variant": benchmark.variant or None,
             **summary(benchmark, answered, items),
@@ -235,7 +235,7 @@ class _Session:
             "key": key,
         }
 
-    def part(self, benchmark: Benchmark) -> dict[str, Any]:
+    def _part(self, benchmark: Benchmark) -> dict[str, Any]:
         """Type and arguments, by which it can be opened again."""
         type, arguments = self.parts[benchmark.name]
         return dict(json.loads(json.dumps({"type": type, **arguments}, default=str)))

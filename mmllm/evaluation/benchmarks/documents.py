@@ -11,8 +11,11 @@ from typing import Any, ClassVar
 from mmllm.datasets.scanned import SROIE_FIELDS, linked, read_form
 from mmllm.errors import MmllmError
 from mmllm.evaluation.benchmarks.base import QUESTION_ONLY, Answered, Benchmark, Question
-from mmllm.evaluation.metrics.fields import VARIANTS, Counts, counts_of_set, record_of
+from mmllm.evaluation.metrics.fields import Counts, counts_of_set, record_of
 from mmllm.evaluation.metrics.table import FIELD_F1
+
+OF_TEXTS = ("exact", "folded", "edit")
+"""Variants of the metric for cells that are texts."""
 
 
 class Documents(Benchmark):
@@ -25,7 +28,7 @@ class Documents(Benchmark):
     """Of the pictures' names."""
 
     def __init__(self, annotations: Path, pictures: Path, *, prompt: str, variant: str) -> None:
-        super().__init__(prompt=prompt, variant=variant, variants=VARIANTS)
+        super().__init__(prompt=prompt, variant=variant, variants=OF_TEXTS)
         self._pictures = pictures
         self._files = sorted(self.require(annotations).glob("*.json"))
         known = {path.stem for path in self._files}

@@ -38,13 +38,16 @@ def run(folder: Path, scores: dict[str, float], **entry: Any) -> Path:
 
 def test_differences_are_paired_and_by_kind(tmp_path: Path) -> None:
     first = run(tmp_path / "a", {"a1": 1.0, "a2": 0.0, "b1": 0.0, "b2": 1.0, "b3": 0.0})
-    second = run(tmp_path / "b", {"a1": 1.0, "a2": 1.0, "b1": 1.0, "b2": 0.0, "b3": 1.0}, prompt="q")
+    second = run(tmp_path / "b", {"a1": 1.0, "a2": 1.0, "b1": 1.0, "b2": 0.0, "b3": 1.0}, prompt="q", shots={"n": 2})
     (found,) = compare(first, second)
     whole, a, b = found.rows
     assert (whole.name, whole.n, whole.first, whole.second) == ("all", 5, 0.4, 0.8)
     assert whole.difference == pytest.approx(0.4) and (whole.gained, whole.lost) == (3, 1) and whole.p == 0.625
     assert (a.name, a.n, a.difference, b.name, b.n) == ("a", 2, 0.5, "b", 3)
-    assert [one.name for one, _ in found.changed] == ["a2", "b1", "b2", "b3"] and found.notes == ["the prompt differs"]
+    assert [one.name for one, _ in found.changed] == ["a2", "b1", "b2", "b3"] and found.notes == [
+        "the prompt differs",
+        "the shots differ",
+    ]
     console = Console(record=True, width=120)
     show([found], (first, second), console)
     text = console.export_text()
