@@ -1,16 +1,17 @@
 """What answers by a JSON Schema cost: ``python -m benchmarks.serve.json_schema``; writes JSON_SCHEMA.md beside it.
 
-The miniature LM answers 8 requests at once, free and by a schema of which no answer ends, as many tokens each: CPU
-time, the two ways interleaved. Its passes are the cheapest of any LLM, so the share of the grammar is the largest.
+8 requests are answered at once, free and by a schema of which no answer ends, as many tokens each: CPU time, the two
+ways interleaved. By the miniature LM, whose passes cost less than those of any real one, so that the share of the
+grammar is the largest, and by one of random weights whose passes cost more.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,7 +26,8 @@ from mmllm.types import Message, Sample
 
 PAGE = Path("benchmarks/serve/JSON_SCHEMA.md")
 LM = Path("data/mini/lm")
-ROWS, TOKENS = 8, 96
+ROWS = 8
+LARGER = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12}
 ITEM = {
     "type": "object",
     "properties": {
@@ -40,13 +42,13 @@ ITEM = {
 SCHEMA = {"type": "array", "items": ITEM, "minItems": 1000}
 
 
-def tokens_per_second(generator: Generator, grammar: Grammar | None, temperature: float) -> float:
-    """Tokens of all answers by seconds of the processor."""
+def tokens_per_second(generator: Generator, grammar: Grammar | None, temperature: float, tokens: int) -> float:
+    """Tokens of all answers, so many each, by seconds of the processor."""
     encoded = generator.encode(Sample("x", (Message("user", "List what you see."),)))
     requests = [
         generator.submit(
             encoded,
-            Sampling(TOKENS, temperature, seed=seed),
+            Sampling(tokens, temperature, seed=seed),
             constraint=None if grammar is None else grammar.begin(),
         )
         for seed in range(ROWS)
@@ -55,8 +57,44 @@ def tokens_per_second(generator: Generator, grammar: Grammar | None, temperature
     while not all(request.done for request in requests):
         generator.engine.step()
     seconds = time.process_time() - began
-    assert all(len(request.tokens) == TOKENS for request in requests), "an answer ended"
-    return ROWS * TOKENS / seconds
+    assert all(len(request.tokens) == tokens for request in requests), "an answer ended"
+    return ROWS * tokens / seconds
+
+
+def rows_of(name: str, llm: CausalLM, tokens: int, rounds: int) -> list[str]:
+    """Lines of the table about one LLM."""
+    generator = Generator(MultimodalLM(llm, {}, {}, {}))
+    guidance = Guidance(llm.tokenizer, llm.vocab_size, generator.end_ids)
+    generator.end_ids = frozenset()  # free answers are as long as the others
+    grammar = guidance.compile(json_grammar(SCHEMA))
+    size = sum(weight.numel() for weight in llm.parameters())
+    lines = []
+    for way, temperature in (("greedy", 0.0), ("temperature 1", 1.0)):
+        found: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(rounds + 1):
+            # the order turns: what the first of a pair leaves in the caches would always help the same one
+            for by_schema in ((False, True), (True, False))[number % 2]:
+                speed = tokens_per_second(generator, grammar if by_schema else None, temperature, tokens)
+                if number:  # the first warms up
+                    found[by_schema].append(speed)
+        costs = [100 * (1 - slow / fast) for fast, slow in zip(found[False], found[True], strict=True)]
+        free, bound = (statistics.median(found[key]) for key in (False, True))
+        cost = f"{statistics.median(costs):.1f} % ({min(costs):.1f} to {max(costs):.1f})"
+        lines.append(
+            f"| {name}, {size / 1e6:.1f} M parameters | {way} | {tokens} | {free:.0f} | {bound:.0f} | {cost} |"
+        )
+    return lines
+
+
+def larger(folder: Path) -> CausalLM:
+    """A Llama of random weights with the miniature LM's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(LM)
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **LARGER)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return CausalLM.load(str(folder), dtype="float32")
 
 
 def main() -> None:
@@ -65,43 +103,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    llm = CausalLM.load(str(LM), dtype="float32")
-    generator = Generator(MultimodalLM(llm, {}, {}, {}))
-    guidance = Guidance(llm.tokenizer, llm.vocab_size, generator.end_ids)
-    generator.end_ids = frozenset()  # free answers are as long as the others
-    began = time.process_time()
-    grammar = guidance.compile(json_grammar(SCHEMA))
-    compiled = time.process_time() - began
-    lines = []
-    for name, temperature in (("greedy", 0.0), ("temperature 1", 1.0)):
-        found: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(rounds + 1):
-            # the order turns: what the first of a pair leaves in the caches would always help the same one
-            for by_schema in ((False, True), (True, False))[number % 2]:
-                speed = tokens_per_second(generator, grammar if by_schema else None, temperature)
-                if number:  # the first warms up
-                    found[by_schema].append(speed)
-        costs = [100 * (1 - slow / fast) for fast, slow in zip(found[False], found[True], strict=True)]
-        free, bound = (statistics.median(found[key]) for key in (False, True))
-        cost = f"{statistics.median(costs):.1f} % ({min(costs):.1f} to {max(costs):.1f})"
-        lines.append(f"| {name} | {free:.0f} | {bound:.0f} | {cost} |")
-    write(lines, rounds, compiled, llm)
-
-
-def write(lines: list[str], rounds: int, compiled: float, llm: Any) -> None:
-    """Write the page, and print it."""
-    size = sum(weight.numel() for weight in llm.parameters())
+    lines = rows_of("miniature LM", CausalLM.load(str(LM), dtype="float32"), 96, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        lines += rows_of("random weights", larger(Path(folder)), 32, rounds)
     text = "\n".join(
         [
             "# What answers by a JSON Schema cost",
             "",
-            f"Written by `python -m benchmarks.serve.json_schema --rounds {rounds}`. The miniature LM ({size:,} parameters, "
-            f"{llm.vocab_size} tokens), {ROWS} answers at once, {TOKENS} tokens each, seeds 0 to {ROWS - 1}; CPU time, "
-            f"the two ways in turn, {rounds} rounds after one that warms up. Vocabulary and schema were compiled in "
-            f"{1000 * compiled:.0f} ms, once.",
+            f"Written by `python -m benchmarks.serve.json_schema --rounds {rounds}`: {ROWS} answers at once, "
+            f"seeds 0 to {ROWS - 1}; CPU time, the two ways in turn, {rounds} rounds after one that warms up.",
             "",
-            "| | tokens/s free | tokens/s by the schema | cost: median (range over rounds) |",
-            "|---|---|---|---|",
+            "| LLM | tokens are chosen | tokens each | tokens/s free | by the schema "
+            "| cost: median (range over rounds) |",
+            "|---|---|---|---|---|---|",
             *lines,
             "",
             f"{machine()}, 1 thread.",
