@@ -18,6 +18,7 @@ from mmllm.generation.sampling import AnswerText, Sampling
 
 if TYPE_CHECKING:
     from mmllm.batches.sample import Encoded
+    from mmllm.generation.learned_set import LearnedSet
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
@@ -53,6 +54,9 @@ class Completion:
 
 class Request:
     """One conversation to answer. It is the engine's from ``submit`` on; ``cancel`` may be called by any thread."""
+
+    learned: LearnedSet | None = None
+    """The set whose weights answer it; None: the engine's own model."""
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from mmllm.types import Sample
 if TYPE_CHECKING:
     from transformers import GenerationConfig
 
+    from mmllm.generation.learned_set import LearnedSet
     from mmllm.model.model import MultimodalLM
 
 __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
@@ -30,16 +31,33 @@ __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
 class Generator:
     """Continues conversations with a model: the last message is the user's, the answer is the assistant's turn."""
 
-    def __init__(self, model: MultimodalLM, sizes: Sizes | None = None) -> None:
-        """``sizes``: how much is answered at once and kept for later."""
-        self.model = model.eval()
+    def __init__(
+        self,
+        model: MultimodalLM,
+        sizes: Sizes | None = None,
+        engine: Engine | None = None,
+        learned: LearnedSet | None = None,
+        known: ReadItems | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            model: which answers.
+            sizes: how much is answered at once and kept for later.
+            engine: of several sets of weights, which answers this one too; default: one of its own.
+            learned: the set that ``model`` is in such an engine.
+            known: where files that were read are kept, default: of its own.
+        """
+        self.model, self.learned = model.eval(), learned
         self.llm = model.llm
         self.inputs = model.inputs
         self.prompter = Prompter(self.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
         sizes = sizes or Sizes()
-        self.engine = Engine(model, sizes)
-        self._known = ReadItems(sizes.media_bytes)
-        self._reading = {key: KnownInput(entry, self._known) for key, entry in model.inputs.items()}
+        self.engine = engine or Engine(model, sizes)
+        self._known = known or ReadItems(sizes.media_bytes)
+        # of one file sets may make different items: they are found by who reads them too
+        reads = "" if learned is None else learned.digest
+        self._reading = {key: KnownInput(entry, self._known, reads) for key, entry in model.inputs.items()}
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
 
     def encode(self, sample: Sample) -> Encoded:
@@ -132,6 +150,7 @@ class Generator:
         limit = min(sampling.max_new_tokens, self.llm.context - len(encoded.ids))
         text = AnswerText(self.llm.tokenizer, sampling.stop)
         request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant)
+        request.learned = self.learned
         self.engine.submit(request)
         return request
 

@@ -28,19 +28,20 @@ ReadItems = Recent[DigestedItem]
 class KnownInput(InputProxy):
     """An input of the model whose items are read once."""
 
-    def __init__(self, entry: Input, known: ReadItems) -> None:
+    def __init__(self, entry: Input, known: ReadItems, reads: str = "") -> None:
+        """``reads``: whose items these are, where others keep theirs in ``known`` as well."""
         super().__init__(entry)
-        self.known = known
+        self.known, self.reads = known, reads
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""
         content = _content(self.entry, media)
         if content is None:
             return self.entry.read(media)
-        found = self.known.get(content)
+        found = self.known.get((self.reads, content))
         if found is None:
             found = self._read(media)
-            self.known.put(content, found)
+            self.known.put((self.reads, content), found)
         return found
 
     def _read(self, media: Any) -> DigestedItem:
