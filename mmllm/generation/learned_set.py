@@ -59,4 +59,4 @@ class LearnedSet:
     @cached_property
     def reads_ahead(self) -> bool:
         """Whether a position reads items of its conversation that start after it."""
-        return any(one.reads_later_items for one in self.model.connectors.values())  # type: ignore[union-attr]
+        return any(one.reads_later_items for one in self.model.connectors.values())

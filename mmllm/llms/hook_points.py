@@ -178,9 +178,7 @@ class HookedLM(Structure):
         """A float32 copy of one of its layers that may learn, without the hooks that stand in it."""
         return hooks.copied(module)
 
-    def insert_block(
-        self, index: int, block: nn.Module, choose: ChangeOutput, owner: Hashable | None = None
-    ) -> Handle:
+    def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput, owner: Hashable | None = None) -> Handle:
         """Run ``block`` (see :meth:`copy_block`) on the output of block ``index``, called as that block was called.
 
         ``choose(ctx, what it gives, its input)``, both float[R, S, hidden_dim], is what goes on. ``index`` -1: on the

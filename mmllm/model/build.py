@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -88,11 +88,14 @@ def _may_partition(recipe: Recipe) -> bool:
     return all(kind.attaches_to_parts for kind in kinds if issubclass(kind, LLMAdapter))
 
 
-def build_encoders(recipe: Recipe, device: torch.device | str | None = None) -> dict[str, Encoder]:
-    """The frozen encoders of ``recipe`` alone, as :func:`build` makes them."""
+def build_encoders(
+    recipe: Recipe, device: torch.device | str | None = None, keys: Iterable[str] | None = None
+) -> dict[str, Encoder]:
+    """The frozen encoders of ``recipe`` alone, or of those the ``keys``, as :func:`build` makes them."""
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(recipe.llm.dtype)
-    return {key: _encoder(recipe, key).to(dtype).to(place).eval() for key in recipe.encoders}
+    chosen = recipe.encoders if keys is None else keys
+    return {key: _encoder(recipe, key).to(dtype).to(place).eval() for key in chosen}
 
 
 def _encoder(recipe: Recipe, key: str) -> Encoder:

@@ -27,6 +27,8 @@ FORMER_MAX_PIXELS = 25_000_000
 """Default of ``serve: max_pixels`` until 4096 x 3072."""
 LATER = ("adapts", "times", "token", "around", "tiles", "steps", "stitch", "rows", "shares", "attends", "start")
 """Words of a connector that came later."""
+OF_DATA = ("group",)
+"""Words of data that came later."""
 
 Importing = Callable[[str], None]
 """Called with a "module:Class" that is about to be imported."""
@@ -153,7 +155,7 @@ def digest(recipe: Recipe) -> str:
     goes into this list too, unless its default changes what is trained.
     """
     unused: dict[str, Any] = {
-        section: {key: {word for word in LATER if getattr(part, word) is None} for key, part in parts}
+        section: {key: {word for word in (*LATER, *OF_DATA) if getattr(part, word) is None} for key, part in parts}
         for section, parts in ((section, getattr(recipe, section).items()) for section in GROUPS)
     }
     of_llm = ("attention", "file", "template", "quantize", "tokens")
@@ -165,8 +167,9 @@ def digest(recipe: Recipe) -> str:
     unused["eval"] = {"cache"} if recipe.eval.cache is None else set()
     plain = Serve()
     unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
-    later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory", "hosts", "origins")
-    unused["serve"] = {word for word in (*later, "cache") if getattr(recipe.serve, word) == getattr(plain, word)}
+    later = ("max_files", "max_seconds", "rows", "kv_memory", "media_memory", "hosts", "origins", "cache")
+    of_sets = ("sets_memory", "set_waiting")
+    unused["serve"] = {word for word in (*later, *of_sets) if getattr(recipe.serve, word) == getattr(plain, word)}
     if recipe.serve.max_pixels == plain.max_pixels:  # a smaller default than runs were made with before
         recipe = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"max_pixels": FORMER_MAX_PIXELS})})
     # by alias: a word that was renamed counts under its first name, for the same reason
@@ -195,7 +198,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def _flat(part: dict[str, Any]) -> dict[str, Any]:
     """A part as the YAML writes it."""
-    own = ("when", *LATER)
+    own = ("when", *LATER, *OF_DATA)
     words = {"type": part["type"], "from": part["source"], **{word: part[word] for word in own}}
     return {word: value for word, value in words.items() if value is not None} | part["args"]
 
@@ -222,6 +225,8 @@ def _part(section: str, key: str, part: Any) -> Any:
             sentence = f"recipe: connectors.{key}.inside is called `adapts` now; the old word is read in this release"
             warnings.warn(sentence, FutureWarning, stacklevel=2)
             words["inside"] = "adapts"
+    if section == "data":
+        words |= {word: word for word in OF_DATA}
     own = {words[word]: value for word, value in part.items() if word in words}
     return own | {"args": {word: value for word, value in part.items() if word not in words}}
 

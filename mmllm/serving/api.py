@@ -16,8 +16,9 @@ from mmllm.errors import SampleError, TooLongError, UnreadableError
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.conversation import Inputs, to_sample
 from mmllm.serving.media import Limits
+from mmllm.serving.models import Models, OneModel, Served
 from mmllm.serving.preview import Previewer, PreviewRequest
-from mmllm.serving.schema import ApiError, ChatRequest, chunk, completion, model_card, usage
+from mmllm.serving.schema import ApiError, ChatRequest, chunk, completion, usage
 from mmllm.serving.worker import Job, Worker
 
 if TYPE_CHECKING:
@@ -43,14 +44,13 @@ T = TypeVar("T")
 class Api:
     """Routes over one worker."""
 
-    def __init__(self, generator: Generator, model_name: str, limits: Limits) -> None:
-        self.model_name = model_name
+    def __init__(self, generator: Generator, model_name: str, limits: Limits, models: Models | None = None) -> None:
+        """``models``: all that are offered, default: the one of ``generator``, called ``model_name``."""
+        self.models_offered = models or OneModel(generator, model_name)
         self.limits = limits
         self.worker = Worker(generator, limits.max_waiting)
         self.inputs = Inputs.of(generator)
         self.previewer = Previewer(self.inputs, limits)
-        self.created = int(time.time())
-        self.context = generator.model.llm.context
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading_media = self.reading_texts = 0
         """Number of requests with and without media that are being read, or wait for that."""
@@ -58,6 +58,7 @@ class Api:
     def close(self) -> None:
         """End what runs and waits."""
         self.worker.close()
+        self.models_offered.close()
         self.readers.shutdown(wait=False, cancel_futures=True)
 
     async def health(self) -> JSONResponse:
@@ -68,34 +69,33 @@ class Api:
         return JSONResponse(body, 200 if ok else 503)
 
     async def models(self, request: Request) -> dict[str, Any]:
-        """Return the list of models that the request's key may see: the one, or none."""
-        return {"object": "list", "data": [self._card()] if self._seen(request) else []}
+        """Return the list of models that the request's key may see."""
+        return {"object": "list", "data": await asyncio.to_thread(self.models_offered.cards, _entry(request))}
 
     async def model(self, name: str, request: Request) -> dict[str, Any]:
         """Return one model by its id."""
-        self._check_model(name, request)
-        return self._card()
+        return await asyncio.to_thread(self.models_offered.card, name, _entry(request))
 
     async def preview(self, body: PreviewRequest, request: Request) -> dict[str, Any]:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
-        if not self._seen(request):
+        if not await asyncio.to_thread(self.models_offered.cards, _entry(request)):
             raise ApiError(404, "This key may use no model, so it sees no preview.", code="model_not_found")
         return await self._read_media(self.previewer.of_part, body.part)
 
     async def chat(self, body: ChatRequest, request: Request) -> JSONResponse | StreamingResponse:
         """Answer a conversation. Errors found before the first token are HTTP errors, later ones end the stream."""
-        self._check_model(body.model, request)
         body.check_extra()
         # the request's id, so that an answer and the log's lines about it can be matched
         ident = f"chatcmpl-{request.scope['state']['request_id'].removeprefix('req_')}"
         read = self._read_media if body.has_media else self._read_text
-        encoded, sampling = await read(self._prepare, body, ident)
         key = _key(request)
-        job = self.worker.submit(encoded, sampling, "" if key is None else key[0])
+        async with self.models_offered.lease(body.model, _entry(request)) as served:
+            encoded, sampling = await read(self._prepare, served, body, ident)
+            job = self.worker.submit(encoded, sampling, "" if key is None else key[0], served.generator)
         leaving = asyncio.create_task(_left(request))
         if not body.stream:
             try:
-                return await self._whole(ident, job, leaving)
+                return await self._whole(ident, served.name, job, leaving)
             finally:
                 leaving.cancel()
         try:
@@ -109,7 +109,7 @@ class Api:
             # from here on the response itself listens for the client's leaving
             leaving.cancel()
         include_usage = body.stream_options is not None and body.stream_options.include_usage
-        events = self._events(ident, job, first, include_usage)
+        events = self._events(ident, served.name, job, first, include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
     async def _read_media(self, work: Callable[..., T], *args: Any) -> T:
@@ -133,29 +133,26 @@ class Api:
         finally:
             self.reading_texts -= 1
 
-    def _card(self) -> dict[str, Any]:
-        return model_card(self.model_name, self.created, self.context, list(self.inputs.keys))
-
-    def _prepare(self, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
+    def _prepare(self, served: Served, body: ChatRequest, ident: str) -> tuple[Encoded, Sampling]:
         """Decode, tokenise and measure, on a thread of its own; every fault of the request is found here."""
-        generator = self.worker.generator
+        generator = served.generator
         try:
             # before anything is looked at: the text may be as long as a body
             generator.check_characters(ident, body.n_characters)
-            encoded = generator.encode(to_sample(body, ident, self.inputs, self.limits))
+            encoded = generator.encode(to_sample(body, ident, served.inputs, self.limits))
         except TooLongError as error:
             raise ApiError(400, _message(error, ident), code="context_length_exceeded", param="messages") from error
         except UnreadableError as error:
-            code = f"invalid_{self.inputs.processors[error.key].modality}"
+            code = f"invalid_{served.inputs.processors[error.key].modality}"
             raise ApiError(400, _message(error, ident), code=code, param="messages") from error
         except SampleError as error:
             raise ApiError(400, _message(error, ident), code="invalid_prompt", param="messages") from error
-        room = self.context - len(encoded.ids)
+        room = served.context - len(encoded.ids)
         if body.limit is not None and body.limit > room:
             raise ApiError(
                 400,
                 f"The messages take {len(encoded.ids)} tokens and {body.limit} are asked for the answer; the context "
-                f"is {self.context}, so at most {room} can be asked for.",
+                f"is {served.context}, so at most {room} can be asked for.",
                 code="context_length_exceeded",
                 param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
             )
@@ -168,21 +165,7 @@ class Api:
             stop=tuple(body.stop),
         )
 
-    def _seen(self, request: Request) -> bool:
-        """Return whether the request's key may use the model."""
-        key = _key(request)
-        return key is None or key[1].sees(self.model_name)
-
-    def _check_model(self, name: str, request: Request) -> None:
-        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
-        seen = self._seen(request)
-        if name != self.model_name or not seen:
-            has = f"this server has {self.model_name!r}" if seen else "this key may use none"
-            raise ApiError(
-                404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
-            )
-
-    async def _whole(self, ident: str, job: Job, leaving: asyncio.Task[None]) -> JSONResponse:
+    async def _whole(self, ident: str, model: str, job: Job, leaving: asyncio.Task[None]) -> JSONResponse:
         """Collect the answer; a client that closes its connection ends it."""
         text = ""
         try:
@@ -192,17 +175,19 @@ class Api:
                 text += delta.text
                 if delta.finish is not None:
                     used = _usage(delta)
-                    return JSONResponse(completion(ident, int(time.time()), self.model_name, text, delta.finish, used))
+                    return JSONResponse(completion(ident, int(time.time()), model, text, delta.finish, used))
         finally:
             job.cancel()
 
-    async def _events(self, ident: str, job: Job, first: Delta | None, include_usage: bool) -> AsyncIterator[str]:
+    async def _events(
+        self, ident: str, model: str, job: Job, first: Delta | None, include_usage: bool
+    ) -> AsyncIterator[str]:
         """Yield role, deltas, finish, usage when asked for, ``[DONE]``. Closing the stream cancels the job."""
         created = int(time.time())
 
         def event(change: dict[str, str] | None, finish: str | None = None, **more: Any) -> str:
             blank = {"usage": None} if include_usage else {}
-            body = {**chunk(ident, created, self.model_name, change, finish), **blank, **more}
+            body = {**chunk(ident, created, model, change, finish), **blank, **more}
             return f"data: {json.dumps(body)}\n\n"
 
         delta = first
@@ -249,6 +234,12 @@ def _key(request: Request) -> tuple[str, Key] | None:
     """Return name and entry of the API key that the request came with."""
     found: tuple[str, Key] | None = request.scope["state"]["key"]
     return found
+
+
+def _entry(request: Request) -> Key | None:
+    """Return the entry of the request's key in the key file."""
+    key = _key(request)
+    return None if key is None else key[1]
 
 
 def _message(error: SampleError, ident: str) -> str:

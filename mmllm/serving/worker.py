@@ -16,6 +16,7 @@ from mmllm.errors import MmllmError
 from mmllm.generation.answers import Delta, Request
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.schema import ApiError
+from mmllm.sets.engine import SetGoneError
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ LOG = logging.getLogger("serve")
 FAILURES = 3
 """Requests in a row that end by a fault of the server, after which the engine is taken for broken."""
 STOPPED = "The model stopped; the server's log says why."
+
+
+def gone(error: SetGoneError) -> ApiError:
+    """Return what a request is told whose model was taken away."""
+    return ApiError(404, str(error), code="model_not_found", param="model")
 
 
 @dataclass(eq=False)
@@ -62,7 +68,9 @@ class Job:
 
     def put(self, event: Delta | Exception) -> None:
         """Hand an event to the event loop (called on the worker's thread); a closed loop cancels the job."""
-        if isinstance(event, MmllmError):
+        if isinstance(event, SetGoneError):
+            event = gone(event)
+        elif isinstance(event, MmllmError):
             event = ApiError(400, str(event), code="invalid_prompt", param="messages")
         elif isinstance(event, Exception) and not isinstance(event, ApiError):
             LOG.error("request %s failed", self.name, exc_info=event)
@@ -150,14 +158,20 @@ class Worker:
             message = f"The server is busy: {waits} requests wait already; try again in {wait} s."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
 
-    def submit(self, encoded: Encoded, sampling: Sampling, tenant: str = "") -> Job:
-        """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room."""
+    def submit(self, encoded: Encoded, sampling: Sampling, tenant: str = "", generator: Generator | None = None) -> Job:
+        """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room.
+
+        ``generator``: who encoded it, over the same engine; default: the worker's own.
+        """
         self.check_room()
         job = Job(encoded.name, asyncio.get_running_loop())
         with self._changed:
             if not self.alive:  # it may have ended since
                 raise ApiError(503, STOPPED, headers={"Retry-After": "30"})
-            job.request = self.generator.submit(encoded, sampling, job.put, tenant)
+            try:
+                job.request = (generator or self.generator).submit(encoded, sampling, job.put, tenant)
+            except SetGoneError as error:
+                raise gone(error) from error
             self._jobs.append(job)
             self._changed.notify_all()
         return job

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
+from mmllm.errors import MmllmError
 from mmllm.generation.answers import Request
 from mmllm.generation.engine import Engine
 from mmllm.generation.learned_set import LearnedSet
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("serve")
 
 
+class SetGoneError(MmllmError):
+    """A set cannot be asked any more."""
+
+
 class SetsEngine(Engine):
     """Answers requests of several sets; each request names its own (``Request.learned``)."""
 
@@ -25,6 +31,7 @@ class SetsEngine(Engine):
         super().__init__(None, sizes)
         self._mixtures: dict[CausalLM, Mixture] = {}
         self._sets: dict[LearnedSet, Mixture | None] = {}
+        self._table = threading.Lock()
 
     @property
     def sets(self) -> list[LearnedSet]:
@@ -43,6 +50,13 @@ class SetsEngine(Engine):
         assert isinstance(way, Lanes)
         return way
 
+    def submit(self, request: Request) -> None:
+        """Let a request wait for its turn; SetGoneError where its set was removed."""
+        with self._table:  # not while the set is being removed
+            if request.learned not in self._sets:
+                raise SetGoneError("The model does not exist.")
+            super().submit(request)
+
     def add(self, learned: LearnedSet) -> None:
         """Let a set be asked; its connectors are out of the LLM and the encoders. Call it ``between_steps``."""
         llm = learned.model.llm
@@ -57,12 +71,12 @@ class SetsEngine(Engine):
         lanes.open(learned, self._sets[learned])
 
     def remove(self, learned: LearnedSet, error: Exception | None = None) -> None:
-        """Let a set go. ``error``: ends its requests; without it there may be none. Call it ``between_steps``."""
+        """Let a set go. ``error``: ends the requests that it has. Call it ``between_steps``."""
+        with self._table:
+            mixture = self._sets.pop(learned)
         for request in self._asking(learned):
-            assert error is not None, "a set with requests is removed"
-            request.fail(error)
+            request.fail(error or SetGoneError("The model does not exist."))
         self._sweep()
-        mixture = self._sets.pop(learned)
         self._lanes.close(learned)
         if mixture is not None:
             mixture.remove(learned.model)

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmllm.generation.answers import Request
 from mmllm.generation import content
+from mmllm.generation.answers import Request
 from mmllm.generation.engine import Way, way_of
 from mmllm.generation.learned_set import LearnedSet
 from mmllm.generation.memory import Sizes

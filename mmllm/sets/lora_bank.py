@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +75,7 @@ class LoraBank:
         """What LoRAs in one bank have in common."""
         found = []
         for name in linears:
-            layer = connector.layers[module_key(name)]
-            assert isinstance(layer, LowRank)
+            layer = low_rank(connector, module_key(name))
             found.append((name, layer.a.in_features, layer.b.out_features))
         return connector.config.r, tuple(found)
 
@@ -87,8 +87,8 @@ class LoraBank:
 
     def remove(self, connector: LoraConnector) -> None:
         """Let its weights go; its own tensors are its own again."""
-        for layer in connector.layers.values():
-            assert isinstance(layer, LowRank)
+        for key in connector.layers:
+            layer = low_rank(connector, key)
             for part in (layer.a, layer.b):
                 part.weight.data = part.weight.data.clone()
         self._stack([one for one in self.members if one is not connector])
@@ -96,28 +96,30 @@ class LoraBank:
     def _stack(self, members: list[LoraConnector]) -> None:
         """Make stacks of exactly these, layer by layer: no more than one layer is held twice at a time."""
         self.members = members
-        self._scalings = [next(iter(one.layers.values())).scaling for one in members]  # type: ignore[misc]
+        self._scalings = [low_rank(one, next(iter(one.layers))).scaling for one in members]
         for name, key in self.names.items():
-            layers = [one.layers[key] for one in members]
-            for stacks, part in ((self.a, "a"), (self.b, "b")):
-                weights = [layer.get_submodule(part).weight for layer in layers]
-                empty = stacks[name].new_empty(len(weights), *stacks[name].shape[1:])
+            layers = [low_rank(one, key) for one in members]
+            for stacks, weights in (
+                (self.a, [layer.a.weight for layer in layers]),
+                (self.b, [layer.b.weight for layer in layers]),
+            ):
+                stack = stacks[name].new_empty(len(weights), *stacks[name].shape[1:])
                 for slot, weight in enumerate(weights):
-                    empty[slot] = weight.data
-                    weight.data = empty[slot]  # type: ignore[assignment]
-                stacks[name] = empty
+                    stack[slot] = weight.data
+                    weight.data = stack[slot]
+                stacks[name] = stack
 
     def _swap(self, one: int, other: int) -> None:
         """Let two members change places."""
         for stack in (*self.a.values(), *self.b.values()):
             held = stack[one].clone()
             stack[one], stack[other] = stack[other], held
-        for listed in (self.members, self._scalings):
-            listed[one], listed[other] = listed[other], listed[one]  # type: ignore[index]
+        members, scalings = self.members, self._scalings
+        members[one], members[other] = members[other], members[one]
+        scalings[one], scalings[other] = scalings[other], scalings[one]
         for slot in (one, other):
             for name, key in self.names.items():
-                layer = self.members[slot].layers[key]
-                assert isinstance(layer, LowRank)
+                layer = low_rank(self.members[slot], key)
                 layer.a.weight.data, layer.b.weight.data = self.a[name][slot], self.b[name][slot]
 
     def bring_forward(self, running: set[LoraConnector]) -> None:
@@ -137,14 +139,15 @@ class LoraBank:
         many = [Rows(slot, start, start + n) for slot, start, n in counts if n > FEW]
         few = [one for one in counts if one[2] <= FEW]
         # the product takes rows that stand in the order of the stack, one behind the other
-        ordered = all(a[0] < b[0] and a[1] + a[2] == b[1] for a, b in zip(few, few[1:], strict=False))
+        ordered = all(a[0] < b[0] and a[1] + a[2] == b[1] for a, b in pairwise(few))
         if len(few) < 2 or not ordered:
             return Plan(tuple(many + [Rows(slot, start, start + n) for slot, start, n in few]))
         slots, width = few[-1][0] + 1, max(n for _, _, n in few)
         start, end = few[0][1], few[-1][1] + few[-1][2]
         if len(few) == slots and all(n == width for _, _, n in few):
             return Plan(tuple(many), slots, start, end)
-        gather, scatter = [start] * (slots * width), []
+        gather = [start] * (slots * width)
+        scatter: list[int] = []
         for slot, first, n in few:
             places = range(slot * width, slot * width + n)
             gather[slot * width : slot * width + n] = range(first, first + n)
@@ -154,7 +157,7 @@ class LoraBank:
         )
 
     def update(self, name: str, plan: Plan, x: Tensor, output: Tensor) -> None:
-        """Add the updates of layer ``name`` to the planned rows of ``output`` float[S, out], given ``x`` float[S, in]."""
+        """Add the updates of layer ``name`` to the planned rows of ``output`` float[S, out]; ``x`` float[S, in]."""
         a, b = self.a[name], self.b[name]
         for one in plan.many:
             low = x[one.start : one.end].to(a.dtype) @ a[one.slot].t()
@@ -186,3 +189,10 @@ def _add(rows: Tensor, low: Tensor, up: Tensor, scaling: float) -> None:
         rows.addmm_(low, up, alpha=scaling)
     else:
         rows.add_(((low @ up) * scaling).to(rows.dtype))
+
+
+def low_rank(connector: LoraConnector, key: str) -> LowRank:
+    """The weights of one layer."""
+    layer = connector.layers[key]
+    assert isinstance(layer, LowRank)
+    return layer

@@ -24,6 +24,7 @@ class Mixture:
         """Take in a model over this LLM whose connectors are detached; why its rows cannot be mixed, None where they
         are."""
         inside = {key: one for key, one in model.connectors.items() if isinstance(one, LLMAdapter)}
+        loras = [one for one in inside.values() if type(one) is LoraConnector]
         why = obstacles(model)
         why += [f"connectors.{key} works inside an encoder too" for key in inside if key in model.adapts]
         if inside and any(entry.connector.reads_text for entry in model.inputs.values()):
@@ -32,15 +33,15 @@ class Mixture:
             return "; ".join(why)
         points = SetPoints(self._points, model)
         try:
-            if all(type(one) is LoraConnector for one in inside.values()):
-                for one in inside.values():
+            if len(loras) == len(inside):
+                for one in loras:
                     self.banks.add(model, one)
             else:  # in the order of the recipe: one may read what another changed
-                for key, one in inside.items():
-                    one.attach(points)  # type: ignore[arg-type]
+                for adapter in inside.values():
+                    adapter.attach(points)
         except UnmixableError as error:
             points.clear()
-            return f"connectors.{key}: {error}"
+            return str(error)
         self._of[model] = points
         return None
 
@@ -50,5 +51,3 @@ class Mixture:
         points = self._of.pop(model, None)
         if points is not None:
             points.clear()
-
-

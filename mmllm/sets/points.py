@@ -1,7 +1,7 @@
 """Hook points of one frozen LLM for several sets: each set's connectors see and change their own conversations alone.
 
-A set's connector attaches to :class:`SetPoints` as it would to the LLM. In a pass over rows of several sets its hooks get
-the positions of its own :class:`~mmllm.hooks.context.Stretch`, with the context that a pass over these alone would have.
+A set's connector attaches to :class:`SetPoints` as it would to the LLM. In a pass over rows of several sets its hooks
+get the positions of its own :class:`~mmllm.hooks.context.Stretch`, with the context of a pass over these alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mmllm.llms.causal_lm import CausalLM
 READ = frozenset(
     {
         "model", "tokenizer", "n_blocks", "dim", "vocab_size", "decoder", "blocks", "hidden_dim", "heads", "kv_heads",
-        "final_norm", "device", "dtype", "parts", "linears", "block_linears", "value_projection", "copy_block", "copied",
-        "keys_values",
+        "final_norm", "device", "dtype", "parts", "linears", "block_linears", "value_projection", "copy_block",
+        "copied", "keys_values",
     }
 )  # fmt: skip
 """What a connector may ask the LLM itself for."""
