@@ -59,12 +59,10 @@ class Together(Packed):
         return request.learned.reader
 
     def _parts(self) -> list[tuple[Row, int]]:
-        """As without sets, each set's rows side by side in the order of its weights in their bank."""
+        """As without sets, with each set's rows side by side."""
         parts = super()._parts()
-        owners = {row.talk.reader.model for row, _ in parts}
-        self.mixture.banks.bring_forward(owners)  # type: ignore[arg-type]
-        order = {one: (self.mixture.banks.place(one), id(one)) for one in owners}
-        return sorted(parts, key=lambda part: order[part[0].talk.reader.model])
+        order = {one: n for n, one in enumerate(dict.fromkeys(row.talk.reader for row, _ in parts))}
+        return sorted(parts, key=lambda part: order[part[0].talk.reader])
 
     def sweep(self) -> None:
         """Let go of the rows that are done, and of what their readers kept of the last pass."""

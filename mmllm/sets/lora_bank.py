@@ -1,15 +1,18 @@
-"""LoRA of many sets in one batch: the weights of sets with one rank and the same layers lie in one stack per layer.
+"""LoRA of many sets in one batch: all sets' rank-one parts of a layer lie in one table, of which each row uses its own.
 
-S-LoRA (Sheng et al. 2023, arXiv:2311.03285) computes base and updates apart, the updates of all rows at once. Here the
-rows of each set meet their own slice of the stack in one batched product. The sets' own tensors are these slices, so
-nothing is held twice; those with rows in the pass are kept at the stack's front.
+S-LoRA (Sheng et al. 2023, arXiv:2311.03285) computes base and updates apart, those of all rows at once over one pool
+for every rank. Here the pool is a table of rank-one parts, A float[R, in] and B float[R, out], and which of them a row
+uses is a sparse matrix [rows, R]: a sampled product gives its numbers, a sparse one adds the update. The work is that of the
+parts in use, whatever ranks there are and however rows are spread. The sets' own tensors are slices of the tables, so
+nothing is held twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -18,177 +21,158 @@ from mmllm.connectors.layers.basics import module_key
 from mmllm.connectors.llm_adapters.lora import LoraConnector, LowRank
 
 FEW = 8
-"""Most rows of a set that go into the product of all sets: it is as wide as the widest of them. More are a product of
-their own."""
-GAPS = 1.5
-"""How many slices more than sets with rows the product may take, as a factor, before sets change places."""
+"""Most rows of a set that go into the product of all sets; more are a dense product of their own."""
 
-Kind = tuple[int, tuple[tuple[str, int, int], ...]]
-"""Rank, and name, input and output width of each layer."""
+Kind = tuple[tuple[str, int, int], ...]
+"""Name, input and output width of each layer."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of a pass are of one set."""
+    """Rows of a pass that one connector works on."""
 
-    slot: int
-    """Of the set in the bank."""
+    connector: LoraConnector
     start: int
     end: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the rows of one pass meet the stack."""
+    """How the rows of one pass meet the tables."""
 
-    many: tuple[Rows, ...]
-    """Sets with more than ``FEW`` rows."""
-    slots: int = 0
-    """Slices of the product of all others; 0: there is none."""
+    many: tuple[tuple[Rows, slice, float], ...]
+    """Of sets with more than ``FEW`` rows: the rows, their parts in the tables, and their scaling."""
     start: int = 0
     end: int = 0
-    """Its rows, one set's after the other's."""
-    gather: Tensor | None = None
-    """int64[slots * width], rows by slice, any where a set has fewer; None: each slice has ``width`` rows in order."""
-    scatter: Tensor | None = None
-    """int64[end - start], where in the gathered rows each row is."""
+    """Rows of all others, and of whatever lies between them."""
+    used: Tensor | None = None
+    """Sparse (CSR) float[end - start, R]: which parts each of these rows uses; None: there are no others."""
+    scaling: float | Tensor = 1.0
+    """Of all of these parts, or float[n] of each that ``used`` names."""
 
 
 class LoraBank:
-    """Stacks of the weights of the LoRAs of one kind."""
+    """Tables of the weights of LoRAs that work on the same layers."""
 
     def __init__(self, kind: Kind, like: Tensor) -> None:
         """``like``: gives dtype and device."""
-        self.rank, layers = kind
-        self.names = {name: module_key(name) for name, _, _ in layers}
+        self.names = {name: module_key(name) for name, _, _ in kind}
         """Name of a layer in the LLM -> its key in a connector."""
-        self.members: list[LoraConnector] = []
-        """By slot."""
-        self.a = {name: like.new_empty(0, self.rank, dim) for name, dim, _ in layers}
-        """Layer -> float[slots, r, in]."""
-        self.b = {name: like.new_empty(0, out, self.rank) for name, _, out in layers}
-        """Layer -> float[slots, out, r]."""
-        self._scalings: list[float] = []
+        self.a = {name: like.new_empty(0, dim) for name, dim, _ in kind}
+        """Layer -> float[R, in]."""
+        self.b = {name: like.new_empty(0, out) for name, _, out in kind}
+        """Layer -> float[R, out]."""
+        self.members: dict[LoraConnector, slice] = {}
+        """Connector -> its parts in every table."""
+        self._free: list[slice] = []
+        self._planned: tuple[tuple[Rows, ...], Plan] | None = None
 
     @staticmethod
     def kind_of(connector: LoraConnector, linears: Mapping[str, nn.Module]) -> Kind:
         """What LoRAs in one bank have in common."""
-        found = []
-        for name in linears:
-            layer = low_rank(connector, module_key(name))
-            found.append((name, layer.a.in_features, layer.b.out_features))
-        return connector.config.r, tuple(found)
+        layers = {name: low_rank(connector, module_key(name)) for name in linears}
+        return tuple((name, layer.a.in_features, layer.b.out_features) for name, layer in layers.items())
 
     # ---- who is in it
 
     def add(self, connector: LoraConnector) -> None:
-        """Take a connector's weights over: its tensors are slices of the stacks from now on."""
-        self._stack([*self.members, connector])
+        """Take a connector's weights over: its tensors are slices of the tables from now on."""
+        self._planned = None
+        rank = connector.config.r
+        place = next((one for one in self._free if one.stop - one.start == rank), None)
+        if place is None:
+            end = len(next(iter(self.a.values())))
+            place = slice(end, end + rank)
+            self._lay_out([*self.members.items(), (connector, place)], end + rank)
+        else:
+            self._free.remove(place)
+            self._move(connector, place, self.a, self.b)
+            self.members[connector] = place
 
     def remove(self, connector: LoraConnector) -> None:
         """Let its weights go; its own tensors are its own again."""
         for key in connector.layers:
             layer = low_rank(connector, key)
-            for part in (layer.a, layer.b):
-                part.weight.data = part.weight.data.clone()
-        self._stack([one for one in self.members if one is not connector])
+            layer.a.weight.data, layer.b.weight.data = layer.a.weight.data.clone(), layer.b.weight.data.clone()
+        self._planned = None
+        # the next one of this rank takes the place; a table with much that nobody uses is made anew
+        self._free.append(self.members.pop(connector))
+        n_free, total = sum(one.stop - one.start for one in self._free), len(next(iter(self.a.values())))
+        if n_free > total // 4:
+            ends = list(accumulate(one.config.r for one in self.members))
+            moved = [(one, slice(end - one.config.r, end)) for one, end in zip(self.members, ends, strict=True)]
+            self._free = []
+            self._lay_out(moved, ends[-1] if ends else 0)
 
-    def _stack(self, members: list[LoraConnector]) -> None:
-        """Make stacks of exactly these, layer by layer: no more than one layer is held twice at a time."""
-        self.members = members
-        self._scalings = [low_rank(one, next(iter(one.layers))).scaling for one in members]
-        for name, key in self.names.items():
-            layers = [low_rank(one, key) for one in members]
-            for stacks, weights in (
-                (self.a, [layer.a.weight for layer in layers]),
-                (self.b, [layer.b.weight for layer in layers]),
-            ):
-                stack = stacks[name].new_empty(len(weights), *stacks[name].shape[1:])
-                for slot, weight in enumerate(weights):
-                    stack[slot] = weight.data
-                    weight.data = stack[slot]
-                stacks[name] = stack
+    def _lay_out(self, members: Sequence[tuple[LoraConnector, slice]], total: int) -> None:
+        """Make tables of exactly these, layer by layer: no more than one layer is held twice at a time."""
+        self.members = dict(members)
+        for name in self.names:
+            a, b = (table[name].new_empty(total, table[name].shape[1]) for table in (self.a, self.b))
+            for connector, place in members:
+                self._move(connector, place, {name: a}, {name: b})
+            self.a[name], self.b[name] = a, b
 
-    def _swap(self, one: int, other: int) -> None:
-        """Let two members change places."""
-        for stack in (*self.a.values(), *self.b.values()):
-            held = stack[one].clone()
-            stack[one], stack[other] = stack[other], held
-        members, scalings = self.members, self._scalings
-        members[one], members[other] = members[other], members[one]
-        scalings[one], scalings[other] = scalings[other], scalings[one]
-        for slot in (one, other):
-            for name, key in self.names.items():
-                layer = low_rank(self.members[slot], key)
-                layer.a.weight.data, layer.b.weight.data = self.a[name][slot], self.b[name][slot]
-
-    def bring_forward(self, running: set[LoraConnector]) -> None:
-        """Bring these to the stack's front where too many others stand among them."""
-        places = [slot for slot, one in enumerate(self.members) if one in running]
-        if not places or places[-1] + 1 <= GAPS * len(places):
-            return
-        behind = [slot for slot in places if slot >= len(places)]
-        free = [slot for slot in range(len(places)) if self.members[slot] not in running]
-        for one, other in zip(free, behind, strict=True):
-            self._swap(one, other)
+    def _move(self, connector: LoraConnector, place: slice, a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+        """Bring a connector's weights to a place of these tables."""
+        for name in a:
+            layer = low_rank(connector, self.names[name])
+            a[name][place], b[name][place] = layer.a.weight.data, layer.b.weight.data.t()
+            layer.a.weight.data, layer.b.weight.data = a[name][place], b[name][place].t()
 
     # ---- a pass
 
-    def plan(self, counts: list[tuple[int, int, int]], device: torch.device) -> Plan:
-        """How rows meet the stack; ``counts``: slot, first row and number of rows of each set, in the row's order."""
-        many = [Rows(slot, start, start + n) for slot, start, n in counts if n > FEW]
-        few = [one for one in counts if one[2] <= FEW]
-        # the product takes rows that stand in the order of the stack, one behind the other
-        ordered = all(a[0] < b[0] and a[1] + a[2] == b[1] for a, b in pairwise(few))
-        if len(few) < 2 or not ordered:
-            return Plan(tuple(many + [Rows(slot, start, start + n) for slot, start, n in few]))
-        slots, width = few[-1][0] + 1, max(n for _, _, n in few)
-        start, end = few[0][1], few[-1][1] + few[-1][2]
-        if len(few) == slots and all(n == width for _, _, n in few):
-            return Plan(tuple(many), slots, start, end)
-        gather = [start] * (slots * width)
-        scatter: list[int] = []
-        for slot, first, n in few:
-            places = range(slot * width, slot * width + n)
-            gather[slot * width : slot * width + n] = range(first, first + n)
-            scatter += places
-        return Plan(
-            tuple(many), slots, start, end, torch.tensor(gather, device=device), torch.tensor(scatter, device=device)
-        )
+    def plan(self, rows: Sequence[Rows], device: torch.device) -> Plan:
+        """How these rows of a pass, in order, meet the tables."""
+        asked = tuple(rows)
+        if self._planned is None or self._planned[0] != asked:  # most steps are like the one before
+            self._planned = asked, self._plan(rows, device)
+        return self._planned[1]
+
+    def _plan(self, rows: Sequence[Rows], device: torch.device) -> Plan:
+        scalings = {one.connector: low_rank(one.connector, next(iter(self.names.values()))).scaling for one in rows}
+        many = [one for one in rows if one.end - one.start > FEW]
+        few = [one for one in rows if one.end - one.start <= FEW]
+        dense = tuple((one, self.members[one.connector], scalings[one.connector]) for one in many)
+        if not few:
+            return Plan(dense)
+        start, end = few[0].start, few[-1].end
+        lengths, parts = [0] * (end - start), list[int]()
+        every = []
+        for one in few:
+            place = self.members[one.connector]
+            for row in range(one.start - start, one.end - start):
+                lengths[row] = place.stop - place.start
+                parts += range(place.start, place.stop)
+                every += [scalings[one.connector]] * lengths[row]
+        bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+        table = next(iter(self.a.values()))
+        with warnings.catch_warnings():
+            # that it is beta, and that what is given is not checked: once a process
+            warnings.filterwarnings("ignore", "Sparse", UserWarning)
+            used = torch.sparse_csr_tensor(
+                bounds,
+                torch.tensor(parts, dtype=torch.int32, device=device),
+                table.new_zeros(len(parts)),
+                (end - start, len(table)),
+            )
+        alike = all(one == every[0] for one in every)
+        return Plan(dense, start, end, used, every[0] if alike else table.new_tensor(every))
 
     def update(self, name: str, plan: Plan, x: Tensor, output: Tensor) -> None:
         """Add the updates of layer ``name`` to the planned rows of ``output`` float[S, out]; ``x`` float[S, in]."""
         a, b = self.a[name], self.b[name]
-        for one in plan.many:
-            low = x[one.start : one.end].to(a.dtype) @ a[one.slot].t()
-            _add(output[one.start : one.end], low, b[one.slot].t(), self._scalings[one.slot])
-        if not plan.slots:
+        for one, parts, scaling in plan.many:
+            low = x[one.start : one.end].to(a.dtype) @ a[parts].t()
+            _add(output[one.start : one.end], low, b[parts], scaling)
+        if plan.used is None:
             return
-        rows = output[plan.start : plan.end]
-        chosen = x[plan.start : plan.end] if plan.gather is None else x.index_select(0, plan.gather)
-        low = torch.bmm(chosen.to(a.dtype).view(plan.slots, -1, x.shape[-1]), a[: plan.slots].transpose(1, 2))
-        scalings = self._scalings[: plan.slots]
-        scaling = scalings[0]
-        if any(one != scaling for one in scalings):
-            low, scaling = low * low.new_tensor(scalings).view(-1, 1, 1), 1.0
-        up = b[: plan.slots].transpose(1, 2)
-        if plan.scatter is None and rows.dtype == a.dtype:
-            rows.view(plan.slots, -1, rows.shape[-1]).baddbmm_(low, up, alpha=scaling)
-            return
-        made = torch.bmm(low, up).flatten(0, 1)
-        made = made if plan.scatter is None else made.index_select(0, plan.scatter)
-        if rows.dtype == a.dtype:
-            rows.add_(made, alpha=scaling)
-        else:
-            rows.add_((made * scaling).to(rows.dtype))
-
-
-def _add(rows: Tensor, low: Tensor, up: Tensor, scaling: float) -> None:
-    """Add ``scaling * low @ up`` to rows in place."""
-    if rows.dtype == low.dtype:
-        rows.addmm_(low, up, alpha=scaling)
-    else:
-        rows.add_(((low @ up) * scaling).to(rows.dtype))
+        low = torch.sparse.sampled_addmm(plan.used, x[plan.start : plan.end].to(a.dtype), a.t(), beta=0.0)
+        scaling = plan.scaling
+        if isinstance(scaling, Tensor):
+            low.values().mul_(scaling)
+            scaling = 1.0
+        _add(output[plan.start : plan.end], low, b, scaling)
 
 
 def low_rank(connector: LoraConnector, key: str) -> LowRank:
@@ -196,3 +180,11 @@ def low_rank(connector: LoraConnector, key: str) -> LowRank:
     layer = connector.layers[key]
     assert isinstance(layer, LowRank)
     return layer
+
+
+def _add(rows: Tensor, low: Tensor, up: Tensor, scaling: float) -> None:
+    """Add ``scaling * low @ up`` to rows in place."""
+    if rows.dtype == up.dtype:
+        rows.addmm_(low, up, alpha=scaling)
+    else:
+        rows.add_(((low @ up) * scaling).to(rows.dtype))

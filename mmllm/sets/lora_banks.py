@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import accumulate
 
 from torch import Tensor
 
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.hooks import ChangeOutput, ForwardContext, Handle
 from mmllm.llms.causal_lm import CausalLM
-from mmllm.sets.lora_bank import Kind, LoraBank, Plan
+from mmllm.sets.lora_bank import Kind, LoraBank, Plan, Rows
 
 Layers = dict[str, list[tuple[LoraBank, Plan]]]
 """Name of a layer -> the banks that have rows in it, and how."""
@@ -47,22 +48,6 @@ class LoraBanks:
         for name in self._hooks.keys() - needed:
             self._hooks.pop(name).remove()
 
-    def place(self, owner: Hashable) -> tuple[int, int]:
-        """Where rows of ``owner`` should stand in a pass: by bank, then by slot."""
-        for connector in self._of.get(owner, ()):
-            bank = self._bank_of[connector]
-            return list(self._banks.values()).index(bank), bank.members.index(connector)
-        return -1, 0
-
-    def bring_forward(self, owners: set[Hashable]) -> None:
-        """Bring the weights of those with rows in the next pass together."""
-        running: dict[LoraBank, set[LoraConnector]] = {}
-        for owner in owners:
-            for connector in self._of.get(owner, ()):
-                running.setdefault(self._bank_of[connector], set()).add(connector)
-        for bank, connectors in running.items():
-            bank.bring_forward(connectors)
-
     # ---- a pass
 
     def _adding(self, name: str) -> ChangeOutput:
@@ -85,25 +70,21 @@ class LoraBanks:
         """Rows of each bank in this pass; conversations in which a connector is not active have none."""
         assert ctx.stretches is not None
         lengths = _lengths(ctx)
-        rows: dict[LoraBank, list[tuple[int, int, int]]] = {}
+        ends = list(accumulate(lengths))
+        rows: dict[LoraBank, list[Rows]] = {}
         for stretch in ctx.stretches:
             for connector in self._of.get(stretch.owner, ()):
-                bank = self._bank_of[connector]
-                slot = bank.members.index(connector)
-                own = rows.setdefault(bank, [])
-                start = sum(lengths[: stretch.first])
+                own = rows.setdefault(self._bank_of[connector], [])
                 for number, shown in enumerate(stretch.has_media, stretch.first):
-                    n = lengths[number]
-                    if n and (connector.when is None or any(shown.get(key, False) for key in connector.when)):
-                        if own and own[-1][0] == slot and own[-1][1] + own[-1][2] == start:
-                            own[-1] = (slot, own[-1][1], own[-1][2] + n)
-                        else:
-                            own.append((slot, start, n))
-                    start += n
+                    if lengths[number] and (connector.when is None or any(shown.get(key) for key in connector.when)):
+                        start = ends[number] - lengths[number]
+                        if own and own[-1].connector is connector and own[-1].end == start:
+                            start = own.pop().start
+                        own.append(Rows(connector, start, ends[number]))
         found: Layers = {}
-        for bank, counts in rows.items():
-            if counts:
-                plan = bank.plan(counts, ctx.input_ids.device)
+        for bank, some in rows.items():
+            if some:
+                plan = bank.plan(some, ctx.input_ids.device)
                 for name in bank.names:
                     found.setdefault(name, []).append((bank, plan))
         return found
