@@ -194,6 +194,7 @@ def create_app(
         await asyncio.to_thread(api.close)
 
     app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
+    app.state.models = api.models_offered
     # the one added last is the outermost: a body that BodyLimit refuses has an id too
     app.add_middleware(BodyLimit, max_body=api.limits.max_body, max_text=generator.most_characters)
     app.add_middleware(Guard, access=access)

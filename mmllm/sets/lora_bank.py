@@ -2,9 +2,9 @@
 
 S-LoRA (Sheng et al. 2023, arXiv:2311.03285) computes base and updates apart, those of all rows at once over one pool
 for every rank. Here the pool is a table of rank-one parts, A float[R, in] and B float[R, out], and which of them a row
-uses is a sparse matrix [rows, R]: a sampled product gives its numbers, a sparse one adds the update. The work is that of the
-parts in use, whatever ranks there are and however rows are spread. The sets' own tensors are slices of the tables, so
-nothing is held twice.
+uses is a sparse matrix [rows, R]: a sampled product gives its numbers, a sparse one adds the update. The work is that
+of the parts in use, whatever ranks there are and however rows are spread. The sets' own tensors are slices of the
+tables, so nothing is held twice.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class LoraBank:
     # ---- a pass
 
     def plan(self, rows: Sequence[Rows], device: torch.device) -> Plan:
-        """How these rows of a pass, in order, meet the tables."""
+        """How these rows of a pass meet the tables."""
         asked = tuple(rows)
         if self._planned is None or self._planned[0] != asked:  # most steps are like the one before
             self._planned = asked, self._plan(rows, device)
@@ -136,15 +136,16 @@ class LoraBank:
         dense = tuple((one, self.members[one.connector], scalings[one.connector]) for one in many)
         if not few:
             return Plan(dense)
-        start, end = few[0].start, few[-1].end
-        lengths, parts = [0] * (end - start), list[int]()
-        every = []
-        for one in few:
-            place = self.members[one.connector]
-            for row in range(one.start - start, one.end - start):
-                lengths[row] = place.stop - place.start
-                parts += range(place.start, place.stop)
-                every += [scalings[one.connector]] * lengths[row]
+        start, end = min(one.start for one in few), max(one.end for one in few)
+        # a set may have several LoRAs, so a row the parts of several, which a sparse matrix has in order
+        uses: list[list[LoraConnector]] = [[] for _ in range(start, end)]
+        for one in sorted(few, key=lambda one: self.members[one.connector].start):
+            for row in range(one.start, one.end):
+                uses[row - start].append(one.connector)
+        places = [self.members[one] for row in uses for one in row]
+        parts = [part for place in places for part in range(place.start, place.stop)]
+        every = [scalings[one] for row in uses for one in row for _ in range(one.config.r)]
+        lengths = [sum(one.config.r for one in row) for row in uses]
         bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
         table = next(iter(self.a.values()))
         with warnings.catch_warnings():
