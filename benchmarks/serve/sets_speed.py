@@ -1,4 +1,4 @@
-"""Speed of many sets in one batch, on the miniature LLM with drawn LoRA: against switching sets, against one set for all.
+"""Speed of many sets in one batch, on the miniature LLM with drawn LoRA: against switching, against one set for all.
 
 Part of ``python -m benchmarks.serve sets``.
 """
@@ -50,9 +50,9 @@ def speed(n_sets: int, rounds: int) -> dict[str, Any]:
         models[-1].detach()
     plain = [_endless(Generator(model)) for model in models]
     learned = [LearnedSet(f"set{n}", f"{n}", model, 0, 0) for n, model in enumerate(models)]
-    for one in learned:
-        engine.add(one)
-    of_set = [_endless(Generator(one.model, engine=engine, learned=one)) for one in learned]
+    for each in learned:
+        engine.add(each)
+    of_set = [_endless(Generator(each.model, engine=engine, learned=each)) for each in learned]
     # sets evenly, those of a batch all different where there are enough
     chosen = [number * n_sets // BATCH if n_sets > BATCH else number % n_sets for number in range(BATCH)]
     asked = [plain[0].encode(Sample(str(n), (Message("user", f"{n}: {PROMPT}"),))) for n in range(BATCH)]

@@ -42,7 +42,7 @@ def build(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise MmllmError(f"device {str(device)!r}: torch finds no GPU here; leave it out, or give 'cpu'.")
-    llm = llm or _llm(recipe, device, partition)
+    llm = llm or build_llm(recipe, device, partition)
     encoders = {key: (encoders or {}).get(key) or _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     share_frozen(encoders, recipe)
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
@@ -63,7 +63,7 @@ def build(
     return model.to(device).eval()
 
 
-def _llm(recipe: Recipe, device: torch.device | str, partition: Mapping[str, Any] | None) -> CausalLM:
+def build_llm(recipe: Recipe, device: torch.device | str, partition: Mapping[str, Any] | None = None) -> CausalLM:
     """The LLM of ``recipe`` with its new tokens."""
     llm = CausalLM.load(
         recipe.llm.path,

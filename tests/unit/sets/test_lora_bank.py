@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
 from mmllm.connectors.llm_adapters.lora import LoraConnector
@@ -75,3 +77,22 @@ def test_nothing_is_held_twice_and_places_are_used_again() -> None:
     assert held(bank) == n_own[connectors[4]] + sum(weight.numel() for weight in again.parameters())
     for one in connectors:
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), weights[one], strict=True))
+
+
+@torch.no_grad()
+def test_places_never_overlap_and_none_is_lost_over_a_random_trace() -> None:
+    chance = random.Random(0)
+    idle, bank = [drawn(1 + number % 5, number) for number in range(12)], bank_of(drawn(1, 99))
+    weights = {one: next(one.parameters()).clone() for one in idle}
+    for _ in range(60):
+        inside = [one for one in bank.members if one in weights]
+        if idle and (not inside or chance.random() < 0.5):
+            bank.add(idle.pop(chance.randrange(len(idle))))
+        else:
+            idle.append(chance.choice(inside))
+            bank.remove(idle[-1])
+        total = len(next(iter(bank.a.values())))
+        taken = sorted([*bank.members.values(), *bank._free], key=lambda place: place.start)
+        assert [place.start for place in taken] == [0, *(place.stop for place in taken[:-1])]
+        assert taken[-1].stop == total and sum(one.config.r for one in bank.members) >= 0.75 * total
+        assert all(torch.equal(next(one.parameters()), weight) for one, weight in weights.items())
