@@ -22,9 +22,9 @@ def write(found: dict[str, Any], page: Path) -> None:
         lines += [
             "## Memory",
             "",
-            f"{one['sets']} sets loaded from run folders and asked once: their tensors take {one['tensors_mb']:.1f} MB,",
-            f"the process grew by {one['grown_mb']:.1f} MB; so a set takes {one['beside_tensors_mb_each']:.2f} MB beside",
-            "its tensors.",
+            f"{one['sets']} sets loaded from run folders and asked once: their tensors take {one['tensors_mb']:.1f}",
+            f"MB, the process grew by {one['grown_mb']:.1f} MB; so a set takes",
+            f"{one['beside_tensors_mb_each']:.2f} MB beside its tensors.",
             "",
         ]
     if "campaign" in found:
@@ -37,10 +37,10 @@ def _speed(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## Speed",
         "",
-        f"32 requests with prompts of their own and 48 new tokens each, on the miniature LLM; LoRA of the ranks {ranks}",
-        "in turn on all linear layers, with drawn weights. Tokens per CPU second of one thread, the three ways in turns; the",
-        "answers of the first two are equal. One set for all has rank 16. Other work shared the machine: only the ratios",
-        "(median, and range over rounds) mean something.",
+        "32 requests with prompts of their own and 48 new tokens each, on the miniature LLM; LoRA of the ranks",
+        f"{ranks} in turn on all linear layers, with drawn weights. Tokens per CPU second of one thread, the three",
+        "ways in turns; the answers of the first two are equal. One set for all has rank 16. Other work shared the",
+        "machine: only the ratios (median, and range over rounds) mean something.",
         "",
         "| sets | rounds | together | switching each request | one set for all | over switching | over one set |",
         "|--:|--:|--:|--:|--:|--:|--:|",
@@ -60,9 +60,10 @@ def _campaign(one: dict[str, Any]) -> list[str]:
     return [
         "## Right answers under reloads, evictions and forbidden names",
         "",
-        f"{one['requests']:,} requests in {one['minutes']:.0f} minutes to {one['sets']} sets of three groups by four keys,",
-        f"with memory for about 10 of them. A run was written anew with other weights {one['rewritten']} times; {one['loads']}",
-        f"loads, {one['removals']} removals. Sets that answer differently: {one['distinct_answers']}.",
+        f"{one['requests']:,} requests in {one['minutes']:.0f} minutes to {one['sets']} sets of three groups by four",
+        "keys, with memory for about 10 of them. A run was written anew with other weights",
+        f"{one['rewritten']} times; {one['loads']} loads, {one['removals']} removals. Sets that answer differently:",
+        f"{one['distinct_answers']}.",
         "",
         "| answer | requests |",
         "|---|--:|",

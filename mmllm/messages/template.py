@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
 _DAY = date(2024, 7, 26)  # the day that Llama's templates print where they are given none
-# transformers keeps one generation tracker per text of a template, not per call: whoever renders the same text shares it
+# transformers keeps one generation tracker per text of a template, not per call: all that render one text share it
 _RENDERING = threading.Lock()
 _PART = "\ufdd4"  # a noncharacter, as those of `bounds.py`
 _BREAKS = re.compile(f"{_PART}[^{_PART}]*{_PART}\n|\n{_PART}[^{_PART}]*{_PART}(?=[\ufdd1\\s]*$)")

@@ -70,6 +70,9 @@ def serve(
     _log_to_terminal()
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     LOG.info("%s is at %s/v1; chat with it: %s", recipe.name, address, page_command(address))
+    names = app.state.models.names()
+    if len(names) > 1:
+        LOG.info("models: %s", ", ".join(names))
     LOG.info("%s", _key_state(access))
     config = uvicorn.Config(app, http=TimedConnection, ws="none", log_level="info", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])

@@ -61,6 +61,10 @@ class Served:
 class Models(Protocol):
     """Models by name."""
 
+    def names(self) -> list[str]:
+        """Return the names of all."""
+        ...
+
     def cards(self, key: Key | None) -> list[dict[str, Any]]:
         """Return an entry of ``/v1/models`` for each that the key may use."""
         ...
@@ -90,6 +94,10 @@ class OneModel:
         self.groups = groups
         self.served = Served(name, generator, Inputs.of(generator))
         self.created = int(time.time())
+
+    def names(self) -> list[str]:
+        """Return its name."""
+        return [self.served.name]
 
     def cards(self, key: Key | None) -> list[dict[str, Any]]:
         """Return its entry, where the key may use it."""
@@ -139,6 +147,10 @@ class SetModels:
     def close(self) -> None:
         """Load nothing any more."""
         self._loaders.shutdown(wait=False, cancel_futures=True)
+
+    def names(self) -> list[str]:
+        """Return the names of all that may be offered to somebody."""
+        return list(self.library.offers.names())
 
     def _offers(self, key: Key | None) -> Iterator[Offer]:
         for name in self.library.offers.names():

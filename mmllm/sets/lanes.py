@@ -121,7 +121,8 @@ class Lanes:
     @property
     def requests(self) -> list[Request]:
         """Those being answered."""
-        return [request for lane in self._lanes.values() for request in lane.requests]
+        # a list of them first: sets are added by other threads
+        return [request for lane in list(self._lanes.values()) for request in lane.requests]
 
     def open(self, learned: LearnedSet, mixture: Mixture | None) -> None:
         """Give a set its lane: that of a mixture it is in, or one of its own."""

@@ -207,12 +207,16 @@ class SetLibrary:
             gone = [one for one in self._leaving if self._is_free(one)]
             self._leaving = [one for one in self._leaving if one not in gone]
         for one in gone:
-            self._remove(one, None)
-
-    def _remove(self, held: Held, error: Exception | None) -> None:
-        with self.engine.between_steps():
-            self.engine.remove(held.run.learned, error)
-        self.removals += 1
+            with self.engine.between_steps():
+                # looked at again: while steps run, a request on its way from waiting to running may be overlooked
+                free = not self.engine.is_asked(one.run.learned)
+                if free:
+                    self.engine.remove(one.run.learned)
+            with self._lock:
+                if free:
+                    self.removals += 1
+                else:
+                    self._leaving.append(one)
 
     def check_offers(self) -> list[str]:
         """Take sets out of memory whose run is offered no more, such as those of a withdrawn group, and end their
@@ -223,7 +227,9 @@ class SetLibrary:
             self._held = OrderedDict((name, one) for name, one in self._held.items() if one not in gone)
             self._leaving = [one for one in self._leaving if one not in gone]
         for one in gone:
-            self._remove(one, SetGoneError(f"The model {one.offer.name!r} does not exist."))
+            with self.engine.between_steps():
+                self.engine.remove(one.run.learned, SetGoneError(f"The model {one.offer.name!r} does not exist."))
+            self.removals += 1
             LOG.warning("%s is offered no more and was taken out of memory (%s)", one.offer.name, one.offer.run)
         if gone:
             with self.engine.between_steps():

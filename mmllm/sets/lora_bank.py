@@ -163,9 +163,9 @@ class LoraBank:
     def update(self, name: str, plan: Plan, x: Tensor, output: Tensor) -> None:
         """Add the updates of layer ``name`` to the planned rows of ``output`` float[S, out]; ``x`` float[S, in]."""
         a, b = self.a[name], self.b[name]
-        for one, parts, scaling in plan.many:
+        for one, parts, factor in plan.many:
             low = x[one.start : one.end].to(a.dtype) @ a[parts].t()
-            _add(output[one.start : one.end], low, b[parts], scaling)
+            _add(output[one.start : one.end], low, b[parts], factor)
         if plan.used is None:
             return
         low = torch.sparse.sampled_addmm(plan.used, x[plan.start : plan.end].to(a.dtype), a.t(), beta=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_sets_share_the_frozen_parts_and_answer_as_alone(runs: Runs) -> None:
     assert len({id(model.llm) for model in models}) == 1
     assert len({id(model.encoders["image"]) for model in models}) == 1
     assert sets.loads == 3 and [one.n_tensors for one in sets.engine.sets] == [60, 60, 60]
+
+
+def test_several_sets_are_asked_from_several_threads(runs: Runs) -> None:
+    """Their tokenizers are one, and so is what transformers keeps of the chat template."""
+    sets = library(runs)
+    for name in ("one", "two"):
+        finish(sets, submit(sets, name))
+    every = [held.generator for name in ("one", "two") if (held := sets.held(name)) is not None]
+    expected = every[0].encode(QUESTION).ids
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: every[number % 2].encode(QUESTION).ids, range(200)))
+    assert all(ids == expected for ids in found)
 
 
 def test_least_recently_used_goes_out_and_pinned_and_asked_ones_stay(runs: Runs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmllm.connectors.encoder_adapters.adaptformer import AdaptformerConnector
 from mmllm.connectors.llm_adapters.inner_adaptor import InnerAdaptorConnector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.connectors.projectors.pool import PoolConnector
@@ -28,14 +29,20 @@ def close(found: Answered, expected: Answered) -> None:
         assert float((logits - own_logits).abs().max()) <= 1e-5 * max(1.0, float(own_logits.abs().max()))
 
 
-def over(llm: CausalLM, seed: int, when: tuple[str, ...] | None = None, **connectors: object) -> MultimodalLM:
+def over(
+    llm: CausalLM,
+    seed: int,
+    when: tuple[str, ...] | None = None,
+    adapts: dict[str, list[str]] | None = None,
+    **connectors: object,
+) -> MultimodalLM:
     """A model over this LLM with a projector of pictures and further connectors, all drawn."""
     torch.manual_seed(seed)
     encoder = tiny_vision()
     made = {"image": PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2]), **connectors}
     for key, connector in connectors.items():
         connector.bind(key, when)  # type: ignore[attr-defined]
-    model = MultimodalLM(llm, {"image": encoder}, made, {"image": "image"})  # type: ignore[arg-type]
+    model = MultimodalLM(llm, {"image": encoder}, made, {"image": "image"}, adapts=adapts)  # type: ignore[arg-type]
     torch.manual_seed(seed)
     randomise(model.connectors)
     return model.requires_grad_(False).eval()
@@ -104,6 +111,21 @@ def test_ranks_scalings_rules_and_bare_rows() -> None:
         found = answers([generators[name] for name in models for _ in asked], asked * len(models))
         for number, name in enumerate(models):
             close(found[3 * number : 3 * number + 3], expected[name])
+
+
+def test_adapters_in_an_encoder_work_on_their_own_sets_items() -> None:
+    llm, asked = tiny_llm("llama"), samples()
+    models, expected = {}, {}
+    for name, seed in {"adapted": 0, "plain": 0, "other": 1}.items():
+        adapters = {} if name == "plain" else {"adapter": AdaptformerConnector(llm_dim=llm.dim, width=4)}
+        models[name] = over(llm, seed, adapts={key: ["image"] for key in adapters}, **adapters)
+        expected[name] = alone(models[name], asked)
+    assert not torch.equal(expected["adapted"][1][1], expected["plain"][1][1]) and not tiny_vision().adapters
+    _, generators = joined(models)
+    found = answers([generators[name] for name in models for _ in asked], asked * 3)
+    for number, name in enumerate(models):
+        close(found[3 * number : 3 * number + 3], expected[name])
+    assert not tiny_vision().adapters
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
