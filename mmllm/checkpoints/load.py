@@ -60,6 +60,23 @@ def load_run(
     other frozen parts, inputs or recipe than it was trained with.
     """
     trust = trust or Trust()
+    recipe, told, found = open_checkpoint(run, stage, overrides, trust)
+    model = build(told, device)
+    check_frozen(found, frozen(model, told, DigestCache(run, trust.verify), found.manifest.frozen))
+    check_inputs(found, input_digests(model), trust.changed)
+    load_trainable(model, read_tensors(found.path / LEARNED), later=found.manifest.frozen)
+    cast_as_said(model, recipe, told)
+    model.recipe = recipe
+    return recipe, model.eval()
+
+
+def open_checkpoint(
+    run: Path, stage: str | None, overrides: Sequence[str], trust: Trust
+) -> tuple[Recipe, Recipe, VerifiedCheckpoint]:
+    """The recipe of a run folder with its overrides, the same as it was trained, and the checkpoint; no part is loaded.
+
+    Arguments and errors as :func:`load_run` has them.
+    """
     check_code(run, trust.code)  # before the recipe's checks, which import classes to read their arguments
     recipe = run_recipe(run)
     found, skipped = last_checkpoint(run, recipe, stage)
@@ -72,20 +89,22 @@ def load_run(
     check_recipe(found, recipe, str(run / "recipe.yaml"))
     recipe = _overridden(run, recipe, found.manifest.stage, overrides)
     told = _as_trained(recipe, found)
-    recast = recipe.llm.dtype not in ("auto", told.llm.dtype)
-    if recast and recipe.llm.quantize is not None:
+    if recipe.llm.quantize is not None and _is_recast(recipe, told):
         raise RecipeError(
             f"{run}: llm.dtype was {told.llm.dtype} in training, is {recipe.llm.dtype}; weights of llm.quantize cannot "
             "be cast: leave llm.dtype as it was"
         )
-    model = build(told, device)
-    check_frozen(found, frozen(model, told, DigestCache(run, trust.verify), found.manifest.frozen))
-    check_inputs(found, input_digests(model), trust.changed)
-    load_trainable(model, read_tensors(found.path / LEARNED), later=found.manifest.frozen)
-    if recast:
+    return recipe, told, found
+
+
+def cast_as_said(model: MultimodalLM, recipe: Recipe, told: Recipe) -> None:
+    """Let the frozen parts compute in the dtype that ``recipe`` says, where it is another than the training's."""
+    if _is_recast(recipe, told):
         model.cast(resolve_dtype(recipe.llm.dtype))
-    model.recipe = recipe
-    return recipe, model.eval()
+
+
+def _is_recast(recipe: Recipe, told: Recipe) -> bool:
+    return recipe.llm.dtype not in ("auto", told.llm.dtype)
 
 
 def _as_trained(recipe: Recipe, found: VerifiedCheckpoint) -> Recipe:

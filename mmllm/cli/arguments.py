@@ -23,10 +23,12 @@ def command(commands: Parsers, name: str, run: Callable[[argparse.Namespace], in
     return parser
 
 
-def run_argument(parser: argparse.ArgumentParser) -> None:
-    """RUN, overrides of what did not shape its weights, and how much is trusted."""
+def run_argument(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """RUN, overrides of what did not shape its weights, and how much is trusted; ``several``: more RUNs."""
     parser.add_argument("folder", type=Path, metavar="RUN")
-    parser.add_argument("overrides", nargs="*", metavar="path=value", help="eval, serve, llm.context, paths of parts")
+    metavar = "RUN | path=value" if several else "path=value"
+    text = f"{'more runs; ' if several else ''}eval, serve, llm.context, paths of parts"
+    parser.add_argument("overrides", nargs="*", metavar=metavar, help=text)
     change_arguments(parser)
     code_argument(parser)
 
@@ -69,9 +71,20 @@ def recipe_path(arguments: argparse.Namespace) -> Path:
     return path
 
 
+def runs_and_overrides(arguments: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """The folders of all RUNs, and the words between them that are overrides; errors as :func:`run_path` has them."""
+    words: list[str] = arguments.overrides
+    runs = [word for word in words if "=" not in word or Path(word).exists()]
+    return [run_path(arguments), *map(run_folder, map(Path, runs))], [word for word in words if word not in runs]
+
+
 def run_path(arguments: argparse.Namespace) -> Path:
     """The folder of RUN, which its recipe.yaml names as well; MmllmError where there is none."""
-    given: Path = arguments.folder
+    return run_folder(arguments.folder)
+
+
+def run_folder(given: Path) -> Path:
+    """As :func:`run_path`, of a path."""
     if given.is_dir():
         return given
     if str(given) == "real":

@@ -18,6 +18,7 @@ from mmllm.cli.arguments import (
     recipe_path,
     run_argument,
     run_path,
+    runs_and_overrides,
     trust,
 )
 from mmllm.cli.placing import place, show_places
@@ -57,9 +58,11 @@ def add(commands: Parsers) -> None:
     run_argument(report)
     report.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
     chat = command(commands, "chat", _chat, "talk to a run in the terminal")
-    serve = command(commands, "serve", _serve, "serve a run over an OpenAI-shaped HTTP API")
-    for parser in (evaluate, chat, serve):
+    serve = command(commands, "serve", _serve, "serve a run, or several, over an OpenAI-shaped HTTP API")
+    for parser in (evaluate, chat):
         run_argument(parser)
+    run_argument(serve, several=True)
+    serve.add_argument("--sets", type=Path, metavar="DIR", help="run folders, each a model that is loaded when asked")
     serve.add_argument("--host", help="default: the recipe's")
     serve.add_argument("--port", type=int, help="default: the recipe's")
     serve.add_argument("--keys", type=Path, metavar="FILE", help="API keys that may use it (`mmllm keys add`)")
@@ -79,9 +82,14 @@ def add(commands: Parsers) -> None:
     for parser in (add, listed, remove):
         parser.add_argument("--keys", type=Path, required=True, metavar="FILE", help="where hashes of keys are kept")
     add.add_argument("--models", nargs="+", metavar="MODEL", help="that it may use (default: all)")
+    add.add_argument("--groups", nargs="+", metavar="GROUP", help="it is of: it may use what learned from their data")
     add.add_argument("--at-once", type=int, metavar="N", help="requests that it may have open (default: any number)")
     add.add_argument("--per-minute", type=int, metavar="N", help="requests within a minute (default: any number)")
     add.add_argument("--metrics", action="store_true", help="it may read the server's numbers (GET /metrics)")
+    gone = command(commands, "withdraw", _withdraw, "take every set that learned from a group's data out of service")
+    gone.add_argument("group", metavar="GROUP")
+    gone.add_argument("--sets", type=Path, required=True, metavar="DIR", help="folder of `mmllm serve --sets`")
+    gone.add_argument("--reason", default="", metavar="TEXT", help="for the record")
     command(commands, "demo", _demo, "train, score and try the miniature model")
 
 
@@ -213,20 +221,21 @@ def _chat(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    run, app, access = run_path(arguments), _serving("app"), _serving("access")
+    app, access = _serving("app"), _serving("access")
+    runs, overrides = runs_and_overrides(arguments)
     who = access.Access(
         frozenset(access.host_name(host) for host in arguments.allow_host),
         tuple(arguments.allow_origin),
         None if arguments.keys is None else _serving("keys").KeyFile(arguments.keys),
         arguments.open,
     )
-    app.serve(run, arguments.host, arguments.port, arguments.overrides, trust(arguments), who)
+    app.serve(runs[0], arguments.host, arguments.port, overrides, trust(arguments), who, runs[1:], arguments.sets)
 
 
 def _add_key(arguments: argparse.Namespace) -> None:
     from mmllm.serving.keys import add_key
 
-    words = (arguments.models, arguments.at_once, arguments.per_minute, arguments.metrics)
+    words = (arguments.models, arguments.at_once, arguments.per_minute, arguments.metrics, arguments.groups)
     print(add_key(arguments.keys, arguments.name, *words))
 
 
@@ -241,6 +250,13 @@ def _remove_key(arguments: argparse.Namespace) -> None:
     from mmllm.serving.keys import remove_key
 
     remove_key(arguments.keys, arguments.name)
+
+
+def _withdraw(arguments: argparse.Namespace) -> None:
+    from mmllm.sets.offers import withdraw
+
+    names = withdraw(arguments.sets, arguments.group, arguments.reason)
+    print(f"withdrawn: {', '.join(names)}; servers of {arguments.sets} end their requests within a second")
 
 
 def _serving(module: str) -> Any:

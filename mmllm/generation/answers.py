@@ -20,6 +20,7 @@ from mmllm.generation.sampling import Sampling, TokenLogprob
 
 if TYPE_CHECKING:
     from mmllm.batches.sample import Encoded
+    from mmllm.generation.learned_set import LearnedSet
 
 FinishReason = Literal["stop", "length"]
 """``stop``: the model ended its turn or a stop text came; ``length``: the token limit or the context was reached."""
@@ -59,6 +60,9 @@ class Completion:
 
 class Request:
     """One conversation to answer. It is the engine's from ``submit`` on; ``cancel`` may be called by any thread."""
+
+    learned: LearnedSet | None = None
+    """The set whose weights answer it; None: the engine's own model."""
 
     def __init__(
         self,

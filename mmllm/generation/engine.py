@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
 
 from mmllm.generation.answers import Request, keep_probabilities, next_tokens
 from mmllm.generation.memory import Sizes
@@ -26,11 +29,56 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+PAUSE = 0.0005
+"""Seconds after which a step looks again whether it may run."""
+
+
+class Way(Protocol):
+    """How conversations are read: :class:`Packed`, :class:`Padded`, or several of them that take turns."""
+
+    @property
+    def requests(self) -> list[Request]:
+        """Those being answered."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of all that nobody reads on now."""
+        ...
+
+    def admit(self, waiting: deque[Request], rows: int, reuse: bool = True) -> None:
+        """Let requests begin, in order, up to ``rows`` at once."""
+        ...
+
+    def advance(self) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
+        """Run a pass: its metrics, the requests whose next token is due, and their logits float[n, V]."""
+        ...
+
+    def said(self, request: Request, token: int) -> None:
+        """Note the token that was chosen."""
+        ...
+
+    def sweep(self) -> None:
+        """Let go of the requests that are done."""
+        ...
+
+
+def way_of(model: MultimodalLM, sizes: Sizes) -> Packed | Padded:
+    """How conversations with one model are read; a line of the log says what stands in the way of pieces."""
+    why = obstacles(model)
+    if why:
+        LOG.info("answers are made in whole padded batches, without reuse of what was read: %s", "; ".join(why))
+        return Padded(model)
+    packed = Packed(model, sizes)
+    if not packed.shelf.can_reuse:
+        LOG.info("what was read is not reused: tokens of %s depend on the text", packed.readers_of_text)
+    return packed
+
 
 class Engine:
     """Answers requests of one model. Any thread may submit, cancel or step; one steps at a time."""
 
-    def __init__(self, model: MultimodalLM, sizes: Sizes) -> None:
+    def __init__(self, model: MultimodalLM | None, sizes: Sizes) -> None:
+        """``model``: None where requests name theirs."""
         self.model, self.sizes = model, sizes
         self.metrics: dict[str, Any] = {}
         """Connector key -> metrics of all passes since they were last taken."""
@@ -38,19 +86,19 @@ class Engine:
         """Whether conversations that begin alike may share what was read."""
         self._waiting: deque[Request] = deque()
         self._lock = threading.RLock()
-        self._made: Packed | Padded | None = None
+        self._gate, self._guests = threading.Lock(), 0
+        self._made: Way | None = None
 
     @property
-    def way(self) -> Packed | Padded:
+    def way(self) -> Way:
         """How conversations are read; found out when the first is to be answered."""
         if self._made is None:
-            why = obstacles(self.model)
-            if why:
-                LOG.info("answers are made in whole padded batches, without reuse of what was read: %s", "; ".join(why))
-            self._made = Padded(self.model) if why else Packed(self.model, self.sizes)
-            if isinstance(self._made, Packed) and not self._made.shelf.can_reuse:
-                LOG.info("what was read is not reused: tokens of %s depend on the text", self._made.readers_of_text)
+            self._made = self._new_way()
         return self._made
+
+    def _new_way(self) -> Way:
+        assert self.model is not None
+        return way_of(self.model, self.sizes)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -60,9 +108,15 @@ class Engine:
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """Keep steps from running inside: for whatever runs the model besides them."""
-        with self._lock:
-            yield
+        """Keep steps from running inside: for whatever changes weights or hooks of the model."""
+        with self._gate:
+            self._guests += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._gate:
+                self._guests -= 1
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -103,6 +157,8 @@ class Engine:
 
         ``rows``: most conversations at once, default: ``sizes.rows``.
         """
+        while self._guests:  # they go first: a lock alone would let the next step in before them, over and over
+            time.sleep(PAUSE)
         with self._lock:
             self._sweep()
             self.way.admit(self._waiting, self.sizes.rows if rows is None else rows, self.reuse)

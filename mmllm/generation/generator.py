@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
     from mmllm.generation.constraints import Constraint
+    from mmllm.generation.learned_set import LearnedSet
     from mmllm.model.model import MultimodalLM
 
 __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
@@ -37,19 +38,42 @@ __all__ = ["Completion", "Delta", "Encoded", "FinishReason", "Generator"]
 class Generator:
     """Continues conversations with a model: the last message is the user's, the answer is the assistant's turn."""
 
-    def __init__(self, model: MultimodalLM, sizes: Sizes | None = None, system: str | None = None) -> None:
-        """``sizes``: how much is answered at once and kept for later; ``system``: message of conversations without."""
-        self.model = model.eval()
+    def __init__(
+        self,
+        model: MultimodalLM,
+        sizes: Sizes | None = None,
+        system: str | None = None,
+        engine: Engine | None = None,
+        learned: LearnedSet | None = None,
+        known: ReadItems | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            model: which answers.
+            sizes: how much is answered at once and kept for later.
+            system: message of conversations that have none.
+            engine: of several sets of weights, which answers this one too; default: one of its own.
+            learned: the set that ``model`` is in such an engine.
+            known: where files that were read are kept, default: of its own.
+        """
+        self.model, self.learned = model.eval(), learned
         self.llm = model.llm
         self.system = system
         self.inputs = model.inputs
         self.prompter = Prompter(self.llm.tokenizer, model.places, model.reads_user_turn, prefix=model.llm.prefix)
         sizes = sizes or Sizes()
-        self.engine = Engine(model, sizes)
-        self._known = ReadItems(sizes.media_bytes)
-        self.reading = {key: KnownInput(entry, self._known) for key, entry in model.inputs.items()}
+        self.engine = engine or Engine(model, sizes)
+        self._known = known or ReadItems(sizes.media_bytes)
+        self.reading = self._readers()
         """Placeholder -> what reads its media, each file once."""
         self.end_ids = frozenset(self.prompter.end_ids) | _configured_ends(self.llm.model.generation_config)
+
+    def _readers(self, tenant: str = "") -> dict[str, KnownInput]:
+        """Placeholder -> what reads its media for a tenant."""
+        # of one file sets may make different items: they are found by who reads them too
+        reads = "" if self.learned is None else self.learned.digest
+        return {key: KnownInput(entry, self._known, tenant, reads) for key, entry in self.inputs.items()}
 
     def encode(self, sample: Sample, tenant: str = "") -> Encoded:
         """Tokens and media inputs of a sample, on the CPU; safe to call from a loader thread.
@@ -59,8 +83,7 @@ class Generator:
         Raises SampleError: unreadable media, placeholders and media differ in number, no room for an answer.
         """
         sample = with_system(sample, self.system)
-        reading = {key: KnownInput(entry, self._known, tenant) for key, entry in self.inputs.items()}
-        encoded = encode(sample, self.prompter, reading, self.llm.context, train=False)
+        encoded = encode(sample, self.prompter, self._readers(tenant), self.llm.context, train=False)
         if len(encoded.ids) >= self.llm.context:
             raise TooLongError(
                 f"{sample.name}: its {len(encoded.ids)} tokens fill the context of {self.llm.context} and leave no "
@@ -194,6 +217,7 @@ class Generator:
         limit = min(sampling.max_new_tokens, self.llm.context - len(encoded.ids))
         text = AnswerText(self.llm.tokenizer, sampling.stop)
         request = Request(encoded, sampling, text, limit, self.end_ids, tell, tenant, constraint, forced)
+        request.learned = self.learned
         self.engine.submit(request)
         return request
 

@@ -33,7 +33,7 @@ NEW_ITEMS = 4
 
 
 @dataclass(eq=False)
-class _Row:
+class Row:
     """A request, its positions' keys and its conversation."""
 
     request: Request
@@ -53,9 +53,13 @@ class Packed:
     def __init__(self, model: MultimodalLM, sizes: Sizes) -> None:
         self.model, self.sizes = model, sizes
         self.reader = Reader(model)
-        self.items = Items(self.reader, sizes.media_bytes)
+        self.items = Items(self.reader_of, sizes.media_bytes)
         self.shelf = Shelf(model, sizes.kv_bytes)
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
+
+    def reader_of(self, request: Request) -> Reader:
+        """Who shows a request's items and begins its conversation."""
+        return self.reader
 
     @property
     def requests(self) -> list[Request]:
@@ -105,13 +109,14 @@ class Packed:
             try:
                 if isinstance(shown, Exception):
                     raise shown
-                batch = collate([request.encoded], self.model.inputs, self.model.llm.positions)
-                talk = self.reader.begin(batch.to(self.model.llm.device), shown, kept.stored)
+                reader = self.reader_of(request)
+                batch = collate([request.encoded], reader.model.inputs, self.model.llm.positions)
+                talk = reader.begin(batch.to(self.model.llm.device), shown, kept.stored)
             except Exception as error:
                 self.shelf.drop(kept)
                 request.fail(error)
             else:
-                self._rows.append(_Row(request, keys, kept, talk))
+                self._rows.append(Row(request, keys, kept, talk))
 
     # ---- going on
 
@@ -121,7 +126,7 @@ class Packed:
         if parts:
             yield from self._read(parts)
 
-    def _parts(self) -> list[tuple[_Row, int]]:
+    def _parts(self) -> list[tuple[Row, int]]:
         """What the next pass reads: a token of each answer, then prompts in the order in which they came."""
         parts = [(row, 1) for row in self._rows if row.answers]
         room = (PIECE if parts else LONG_PIECE) - len(parts)
@@ -134,7 +139,7 @@ class Packed:
                 room -= length
         return parts
 
-    def _read(self, parts: list[tuple[_Row, int]]) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
+    def _read(self, parts: list[tuple[Row, int]]) -> Iterator[tuple[dict[str, Any], list[Request], Tensor]]:
         """One pass, or where it fails one for each conversation, so that only the one at fault ends."""
         try:
             ctx, logits = self.reader.read([(row.talk, length) for row, length in parts])

@@ -28,17 +28,20 @@ ReadItems = Recent[DigestedItem]
 class KnownInput(InputProxy):
     """An input of the model whose items are read once."""
 
-    def __init__(self, entry: Input, known: ReadItems, tenant: str = "") -> None:
-        """``tenant``: whose files are read; one does not find those of another (see ``answers.Request``)."""
+    def __init__(self, entry: Input, known: ReadItems, tenant: str = "", reads: str = "") -> None:
+        """``tenant``: whose files are read; one does not find those of another (see ``answers.Request``).
+
+        ``reads``: whose items these are, where others keep theirs in ``known`` as well.
+        """
         super().__init__(entry)
-        self.known, self.tenant = known, tenant
+        self.known, self.whose = known, (tenant, reads)
 
     def read(self, media: Any) -> Item:
         """Read an item, or find it again; MediaError where it cannot be read."""
         content = _content(self.entry, media)
         if content is None:
             return self.entry.read(media)
-        content = (self.tenant, content)
+        content = (self.whose, content)
         found = self.known.get(content)
         if found is None:
             found = self._read(media)

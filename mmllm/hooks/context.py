@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -108,6 +109,9 @@ class ForwardContext:
     item_groups: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Placeholder -> int64[N], number of the first of the items that stand together with it: of one conversation, each
     starting at most one token behind the one before."""
+    stretches: tuple[Stretch, ...] | None = None
+    """In a pass over conversations of several sets of learned weights: whose each of its positions are, in order. None:
+    all connectors work at all of them."""
     media: dict[str, Any] = field(default_factory=dict)
     """Connector key -> what it keeps of the items of these conversations (``DeepFusion.remember``); it is shared by all
     passes over them, so that each step of a cached decoding finds it."""
@@ -142,3 +146,25 @@ class ForwardContext:
         for key in self.media_positions if placeholders is None else placeholders:
             flat[self.media_positions[key]] = True
         return flat.view(self.attention_mask.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Positions of a packed row, one behind the other, whose conversations are answered with one set's weights."""
+
+    owner: Hashable
+    """The set's model."""
+    start: int
+    end: int
+    """Behind the last of its positions."""
+    first: int
+    """Number of its first conversation."""
+    has_media: tuple[Mapping[str, bool], ...]
+    """Of each of its conversations: placeholder -> whether it shows items."""
+    make: Callable[[], ForwardContext]
+    """Gives :attr:`ctx`, which not every pass needs."""
+
+    @cached_property
+    def ctx(self) -> ForwardContext:
+        """The context of a pass over these positions alone."""
+        return self.make()

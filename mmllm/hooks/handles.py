@@ -43,6 +43,11 @@ class Handle:
 
         return cls(undo)
 
+    @property
+    def active(self) -> bool:
+        """Whether the change is still there."""
+        return self._undo is not None
+
     def remove(self) -> None:
         """Put things back as they were."""
         undo, self._undo = self._undo, None

@@ -72,17 +72,18 @@ class Prompt:
         return self.ctx.input_ids.shape[1]
 
 
-def context_of_pieces(pieces: Sequence[Piece]) -> ForwardContext:
+def context_of_pieces(pieces: Sequence[Piece], placeholders: Iterable[str] | None = None) -> ForwardContext:
     """One row with the pieces end to end; conversation b is that of piece b, its items follow those of the ones before.
 
-    ``media`` is empty: who runs the pass puts in what connectors keep of these items.
+    ``media`` is empty: who runs the pass puts in what connectors keep of these items. ``placeholders``: of which it
+    knows, default: those of the first piece's model.
     """
     ctx = pieces[0].prompt.ctx
     device, lengths = ctx.sequence_ids.device, [piece.length for piece in pieces]
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
     order = torch.arange(len(pieces), device=device)
     ids = torch.repeat_interleave(order, torch.tensor(lengths, device=device), output_size=sum(lengths))
-    media = {key: _Media.of(pieces, key) for key in ctx.has_media}
+    media = {key: _Media.of(pieces, key) for key in (ctx.has_media if placeholders is None else placeholders)}
     turns = [_sliced(piece, piece.prompt.ctx.user_turn, -1) for piece in pieces]
     return ForwardContext(
         input_ids=torch.cat([_sliced(one, one.prompt.ctx.input_ids, one.token or 0) for one in pieces], dim=1),

@@ -5,6 +5,7 @@ The base of ``causal_lm.CausalLM``. Everything works on instances, alike in ever
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mmllm.errors import MmllmError
 from mmllm.hooks import Around, Change, ChangeOutput, ForwardContext, Handle, Scope
 from mmllm.llms.attention import Extend
 from mmllm.llms.blocks import DecoderBlock
+from mmllm.llms.last_block import rows_of
 from mmllm.llms.structure import Structure
 
 
@@ -182,12 +184,12 @@ class HookedLM(Structure):
         """A float32 copy of one of its layers that may learn, without the hooks that stand in it."""
         return hooks.copied(module)
 
-    def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput) -> Handle:
+    def insert_block(self, index: int, block: nn.Module, choose: ChangeOutput, owner: Hashable | None = None) -> Handle:
         """Run ``block`` (see :meth:`copy_block`) on the output of block ``index``, called as that block was called.
 
         ``choose(ctx, what it gives, its input)``, both float[R, S, hidden_dim], is what goes on. ``index`` -1: on the
         embeddings, before block 0. It keeps its own keys and values, and is computed again in the backward pass where
-        the LLM's blocks are.
+        the LLM's blocks are. ``owner``: it runs on the positions of this one's stretches of ``ctx.stretches`` alone.
 
         Raises:
             MmllmError: the block's attention is of another kind (sliding window, positions) than that of the place.
@@ -208,17 +210,30 @@ class HookedLM(Structure):
             inner = output[0] if isinstance(output, tuple) else output
             return choose(self.scope.current, inner.to(hidden.dtype), hidden)
 
+        def run_own(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> torch.Tensor:
+            if owner is None:
+                return run(args, kwargs, hidden)
+            for one in self.scope.current.stretches or ():
+                if one.owner is owner:
+                    rows = slice(one.start, one.end)
+                    own = {name: rows_of(value, rows) for name, value in kwargs.items()}
+                    own["stored"] = kwargs["stored"].between(one.start, one.end)
+                    with self.scope.open(one.ctx):
+                        made = run(tuple(rows_of(value, rows) for value in args), own, hidden[:, rows])
+                    hidden = torch.cat([hidden[:, : one.start], made, hidden[:, one.end :]], dim=1)
+            return hidden
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if not self.scope.enabled:
                 return output
             if isinstance(output, tuple):
-                return (run(args, kwargs, output[0]), *output[1:])
-            return run(args, kwargs, output)
+                return (run_own(args, kwargs, output[0]), *output[1:])
+            return run_own(args, kwargs, output)
 
         def first(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if not self.scope.enabled:
                 return args, kwargs
-            return hooks.with_first_input(args, kwargs, run(args, kwargs, hooks.first_input(args, kwargs)))
+            return hooks.with_first_input(args, kwargs, run_own(args, kwargs, hooks.first_input(args, kwargs)))
 
         if index == -1:
             return Handle(self.blocks[0].register_forward_pre_hook(first, with_kwargs=True).remove)

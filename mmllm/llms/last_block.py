@@ -51,20 +51,20 @@ def at_wanted(block: nn.Module, scope: Scope[ForwardContext]) -> Handle:
             given = Given(reached.key, reached.value)
         else:
             raise RuntimeError(f"{type(block).__name__} ran to its end without calling its attention")
-        kwargs = {name: _rows(value, ctx.wanted) for name, value in kwargs.items()}
+        kwargs = {name: rows_of(value, ctx.wanted) for name, value in kwargs.items()}
         kwargs[row] = kwargs[row].at((ctx.wanted if ctx.wanted_here is None else ctx.wanted_here).tolist())
         args, kwargs = with_first_input(args, kwargs, first_input(args, kwargs)[:, ctx.wanted])
-        args = (args[0], *(_rows(value, ctx.wanted) for value in args[1:])) if args else args
+        args = (args[0], *(rows_of(value, ctx.wanted) for value in args[1:])) if args else args
         with scope.open(at_positions(ctx, ctx.wanted)):
             return plain(*args, **kwargs, given=given)
 
     return with_forward(block, forward)
 
 
-def _rows(value: Any, positions: torch.Tensor) -> Any:
+def rows_of(value: Any, positions: torch.Tensor | slice) -> Any:
     """What a block is handed for every position of the row (rotary angles, position ids), for these only."""
     if isinstance(value, tuple):
-        return tuple(_rows(one, positions) for one in value)
+        return tuple(rows_of(one, positions) for one in value)
     if not isinstance(value, torch.Tensor):
         return value
     if value.dim() == 2:  # position ids [1, S]

@@ -153,6 +153,11 @@ class StoredKeys:
             self, parts=tuple(replace(one, queries=asked.get(n, (0, 0))) for n, one in enumerate(self.parts))
         )
 
+    def between(self, start: int, end: int) -> StoredKeys:
+        """The parts of the row's positions from ``start`` to before ``end``, which cut none, as a row of their own."""
+        inside = [one for one in self.parts if start <= one.start < end]
+        return StoredKeys(tuple(replace(one, start=one.start - start) for one in inside))
+
     def _of_part(
         self,
         query: torch.Tensor,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
 _DAY = date(2024, 7, 26)  # the day that Llama's templates print where they are given none
+# transformers keeps one generation tracker per text of a template, not per call: all that render one text share it
+_RENDERING = threading.Lock()
 _PART = "\ufdd4"  # a noncharacter, as those of `bounds.py`
 _BREAKS = re.compile(f"{_PART}[^{_PART}]*{_PART}\n|\n{_PART}[^{_PART}]*{_PART}(?=[\ufdd1\\s]*$)")
 _WORDS = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
@@ -48,7 +50,6 @@ class ChatTemplate:
         self.marks_speech = _GENERATION.search(self.text) is not None
         """Whether it has ``{% generation %}`` marks."""
         self._special_tokens = dict(tokenizer.special_tokens_map)
-        self._lock = threading.Lock()  # transformers' generation tracker is one object per template, not per call
         self.as_parts = False
         """Whether messages are handed over as lists of parts, ``[{"type": "text", "text": ...}]``."""
         self._parts = dict(parts)
@@ -79,7 +80,7 @@ class ChatTemplate:
 
         given: list[Any] = [_in_parts(message, self._parts) for message in messages] if self.as_parts else messages
         try:
-            with self._lock:
+            with _RENDERING:
                 texts, marks = render_jinja_template(
                     conversations=[given],
                     chat_template=self.text,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,13 +21,19 @@ from mmllm.recipe.models import ComponentSpec, Recipe, trains_llm
 
 
 def build(
-    recipe: Recipe, device: torch.device | str | None = None, partition: Mapping[str, Any] | None = None
+    recipe: Recipe,
+    device: torch.device | str | None = None,
+    partition: Mapping[str, Any] | None = None,
+    *,
+    llm: CausalLM | None = None,
+    encoders: Mapping[str, Encoder] | None = None,
 ) -> MultimodalLM:
     """The model of ``recipe`` in eval mode, nothing trainable yet, on ``device`` (default: a GPU if there is one).
 
     Frozen parts are in the recipe's dtype, connectors in float32. The same recipe gives the same connectors: each is
     drawn from the seed and its key, so adding one does not change another. ``partition``: DeepSpeed's configuration of
-    a training with ZeRO-3, under which no rank holds the whole LLM.
+    a training with ZeRO-3, under which no rank holds the whole LLM. ``llm``, ``encoders``: frozen parts of the recipe
+    that are loaded already, the encoders by their keys; they are used as they are.
 
     Raises:
         MmllmError: a part cannot be loaded or refuses its arguments.
@@ -36,19 +42,8 @@ def build(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise MmllmError(f"device {str(device)!r}: torch finds no GPU here; leave it out, or give 'cpu'.")
-    llm = CausalLM.load(
-        recipe.llm.path,
-        recipe.llm.dtype,
-        recipe.llm.context,
-        file=recipe.llm.file,
-        template=recipe.llm.template,
-        partition=partition if _may_partition(recipe) else None,
-        quantize=recipe.llm.quantize,
-        device=device,
-        prefix=recipe.llm.attention == "prefix",
-    )
-    llm.add_tokens(recipe.llm.new_tokens, recipe.seed)
-    encoders = {key: _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
+    llm = llm or build_llm(recipe, device, partition)
+    encoders = {key: (encoders or {}).get(key) or _encoder(recipe, key).to(llm.dtype) for key in recipe.encoders}
     share_frozen(encoders, recipe)
     inputs = {key: part.encoders for key, part in recipe.connectors.items() if part.encoders}
     # the caller's random numbers go on as if nothing had been drawn; no devices, as weights are drawn on the CPU
@@ -68,6 +63,23 @@ def build(
     return model.to(device).eval()
 
 
+def build_llm(recipe: Recipe, device: torch.device | str, partition: Mapping[str, Any] | None = None) -> CausalLM:
+    """The LLM of ``recipe`` with its new tokens."""
+    llm = CausalLM.load(
+        recipe.llm.path,
+        recipe.llm.dtype,
+        recipe.llm.context,
+        file=recipe.llm.file,
+        template=recipe.llm.template,
+        partition=partition if _may_partition(recipe) else None,
+        quantize=recipe.llm.quantize,
+        device=device,
+        prefix=recipe.llm.attention == "prefix",
+    )
+    llm.add_tokens(recipe.llm.new_tokens, recipe.seed)
+    return llm
+
+
 def _may_partition(recipe: Recipe) -> bool:
     """Whether the LLM may be in parts while the model is built: nothing in it learns, no connector looks into it."""
     if any(trains_llm(name) for stage in recipe.stages.values() for name in stage.train):
@@ -76,11 +88,14 @@ def _may_partition(recipe: Recipe) -> bool:
     return all(kind.attaches_to_parts for kind in kinds if issubclass(kind, LLMAdapter))
 
 
-def build_encoders(recipe: Recipe, device: torch.device | str | None = None) -> dict[str, Encoder]:
-    """The frozen encoders of ``recipe`` alone, as :func:`build` makes them."""
+def build_encoders(
+    recipe: Recipe, device: torch.device | str | None = None, keys: Iterable[str] | None = None
+) -> dict[str, Encoder]:
+    """The frozen encoders of ``recipe`` alone, or of those the ``keys``, as :func:`build` makes them."""
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(recipe.llm.dtype)
-    return {key: _encoder(recipe, key).to(dtype).to(place).eval() for key in recipe.encoders}
+    chosen = recipe.encoders if keys is None else keys
+    return {key: _encoder(recipe, key).to(dtype).to(place).eval() for key in chosen}
 
 
 def _encoder(recipe: Recipe, key: str) -> Encoder:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -88,12 +89,14 @@ class MultimodalLM(nn.Module):
             self.inputs[key] = Input(key, {n: encoders[n] for n in chosen}, connector, (texts or {}).get(key))
         """Connector key -> what it began with, where the recipe says `start`."""
         self._check_causal()
+        self.adapts = {key: tuple(names) for key, names in (adapts or {}).items() if names}
+        """Connector key -> keys of the encoders in whose blocks it works."""
         self.handles: dict[str, Handle] = {}
         """Connector key -> takes it out of the LLM and the encoders."""
         with torch.random.fork_rng(devices=[]):
             for key, connector in connectors.items():
                 seed_for(recipe.seed if recipe is not None else 0, _stream(key, connector))
-                self.handles[key] = Handle.of(self._attached(connector.bind(key, connector.when), adapts or {}))
+                self._attach(connector.bind(key, connector.when))
         for key, owner in self.shares.items():
             check_shared(connectors[key], connectors[owner], f"connectors.{key}", f"connectors.{owner}")
 
@@ -108,16 +111,33 @@ class MultimodalLM(nn.Module):
                     "position sees one behind it; remove the word, or the connector"
                 )
 
-    def _attached(self, connector: Connector, adapts: Mapping[str, Sequence[str]]) -> list[Handle]:
+    def _attach(self, connector: Connector) -> None:
+        self.handles[connector.key] = Handle.of(self._attached(connector))
+
+    def detach(self) -> None:
+        """Take all connectors out of the LLM and the encoders, which others may share."""
+        Handle.of(self.handles.values()).remove()
+
+    @contextmanager
+    def attached(self, keys: Iterable[str] | None = None) -> Iterator[None]:
+        """Put connectors in again, those of ``keys`` (default: all), until the end of a ``with``."""
+        try:
+            for key in self.connectors if keys is None else keys:
+                self._attach(self._connectors()[key])
+            yield
+        finally:
+            self.detach()
+
+    def _attached(self, connector: Connector) -> list[Handle]:
         """Hook a connector in where its base class says."""
         handles = [connector.attach(self.llm)] if isinstance(connector, LLMAdapter) else []
         if isinstance(connector, EncoderAdapter):
-            if not handles and not adapts.get(connector.key):
+            if not handles and not self.adapts.get(connector.key):
                 raise RecipeError(
                     f"connectors.{connector.key}: {type(connector).__name__} works inside encoders; say in which: "
                     f"adapts={{{connector.key!r}: [...]}}, of {', '.join(self.encoders) or 'none'}."
                 )
-            for name in adapts.get(connector.key, ()):
+            for name in self.adapts.get(connector.key, ()):
                 encoder = self._encoder(name)
                 encoder.adapters.append(connector)
                 handles += [Handle(partial(encoder.adapters.remove, connector)), connector.attach(encoder, name)]

@@ -53,6 +53,8 @@ class Conversation:
     media: dict[str, Any]
     """Connector key -> what it keeps of the items."""
     stored: KeyValues
+    reader: Reader
+    """Who began it: the reader of the model whose connectors it is answered with."""
     said: list[int] = field(default_factory=list)
     """Tokens of the answer so far."""
 
@@ -128,7 +130,7 @@ class Reader:
             SampleError: an item has another number of places than tokens; it names the sample.
         """
         ctx = context_of(batch, self.model.inputs)
-        conversation = Conversation(Prompt(ctx), {}, {}, stored)
+        conversation = Conversation(Prompt(ctx), {}, {}, stored, self)
         for key in batch.media:
             places = batch.media_positions[key]
             if key not in shown:
@@ -167,20 +169,15 @@ class Reader:
         """
         pieces = [one.piece(length) for one, length in parts]
         conversations = [one for one, _ in parts]
-        ctx = replace(context_of_pieces(pieces), media=self._media(conversations))
+        ctx = self.context(conversations, pieces)
         llm = self.model.llm
-        embeds = llm.embed(ctx.input_ids[0], ctx)
-        for key, places in ctx.media_positions.items():
-            if len(places):
-                cuts = [(one, *piece.inside(key)) for one, piece in zip(conversations, pieces, strict=True)]
-                tokens = torch.cat([one.tokens[key][begin:end] for one, begin, end in cuts if end > begin])
-                embeds = embeds.index_copy(0, places, tokens.to(embeds.dtype))
+        embeds = self._with_media(llm.embed(ctx.input_ids[0], ctx), ctx, conversations, pieces)
         lengths = [piece.length for piece in pieces]
         keys = StoredKeys.of([one.stored for one in conversations], lengths, ctx.bidirectional)
         assert ctx.cu_seqlens is not None
         ends = [n for n, (one, length) in enumerate(parts) if one.unread == length]
         last = ctx.cu_seqlens[1:].long()[ends] - 1
-        if self.model.positionwise and len(ends) < len(ctx.input_ids[0]):
+        if self._positionwise(conversations) and len(ends) < len(ctx.input_ids[0]):
             # some position has to be asked for, also where no prompt ends
             asked = last if ends else ctx.cu_seqlens[-1:].long() - 1
             hidden = llm.read(embeds, replace(ctx, wanted=asked), keys)
@@ -190,6 +187,25 @@ class Reader:
         for one, length in parts:
             one.stored.length += length
         return ctx, logits
+
+    def context(self, conversations: list[Conversation], pieces: Sequence[Piece]) -> ForwardContext:
+        """Context of the pass over these pieces of conversations."""
+        return replace(context_of_pieces(pieces), media=self._media(conversations))
+
+    def _with_media(
+        self, embeds: torch.Tensor, ctx: ForwardContext, conversations: list[Conversation], pieces: Sequence[Piece]
+    ) -> torch.Tensor:
+        """The row's embeddings float[S, D] with the tokens of its items at their places."""
+        for key, places in ctx.media_positions.items():
+            if len(places):
+                cuts = [(one, *piece.inside(key)) for one, piece in zip(conversations, pieces, strict=True)]
+                tokens = torch.cat([one.tokens[key][begin:end] for one, begin, end in cuts if end > begin])
+                embeds = embeds.index_copy(0, places, tokens.to(embeds.dtype))
+        return embeds
+
+    def _positionwise(self, conversations: list[Conversation]) -> bool:
+        """Whether the last block may run at chosen positions of the pass."""
+        return self.model.positionwise
 
     def _media(self, conversations: list[Conversation]) -> dict[str, Any]:
         """Connector key -> what it keeps of the items of all conversations."""

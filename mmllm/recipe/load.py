@@ -27,8 +27,8 @@ FORMER_MAX_PIXELS = 25_000_000
 """Default of ``serve: max_pixels`` until 4096 x 3072."""
 LATER = ("adapts", "times", "token", "around", "tiles", "steps", "stitch", "rows", "shares", "attends", "start")
 """Words of a connector that came later."""
-OF_DATA = ("system",)
-"""Words of a dataset that came later."""
+OF_DATA = ("system", "group")
+"""Words of data that came later."""
 
 Importing = Callable[[str], None]
 """Called with a "module:Class" that is about to be imported."""
@@ -167,8 +167,9 @@ def digest(recipe: Recipe) -> str:
     unused["eval"] = {"cache"} if recipe.eval.cache is None else set()
     plain = Serve()
     unused |= {word: True for word in ("start", "threads") if getattr(recipe, word) is None}
-    later = ("system", "max_files", "max_seconds", "rows", "kv_memory", "media_memory", "hosts", "origins")
-    unused["serve"] = {word for word in (*later, "cache") if getattr(recipe.serve, word) == getattr(plain, word)}
+    later = ("system", "max_files", "max_seconds", "rows", "kv_memory", "media_memory", "hosts", "origins", "cache")
+    of_sets = ("sets_memory", "set_waiting")
+    unused["serve"] = {word for word in (*later, *of_sets) if getattr(recipe.serve, word) == getattr(plain, word)}
     if recipe.serve.max_pixels == plain.max_pixels:  # a smaller default than runs were made with before
         recipe = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"max_pixels": FORMER_MAX_PIXELS})})
     # by alias: a word that was renamed counts under its first name, for the same reason

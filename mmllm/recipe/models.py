@@ -130,6 +130,9 @@ class ComponentSpec(Section):
         description="data only: system message of conversations that have none; empty: without the one that the chat "
         "template writes where there is none",
     )
+    group: str | None = Field(
+        None, min_length=1, description="data only: whose it is; what learned from it is served to this group alone"
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="every other word: keyword arguments of the class")
 
     @field_validator("source", mode="before")
@@ -359,6 +362,8 @@ class Serve(Section):
         "like; one alone is answered whatever it takes",
     )
     media_memory: Positive = Field(268_435_456, description="bytes of encoded media kept for later questions")
+    sets_memory: Positive = Field(1_073_741_824, description="bytes of what runs of `--sets` learned that are kept")
+    set_waiting: Positive = Field(8, description="requests of one of several models that may wait")
     cache: Cache | None = Field(
         None,
         description="read kept features of frozen encoders, as under a stage; keeps nothing of what is sent",

@@ -71,7 +71,8 @@ def _replace_reference(entries: dict[str, Any], alternatives: dict[str, Any]) ->
 def _words(section: str) -> dict[str, Any]:
     """A part's own words beside ``type``."""
     if section == "data":
-        return {"system": SYSTEM}
+        group = {"type": "string", "description": "whose it is; what learned from it is this group's alone"}
+        return {"system": SYSTEM, "group": group}
     if section != "connectors":
         return {}
     return {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -15,13 +15,15 @@ from fastapi.responses import JSONResponse, Response
 from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import Metrics
+from mmllm.serving.models import Models, OneModel
 from mmllm.serving.preview import Previewer, PreviewRequest
-from mmllm.serving.schema import ApiError, model_card
+from mmllm.serving.schema import ApiError
 from mmllm.serving.served import Served, Vocabulary
 from mmllm.serving.worker import Worker
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
+    from mmllm.llms.causal_lm import CausalLM
     from mmllm.serving.keys import Key
 
 READERS = 4
@@ -31,18 +33,18 @@ T = TypeVar("T")
 
 
 class Api:
-    """One served model, and who may use it."""
+    """The served models, and who may use them."""
 
-    def __init__(self, generator: Generator, model_name: str, limits: Limits) -> None:
+    def __init__(self, generator: Generator, model_name: str, limits: Limits, models: Models | None = None) -> None:
+        """``models``: all that are offered, default: the one of ``generator``, called ``model_name``."""
+        self.models_offered = models or OneModel(generator, model_name)
         self.limits = limits
         self.metrics = Metrics()
         self.worker = Worker(generator, limits.max_waiting)
-        inputs, vocabulary = Inputs.of(generator), Vocabulary(generator)
-        found = self.metrics.of(model_name)
-        self.only = Served(model_name, generator, inputs, self.worker, limits, vocabulary, found)
+        # one engine answers for all models
         self.metrics.watch(model_name, lambda: self.worker.load, lambda: self.worker.alive)
-        self.previewer = Previewer(inputs, limits)
-        self.created = int(time.time())
+        self.previewer = Previewer(Inputs.of(generator), limits)
+        self._vocabularies: WeakKeyDictionary[CausalLM, Vocabulary] = WeakKeyDictionary()
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading_media = self.reading_texts = 0
         """Number of requests with and without media that are being read, or wait for that."""
@@ -54,6 +56,7 @@ class Api:
     def close(self) -> None:
         """End what runs and waits."""
         self.worker.close()
+        self.models_offered.close()
         self.readers.shutdown(wait=False, cancel_futures=True)
 
     # ---- for endpoints
@@ -61,20 +64,15 @@ class Api:
     @asynccontextmanager
     async def lease(self, name: str, request: Request) -> AsyncIterator[Served]:
         """Return a model, which stays until the end of an ``async with``; ApiError 404 where there is none."""
-        self._check_model(name, request)
-        yield self.only
+        async with self.models_offered.lease(name, entry_of(request)) as leased:
+            vocabulary, metrics = self._vocabulary(leased.generator), self.metrics.of(leased.name)
+            yield Served(leased.name, leased.generator, leased.inputs, self.worker, self.limits, vocabulary, metrics)
 
-    def _check_model(self, name: str, request: Request) -> None:
-        """Refuse a model that does not exist, and in the same words one that the request's key may not use."""
-        seen = self._seen(request)
-        if name != self.only.name or not seen:
-            has = f"this server has {self.only.name!r}" if seen else "this key may use none"
-            raise ApiError(
-                404, f"The model {name[:100]!r} does not exist; {has}.", code="model_not_found", param="model"
-            )
-
-    def _card(self) -> dict[str, Any]:
-        return model_card(self.only.name, self.created, self.only.context, list(self.only.inputs.keys))
+    def _vocabulary(self, generator: Generator) -> Vocabulary:
+        """Return what is made of the tokens of a generator's LLM, once for each."""
+        if generator.llm not in self._vocabularies:
+            self._vocabularies[generator.llm] = Vocabulary(generator)
+        return self._vocabularies[generator.llm]
 
     async def read(self, has_media: bool, work: Callable[..., T], *args: Any) -> T:
         """Run work that reads a request, which has a place in the queue meanwhile; ApiError 429 where there is none.
@@ -94,11 +92,6 @@ class Api:
             return await asyncio.get_running_loop().run_in_executor(self.readers, work, *args)
         finally:
             self.reading_media -= 1
-
-    def _seen(self, request: Request) -> bool:
-        """Return whether the request's key may use the model."""
-        key = key_of(request)
-        return key is None or key[1].sees(self.only.name)
 
     # ---- endpoints
 
@@ -126,17 +119,16 @@ class Api:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def models(self, request: Request) -> dict[str, Any]:
-        """Return the list of models that the request's key may see: the one, or none."""
-        return {"object": "list", "data": [self._card()] if self._seen(request) else []}
+        """Return the list of models that the request's key may see."""
+        return {"object": "list", "data": await asyncio.to_thread(self.models_offered.cards, entry_of(request))}
 
     async def model(self, name: str, request: Request) -> dict[str, Any]:
         """Return one model by its id."""
-        self._check_model(name, request)
-        return self._card()
+        return await asyncio.to_thread(self.models_offered.card, name, entry_of(request))
 
     async def preview(self, body: PreviewRequest, request: Request) -> dict[str, Any]:
         """Return a view for people of one media part as the model is shown it; not part of OpenAI's API."""
-        if not self._seen(request):
+        if not await asyncio.to_thread(self.models_offered.cards, entry_of(request)):
             raise ApiError(404, "This key may use no model, so it sees no preview.", code="model_not_found")
         return await self.read(True, self.previewer.of_part, body.part)
 
@@ -151,6 +143,12 @@ def tenant_of(request: Request) -> str:
     """Return whose a request is: the name of its key, never anything of its body."""
     key = key_of(request)
     return "" if key is None else key[0]
+
+
+def entry_of(request: Request) -> Key | None:
+    """Return the entry of the request's key in the key file."""
+    key = key_of(request)
+    return None if key is None else key[1]
 
 
 def ident_of(request: Request, prefix: str) -> str:

@@ -23,6 +23,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from mmllm.errors import MmllmError
+from mmllm.generation.memory import Sizes
+from mmllm.recipe.load import load_recipe
 from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
 from mmllm.serving.connections import TimedConnection
@@ -36,8 +38,11 @@ from mmllm.serving.endpoints.transcriptions import Transcriptions
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import CountedResponses
 from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
+from mmllm.serving.models import Models, OneModel, SetModels
 from mmllm.serving.page import page_command
 from mmllm.serving.schema import ApiError, error_response, validation_error
+from mmllm.sets.library import SetLibrary
+from mmllm.sets.offers import Offers, groups_of
 
 if TYPE_CHECKING:
     from mmllm.checkpoints.load import Trust
@@ -54,22 +59,28 @@ def serve(
     overrides: Sequence[str] = (),
     trust: Trust | None = None,
     access: Access | None = None,
+    more: Sequence[Path] = (),
+    sets: Path | None = None,
 ) -> None:
     """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``.
 
+    ``more``: further runs, and ``sets``: a folder of such, each a model over the frozen parts that they share.
     ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them. ``access``: see ``load_app``; without keys
     and not open, an address that others than this machine's users reach is refused.
     """
     access = access or Access()
     if host is not None:  # before minutes of loading
         check_address(host, access)
-    recipe, app = load_app(run, overrides, trust, access)
+    recipe, app = load_app(run, overrides, trust, access, more, sets)
     host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
     check_address(host, access)
     listener = _listen(host, port)
     _log_to_terminal()
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     LOG.info("%s is at %s/v1; chat with it: %s", recipe.name, address, page_command(address))
+    names = app.state.models.names()
+    if len(names) > 1:
+        LOG.info("models: %s", ", ".join(names))
     LOG.info("%s", _key_state(access))
     config = uvicorn.Config(app, http=TimedConnection, ws="none", log_level="info", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])
@@ -106,15 +117,28 @@ def _log_to_terminal() -> None:
 
 
 def load_app(
-    run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, access: Access | None = None
+    run: Path,
+    overrides: Sequence[str] = (),
+    trust: Trust | None = None,
+    access: Access | None = None,
+    more: Sequence[Path] = (),
+    sets: Path | None = None,
 ) -> tuple[Recipe, FastAPI]:
     """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits.
 
-    The recipe's hosts and origins join those of ``access``.
+    The recipe's hosts and origins join those of ``access``. ``more``, ``sets``: see :func:`serve`; the limits are those
+    of ``run``.
     """
-    from mmllm.generation.opening import open_run
+    access = access or Access()
+    if more or sets is not None:
+        recipe, generator, models = _several(run, more, sets, overrides, trust, access)
+    else:
+        from mmllm.generation.opening import open_run
 
-    recipe, generator = open_run(run, overrides, trust)
+        recipe, generator = open_run(run, overrides, trust)
+        groups = groups_of(recipe, run)
+        check_groups(run, groups, access)
+        models = OneModel(generator, recipe.name, groups)
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,
@@ -125,26 +149,63 @@ def load_app(
         max_body=options.max_body,
         max_new_tokens=options.max_new_tokens,
     )
-    access = access or Access()
     hosts = access.hosts | {host_name(host) for host in (options.host, *options.hosts)}
     origins = (*access.origins, *options.origins)
-    return recipe, create_app(generator, recipe.name, limits, replace(access, hosts=hosts, origins=origins))
+    access = replace(access, hosts=hosts, origins=origins)
+    return recipe, create_app(generator, recipe.name, limits, access, models)
+
+
+def _several(
+    run: Path, more: Sequence[Path], sets: Path | None, overrides: Sequence[str], trust: Trust | None, access: Access
+) -> tuple[Recipe, Generator, Models]:
+    """The first run's recipe and generator, and a model for each run and each set."""
+    offers = Offers(sets, trust is not None and trust.code)
+    first = offers.give(run)
+    options = load_recipe(run / "recipe.yaml", overrides).serve
+    library = SetLibrary(
+        offers, Sizes.of(options), options.sets_memory, options.set_waiting, overrides=overrides, trust=trust
+    )
+    for offer in (first, *(offers.give(one) for one in more)):
+        check_groups(offer.run, offer.groups, access)
+        library.pin(offer)
+    held = library.held(first.name)
+    assert held is not None
+    return held.run.recipe, held.generator, SetModels(library)
+
+
+def check_groups(run: Path, groups: frozenset[str], access: Access) -> None:
+    """Raise MmllmError where a run is for groups alone, and no key says who is of one."""
+    if groups and access.keys is None:
+        raise MmllmError(
+            f"{run} learned from data of the group {', '.join(sorted(groups))}, and is for its members alone: give "
+            "--keys FILE (mmllm keys add NAME --groups GROUP --keys FILE makes a key of a member)."
+        )
 
 
 def create_app(
-    generator: Generator, model_name: str, limits: Limits | None = None, access: Access | None = None
+    generator: Generator,
+    model_name: str,
+    limits: Limits | None = None,
+    access: Access | None = None,
+    models: Models | None = None,
 ) -> FastAPI:
-    """Return the application around ``generator``, offering one model called ``model_name`` to those of ``access``."""
+    """Return the application around ``generator``, offering one model called ``model_name`` to those of ``access``.
+
+    ``models``: several instead, over the engine of ``generator``.
+    """
     access = access or Access()
-    api = Api(generator, model_name, limits or Limits())
+    api = Api(generator, model_name, limits or Limits(), models)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         api.start()
+        watching = asyncio.create_task(api.models_offered.watch())
         yield
+        watching.cancel()
         await asyncio.to_thread(api.close)
 
     app = FastAPI(title=f"mmllm: {model_name}", lifespan=lifespan)
+    app.state.models = api.models_offered
     # the one added last is the outermost: a body that BodyLimit refuses has an id too
     app.add_middleware(BodyLimit, max_body=api.limits.max_body, max_text=generator.most_characters)
     app.add_middleware(Guard, access=access)

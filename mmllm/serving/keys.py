@@ -36,6 +36,8 @@ class Key(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     models: list[str] | None = None
     """Names of the models it may see; None: all."""
+    groups: list[str] = []
+    """Groups it is of: models that learned from data of others are not for it."""
     at_once: Count | None = None
     """Requests that may be open at a time; None: as many as the server takes."""
     per_minute: Count | None = None
@@ -121,7 +123,7 @@ def read_keys(path: Path) -> dict[str, Key]:
     except ValidationError as error:
         raise MmllmError(
             f"the key file {path}: {_where(error)}: {error.errors()[0]['msg']}; an entry is "
-            "NAME: {sha256: HEX, models: [NAME], at_once: N, per_minute: N}, all but sha256 optional"
+            "NAME: {sha256: HEX, models: [NAME], groups: [NAME], at_once: N, per_minute: N}, all but sha256 optional"
         ) from error
 
 
@@ -132,6 +134,7 @@ def add_key(
     at_once: int | None = None,
     per_minute: int | None = None,
     metrics: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> str:
     """Append a new key to a file, which is made where there is none, and return its text, which is kept nowhere.
 
@@ -143,7 +146,8 @@ def add_key(
             f"{path} has a key {name!r}; take another name, and remove its entry once its users have the new key"
         )
     token = f"mmllm-{secrets.token_urlsafe(32)}"
-    words = {"models": None if models is None else list(models), "at_once": at_once, "per_minute": per_minute}
+    words: dict[str, Any] = {"at_once": at_once, "per_minute": per_minute}
+    words |= {word: None if names is None else list(names) for word, names in (("models", models), ("groups", groups))}
     entry: dict[str, Any] = {"sha256": hashlib.sha256(token.encode()).hexdigest()}
     entry |= {word: value for word, value in words.items() if value is not None}
     entry |= {"metrics": True} if metrics else {}

@@ -92,9 +92,17 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dic
     }
 
 
-def model_card(name: str, created: int, context: int, modalities: list[str]) -> dict[str, Any]:
-    """Return one entry of ``/v1/models``; beside OpenAI's fields the context and what is taken besides text."""
+def model_card(
+    name: str, created: int, context: int, modalities: list[str] | None, parent: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return one entry of ``/v1/models``; beside OpenAI's fields the context and what is taken besides text.
+
+    ``modalities``: None where that is not known yet. ``more``: further fields.
+    """
     card: dict[str, Any] = {"id": name, "object": "model", "created": created, "owned_by": "mmllm", "root": name}
+    card |= {"parent": parent, "max_model_len": context, **more}
+    if modalities is None:
+        return card
     takes = {"input_modalities": ["text", *modalities], "output_modalities": ["text"]}
     files = {"file_types": {modality: list(MODALITIES[modality].endings) for modality in modalities}}
-    return {**card, "parent": None, "max_model_len": context, **takes, **files}
+    return {**card, **takes, **files}

@@ -133,7 +133,14 @@ class Served:
                     constraint = None if one.grammar is None else one.grammar.begin()
                     forced = one.forced[place] if one.forced else ()
                     job = self.worker.submit(
-                        one.encoded, sampling, tenant, constraint, forced, metrics=self.metrics, admitted=True
+                        one.encoded,
+                        sampling,
+                        tenant,
+                        constraint,
+                        forced,
+                        generator=self.generator,
+                        metrics=self.metrics,
+                        admitted=True,
                     )
                     jobs.append(job)
                     prompts.append(number)

@@ -17,6 +17,7 @@ from mmllm.generation.answers import Delta, Request
 from mmllm.generation.constraints import Constraint, ConstraintError
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.schema import ApiError
+from mmllm.sets.engine import SetGoneError
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ LOG = logging.getLogger("serve")
 FAILURES = 3
 """Requests in a row that end by a fault of the server, after which the engine is taken for broken."""
 STOPPED = "The model stopped; the server's log says why."
+
+
+def gone(error: SetGoneError) -> ApiError:
+    """Return what a request is told whose model was taken away."""
+    return ApiError(404, str(error), code="model_not_found", param="model")
 
 
 @dataclass(eq=False)
@@ -70,6 +76,8 @@ class Job:
         """Hand an event to the event loop (called on the worker's thread); a closed loop cancels the job."""
         if isinstance(event, ConstraintError):
             event = ApiError(400, f"The grammar cannot be followed: {event}.", code="invalid_schema")
+        if isinstance(event, SetGoneError):
+            event = gone(event)
         elif isinstance(event, MmllmError):
             event = ApiError(400, str(event), code="invalid_prompt", param="messages")
         elif isinstance(event, Exception) and not isinstance(event, ApiError):
@@ -179,13 +187,14 @@ class Worker:
         constraint: Constraint | None = None,
         forced: Sequence[int] = (),
         *,
+        generator: Generator | None = None,
         metrics: ModelMetrics | None = None,
         admitted: bool = False,
     ) -> Job:
         """Queue a request of ``tenant`` (called on the event loop); ApiError when there is no room.
 
-        ``constraint``, ``forced``: see ``generation.answers.Request``. ``metrics``: what counts it. ``admitted``: room
-        was asked for before.
+        ``constraint``, ``forced``: see ``generation.answers.Request``. ``generator``: who encoded it, over the same
+        engine; default: the worker's own. ``metrics``: what counts it. ``admitted``: room was asked for before.
         """
         if not admitted:
             self.check_room()
@@ -193,7 +202,12 @@ class Worker:
         with self._changed:
             if not self.alive:  # it may have ended since
                 raise ApiError(503, STOPPED, headers={"Retry-After": "30"})
-            job.request = self.generator.submit(encoded, sampling, job.put, tenant, constraint, forced)
+            try:
+                job.request = (generator or self.generator).submit(
+                    encoded, sampling, job.put, tenant, constraint, forced
+                )
+            except SetGoneError as error:
+                raise gone(error) from error
             self._jobs.append(job)
             self._changed.notify_all()
         return job

@@ -46,6 +46,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "planning": {"recipe", "messages", "llms", "model", "batches", "checkpoints", "training"},
     "generation": {"recipe", "messages", "encoders", "model", "batches", "checkpoints"},
+    "sets": {
+        "files",
+        "recipe",
+        "hooks",
+        "encoders",
+        "connectors",
+        "llms",
+        "model",
+        "checkpoints",
+        "generation",
+    },
     "published": {
         "recipe",
         "messages",
@@ -109,7 +120,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "drawing",
     },
     "reporting": {"recipe", "checkpoints", "evaluation", "inspection", "drawing"},
-    "serving": {"recipe", "messages", "processors", "encoders", "drawing", "checkpoints", "generation"},
+    "serving": {"recipe", "messages", "processors", "encoders", "drawing", "checkpoints", "generation", "sets"},
     "real": {"files", "recipe", "model", "batches", "checkpoints", "training", "generation", "evaluation"},
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING

@@ -1,0 +1,53 @@
+"""One frozen LLM and the sets whose rows it answers together: LoRA in banks, other connectors at shared hook points."""
+
+from __future__ import annotations
+
+from mmllm.connectors.base import LLMAdapter
+from mmllm.connectors.llm_adapters.lora import LoraConnector
+from mmllm.llms.causal_lm import CausalLM
+from mmllm.model.model import MultimodalLM
+from mmllm.model.reading import obstacles
+from mmllm.sets.lora_banks import LoraBanks
+from mmllm.sets.points import SetPoints, SharedPoints, UnmixableError
+
+
+class Mixture:
+    """An LLM that answers rows of several sets in one pass."""
+
+    def __init__(self, llm: CausalLM) -> None:
+        self.llm = llm
+        self.banks = LoraBanks(llm)
+        self._points = SharedPoints(llm)
+        self._of: dict[MultimodalLM, SetPoints] = {}
+
+    def add(self, model: MultimodalLM) -> str | None:
+        """Take in a model over this LLM whose connectors are detached; why its rows cannot be mixed, None where they
+        are."""
+        inside = {key: one for key, one in model.connectors.items() if isinstance(one, LLMAdapter)}
+        loras = [one for one in inside.values() if type(one) is LoraConnector]
+        why = obstacles(model)
+        why += [f"connectors.{key} works inside an encoder too" for key in inside if key in model.adapts]
+        if inside and any(entry.connector.reads_text for entry in model.inputs.values()):
+            why.append("its projector reads the text as the LLM embeds it")
+        if why:
+            return "; ".join(why)
+        points = SetPoints(self._points, model)
+        try:
+            if len(loras) == len(inside):
+                for one in loras:
+                    self.banks.add(model, one)
+            else:  # in the order of the recipe: one may read what another changed
+                for adapter in inside.values():
+                    adapter.attach(points)
+        except UnmixableError as error:
+            points.clear()
+            return str(error)
+        self._of[model] = points
+        return None
+
+    def remove(self, model: MultimodalLM) -> None:
+        """Take a model out again."""
+        self.banks.remove(model)
+        points = self._of.pop(model, None)
+        if points is not None:
+            points.clear()
