@@ -32,6 +32,10 @@ class MediaError(MmllmError):
     """A media item that cannot be read or is over a limit."""
 
 
+class ConstraintError(MmllmError):
+    """A constraint of an answer that cannot be followed: its schema is malformed, not supported or too complex."""
+
+
 def shortened(value: object, limit: int = 80) -> str:
     """Return a value as an error shows it: a payload in base64 or a long list would hide the sentence around it."""
     text = repr(value[: limit + 1] if isinstance(value, str | bytes | list | tuple) else value)

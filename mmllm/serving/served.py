@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from mmllm.errors import MmllmError, SampleError, TooLongError, UnreadableError
-from mmllm.generation.constraints import ConstraintError
+from mmllm.errors import ConstraintError, MmllmError, SampleError, TooLongError, UnreadableError
 from mmllm.generation.constraints.guidance import Grammar, Guidance
 from mmllm.serving.answers.logprobs import TokenTexts
 from mmllm.serving.conversation import Inputs

@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mmllm.errors import MmllmError
+from mmllm.errors import ConstraintError, MmllmError
 from mmllm.generation.answers import Delta, Request
-from mmllm.generation.constraints import Constraint, ConstraintError
+from mmllm.generation.constraints import Constraint
 from mmllm.generation.sampling import Sampling
 from mmllm.serving.schema import ApiError
 from mmllm.sets.engine import SetGoneError

@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from mmllm.batches.collate import collate
 from mmllm.generation.generator import Generator
 from mmllm.generation.sampling import Sampling
+from mmllm.serving.app import create_app
 from mmllm.types import Message, Sample
-from tests.support.serving import BLUE, LIMITS, MODEL, RED, body, image_part, picture, post, text_part, user
+from tests.support.serving import BLUE, LIMITS, MODEL, RED, body, image_part, local, picture, post, text_part, user
 
 TEXT = "How many red"
 
@@ -207,6 +208,9 @@ def test_numbers_of_the_server(http: TestClient) -> None:
     assert "x" * 50 not in http.get("/metrics").text
 
 
-def test_the_server_is_ready(http: TestClient) -> None:
+def test_a_server_that_answers_nothing_is_not_ready(http: TestClient, generator: Generator) -> None:
     assert http.get("/ready").json() == {"status": "ready"}
-    assert LIMITS.max_waiting > 0
+    # no lifespan: its worker was never started
+    idle = local(create_app(generator, MODEL, LIMITS))
+    answer = idle.get("/ready")
+    assert answer.status_code == 503 and answer.headers["retry-after"] and idle.get("/health").status_code == 503

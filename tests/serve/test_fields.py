@@ -13,9 +13,12 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from mmllm.generation.generator import Generator
+from mmllm.generation.memory import Sizes
 from mmllm.generation.sampling import Sampling
+from mmllm.serving.app import create_app
+from mmllm.serving.media import Limits
 from mmllm.types import Message, Sample
-from tests.support.serving import MODEL, RED, body, error_of, image_part, post, text_part, user
+from tests.support.serving import MODEL, RED, body, error_of, image_part, local, post, text_part, user
 
 WARM: dict[str, Any] = {"model": MODEL, "messages": [user("Hi")], "max_tokens": 8, "temperature": 1.5}
 
@@ -45,6 +48,14 @@ def test_n_answers_stream_side_by_side(client: openai.OpenAI) -> None:
         if choice.finish_reason:
             ends[choice.index] = choice.finish_reason
     assert [pieces[number] for number in range(3)] == texts(client, n=3, seed=5) and len(ends) == 3
+
+
+def test_an_idle_server_takes_more_answers_than_it_has_places(generator: Generator, client: openai.OpenAI) -> None:
+    narrow = Generator(generator.model, Sizes(rows=2))
+    with local(create_app(narrow, MODEL, Limits(max_waiting=1))) as http:
+        status, answer = post(http, {**WARM, "n": 6, "seed": 5})
+    assert status == 200
+    assert [choice["message"]["content"] for choice in answer["choices"]] == texts(client, n=6, seed=5)
 
 
 def test_a_seed_means_the_same_beside_others(client: openai.OpenAI) -> None:

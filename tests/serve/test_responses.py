@@ -104,7 +104,7 @@ def test_calls_and_their_results(client: openai.OpenAI) -> None:
         ({"conversation": "c"}, "conversation"), ({"truncation": "auto"}, "truncation"), ({"n": 2}, "n"),
         ({"include": ["file_search_call.results"]}, "include"), ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"prompt": {"id": "x"}}, "prompt"), ({"temperature": 3}, "temperature"),
-        ({"max_output_tokens": 0}, "max_completion_tokens"), ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"max_output_tokens": 0}, "max_output_tokens"), ({"guided_choice": ["a"]}, "guided_choice"),
     ],
 )  # fmt: skip
 def test_what_is_refused(http: TestClient, change: dict[str, Any], param: str) -> None:

@@ -8,12 +8,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mmllm.errors import MmllmError
-
-
-class ConstraintError(MmllmError):
-    """A constraint that cannot be followed: the schema is malformed, not supported or too complex."""
-
 
 class Constraint(Protocol):
     """What one answer may say. It moves on with the answer, so each request has its own."""

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmllm.errors import MmllmError
-from mmllm.generation.constraints import ConstraintError
+from mmllm.errors import ConstraintError
 
 OBJECT: Mapping[str, Any] = {"type": "object"}
 """Schema of ``json_object``: any object."""
@@ -29,14 +28,9 @@ def json_grammar(schema: Mapping[str, Any]) -> str:
 
     Raises:
         ConstraintError: the schema is larger or deeper than is read.
-        MmllmError: llguidance is not installed.
     """
-    try:
-        from llguidance import LLMatcher
-    except ImportError as error:
-        raise MmllmError("JSON and tool calls need llguidance: pip install 'mmllm[serve]'") from error
     check_schema(schema)
-    return str(LLMatcher.grammar_from_json_schema(_with_options(schema)))
+    return json.dumps({"grammars": [{"json_schema": _with_options(schema)}]})
 
 
 def calls_grammar(functions: Mapping[str, Mapping[str, Any]], *, text: bool, several: bool) -> str:

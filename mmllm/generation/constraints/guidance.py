@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmllm.errors import MmllmError
-from mmllm.generation.constraints import ConstraintError
+from mmllm.errors import ConstraintError, MmllmError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -40,10 +40,11 @@ class ResponseRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     model: Annotated[str, Field(max_length=500)]
+    # before the chat, in which it stands too: its own name is the one at fault
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     chat: ChatRequest
     stream: bool | None = None
     instructions: str | None = None
-    max_output_tokens: int | None = None
     include: Annotated[list[str], Field(max_length=20)] | None = None
     metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], Field(max_length=16)] | None = None
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mmllm.generation.constraints import ConstraintError
+from mmllm.errors import ConstraintError
 from mmllm.generation.constraints.grammars import check_schema
 
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]

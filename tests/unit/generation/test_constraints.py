@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmllm.errors import ConstraintError
 from mmllm.generation.answers import Request
-from mmllm.generation.constraints import ConstraintError, masked
+from mmllm.generation.constraints import masked
 from mmllm.generation.constraints.grammars import MOST_DEPTH, OBJECT, calls_grammar, json_grammar
 from mmllm.generation.constraints.guidance import Guidance
 from mmllm.generation.generator import Generator
