@@ -176,7 +176,9 @@ class SetLibrary:
     def _load(self, offer: Offer) -> Held:
         run = load_set(offer.run, offer.name, self.engine, self.parts, self._overrides, self._trust)
         self.loads += 1
-        made = Generator(run.learned.model, self.engine.sizes, self.engine, run.learned, self._known)
+        made = Generator(
+            run.learned.model, self.engine.sizes, run.recipe.serve.system, self.engine, run.learned, self._known
+        )
         return Held(offer, run, made)
 
     def _make_room(self, offer: Offer) -> int:

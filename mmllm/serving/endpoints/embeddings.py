@@ -53,8 +53,8 @@ def _check_alone(served: Served) -> None:
     if learned is not None and learned.changes_llm:
         raise ApiError(
             400,
-            f"{served.name!r} changes the LLM that it shares with other models; its embeddings are those of a server of "
-            "its own (mmllm serve with that run alone).",
+            f"{served.name!r} changes the LLM that it shares with other models; its embeddings are to be had from a "
+            "server of that run alone.",
             code="unsupported_model",
             param="model",
         )
