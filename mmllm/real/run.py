@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HOME = Path("data/real")
 """Where parts and data go; the recipe says so."""
 RECIPE = "real/real.yaml"
-ASKED = 1000
+ASKED = 500
 """Questions of each benchmark that are asked; ``mmllm eval`` asks all."""
 TIMES = "times.json"
 """File of the run folder with the seconds of each step."""

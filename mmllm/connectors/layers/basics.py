@@ -21,6 +21,8 @@ CALIBRATED = "calibrated"
 """Word of a recipe's ``norm``."""
 LEAST_SPREAD = 0.1
 """Smallest spread of a channel that counts, as a share of the median one."""
+ROUNDING = 1e-6
+"""Spread of a normed channel up to which items do not differ in it."""
 
 
 def module_key(name: str) -> str:
@@ -110,10 +112,11 @@ class CalibratedNorm(nn.LayerNorm):
             joined = torch.cat(normed)
             mean, around = joined.mean(0), joined - joined.mean(0)
         spread = around.square().flatten(0, -2).mean(0).sqrt()
-        # a channel that hardly differs between these items would be noise, blown up
-        spread = spread.clamp(min=LEAST_SPREAD * float(spread.median()))
-        if not bool(spread.all()):
+        differing = spread[spread > ROUNDING]
+        if not len(differing):
             raise MmllmError("norm: calibrated: the items that it is set from are all alike; it needs different ones.")
+        # a channel that hardly differs between these items would be noise, blown up
+        spread = spread.clamp(min=LEAST_SPREAD * float(differing.median()))
         self.weight.copy_(1 / spread)
         self.bias.copy_(-mean / spread)
 
