@@ -37,6 +37,7 @@ EXPERIMENT = Experiment(
         "0.97, many 0.93 in the first) unasked, which leaves nothing to compare; so both arms start from nothing.",
         "The frozen LM hardly ever wrote a word and then a box: its answers after 120 steps are runs of numbers, "
         "seldom behind a word, and its loss is still 2.0 where the word's is 0.1 or less. TGDoc trains its LLM in this "
-        "stage; LoRA beside the connector, and steps to match the longer answers, were not run yet, nor was the third seed.",
+        "stage; LoRA beside the connector, and steps to match the longer answers, were not run yet, nor was the "
+        "third seed.",
     ),
 )
