@@ -47,10 +47,11 @@ class SetRuns:
         recipe = load_recipe(file)
         self._llm = self._llm or build_llm(recipe, "cpu")
         model = build(recipe, "cpu", llm=self._llm)
-        torch.manual_seed(seed)
+        # a generator of its own: a server in the same process draws too
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in model.connectors.parameters():
-                weight.normal_(std=STD)
+                weight.normal_(std=STD, generator=generator)
         beside = run.with_name(f".{run.name}.new")
         shutil.rmtree(beside, ignore_errors=True)
         Model(model, recipe).save_pretrained(beside)

@@ -40,11 +40,14 @@ class Versions:
     """Of each version: to each question."""
     since: list[tuple[float, int]] = field(default_factory=list)
     """Times from which on, and the version."""
+    coming: int | None = None
+    """The version that is being written: from some moment of it on the name leads there."""
 
     def between(self, began: float, ended: float) -> set[int]:
         """Versions that the name led to at some time between."""
         started = [pair for pair in self.since if pair[0] <= began]
-        return {started[-1][1], *(version for when, version in self.since if began < when <= ended)}
+        later = {version for when, version in self.since if began < when <= ended}
+        return {started[-1][1], *later, *([] if self.coming is None else [self.coming])}
 
 
 @dataclass
@@ -145,9 +148,11 @@ class Campaign:
             due += REWRITE
             name = self.random.choice(list(self.versions))
             version = 1 - self.versions[name].since[-1][1]
+            self.versions[name].coming = version
             await asyncio.to_thread(self._write, name, version)
             # only now does the name lead nowhere else: what was asked before this may be of either
             self.versions[name].since.append((time.monotonic(), version))
+            self.versions[name].coming = None
 
 
 def campaign(requests: int, seconds: float) -> dict[str, Any]:

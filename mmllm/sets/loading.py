@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from mmllm.checkpoints.digest_cache import DigestCache, frozen
 from mmllm.checkpoints.load import Trust, cast_as_said, check_frozen, check_inputs, open_checkpoint
-from mmllm.checkpoints.store import LEARNED, VerifiedCheckpoint, read_tensors
+from mmllm.checkpoints.store import LEARNED, VerifiedCheckpoint
 from mmllm.errors import CheckpointError
 from mmllm.generation.learned_set import LearnedSet
 from mmllm.hooks.passes import text_context
@@ -62,7 +63,7 @@ def load_set(
     """
     trust = trust or Trust()
     recipe, told, found = open_checkpoint(run, None, overrides, trust)
-    tensors = read_tensors(found.path / LEARNED)
+    tensors = _read_learned(found)
     llm, shared = parts.llm(told, found.manifest), parts.encoders(told, found.manifest)
     # loaded for another run, and held to the digests by which they were found
     known = {*([LLM] if llm is not None else []), *(f"encoders.{key}" for key in shared)}
@@ -100,6 +101,17 @@ def load_set(
         name, learned.n_tensors, learned.n_bytes / 1e6, learned.digest[:16], found.path,
     )  # fmt: skip
     return LoadedRun(recipe, learned, found.manifest.stage)
+
+
+def _read_learned(found: VerifiedCheckpoint) -> dict[str, Tensor]:
+    """The learned tensors, of the very bytes whose digest the manifest has.
+
+    A run that is written anew meanwhile would else lend the old one's digest to the new weights.
+    """
+    data = (found.path / LEARNED).read_bytes()
+    if hashlib.sha256(data).hexdigest() != found.manifest.files[LEARNED][1]:
+        raise CheckpointError(f"{found.path / LEARNED} was changed while it was read; ask again once it is written")
+    return load(data)
 
 
 def set_digest(found: VerifiedCheckpoint, recipe: Recipe) -> str:

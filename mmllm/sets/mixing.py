@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmllm import registry
 from mmllm.connectors.base import LLMAdapter
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.llms.causal_lm import CausalLM
@@ -27,6 +28,9 @@ class Mixture:
         loras = [one for one in inside.values() if type(one) is LoraConnector]
         why = obstacles(model)
         why += [f"connectors.{key} works inside an encoder too" for key in inside if key in model.adapts]
+        # one that puts hooks elsewhere than at hook points would change everybody's rows
+        others = [key for key, one in inside.items() if type(one).__module__.partition(".")[0] != registry.OWN]
+        why += [f"connectors.{key} is of another package" for key in others]
         if inside and any(entry.connector.reads_text for entry in model.inputs.values()):
             why.append("its projector reads the text as the LLM embeds it")
         if why:

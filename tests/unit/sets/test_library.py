@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from mmllm.generation.generator import Generator
 from mmllm.generation.memory import Sizes
 from mmllm.generation.sampling import Sampling
 from mmllm.model.trainable import trainable_state
+from mmllm.sets import loading
 from mmllm.sets.engine import SetGoneError, SetsEngine
 from mmllm.sets.frozen_parts import FrozenParts
 from mmllm.sets.library import SetBrokenError, SetBusyError, SetLibrary
@@ -190,6 +192,22 @@ def test_every_tensor_lands_once_and_one_that_does_not_is_an_error(runs: Runs, m
     monkeypatch.setattr(lora_bank.LoraBank, "_move", spoiled)
     with pytest.raises(CheckpointError, match="is not what its checkpoint holds"):
         load_set(runs.sets / "two", "two", engine, FrozenParts())
+
+
+def test_bytes_that_change_after_they_were_verified_are_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, plain = runs.write("swapped", 21), loading.open_checkpoint
+
+    def swapping(*words: Any) -> Any:
+        opened = plain(*words)
+        file = opened[2].path / LEARNED
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(bytes(data))
+        return opened
+
+    monkeypatch.setattr(loading, "open_checkpoint", swapping)
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        load_set(run, "swapped", SetsEngine(Sizes()), FrozenParts())
 
 
 @contextmanager
