@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,7 @@ from mmllm.serving.conversation import Inputs
 from mmllm.serving.media import Limits, open_path
 from mmllm.serving.path_parsing import path_of, split_paths
 from mmllm.serving.preview import Preview, Previewer
+from mmllm.serving.terminal_lines import TypedLines
 from mmllm.types import Message, Sample
 
 if TYPE_CHECKING:
@@ -30,16 +34,26 @@ if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
 
 COMMANDS = {f"/{modality}": modality for modality in MODALITIES}
+AGAIN = 0.7
+"""Temperature of ``/regenerate``: the likeliest answer was there already."""
 
 
 def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, console: Console | None = None) -> None:
     """Load the last checkpoint of ``run`` and answer lines of standard input until ``/quit``, Ctrl-D or Ctrl-C.
 
-    ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them.
+    Ctrl-C while an answer is written ends the answer. ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has
+    them, of ``run``.
     """
+    console = console or Console()
+    talk = _opened(run, console, overrides, trust)
+    console.print(f"[bold]{talk.name}[/bold]: ask something. /help lists the commands.")
+    talk.loop(TypedLines(console, sys.stdin.fileno() if sys.stdin.isatty() else None))
+
+
+def _opened(run: Path, console: Console, overrides: Sequence[str] = (), trust: Trust | None = None) -> Chat:
+    """A conversation with a run, of which nothing is said."""
     from mmllm.generation.opening import open_run
 
-    console = console or Console()
     recipe, generator = open_run(run, overrides, trust)
     options = recipe.serve
     limits = Limits(
@@ -48,9 +62,7 @@ def chat(run: Path, overrides: Sequence[str] = (), trust: Trust | None = None, c
         max_files=options.max_files,
         max_seconds=options.max_seconds,
     )
-    talk = Chat(generator, console, limits, options.max_new_tokens)
-    console.print(f"[bold]{recipe.name}[/bold]: ask something. /help lists the commands.")
-    talk.loop()
+    return Chat(generator, console, limits, options.max_new_tokens, recipe.name)
 
 
 @dataclass(frozen=True)
@@ -60,15 +72,22 @@ class Item:
     modality: str
     media: Any
     """The item as its encoder reads it."""
+    path: Path
+    """Where it was read."""
 
 
 class Chat:
     """Conversation with a Generator on a console."""
 
     def __init__(
-        self, generator: Generator, console: Console, limits: Limits | None = None, max_new_tokens: int = 512
+        self,
+        generator: Generator,
+        console: Console,
+        limits: Limits | None = None,
+        max_new_tokens: int = 512,
+        name: str = "the model",
     ) -> None:
-        self.generator = generator
+        self.generator, self.name = generator, name
         self.console = console
         self.limits = limits or Limits()
         self.max_new_tokens = max_new_tokens
@@ -78,13 +97,14 @@ class Chat:
         self.items: tuple[Item, ...] = ()
         self.pending: tuple[Item, ...] = ()
         """Items named by a command that no question was asked about yet."""
+        self.lines = TypedLines(console)
 
-    def loop(self) -> None:
+    def loop(self, lines: TypedLines | None = None) -> None:
         """Read lines and answer them until the user leaves."""
+        self.lines = lines or self.lines
         while True:
             try:
-                line = self.console.input("[bold cyan]you>[/bold cyan] ")
-                if not self.turn(line.strip()):
+                if not self.turn(self.lines.ask().strip()):
                     return
             except (EOFError, KeyboardInterrupt):
                 self.console.print()
@@ -101,6 +121,14 @@ class Chat:
                 self.console.print("The conversation is forgotten.")
             elif command == "/help":
                 self.console.print(self.help(), markup=False, highlight=False)
+            elif command == "/regenerate":
+                self._regenerate(rest.strip())
+            elif command == "/save":
+                self._save(rest.strip())
+            elif command == "/model":
+                self._change_model(rest.strip())
+            elif command == "/stop":
+                self.console.print("No answer is being written.")
             elif command in COMMANDS:
                 self.pending += self._opened([(COMMANDS[command], path_of(rest.strip()))])
             elif split_paths(line)[0].startswith("/"):
@@ -118,10 +146,21 @@ class Chat:
             known = MODALITIES[name]
             article = "an" if known.noun[0] in "aeiou" else "a"
             commands.append((f"/{name} PATH", f"show the model {article} {known.noun} ({', '.join(known.endings)})"))
-        commands += [("/clear", "forget the conversation"), ("/help", "this list"), ("/quit", "leave (also Ctrl-D)")]
+        commands += [
+            ("/stop", "while an answer is written: end it (also Ctrl-C)"),
+            ("/regenerate [T]", f"another answer, drawn at temperature T (default {AGAIN})"),
+            ("/save FILE", "add the conversation to a file of JSON lines, which `data:` of a recipe reads"),
+            ("/model [RUN]", "go on with another run; alone: which one answers"),
+            ("/clear", "forget the conversation"),
+            ("/help", "this list"),
+            ("/quit", "leave (also Ctrl-D)"),
+        ]
         lines = [f"{command:<15} {meaning}" for command, meaning in commands]
         if self.inputs.keys:
             lines.append("Media belong to your next question; a path inside it works too, in quotes if it has spaces.")
+        lines.append(
+            'A line that ends in \\ goes on in the next; """ on a line of its own begins and ends a longer text.'
+        )
         return "\n".join(lines)
 
     def _question(self, line: str) -> None:
@@ -132,25 +171,81 @@ class Chat:
             return
         typed = escape(text, self.inputs.processors)  # whatever is typed is text: media are attached by a command
         marks = [f"<{self.inputs.key(item.modality)}>" for item in shown]
+        messages = (*self.messages, Message("user", join([*marks, typed])))
+        # what the question shows belongs to the next one if nothing is said to this
+        self.pending = shown
+        answer = self._answer(messages, (*self.items, *shown))
+        if answer is not None:
+            self.messages = (*messages, Message("assistant", answer))
+            self.items, self.pending = (*self.items, *shown), ()
+
+    def _regenerate(self, temperature: str) -> None:
+        """Draw another answer to the last question."""
+        if not self.messages:
+            raise MmllmError("Nothing was answered yet, so there is nothing to answer anew.")
+        try:
+            warm = float(temperature) if temperature else AGAIN
+        except ValueError as error:
+            raise MmllmError(f"/regenerate {temperature}: the temperature is a number, such as {AGAIN}.") from error
+        answer = self._answer(self.messages[:-1], self.items, warm)
+        if answer is not None:
+            self.messages = (*self.messages[:-1], Message("assistant", answer))
+
+    def _save(self, name: str) -> None:
+        """Add the conversation to a file, as a row that a recipe's data may hold."""
+        if not name or not self.messages:
+            raise MmllmError("/save FILE adds a conversation to a file; name one, and ask something before.")
+        file = path_of(name)
+        shown: dict[str, list[str]] = {}
+        for item in self.items:
+            where = item.path if item.path.is_absolute() else Path.cwd() / item.path
+            shown.setdefault(self.inputs.key(item.modality), []).append(str(where))
+        row = {"messages": [{"role": one.role, "content": one.text} for one in self.messages], **shown}
+        try:
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise MmllmError(f"{file} cannot be written ({error.strerror}).") from error
+        self.console.print(f"Added to {file}.", markup=False)
+
+    def _change_model(self, name: str) -> None:
+        """Go on with another run, which has to take what was shown."""
+        if not name:
+            self.console.print(f"{self.name} answers.", markup=False)
+            return
+        other = _opened(path_of(name), self.console)
+        for item in (*self.items, *self.pending):
+            if other.inputs.key(item.modality) != self.inputs.key(item.modality):
+                raise MmllmError(f"{other.name} has another placeholder for a {item.modality}; /clear, then /model.")
+        self.generator, self.inputs, self.previewer = other.generator, other.inputs, other.previewer
+        self.limits, self.max_new_tokens, self.name = other.limits, other.max_new_tokens, other.name
+        self.console.print(f"{self.name} answers from here on.", markup=False)
+
+    def _answer(self, messages: tuple[Message, ...], items: tuple[Item, ...], temperature: float = 0.0) -> str | None:
+        """Write an answer as it comes; what there is of it where it is stopped, None before the first word."""
         media: dict[str, tuple[Any, ...]] = {}
-        for item in (*self.items, *shown):
+        for item in items:
             key = self.inputs.key(item.modality)
             media[key] = (*media.get(key, ()), item.media)
-        sample = Sample("chat", (*self.messages, Message("user", join([*marks, typed]))), media)
-        answer = self._answer(sample)
-        self.messages = (*sample.messages, Message("assistant", answer))
-        self.items, self.pending = (*self.items, *shown), ()
-
-    def _answer(self, sample: Sample) -> str:
-        text = ""
+        text, stopped = "", False
         # first: what is wrong with the question is raised here, before the model's line begins
-        deltas = self.generator.stream(sample, self.max_new_tokens)
+        deltas: Any = self.generator.stream(Sample("chat", messages, media), self.max_new_tokens, temperature)
         self.console.print("[bold green]model>[/bold green] ", end="")
-        for delta in deltas:
-            text += delta.text
-            self.console.print(delta.text, end="", markup=False, highlight=False, soft_wrap=True)
-        self.console.print()
-        return text
+        with closing(deltas):  # what is not asked for any more is not computed
+            try:
+                for delta in deltas:
+                    text += delta.text
+                    self.console.print(delta.text, end="", markup=False, highlight=False, soft_wrap=True)
+                    stopped = delta.finish is None and self.lines.stopped()
+                    if stopped:
+                        break
+            except KeyboardInterrupt:
+                stopped = True
+        if stopped:
+            # an interrupted step may have left half of what it keeps for the next question
+            self.generator.forget()
+        self.console.print(" [dim](stopped)[/dim]" if stopped else "")
+        return None if stopped and not text else text
 
     def _opened(self, named: list[tuple[str, Path]]) -> tuple[Item, ...]:
         """Read files within the limits and show each."""
@@ -164,7 +259,7 @@ class Chat:
             media = open_path(path, self.limits, modality)
             self.inputs.check_seconds(modality, [media], self.limits)
             self._show(modality, self.previewer.of(modality, media), media)
-            found.append(Item(modality, media))
+            found.append(Item(modality, media, path))
         return tuple(found)
 
     def _show(self, modality: str, shown: Preview, media: Any) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from mmllm.datasets.chat import Chat as ChatRows
 from mmllm.drawing.terminal_image import SHADES, draw
 from mmllm.generation.generator import Generator
+from mmllm.serving import terminal
 from mmllm.serving.media import Limits
 from mmllm.serving.path_parsing import split_paths
 from mmllm.serving.terminal import Chat
+from mmllm.serving.terminal_lines import TypedLines
 from mmllm.testing.tiny import encoders as tiny_encoders
 from mmllm.types import Message, Sample
 from tests.support.senses import FILES, assembled, every_sense, video_file
@@ -94,6 +100,113 @@ def test_the_loop_ends_with_quit_and_with_the_input(generator: Generator, monkey
         monkeypatch.setattr("sys.stdin", io.StringIO(lines))
         chat.loop()
         assert len(chat.messages) == 2 * turns
+
+
+class Stopper(TypedLines):
+    """Says that an answer is to end after so many of its pieces."""
+
+    def __init__(self, console: Console, after: int) -> None:
+        super().__init__(console)
+        self.left = after
+
+    def stopped(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+def test_a_stopped_answer_is_kept_as_far_as_it_came(generator: Generator) -> None:
+    chat, out = talk(generator)
+    chat.lines = Stopper(chat.console, 2)
+    chat.turn("What?")
+    whole = answer(generator, Message("user", "What?"))
+    said = chat.messages[-1].text
+    assert whole.startswith(said) and 0 < len(said) < len(whole) and "(stopped)" in out.getvalue()
+    chat.lines = TypedLines(chat.console)
+    chat.turn("And now?")
+    assert chat.messages[-1].text == answer(generator, *chat.messages[:-1])
+
+
+def test_ctrl_c_before_a_word_forgets_the_question_and_keeps_what_it_shows(
+    generator: Generator, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> Iterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    chat, _ = talk(generator)
+    chat.turn(f"/image '{image}'")
+    with monkeypatch.context() as patched:
+        patched.setattr(generator, "stream", interrupted)
+        assert chat.turn("What?")
+    assert chat.messages == () and chat.items == () and len(chat.pending) == 1
+    chat.turn("What?")
+    assert chat.messages[0].text == "<image>\nWhat?"
+
+
+def test_regenerate_draws_another_answer_to_the_same_question(generator: Generator) -> None:
+    chat, out = talk(generator)
+    chat.turn("/regenerate")
+    assert "Nothing was answered yet" in out.getvalue() and chat.messages == ()
+    chat.turn("What?")
+    first = chat.messages
+    chat.turn("/regenerate 0")
+    assert chat.messages == first
+    seen = {chat.messages[-1].text for _ in range(4) if chat.turn("/regenerate 5")}
+    assert len(seen | {first[-1].text}) > 2 and chat.messages[:-1] == first[:-1]
+    chat.turn("/regenerate warm")
+    assert "the temperature is a number" in out.getvalue()
+
+
+def test_a_saved_conversation_is_data(generator: Generator, image: Path, tmp_path: Path) -> None:
+    chat, out = talk(generator)
+    chat.turn(f"/save {tmp_path / 'talks.jsonl'}")
+    assert not (tmp_path / "talks.jsonl").exists()
+    chat.turn(f"What is in '{image}' here?")
+    for _ in range(2):
+        chat.turn(f"/save {tmp_path / 'talks.jsonl'}")
+    rows = ChatRows(str(tmp_path / "talks.jsonl"))
+    assert len(rows) == 2 and rows[1].messages == chat.messages and len(rows[1].media["image"]) == 1
+    chat.turn(f"/save {tmp_path}")
+    assert "cannot be written (Is a directory)" in " ".join(out.getvalue().split())
+
+
+def test_another_run_goes_on_with_the_conversation(
+    generator: Generator, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, out = talk(generator)
+    chat.turn(f"What is in '{image}' here?")
+    before = chat.messages
+    chat.turn("/model /no/such/run")
+    assert chat.generator is generator and chat.messages == before
+    other = Chat(generator, chat.console, Limits(max_images=7), 3, "other")
+    monkeypatch.setattr(terminal, "_opened", lambda run, console: other)
+    chat.turn("/model runs/other")
+    chat.turn("/model")
+    assert (chat.limits.max_images, chat.max_new_tokens, chat.messages) == (7, 3, before)
+    assert "other answers from here on." in out.getvalue() and "other answers.\n" in out.getvalue()
+
+
+def test_lines_that_go_on_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["one \\", "two", '"""', "three", "", "/quit", '"""', "four"])
+    console = Console(file=io.StringIO())
+    monkeypatch.setattr(console, "input", lambda prompt: next(typed))
+    lines = TypedLines(console)
+    assert [lines.ask() for _ in range(3)] == ["one \ntwo", "three\n\n/quit", "four"]
+
+
+def test_lines_typed_while_an_answer_is_written() -> None:
+    ours, theirs = os.openpty()
+    try:
+        lines = TypedLines(Console(file=io.StringIO()), theirs)
+        assert not lines.stopped()
+        os.write(ours, b"and then?\n")
+        assert not lines.stopped()
+        os.write(ours, b"/stop\n")
+        assert lines.stopped() and not lines.stopped()
+        assert lines.ask() == "and then?"
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_paths_in_a_line(image: Path) -> None:
