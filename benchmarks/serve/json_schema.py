@@ -27,7 +27,7 @@ from mmllm.types import Message, Sample
 PAGE = Path("benchmarks/serve/JSON_SCHEMA.md")
 LM = Path("data/mini/lm")
 ROWS = 8
-LARGER = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12}
+LARGER = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8}
 ITEM = {
     "type": "object",
     "properties": {
