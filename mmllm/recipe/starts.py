@@ -16,6 +16,11 @@ class Start(Section):
     """Weights that a training begins with instead of drawn ones."""
 
     path: str = Field("", description="another run, a safetensors file or, for a connector, a published VLM")
+    stage: str | None = Field(None, description="of a run: that stage instead of its last")
+    prefix: str = Field("", description="how the names of the tensors begin in the file or run")
+    rename: dict[str, str] = Field(
+        default_factory=dict, description="beginning of a name in the file, after prefix: the connector's"
+    )
     by: Literal["words", "scaled"] | None = Field(
         None,
         description="instead of a path, for a connector that ends in a linear layer, which is set before the first "
@@ -29,11 +34,6 @@ class Start(Section):
         "first stage that trains the connector",
     )
     items: Positive | None = Field(None, description="with by: how many are taken; default: 2000 for words, 256 else")
-    stage: str | None = Field(None, description="of a run: that stage instead of its last")
-    prefix: str = Field("", description="how the names of the tensors begin in the file or run")
-    rename: dict[str, str] = Field(
-        default_factory=dict, description="beginning of a name in the file, after prefix: the connector's"
-    )
 
     @field_validator("data", mode="before")
     @classmethod
