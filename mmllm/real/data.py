@@ -118,7 +118,8 @@ def _emoji(out: Path, say: Say) -> None:
     for number, one in enumerate(entries):
         picture, kind = f"images/{one['image']}", KINDS[one["category"]]
         if number % HELD_OUT == 0:
-            test.append({"id": one["image"], "question": KIND_QUESTION, "answer": kind, "image": picture, "kind": kind})
+            # no `kind`: it would be the answer, and a rule that reads questions by kind would know it
+            test.append({"id": one["image"], "question": KIND_QUESTION, "answer": kind, "image": picture})
             continue
         name = (one["name"] or one["short_name"].replace("_", " ")).lower()
         train.append(conversation(f"{one['image']}:kind", KIND_QUESTION, kind, picture))

