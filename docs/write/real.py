@@ -23,24 +23,24 @@ ROWS: tuple[tuple[str, str, str | None, str], ...] = (
 
 
 def scores() -> str:
-    """A row for each kind of question, over the seeds there are."""
+    """A row for each kind of question, over the runs there are."""
     runs = _read(MODEL) | _read(DIGITS)
     lines = [
-        "| asked | score | seeds | n | without media | best question-only rule | floor |",
+        "| asked | score | runs (seeds) | n | without media | best question-only rule | floor |",
         "|---|---|---|---|---|---|---|",
     ]
     for title, benchmark, kind, floor in ROWS:
-        found = [_entry(run, benchmark, kind) for run in runs.values() if benchmark in run["benchmarks"]]
-        found = [one for one in found if one is not None]
+        asked = [run for run in runs.values() if benchmark in run["benchmarks"]]
+        found = [(one, run["seed"]) for run in asked if (one := _entry(run, benchmark, kind)) is not None]
         if found:
-            lines.append(_row(title, found, floor))
+            lines.append(_row(title, [one for one, _ in found], [seed for _, seed in found], floor))
     speakers = _by_speaker()
     if speakers:
         means = [sum(one["score"] for one in held) / len(held) for held in speakers.values()]
         one_seed = next(iter(speakers.values()))
         title = f"spoken digits, speakers never heard (mean of {len(one_seed)})"
         n = sum(one["n"] for one in one_seed)
-        lines.insert(3, f"| {title} | {_spread(means)} | {len(means)} | {n} | - | - | 0.85 |")
+        lines.insert(3, f"| {title} | {_spread(means)} | {_seeds(list(speakers))} | {n} | - | - | 0.85 |")
     return "\n".join(lines)
 
 
@@ -122,19 +122,24 @@ def _entry(run: Mapping[str, Any], benchmark: str, kind: str | None) -> Mapping[
     return found
 
 
-def _row(title: str, found: Sequence[Mapping[str, Any]], floor: str) -> str:
-    cells = [title, _spread([one["score"] for one in found]), str(len(found)), str(found[0]["n"])]
+def _seeds(seeds: Sequence[int]) -> str:
+    """How many runs there are, and their seeds, each once."""
+    return f"{len(seeds)} ({', '.join(map(str, sorted(set(seeds))))})"
+
+
+def _row(title: str, found: Sequence[Mapping[str, Any]], seeds: Sequence[int], floor: str) -> str:
+    cells = [title, _spread([one["score"] for one in found]), _seeds(seeds), str(found[0]["n"])]
     for word in ("blind", "rule"):
         values = [one[word] for one in found if one[word] is not None]
         cells.append(f"{sum(values) / len(values):.3f}" if values else "-")
     return f"| {' | '.join([*cells, floor or '-'])} |"
 
 
-def _by_speaker() -> dict[str, list[Mapping[str, Any]]]:
+def _by_speaker() -> dict[int, list[Mapping[str, Any]]]:
     """Seed -> entries of the speakers left out; seeds that have all of them."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for name, run in _read(SPEAKER).items():
-        found.setdefault(name.split(".")[2], []).append(run["benchmarks"]["fsdd"])
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for run in _read(SPEAKER).values():
+        found.setdefault(run["seed"], []).append(run["benchmarks"]["fsdd"])
     most = max(map(len, found.values()), default=0)
     return {seed: entries for seed, entries in found.items() if len(entries) == most}
 
