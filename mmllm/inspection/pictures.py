@@ -31,9 +31,10 @@ def denormalised(processor: ImageProcessor | NativeProcessor, pixels: Tensor) ->
 def _level(processor: ImageProcessor | NativeProcessor, value: int) -> Tensor:
     """What becomes of one grey, float[3, 1, 1]."""
     if isinstance(processor, NativeProcessor):
-        side = processor.patching.patch  # a picture of one patch, whose edges need no filling up
-        item = processor.read(Image.new("RGB", (side, side), (value, value, value)))
-        made = processor.patching.pixels(item["patches"], processor.grid(item))
+        patching = processor.patching
+        side = patching.patch  # a picture of one patch, whose edges need no filling up
+        plain = Image.new("RGB", (side, side), (value, value, value))
+        made = patching.pixels(patching.patches(plain), patching.grid(side, side))
     else:
         height, width = processor.size
         made = processor.transform(Image.new("RGB", (width, height), (value, value, value))).float()

@@ -120,10 +120,8 @@ def _tiles(processor: TilesProcessor, item: Item) -> Shown:
 
 def _native_tiles(processor: NativeTilesProcessor, item: Item) -> Shown:
     tiling = Cut.of(item["cut"].tolist()).tiling
-    grids = [tuple(grid) for grid in item["pictures"].tolist()]
-    pieces = item["patches"].split([prod(grid) for grid in grids])
-    pixels = [processor.patching.pixels(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
-    shown = [(name, denormalised(processor, one)) for name, one in zip(_tile_names(tiling), pixels, strict=True)]
+    pixels = zip(_tile_names(tiling), processor.pixels(item), strict=True)
+    shown = [(name, denormalised(processor, one)) for name, one in pixels]
     sizes = " and ".join(dict.fromkeys(f"{one.width} x {one.height}" for _, one in shown))
     cut = f"{tiling.rows} x {tiling.cols} tiles and all of it" if tiling.whole else "in one piece"
     more = f", {FRAMES} of them shown" if len(shown) > FRAMES else ""

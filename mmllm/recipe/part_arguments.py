@@ -37,7 +37,10 @@ NAMES: dict[str, Any] = {
     "Path": Path,
     "EncoderPart": Mapping[str, Any],
 }
-EXPECTED = {"Sequence[int | Literal['final']]": 'a list of numbers of layers and the word "final"'}
+EXPECTED = {
+    "Sequence[int | Literal['final']]": 'a list of numbers of layers and the word "final"',
+    "Sequence[int] | Literal['quarters'] | None": '[least, most] or the word "quarters"',
+}
 """Annotation -> how sentences say it, where its own text would not tell a reader enough."""
 NODES = (ast.Expression, ast.Name, ast.Load, ast.Subscript, ast.BinOp, ast.BitOr, ast.Constant, ast.Tuple, ast.List)
 

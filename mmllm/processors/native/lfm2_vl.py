@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from mmllm.errors import MmllmError
 from mmllm.processors.native.naflex import pixels_of_patches
-from mmllm.processors.native.processor import Limits, Patching, refuse
+from mmllm.processors.native.processor import Cutting, Limits, Patching, as_written, refuse
 from mmllm.processors.tile_rules import closest_ratio
-from mmllm.types import Grid, Tiling
+from mmllm.types import Cut, Grid, Tiling
 
 
 @dataclass(frozen=True)
@@ -72,32 +73,30 @@ class Lfm2VlPatching(Patching):
             rows, cols = (math.ceil(size * grow / side) for size in (height, width))
         return rows * self.merge, cols * self.merge
 
-    def tiling(self, width: int, height: int, least: int, most: int) -> Tiling:
-        """Tiles of a picture of this size, ``least`` to ``most`` of them; one, which is itself, where it is not large.
+    def cutting(self, tiles: Sequence[int] | str) -> Cutting:
+        """``tiles``: [least, most] of a large picture.
 
-        How many is decided by :func:`~mmllm.processors.tile_rules.closest_ratio`.
+        Raises:
+            MmllmError: they are no such numbers, or the folder's tiles no whole blocks.
         """
-        side = self.patch * self.merge
-        # a side that rounds to nothing counts as one patch there, unlike in `grid`
-        area = math.prod(max(self.patch, round(size / side) * side) for size in (height, width))
-        if area <= self.most * side**2 * self.tolerance:
-            return Tiling(1, 1)
-        return closest_ratio(width, height, (self.tile, self.tile), least, most)
-
-    @property
-    def tile_grid(self) -> Grid:
-        """(rows, cols) of a tile."""
-        return self.tile // self.patch, self.tile // self.patch
+        if isinstance(tiles, str) or len(tiles) != 2 or not 2 <= tiles[0] <= tiles[1]:
+            raise MmllmError(
+                f"tiles: {as_written(tiles)} must be [least, most], at least 2 and least no more than most, for the "
+                f"folder's {type(self.own).__name__}."
+            )
+        if self.tile % (self.patch * self.merge):
+            raise MmllmError(
+                f"tiles: the folder's tiles of {self.tile} pixels a side (tile_size) are no whole blocks of "
+                f"{self.merge} x {self.merge} patches of {self.patch}; leave the word out."
+            )
+        return Lfm2VlTiles(self, *tiles)
 
     def patches(self, image: Image.Image) -> Tensor:
         """float[rows * cols, patch * patch * 3]."""
-        return self._made(image, do_image_splitting=False)[0]
+        return self.made(image, do_image_splitting=False)[0]
 
-    def pieces(self, image: Image.Image, least: int, most: int) -> list[Tensor]:
-        """The same of each tile and, behind them, of all of it; of that alone where the picture is not large."""
-        return self._made(image, do_image_splitting=True, min_tiles=least, max_tiles=most)
-
-    def _made(self, image: Image.Image, **words: Any) -> list[Tensor]:
+    def made(self, image: Image.Image, **words: Any) -> list[Tensor]:
+        """The same of each picture that the image processor makes of one, called with these words."""
         sizes = {"min_image_tokens": self.least, "max_image_tokens": self.most}
         found = self.own([image], **self.words(**sizes, **words))
         real = found["pixel_attention_mask"].bool()
@@ -107,3 +106,33 @@ class Lfm2VlPatching(Patching):
     def pixels(self, patches: Tensor, grid: Grid) -> Tensor:
         """float[3, rows * patch, cols * patch]."""
         return pixels_of_patches(patches, grid, self.patch)
+
+
+@dataclass(frozen=True)
+class Lfm2VlTiles(Cutting):
+    """A large picture in ``least`` to ``most`` tiles of one size; any other is not cut."""
+
+    patching: Lfm2VlPatching
+    least: int
+    most: int
+
+    smallest = Cut(Tiling(1, 1), 1, 1)
+
+    def tiling(self, width: int, height: int) -> Tiling:
+        """How many tiles is decided by :func:`~mmllm.processors.tile_rules.closest_ratio`."""
+        own = self.patching
+        side = own.patch * own.merge
+        # a side that rounds to nothing counts as one patch there, unlike in `grid`
+        area = math.prod(max(own.patch, round(size / side) * side) for size in (height, width))
+        if area <= own.most * side**2 * own.tolerance:
+            return Tiling(1, 1)
+        return closest_ratio(width, height, (own.tile, own.tile), self.least, self.most)
+
+    def grids(self, cut: Cut) -> list[Grid]:
+        """All of one size."""
+        side = self.patching.tile // self.patching.patch
+        return [(side, side)] * (cut.tiling.n - 1)
+
+    def pieces(self, image: Image.Image) -> list[Tensor]:
+        """The view alone where the picture is not large."""
+        return self.patching.made(image, do_image_splitting=True, min_tiles=self.least, max_tiles=self.most)

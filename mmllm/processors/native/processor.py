@@ -18,7 +18,7 @@ from mmllm.processors.base import Item, ItemInfo, Processor
 from mmllm.processors.content import Content, of_file
 from mmllm.processors.image import MAX_PIXELS, open_image
 from mmllm.processors.tiles import size_of
-from mmllm.types import Grid
+from mmllm.types import Cut, Grid, Tiling
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,42 @@ class Patching(ABC):
     def pixels(self, patches: Tensor, grid: Grid) -> Tensor:
         """float[3, rows * patch, cols * patch], the picture that these patches are."""
 
+    def cutting(self, tiles: Sequence[int] | str) -> Cutting:
+        """How pictures are cut into tiles by this word of a recipe; MmllmError where the image processor does not."""
+        raise MmllmError(
+            f"tiles: {as_written(tiles)}: the folder's image processor ({type(self.own).__name__}) cuts no pictures "
+            "into tiles; leave the word out."
+        )
+
     def words(self, **limits: Any) -> dict[str, Any]:
         """Words for a call of ``own``: those that are given."""
         return {"return_tensors": "pt", **{word: value for word, value in limits.items() if value is not None}}
+
+
+class Cutting(ABC):
+    """How one kind of image processor cuts pictures into tiles, with a view of all of it behind them, at their shapes.
+
+    A subclass is a frozen dataclass.
+    """
+
+    smallest: Cut
+    """Of the smallest picture that can be taken."""
+
+    @abstractmethod
+    def tiling(self, width: int, height: int) -> Tiling:
+        """Tiles of a picture of this size in pixels; one, which is itself, where it is not cut.
+
+        Raises:
+            MediaError: it cannot be cut, and would have to be.
+        """
+
+    @abstractmethod
+    def grids(self, cut: Cut) -> list[Grid]:
+        """(rows, cols) of patches of each tile in order, before a picture is opened; without the view of all of it."""
+
+    @abstractmethod
+    def pieces(self, image: Image.Image) -> list[Tensor]:
+        """float[patches, C] of each tile of an RGB picture and of the view of all of it."""
 
 
 class NativeProcessor(Processor):
@@ -126,6 +159,11 @@ class NativeProcessor(Processor):
         if not prod(found):
             raise MediaError(f"the picture of {width} x {height} pixels is so narrow that resizing leaves no patch.")
         return found
+
+
+def as_written(tiles: Sequence[int] | str) -> str:
+    """The word ``tiles`` as a recipe writes it."""
+    return tiles if isinstance(tiles, str) else str(list(tiles))
 
 
 def refuse(own: Any, known: Sequence[str], limits: Limits) -> None:

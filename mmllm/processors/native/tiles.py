@@ -1,4 +1,4 @@
-"""Large pictures as tiles beside a view of all of it that keeps its shape, for towers of native resolution."""
+"""Pictures as tiles beside a view of all of it, each at its own shape, for towers of native resolution."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmllm.errors import MmllmError
+from mmllm.errors import MediaError, MmllmError
 from mmllm.processors.base import Item, ItemInfo
 from mmllm.processors.image import MAX_PIXELS, open_image
-from mmllm.processors.native.lfm2_vl import Lfm2VlPatching
 from mmllm.processors.native.processor import NativeProcessor, Patching
 from mmllm.processors.tiles import size_of
-from mmllm.types import Cut, Grid, Tiling
+from mmllm.types import Cut, Grid
 
 
 class NativeTilesProcessor(NativeProcessor):
@@ -27,43 +26,39 @@ class NativeTilesProcessor(NativeProcessor):
     picture's size.
     """
 
-    patching: Lfm2VlPatching
-
-    def __init__(self, patching: Patching, tiles: Sequence[int], *, max_pixels: int = MAX_PIXELS) -> None:
-        """``tiles``: [least, most] of a large picture; the rest as in :class:`NativeProcessor`.
+    def __init__(self, patching: Patching, tiles: Sequence[int] | str, *, max_pixels: int = MAX_PIXELS) -> None:
+        """``tiles``: [least, most] of a large picture, or ``quarters``; the rest as in :class:`NativeProcessor`.
 
         Raises:
-            MmllmError: the folder's image processor cuts nothing, or into tiles that are no whole blocks.
+            MmllmError: the folder's image processor does not cut so.
         """
         super().__init__(patching, max_pixels=max_pixels)
-        if not isinstance(patching, Lfm2VlPatching):
-            raise MmllmError(
-                f"tiles: {list(tiles)}: the folder's image processor ({type(patching.own).__name__}) cuts no pictures "
-                "into tiles; leave the word out."
-            )
-        if len(tiles) != 2 or not 2 <= tiles[0] <= tiles[1]:
-            raise MmllmError(f"tiles: {list(tiles)} must be [least, most], at least 2 and least no more than most.")
-        if patching.tile % (patching.patch * patching.merge):
-            raise MmllmError(
-                f"tiles: the folder's tiles of {patching.tile} pixels a side (tile_size) are no whole blocks of "
-                f"{patching.merge} x {patching.merge} patches of {patching.patch}; leave the word out."
-            )
-        self.least, self.most = tiles
+        self._cutting = patching.cutting(tiles)
+        # digests of checkpoints have these, and nothing that begins with an underscore
+        if isinstance(tiles, str):
+            self.tiles = tiles
+        else:
+            self.least, self.most = tiles
 
     def cut(self, media: Any) -> Cut:
-        """How a picture is cut, and its size, from its header; MediaError where that cannot be read."""
+        """How a picture is cut, and its size, from its header; MediaError where that cannot be read, or it cut."""
         return self._cut(*size_of(media, self.max_pixels))
 
     def pictures(self, cut: Cut) -> list[Grid]:
-        """(rows, cols) of each tile and, behind them, of the view of all of it."""
-        tiles = [self.patching.tile_grid] * (cut.tiling.n - 1)
+        """(rows, cols) of each tile and, behind them, of the view of all of it; MediaError where one has no patch."""
+        tiles = self._cutting.grids(cut)
+        if not all(map(prod, tiles)):
+            raise MediaError(
+                f"the picture of {cut.width} x {cut.height} pixels is so narrow that resizing leaves a tile of it no "
+                "patch."
+            )
         return [*tiles, self._grid(cut.width, cut.height)]
 
     def read(self, media: str | Path | bytes | Image.Image) -> Item:
-        """Read one picture; errors as of :class:`NativeProcessor`."""
+        """Read one picture; errors as of :class:`NativeProcessor`, and MediaError for one that cannot be cut."""
         image = open_image(media, self.max_pixels)
         info = self._info(self._cut(*image.size))
-        patches = self.patching.pieces(image, self.least, self.most)
+        patches = self._cutting.pieces(image)
         found, expected = [len(one) for one in patches], info["pictures"].prod(1).tolist()
         if found != expected:
             raise MmllmError(
@@ -76,6 +71,12 @@ class NativeTilesProcessor(NativeProcessor):
         """``grid``, ``pictures`` and ``cut`` int64[5], from the picture's header."""
         return self._info(self.cut(media))
 
+    def pixels(self, item: ItemInfo) -> list[Tensor]:
+        """float[3, rows * patch, cols * patch] of each of an item's pictures."""
+        grids: list[Grid] = [(rows, cols) for rows, cols in item["pictures"].tolist()]
+        pieces = item["patches"].split([prod(grid) for grid in grids])
+        return [self.patching.pixels(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
+
     def collate(self, items: Sequence[ItemInfo]) -> dict[str, Tensor]:
         """Packed: ``patches`` float[sum of P, C], ``grids`` int64[pictures of all, 2], ``counts`` int64[N] of them."""
         return {
@@ -86,11 +87,11 @@ class NativeTilesProcessor(NativeProcessor):
 
     def blank(self) -> Item:
         """The smallest picture, of zeros."""
-        info = self._info(Cut(Tiling(1, 1), 1, 1))
+        info = self._info(self._cutting.smallest)
         return {"patches": torch.zeros(int(info["grid"]), self.patching.channels), **info}
 
     def _cut(self, width: int, height: int) -> Cut:
-        return Cut(self.patching.tiling(width, height, self.least, self.most), width, height)
+        return Cut(self._cutting.tiling(width, height), width, height)
 
     def _info(self, cut: Cut) -> Item:
         pictures = self.pictures(cut)

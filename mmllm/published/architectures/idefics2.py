@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmllm.errors import MmllmError
+from mmllm.processors.native.idefics2 import QUARTERS
 from mmllm.published.source import Sections, Source
 from mmllm.vlms.projector import projector_words
 
@@ -21,21 +24,26 @@ first kind, mark where messages begin and end."""
 
 
 def sections(source: Source) -> Sections:
-    """The tower's normed patches, and ``gated_resampler``.
+    """The tower's normed patches of a picture, or of its quarters and of all of it, and ``gated_resampler``.
 
     Raises:
-        MmllmError: pictures are cut into quarters of any size.
+        MmllmError: its processor cuts pictures and does not pad what it cuts.
     """
-    if source.tiles and source.pictures.do_image_splitting:
-        raise MmllmError(
-            f"{source.path} ({source.family.name}) cuts every picture into quarters of their own sizes, which no "
-            "encoder here does; import it with pictures whole: --no-tiles"
-        )
-    # transformers 5.23 writes five pictures' tokens by this setting even where a call says to leave a picture whole
-    source.pictures.do_image_splitting = False
+    pictures = source.pictures
     token = source.token(source.config.image_token_id)
-    image = {"type": "hf_native", "model": source.path, "layers": ["final"]}
-    connector = {**projector_words(source.path, source.config), "from": "image", "token": token}
+    image: dict[str, Any] = {"type": "hf_native", "model": source.path, "layers": ["final"]}
+    connector: dict[str, Any] = {**projector_words(source.path, source.config), "from": "image", "token": token}
+    if not source.tiles:
+        # transformers 5.23 writes five pictures' tokens by this setting even where a call says to leave a picture whole
+        pictures.do_image_splitting = False
+    elif pictures.do_image_splitting:
+        if not pictures.do_pad:
+            raise MmllmError(
+                f"{source.path} ({source.family.name}) cuts pictures into quarters and does not pad them to one size "
+                "(do_pad: false), so its own processor cannot hand them over; import it with pictures whole: --no-tiles"
+            )
+        image["tiles"] = QUARTERS
+        connector["tiles"] = {"col": FAKE, "row": FAKE}
 
     def around(template: str) -> str:
         return AROUND.replace("MARK", token).replace("FAKE", FAKE).replace("TEMPLATE", template)

@@ -15,6 +15,7 @@ from mmllm.batches.sample import Encoded
 from mmllm.connectors.deep_fusion.cross_attention_layers.cross_attention_layers import CrossAttentionLayersConnector
 from mmllm.processors.image import pixels_of
 from mmllm.processors.native.processor import NativeProcessor
+from mmllm.processors.native.tiles import NativeTilesProcessor
 from mmllm.published.media.base import Media, Shown
 from mmllm.types import Batch
 
@@ -72,6 +73,10 @@ class Pictures(Media):
         pixels = pixels_of(given)
         if "spatial_shapes" in given:  # patches, padded to the most of them
             pixels = pixels[given["pixel_attention_mask"].bool()]
+        if "pictures" in items[0]["image"] and pixels.dim() > 3:
+            masks = given["pixel_attention_mask"]
+            yield "pixels", *self._unpadded(pixels[0], masks[0], [one["image"] for one in items])
+            return
         yield "pixels", *self._seen(pixels, [one["image"] for one in items])
         if "high_res_pixel_values" in given:  # of DeepSeek-VL's second tower
             yield "pixels", *self._seen(given["high_res_pixel_values"], [one["high"] for one in items])
@@ -114,6 +119,18 @@ class Pictures(Media):
     @property
     def _inside(self) -> bool:
         return self.source.family.cross_attention is not None
+
+    def _unpadded(self, theirs: Tensor, masks: Tensor, items: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Pictures of unlike shape, padded to the largest there: float[pixels of all], without padding."""
+        processor = self.ours.inputs["image"].processors["image"]
+        assert isinstance(processor, NativeTilesProcessor)
+        side = processor.patching.patch
+        found = []
+        for pixels, mask in zip(theirs, masks, strict=True):
+            height, width = (int(line.sum()) // side * side for line in (mask[:, 0], mask[0]))
+            found.append(pixels[:, :height, :width].flatten())
+        own = [one.flatten() for item in items for one in processor.pixels(item)]
+        return torch.cat(found), torch.cat(own)
 
     def _seen(self, theirs: Tensor, items: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
         """What an encoder sees, there and here: float[pictures, 3, H, W], or float[patches, D]."""

@@ -172,7 +172,6 @@ def test_the_command(llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("name", "changes", "sentence"),
     [
-        ("Idefics2Splitting", {}, "cuts every picture into quarters of their own sizes, .* --no-tiles"),
         ("Blip2", {"text_config": t.T5Config(d_model=32, d_ff=48, num_layers=1)}, "has a t5 as its"),
         ("InstructBlip", {"image_token_index": None}, "is of an older format: its configuration names no image_token"),
     ],

@@ -12,6 +12,7 @@ import transformers as t
 import mmllm
 from mmllm.connectors.projectors.mlp import MlpConnector
 from mmllm.errors import MmllmError, RecipeError
+from mmllm.inspection.views import view
 from mmllm.model.inputs import Input
 from mmllm.model.item_text import ItemText
 from mmllm.processors.native.lfm2_vl import Lfm2VlPatching
@@ -105,6 +106,13 @@ def test_without_text_between_tiles(folder: Path, tmp_path: Path) -> None:
     spans, bare = entry.layout(item), plain.layout(plain.read(picture(333, 250)))
     assert [span.grid for span in bare] == [span.grid for span in spans] and len(spans) > 3
     assert spans[0].separator == "<|img_row_1_col_1|>" and {span.separator for span in bare} == {""}
+
+
+def test_a_picture_in_tiles_is_shown() -> None:
+    processor = NativeTilesProcessor(Lfm2VlPatching.of(own(), 7, Limits()), [2, 6])
+    shown = view("<image>", processor, picture(333, 250), processor.read(picture(333, 250)))
+    assert shown.facts.startswith("2 x 3 tiles and all of it, 56 x 56 and "), shown.facts
+    assert shown.pictures[-1][0] == "all of it" and shown.pictures[0][1].size == (56, 56)
 
 
 def test_connectors_that_need_one_size_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 SWAPPED: dict[str, dict[str, Any]] = {
     "LFM2-VL": {"type": "mlp"},
+    "Idefics2, quarters": {"type": "pool", "stride": [2, 2]},
     "Ovis 2": {"type": "pool", "grid": [2, 2]},
     "Llama 4": {"type": "pool", "stride": [2, 2]},
     "Granite Speech, a LoRA for sounds": {"type": "mlp", "norm": True},

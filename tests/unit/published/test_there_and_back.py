@@ -13,7 +13,9 @@ from mmllm.testing.tiny.published import published_folder
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("name", "tiles"), [("Lfm2Vl", True), ("Lfm2Vl", False), ("Ovis2", False)])
+@pytest.mark.parametrize(
+    ("name", "tiles"), [("Lfm2Vl", True), ("Lfm2Vl", False), ("Ovis2", False), ("Idefics2Splitting", False)]
+)
 def test_tiles_or_whole(name: str, tiles: bool, tmp_path: Path) -> None:
     published_folder(name, tmp_path / "vlm")
     import_checkpoint(str(tmp_path / "vlm"), tmp_path / "run", tiles=tiles)

@@ -49,7 +49,8 @@ class HfNativeEncoder(Encoder):
     pictures become is its setting, or ``longest`` (pixels of the longer side, at most), ``least`` and ``most`` (pixels
     of a picture, at least and at most), whichever it knows; smaller ones make training cheaper. ``merge: 2`` brings
     sides to multiples of two patches, for connectors that merge blocks of them. ``tiles: [2, 10]`` cuts large pictures
-    into as many, by the folder's image processor, with a view of all of it, at its own shape, behind them (LFM2-VL).
+    into as many, by the folder's image processor, with a view of all of it, at its own shape, behind them (LFM2-VL);
+    ``tiles: quarters`` every picture into four, each of which is then brought to its size by itself (Idefics2).
     ``model``: a folder or hub id of such a tower (Pixtral, SigLIP 2 NaFlex), or of a published model that has one.
     """
 
@@ -66,7 +67,7 @@ class HfNativeEncoder(Encoder):
         least: int | None = None,
         most: int | None = None,
         merge: int = 1,
-        tiles: Sequence[int] | None = None,
+        tiles: Sequence[int] | Literal["quarters"] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(layers=layers)
@@ -128,8 +129,8 @@ class HfNativeEncoder(Encoder):
         return BlockHooks(blocks, self.dim, self.scope, packed=True)
 
 
-def native_processor(found: Patching, tiles: Sequence[int] | None, max_pixels: int) -> NativeProcessor:
-    """What reads pictures: whole, or large ones in tiles."""
+def native_processor(found: Patching, tiles: Sequence[int] | str | None, max_pixels: int) -> NativeProcessor:
+    """What reads pictures: whole, or in tiles."""
     if tiles is None:
         return NativeProcessor(found, max_pixels=max_pixels)
     return NativeTilesProcessor(found, tiles, max_pixels=max_pixels)

@@ -50,5 +50,6 @@ CASES = {
             "template": PARTS.replace("{{ 'MARK' }}", "{{ 'MARK\n' }}"),
         },
     ),
+    "Idefics2, quarters": Case("Idefics2Splitting"),
     "Idefics2, pictures whole": Case("Idefics2Splitting", tiles=False),
 }
