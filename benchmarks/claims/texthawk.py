@@ -34,7 +34,6 @@ EXPERIMENT = Experiment(
     chance={"where": 0.0625, "presence": 0.5},
     tune=("where", "presence"),
     rates=(3e-3,),
-    seeds=(0, 1),
     comparisons=(
         better("whole", "one step", "where"),
         better("whole", "learned", "where"),

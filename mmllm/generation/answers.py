@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -54,8 +54,8 @@ class Completion:
     finish: FinishReason
     prompt_tokens: int
     """Media tokens included."""
-    confidence: float | None = None
-    """Mean probability that the model gave the tokens chosen; None: not asked for."""
+    confidence: float | None = field(default=None, compare=False)
+    """Mean probability of the tokens chosen; None: not asked for. Its last bits depend on the batch."""
 
 
 class Request:

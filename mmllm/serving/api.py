@@ -23,7 +23,6 @@ from mmllm.serving.worker import Worker
 
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
-    from mmllm.llms.causal_lm import CausalLM
     from mmllm.serving.keys import Key
 
 READERS = 4
@@ -44,7 +43,7 @@ class Api:
         # one engine answers for all models
         self.metrics.watch(model_name, lambda: self.worker.load, lambda: self.worker.alive)
         self.previewer = Previewer(Inputs.of(generator), limits)
-        self._vocabularies: WeakKeyDictionary[CausalLM, Vocabulary] = WeakKeyDictionary()
+        self._vocabularies: WeakKeyDictionary[object, Vocabulary] = WeakKeyDictionary()
         self.readers = ThreadPoolExecutor(READERS, "media")
         self.reading_media = self.reading_texts = 0
         """Number of requests with and without media that are being read, or wait for that."""
