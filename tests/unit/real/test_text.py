@@ -63,7 +63,7 @@ def test_what_is_kept_fills_the_tables(run: tuple[Path, bool], tmp_path: Path, m
     keep(folder, "real.seed-0", tmp_path, tmp_path / "pictures")
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     row = next(line for line in tables.scores().splitlines() if "shape" in line)
-    assert f"| {results['score']:.3f} | 1 | 3 | {results['blind']:.3f} |" in row
+    assert f"| {results['score']:.3f} | 1 (0) | 3 | {results['blind']:.3f} |" in row
     assert "equal to the last bit" in tables.text()
     assert (
         tables.samples().count("](pictures/real/easy_vqa-") == 3 and len(list((tmp_path / "pictures").iterdir())) == 3
