@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
     tried=(
         "One pilot of all four parts (seed 99, rate 0.003), 300 + 200 steps: at chance, presence 0.39, where 0.05; the "
         "loss still fell in both stages (captions 1.12, questions 1.40). After 700 + 400 steps, one pilot: presence "
-        "0.47, where 0.19, so the stages have these lengths. Of the third seed no arm was run. Arms that fail do so in "
-        "whole runs (where about 0.22): they have not begun to look when the steps end; a difference is of how soon.",
+        "0.47, where 0.19, so the stages have these lengths. Arms that fail do so in whole runs (where about 0.22): "
+        "they have not begun to look when the steps end; a difference is of how soon.",
     ),
 )
