@@ -12,10 +12,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mmllm.llms.gguf_file import find_gguf
 from mmllm.llms.load import load_llm
-from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.recipe.models import Llm
 from mmllm.vlms.families import family_of
 from mmllm.vlms.quiet import quiet
+from mmllm.vlms.vocabulary import AS_ANY_OTHER
 
 FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.gguf")
 """What of a folder makes a language model."""

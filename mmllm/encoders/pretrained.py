@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from mmllm.errors import MmllmError
 from mmllm.vlms.quiet import mismatched, quiet
 from mmllm.vlms.tower import load_tower
+from mmllm.vlms.vocabulary import AS_ANY_OTHER
 from mmllm.vlms.weightless import weightless
 
 _NOTHING_MISSING: dict[str, Any] = {"missing_keys": (), "mismatched_keys": ()}
@@ -69,7 +70,7 @@ def load_published(model: str, modality: str, kind: str, native: bool = False, c
 def load_tokenizer(model: str, kind: str) -> Any:
     """The tokenizer of a hub id or folder; MmllmError where it cannot be loaded."""
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(model, **AS_ANY_OTHER)
     except BROKEN as error:
         raise refused(model, kind, error) from error
 

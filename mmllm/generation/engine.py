@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from mmllm.model.model import MultimodalLM
 
 LOG = logging.getLogger(__name__)
-
-PAUSE = 0.0005
-"""Seconds after which a step looks again whether it may run."""
 
 
 class Way(Protocol):
@@ -86,7 +82,7 @@ class Engine:
         """Whether conversations that begin alike may share what was read."""
         self._waiting: deque[Request] = deque()
         self._lock = threading.RLock()
-        self._gate, self._guests = threading.Lock(), 0
+        self._gate, self._guests = threading.Condition(), 0
         self._made: Way | None = None
 
     @property
@@ -117,6 +113,7 @@ class Engine:
         finally:
             with self._gate:
                 self._guests -= 1
+                self._gate.notify_all()
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -157,8 +154,8 @@ class Engine:
 
         ``rows``: most conversations at once, default: ``sizes.rows``.
         """
-        while self._guests:  # they go first: a lock alone would let the next step in before them, over and over
-            time.sleep(PAUSE)
+        with self._gate:  # guests go first: a lock alone would let the next step in before them, over and over
+            self._gate.wait_for(lambda: not self._guests)
         with self._lock:
             self._sweep()
             self.way.admit(self._waiting, self.sizes.rows if rows is None else rows, self.reuse)

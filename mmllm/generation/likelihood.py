@@ -14,6 +14,7 @@ from mmllm.batches.collate import collate
 from mmllm.batches.sample import Encoded, PlannedSample, load_media, plan
 from mmllm.batches.trees import load_tree, tree_of
 from mmllm.errors import RecipeError
+from mmllm.messages.system import with_system
 from mmllm.model.sharing import check_sharing
 from mmllm.types import IGNORE_INDEX, Message, Sample
 
@@ -75,6 +76,7 @@ class Likelihoods:
         the context is the longest answer too.
         """
         generator = self._generator
+        sample = with_system(sample, generator.system)
         plans = [
             _last_alone(
                 plan(

@@ -17,9 +17,9 @@ from mmllm.errors import MmllmError
 from mmllm.messages.chat_templates import set_template
 from mmllm.messages.new_tokens import add_tokens
 from mmllm.messages.tokenize import Prompter
-from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.recipe.models import Llm, Recipe
 from mmllm.types import Place, Span
+from mmllm.vlms.vocabulary import AS_ANY_OTHER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

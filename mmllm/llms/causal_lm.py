@@ -272,8 +272,7 @@ class CausalLM(HookedLM):
 
     def beginnings(self, answers: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Ids that the chat template has in front of every answer, and the first id of each of these answers."""
-        found = beginnings(self.tokenizer, answers)
-        return found.header, found.first
+        return beginnings(self.tokenizer, answers)
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` without what connectors change after them (``after_logits``)."""

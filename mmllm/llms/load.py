@@ -34,10 +34,10 @@ from mmllm.llms.gguf_file import find_gguf
 from mmllm.llms.partitioned import load_partitioned
 from mmllm.llms.quantisation import computes_as_loaded, loading_words
 from mmllm.messages.chat_templates import set_template
-from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.text_model import chat_template_of, load_text_model
+from mmllm.vlms.vocabulary import AS_ANY_OTHER
 from mmllm.vlms.weightless import weightless
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

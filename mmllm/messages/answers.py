@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class Beginnings:
-    """What a chat template and a tokenizer make of the beginning of an answer."""
+def beginnings(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids in front of every answer (none where nothing fixed is), and the first id of each of these answers, in order.
 
-    header: tuple[int, ...]
-    """Ids in front of every answer; empty where nothing fixed is."""
-    first: tuple[int, ...]
-    """The first id of each of the answers, in their order; two may begin alike."""
-
-
-def beginnings(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> Beginnings:
-    """Read from conversations that the template renders, some to be answered, some answered.
+    Read from conversations that the template renders, some to be answered, some answered. Two may begin alike.
 
     Raises:
         MmllmError: the tokenizer has no chat template, or one whose answers cannot be found.
@@ -40,4 +32,4 @@ def beginnings(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> Be
         before += [one.ids[:start] for one, start in zip(said, starts, strict=True)]
         first.append(said[0].labels[starts[0]])
     alike = takewhile(lambda column: len(set(column)) == 1, zip(*map(reversed, before), strict=False))
-    return Beginnings(tuple(column[0] for column in alike)[::-1], tuple(first))
+    return tuple(column[0] for column in alike)[::-1], tuple(first)

@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, SmolVLMProces
 from mmllm.connectors.base import Connector
 from mmllm.errors import MmllmError
 from mmllm.messages.template import on_one_day
-from mmllm.messages.vocabulary import AS_ANY_OTHER
 from mmllm.processors.image import WHOLE
 from mmllm.published.architectures import NEEDS, TABLE
 from mmllm.vlms.families import FAMILIES, Family, family_of
+from mmllm.vlms.vocabulary import AS_ANY_OTHER
 
 Asked = Callable[["Source", str, Sequence[Any]], dict[str, Any]]
 """(the model, a question, items as its processor takes them) -> what the model's own class takes."""

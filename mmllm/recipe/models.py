@@ -343,12 +343,8 @@ class Serve(Section):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     hosts: list[str] = Field([], description="names besides `host` and the loopback's under which it may be asked")
-    origins: list[str] = Field(
-        [], description="of web pages whose scripts may call it (CORS): `https://chat.example.org`"
-    )
-    system: str | None = Field(
-        None, description="system message of conversations that bring none, of Python and `mmllm chat` too"
-    )
+    origins: list[str] = Field([], description="of web pages whose scripts may call it: `https://chat.example.org`")
+    system: str | None = Field(None, description="message of conversations without one, of Python and chat too")
     max_new_tokens: Positive = 512
     max_images: Positive = Field(8, description="per request")
     max_pixels: Positive = Field(12_582_912, description="per image (4096 x 3072), checked before it is decoded")

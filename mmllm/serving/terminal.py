@@ -241,9 +241,8 @@ class Chat:
                         break
             except KeyboardInterrupt:
                 stopped = True
-        if stopped:
-            # an interrupted step may have left half of what it keeps for the next question
-            self.generator.forget()
+                # the interrupted step may have left half of what it keeps for the next question
+                self.generator.forget()
         self.console.print(" [dim](stopped)[/dim]" if stopped else "")
         return None if stopped and not text else text
 

@@ -50,6 +50,15 @@ def plainly(generator: Generator, sample: Sample, answer: str) -> Likelihood:
     return Likelihood(float(sum(logits[n - 1, encoded.ids[n]] for n in said)), len(said))
 
 
+def test_a_conversation_has_the_generators_system_message_as_where_it_is_answered() -> None:
+    generator = tiny_generator("llama")
+    alone, told = ASKED[1].messages[1:], ASKED[1]
+    plain = Likelihoods(generator).encode(told, ANSWERS)
+    generator.system = told.messages[0].text
+    found = Likelihoods(generator).encode(replace(told, messages=alone), ANSWERS)
+    assert [row.ids for row in found.rows] == [row.ids for row in plain.rows]
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_it_is_the_plain_forward_passs(family: str) -> None:
     generator = tiny_generator(family)
