@@ -90,6 +90,58 @@ def choice(draw: Random) -> dict[str, Any]:
     return {"options": options, "right": right, "said": draw.choice(forms)}
 
 
+def opened(draw: Random) -> dict[str, Any]:
+    """An open question's right answers, numbers or texts, and what is said: one of them or another in many forms."""
+    pool = (
+        "8.5",
+        "8.50",
+        "1,200",
+        "1200",
+        "0.333",
+        "-3",
+        "2e3",
+        "a",
+        "b",
+        "left",
+        "the left",
+        "8 1/2",
+        "ohm",
+        "inf",
+        "A.",
+    )
+    answers = draw.sample(pool, draw.randint(1, 2))
+    text, other = draw.choice(answers) if draw.random() < 0.6 else draw.choice(pool), draw.choice(pool)
+    forms = (
+        text, f"{text}.", f"The answer is {text}", f"So it is {text} ohm", f"x = {text}", f"x = {other}\nso {text}",
+        f"It could be {other}. Therefore {text}!", f"{other} and {text}", f"The final result is: {text}", "", "is ",
+        f"{text.upper()} is right\nThus the answer is {other}.", f"${text}$", f"y={other}=\n",
+        f"answer: {text}-{other}", f"The answer is {other}\n{text}", f"final answer is {text}\n.", f"{text}%",
+        f"{text}, {other}", "so : is .",
+    )  # fmt: skip
+    return {"answers": answers, "said": draw.choice(forms)}
+
+
+def valued(draw: Random) -> dict[str, Any]:
+    """A value of one of MathVista's types, or an option, and what is said, bare or in a sentence."""
+    kind = draw.choice(("text", "integer", "float", "list"))
+    if kind == "text":
+        return {**choice(draw), "type": kind, "precision": None}
+    precision = draw.choice((1.0, 2.0)) if kind == "float" else None
+    one, two = (draw.choice((3, 12, -4, 1203, 0.5, 2.04, 7.5, 99)) for _ in "ab")
+    said = f"[{one}, {two}]" if kind == "list" else str(one)
+    forms = (
+        said,
+        f"{said}.",
+        f"The answer is {said}",
+        f"Answer: {said} cm",
+        f"It is {two}, so {said}",
+        "",
+        "none",
+        f" {said} ",
+    )
+    return {"options": (), "type": kind, "precision": precision, "said": draw.choice(forms)}
+
+
 def boxed(draw: Random) -> dict[str, Any]:
     """A box and what is said for it, in fractions."""
     wanted = _box(draw)

@@ -21,12 +21,14 @@ from mmllm.evaluation.metrics.yes_no import yes_no
 VQA, POPE = "VQA/PythonEvaluationTools/vqaEvaluation/vqaEval.py", "POPE/evaluate.py"
 MME = "mPLUG-Owl/mPLUG-Owl2/mplug_owl2/evaluate/evaluate_mme.py"
 MMMU, SCIENCEQA = "MMMU/mmmu/utils/eval_utils.py", "LLaVA/llava/eval/eval_science_qa.py"
+MATHVISTA = "MathVista/evaluation/calculate_score.py"
 REPOSITORIES = {
     VQA: "GT-Vision-Lab/VQA",
     POPE: "RUCAIBox/POPE",
     MME: "X-PLUG/mPLUG-Owl",
     MMMU: "MMMU-Benchmark/MMMU",
     SCIENCEQA: "haotian-liu/LLaVA",
+    MATHVISTA: "lupantech/MathVista",
 }
 """File below ``--sources`` -> the repository that it is from."""
 
@@ -36,7 +38,7 @@ METRICS_OF_MME = ("accuracy_score", "precision_score", "recall_score", "confusio
 
 def comparisons(sources: Path) -> list[Comparison]:
     """Those whose files are there."""
-    makers = {VQA: _vqa, POPE: _pope, MME: _mme, MMMU: _mmmu, SCIENCEQA: _scienceqa}
+    makers = {VQA: _vqa, POPE: _pope, MME: _mme, MMMU: _mmmu, SCIENCEQA: _scienceqa, MATHVISTA: _mathvista}
     found = [(file, make) for file, make in makers.items() if (sources / file).is_file()]
     return [one for file, make in found for one in make((sources / file).read_text(encoding="utf-8"))]
 
@@ -173,8 +175,42 @@ def _mmmu(source: str) -> list[Comparison]:
         "an option's text inside of a longer sentence counts as taken there", lambda case: ours.option(case) is None
     )
     peer = f"{REPOSITORIES[MMMU]}, `parse_multi_choice_response`"
-    return [Comparison("accuracy letter_or_text: letter read", peer, cases.choice, ours.option, theirs,
-                       (guessed, article, last, unread, text))]  # fmt: skip
+
+    def of_open(case: Any) -> float:
+        return float(names["eval_open"](case["answers"], names["parse_open_response"](case["said"])))
+
+    return [
+        Comparison("accuracy letter_or_text: letter read", peer, cases.choice, ours.option, theirs,
+                   (guessed, article, last, unread, text)),
+        Comparison("accuracy mmmu_open", f"{REPOSITORIES[MMMU]}, `eval_open`", cases.opened, ours.opened, of_open),
+    ]  # fmt: skip
+
+
+def _mathvista(source: str) -> list[Comparison]:
+    """What its scorer makes of an answer that no judge has read before; that function alone is run."""
+    from rapidfuzz.distance.Levenshtein import distance
+
+    kept = ("get_most_similar", "normalize_extracted_answer")
+    own = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name in kept]
+    names: dict[str, Any] = {"re": re, "distance": distance}
+    exec(compile(ast.Module(own, []), MATHVISTA, "exec"), names)
+
+    def theirs(case: Any) -> str | None:
+        kind = "multi_choice" if case["type"] == "text" else "free_form"
+        return names["normalize_extracted_answer"](
+            case["said"], list(case["options"]), kind, case["type"], case["precision"]
+        )
+
+    def near(case: Any) -> bool:
+        return case["type"] == "text"
+
+    reasons = (
+        Reason("of choices the one nearest in spelling is taken there, of an empty answer too", near),
+        Reason("a value in a sentence is a judge's to read there", lambda case: theirs(case) is None),
+        Reason("of a list any text counts as read there", lambda case: case["type"] == "list"),
+    )  # fmt: skip
+    peer = f"{REPOSITORIES[MATHVISTA]}, `normalize_extracted_answer`"
+    return [Comparison("accuracy letter_or_value: value read", peer, cases.valued, ours.value, theirs, reasons)]
 
 
 def _scienceqa(source: str) -> list[Comparison]:

@@ -8,7 +8,9 @@ from typing import Any
 from mmllm.evaluation.benchmarks.base import Answered, Benchmark, Question
 from mmllm.evaluation.metrics.boxes import box_hit, parse_box
 from mmllm.evaluation.metrics.choice import taken
+from mmllm.evaluation.metrics.mmmu import open_answer
 from mmllm.evaluation.metrics.text import AnlsVariant, anls, relaxed_accuracy
+from mmllm.evaluation.metrics.values import said_value
 from mmllm.evaluation.metrics.vqa import Variant, vqa_accuracy
 from mmllm.evaluation.metrics.yes_no import yes_no
 from mmllm.types import Sample
@@ -38,6 +40,19 @@ def option(case: Any) -> str | None:
     """The letter of the option that is taken."""
     number = taken(case["said"], case["options"])
     return None if number is None else "ABCD"[number]
+
+
+def opened(case: Any) -> float:
+    """MMMU's rule of open answers."""
+    return open_answer(case["said"], case["answers"])
+
+
+def value(case: Any) -> str | None:
+    """The value that is said, or the text of the option that is taken."""
+    if case["type"] != "text":
+        return said_value(case["said"], case["type"], case["precision"])
+    number = taken(case["said"], case["options"])
+    return None if number is None else str(case["options"][number])
 
 
 def hit(case: Any) -> float:

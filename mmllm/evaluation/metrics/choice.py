@@ -80,14 +80,18 @@ def plain(text: str) -> str:
     return " ".join(text.lower().split()).strip(" .,;:!?*`\"'")
 
 
-def _bare(prediction: str) -> str:
-    """Without thoughts and marks; what a tag or a box says is the answer is said in words."""
+def stated(prediction: str) -> str:
+    """A text without thoughts and tags; what a tag or a box says is the answer is said in words: ``answer: B``."""
     text = _THOUGHTS.sub("", unicodedata.normalize("NFKC", prediction).translate(_CJK))
     tagged = _TAGGED.findall(text)
     if tagged:
         text = tagged[-1][1]
-    text = _BOXED.sub(r" answer: \1 \n", text)
-    return _MARKS.sub("", _TAGS.sub(" ", text)).strip().strip("\"'").strip()
+    return _TAGS.sub(" ", _BOXED.sub(r" answer: \1 \n", text))
+
+
+def _bare(prediction: str) -> str:
+    """Without marks of Markdown and TeX too."""
+    return _MARKS.sub("", stated(prediction)).strip().strip("\"'").strip()
 
 
 def _by_letter(text: str, offered: str, options: Sequence[str]) -> str | None:

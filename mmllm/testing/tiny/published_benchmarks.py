@@ -132,6 +132,58 @@ def _realworldqa() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _mmmu() -> dict[str, list[dict[str, Any]]]:
+    pictures = {f"image_{number}": None for number in range(1, 8)}
+    rows = [
+        ("validation_Accounting_1", "<image 1> Which is like <image 2>?", "['<image 3>', '5 %']", "A", 3),
+        ("validation_Music_2", "Which note is it?", "['c', 'd']", "B", 1),
+        ("validation_Math_3", "How long is x in <image 1>?", "[]", "['8.5', '8 1/2']", 1),
+    ]
+    return {
+        "data/validation-00000-of-00001.parquet": [
+            {
+                **{"id": identity, "question": question, "options": options, "answer": answer, **pictures},
+                **{f"image_{number}": png(colour) for number, colour in enumerate(("red", "green", "blue")[:n], 1)},
+                "question_type": "open" if options == "[]" else "multiple-choice",
+            }
+            for identity, question, options, answer, n in rows
+        ]
+    }
+
+
+def _mmmu_pro() -> dict[str, list[dict[str, Any]]]:
+    row = {"options": "['one', 'two', 'three']", "subject": "History"}
+    asked = {"question": "How many <image 1>?", "image_1": png()}
+    return {
+        "standard (10 options)/test-00000-of-00001.parquet": [
+            {"id": f"test_History_{n}", **row, **asked, "answer": letter} for n, letter in enumerate("AC")
+        ],
+        "vision/test-00000-of-00001.parquet": [
+            {"id": f"test_History_{n}", **row, "image": png(), "answer": letter} for n, letter in enumerate("AC")
+        ],
+    }
+
+
+def _mathvista() -> dict[str, list[dict[str, Any]]]:
+    task = {"metadata": {"task": "figure question answering", "category": "general-vqa"}}
+    rows = [
+        ("text", ["12 cm", "13 cm"], "13 cm", None),
+        ("integer", None, "1203", None),
+        ("float", None, "1.5", 1.0),
+        ("list", None, "[1, 2]", None),
+    ]
+    return {
+        "data/testmini-00000-of-00001-ab12.parquet": [
+            {
+                **{"pid": str(number), "question": "How long?", "decoded_image": png(), "choices": choices},
+                **{"answer": answer, "answer_type": kind, "precision": precision, **task},
+                "query": "Hint: ...\nQuestion: How long?" + ("\nChoices:\n(A) 12 cm\n(B) 13 cm" if choices else ""),
+            }
+            for number, (kind, choices, answer, precision) in enumerate(rows, 1)
+        ]
+    }
+
+
 def _gqa() -> dict[str, list[dict[str, Any]]]:
     rows = [("20", "n1", "What is it?", "car"), ("21", "n1", "Is it red?", "no")]
     fields = ("id", "imageId", "question", "answer")
@@ -362,6 +414,9 @@ WRITERS: dict[str, Callable[[], dict[str, list[dict[str, Any]]]]] = {
     "seed_bench": _seed,
     "cv_bench": _cv_bench,
     "mmbench": _mmbench,
+    "mmmu": _mmmu,
+    "mmmu_pro": _mmmu_pro,
+    "mathvista": _mathvista,
     "pope": _pope,
     "mme": _mme,
     "hallusion_bench": _hallusion,
