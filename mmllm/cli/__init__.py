@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmllm import __version__, registry
-from mmllm.cli import certificates, published, recipes, runs
+from mmllm.cli import calibration, certificates, published, recipes, runs
 from mmllm.errors import MmllmError
 
 
@@ -54,4 +54,5 @@ def _parser() -> argparse.ArgumentParser:
     runs.add(commands)
     published.add(commands)
     certificates.add(commands)
+    calibration.add(commands)
     return parser

@@ -65,7 +65,16 @@ class Api:
         """Return a model, which stays until the end of an ``async with``; ApiError 404 where there is none."""
         async with self.models_offered.lease(name, entry_of(request)) as leased:
             vocabulary, metrics = self._vocabulary(leased.generator), self.metrics.of(leased.name)
-            yield Served(leased.name, leased.generator, leased.inputs, self.worker, self.limits, vocabulary, metrics)
+            yield Served(
+                leased.name,
+                leased.generator,
+                leased.inputs,
+                self.worker,
+                self.limits,
+                vocabulary,
+                metrics,
+                leased.calibration,
+            )
 
     def _vocabulary(self, generator: Generator) -> Vocabulary:
         """Return what is made of the tokens of a generator's LLM, once for each."""

@@ -28,6 +28,7 @@ from mmllm.recipe.load import load_recipe
 from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
 from mmllm.serving.connections import TimedConnection
+from mmllm.serving.decisions.calibration import calibration_beside
 from mmllm.serving.endpoints.chat import Chat
 from mmllm.serving.endpoints.completions import Completions
 from mmllm.serving.endpoints.decisions import Decisions
@@ -138,7 +139,7 @@ def load_app(
         recipe, generator = open_run(run, overrides, trust)
         groups = groups_of(recipe, run)
         check_groups(run, groups, access)
-        models = OneModel(generator, recipe.name, groups)
+        models = OneModel(generator, recipe.name, groups, calibration_beside(run))
     options = recipe.serve
     limits = Limits(
         max_images=options.max_images,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmllm.serving.conversation import Inputs
+from mmllm.serving.decisions.calibration import UNCALIBRATED, Calibration, calibration_beside
 from mmllm.serving.schema import ApiError, model_card
 from mmllm.sets.library import SetBrokenError, SetBusyError
 from mmllm.sets.offers import may_learn_from
@@ -51,6 +52,8 @@ class Leased:
     name: str
     generator: Generator
     inputs: Inputs
+    calibration: Calibration | None = UNCALIBRATED
+    """Of its decisions; None: what is kept is not of these weights, so that none are given."""
 
     @property
     def context(self) -> int:
@@ -89,10 +92,16 @@ class Models(Protocol):
 class OneModel:
     """The model of one run."""
 
-    def __init__(self, generator: Generator, name: str, groups: frozenset[str] = NO_GROUP) -> None:
-        """``groups``: of whose data it learned."""
+    def __init__(
+        self,
+        generator: Generator,
+        name: str,
+        groups: frozenset[str] = NO_GROUP,
+        calibration: Calibration | None = UNCALIBRATED,
+    ) -> None:
+        """``groups``: of whose data it learned; ``calibration``: of its decisions."""
         self.groups = groups
-        self.served = Leased(name, generator, Inputs.of(generator))
+        self.served = Leased(name, generator, Inputs.of(generator), calibration)
         self.created = int(time.time())
 
     def names(self) -> list[str]:
@@ -134,6 +143,7 @@ class SetModels:
         self.created = int(time.time())
         self._loaders = ThreadPoolExecutor(LOADERS, "sets")
         self._modalities: dict[Stamp, list[str]] = {}
+        self._calibrations: dict[Stamp, Calibration | None] = {}
 
     async def watch(self) -> None:
         """Take what is offered no more out of memory, and end its requests, within a second."""
@@ -202,10 +212,17 @@ class SetModels:
             message = f"The model {name!r} cannot be loaded; the server's log says why."
             raise ApiError(503, message, code="model_unavailable", headers={"Retry-After": "60"}) from error
         try:
-            yield Leased(name, held.generator, Inputs.of(held.generator))
+            calibration = await loop.run_in_executor(self._loaders, self._calibration, held.offer)
+            yield Leased(name, held.generator, Inputs.of(held.generator), calibration)
         finally:
             # it may let other sets go, which waits for the end of a step
             await asyncio.shield(loop.run_in_executor(self._loaders, lease.__exit__, None, None, None))
+
+    def _calibration(self, offer: Offer) -> Calibration | None:
+        """Return what is kept beside a set, read once."""
+        if offer.stamp not in self._calibrations:
+            self._calibrations[offer.stamp] = calibration_beside(offer.run)
+        return self._calibrations[offer.stamp]
 
 
 def _summary(held: Held) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mmllm.errors import ConstraintError, MmllmError, SampleError, TooLongError,
 from mmllm.generation.constraints.guidance import Grammar, Guidance
 from mmllm.serving.answers.logprobs import TokenTexts
 from mmllm.serving.conversation import Inputs
+from mmllm.serving.decisions.calibration import UNCALIBRATED, Calibration
 from mmllm.serving.jobs import Jobs
 from mmllm.serving.media import Limits
 from mmllm.serving.metrics import ModelMetrics
@@ -58,6 +59,7 @@ class Served:
     limits: Limits
     vocabulary: Vocabulary
     metrics: ModelMetrics
+    calibration: Calibration | None = UNCALIBRATED
 
     @property
     def context(self) -> int:

@@ -121,6 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "reporting": {"recipe", "checkpoints", "evaluation", "inspection", "drawing"},
     "serving": {"recipe", "messages", "processors", "encoders", "drawing", "checkpoints", "generation", "sets"},
+    "calibration": {"messages", "datasets", "evaluation", "checkpoints", "generation", "serving"},
     "real": {"files", "recipe", "model", "batches", "checkpoints", "training", "generation", "evaluation"},
     "api": {"recipe", "checkpoints", "training", "generation", "evaluation"},
     "version": {"api", "generation"},  # the lazy names of `import mmllm`, under TYPE_CHECKING

@@ -9,16 +9,14 @@ from typing import Any
 from mmllm.serving.requests.decisions import ChoiceQuestion, Predicate, Question
 
 
-def probabilities(logprobs: Sequence[Sequence[float]]) -> list[float]:
-    """Return of each option its probability, given that one of them is said.
+def log_weights(logprobs: Sequence[Sequence[float]]) -> list[float]:
+    """Return of each option the logarithm of how likely it is to be said, in any of its texts.
 
     ``logprobs``: of each text of an option the log-probability of saying it and then ending the turn. The end belongs
-    to it, so that an option that begins another one is not counted for both, and lengths need no correction.
+    to it, so that an option that begins another one is not counted for both, and lengths need no correction. What
+    becomes of them: :class:`~mmllm.serving.decisions.calibration.Scale`.
     """
-    most = max(max(one) for one in logprobs)
-    weights = [math.fsum(math.exp(text - most) for text in one) for one in logprobs]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+    return [max(one) + math.log(math.fsum(math.exp(text - max(one)) for text in one)) for one in logprobs]
 
 
 def answer_of(question: Question, found: Sequence[float]) -> dict[str, Any]:

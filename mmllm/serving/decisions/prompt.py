@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
+from mmllm.messages import placeholders
 from mmllm.serving.requests.decisions import ChoiceQuestion, Predicate, Question, ScoreQuestion
+from mmllm.types import Sample
 
 YES_NO = "Answer yes or no."
 ONE_OF = "Answer with one of these:"
+
+
+def put(sample: Sample, question: Question, keys: Collection[str]) -> Sample:
+    """Return a conversation with a question behind what its last message says; ``keys`` of the media it may show."""
+    last = sample.messages[-1]
+    text = placeholders.escape(question_text(question), keys)
+    joined = f"{last.text}\n{text}" if last.text else text
+    return replace(sample, messages=(*sample.messages[:-1], replace(last, text=joined)))
 
 
 def question_text(question: Question) -> str:

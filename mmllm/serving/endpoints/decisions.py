@@ -14,12 +14,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from mmllm.generation.sampling import Sampling
-from mmllm.messages import placeholders
 from mmllm.serving.api import Api, ident_of, tenant_of
 from mmllm.serving.conversation import to_sample
-from mmllm.serving.decisions.probabilities import answer_of, probabilities
-from mmllm.serving.decisions.prompt import question_text
+from mmllm.serving.decisions.probabilities import answer_of, log_weights
+from mmllm.serving.decisions.prompt import put
 from mmllm.serving.requests.decisions import DecisionRequest, Question
+from mmllm.serving.schema import ApiError
 from mmllm.serving.served import Asked, Served
 from mmllm.types import Sample
 
@@ -37,6 +37,13 @@ class Decisions:
         has_media = body.chat.has_media
         async with self.api.lease(body.model, request) as served:
             body.check_extra()
+            calibration = served.calibration
+            if calibration is None:
+                raise ApiError(
+                    503,
+                    f"The decisions of {served.name!r} were calibrated with other weights than it has now.",
+                    code="model_unavailable",
+                )
             sample = await self.api.read(has_media, _sample, served, body, ident_of(request, "dec-"))
             for question in body.questions:
                 work = (_read, served, sample, question, tenant_of(request))
@@ -44,9 +51,10 @@ class Decisions:
                 of_text = dict(zip(texts, await _measure_all(served, asked, request), strict=True))
                 used["input"] += len(asked.encoded.ids)
                 used["output"] += sum(map(len, asked.forced))
-                found = probabilities([[of_text[text] for text in option] for option in question.options])
-                answers.append(answer_of(question, found))
-        return JSONResponse({"model": served.name, "answers": answers, "usage": _usage(used)})
+                weights = log_weights([[of_text[text] for text in option] for option in question.options])
+                answers.append(answer_of(question, calibration.of(question.type).probabilities(weights)))
+            calibrated = sorted(calibration.scales)
+        return JSONResponse({"model": served.name, "answers": answers, "calibrated": calibrated, "usage": _usage(used)})
 
 
 async def _measure_all(served: Served, asked: Asked, request: Request) -> list[float]:
@@ -82,16 +90,12 @@ def _sample(served: Served, body: DecisionRequest, ident: str) -> Sample:
 def _read(served: Served, sample: Sample, question: Question, tenant: str) -> tuple[list[str], Asked]:
     """Return the texts of all options, in an order that is theirs, and how each is measured behind the question."""
     generator = served.generator
-    last = sample.messages[-1]
-    text = placeholders.escape(question_text(question), generator.inputs)
-    joined = f"{last.text}\n{text}" if last.text else text
-    messages = (*sample.messages[:-1], replace(last, text=joined))
-    put = replace(sample, messages=messages)
+    whole = put(sample, question, generator.inputs)
     texts = sorted(text for option in question.options for text in option)
-    n_characters = sum(len(message.text) for message in messages)
-    encoded = served.encode(sample.name, n_characters, lambda: generator.encode(put, tenant), "questions")
+    n_characters = sum(len(message.text) for message in whole.messages)
+    encoded = served.encode(sample.name, n_characters, lambda: generator.encode(whole, tenant), "questions")
     forced = [
-        served.encode(sample.name, len(text), lambda text=text: generator.answer_ids(put, text), "questions")  # type: ignore[misc]
+        served.encode(sample.name, len(text), lambda text=text: generator.answer_ids(whole, text), "questions")  # type: ignore[misc]
         for text in texts
     ]
     limits = [served.limit(encoded, len(ids), "questions") for ids in forced]
