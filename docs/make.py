@@ -57,8 +57,9 @@ def write(name: str) -> None:
     """Replace a block in its page by what its writer gives."""
     page, writer = BLOCKS[name]
     start, end = marks(name)
+    made = writer()  # some take minutes: the page is read when they are done
     before, rest = (HERE / page).read_text(encoding="utf-8").split(start)
-    text = f"{before}{start}\n\n{writer()}\n\n{end}{rest.split(end)[1]}"
+    text = f"{before}{start}\n\n{made}\n\n{end}{rest.split(end)[1]}"
     (HERE / page).write_text(text, encoding="utf-8")
 
 

@@ -79,6 +79,8 @@ class Span:
     """Whether control tokens of the LLM in that text are read as such."""
     interval: float | None = None
     """Seconds from one of the grid's steps in time to the next; None: not known, or there is one."""
+    front: str = ""
+    """Of an item's first span: text of the LLM in front of ``Place.around``'s, control tokens included."""
 
     @property
     def length(self) -> int:
@@ -144,6 +146,14 @@ class Place:
     """Text of the LLM, control tokens included, in front of every item and behind it."""
     bidirectional: bool = False
     """Whether the tokens of one item see each other in both directions; of one with several spans, those of a span."""
+    fronted: bool = False
+    """Whether text in front of ``around``'s depends on the item (``Span.front``), which is then measured before a
+    conversation is tokenised."""
+
+    @property
+    def surrounded(self) -> bool:
+        """Whether text of the LLM may stand next to an item."""
+        return self.fronted or any(self.around)
 
 
 @dataclass(frozen=True)

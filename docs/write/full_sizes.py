@@ -27,8 +27,6 @@ class FullSize:
     """Id of an item's token -> its configuration."""
     reader: Callable[[], Any] | None = None
     """Its image processor or feature extractor; None: its settings do not matter."""
-    tiles: bool = True
-    """Whether it can be imported with the tiles that it makes."""
     unknown: tuple[str, ...] = ()
     """Words of its connector that only its own configuration says."""
     more: tuple[str, ...] = ()
@@ -115,13 +113,12 @@ FULL_SIZES: Mapping[str, FullSize] = {
         lambda: t.LlavaOnevisionImageProcessor(size=_square(384)),
     ),
     "idefics2": FullSize(
-        "Idefics2 (2405.02246), pictures whole", "HuggingFaceM4/idefics2-8b", "Idefics2Splitting",
+        "Idefics2 (2405.02246)", "HuggingFaceM4/idefics2-8b", "Idefics2Splitting",
         lambda token: t.Idefics2Config(
             vision_config={**_SO400M, "image_size": 980, "patch_size": 14},
             perceiver_config={"hidden_size": 4096}, text_config=t.MistralConfig(vocab_size=32003), image_token_id=token,
         ),
-        t.Idefics2ImageProcessor,
-        tiles=False,
+        lambda: t.Idefics2ImageProcessor(do_image_splitting=True),
     ),
     "idefics3": FullSize(
         "Idefics3 (2408.12637)", "HuggingFaceM4/Idefics3-8B-Llama3", "Idefics3",

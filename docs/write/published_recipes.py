@@ -37,7 +37,7 @@ class Known(Source):
         """``path``: what the recipe calls it; None: its name on the hub."""
         made = PUBLISHED[full.kind]
         tokenizer = tokenizer_of(made)
-        self.path, self.tiles, self.asked = path or full.hub, full.tiles, None
+        self.path, self.tiles, self.asked = path or full.hub, True, None
         self.config = full.config(tokenizer.convert_tokens_to_ids(made.mark))
         if hasattr(self.config, "video_token_id"):  # behind the picture's, as the tiny tokenizers have it
             self.config.video_token_id = tokenizer.convert_tokens_to_ids(made.mark) + 1
@@ -98,11 +98,10 @@ def words(name: str, full: FullSize) -> dict[str, Any]:
 def text(name: str, full: FullSize) -> str:
     """The recipe's file."""
     here = f"recipes/published/{name}.yaml"
-    whole = "" if full.tiles else " --no-tiles"
     head = [
         f"{full.title} as it is imported: change a line, and train on from the published weights.",
         f"Run it:          mmllm train {here}            (several nodes: --gpus 8 --nodes hostfile)",
-        f"Import it first: mmllm import {full.hub} --out runs/{name}{whole}",
+        f"Import it first: mmllm import {full.hub} --out runs/{name}",
         "Its sizes were not read from the checkpoint: where the import's own recipe.yaml differs, that one is right.",
         *(f"Take connectors.*.{word} from that file: nothing but the checkpoint says it." for word in full.unknown),
         *(f"Take connectors.{key} from that file: its sizes are those of weights of its own." for key in full.more),

@@ -199,7 +199,9 @@ def plan(
     Raises SampleError: refused by the template, nothing to learn, placeholders and media differ in number, too long.
     """
     check_characters(sample.name, sum(len(message.text) for message in sample.messages), prompter, context)
-    prompt = prompter.tokenize_for_training(sample) if train else prompter.tokenize_prompt(sample)
+    laid_out = {key: _measured(sample, key, inputs[key]) for key in prompter.fronted}
+    fronts = {key: [spans[0].front if spans else "" for spans in items] for key, items in laid_out.items()}
+    prompt = (prompter.tokenize_for_training if train else prompter.tokenize_prompt)(sample, fronts)
     fixed = {key: inputs[key].n_tokens() for _, key in prompt.places}
     length = len(prompt.ids)
     n_media = 0
@@ -208,8 +210,9 @@ def plan(
         places, number = fixed[key], len(asked[key])
         asked[key].append(_asked(sample, prompter, key, number, inputs[key]))
         if places is None:
-            item = _of_item(sample, key, number, inputs[key].measure, inputs[key].minds_others)
-            spans = _layout(sample, key, number, inputs[key], item)
+            if key not in laid_out:
+                laid_out[key] = _measured(sample, key, inputs[key])
+            spans = laid_out[key][number]
             places = sum(len(prompter.separator(span)) + span.length for span in spans)
         # the placeholder's own position goes: its places stand there
         length += places - 1
@@ -305,6 +308,13 @@ def _asked(sample: Sample, prompter: Prompter, key: str, index: int, entry: Medi
                 raise type(error)(f"{sample.name}: {error}") from error
         index -= here
     raise SampleError(f"{sample.name}: no message shows {key} {index + 1}")
+
+
+def _measured(sample: Sample, key: str, entry: MediaInput) -> list[list[Span]]:
+    """Spans of each item of a placeholder, without reading them."""
+    numbers = range(len(sample.media.get(key, ())))
+    items = [_of_item(sample, key, number, entry.measure, entry.minds_others) for number in numbers]
+    return [_layout(sample, key, number, entry, item) for number, item in enumerate(items)]
 
 
 def _layout(

@@ -21,6 +21,7 @@ from mmllm.exporting.weights import hand_over, in_float32, release
 from mmllm.messages.new_tokens import add_tokens
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import learned_parts
+from mmllm.processors.tiles import TilesProcessor
 from mmllm.published.architectures import TABLE
 from mmllm.published.comparison import Stage, compare, record
 from mmllm.published.source import Source
@@ -43,6 +44,7 @@ def write(recipe: Recipe, model: MultimodalLM, folder: Path) -> Iterator[Stage]:
     if origin is not None:
         if recipe.llm.new_tokens:
             add_tokens(origin.tokenizer, recipe.llm.new_tokens)
+        _crop_as(model, origin)
         origin.processor.save_pretrained(folder)
     before = origin or Source(str(folder), _cuts(recipe))
     before.sections()
@@ -84,6 +86,15 @@ def _projectors(recipe: Recipe) -> list[str]:
 def _cuts(recipe: Recipe) -> bool:
     """Whether pictures are cut into tiles; else they are taken whole where the model would cut them."""
     return any(map(_tiled, recipe.encoders.values()))
+
+
+def _crop_as(model: MultimodalLM, origin: Source) -> None:
+    """Tell the image processor that is written how the run cuts long pictures, which its folder may not have said."""
+    for entry in model.inputs.values():
+        for processor in entry.processors.values():
+            if isinstance(processor, TilesProcessor) and processor.rule == "pan_and_scan":
+                for word, value in processor.settings.items():
+                    setattr(origin.pictures, word, value)
 
 
 def _tiled(part: ComponentSpec) -> bool:

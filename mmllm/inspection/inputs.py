@@ -17,6 +17,7 @@ from mmllm.errors import MmllmError
 from mmllm.messages.chat_templates import set_template
 from mmllm.messages.new_tokens import add_tokens
 from mmllm.messages.tokenize import Prompter
+from mmllm.model.item_text import ItemText
 from mmllm.recipe.models import Llm, Recipe
 from mmllm.types import Place, Span
 from mmllm.vlms.vocabulary import AS_ANY_OTHER
@@ -74,7 +75,8 @@ def _place(recipe: Recipe, key: str, processors: Mapping[str, Processor]) -> Pla
     """How the LLM reads items of a placeholder; pictures, where it is not known what is read."""
     part = recipe.connectors[key]
     modality = next((one.modality for one in processors.values()), "image")
-    return Place(key, part.token, modality, part.around or ("", ""), part.attends == "bidirectional")
+    text = ItemText.of(part)
+    return Place(key, text.token, modality, text.around, text.bidirectional, text.fronted)
 
 
 def load_tokenizer(llm: Llm) -> PreTrainedTokenizerBase:
@@ -154,7 +156,6 @@ class Unseen:
 def _input(recipe: Recipe, key: str, notes: list[str]) -> tuple[MediaInput, Mapping[str, Processor]]:
     """The placeholder's input and its processors; says in ``notes`` which weights had to be loaded."""
     from mmllm.model.inputs import Input
-    from mmllm.model.item_text import ItemText
 
     part = recipe.connectors[key]
     outlines: dict[str, Any] = {name: _outlined(recipe, name, notes) for name in part.encoders}

@@ -10,10 +10,11 @@ import copy
 import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError, SampleError
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 _TYPED, _TYPED_END = "\ufdd2", "\ufdd3"
 _NONCHARACTERS = re.compile("[\ufdd0-\ufdd4]")
 _TYPED_PIECE = re.compile(f"{_TYPED}([^{_TYPED}{_TYPED_END}]*){_TYPED_END}")
+
+Fronts = Mapping[str, Sequence[str]]
+"""Placeholder -> of each of its items the text in front of ``around``'s, where that depends on the item."""
+NO_FRONTS: Fronts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Prompter:
         self.placeholders = tuple(place.key for place in known)
         self.bidirectional = frozenset(place.key for place in known if place.bidirectional)
         """Keys of the placeholders whose items' tokens see each other."""
+        self.fronted = frozenset(place.key for place in known if place.fronted)
+        """Keys of those in front of whose items stands text that depends on the item."""
         self.user_turn, self.prefix = user_turn, prefix
         self._tokens_of = {place.key: place.token for place in known if place.token is not None}
         if len(set(self._tokens_of.values())) < len(self._tokens_of):
@@ -89,9 +96,9 @@ class Prompter:
         self._keys = {self._place_id(tokenizer, place, signs[place.key]): place.key for place in known}
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
         self._around = {
-            place.token or f"<{place.key}>": (place.around[0], signs[place.key], place.around[1])
+            place.token or f"<{place.key}>": (place.key, place.around[0], signs[place.key], place.around[1])
             for place in known
-            if any(place.around)
+            if place.surrounded
         }
         self._surrounded = _any_of(self._around)
         # runs of blanks that a vocabulary holds as added tokens are ordinary text
@@ -113,7 +120,7 @@ class Prompter:
         self.longest_token = _longest(self._backend)
         """Most characters that one token stands for, so that a text far over a context need not be tokenised."""
 
-    def tokenize_for_training(self, sample: Sample) -> Prompt:
+    def tokenize_for_training(self, sample: Sample, fronts: Fronts = NO_FRONTS) -> Prompt:
         """Ids and labels of a whole conversation.
 
         Raises SampleError where the template refuses it, or placeholders and media differ, or the assistant is silent.
@@ -123,15 +130,15 @@ class Prompter:
         text, spans = self._template.speech(sample.name, messages)
         self._verify(sample, text, ask=False)
         prefix = spans[0][0] if self.prefix else 0
-        return self._prompt(sample, text, spans, self._asked(sample.name, messages, False), prefix)
+        return self._prompt(sample, text, spans, self._asked(sample.name, messages, False), prefix, fronts)
 
-    def tokenize_prompt(self, sample: Sample) -> Prompt:
+    def tokenize_prompt(self, sample: Sample, fronts: Fronts = NO_FRONTS) -> Prompt:
         """Ids up to where the assistant has to speak (the generation prompt included); labels are all IGNORE_INDEX."""
         messages = self._messages(sample)
         text, _ = self._template.render(sample.name, messages, ask=True)
         self._verify(sample, text, ask=True)
         prefix = self._first_speech(sample.name, messages, text) if self.prefix else 0
-        return self._prompt(sample, text, [], self._asked(sample.name, messages, True), prefix)
+        return self._prompt(sample, text, [], self._asked(sample.name, messages, True), prefix, fronts)
 
     def _first_speech(self, name: str, messages: list[dict[str, str]], text: str) -> int:
         """Where in a prompt the assistant first speaks, as training has it; at its end where it has not spoken yet."""
@@ -165,7 +172,7 @@ class Prompter:
                 self._backend.add_special_tokens([_whole(place.token)])
                 added[place.token] = 0
         # with text around it a mark stands for it, so it may be any text of the template (SmolVLM's clips)
-        written = any(place.around) and str(place.token) in str(tokenizer.chat_template)
+        written = place.surrounded and str(place.token) in str(tokenizer.chat_template)
         if place.token is not None and place.token not in added and not written:
             near = nearest(place.token, added)
             hint = f'; did you mean "{near}"?' if near else ""
@@ -225,9 +232,11 @@ class Prompter:
         bounds = self._template.bounds(name, messages, ask)
         return [bounds[i] for i, message in enumerate(messages) if message["role"] == "user"]
 
-    def _prompt(self, sample: Sample, text: str, spans: list[Span], asked: list[Span], prefix: int) -> Prompt:
+    def _prompt(
+        self, sample: Sample, text: str, spans: list[Span], asked: list[Span], prefix: int, fronts: Fronts
+    ) -> Prompt:
         """``prefix``: characters of the text in front of what the assistant first says; 0 where it is read causally."""
-        ids, offsets, around = self._tokens(sample.name, text)
+        ids, offsets, around = self._tokens(sample.name, text, fronts)
         labels = [IGNORE_INDEX] * len(ids)
         n_prefix = _covered(offsets, (prefix, prefix + 1))[0] if prefix else 0
         for span in spans:
@@ -258,12 +267,13 @@ class Prompter:
         if order != sorted(order):
             raise SampleError(f"{sample.name}: the chat template moves a message that holds media out of its order")
 
-    def _tokens(self, name: str, text: str) -> tuple[list[int], list[Span], list[int]]:
+    def _tokens(self, name: str, text: str, fronts: Fronts) -> tuple[list[int], list[Span], list[int]]:
         """Ids with the characters they stand for, typed control tokens as plain text; and which of them hold text that
         stands around items."""
         ids: list[int] = []
         offsets: list[Span] = []
         around: list[int] = []
+        left = {key: iter(texts) for key, texts in fronts.items()}
         position = 0
         for number, piece in enumerate(_TYPED_PIECE.split(text)):
             typed = number % 2 == 1
@@ -271,7 +281,7 @@ class Prompter:
             if piece and not typed and _NONCHARACTERS.search(piece):
                 raise SampleError(f"{name}: the chat template cuts a special token typed in a message")
             if piece:
-                for shown, origin in [(piece, None)] if typed else self._with_around(piece):
+                for shown, origin in [(piece, None)] if typed else self._with_around(piece, left):
                     new, found = self._piece(name, shown, typed, first=not number and not ids)
                     if origin is not None:
                         around += [len(ids) + n for n, (a, b) in enumerate(found) if origin[b] - origin[a] < b - a]
@@ -281,7 +291,7 @@ class Prompter:
             position += len(piece) + typed
         return ids, offsets, around
 
-    def _with_around(self, piece: str) -> list[tuple[str, Sequence[int] | None]]:
+    def _with_around(self, piece: str, fronts: Mapping[str, Iterator[str]]) -> list[tuple[str, Sequence[int] | None]]:
         """The piece with what stands around each item, in stretches that are tokenised one by one: an item by itself.
 
         With each comes for every character of it, and its end, where in ``piece`` that is; None: as it stands. What is
@@ -294,7 +304,8 @@ class Prompter:
         cuts = [0]
         last = 0
         for found in self._surrounded.finditer(piece):
-            before, sign, behind = self._around[found[0]]
+            key, before, sign, behind = self._around[found[0]]
+            before = next(fronts[key], "") + before if key in fronts else before
             shown += piece[last : found.start()] + before
             cuts += [len(shown)] if before else []
             shown += sign
@@ -337,7 +348,7 @@ def _sign_of(place: Place) -> str:
     """What stands for an item in the text that is tokenised."""
     if place.token is None:
         return f"<{place.key}>"
-    return part_sign(place.key) if any(place.around) else place.token
+    return part_sign(place.key) if place.surrounded else place.token
 
 
 def _covered(offsets: list[Span], span: Span) -> Span:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -113,7 +114,8 @@ class Input:
     @property
     def place(self) -> Place:
         """How the LLM reads that an item stands somewhere."""
-        return Place(self.key, self.text.token, self.modality, self.text.around, self.text.bidirectional)
+        text = self.text
+        return Place(self.key, text.token, self.modality, text.around, text.bidirectional, text.fronted)
 
     @property
     def questions(self) -> QuestionReader | None:
@@ -247,14 +249,14 @@ def _between_tiles(text: TileText, tiling: Tiling, grids: Sequence[Grid]) -> lis
         return [Span(text.alone, grids[0], True)]
     tiles = grids[1:] if tiling.first else grids
     found = [Span(text.whole, grids[0], True)] if tiling.first else []
-    end = ""
+    end = text.viewed if tiling.first else ""
     for number in range(tiling.rows * tiling.cols):
         row, col = divmod(number, tiling.cols)
         found.append(Span(end + text.tile.format(row=row + 1, col=col + 1, n=number + 1), tiles[number], True))
         end = text.row if col == tiling.cols - 1 else text.col
     if tiling.whole and not tiling.first:
         found.append(Span(end + text.whole, grids[-1], True))
-    return found
+    return [replace(found[0], front=text.front), *found[1:]]
 
 
 def _check_native(

@@ -28,6 +28,11 @@ class ItemText:
     bidirectional: bool = False
     """Whether an item's tokens see each other in both directions."""
 
+    @property
+    def fronted(self) -> bool:
+        """Whether text in front of ``around``'s depends on the item."""
+        return self.tiles is not None and bool(self.tiles.front)
+
     @classmethod
     def of(cls, part: ComponentSpec) -> Self:
         """Those of a recipe's connector."""

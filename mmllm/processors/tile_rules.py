@@ -11,7 +11,7 @@ import numpy as np
 
 from mmllm.types import Tiling
 
-Rule = Literal["closest_ratio", "longest_side", "resolutions", "partition", "covering", "canvas"]
+Rule = Literal["closest_ratio", "longest_side", "resolutions", "partition", "covering", "canvas", "pan_and_scan"]
 """How many tiles a picture gets.
 
 ``closest_ratio``: as many as its shape asks for, which is squashed to theirs (InternVL, arXiv 2404.16821).
@@ -25,6 +25,7 @@ side, brought along, to the next again (AdaptVision, arXiv 2408.16986).
 2405.20797).
 ``canvas``: of all shapes of at most ``most`` tiles the one for which it is enlarged least, or else shrunk least; it
 keeps its shape, and borders at the right and bottom are black (Llama 4).
+``pan_and_scan``: a long one is cut across, as often as its sides go into each other (Gemma 3, arXiv 2503.19786).
 """
 _COVERED = 0.9  # share of a picture that tiles show under `covering`
 _CAP = 4096  # pixels of a side at most under `longest_side`, as transformers has it
@@ -129,6 +130,20 @@ def _canvases(most: int) -> list[tuple[int, int]]:
         for rows in (rows for rows in range(1, n + 1) if n % rows == 0):
             found.setdefault(rows / (n // rows), []).append((n // rows, rows))
     return [shape for same in found.values() for shape in same]
+
+
+def pan_and_scan(width: int, height: int, shortest: int, most: int, ratio: float) -> Tiling:
+    """2 to ``most`` crops in one row or column, of a picture whose longer side is ``ratio`` times the other or more.
+
+    Uncut where a side of the crops would have less than ``shortest`` pixels.
+    """
+    long, short = max(width, height), min(width, height)
+    if long / short < ratio:
+        return Tiling(1, 1)
+    n = min(max(2, min(long // shortest, math.floor(long / short + 0.5))), most)
+    if min(-(-long // n), short) < shortest:
+        return Tiling(1, 1)
+    return Tiling(1, n, first=True) if width >= height else Tiling(n, 1, first=True)
 
 
 def kept_shape(width: int, height: int, tiling: Tiling, tile: int) -> tuple[int, int]:

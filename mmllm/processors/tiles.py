@@ -26,6 +26,7 @@ from mmllm.processors.tile_rules import (
     fitted,
     kept_shape,
     longest_side,
+    pan_and_scan,
     partition,
 )
 from mmllm.types import Among, Cut, Tiling
@@ -40,6 +41,8 @@ class TilesProcessor(Processor):
     modality = "image"
     resolutions: tuple[tuple[int, int], ...] | None = None
     """Under ``rule: resolutions``, an attribute of the object there alone; (height, width) of each."""
+    crops: tuple[int, float] | None = None
+    """Likewise under ``rule: pan_and_scan``: ``shortest`` and ``ratio``."""
 
     def __init__(
         self,
@@ -51,6 +54,8 @@ class TilesProcessor(Processor):
         longest: int | None = None,
         resolutions: Sequence[Sequence[int]] | None = None,
         several: str = "cut",
+        shortest: int | None = None,
+        ratio: float | None = None,
     ) -> None:
         """``image`` prepares each tile; the rest as in :class:`~mmllm.encoders.image.tiles.TilesEncoder`."""
         if rule not in get_args(Rule):
@@ -63,16 +68,26 @@ class TilesProcessor(Processor):
             raise MmllmError(f"tiles: rule: {rule} cuts squares, and the image encoder takes none.")
         if rule == "partition" and longest is not None and longest < image.size[0]:
             raise MmllmError(f"tiles: rule: partition: longest: {longest} holds no tile of {image.size[0]} pixels.")
-        if rule in ("covering", "canvas") and least != 1:
+        if rule in ("covering", "canvas", "pan_and_scan") and least != 1:
             raise MmllmError(f"tiles: rule: {rule} takes as few tiles as may be; leave out least: {least}.")
         if (rule == "resolutions") != (resolutions is not None):
             raise MmllmError("tiles: rule: resolutions needs `resolutions`, a list of [height, width]; no other does.")
+        crops = rule == "pan_and_scan"
+        if (shortest is not None) != crops or (ratio is not None) != crops:
+            raise MmllmError("tiles: rule: pan_and_scan needs `shortest` and `ratio`; no other does.")
+        if shortest is not None and not 2 <= most <= shortest:
+            raise MmllmError(
+                f"tiles: rule: pan_and_scan: most: {most} must be at least 2, and no more than shortest: {shortest}; "
+                "of more crops one may be empty."
+            )
         if several not in get_args(Several):
             raise MmllmError(f'tiles: several: "{several}" is unknown; known: {", ".join(get_args(Several))}.')
         self.image, self.rule = image, rule
         self.least, self.most, self.longest = least, most, longest
         if resolutions is not None:  # tiles under another rule keep the digest that they had before there was this one
             self.resolutions = _resolutions(resolutions, image.size)
+        if shortest is not None and ratio is not None:
+            self.crops = (shortest, ratio)
         if several == "whole":
             self.minds_others = True
 
@@ -104,6 +119,8 @@ class TilesProcessor(Processor):
             return canvas(width, height, self.image.size[0], self.most)
         if self.rule == "covering":
             return covering(width, height, self.image.size[0], self.most)
+        if self.crops is not None:
+            return pan_and_scan(width, height, self.crops[0], self.most, self.crops[1])
         if self.resolutions is not None:
             high, wide = best_resolution(width, height, self.resolutions)
             return Tiling(high // self.image.size[0], wide // self.image.size[1], first=True)
@@ -160,7 +177,9 @@ class TilesProcessor(Processor):
         """Brought to the tiles' canvas and cut, each tile prepared as a picture of its own."""
         high, wide = self.image.size
         found = []
-        if tiling.n > 1:
+        if self.crops is not None and tiling.n > 1:
+            found = _crops(image, tiling)
+        elif tiling.n > 1:
             laid = self._canvas(image, (tiling.rows * high, tiling.cols * wide), tiling)
             corners = [(col * wide, row * high) for row in range(tiling.rows) for col in range(tiling.cols)]
             found = [laid.crop((x, y, x + wide, y + high)) for x, y in corners]
@@ -182,21 +201,33 @@ class TilesProcessor(Processor):
         laid.paste(inner, ((wide - inner.width) // 2, (high - inner.height) // 2))
         return laid
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings by which an image processor of transformers cuts so."""
+        if self.rule == "closest_ratio":
+            return {"crop_to_patches": True, "min_patches": self.least, "max_patches": self.most}
+        if self.rule == "canvas":
+            return {"max_patches": self.most, "resize_to_max_canvas": False}
+        if self.rule == "covering":
+            return {"crop_to_patches": True, "max_patches": self.most, "use_covering_area_grid": True}
+        if self.resolutions is not None:
+            return {"image_grid_pinpoints": [list(one) for one in self.resolutions]}
+        if self.crops is not None:
+            return {
+                "do_pan_and_scan": True,
+                "pan_and_scan_min_crop_size": self.crops[0],
+                "pan_and_scan_max_num_crops": self.most,
+                "pan_and_scan_min_ratio_to_activate": self.crops[1],
+            }
+        return {"do_image_splitting": True, "size": {"longest_edge": self.longest}}
+
     def _by_the_folder(self, image: Image.Image, tiling: Tiling) -> Tensor:
         """Cut by the image processor of the encoder's folder, under the same settings."""
         transform = self.image.transform
         assert isinstance(transform, HfTransform)
         if self.rule == "partition":
             raise MmllmError("tiles: rule: partition is no image processor's own; use fit: squash in the image encoder")
-        words: dict[str, Any] = {"do_image_splitting": True, "size": {"longest_edge": self.longest}}
-        if self.rule == "closest_ratio":
-            words = {"crop_to_patches": True, "min_patches": self.least, "max_patches": self.most}
-        if self.rule == "canvas":
-            words = {"max_patches": self.most, "resize_to_max_canvas": False}
-        if self.rule == "covering":
-            words = {"crop_to_patches": True, "max_patches": self.most, "use_covering_area_grid": True}
-        if self.resolutions is not None:
-            words = {"image_grid_pinpoints": [list(one) for one in self.resolutions]}
+        words = self.settings
         lacking = [word for word in words if not hasattr(transform.processor, word)]
         if lacking:
             raise MmllmError(
@@ -226,6 +257,13 @@ class TilesProcessor(Processor):
                 f"{list(self.image.size)} each; use several: cut"
             )
         return pixels[0]
+
+
+def _crops(image: Image.Image, tiling: Tiling) -> list[Image.Image]:
+    """Parts of one size, row by row, but for the last ones, which end with the picture."""
+    wide, high = -(-image.width // tiling.cols), -(-image.height // tiling.rows)
+    corners = [(col * wide, row * high) for row in range(tiling.rows) for col in range(tiling.cols)]
+    return [image.crop((x, y, min(x + wide, image.width), min(y + high, image.height))) for x, y in corners]
 
 
 def _beside(media: Any) -> tuple[Any, bool]:

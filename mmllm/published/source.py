@@ -44,6 +44,8 @@ class Sections:
     """Its chat template -> one that also writes what its processor does to a rendered conversation. None: nothing."""
     llm: dict[str, Any] = field(default_factory=dict)
     """Words of the LLM."""
+    words: dict[str, Any] = field(default_factory=dict)
+    """Words for a call of its processor with pictures: what that does not do unasked, whatever its folder says."""
 
 
 class Source:
@@ -81,12 +83,13 @@ class Source:
         self.tokenizer: Any = self.processor.tokenizer
         self.asked: Asked | None = None
         """See ``Sections.asked``, once there are sections; None: it takes conversations, through its chat template."""
+        self._words: dict[str, Any] = {}
 
     def sections(self) -> Sections:
         """What becomes of it in a recipe; MmllmError where a part of it is not computed by any here."""
         module = importlib.import_module(f"mmllm.published.architectures.{TABLE[self.config.model_type]}")
         found: Sections = module.sections(self)
-        self.asked = found.asked
+        self.asked, self._words = found.asked, found.words
         return found
 
     @property
@@ -111,9 +114,11 @@ class Source:
         """Its chat template; several by their names, or None, where it has not one."""
         return self.processor.chat_template or self.tokenizer.chat_template
 
-    def whole(self) -> dict[str, bool | int]:
-        """Words for a call of its processor that leave a picture in one piece, where that is wanted."""
-        return {} if self.tiles else {word: value for word, value in WHOLE.items() if hasattr(self.pictures, word)}
+    def words(self) -> dict[str, Any]:
+        """Words for a call of its processor with pictures, once there are sections: as they are cut there, or, where
+        that is wanted, those that leave a picture in one piece."""
+        whole = {word: value for word, value in WHOLE.items() if hasattr(self.pictures, word)}
+        return dict(self._words) if self.tiles else whole
 
     def rendered(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
         """What its chat template makes of messages in parts; ``ask`` adds the generation prompt."""

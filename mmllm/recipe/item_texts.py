@@ -19,6 +19,8 @@ class TileText(Section):
     row: str = Field("", description="behind the last tile of a row")
     whole: str = Field("", description="before the view of all of the picture, where there are tiles")
     alone: str = Field("", description="before the only view of a picture that is not cut")
+    viewed: str = Field("", description="behind the view of all of the picture, where it stands in front of tiles")
+    front: str = Field("", description="in front of `around`'s text, where there are tiles")
 
 
 class StepText(Section):

@@ -19,7 +19,7 @@ from tests.support.published import needed
 
 TOKENS = {
     "llava_1_5": 576, "llava_next": 2928, "llava_next_video": 2928, "video_llava": 256,
-    "llava_onevision": 3699, "idefics2": 64,
+    "llava_onevision": 3699, "idefics2": 320,
     "idefics3": 2873, "smolvlm": 1377, "internvl3": 256, "aya_vision": 169, "deepseek_vl": 576,
     "deepseek_vl_hybrid": 576, "blip2": 32, "instructblip": 32, "qwen2_vl": 196, "qwen2_5_vl": 196, "qwen3_vl": 144,
     "pixtral": 625, "mistral3": 225, "lfm2_vl": 144, "ovis2": 259, "llama4": 720, "fuyu": 196, "llama_3_2_vision": 0,

@@ -33,6 +33,9 @@ class TilesEncoder(PicturesEncoder):
       picture, which is squashed to them; the view of all of it in front, where there are several.
     - ``canvas`` (Llama 4, 2025): of all shapes of at most ``most`` tiles the one for which the picture is enlarged
       least, or else shrunk least; it keeps its shape, in the upper left corner, and the rest is black.
+    - ``pan_and_scan`` (Gemma 3, Gemma Team 2025, arXiv 2503.19786): a picture whose longer side is ``ratio`` times the
+      other or more is cut across into 2 to ``most`` crops, of which no side has less than ``shortest`` pixels; the
+      view of all of it in front, where there are crops. Each crop is prepared as a picture of its own shape.
 
     With ``several: whole`` a picture is cut only where it is the one picture of its conversation; else it is prepared
     as the image encoder prepares pictures (``fit``; with ``own`` as the folder does several, LLaVA-OneVision).
@@ -55,6 +58,8 @@ class TilesEncoder(PicturesEncoder):
         longest: int | None = None,
         resolutions: Sequence[Sequence[int]] | None = None,
         several: str = "cut",
+        shortest: int | None = None,
+        ratio: float | None = None,
     ) -> None:
         super().__init__(image_encoder(image, "tiles"))
         self.processor = TilesProcessor(
@@ -65,6 +70,8 @@ class TilesEncoder(PicturesEncoder):
             longest=longest,
             resolutions=resolutions,
             several=several,
+            shortest=shortest,
+            ratio=ratio,
         )
         self.freeze()
 

@@ -67,6 +67,8 @@ def _tiles(
     longest: int | None = None,
     resolutions: Sequence[Sequence[int]] | None = None,
     several: str = "cut",
+    shortest: int | None = None,
+    ratio: float | None = None,
 ) -> Outline | None:
     from mmllm.processors.image import ImageProcessor
     from mmllm.processors.tiles import TilesProcessor
@@ -82,6 +84,8 @@ def _tiles(
         longest=longest,
         resolutions=resolutions,
         several=several,
+        shortest=shortest,
+        ratio=ratio,
     )
     return Outline(processor, inner.dim, inner.n_layers)
 

@@ -62,7 +62,7 @@ class Pictures(Media):
         words: dict[str, Any] = self.source.special_tokens(text)
         if items:
             # one is of one conversation anyway; of several only a list in the list says so
-            words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.whole()}
+            words |= {"images": list(items) if len(items) == 1 else [list(items)], **self.source.words()}
         given = dict(self.source.processor(text=[text], return_tensors="pt", **words))
         # Llama 4's pixels are bfloat16, whatever its model is
         return {name: one.float() if one.is_floating_point() else one for name, one in given.items()}
