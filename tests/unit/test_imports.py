@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
     },
+    "extraction": {"recipe", "messages", "datasets", "generation", "evaluation"},
     "exporting": {
         "recipe",
         "messages",
