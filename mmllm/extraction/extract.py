@@ -34,6 +34,8 @@ from mmllm.messages import placeholders
 
 ASK = "Write what this document says as JSON of this schema: {schema}"
 SCHEMA = "{schema}"
+BLANK = " "
+"""Between two signs of the object, if anything: a model may use up its tokens with blanks."""
 CUT, TOO_LONG, UNREADABLE, NO_LAYER, IMPOSSIBLE = "cut_at_limit", "too_long", "unreadable", "no_text_layer", "schema"
 """Codes of a line's error."""
 
@@ -88,7 +90,7 @@ class Extractor:
         guidance = Guidance(llm.tokenizer, llm.vocab_size, self._generator.end_ids)
         try:
             self._schema = bounded(settings.schema)
-            self._grammar = guidance.compile(json_grammar(self._schema))
+            self.grammar = guidance.compile(json_grammar(self._schema, BLANK))
         except ConstraintError as error:
             raise MmllmError(f"the schema cannot be followed: {error}.") from error
         ask = settings.ask.replace(SCHEMA, json.dumps(settings.schema, ensure_ascii=False))
@@ -120,9 +122,7 @@ class Extractor:
         read = [self._read(file) for file in files]
         documents = [one for one in read if isinstance(one, _Document)]
         sampling = Sampling(self._settings.limit, logprobs=0)
-        requests = [
-            self._generator.submit(one.encoded, sampling, constraint=self._grammar.begin()) for one in documents
-        ]
+        requests = [self._generator.submit(one.encoded, sampling, constraint=self.grammar.begin()) for one in documents]
         self._generator.finish(requests)
         made = [self._line(document, request) for document, request in zip(documents, requests, strict=True)]
         self._ground(documents, made)
@@ -135,7 +135,7 @@ class Extractor:
         """An example's answer as text; MmllmError where it does not follow the schema."""
         text = json.dumps(in_order(record.answer, self._schema), ensure_ascii=False)
         tokens = self._generator.llm.tokenizer.encode(text, add_special_tokens=False)
-        if not self._grammar.accepts(tokens):
+        if not self.grammar.accepts(tokens):
             raise MmllmError(f"--examples: the fields of {record.image} do not follow the schema: {text[:200]}")
         return text
 

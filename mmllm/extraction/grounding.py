@@ -63,11 +63,11 @@ class Grounding:
                 encoded.append(None)
         said = iter(model.generator.complete([one for one in encoded if one is not None], Sampling(MOST_TOKENS)))
         return [
-            None if one is None else self._inside(parse_box(next(said).text, self.scale), size)
+            None if one is None else self.in_picture(parse_box(next(said).text, self.scale), size)
             for one, (_, size, _) in zip(encoded, asked, strict=True)
         ]
 
-    def _inside(self, box: Box | None, size: tuple[int, int]) -> list[Box]:
+    def in_picture(self, box: Box | None, size: tuple[int, int]) -> list[Box]:
         """A box of what the encoder sees as fractions of the picture."""
         if box is None:
             return []

@@ -45,4 +45,4 @@ def read_hash(path: Path) -> PictureHash:
     means = np.asarray(upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64).ravel()
     digest = hashlib.sha256(f"{upright.size}".encode())
     digest.update(upright.tobytes())
-    return PictureHash(means > np.median(means), upright.size, digest.hexdigest())
+    return PictureHash(means < np.mean(means), upright.size, digest.hexdigest())

@@ -140,7 +140,7 @@ MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("
 def room_of(module: str) -> str | None:
     """Room that a dotted module of this project belongs to; None for other libraries."""
     first, *rest = module.split(".")
-    if module in ("serve.client", "serve.markup"):
+    if module in ("serve.client", "serve.markup", "serve.tags"):
         return "client"
     if first in ("serve", "streamlit_app"):
         return first
