@@ -26,6 +26,9 @@ OPEN = "MMLLM_OPEN"
 HOSTS = "MMLLM_HOSTS"
 """Names under which the server may be asked besides the loopback's and the recipe's, with commas between them."""
 
+TOOLS = "MMLLM_TOOLS"
+"""Names a file of tools that answers may ask for, as ``mmllm serve --tools`` has it."""
+
 
 def app() -> FastAPI:
     """The application around the last checkpoint of the run that ``MMLLM_RUN`` names; one sentence and exit 2 if none.
@@ -36,7 +39,8 @@ def app() -> FastAPI:
     try:
         if not run:
             raise MmllmError(f"{RUN} is not set; set it to a run folder, e.g. {RUN}=runs/demo")
-        return load_app(Path(run), access=_access())[1]
+        tools = os.environ.get(TOOLS)
+        return load_app(Path(run), access=_access(), tools=Path(tools) if tools else None)[1]
     except MmllmError as error:
         print(f"mmllm: {error}", file=sys.stderr)
         # exit 2, as `mmllm serve`: a process manager must not start it again before somebody fixed it

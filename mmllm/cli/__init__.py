@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmllm import __version__, registry
-from mmllm.cli import calibration, certificates, published, recipes, runs
+from mmllm.cli import calibration, certificates, extraction, published, recipes, runs
 from mmllm.errors import MmllmError
 
 
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     recipes.add(commands)
     runs.add(commands)
+    extraction.add(commands)
     published.add(commands)
     certificates.add(commands)
     calibration.add(commands)

@@ -71,6 +71,7 @@ def add(commands: Parsers) -> None:
     serve.add_argument(
         "--allow-origin", action="append", default=[], metavar="URL", help="scripts of this web page may call it (CORS)"
     )
+    serve.add_argument("--tools", type=Path, metavar="FILE", help="tools that answers may ask for by <task:NAME> tags")
     keys = command(commands, "keys", _list_keys, "API keys of `mmllm serve --keys FILE`").add_subparsers(
         dest="what", required=True, metavar="add|list|remove"
     )
@@ -229,7 +230,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         None if arguments.keys is None else _serving("keys").KeyFile(arguments.keys),
         arguments.open,
     )
-    app.serve(runs[0], arguments.host, arguments.port, overrides, trust(arguments), who, runs[1:], arguments.sets)
+    more = (runs[1:], arguments.sets, arguments.tools)
+    app.serve(runs[0], arguments.host, arguments.port, overrides, trust(arguments), who, *more)
 
 
 def _add_key(arguments: argparse.Namespace) -> None:

@@ -82,6 +82,13 @@ def linked(form: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def sroie_lines(path: Path) -> list[Text]:
+    """The lines of a receipt, eight numbers and a text each; ValueError where one is none."""
+    # a text may hold commas and quotes, so these are no quoted fields
+    rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return [_line(row) for row in rows]
+
+
 def _files(folder: Path, ending: str) -> list[Path]:
     found = sorted(folder.glob(f"*.{ending}"))
     if not found:
@@ -96,9 +103,7 @@ def _entity(entity: dict[str, Any]) -> Text:
 
 def _receipt(folder: Path, path: Path) -> Scanned:
     try:
-        # a text may hold commas and quotes, so these are no quoted fields
-        rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        lines = [_line(row) for row in rows]
+        lines = sroie_lines(path)
     except ValueError as error:
         raise MmllmError(f"{path}: a line is no eight numbers and a text ({error})") from error
     key = folder / "key" / f"{path.stem}.json"

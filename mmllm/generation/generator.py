@@ -192,11 +192,15 @@ class Generator:
     def complete(self, encoded: Sequence[Encoded], sampling: Sampling) -> list[Completion]:
         """Answers to samples already encoded, all of them together, chosen as ``sampling`` says."""
         requests = [self.submit(one, sampling) for one in encoded]
+        self.finish(requests)
+        return [self._completion(request) for request in requests]
+
+    def finish(self, requests: Sequence[Request]) -> None:
+        """Answer requests that were submitted, all of them together; each then has its deltas, or its error."""
         try:
             while not all(request.done for request in requests):
                 # all at once, as they were given
                 self.engine.step(rows=max(len(requests), self.engine.sizes.rows))
-            return [self._completion(request) for request in requests]
         finally:
             for request in requests:
                 self.engine.cancel(request)

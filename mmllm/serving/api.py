@@ -24,6 +24,7 @@ from mmllm.serving.worker import Worker
 if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
     from mmllm.serving.keys import Key
+    from mmllm.serving.tasks.tools import Tools
 
 READERS = 4
 """Number of requests whose media are read at once."""
@@ -34,8 +35,17 @@ T = TypeVar("T")
 class Api:
     """The served models, and who may use them."""
 
-    def __init__(self, generator: Generator, model_name: str, limits: Limits, models: Models | None = None) -> None:
-        """``models``: all that are offered, default: the one of ``generator``, called ``model_name``."""
+    def __init__(
+        self,
+        generator: Generator,
+        model_name: str,
+        limits: Limits,
+        models: Models | None = None,
+        tools: Tools | None = None,
+    ) -> None:
+        """``models``: all that are offered, default: the one of ``generator``, called ``model_name``; ``tools``: that
+        answers may ask for."""
+        self.tools = tools
         self.models_offered = models or OneModel(generator, model_name)
         self.limits = limits
         self.metrics = Metrics()
@@ -56,6 +66,8 @@ class Api:
         """End what runs and waits."""
         self.worker.close()
         self.models_offered.close()
+        if self.tools is not None:
+            self.tools.close()
         self.readers.shutdown(wait=False, cancel_futures=True)
 
     # ---- for endpoints

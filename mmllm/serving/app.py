@@ -42,6 +42,7 @@ from mmllm.serving.middleware import REQUEST_ID, BodyLimit, RequestId
 from mmllm.serving.models import Models, OneModel, SetModels
 from mmllm.serving.page import page_command
 from mmllm.serving.schema import ApiError, error_response, validation_error
+from mmllm.serving.tasks.tools import Tools
 from mmllm.sets.library import SetLibrary
 from mmllm.sets.offers import Offers, groups_of
 
@@ -62,17 +63,19 @@ def serve(
     access: Access | None = None,
     more: Sequence[Path] = (),
     sets: Path | None = None,
+    tools: Path | None = None,
 ) -> None:
     """Serve the last checkpoint of ``run`` until interrupted; address and limits default to the recipe's ``serve``.
 
     ``more``: further runs, and ``sets``: a folder of such, each a model over the frozen parts that they share.
+    ``tools``: a file of tools that answers may ask for.
     ``overrides`` and ``trust``: as ``checkpoints.load.load_run`` has them. ``access``: see ``load_app``; without keys
     and not open, an address that others than this machine's users reach is refused.
     """
     access = access or Access()
     if host is not None:  # before minutes of loading
         check_address(host, access)
-    recipe, app = load_app(run, overrides, trust, access, more, sets)
+    recipe, app = load_app(run, overrides, trust, access, more, sets, tools)
     host, port = host or recipe.serve.host, recipe.serve.port if port is None else port
     check_address(host, access)
     listener = _listen(host, port)
@@ -124,13 +127,15 @@ def load_app(
     access: Access | None = None,
     more: Sequence[Path] = (),
     sets: Path | None = None,
+    tools: Path | None = None,
 ) -> tuple[Recipe, FastAPI]:
     """Return the recipe of a run folder, and the application around its last checkpoint with the recipe's limits.
 
-    The recipe's hosts and origins join those of ``access``. ``more``, ``sets``: see :func:`serve`; the limits are those
-    of ``run``.
+    The recipe's hosts and origins join those of ``access``. ``more``, ``sets``, ``tools``: see :func:`serve`; the
+    limits are those of ``run``.
     """
     access = access or Access()
+    called = None if tools is None else Tools.read(tools)  # before minutes of loading
     if more or sets is not None:
         recipe, generator, models = _several(run, more, sets, overrides, trust, access)
     else:
@@ -153,7 +158,7 @@ def load_app(
     hosts = access.hosts | {host_name(host) for host in (options.host, *options.hosts)}
     origins = (*access.origins, *options.origins)
     access = replace(access, hosts=hosts, origins=origins)
-    return recipe, create_app(generator, recipe.name, limits, access, models)
+    return recipe, create_app(generator, recipe.name, limits, access, models, called)
 
 
 def _several(
@@ -189,13 +194,14 @@ def create_app(
     limits: Limits | None = None,
     access: Access | None = None,
     models: Models | None = None,
+    tools: Tools | None = None,
 ) -> FastAPI:
     """Return the application around ``generator``, offering one model called ``model_name`` to those of ``access``.
 
-    ``models``: several instead, over the engine of ``generator``.
+    ``models``: several instead, over the engine of ``generator``; ``tools``: that answers may ask for.
     """
     access = access or Access()
-    api = Api(generator, model_name, limits or Limits(), models)
+    api = Api(generator, model_name, limits or Limits(), models, tools)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmllm.errors import MediaError
 from mmllm.messages import placeholders
-from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_turns
+from mmllm.messages.openai import REQUEST_ROLES, MediaPart, Turn, assemble, read_part, read_turns
 from mmllm.modalities import MODALITIES, refusal
 from mmllm.serving.media import Limits, read_files, read_images
 from mmllm.serving.requests.chat import ChatRequest
@@ -83,6 +83,12 @@ def to_sample(request: ChatRequest, name: str, inputs: Inputs, limits: Limits) -
     modality_of = {key: modality for modality, key in inputs.keys.items()}
     media = {key: read_media(modality_of[key], sent, inputs, limits) for key, sent in urls.items()}
     return Sample(name, messages, media)
+
+
+def urls_of(request: ChatRequest, modality: str) -> list[str]:
+    """Return the data URLs of all items of one modality, in order."""
+    parts = [read_part(part.model_dump()) for message in request.messages for part in message.content or ()]
+    return [str(part.item) for part in parts if isinstance(part, MediaPart) and part.modality == modality]
 
 
 def read_media(modality: str, urls: Sequence[str], inputs: Inputs, limits: Limits) -> tuple[Any, ...]:

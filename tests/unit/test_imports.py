@@ -91,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "generation",
     },
+    "extraction": {"recipe", "messages", "datasets", "generation", "evaluation"},
     "exporting": {
         "recipe",
         "messages",
@@ -140,7 +141,7 @@ MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix("
 def room_of(module: str) -> str | None:
     """Room that a dotted module of this project belongs to; None for other libraries."""
     first, *rest = module.split(".")
-    if module in ("serve.client", "serve.markup"):
+    if module in ("serve.client", "serve.markup", "serve.tags"):
         return "client"
     if first in ("serve", "streamlit_app"):
         return first

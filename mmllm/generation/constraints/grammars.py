@@ -23,14 +23,16 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 """Around a call, as in the format of Hermes models, which Qwen's were trained on too."""
 
 
-def json_grammar(schema: Mapping[str, Any]) -> str:
+def json_grammar(schema: Mapping[str, Any], spaces: str = SPACES) -> str:
     """Return the grammar of values of a schema (JSON Schema; what is not supported of it is an error of ``compile``).
+
+    ``spaces``: pattern of what may stand between two signs, where anything does.
 
     Raises:
         ConstraintError: the schema is larger or deeper than is read.
     """
     check_schema(schema)
-    return json.dumps({"grammars": [{"json_schema": _with_options(schema)}]})
+    return json.dumps({"grammars": [{"json_schema": _with_options(schema, spaces)}]})
 
 
 def calls_grammar(functions: Mapping[str, Mapping[str, Any]], *, text: bool, several: bool) -> str:
@@ -78,10 +80,10 @@ def _children(value: Any) -> Sequence[Any]:
     return [one for one in values if isinstance(one, Mapping | list)]
 
 
-def _with_options(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _with_options(schema: Mapping[str, Any], spaces: str = SPACES) -> dict[str, Any]:
     """Return the schema with our options of its compilation in place of any that it brings: a client's could have
     keywords passed over."""
-    return {**schema, "x-guidance": {"whitespace_pattern": SPACES, "lenient": False}}
+    return {**schema, "x-guidance": {"whitespace_pattern": spaces, "lenient": False}}
 
 
 def _text(text: str) -> str:

@@ -6,7 +6,7 @@ llguidance is an extra of the package (``serve``), imported when the first const
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +69,11 @@ class Grammar:
     def begin(self) -> GuidedAnswer:
         """Return the constraint of one answer."""
         return GuidedAnswer(self._matcher.deep_copy())
+
+    def accepts(self, tokens: Sequence[int]) -> bool:
+        """Whether these are a whole answer."""
+        matcher = self._matcher.deep_copy()
+        return bool(matcher.try_consume_tokens(list(tokens)) == len(tokens) and matcher.is_accepting())
 
 
 class GuidedAnswer:

@@ -29,6 +29,8 @@ class ChatChoice:
     called: list[Call] = field(default_factory=list)
     finish: str | None = None
     last: Delta | None = None
+    tags: list[dict[str, Any]] | None = None
+    """Tasks and places that it names, with what tools of the server made of them; None: it has no tools."""
 
     def push(self, delta: Delta) -> list[str | Call]:
         """Take the next piece; returns the texts and calls that it brings."""
@@ -60,6 +62,8 @@ class ChatChoice:
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self.called:
             message["tool_calls"] = [call.body() for call in self.called]
+        if self.tags is not None:
+            message["tags"] = self.tags
         logprobs = None if self.logprobs is None else chat_logprobs(self.logprobs, texts)
         ends = {"finish_reason": self.finish, "stop_reason": self.stop_reason}
         return {"index": self.index, "message": message, "logprobs": logprobs, **ends}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -13,6 +14,7 @@ from mmllm.serving.answers import chat as answers
 from mmllm.serving.answers.chat import ChatChoice
 from mmllm.serving.answers.logprobs import chat_logprobs
 from mmllm.serving.api import Api, ident_of, tenant_of
+from mmllm.serving.conversation import urls_of
 from mmllm.serving.endpoints.chats import read_chat
 from mmllm.serving.endpoints.events import Event, stream
 from mmllm.serving.jobs import Jobs, Piece
@@ -37,10 +39,22 @@ class Chat:
         choices = choices_of(body, len(asked.samplings))
         if body.stream:
             first = await jobs.first(request)
-            return _stream(served, body, ident, jobs, first, choices)
+            behind = None if self.api.tools is None else partial(self._all_tags, body, choices)
+            return _stream(served, body, ident, jobs, first, choices, behind)
         await jobs.collect(request, lambda number, delta: choices[number].push(delta))
+        for choice in choices:
+            choice.tags = await self._tags(body, choice)
         bodies = [choice.body(served.texts) for choice in choices]
         return JSONResponse(answers.completion(ident, int(time.time()), served.name, bodies, jobs.usage))
+
+    async def _tags(self, body: ChatRequest, choice: ChatChoice) -> list[dict[str, Any]] | None:
+        """Return the tags of an answer, its tools run; None where the server has no tools."""
+        tools = self.api.tools
+        return None if tools is None else await tools.run(choice.text, urls_of(body, "image"))
+
+    async def _all_tags(self, body: ChatRequest, choices: Sequence[ChatChoice]) -> list[tuple[int, Any]]:
+        """Return number and tags of each answer."""
+        return [(choice.index, await self._tags(body, choice)) for choice in choices]
 
 
 def choices_of(body: ChatRequest, count: int) -> list[ChatChoice]:
@@ -53,9 +67,15 @@ def choices_of(body: ChatRequest, count: int) -> list[ChatChoice]:
 
 
 def _stream(
-    served: Served, body: ChatRequest, ident: str, jobs: Jobs, first: Piece | None, choices: list[ChatChoice]
+    served: Served,
+    body: ChatRequest,
+    ident: str,
+    jobs: Jobs,
+    first: Piece | None,
+    choices: list[ChatChoice],
+    tags: Callable[[], Awaitable[list[tuple[int, Any]]]] | None = None,
 ) -> StreamingResponse:
-    """Stream role, pieces and end of every choice, and the usage when asked for."""
+    """Stream role, pieces and end of every choice, ``tags`` of all, and the usage when asked for."""
     created = int(time.time())
     blank: dict[str, Any] = {"usage": None} if body.include_usage else {}
 
@@ -80,5 +100,9 @@ def _stream(
         if body.include_usage:
             yield {**event(None), "usage": jobs.usage}
 
+    async def behind() -> list[Event]:
+        assert tags is not None
+        return [event(answers.part(number, {"tags": found})) for number, found in await tags()]
+
     begin = [event(answers.part(choice.index, {"role": "assistant", "content": ""})) for choice in choices]
-    return stream(jobs, first, begin, push, end)
+    return stream(jobs, first, begin, push, end, behind=None if tags is None else behind)

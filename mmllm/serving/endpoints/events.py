@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -13,6 +14,9 @@ from mmllm.serving.schema import ApiError
 
 # nginx would collect events before it passes them on; X-Accel-Buffering turns that off for one answer
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+KEEP_OPEN = ": keep-alive\n\n"
+"""A comment of server-sent events, which clients pass over."""
 
 Event = dict[str, Any]
 
@@ -25,13 +29,15 @@ def stream(
     end: Callable[[], Iterable[Event]],
     *,
     named: bool = False,
+    behind: Callable[[], Awaitable[Iterable[Event]]] | None = None,
 ) -> StreamingResponse:
     """Return the response that hands on what comes of ``jobs``, of which ``first`` came.
 
     ``begin``, ``push`` and ``end`` make its events: those before all, those of a piece, those after all. ``named``: an
-    event's ``type`` is its name too, and no ``[DONE]`` ends the stream (OpenAI's responses).
+    event's ``type`` is its name too, and no ``[DONE]`` ends the stream (OpenAI's responses). ``behind``: makes events
+    of all that was said, which may take a while.
     """
-    events = _events(jobs, first, begin, push, end, named)
+    events = _events(jobs, first, begin, push, end, named, behind)
     return StreamingResponse(events, media_type="text/event-stream", headers=STREAM_HEADERS)
 
 
@@ -42,6 +48,7 @@ async def _events(
     push: Callable[[Piece], Iterable[Event]],
     end: Callable[[], Iterable[Event]],
     named: bool,
+    behind: Callable[[], Awaitable[Iterable[Event]]] | None,
 ) -> AsyncIterator[str]:
     """Yield the events; closing the stream cancels the jobs."""
 
@@ -51,14 +58,14 @@ async def _events(
 
     piece = first
     n_events = 0
+    later: asyncio.Future[Iterable[Event]] | None = None
     try:
         for event in begin:
             n_events += 1
             yield line(event)
         while True:
             if piece is None:
-                # a comment of server-sent events, which clients pass over
-                yield ": keep-alive\n\n"
+                yield KEEP_OPEN
             else:
                 for event in push(piece):
                     n_events += 1
@@ -66,6 +73,12 @@ async def _events(
             if jobs.over:
                 break
             piece = await jobs.next(KEEP_ALIVE)
+        if behind is not None:
+            later = asyncio.ensure_future(behind())
+            while not (await asyncio.wait({later}, timeout=KEEP_ALIVE))[0]:
+                yield KEEP_OPEN
+            for event in later.result():
+                yield line(event)
         for event in end():
             yield line(event)
     except ApiError as error:
@@ -73,5 +86,7 @@ async def _events(
         yield line({**body["error"], "type": "error", "sequence_number": n_events} if named else body)
     finally:
         jobs.cancel()
+        if later is not None:
+            later.cancel()
     if not named:
         yield "data: [DONE]\n\n"
