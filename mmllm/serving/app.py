@@ -146,19 +146,10 @@ def load_app(
         check_groups(run, groups, access)
         models = OneModel(generator, recipe.name, groups, calibration_beside(run))
     options = recipe.serve
-    limits = Limits(
-        max_images=options.max_images,
-        max_pixels=options.max_pixels,
-        max_request_pixels=4 * options.max_pixels,
-        max_files=options.max_files,
-        max_seconds=options.max_seconds,
-        max_body=options.max_body,
-        max_new_tokens=options.max_new_tokens,
-    )
     hosts = access.hosts | {host_name(host) for host in (options.host, *options.hosts)}
     origins = (*access.origins, *options.origins)
     access = replace(access, hosts=hosts, origins=origins)
-    return recipe, create_app(generator, recipe.name, limits, access, models, called)
+    return recipe, create_app(generator, recipe.name, Limits.of(options), access, models, called)
 
 
 def _several(

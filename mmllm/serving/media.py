@@ -13,11 +13,15 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from mmllm.errors import MediaError
 from mmllm.modalities import MODALITIES
+
+if TYPE_CHECKING:
+    from mmllm.recipe.models import Serve
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are decoded. Pillow opens far more (JPEG 2000, EPS, TIFF); those decoders never see a client's bytes."""
@@ -46,6 +50,19 @@ class Limits:
     """Requests that may wait while one is answered; one more is told to come back later."""
     max_new_tokens: int = 512
     """New tokens when the request names no number."""
+
+    @classmethod
+    def of(cls, options: Serve) -> Limits:
+        """Return what a recipe's ``serve`` section says."""
+        return cls(
+            max_images=options.max_images,
+            max_pixels=options.max_pixels,
+            max_request_pixels=4 * options.max_pixels,
+            max_files=options.max_files,
+            max_seconds=options.max_seconds,
+            max_body=options.max_body,
+            max_new_tokens=options.max_new_tokens,
+        )
 
     def most(self, modality: str) -> int:
         """Return how many items of one modality a request or a conversation of the terminal may hold."""

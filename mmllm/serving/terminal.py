@@ -55,14 +55,7 @@ def _opened(run: Path, console: Console, overrides: Sequence[str] = (), trust: T
     from mmllm.generation.opening import open_run
 
     recipe, generator = open_run(run, overrides, trust)
-    options = recipe.serve
-    limits = Limits(
-        max_images=options.max_images,
-        max_pixels=options.max_pixels,
-        max_files=options.max_files,
-        max_seconds=options.max_seconds,
-    )
-    return Chat(generator, console, limits, options.max_new_tokens, recipe.name)
+    return Chat(generator, console, Limits.of(recipe.serve), recipe.serve.max_new_tokens, recipe.name)
 
 
 @dataclass(frozen=True)
