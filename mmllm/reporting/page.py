@@ -27,7 +27,7 @@ def report(folder: Path, out: Path) -> str:
     text = page(run)
     layout.write(out, text)
     scored = ", ".join(run.results.get("benchmarks", {})) or "not scored yet: `mmllm eval` does"
-    return f"{out}: {run.recipe.name}, {run.checkpoint}; {scored} ({len(text) / 1e6:.1f} MB)"
+    return f"{out}: {run.recipe.name}, {run.checkpoint}; {scored} ({len(text) / 1e3:,.0f} kB)"
 
 
 def page(run: Run) -> str:
