@@ -95,8 +95,8 @@ def main() -> None:
         "# How far decisions can be trusted",
         "",
         f"Written by `python -m benchmarks.serve.decisions {asked.run} --data FOLDER --questions {asked.questions} "
-        f"--seed {asked.seed}`. Questions of easy-VQA's test split: half of them, by their pictures, fit the scale, the "
-        "other half has the figures, before -> after. *nll*: negative log likelihood in nats; *Brier*: squared error "
+        f"--seed {asked.seed}`. Questions of easy-VQA's test split: half of them, by their pictures, fit the scale, "
+        "the other half has the figures, before -> after. *nll*: negative log likelihood; *Brier*: squared error "
         "summed over options; *ECE*: calibration error in ten groups of as many questions.",
         "",
         "| kind | n | slope | bias | nll | Brier | ECE | accuracy |",
