@@ -1,15 +1,17 @@
-"""The chat page's side of the HTTP API: models, previews, streamed answers, and sentences for what can go wrong.
+"""The chat page's side of the HTTP API: models, streamed answers, and sentences for what can go wrong.
 
-Used by ``streamlit_app.py`` alone; it imports nothing of this project, the server may run on another machine.
+Used by the page alone; it imports nothing of this project, the server may run on another machine. ``views.py`` beside
+it asks how media look to a model.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +26,17 @@ ADVICE = {
 }
 
 
+IDENT = re.compile(r"\b(?:chatcmpl|req|tok|view)[-_][0-9a-f]{8,}:?\s*")
+"""Ids of requests, which say something in the server's log alone."""
+
+
 class ServerFault(Exception):
-    """A fault that the page shows instead of an answer: one sentence and what to do about it."""
+    """A fault that the page shows instead of an answer: a sentence and what to do about it."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        """``code``: OpenAI's, where the server named one."""
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -61,16 +72,6 @@ class Card:
         return [ending for endings in self.file_types.values() for ending in endings]
 
 
-@dataclass(frozen=True)
-class Preview:
-    """A media item as the server shows it."""
-
-    caption: str
-    pictures: tuple[tuple[str, bytes], ...] = ()
-    """Pairs of a caption and a PNG file."""
-    text: str = ""
-
-
 @dataclass
 class Answer:
     """One streamed answer: iterate ``deltas`` once, then read the note."""
@@ -81,40 +82,47 @@ class Answer:
     usage: dict[str, int] = field(default_factory=dict)
     finish: str | None = None
     first: float | None = None
+    """Seconds to the first piece."""
     seconds: float = 0.0
+    pieces: int = 0
 
-    def deltas(self) -> Iterator[str]:
+    async def deltas(self) -> AsyncGenerator[str]:
         """Yield texts as they arrive; ServerFault for every way in which it can go wrong."""
         started = time.monotonic()
         body = {**self.request, "stream": True, "stream_options": {"include_usage": True}}
         # between two pieces of an answer, not for all of it; a wrong address shows at once
         patience = httpx.Timeout(600, connect=5)
+        url = f"{self.server.address}/v1/chat/completions"
         try:
-            with httpx.stream(
-                "POST",
-                f"{self.server.address}/v1/chat/completions",
-                json=body,
-                headers=self.server.headers,
-                timeout=patience,
-            ) as reply:
+            async with (
+                httpx.AsyncClient(timeout=patience, headers=self.server.headers) as http,
+                http.stream("POST", url, json=body) as reply,
+            ):
                 if reply.status_code != 200:
-                    reply.read()
+                    await reply.aread()
                     raise fault(reply.status_code, reply.text)
-                for event in events(reply):
-                    delta = self._take(event)
-                    if delta:
-                        self.first = self.first or time.monotonic() - started
-                        self.text += delta
-                        yield delta
-        except httpx.HTTPError as error:
+                async with aclosing(events(reply)) as arriving:
+                    async for event in arriving:
+                        delta = self._take(event)
+                        if delta:
+                            self.first = self.first or time.monotonic() - started
+                            self.text += delta
+                            self.pieces += 1
+                            yield delta
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if self.pieces:
+                raise ServerFault("The answer broke off. " + ADVICE[500]) from error
             raise unreachable(self.server) from error
-        self.seconds = time.monotonic() - started
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerFault(f"{self.server.address} answers in another form; is it an OpenAI API?") from error
+        finally:  # also where nobody waits for the rest
+            self.seconds = time.monotonic() - started
         if self.finish is None:
             raise ServerFault("The answer broke off. " + ADVICE[500])
 
     def _take(self, event: dict[str, Any]) -> str:
         if "error" in event:
-            raise ServerFault(f"{event['error']['message']} {ADVICE[500]}")
+            raise ServerFault(f"{plain(event['error']['message'])} {ADVICE[500]}")
         self.usage = event.get("usage") or self.usage
         for choice in event["choices"]:
             self.finish = choice["finish_reason"] or self.finish
@@ -123,33 +131,44 @@ class Answer:
 
     def note(self) -> str:
         """Return time to the first token, tokens and speed, in one line."""
-        prompt, completion = self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0)
+        # a stopped answer has no usage; its pieces are its tokens, but for those of no letter of their own
+        completion = self.usage.get("completion_tokens", self.pieces)
         first = self.seconds if self.first is None else self.first
-        speed = f" · {completion / self.seconds:.1f} tokens/s" if self.seconds else ""
-        cut = " · cut at max tokens" if self.finish == "length" else ""
-        return f"first token {first:.2f} s · {completion} tokens{speed} · prompt {prompt} tokens{cut}"
+        parts = [f"first token {first:.2f} s", f"{completion} tokens"]
+        if self.seconds:
+            parts.append(f"{completion / self.seconds:.1f} tokens/s")
+        if self.usage:
+            parts.append(f"prompt {self.usage.get('prompt_tokens', 0)} tokens")
+        ends = {"length": "cut at max tokens", None: "stopped"}
+        return " · ".join([*parts, *([ends[self.finish]] if self.finish in ends else [])])
 
 
-def events(reply: httpx.Response) -> Iterator[dict[str, Any]]:
+async def events(reply: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
     """Yield the JSON events of a stream up to ``[DONE]``, comment lines left out."""
-    for line in reply.iter_lines():
+    async for line in reply.aiter_lines():
         if line == "data: [DONE]":
             return
         if line.startswith("data: "):
             yield json.loads(line.removeprefix("data: "))
 
 
+def plain(message: str) -> str:
+    """Return a server's message as a sentence, without ids of its own."""
+    message = IDENT.sub("", message).strip()
+    return message if message.endswith((".", "!", "?")) else f"{message}."
+
+
 def fault(status: int, text: str) -> ServerFault:
     """Return a refusal of the server as a fault, with advice for the statuses a user can do something about."""
     try:
         error = json.loads(text)["error"]
-        message, code = str(error["message"]), error["code"]
+        message, code = plain(str(error["message"])), error["code"]
     except (ValueError, KeyError, TypeError):
         message, code = f"The server answered with HTTP {status}.", None
     advice = ADVICE.get(status, "")
     if code == "context_length_exceeded":
         advice = "Start a new chat, send fewer or smaller files or lower the max tokens."
-    return ServerFault(f"{message} {advice}".strip())
+    return ServerFault(f"{message} {advice}".strip(), code)
 
 
 def unreachable(server: Server) -> ServerFault:
@@ -172,34 +191,34 @@ def models(server: Server) -> dict[str, Card]:
         raise unreachable(server) from error
 
 
-def file_part(name: str, data: bytes, modality: str) -> dict[str, Any]:
-    """Return a file of any modality as a part of a message."""
-    url = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
-    return {"type": "file", "file": {"filename": name, "file_data": url, "modality": modality}}
-
-
-def preview(server: Server, part: dict[str, Any]) -> Preview:
-    """Ask how the server shows a media part; ServerFault where it cannot read it."""
+def post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return what the server answers to a JSON body; ServerFault where it refuses, or answers something else."""
     try:
         reply = httpx.post(
-            f"{server.address}/preview",
-            json={"part": part},
-            headers=server.headers,
-            timeout=httpx.Timeout(120, connect=5),
+            f"{server.address}{path}", json=body, headers=server.headers, timeout=httpx.Timeout(120, connect=5)
         )
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise unreachable(server) from error
     if reply.status_code != 200:
         raise fault(reply.status_code, reply.text)
     try:
-        body = reply.json()
-        pictures = tuple((one["caption"], _bytes(one["url"])) for one in body["pictures"])
-        return Preview(body["caption"], pictures, body["text"])
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise ServerFault(
-            f"{server.address} answered with no preview; is it another version of this project?"
-        ) from error
+        answer: dict[str, Any] = reply.json()
+    except ValueError as error:
+        raise ServerFault(f"{server.address} answered with no JSON; is it another kind of server?") from error
+    return answer
 
 
-def _bytes(url: str) -> bytes:
-    return base64.b64decode(url.partition(",")[2], validate=True)
+def room(server: Server, request: dict[str, Any]) -> int:
+    """Return the number of tokens that an answer to ``request`` has room for; ServerFault where that is not told."""
+    body = {name: request[name] for name in ("model", "messages")}
+    answer = post(server, "/tokenize", body)
+    try:
+        return int(answer["max_model_len"]) - int(answer["count"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerFault(f"{server.address} does not say how long the conversation is.") from error
+
+
+def file_part(name: str, data: bytes, modality: str) -> dict[str, Any]:
+    """Return a file of any modality as a part of a message."""
+    url = f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+    return {"type": "file", "file": {"filename": name, "file_data": url, "modality": modality}}

@@ -25,7 +25,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mmllm.serving.app import create_app
-from tests.support.chromium import executable, tab
+from tests.support.chromium import Tab, executable, tab
 from tests.support.places import ROOT
 from tests.support.senses import FILES, every_sense, graph_file, points_file, sound_file, video_file
 from tests.support.serving import MODEL, running, tiny_generator
@@ -156,52 +156,140 @@ def test_a_user_attaches_an_image_and_asks(server: str, image: Path, tmp_path: P
             assert seen.width >= 1000 and colours is not None and len(colours) > 10
 
 
+SAID = """The **red square** is [0.125,0.25,0.41,0.625], the blue disc [0.59,0.37,0.88,0.75].
+
+![x]({here}/picture) <img src='{here}/html'> <script>fetch('{here}/script')</script> {here}/bare
+"""
+JSON = '{{"shop": "![x]({here}/tree)", "items": [{{"name": "{here}/leaf", "price": 2.5}}]}}'
+
+
 class Liar(BaseHTTPRequestHandler):
-    """A server whose model says addresses, and that notes who calls them."""
+    """A server of two models that say addresses, slowly, and that notes who calls them and who left."""
 
     called: ClassVar[list[str]] = []
+    left: ClassVar[list[str]] = []
 
     def log_message(self, *_: object) -> None: ...
 
     def do_GET(self) -> None:
-        card = {"id": "m", "max_model_len": 512, "file_types": {"image": ["png"]}}
+        cards = [{"id": name, "max_model_len": 512, "file_types": {"image": ["png"]}} for name in ("one", "two")]
         if self.path != "/v1/models":
             self.called.append(self.path)
-        self._answer(json.dumps({"object": "list", "data": [card]}).encode(), "application/json")
+        self._answer(json.dumps({"object": "list", "data": cards}).encode(), "application/json")
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        here = f"http://127.0.0.1:{self.server.server_address[1]}"
-        said = f"Here: ![x]({here}/picture) <img src='{here}/html'> <script>fetch('{here}/script')</script> {here}/bare"
-        choices = [({"content": said}, None), ({}, "stop")]
-        events = [{"choices": [{"index": 0, "delta": one, "finish_reason": end}]} for one, end in choices]
-        lines = [*(json.dumps(event) for event in events), "[DONE]"]
-        self._answer("".join(f"data: {line}\n\n" for line in lines).encode(), "text/event-stream")
-
-    def _answer(self, data: bytes, kind: str) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        here = f"http://{self.headers['host']}"
+        asked = json.dumps(body["messages"][-1])
+        if "odd" in asked:
+            message = f"chatcmpl-0123456789abcdef: ![x]({here}/fault) is too odd"
+            return self._answer(json.dumps({"error": {"message": message, "code": None}}).encode(), "text/json", 400)
+        words = (JSON if "JSON" in asked else SAID).format(here=here).split(" ")
         self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        try:
+            for word in words * (100 if "slowly" in asked else 1):
+                self._event({"content": f"{word} "}, None)
+                time.sleep(0.1 if "slowly" in asked else 0)
+            self._event({}, "stop")
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            self.left.append(body["model"])
+
+    def _event(self, delta: dict[str, str], finish: str | None) -> None:
+        event = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.flush()
+
+    def _answer(self, data: bytes, kind: str, status: int = 200) -> None:
+        self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
 
-def test_an_answer_makes_the_browser_call_nobody(tmp_path: Path) -> None:
-    messages = "document.querySelectorAll('[data-testid=stChatMessage]')"
+@pytest.fixture
+def liar() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Liar)
+    Liar.called, Liar.left = [], []
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        where = f"http://127.0.0.1:{server.server_address[1]}"
-        with streamlit(where, tmp_path / "streamlit.log") as url, tab(url, tmp_path / "profile") as page:
-            page.wait("document.body.innerText.includes('Attach an image')", 120)
-            page.type("[data-testid=stChatInputTextArea]", "Hi")
-            page.click("[data-testid=stChatInputSubmitButton]")
-            page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 120)
-            assert "/bare" in page.evaluate(f"{messages}[1].innerText")
-            page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
-            assert page.evaluate(f"{messages}[1].querySelectorAll('[src], a, script').length") == 0
-            page.screenshot(Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png")).with_name("inert.png"))
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def press(page: Tab, text: str, number: int = 0) -> None:
+    """Click the button of a text."""
+    found = f"[...document.querySelectorAll('button')].filter(one => one.innerText.includes({json.dumps(text)}))"
+    page.wait(f"{found}.length > {number}")
+    page.evaluate(f"{found}[{number}].click()")
+
+
+def ask(page: Tab, text: str) -> None:
+    page.type("[data-testid=stChatInputTextArea]", text)
+    page.click("[data-testid=stChatInputSubmitButton]")
+
+
+def test_answers_side_by_side_are_stopped_kept_and_call_nobody(liar: str, image: Path, tmp_path: Path) -> None:
+    messages = "document.querySelectorAll('[data-testid=stChatMessage]')"
+    shots = Path(os.environ.get("MMLLM_SCREENSHOT", tmp_path / "chat.png"))
+    with streamlit(liar, tmp_path / "streamlit.log") as url, tab(url, tmp_path / "profile") as page:
+        page.wait("document.body.innerText.includes('Attach an image')", 120)
+        page.click(".st-key-compare input")
+        page.wait("document.body.innerText.includes('Second model')")
+        page.attach("[data-testid=stChatInput] input[type=file]", image)
+        page.wait("document.querySelector('[data-testid=stChatInput]').innerText.includes('shapes.png')")
+        ask(page, "Say it slowly")
+        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.split('red square').length === 3")
+        press(page, "Stop")  # both columns
+        page.wait(f"{messages}[1].innerText.split('stopped').length === 3")
+        deadline = time.monotonic() + 20
+        while sorted(Liar.left) != ["one", "two"]:  # the servers know that nobody waits
+            assert time.monotonic() < deadline, Liar.left
+            time.sleep(0.1)
+
+        press(page, "Edit")
+        page.wait("document.querySelector('textarea[aria-label=Question]') !== null")
+        page.evaluate("document.querySelector('textarea[aria-label=Question]').select()")
+        page.type("textarea[aria-label=Question]", "Say it")
+        press(page, "Ask anew")
+        drawn = f"[...{messages}[1].querySelectorAll('img')].filter(one => one.alt.includes('2 marks'))"
+        page.wait(f"{drawn}.length === 2 && {drawn}.every(one => one.naturalWidth > 0)", 120)
+        said = page.evaluate(f"{messages}[1].innerText")
+        assert "/bare" in said and said.count("tokens/s") == 2 and "1: The red square is" in said
+        assert page.evaluate("document.querySelector('.stMain').innerText").count("Say it slowly") == 0
+        ask(page, "odd")
+        page.wait("document.querySelectorAll('[data-testid=stAlert]').length === 2")
+        assert "chatcmpl" not in page.evaluate("document.body.innerText")
+
+        page.reload()  # what was asked, with its files, and the fault
+        page.wait(f"{messages}.length === 4 && {drawn}.length === 2", 120)
+        page.wait("document.querySelectorAll('[data-testid=stAlert]').length === 2")
+        press(page, "Delete", 1)
+        page.wait(f"{messages}.length === 2")
+        ask(page, "Say JSON")
+        page.wait(f"{messages}.length === 4 && {messages}[3].querySelectorAll('[data-testid=stJson]').length === 2")
+        page.wait(f"{messages}[3].innerText.includes('price')")
+        for media, width in (("dark", 390), ("light", 1280)):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            page.call("Emulation.setDeviceMetricsOverride", **size)
+            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": media}])
+            ground = "getComputedStyle(document.querySelector('.stApp')).backgroundColor.match(/\\d+/g)[0]"
+            page.wait(f"({ground} < 60) === {'true' if media == 'dark' else 'false'}")
+            page.wait("document.documentElement.scrollWidth <= window.innerWidth")
+            overflow = f"[...{messages}].every(one => one.getBoundingClientRect().right <= window.innerWidth)"
+            assert page.evaluate(overflow)
+            page.screenshot(shots.with_name(f"page-{width}.png"))
+        named = (
+            "one.innerText || one.ariaLabel || one.title || one.labels?.length || one.ariaLabelledByElements?.length"
+        )
+        fields = "[...document.querySelectorAll('button, input, textarea, [role=slider]')]"
+        nameless = f"{fields}.filter(one => one.checkVisibility() && !({named})).map(one => one.outerHTML)"
+        assert page.evaluate(nameless) == []
+        page.wait("document.querySelector('[data-testid=stStatusWidget]') === null")
+        asks = "[...document.querySelectorAll('[data-testid=stChatMessage] *')].filter(one => one.matches('a, script')"
+        assert page.evaluate(f"{asks} || one.src?.includes({json.dumps(liar)})).length") == 0
+        assert page.errors == [] and "Traceback" not in (tmp_path / "streamlit.log").read_text()
     assert Liar.called == []

@@ -64,6 +64,12 @@ class Tab:
         """Value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def reload(self) -> None:
+        """Load the page anew; nothing can be asked of a tab meanwhile."""
+        self.call("Page.reload")
+        while json.loads(self.socket.recv(timeout=30)).get("method") != "Page.loadEventFired":
+            pass
+
     def wait(self, script: str, seconds: float = 30) -> Any:
         """The expression's value once it is truthy; fails after ``seconds`` with what the page shows."""
         deadline = time.monotonic() + seconds
