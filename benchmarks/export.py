@@ -6,8 +6,14 @@
 The run is a random LLM of Llama's shape with a LoRA in all of its linear layers, a tiny CLIP tower and an mlp; nothing
 is trained, the LoRA's numbers are drawn. Memory is /proc/PID/status, read every few milliseconds: VmHWM, the largest
 resident set, with the pages of mapped files in it, and RssAnon, which is memory that the system cannot take back. What
-the same export of a tiny LLM takes (Python, torch, transformers) is measured in the same way and subtracted. Writing is
-timed from the first byte of a weights file to its last, and compared with copying the same files, both without a flush.
+the same export of a tiny LLM takes (Python, torch, transformers) is measured in the same way and subtracted.
+
+The command's time falls into three: loading (the run is opened, checked, and answers what it will be compared by),
+writing (from the first byte of a weights file until the last one has its name) and comparing (other software loads the
+folder and answers).
+Writing is set beside copying the same files, several times, the disk brought to rest before each and before the export;
+neither waits for a flush. How long either waits depends on what else is written on the machine, so the processor time
+of the process while it writes, and the load, are kept too.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,6 +50,7 @@ data: {{none: {{type: chat, path: {folder}/none.jsonl}}}}
 stages:
   drawn: {{train: {{connectors.image: 1.0e-3, connectors.lora: 1.0e-3}}, data: {{none: 1.0}}, steps: 1, batch: 1}}
 """
+COPIES = 5
 PAUSE = 0.005
 """Seconds between two looks at the process."""
 
@@ -59,8 +67,12 @@ class Taken:
     """Of the whole command."""
     written: int
     """Bytes of the weights in the folder."""
+    loading: float
+    """Seconds up to the first byte of a weights file."""
     writing: float
-    """Seconds from the first byte of a weights file to the last."""
+    """Seconds from there until the last such file has its name."""
+    busy: float
+    """Seconds of processor time in the process while it wrote."""
 
 
 def main() -> None:
@@ -97,6 +109,7 @@ def _measured(hidden: int, layers: int, at: Path | None) -> dict[str, object]:
                     {
                         "form": form,
                         "dtype": dtype,
+                        "load": os.getloadavg()[2],
                         "copying": copying,
                         "without": asdict(without),
                         **asdict(taken),
@@ -105,7 +118,7 @@ def _measured(hidden: int, layers: int, at: Path | None) -> dict[str, object]:
                 print(json.dumps(rows[-1]), flush=True)
             shutil.rmtree(Path(place) / dtype)
     parameters = next(row["written"] for row in rows if row["form"] == "llm" and row["dtype"] == "float32")
-    return {"float32": parameters, "rows": rows}
+    return {"float32": parameters, "cores": os.cpu_count(), "rows": rows}
 
 
 def _run(folder: Path, hidden: int, layers: int, dtype: str) -> Path:
@@ -168,22 +181,33 @@ def _environment() -> dict[str, str]:
 def _exported(run: Path, form: str, out: Path) -> Taken:
     """Run the command and watch it."""
     command = [sys.executable, "-m", "mmllm", "export", str(run), "--to", form, "--out", str(out)]
+    os.sync()
     began = time.perf_counter()
     process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL)
-    resident = anonymous = written = 0
-    first = last = began
+    resident = anonymous = 0
+    first = last = 0.0
+    started = ended = 0.0
     while process.poll() is None:
         now = _memory(process.pid)
         resident, anonymous = max(resident, now.get("VmHWM", 0)), max(anonymous, now.get("RssAnon", 0))
-        size = _size(out)
-        if size > written:  # it is nothing again once the folder has its name
-            last = time.perf_counter()
-            first = last if not written else first
-            written = size
+        if _is_written(out):
+            last, ended = time.perf_counter(), _busy(process.pid)
+            first, started = (first, started) if first else (last, ended)
         time.sleep(PAUSE)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return Taken(resident, anonymous, time.perf_counter() - began, sum(_sizes(out)), last - first)
+    seconds = time.perf_counter() - began
+    return Taken(resident, anonymous, seconds, sum(_sizes(out)), first - began, last - first, ended - started)
+
+
+def _busy(pid: int) -> float:
+    """Seconds of processor time that a process has had; 0 where it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    # utime and stime, the 14th and 15th of the line, whose first two are cut off
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> dict[str, int]:
@@ -196,35 +220,28 @@ def _memory(pid: int) -> dict[str, int]:
     return {word.rstrip(":"): int(number) * 1024 for word, number, _ in found}
 
 
-def _size(out: Path) -> int:
-    """Bytes on the disk of the weights beside ``out``, where they stand until the folder is put there."""
-    total = 0
-    for folder in out.parent.glob(f".{out.name}.*/made"):
-        # safetensors gives a file its name when it is whole
-        for file in (*folder.glob(WEIGHTS), *folder.glob(".tmp*")):
-            try:
-                # blocks: it also gives it its whole length before it writes
-                total += file.stat().st_blocks * 512
-            except FileNotFoundError:  # renamed in between
-                continue
-    return total
+def _is_written(out: Path) -> bool:
+    """Whether weights are being written beside ``out``, where they stand until the folder is put there."""
+    # safetensors gives a file its name when it is whole
+    return any(True for folder in out.parent.glob(f".{out.name}.*/made") for _ in folder.glob(".tmp*"))
 
 
 def _sizes(folder: Path) -> list[int]:
     return [file.stat().st_size for file in folder.glob(WEIGHTS)]
 
 
-def _copied(folder: Path, to: Path) -> float:
-    """Seconds that copying the weights of a folder takes on the same disk: the shorter of two tries."""
+def _copied(folder: Path, to: Path) -> list[float]:
+    """Seconds that copying the weights of a folder takes on the same disk, of each of ``COPIES`` goes."""
     taken = []
-    for _ in range(2):
+    for _ in range(COPIES):
         to.mkdir()
+        os.sync()
         began = time.perf_counter()
         for file in folder.glob(WEIGHTS):
             shutil.copyfile(file, to / file.name)
         taken.append(time.perf_counter() - began)
         shutil.rmtree(to)
-    return min(taken)
+    return taken
 
 
 def _write(kept: dict[str, Any]) -> None:
@@ -233,19 +250,27 @@ def _write(kept: dict[str, Any]) -> None:
     rows = [
         f"N is the LLM in float32, {size / 1e9:.2f} GB; the other software takes {{}} MB, which are subtracted.",
         "",
-        "| `--to` | run's dtype | memory, of N | with mapped files, of N | written | speed of copying | all of it |",
-        "|---|---|---|---|---|---|---|",
+        "| `--to` | run's dtype | memory, of N | with mapped files, of N | written | in (processor) | copied in | "
+        "loading | comparing |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     least = []
     for row in kept["rows"]:
         without = row["without"]
         least.append(without["resident"] / 1e6)
         shares = [f"{(row[word] - without[word]) / size:.2f}" for word in ("anonymous", "resident")]
-        speed = f"{row['copying'] / row['writing']:.1f} times"
-        seconds = f"{row['seconds']:.0f} s"
-        written = f"{row['written'] / 1e9:.2f} GB"
-        rows.append(f"| {row['form']} | {row['dtype']} | {' | '.join(shares)} | {written} | {speed} | {seconds} |")
+        low, middle, high = min(row["copying"]), statistics.median(row["copying"]), max(row["copying"])
+        cells = [
+            f"{row['written'] / 1e9:.2f} GB",
+            f"{row['writing']:.0f} s ({row['busy']:.0f} s)",
+            f"{middle:.0f} s ({low:.0f} to {high:.0f})",
+            f"{row['loading']:.0f} s",
+            f"{row['seconds'] - row['loading'] - row['writing']:.0f} s",
+        ]
+        rows.append(f"| {row['form']} | {row['dtype']} | {' | '.join(shares + cells)} |")
+    loads = [row["load"] for row in kept["rows"]]
     rows[0] = rows[0].format(f"{min(least):.0f} to {max(least):.0f}")
+    rows[0] += f" {kept['cores']} cores, load {min(loads):.0f} to {max(loads):.0f}."
     text = DOCS.read_text(encoding="utf-8")
     table = f"{START}\n\n" + "\n".join(rows) + f"\n\n{END}"
     DOCS.write_text(

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -34,6 +35,7 @@ from mmllm.llms.gguf_file import find_gguf
 from mmllm.llms.partitioned import load_partitioned
 from mmllm.llms.quantisation import computes_as_loaded, loading_words
 from mmllm.messages.chat_templates import set_template
+from mmllm.vlms.cast_weights import from_files
 from mmllm.vlms.families import family_of, known
 from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.text_model import chat_template_of, load_text_model
@@ -149,7 +151,9 @@ def _causal(
     if weightless():
         return AutoModelForCausalLM.from_config(config, dtype=dtype), []
     with quiet():
-        model, report = AutoModelForCausalLM.from_pretrained(
+        kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        cast = None if words or kind is None else from_files(kind, path, config, dtype)
+        model, report = cast or AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
             use_safetensors=True,

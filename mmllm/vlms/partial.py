@@ -10,6 +10,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mmllm.errors import MmllmError
+from mmllm.vlms.cast_weights import from_files
 from mmllm.vlms.quiet import lost, quiet
 from mmllm.vlms.weightless import weightless
 
@@ -36,7 +37,8 @@ def load_part(
         laid_out: PreTrainedModel = kind._from_config(config, dtype=dtype)
         return laid_out
     with quiet():
-        model, report = kind.from_pretrained(
+        cast = None if words else from_files(kind, path, config, dtype, key_mapping=dict(names))
+        model, report = cast or kind.from_pretrained(
             path,
             config=config,
             dtype=dtype,
