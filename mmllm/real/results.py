@@ -42,12 +42,17 @@ def keep(run: Path, name: str, folder: Path = FOLDER, pictures: Path | None = No
     checkpoint, _ = last_checkpoint(run, recipe)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "loss" in line]
+    by_stage = {
+        stage: _stage(own) for stage in recipe.stages if (own := [line for line in steps if line["stage"] == stage])
+    }
+    before = _read(folder / f"{name}.json").get("stages", {})
     kept: dict[str, Any] = {
         "seed": recipe.seed,
         "recipe": recipe.name,
         "learned": 0 if checkpoint is None else _n_learned(checkpoint.path / LEARNED),
         "connectors": {key: part.type for key, part in recipe.connectors.items()},
-        "stages": {name: _stage([line for line in steps if line["stage"] == name]) for name in recipe.stages},
+        # a run that goes on from published weights has no lines of the stages before
+        "stages": {name: before[name] for name in recipe.stages if name in before} | by_stage,
         "machine": results["machine"],
         "benchmarks": {one: _benchmark(entry) for one, entry in results["benchmarks"].items()},
         "times": _read(run / TIMES),
