@@ -207,6 +207,9 @@ class Sample:
     media: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Placeholder -> items in order of their places in the text; an item is a path (a graph's may end in ``#17``, the
     node it is about), ``bytes``, :class:`Stored` or what the encoder takes besides (a ``PIL.Image``)."""
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Placeholder -> what each of its items is in words (a transcript, a caption), for a stage with ``distill``; absent
+    where the data do not say."""
 
     def items(self, key: str, minds_others: bool) -> tuple[Any, ...]:
         """Items of a placeholder; of several each says so (:class:`Among`) where its input ``minds_others``."""
@@ -342,6 +345,8 @@ class Batch:
     """Stretches of the row that are not causal, in order; none overlaps another."""
     origin: Batch | None = None
     """The batch on the CPU of which this one is a copy."""
+    teacher: Batch | None = None
+    """The same conversations in words, with the same labels in the same order, where a stage has ``distill``."""
 
     @property
     def host(self) -> Batch:
@@ -368,11 +373,13 @@ class Batch:
         # to the CPU it would be handed over before its numbers are there
         ahead = not str(device).startswith("cpu")
         origin = self.host if ahead and self.host.input_ids.device.type == "cpu" else None
-        return replace(self._each(lambda tensor: tensor.to(device, non_blocking=ahead)), origin=origin)
+        teacher = None if self.teacher is None else self.teacher.to(device)
+        return replace(self._each(lambda tensor: tensor.to(device, non_blocking=ahead)), origin=origin, teacher=teacher)
 
     def pinned(self) -> Batch:
         """Copy of this batch in memory from which a GPU copies by itself, while its last step still runs."""
-        return self._each(lambda tensor: tensor.pin_memory())
+        teacher = None if self.teacher is None else self.teacher.pinned()
+        return replace(self._each(lambda tensor: tensor.pin_memory()), teacher=teacher)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         def changed(value: Any) -> Any:

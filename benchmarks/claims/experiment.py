@@ -45,6 +45,7 @@ TABLE = {
     "texthawk": "benchmarks.claims.texthawk",
     "mova": "benchmarks.claims.mova",
     "tgdoc": "benchmarks.claims.tgdoc",
+    "starts": "benchmarks.claims.starts",
 }
 """Experiment -> module whose ``EXPERIMENT`` it is, in the order of the table."""
 RECIPES = (Path("benchmarks/claims/recipes"), Path("recipes/mini"))

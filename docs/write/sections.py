@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mmllm.recipe.models import Cache, ComponentSpec, Eval, Llm, Recipe, Serve, Stage
+from mmllm.recipe.models import ComponentSpec, Eval, Llm, Recipe, Serve, Stage
+from mmllm.recipe.stage_sections import Cache, Distill
 
 PAGES: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", Recipe, "Sections stand in the order data flows."),
@@ -21,6 +22,7 @@ PAGES: tuple[tuple[str, type[BaseModel], str], ...] = (
     ),
     ("stages", Stage, "Each entry is a key and a stage. What `train` names learns; all else is frozen."),
     ("stages: cache, eval: cache", Cache, "`cache: true` is all of its defaults."),
+    ("stages: distill", Distill, "`distill: text` is all of its defaults."),
     ("eval", Eval, "What `mmllm eval` measures."),
     ("serve", Serve, "Address and limits of `mmllm serve`."),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from mmllm.batches.mixture import Mixture
 from mmllm.batches.packing import deal
 from mmllm.batches.sample import Encoded, MediaInput, PlannedSample, plan
 from mmllm.batches.shares import Share, Shares, Step
+from mmllm.batches.teacher import teacher_of
 from mmllm.batches.trees import Planned, Tree, dealt, load_tree
 from mmllm.errors import MmllmError, SampleError, TooLongError
 from mmllm.messages.tokenize import Prompter
@@ -74,12 +75,12 @@ class Loader:
     """Iterates over the steps of a stage from any step on; content depends on neither ``workers`` nor the start.
 
     ``n_micro`` micro-batches per rank and step, or with a ``budget`` as many as its tokens make necessary; ``most``
-    conversations about the same media share their beginning (1: none do); ``max_bad`` the tolerated share of bad
-    samples, judged once 100 samples were seen and at the stage's end; ``workers`` threads prepare steps ahead (0:
-    prepare when asked); ``pin`` puts batches into memory from which a GPU copies by itself. ``all_gather`` hands every
-    rank the list of all ranks' values, in the caller's thread, once per step, and at the start once for each step that
-    is prepared ahead. ``state``/``restore`` carry the error budget over a restart; the position is just the number of
-    the next step.
+    conversations about the same media share their beginning (1: none do); ``in_words``: batches hold their
+    conversations in words too (:mod:`mmllm.batches.teacher`); ``max_bad`` the tolerated share of bad samples, judged
+    once 100 samples were seen and at the stage's end; ``workers`` threads prepare steps ahead (0: prepare when asked);
+    ``pin`` puts batches into memory from which a GPU copies by itself. ``all_gather`` hands every rank the list of all
+    ranks' values, in the caller's thread, once per step, and at the start once for each step that is prepared ahead.
+    ``state``/``restore`` carry the error budget over a restart; the position is just the number of the next step.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Loader:
         n_micro: int = 1,
         budget: int | None = None,
         most: int = 1,
+        in_words: bool = False,
         max_bad: float = 0.01,
         workers: int = 0,
         pin: bool = False,
@@ -107,7 +109,7 @@ class Loader:
         # one rank hands itself its plans as they are: process groups of one would pickle them
         self.all_gather = alone if world == 1 else all_gather
         self.scheme, self.pin = scheme, pin
-        self.most = most
+        self.most, self.in_words = most, in_words
         self.shares = Shares(rank, world, self._plan, shows=most > 1)
         self.seen = 0
         """Samples of the stage so far, bad ones included."""
@@ -168,24 +170,33 @@ class Loader:
         prepared = _Prepared(step, len(whole.texts) + len(whole.bad), n_labels, whole.bad, [])
         for members in deal(bins, self.rank, self.world):
             encoded: list[Encoded] = []
+            taught: list[Encoded] = []
             for tree in members:
+                plans = self._plans(tree, whole)
+                name = whole.drawn[tree.members[0]][0]
                 try:
-                    encoded.append(self._read(tree, whole))
+                    encoded.append(load_tree(tree, plans, self.inputs, name, self.scheme))
+                    taught += [self._taught(one) for one in plans.values()] if self.in_words else []
                 except SampleError as error:
                     prepared.unread += _unread(str(error), [whole.texts[number] for number in tree.members])
             batch = collate(encoded, self.inputs, self.scheme)
+            if self.in_words:
+                batch = replace(batch, teacher=collate(taught, self.inputs, self.scheme))
             prepared.micro.append(batch.pinned() if self.pin else batch)
         return prepared
 
-    def _read(self, tree: Tree, whole: Step) -> Encoded:
-        """Read the media of a tree whose samples any rank may have planned."""
+    def _plans(self, tree: Tree, whole: Step) -> dict[int, PlannedSample]:
+        """The samples of a tree, which any rank may have planned."""
         plans = {}
         for number in tree.members:
             (name, index), text = whole.drawn[number], whole.texts[number]
             if not isinstance(text, PlannedSample):
                 text = text.of(self.sources[name][index], self.prompter)
             plans[number] = text
-        return load_tree(tree, plans, self.inputs, whole.drawn[tree.members[0]][0], self.scheme)
+        return plans
+
+    def _taught(self, planned: PlannedSample) -> Encoded:
+        return teacher_of(planned, self.inputs, self.context)
 
     def _plan(self, name: str, index: int) -> PlannedSample:
         planned = plan(self.sources[name][index], self.prompter, self.inputs, self.context, train=True)
@@ -194,6 +205,8 @@ class Loader:
                 f"{planned.sample.name}: {planned.length} tokens are over the stage's tokens of {self.budget} for one "
                 "forward; nothing is cut: raise tokens, or shorten it"
             )
+        if self.in_words:
+            self._taught(planned)  # here, where a sample that cannot be used is named and left out
         return planned
 
     def _accounted(self, prepared: _Prepared, unread: list[tuple[str, int]]) -> StepBatches:

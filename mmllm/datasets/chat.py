@@ -17,7 +17,7 @@ from mmllm.datasets.containers.opening import open_rows
 from mmllm.datasets.forms import FORMS, MEDIA_FIELDS, ROLES, detect
 from mmllm.datasets.row_media import RowMedia
 from mmllm.datasets.unread import UnreadError, check_choices, check_fields, check_texts, check_turns, check_wanted
-from mmllm.errors import MediaError, MmllmError, SampleError
+from mmllm.errors import MediaError, MmllmError, SampleError, shortened
 from mmllm.messages import openai, placeholders
 from mmllm.messages.openai import MediaPart, Turn
 from mmllm.registry import nearest
@@ -50,6 +50,7 @@ class Chat(Dataset):
         config: str | None = None,
         streaming: bool = False,
         boxes: dict[str, str] | None = None,
+        texts: dict[str, str] | None = None,
     ) -> None:
         """Open the rows; MmllmError where they are missing, empty or of no known form.
 
@@ -66,13 +67,15 @@ class Chat(Dataset):
             boxes: ``{from: xyxy_1, square: pad}``: how boxes in the texts are written; they are rewritten to what the
                 recipe's encoder sees (``boxes.py``), as fractions or ``to: loc_tokens``. ``fit`` is the encoder's, and
                 is filled in from the recipe.
+            texts: placeholder -> field that says what its item is in words (a transcript, a caption), or lists that
+                for several; for stages with ``distill``.
         """
         self.name = str(path)
         self._rows = open_rows(self.name, split, streaming, config)
         if media is not None and not Path(media).is_dir():
             raise MmllmError(f"there is no folder {media}, where the media of {path} should be")
         self._boxes = Boxes.of(boxes) if boxes is not None else None
-        self._columns, self._ignored = dict(columns or {}), frozenset(ignore or ())
+        self._columns, self._ignored, self._texts = dict(columns or {}), frozenset(ignore or ()), dict(texts or {})
         self._media = RowMedia(Path(media) if media is not None else self._rows.folder)
         first = list(islice(self._readable(), _LOOKED_AT))
         self._check_columns(first)
@@ -97,7 +100,8 @@ class Chat(Dataset):
             raise IndexError(index)
         name = self._rows.label(index)
         try:
-            return Sample(name, *self._read(self._row(index)))
+            row = self._row(index)
+            return Sample(name, *self._read(row), self._in_words(row))
         except (SampleError, MediaError) as error:
             raise SampleError(f"{name}: {error}") from error
 
@@ -144,6 +148,17 @@ class Chat(Dataset):
         messages, media = self._written(row)
         return messages if self._boxes is None else self._boxes.rewrite(messages, media), media
 
+    def _in_words(self, row: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """Placeholder -> what its items are in words; SampleError where a field holds something else than text."""
+        found = {}
+        for key, field in self._texts.items():
+            value = row.get(field)
+            texts = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(isinstance(text, str) for text in texts):
+                raise SampleError(f"{field} holds {shortened(value)}; texts of <{key}> are a text or a list of them")
+            found[key] = tuple(texts)
+        return {key: texts for key, texts in found.items() if texts}
+
     def _has_boxes(self, row: Mapping[str, Any]) -> bool:
         assert self._boxes is not None
         try:
@@ -175,7 +190,7 @@ class Chat(Dataset):
         if FORMS[self.form].media and not media:
             raise SampleError(f"a {self.form} without anything that it describes")
         named = {field for field in row if any(f"<{field}>" in text for text in texts)}
-        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._columns, *self._ignored, *named}
+        known = {*FORMS[self.form].fields, *MEDIA_FIELDS, *self._columns, *self._texts.values(), *self._ignored, *named}
         check_fields(row, known, self._media, [item for items in media.values() for item in items])
         check_texts(row, messages, self._ignored)
         return messages, media
@@ -198,16 +213,17 @@ class Chat(Dataset):
         return self._media.item(part.item, f"the part of type {part.type} in message {part.message}")
 
     def _check_columns(self, first: Sequence[Mapping[str, Any]]) -> None:
-        """MmllmError where ``columns`` names a field that no row has, or one that no form reads."""
+        """MmllmError where ``columns`` or ``texts`` names a field that no row has."""
         there = dict.fromkeys(name for index in range(min(_LOOKED_AT, len(self._rows))) for name in self._fields(index))
-        for ours, theirs in self._columns.items():
-            if there and theirs not in there:
-                near = nearest(theirs, there)
-                hint = f'; did you mean "{near}"?' if near else ""
-                raise MmllmError(
-                    f'{self.name}: columns names the field "{theirs}" for {ours}, and its rows have {", ".join(there)}'
-                    f"{hint}"
-                )
+        for word, fields in (("columns", self._columns), ("texts", self._texts)):
+            for ours, theirs in fields.items():
+                if there and theirs not in there:
+                    near = nearest(theirs, there)
+                    hint = f'; did you mean "{near}"?' if near else ""
+                    raise MmllmError(
+                        f'{self.name}: {word} names the field "{theirs}" for {ours}, and its rows have '
+                        f"{', '.join(there)}{hint}"
+                    )
 
     def _fields(self, index: int) -> Sequence[str]:
         try:

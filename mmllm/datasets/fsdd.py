@@ -13,6 +13,8 @@ from mmllm.errors import MmllmError, SampleError
 from mmllm.types import Message, Sample
 
 QUESTION = "what digit is it?"
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""What is said in each recording, for a stage with ``distill``."""
 TEST_TAKES = range(5)
 """The official test part: takes 0 to 4 of every speaker and digit; the others are for training."""
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
@@ -65,9 +67,10 @@ class Fsdd(Dataset):
         row = self._rows[number]
         messages = (Message("user", f"<audio>\n{self._question}"), Message("assistant", str(row.digit)))
         name = f"{self.name}:{row.file.stem}"
+        texts = {"audio": (WORDS[row.digit],)}
         if not version:
-            return Sample(name, messages, {"audio": (row.file,)})
-        return Sample(f"{name}+{version}", messages, {"audio": (changed(row.file, version),)})
+            return Sample(name, messages, {"audio": (row.file,)}, texts)
+        return Sample(f"{name}+{version}", messages, {"audio": (changed(row.file, version),)}, texts)
 
 
 def changed(file: Path, version: int) -> bytes:

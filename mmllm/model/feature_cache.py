@@ -15,7 +15,7 @@ from mmllm.features.store import FeatureStore
 from mmllm.llms.gguf_cache import cache_root
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import weights_digest
-from mmllm.recipe.models import Cache
+from mmllm.recipe.stage_sections import Cache
 
 FOLDER = "features"
 CONTENTS = "contents"

@@ -19,6 +19,11 @@ CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
 CPU is as fast as with more; a GPU reads the head's weight once a chunk, so its chunks are larger."""
 
 
+def chunk_size(llm: CausalLM, states: torch.Tensor) -> int:
+    """Label positions that go through the head at once, where ``states`` lie."""
+    return max(1, CHUNK_LOGITS["cuda" if states.is_cuda else "cpu"] // llm.vocab_size)
+
+
 def head_places(labels: torch.Tensor) -> torch.Tensor:
     """int64[M], positions of a packed row whose states predict a label; the first one where there is no label.
 
@@ -27,6 +32,12 @@ def head_places(labels: torch.Tensor) -> torch.Tensor:
     # an LLM's state at a position predicts the next one; labels are aligned with the row, so the shift is here
     places = (labels != IGNORE_INDEX).nonzero().squeeze(-1) - 1
     return places if len(places) else places.new_zeros(1)
+
+
+def without_labels(labels: torch.Tensor, places: torch.Tensor) -> bool:
+    """Whether :func:`head_places` found no label in a row."""
+    # the place of such a row is its first, and what follows it (if anything does) is none
+    return len(places) == 1 and (int(places[0]) + 1 >= len(labels) or int(labels[places[0] + 1]) == IGNORE_INDEX)
 
 
 def label_nll(
@@ -51,11 +62,10 @@ def nll_at(
     label positions go through the head at once. Without labels the sum is 0, still attached to the states and the head,
     so that no rank's backward pass differs from another's.
     """
-    # the place of a row without labels is its first, and what follows it (if anything does) is none
-    if len(places) == 1 and (places[0] + 1 >= len(labels) or labels[places[0] + 1] == IGNORE_INDEX):
+    if without_labels(labels, places):
         return llm.logits(states, ctx, places).float().sum() * 0.0
     targets = labels[places + 1]
-    size = chunk or max(1, CHUNK_LOGITS["cuda" if states.is_cuda else "cpu"] // llm.vocab_size)
+    size = chunk or chunk_size(llm, states)
     if llm.head_is_frozen:
         head = partial(llm.logits, ctx=ctx)
         total: torch.Tensor = _FrozenHead.apply(states, targets, places, head, size, *llm.new_rows)
@@ -75,7 +85,7 @@ def label_log_likelihoods(
     llm: CausalLM, states: torch.Tensor, labels: torch.Tensor, places: torch.Tensor, ctx: ForwardContext
 ) -> torch.Tensor:
     """Log likelihood of each label, float32[M], in nats; arguments as :func:`nll_at`, at least one label."""
-    size = max(1, CHUNK_LOGITS["cuda" if states.is_cuda else "cpu"] // llm.vocab_size)
+    size = chunk_size(llm, states)
     found = [
         -F.cross_entropy(llm.logits(some, ctx, where).float(), right, reduction="none")
         for some, right, where in zip(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
+from mmllm.batches.collate import never_empty
 from mmllm.connectors.base import Connector, DeepFusion, EncoderAdapter, LLMAdapter, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.float32_buffers import float32_buffers
@@ -24,13 +25,14 @@ from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.hooks.shards import is_split
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
+from mmllm.model.distillation import distilled
 from mmllm.model.inputs import Input, Item
 from mmllm.model.item_text import ItemText
-from mmllm.model.loss import head_places, label_log_likelihoods, nll_at
+from mmllm.model.loss import head_places, label_log_likelihoods, nll_at, without_labels
 from mmllm.model.merge import merge_embeddings
 from mmllm.model.project import project
 from mmllm.model.shared_weights import check_shared, share
-from mmllm.types import IGNORE_INDEX, QUESTION, Batch, Features, Place
+from mmllm.types import QUESTION, Batch, Features, Place
 
 if TYPE_CHECKING:
     from mmllm.features.encoder_cache import EncoderCache
@@ -183,19 +185,34 @@ class MultimodalLM(nn.Module):
         # a mask for fewer positions would be another one, and so would every one drawn after it
         return all(one.positionwise and not (one.has_dropout and self.training) for one in inside)
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    def forward(self, batch: Batch, taught: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """Sum of the negative log likelihood over label positions and the connectors' extra loss: float32 scalars;
-        and their metrics.
+        and their metrics. Of a batch with a teacher the first is :func:`distilled` with the weight ``taught``.
 
         A batch without media, labels or even tokens gives a 0 to which every trainable parameter is attached, so that
         no rank waits for another.
         """
-        batch = _never_empty(batch)
+        batch = never_empty(batch)
         ctx, embeds = self.embed(batch)
         here = head_places(batch.host.labels)
         places = here.to(batch.labels.device, non_blocking=True)
-        nll = nll_at(self.llm, self._states(embeds, ctx, places, here), batch.labels, places, ctx)
+        states = self._states(embeds, ctx, places, here)
+        if batch.teacher is None or without_labels(batch.host.labels, here):
+            nll = nll_at(self.llm, states, batch.labels, places, ctx)
+        else:
+            targets = batch.labels[places + 1]
+            nll = distilled(self.llm, states, places, ctx, self._teacher(batch.teacher), targets, taught)
         return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
+
+    @torch.no_grad()
+    def _teacher(self, batch: Batch) -> torch.Tensor:
+        """Logits of the LLM that reads a batch of text, at its label positions: float[M, V]."""
+        ctx = context_of(batch, self.inputs)
+        here = head_places(batch.host.labels)
+        places = here.to(batch.labels.device, non_blocking=True)
+        embeds = self.llm.embed(batch.input_ids, ctx)
+        states = self._states(embeds, replace(ctx, text_embeds=embeds), places, here)
+        return self.llm.logits(states, ctx, places)
 
     @torch.inference_mode()
     def log_likelihoods(self, batch: Batch) -> torch.Tensor:
@@ -359,19 +376,6 @@ def _stream(key: str, connector: nn.Module) -> str:
     The key itself is spent where ``__init__`` made weights: the same numbers again would start pairs of them equal.
     """
     return key if next(connector.parameters(), None) is None else f"{key} (attached)"
-
-
-def _never_empty(batch: Batch) -> Batch:
-    """The batch itself, or one token without label where a rank got no sample."""
-    if batch.n_tokens:
-        return batch
-    one = batch.input_ids.new_zeros(1)
-    bounds = torch.tensor([0, 1], dtype=torch.int32, device=one.device)
-    row: dict[str, Any] = {"input_ids": one, "labels": one + IGNORE_INDEX, "sequence_ids": one}
-    row |= {"position_ids": one.expand(len(batch.position_ids), 1), "media_ids": one - 1, "cu_seqlens": bounds}
-    row |= {name: {} for name in ("media", "media_positions", "item_starts", "item_sequence")}
-    row["user_turn"] = None if batch.user_turn is None else one - 1
-    return replace(batch, **row, names=["(no sample)"], dataset_names=[""], segments=None, origin=None)
 
 
 def _with_host(

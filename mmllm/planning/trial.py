@@ -7,6 +7,7 @@ training reads them.
 from __future__ import annotations
 
 from mmllm.batches.sample import encode
+from mmllm.batches.teacher import in_words
 from mmllm.checkpoints.start import start_weights
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
@@ -76,6 +77,8 @@ def _unusable(recipe: Recipe, name: str, model: MultimodalLM) -> tuple[list[str]
         for index in range(min(ROWS, len(dataset))):
             n_read += 1
             try:
+                if stage.distill is not None:
+                    in_words(dataset[index])
                 items.met |= encode(dataset[index], prompter, model.inputs, limit, train=True).media.keys()
             except SampleError as error:
                 bad.append(str(error))

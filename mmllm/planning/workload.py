@@ -6,11 +6,12 @@ Planned as in training, from the recipe's own data: the same mixture, tokenizer,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmllm.batches.collate import collate
-from mmllm.batches.sample import PlannedSample, plan
+from mmllm.batches.sample import Encoded, PlannedSample, plan
+from mmllm.batches.teacher import teacher_of
 from mmllm.batches.trees import Tree, dealt, load_tree
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages.tokenize import Prompter
@@ -39,6 +40,8 @@ class Workload:
     """Sentences on those that training would skip."""
     rows: int
     """Different conversations that the stage reads."""
+    limit: int
+    """Most tokens of a conversation."""
 
     @property
     def samples(self) -> list[PlannedSample]:
@@ -69,7 +72,10 @@ def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
         names: list[str] = []
         for name, index in mixture.step(number):
             try:
-                step.append(plan(datasets[name][index], prompter, model.inputs, limit, train=True))
+                planned = plan(datasets[name][index], prompter, model.inputs, limit, train=True)
+                if settings.distill is not None:
+                    teacher_of(planned, model.inputs, limit)
+                step.append(planned)
                 names.append(name)
             except SampleError as error:
                 bad.append(str(error))
@@ -79,7 +85,7 @@ def workload(recipe: Recipe, stage: str, model: MultimodalLM) -> Workload:
         raise MmllmError(f"stages.{stage}: none of the first {len(bad)} conversations can be used: {bad[0]}")
     rows = sum(len(dataset) for dataset in datasets.values())
     least = min(rows, mixture.n_samples)
-    return Workload(mixture.n_steps, mixture.n_samples, tuple(steps), tuple(keys), tuple(bad), least)
+    return Workload(mixture.n_steps, mixture.n_samples, tuple(steps), tuple(keys), tuple(bad), least, limit)
 
 
 def fullest(found: Workload, stage: Stage, n_micro: int, world: int, model: MultimodalLM) -> Batch:
@@ -96,17 +102,24 @@ def fullest(found: Workload, stage: Stage, n_micro: int, world: int, model: Mult
         step = dealt(plans, keys, most=most, budget=stage.tokens, n_micro=n_micro, world=world)
         bins += [(number, one) for one in step if one]
     number, chosen = max(bins, key=lambda one: sum(tree.length for tree in one[1]))
-    encoded, bad = [], []
+    encoded: list[Encoded] = []
+    taught: list[Encoded] = []
+    bad = []
     members = dict(enumerate(found.steps[number]))
     for tree in chosen:
         try:
             key = found.keys[number][tree.members[0]]
             encoded.append(load_tree(tree, members, model.inputs, key, model.llm.positions))
+            if stage.distill is not None:
+                taught += [teacher_of(members[one], model.inputs, found.limit) for one in tree.members]
         except SampleError as error:
             bad.append(str(error))
     if not encoded:
         raise MmllmError(f"no conversation of the fullest micro-batch can be read: {bad[0]}")
-    return collate(encoded, model.inputs, model.llm.positions)
+    batch = collate(encoded, model.inputs, model.llm.positions)
+    if stage.distill is not None:
+        return replace(batch, teacher=collate(taught, model.inputs, model.llm.positions))
+    return batch
 
 
 def items(found: Workload) -> Mapping[str, float]:

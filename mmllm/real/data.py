@@ -13,14 +13,14 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from mmllm.errors import MmllmError
-from mmllm.real.captions import captions
 from mmllm.real.data_sources import EASY_VQA, EMOJI, FSDD, DataPackage
 from mmllm.real.packages import pip
+from mmllm.real.questions import LAST, write_questions
+from mmllm.real.rows import conversation, write_rows
 
 SETS = ("easy_vqa", "emoji", "fsdd")
 SCRATCH = ".unfinished"
@@ -38,7 +38,6 @@ KIND_QUESTION = "What kind of thing is this?"
 NAME_QUESTION = "Name this picture."
 HELD_OUT = 5
 """Every so many-th picture, in a drawn order, is for the test."""
-CAPTION_QUESTION = "Describe the picture."
 
 Say = Callable[[str], None]
 
@@ -63,6 +62,8 @@ def write_data(home: Path, local: Path | None, say: Say) -> None:
         home.mkdir(parents=True, exist_ok=True)
         for name in SETS:
             if (home / name).is_dir():
+                if name == "easy_vqa" and not (home / name / LAST).is_file():  # 0.1 wrote fewer files
+                    _sorted_questions(home / name)
                 say(f"{home / name}: there already")
                 continue
             scratch = home / SCRATCH
@@ -77,7 +78,7 @@ def write_data(home: Path, local: Path | None, say: Say) -> None:
 
 
 def _easy_vqa(out: Path, local: Path | None, say: Say) -> None:
-    """``train`` and ``test`` as published, and ``captions.jsonl`` made of the training answers."""
+    """``train`` and ``test`` as published, and what ``questions.py`` makes of the training questions."""
     if local is not None and (local / "train" / "questions.json").is_file():
         say(f"easy-VQA: copied from {local}")
         for split in ("train", "test"):
@@ -90,14 +91,11 @@ def _easy_vqa(out: Path, local: Path | None, say: Say) -> None:
                 place = out / Path(name.removeprefix(prefix))
                 if name.startswith((f"{prefix}train/", f"{prefix}test/")) and not name.endswith("/"):
                     _write(place, archive.read(name), out)
-    rows = json.loads((out / "train" / "questions.json").read_text(encoding="utf-8"))
-    write_rows(
-        out / "captions.jsonl",
-        (
-            conversation(f"{image}", CAPTION_QUESTION, caption, f"train/images/{image}.png")
-            for image, caption in captions(rows).items()
-        ),
-    )
+    _sorted_questions(out)
+
+
+def _sorted_questions(out: Path) -> None:
+    write_questions(out, json.loads((out / "train" / "questions.json").read_text(encoding="utf-8")))
 
 
 def _emoji(out: Path, say: Say) -> None:
@@ -150,17 +148,6 @@ def _fsdd(out: Path, local: Path | None, say: Say) -> None:
             "another way and name the folder that holds it as fsdd: --local FOLDER, or MMLLM_TEST_DATA=FOLDER."
         )
     shutil.move(clone / "recordings", out / "recordings")
-
-
-def conversation(identity: str, question: str, answer: str, picture: str) -> dict[str, Any]:
-    """One row of OpenAI's messages about one picture."""
-    turns = [{"role": "user", "content": f"<image>\n{question}"}, {"role": "assistant", "content": answer}]
-    return {"id": identity, "messages": turns, "image": [picture]}
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """JSON lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _wheel(package: DataPackage, folder: Path, say: Say) -> Path:

@@ -40,14 +40,19 @@ def keep(run: Path, name: str, folder: Path = FOLDER, pictures: Path | None = No
     recipe = run_recipe(run)
     results = json.loads(found[-1].read_text(encoding="utf-8"))
     checkpoint, _ = last_checkpoint(run, recipe)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "loss" in line]
+    steps = [line for line in _metrics(run / "metrics.jsonl") if "loss" in line]
+    before = _read(folder / f"{name}.json").get("stages", {})
+    stages = {}
+    for stage in recipe.stages:
+        own = [line for line in steps if line["stage"] == stage]
+        # a run that goes on from published weights has no lines of the stages before
+        stages[stage] = before[stage] if not own and stage in before else _stage(own)
     kept: dict[str, Any] = {
         "seed": recipe.seed,
         "recipe": recipe.name,
         "learned": 0 if checkpoint is None else _n_learned(checkpoint.path / LEARNED),
         "connectors": {key: part.type for key, part in recipe.connectors.items()},
-        "stages": {name: _stage([line for line in steps if line["stage"] == name]) for name in recipe.stages},
+        "stages": stages,
         "machine": results["machine"],
         "benchmarks": {one: _benchmark(entry) for one, entry in results["benchmarks"].items()},
         "times": _read(run / TIMES),
@@ -78,6 +83,10 @@ def _samples(run: Path, recipe: Recipe, pictures: Path | None) -> list[dict[str,
         entry = {"media": shown.name, "picture": picture, "question": row["question"]}
         found.append({**entry, "answer": row["prediction"], "truth": str(row["references"][0])})
     return found
+
+
+def _metrics(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def _stage(lines: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.messages import Problems, unknown
-from mmllm.recipe.models import Cache, ComponentSpec, Recipe
+from mmllm.recipe.models import ComponentSpec, Recipe
+from mmllm.recipe.stage_sections import Cache
 from mmllm.recipe.yaml_lines import Path
 
 

@@ -12,6 +12,7 @@ from mmllm import registry
 from mmllm.recipe import part_arguments
 from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.computed_checks import check_computed
+from mmllm.recipe.distill_checks import check_distill
 from mmllm.recipe.item_texts import StepText
 from mmllm.recipe.messages import GROUPS, REGISTRY, Problems, unknown
 from mmllm.recipe.models import ComponentSpec, Recipe, Stage, trains_llm
@@ -314,6 +315,7 @@ def _stage(recipe: Recipe, path: Path, stage: Stage, problems: Problems) -> None
             problems.add((*path, "monitor", name), unknown("monitor", name, MONITORS))
     if stage.cache is not None:
         check_cache(recipe, stage.cache, stage.train, (*path, "cache"), problems)
+    check_distill(recipe, stage, path, problems)
     _deepspeed(stage.deepspeed, (*path, "deepspeed"), "", problems)
 
 

@@ -161,7 +161,7 @@ def digest(recipe: Recipe) -> str:
     of_llm = ("attention", "file", "template", "quantize", "tokens")
     unused["llm"] = {word for word in of_llm if getattr(recipe.llm, word) is None}
     unused["stages"] = {
-        key: {word for word in ("cache", "share_prefix", "workers") if getattr(stage, word) is None}
+        key: {word for word in ("cache", "share_prefix", "workers", "distill") if getattr(stage, word) is None}
         for key, stage in recipe.stages.items()
     }
     unused["eval"] = {"cache"} if recipe.eval.cache is None else set()

@@ -27,6 +27,7 @@ from mmllm.recipe.models import (
     TileText,
 )
 from mmllm.recipe.part_arguments import shown
+from mmllm.recipe.stage_sections import Distill
 from mmllm.recipe.yaml_lines import Path
 
 GROUPS = ("encoders", "connectors", "data")
@@ -153,6 +154,8 @@ def _model(path: Path) -> type[BaseModel]:
         return Stitching
     if path[0] in ("stages", "eval") and path[-1] in SWITCHES:
         return SWITCHES[path[-1]]
+    if path[0] == "stages" and path[2:] == ("distill",):
+        return Distill
     single: dict[Any, type[BaseModel]] = {"llm": Llm, "eval": Eval, "serve": Serve, "stages": Stage}
     return single.get(path[0], ComponentSpec)
 

@@ -6,7 +6,7 @@ Filled by ``load.py`` (which reads the YAML and checks what goes across sections
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from mmllm.recipe.item_texts import StepText, Stitching, TileText
 from mmllm.recipe.part_arguments import shown
 from mmllm.recipe.section import Positive, Section
+from mmllm.recipe.stage_sections import Cache, Distill, SharePrefix, switch
 from mmllm.recipe.starts import Start, as_start
 from mmllm.recipe.token_texts import token_texts
 
@@ -155,47 +156,6 @@ class ComponentSpec(Section):
         return (self.source,) if isinstance(self.source, str) else self.source
 
 
-class Cache(Section):
-    """Features of frozen encoders that are computed once for every item and kept on disk."""
-
-    dir: str | None = Field(
-        None, min_length=1, description="folder that runs share; default: features in mmllm's cache ($MMLLM_CACHE)"
-    )
-    dtype: Literal["float16", "bfloat16", "float32"] = Field(
-        "float16", description="what features are kept as, and rounded to before use; float32 rounds nothing"
-    )
-    encoders: tuple[str, ...] | None = Field(None, min_length=1, description="of these alone; default: of all")
-
-    @field_validator("encoders", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        """Strict mode takes no list that came by Python, as this one does."""
-        return tuple(value) if isinstance(value, list) else value
-
-
-def _switch(kind: type[Section]) -> Callable[[Any], Any]:
-    """``true`` is a section as it comes, ``false`` none."""
-
-    def checked(value: Any) -> Any:
-        if isinstance(value, bool):
-            return {} if value else None
-        if value is not None and not isinstance(value, dict | kind):
-            words = ", ".join(kind.model_fields)
-            raise ValueError(f"found {shown(value)}, expected true, false or a mapping of {words}")
-        return value
-
-    return checked
-
-
-class SharePrefix(Section):
-    """How far conversations about the same media move to share their beginning in one step."""
-
-    most: Positive = Field(8, description="conversations about the same media in one step at most")
-    reach: Positive | None = Field(
-        None, description="samples of an epoch's order among which they are sought; default: the whole epoch"
-    )
-
-
 def trains_llm(name: str) -> bool:
     """Whether a name under ``train`` means weights of the LLM itself: its new tokens are none."""
     return name.partition(".")[0] == "llm" and not f"{name}.".startswith("llm.tokens.")
@@ -248,9 +208,20 @@ class Stage(Section):
     monitor: dict[str, Any] = Field(
         default_factory=dict, description="DeepSpeed monitor blocks: tensorboard, wandb, csv"
     )
+    distill: Distill | None = Field(
+        None,
+        description="text, or {by: text, weight}: the answer given an item is also drawn to what the LLM answers given "
+        "the item's text",
+    )
 
-    _cache = field_validator("cache", mode="before")(_switch(Cache))
-    _sharing = field_validator("share_prefix", mode="before")(_switch(SharePrefix))
+    _cache = field_validator("cache", mode="before")(switch(Cache))
+    _sharing = field_validator("share_prefix", mode="before")(switch(SharePrefix))
+
+    @field_validator("distill", mode="before")
+    @classmethod
+    def _taught(cls, value: Any) -> Any:
+        """One word is what the teacher reads."""
+        return {"by": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _agrees(self) -> Stage:
@@ -300,7 +271,7 @@ class Eval(Section):
     blind: bool = Field(False, description="also score without the media")
     cache: Cache | None = Field(None, description="keep features of frozen encoders, as under a stage")
 
-    _cache = field_validator("cache", mode="before")(_switch(Cache))
+    _cache = field_validator("cache", mode="before")(switch(Cache))
 
     @property
     def parts(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -365,7 +336,7 @@ class Serve(Section):
         description="read kept features of frozen encoders, as under a stage; keeps nothing of what is sent",
     )
 
-    _cache = field_validator("cache", mode="before")(_switch(Cache))
+    _cache = field_validator("cache", mode="before")(switch(Cache))
 
 
 class Recipe(Section):

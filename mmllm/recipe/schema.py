@@ -52,6 +52,8 @@ def json_schema() -> dict[str, Any]:
         words = schema["$defs"][name]["properties"]
         for word in SWITCHES.keys() & words.keys():
             words[word]["anyOf"] = [{"type": "boolean"}, *words[word]["anyOf"]]
+    taught = schema["$defs"]["Stage"]["properties"]["distill"]
+    taught["anyOf"] = [{"const": "text"}, *taught["anyOf"]]  # what the teacher reads alone
     begins = schema["properties"]["start"]
     begins["anyOf"] = [{"type": "string"}, *begins["anyOf"]]  # a path alone
     taken = schema["$defs"]["Start"]["properties"]["data"]

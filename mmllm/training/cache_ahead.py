@@ -22,7 +22,8 @@ from mmllm.model.inputs import loaded
 from mmllm.model.model import run_encoder
 from mmllm.recipe.cache_checks import check_cache
 from mmllm.recipe.messages import Problems
-from mmllm.recipe.models import Cache, Recipe
+from mmllm.recipe.models import Recipe
+from mmllm.recipe.stage_sections import Cache
 from mmllm.training import feature_room
 from mmllm.training.stage_data import datasets_of
 

@@ -8,7 +8,7 @@ from mmllm.datasets.base import Dataset
 from mmllm.model.feature_cache import FeatureCache, cache_as_said
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import weights_digest
-from mmllm.recipe.models import Cache
+from mmllm.recipe.stage_sections import Cache
 from mmllm.training import distributed, feature_room
 
 

@@ -235,7 +235,8 @@ class StageTraining:
             # The likelihood is a sum over labels and divided by those of the whole step, so that it does not depend on
             # how samples fall into micro-batches. The extra loss is a mean already, over
             # this micro-batch, so it is averaged over micro-batches and ranks and not weighed by labels.
-            summed, extra_loss, counted = self.engine(batch.to(self.engine.device))
+            weight = 0.0 if settings.distill is None else settings.distill.weight
+            summed, extra_loss, counted = self.engine(batch.to(self.engine.device), weight)
             # times world: DeepSpeed averages over the ranks
             loss = summed * (world / labels) + extra_loss / n_micro
             norm = self.engine.backward_and_step(loss, last=number == n_micro)

@@ -59,6 +59,7 @@ def loader_of(
         n_micro=micro_batches(stage, distributed.world(), f"stages.{name}")[1],
         budget=stage.tokens,
         most=1 if stage.share_prefix is None else stage.share_prefix.most,
+        in_words=stage.distill is not None,
         max_bad=stage.max_bad,
         workers=workers if stage.workers is None else stage.workers,
         pin=device.type == "cuda",

@@ -12,6 +12,7 @@ ROWS = {
     "serve_8": "benchmarks.speed.rows.answers:serve_8",
     "serve_32": "benchmarks.speed.rows.answers:serve_32",
     "eval_4_per_picture": "benchmarks.speed.rows.answers:eval_4_per_picture",
+    "eval_real": "benchmarks.speed.rows.real:eval_real",
     "video_gop30": "benchmarks.speed.rows.reading:video_gop30",
     "video_gop250": "benchmarks.speed.rows.reading:video_gop250",
     "tiles_12": "benchmarks.speed.rows.reading:tiles_12",

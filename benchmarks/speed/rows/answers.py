@@ -201,7 +201,7 @@ def eval_4_per_picture() -> Comparison:
     files = (world.folder / f"{number}.jsonl" for number in count())
 
     def ours() -> list[str]:
-        words: tuple[Any, ...] = ("key", 16, 16, lambda _: None)
+        words: tuple[Any, ...] = ("key", 16, 16, lambda _: None, lambda one: one)
         world.generator.forget()
         found = predict(world.generator, _Benchmark(), questions, next(files), *words)  # type: ignore[arg-type]
         return [one.prediction for one in found]

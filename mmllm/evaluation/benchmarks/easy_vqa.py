@@ -57,10 +57,10 @@ class EasyVqa(Benchmark):
         """The question at an index of the file."""
         text, answer, image = self._rows[index]
         answers = texts_of(answer)
-        return self.question(index, text, self._folder / "images" / f"{image}.png", answers, _kind(text, answers))
+        return self.question(index, text, self._folder / "images" / f"{image}.png", answers, kind_of(text, answers))
 
 
-def _kind(text: str, answers: Sequence[str]) -> str:
+def kind_of(text: str, answers: Sequence[str]) -> str:
     """What is asked for; of yes and no also whether the question is negated, as its words alone then give most away."""
     if set(answers) <= {"yes", "no"}:
         negated = bool({"no", "not"} & set(text.split()))

@@ -28,7 +28,7 @@ from mmllm.model.inputs import Input
 from mmllm.model.model import MultimodalLM
 from mmllm.model.trainable import set_trainable
 from mmllm.processors.base import Item
-from mmllm.recipe.models import Cache
+from mmllm.recipe.stage_sections import Cache
 from mmllm.testing.tiny.encoders import TINY
 from mmllm.types import Batch, Message, Sample, Stored
 from tests.support.assemblies import tiny_assembly, tiny_encoder

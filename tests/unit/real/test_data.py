@@ -17,6 +17,7 @@ from mmllm.evaluation.benchmarks.qa import Qa
 from mmllm.real import data
 from mmllm.real.captions import captions
 from mmllm.real.data_sources import EMOJI, DataPackage
+from mmllm.real.questions import FILES, LAST
 
 
 def test_a_caption_is_what_the_answers_leave() -> None:
@@ -70,7 +71,8 @@ def local(tmp_path: Path) -> Path:
         images = tmp_path / "local" / "easy_vqa" / split / "images"
         images.mkdir(parents=True)
         (images / "0.png").write_bytes(png())
-        rows = [["what is the red shape?", "circle", 0]]
+        (images / "1.png").write_bytes(png())
+        rows = [["what is the red shape?", "circle", n] for n in (0, 1)] + [["is there a circle?", "yes", 1]]
         (images.parent / "questions.json").write_text(json.dumps(rows))
     sounds = tmp_path / "local" / "fsdd" / "recordings"
     sounds.mkdir(parents=True)
@@ -93,11 +95,18 @@ def test_sets_are_readable_and_held_out_pictures_are_in_no_training_row(
     assert {test[n].reference[0] for n in range(2)} <= {"food", "objects"}
     caption = Chat(str(home / "easy_vqa" / "captions.jsonl"))[0]
     assert caption.messages[1].text == "red circle" and Path(caption.media["image"][0]).is_file()
+    kinds = {kind: Chat(str(home / "easy_vqa" / file)) for kind, file in FILES.items() if kind != "colour"}
+    chosen_by = Qa(path=str(home / "easy_vqa" / LAST))
+    assert {kind: len(rows) for kind, rows in kinds.items()} == {"shape": 1, "yes/no": 1} and len(chosen_by) == 1
+    learned = {rows[0].media["image"][0] for rows in (*kinds.values(),)} | {caption.media["image"][0]}
+    assert learned.isdisjoint({chosen_by[0].sample.media["image"][0]})
+    (home / "easy_vqa" / LAST).unlink()  # as an earlier version left it
     assert (home / "fsdd" / "recordings" / "7_theo_0.wav").read_bytes() == b"RIFF"
     (home / "fsdd" / "recordings" / "mine.txt").write_text("it may be written to")
     said.clear()
     data.write_data(home, local, said.append)
     assert [line.rpartition(": ")[2] for line in said] == ["there already"] * 3
+    assert (home / "easy_vqa" / LAST).is_file()
 
 
 def test_what_was_stopped_is_written_anew(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,10 @@ def test_what_is_kept_fills_the_tables(run: tuple[Path, bool], tmp_path: Path, m
     assert (
         tables.samples().count("](pictures/real/easy_vqa-") == 3 and len(list((tmp_path / "pictures").iterdir())) == 3
     )
+    assert "instruct: 1 steps, 4 conversations" in tables.machine()
+    published = publish(folder, tmp_path)  # whose folder has no metrics: what is known of its stages stays
+    shutil.copy(folder / "results.json", published)
+    keep(published, "real.seed-0", tmp_path)
     assert "instruct: 1 steps, 4 conversations" in tables.machine()
 
 

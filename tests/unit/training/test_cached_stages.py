@@ -14,8 +14,8 @@ from mmllm.features import files
 from mmllm.model.build import build
 from mmllm.model.feature_cache import cache_features
 from mmllm.recipe.load import dump, load_recipe
-from mmllm.recipe.models import Cache
 from mmllm.recipe.shaping import changes, shaping
+from mmllm.recipe.stage_sections import Cache
 from mmllm.training import feature_room
 from tests.support.training import finish, metrics, sharing, start, tiny_recipe, train_and_die, train_here
 
