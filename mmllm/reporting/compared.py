@@ -31,7 +31,7 @@ def compare_page(found: Sequence[Compared], runs: Sequence[Path], out: Path) -> 
     layout.write(out, text)
     changed = sum(len(one.changed) for one in found)
     return (
-        f"{out}: {', '.join(one.name for one in found)}; {changed:,} answers score otherwise ({len(text) / 1e3:,.0f} kB)"
+        f"{out}: {', '.join(one.name for one in found)}; {changed:,} answers score otherwise ({len(text) / 1e3:.0f} kB)"
     )
 
 
