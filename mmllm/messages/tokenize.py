@@ -6,8 +6,6 @@ including the end-of-turn token (see ``template.py``). What a message says can n
 
 from __future__ import annotations
 
-import copy
-import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from mmllm.errors import MmllmError, SampleError
 from mmllm.messages import placeholders
+from mmllm.messages.backends import backends_of, longest_token, whole
 from mmllm.messages.bounds import Span
 from mmllm.messages.learnable import check_answers, check_places
 from mmllm.messages.template import ChatTemplate, part_sign
@@ -27,7 +26,6 @@ from mmllm.types import IGNORE_INDEX, Message, Place, Sample
 from mmllm.types import Span as ItemSpan
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 # Unicode noncharacters: never meant for interchange, so no honest text holds them (a text that does is refused).
@@ -92,7 +90,7 @@ class Prompter:
         # a token of the LLM's own stands for an item as long as nothing is written around it, which may hold it too
         signs = {place.key: _sign_of(place) for place in known}
         own = set(self._tokens_of.values())
-        self._backend, self._plain = _backends(tokenizer, [sign for sign in signs.values() if sign not in own])
+        self._backend, self._plain = backends_of(tokenizer, [sign for sign in signs.values() if sign not in own])
         self._keys = {self._place_id(tokenizer, place, signs[place.key]): place.key for place in known}
         self._newline = self._backend.encode("\n", add_special_tokens=False).ids
         self._around = {
@@ -117,7 +115,7 @@ class Prompter:
         ends = [self._backend.token_to_id(self._template.end), tokenizer.eos_token_id]
         self.end_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in ends if i is not None))
         """Ids that end the assistant's turn: the template's end-of-turn, then the tokenizer's own end."""
-        self.longest_token = _longest(self._backend)
+        self.longest_token = longest_token(self._backend)
         """Most characters that one token stands for, so that a text far over a context need not be tokenised."""
 
     def tokenize_for_training(self, sample: Sample, fronts: Fronts = NO_FRONTS) -> Prompt:
@@ -169,7 +167,7 @@ class Prompter:
         if place.token is not None and place.token not in added:
             if self._backend.token_to_id(place.token) is not None:
                 # one of the vocabulary's own (Fuyu): found as a whole from now on, under the same id
-                self._backend.add_special_tokens([_whole(place.token)])
+                self._backend.add_special_tokens([whole(place.token)])
                 added[place.token] = 0
         # with text around it a mark stands for it, so it may be any text of the template (SmolVLM's clips)
         written = place.surrounded and str(place.token) in str(tokenizer.chat_template)
@@ -335,15 +333,6 @@ class Prompter:
         return ids, offsets
 
 
-def _longest(backend: Tokenizer) -> int:
-    """Return the most characters that one token stands for."""
-    longest = max((len(token) for token in backend.get_vocab()), default=1)
-    # of a vocabulary that does not hold every byte, one token may be an unknown word, however long; WordPiece stops
-    # reading a word at a hundred letters, and no honest text has many that are longer
-    unknown = getattr(backend.model, "unk_token", None) or getattr(backend.model, "unk_id", None)
-    return longest if unknown is None or getattr(backend.model, "byte_fallback", False) else max(longest, 100)
-
-
 def _sign_of(place: Place) -> str:
     """What stands for an item in the text that is tokenised."""
     if place.token is None:
@@ -379,29 +368,3 @@ def _check_text(name: str, message: Message) -> None:
         message.text.encode()
     except UnicodeEncodeError as error:
         raise SampleError(f"{name}: a message is not valid Unicode (a lone surrogate at {error.start})") from error
-
-
-def _backends(tokenizer: PreTrainedTokenizerBase, placeholders: list[str]) -> tuple[Tokenizer, Tokenizer]:
-    """Two copies of the fast tokenizer: one that knows the placeholders, one that knows no added token at all."""
-    from tokenizers import Tokenizer
-
-    if not tokenizer.is_fast:
-        raise MmllmError(f"the tokenizer of {tokenizer.name_or_path!r} has no fast version (tokenizer.json)")
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    # tokenizer.json may ask for both, and would cut a long conversation without a word
-    backend.no_truncation()
-    backend.no_padding()
-    parts = json.loads(backend.to_str())
-    # the post-processor goes too: it names special tokens that this copy no longer has
-    parts["added_tokens"], parts["post_processor"] = [], None
-    plain = Tokenizer.from_str(json.dumps(parts))
-    # not normalized: a placeholder is found as it is written, before a normalizer changes case or adds blanks
-    backend.add_special_tokens([_whole(text) for text in placeholders])
-    return backend, plain
-
-
-def _whole(text: str) -> AddedToken:
-    """A control token that is found as it is written, wherever it stands."""
-    from tokenizers import AddedToken
-
-    return AddedToken(text, special=True, normalized=False)

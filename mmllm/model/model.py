@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from mmllm.batches.collate import never_empty
 from mmllm.connectors.base import Connector, DeepFusion, EncoderAdapter, LLMAdapter, Projector
 from mmllm.encoders.base import Encoder
 from mmllm.encoders.float32_buffers import float32_buffers
@@ -26,6 +25,7 @@ from mmllm.hooks.shards import is_split
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.distillation import distilled
+from mmllm.model.empty import never_empty
 from mmllm.model.inputs import Input, Item
 from mmllm.model.item_text import ItemText
 from mmllm.model.loss import head_places, label_log_likelihoods, nll_at, without_labels
