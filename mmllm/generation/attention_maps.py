@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmllm.batches.collate import collate
-from mmllm.llms.attention_weights import AttentionWeights
 from mmllm.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
 
 
-@torch.inference_mode()
 def attention_of(generator: Generator, encoded: Encoded, answer: Sequence[int], chosen: range) -> torch.Tensor:
     """Return float32[positions of the question] on the CPU; safe to call from any thread.
 
@@ -38,11 +36,9 @@ def attention_of(generator: Generator, encoded: Encoded, answer: Sequence[int], 
     )
     batch = collate([longer], model.inputs, model.llm.positions).to(model.llm.device)
     positions = torch.arange(start + chosen.start - 1, start + chosen.stop - 1, device=model.llm.device)
-    weights = AttentionWeights(positions)
     with generator.engine.between_steps():
-        ctx, embeds = model.embed(batch)
-        model.llm(embeds, ctx, weights)
-    return weights.mean[:, :start].mean(dim=0).cpu()
+        weights = model.attention(batch, positions)
+    return weights[:, :start].mean(dim=0).cpu()
 
 
 def tokens_of(generator: Generator, answer: Sequence[int], start: int, end: int) -> range:
