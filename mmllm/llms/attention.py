@@ -19,6 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from mmllm.hooks import Scope
 from mmllm.hooks.points import Extend
+from mmllm.llms.attention_weights import AttentionWeights
 from mmllm.llms.last_block import AttentionReached, Given
 from mmllm.llms.packing import Packing
 from mmllm.llms.padded_stretches import PaddedStretches
@@ -56,6 +57,7 @@ def attention(
     capture: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
     stop: bool = False,
     given: Given | None = None,
+    weights: AttentionWeights | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend, as transformers calls it in every layer.
@@ -64,8 +66,8 @@ def attention(
     the row is packed (``attention_mask`` is then not looked at), ``stored`` that its conversations go on, ``stretches``
     what of padded rows is bidirectional.
     ``extensions``: layer -> what changes its output, given the pass's context by ``scope``. ``capture`` takes key and
-    value and nothing is attended; ``stop`` raises them (AttentionReached), ``given`` are read instead of them. Returns
-    float[1 or B, S, heads, d].
+    value and nothing is attended; ``stop`` raises them (AttentionReached), ``given`` are read instead of them.
+    ``weights`` is told queries and keys of a packed row. Returns float[1 or B, S, heads, d].
     """
     if scope is not None and HELD in module.__dict__:
         query = module.__dict__[HELD].of(query, scope.current.position_ids[0])
@@ -77,6 +79,8 @@ def attention(
         raise AttentionReached(key, value)
     if given is not None:
         key, value = given.key, given.value
+    if weights is not None:
+        weights.take(query, key, scoring)
     if stored is not None:
         out = stored.attend(module.layer_idx, query, key, value, scoring)  # type: ignore[arg-type]
     elif packing is not None:

@@ -21,6 +21,7 @@ from mmllm.errors import MmllmError
 from mmllm.hooks import ForwardContext, Scope
 from mmllm.hooks.shards import full_shape, is_split
 from mmllm.llms.attention import ATTENTION, Extend, register
+from mmllm.llms.attention_weights import AttentionWeights
 from mmllm.llms.gated_mlp import keep_less
 from mmllm.llms.head import head_of
 from mmllm.llms.hook_points import HookedLM
@@ -200,16 +201,20 @@ class CausalLM(HookedLM):
             table = self.model.get_input_embeddings()
             return table(ids) if self.tokens is None else self.tokens.embedded(ids, table)
 
-    def forward(self, embeds: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+    def forward(
+        self, embeds: torch.Tensor, ctx: ForwardContext, weights: AttentionWeights | None = None
+    ) -> torch.Tensor:
         """Final hidden states of one packed row, after the last norm, before the LM head.
 
         ``embeds`` float[S, D]; returns float[S, D_hidden], or float[M, D_hidden] at the M positions ``ctx.wanted``, for
         which the last block then runs alone. Each conversation attends to itself only, causally but for the stretches
-        ``ctx.bidirectional``.
+        ``ctx.bidirectional``. ``weights`` takes what some positions of a row of one conversation attend to.
         """
         assert ctx.cu_seqlens is not None
         here = None if ctx.host is None else ctx.host.cu_seqlens
-        return self._row(embeds, ctx, packing=Packing.of(ctx.cu_seqlens, ctx.segments, here, ctx.bidirectional))
+        packing = Packing.of(ctx.cu_seqlens, ctx.segments, here, ctx.bidirectional)
+        watched = {} if weights is None else {"weights": weights}
+        return self._row(embeds, ctx, packing=packing, **watched)
 
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.

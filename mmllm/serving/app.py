@@ -33,6 +33,7 @@ from mmllm.serving.endpoints.chat import Chat
 from mmllm.serving.endpoints.completions import Completions
 from mmllm.serving.endpoints.decisions import Decisions
 from mmllm.serving.endpoints.embeddings import Embeddings
+from mmllm.serving.endpoints.looks import Looks
 from mmllm.serving.endpoints.responses import Responses
 from mmllm.serving.endpoints.tokens import Tokens
 from mmllm.serving.endpoints.transcriptions import Transcriptions
@@ -233,6 +234,7 @@ def _add_routes(app: FastAPI, api: Api) -> None:
     # path: a model's name may hold a slash
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
     app.add_api_route("/preview", api.preview, methods=["POST"])
+    looks = Looks(api)
     posts: dict[str, Callable[..., Any]] = {
         "/v1/chat/completions": Chat(api).create,
         "/v1/completions": Completions(api).create,
@@ -241,6 +243,8 @@ def _add_routes(app: FastAPI, api: Api) -> None:
         "/v1/embeddings": Embeddings(api).create,
         "/v1/audio/transcriptions": Transcriptions(api).create,
         "/tokenize": Tokens(api).create,
+        "/seen": looks.seen,
+        "/attention": looks.attention,
     }
     for path, answer in posts.items():
         app.add_api_route(path, answer, methods=["POST"], response_model=None)

@@ -80,6 +80,22 @@ class Served:
         """Raise ApiError 400 for more characters than the context could hold; reads nothing."""
         self.encode(ident, count, lambda: None, param)
 
+    def check_alone(self, what: str) -> None:
+        """Refuse a set with adapters inside parts that it shares: outside of the engine's steps they are not in them.
+
+        ``what``: is asked for, and takes a pass of its own.
+        """
+        learned = self.generator.learned
+        if learned is not None and (learned.changes_llm or self.generator.model.adapts):
+            changed = "LLM" if learned.changes_llm else "encoders"
+            raise ApiError(
+                400,
+                f"{self.name!r} changes the {changed} that it shares with other models; its {what} can be had from a "
+                "server of that run alone.",
+                code="unsupported_model",
+                param="model",
+            )
+
     def encode(self, ident: str, n_characters: int, make: Callable[[], T], param: str = "messages") -> T:
         """Return what ``make`` reads for request ``ident``; ApiError 400 for every fault of it.
 

@@ -34,8 +34,8 @@ def show_turn(turn: Turn, settings: Settings, live: bool) -> list[Any]:
     """Show a turn; ``live``: its answers are being written. Returns the places of their texts, which are then empty."""
     with st.chat_message("user"):
         _show_question(turn, settings, live)
-    if not turn.replies and not turn.fault and not live:
-        turn.fault = "It was not answered: the page was closed or loaded anew before."
+    if not live and not turn.fault and not any(one.text or one.note or one.fault for one in turn.replies):
+        turn.replies, turn.fault = [], "It was not answered: the page was closed or loaded anew before."
     if turn.fault:
         st.error(escaped(turn.fault))
         _offer_again(turn, settings)
@@ -47,6 +47,8 @@ def show_turn(turn: Turn, settings: Settings, live: bool) -> list[Any]:
         for number, (column, reply) in enumerate(zip(columns, turn.replies, strict=True)):
             with column:
                 places.append(_show_reply(turn, number, reply, settings, live))
+        if not live and any(reply.fault for reply in turn.replies):
+            _offer_again(turn, settings)
     return places
 
 
@@ -133,8 +135,6 @@ def _show_reply(turn: Turn, column: int, reply: Reply, settings: Settings, live:
             explained = "Attention of a word over what was shown"
             ident = f"{turn.ident}-{column}"
             _button("Where it looked", "center_focus_strong", ident, explained, actions.toggle, where)
-    if reply.fault:
-        _offer_again(turn, settings)
     if reply.text and st.session_state.get(where):
         show_attention(turn, column, reply, settings)
     return place

@@ -242,7 +242,7 @@ def test_answers_side_by_side_are_stopped_kept_and_call_nobody(liar: str, image:
         page.attach("[data-testid=stChatInput] input[type=file]", image)
         page.wait("document.querySelector('[data-testid=stChatInput]').innerText.includes('shapes.png')")
         ask(page, "Say it slowly")
-        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.split('red square').length === 3")
+        page.wait(f"{messages}.length === 2 && {messages}[1].innerText.split('red square').length >= 3")
         press(page, "Stop")  # both columns
         page.wait(f"{messages}[1].innerText.split('stopped').length === 3")
         deadline = time.monotonic() + 20
@@ -256,6 +256,7 @@ def test_answers_side_by_side_are_stopped_kept_and_call_nobody(liar: str, image:
         page.type("textarea[aria-label=Question]", "Say it")
         press(page, "Ask anew")
         drawn = f"[...{messages}[1].querySelectorAll('img')].filter(one => one.alt.includes('2 marks'))"
+        page.wait(f"!{messages}[0].innerText.includes('slowly') && !{messages}[1].innerText.includes('stopped')", 120)
         page.wait(f"{drawn}.length === 2 && {drawn}.every(one => one.naturalWidth > 0)", 120)
         said = page.evaluate(f"{messages}[1].innerText")
         assert "/bare" in said and said.count("tokens/s") == 2 and "1: The red square is" in said
@@ -264,6 +265,8 @@ def test_answers_side_by_side_are_stopped_kept_and_call_nobody(liar: str, image:
         page.wait("document.querySelectorAll('[data-testid=stAlert]').length === 2")
         assert "chatcmpl" not in page.evaluate("document.body.innerText")
 
+        page.wait("window.mmllmChat.saved.includes('too odd')")
+        time.sleep(0.5)  # what is on its way to the disk would be given up
         page.reload()  # what was asked, with its files, and the fault
         page.wait(f"{messages}.length === 4 && {drawn}.length === 2", 120)
         page.wait("document.querySelectorAll('[data-testid=stAlert]').length === 2")
@@ -271,7 +274,7 @@ def test_answers_side_by_side_are_stopped_kept_and_call_nobody(liar: str, image:
         page.wait(f"{messages}.length === 2")
         ask(page, "Say JSON")
         page.wait(f"{messages}.length === 4 && {messages}[3].querySelectorAll('[data-testid=stJson]').length === 2")
-        page.wait(f"{messages}[3].innerText.includes('price')")
+        page.wait(f"{messages}[3].innerText.includes('items')")
         for media, width in (("dark", 390), ("light", 1280)):
             size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
             page.call("Emulation.setDeviceMetricsOverride", **size)

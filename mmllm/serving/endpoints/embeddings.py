@@ -32,7 +32,7 @@ class Embeddings:
         data = []
         async with self.api.lease(body.model, request) as served:
             body.check_extra()
-            _check_alone(served)
+            served.check_alone("embeddings")
             read = await self.api.read(has_media, _read, served, body, ident, tenant)
             for number, encoded in enumerate(read):
                 # a place in the queue for each, so that answers go on between them
@@ -45,19 +45,6 @@ class Embeddings:
         count = sum(len(one.ids) for one in read)
         usage = {"prompt_tokens": count, "total_tokens": count}
         return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
-
-
-def _check_alone(served: Served) -> None:
-    """Refuse a set with adapters inside an LLM that it shares: outside of the engine's steps they are not in it."""
-    learned = served.generator.learned
-    if learned is not None and learned.changes_llm:
-        raise ApiError(
-            400,
-            f"{served.name!r} changes the LLM that it shares with other models; its embeddings are to be had from a "
-            "server of that run alone.",
-            code="unsupported_model",
-            param="model",
-        )
 
 
 def _written(vector: np.ndarray[Any, Any], form: str | None) -> list[float] | str:
