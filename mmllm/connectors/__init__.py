@@ -50,6 +50,7 @@ LLM_ADAPTERS: dict[str, str] = {
     "hydra": "mmllm.connectors.llm_adapters.hydra:HydraConnector",
     "series_adapter": "mmllm.connectors.llm_adapters.series_adapter:SeriesAdapterConnector",
     "parallel_adapter": "mmllm.connectors.llm_adapters.parallel_adapter:ParallelAdapterConnector",
+    "esft": "mmllm.connectors.llm_adapters.esft:EsftConnector",
     "peft": "mmllm.connectors.llm_adapters.peft.peft:PeftConnector",
 }
 """Inside the LLM."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from mmllm.hooks.context import EncoderContext, ForwardContext
+from mmllm.hooks.experts import RunExperts
 from mmllm.hooks.handles import Around, Change, ChangeOutput, Handle
 from mmllm.hooks.scope import Scope
 
@@ -140,6 +141,14 @@ class LLMHookPoints(HookPoints, Protocol):
 
     def after_linear(self, name: str, change: ChangeOutput) -> Handle:
         """Replace the output of a layer, given its input too."""
+        ...
+
+    def experts(self, index: int) -> nn.Module | None:
+        """The stacked experts of a block; None where it has none."""
+        ...
+
+    def around_experts(self, index: int, run: RunExperts) -> Handle:
+        """Compute what the experts of a block give, given their own forward and what the router chose."""
         ...
 
     def around_linear(self, name: str, run: Around) -> Handle:

@@ -14,6 +14,7 @@ from torch import nn
 from mmllm import hooks
 from mmllm.errors import MmllmError
 from mmllm.hooks import Around, Change, ChangeOutput, ForwardContext, Handle, Scope
+from mmllm.hooks.experts import RunExperts, around_experts
 from mmllm.llms.attention import Extend
 from mmllm.llms.blocks import DecoderBlock
 from mmllm.llms.last_block import rows_of
@@ -85,6 +86,16 @@ class HookedLM(Structure):
     def around_linear(self, name: str, run: Around) -> Handle:
         """Let ``run(ctx, the layer's own forward, input)`` compute the output of the linear layer ``name``."""
         return hooks.wrap_forward(self.model.get_submodule(name), run, self.scope)
+
+    def around_experts(self, index: int, run: RunExperts) -> Handle:
+        """Let ``run(ctx, their own forward, hidden, ids, weights)`` compute what the experts of block ``index`` give.
+
+        ``hidden`` float[N, D] of all positions, ``ids`` int64[N, K] and ``weights`` float[N, K] as the router chose.
+        """
+        experts = self.experts(index)
+        if experts is None:
+            raise MmllmError(f"layer {index}: this block has no experts")
+        return around_experts(experts, run, self.scope)
 
     def replace_linear(self, name: str, module: nn.Module) -> Handle:
         """Put ``module`` where the linear layer ``name`` is, until the handle is removed."""

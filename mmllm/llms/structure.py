@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mmllm.errors import MmllmError
+from mmllm.hooks.experts import experts_in
 from mmllm.llms.blocks import LINEAR, ROUTERS, DecoderBlock, out_features
 
 
@@ -101,6 +102,12 @@ class Structure(nn.Module):
         if not 0 <= index < self.n_blocks:
             raise MmllmError(f"layer {index}: this LLM has {self.n_blocks} blocks, numbered from 0")
         return DecoderBlock.of(self.blocks[index])
+
+    def experts(self, index: int) -> nn.Module | None:
+        """The stacked experts of block ``index``, see ``hooks.experts``; None where its MLP is one for all."""
+        if not 0 <= index < self.n_blocks:
+            raise MmllmError(f"layer {index}: this LLM has {self.n_blocks} blocks, numbered from 0")
+        return experts_in(self.blocks[index])
 
     def block_linears(self, index: int) -> dict[str, dict[str, nn.Module]]:
         """``attention`` and ``mlp`` -> full name (as in :meth:`linears`) -> linear layer of block ``index``."""

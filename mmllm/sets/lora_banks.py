@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from itertools import accumulate
 
 from torch import Tensor
 
 from mmllm.connectors.llm_adapters.lora import LoraConnector
 from mmllm.hooks import ChangeOutput, ForwardContext, Handle
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.sets.active_rows import active_rows
 from mmllm.sets.lora_bank import Kind, LoraBank, Plan, Rows
 
 Layers = dict[str, list[tuple[LoraBank, Plan]]]
@@ -68,19 +68,12 @@ class LoraBanks:
 
     def _planned(self, ctx: ForwardContext) -> Layers:
         """Rows of each bank in this pass; conversations in which a connector is not active have none."""
-        assert ctx.stretches is not None
-        lengths = _lengths(ctx)
-        ends = list(accumulate(lengths))
         rows: dict[LoraBank, list[Rows]] = {}
-        for stretch in ctx.stretches:
-            for connector in self._of.get(stretch.owner, ()):
-                own = rows.setdefault(self._bank_of[connector], [])
-                for number, shown in enumerate(stretch.has_media, stretch.first):
-                    if lengths[number] and (connector.when is None or any(shown.get(key) for key in connector.when)):
-                        start = ends[number] - lengths[number]
-                        if own and own[-1].connector is connector and own[-1].end == start:
-                            start = own.pop().start
-                        own.append(Rows(connector, start, ends[number]))
+        for connector, start, end in active_rows(ctx, self._of):
+            own = rows.setdefault(self._bank_of[connector], [])
+            if own and own[-1].connector is connector and own[-1].end == start:
+                start = own.pop().start
+            own.append(Rows(connector, start, end))
         found: Layers = {}
         for bank, some in rows.items():
             if some:
@@ -88,11 +81,3 @@ class LoraBanks:
                 for name in bank.names:
                     found.setdefault(name, []).append((bank, plan))
         return found
-
-
-def _lengths(ctx: ForwardContext) -> list[int]:
-    """Positions of each conversation in this pass, or of those that its last block is asked for."""
-    if ctx.cu_seqlens is not None:
-        return [int(n) for n in ctx.cu_seqlens.diff().tolist()]
-    n = sum(len(one.has_media) for one in ctx.stretches or ())
-    return [int(n) for n in ctx.sequence_ids.flatten().bincount(minlength=n).tolist()]

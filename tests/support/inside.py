@@ -13,14 +13,16 @@ from mmllm.types import Grid
 
 __all__ = ["INSIDE", "ROWS", "VARIANTS", "WITH_IMAGE", "connector_of", "grid_of", "inside", "key_of", "tiny_of"]
 
-INSIDE = [name for name in registry.table("connectors") if part_arguments.works_inside(name)]
-"""Every registered connector that works inside the LLM."""
+TINY: dict[str, Tiny] = {**llm_adapters.TINY, **deep_fusion.TINY}
+INSIDE = [
+    name for name in registry.table("connectors") if part_arguments.works_inside(name) and TINY[name].family == "llama"
+]
+"""Every registered connector that works inside any LLM; those for LLMs with experts have tests of their own."""
 WITH_FEATURES = [name for name in INSIDE if part_arguments.takes_features(name) is not False]
 """Those that get, or may get, the features of an encoder."""
 WITHOUT_FEATURES = [name for name in INSIDE if not part_arguments.takes_features(name)]
 VARIANTS = [*WITHOUT_FEATURES, *(f"{name} from image" for name in WITH_FEATURES)]
 """A connector beside a projector, or (`from image`) with the features itself."""
-TINY: dict[str, Tiny] = {**llm_adapters.TINY, **deep_fusion.TINY}
 
 
 def key_of(variant: str) -> str:

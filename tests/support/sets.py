@@ -94,6 +94,12 @@ class Runs:
         self.sets = folder / "sets"
         self.sets.mkdir()
 
+    def use_llm(self, folder: str) -> None:
+        """Let runs written from now on be over another LLM, a folder beside the recipe."""
+        words = yaml.safe_load(self._recipe.read_text(encoding="utf-8"))
+        words["llm"]["path"] = str(self.folder / folder)
+        self._recipe.write_text(yaml.safe_dump(words, sort_keys=False), encoding="utf-8")
+
     def write(self, name: str, seed: int, rank: int = 2, group: str | None = None, **connectors: Any) -> Path:
         """A run with these weights in the folder of sets, in the place of one that is there."""
         words = yaml.safe_load(self._recipe.read_text(encoding="utf-8"))

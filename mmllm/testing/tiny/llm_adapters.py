@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmllm.connectors.llm_adapters.esft import EsftConnector
 from mmllm.connectors.llm_adapters.hydra import HydraConnector
 from mmllm.connectors.llm_adapters.inner_adaptor import PRIVATE, InnerAdaptorConnector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
@@ -11,6 +12,11 @@ from mmllm.connectors.llm_adapters.peft.peft import PeftConnector
 from mmllm.connectors.llm_adapters.pill import PillConnector
 from mmllm.connectors.llm_adapters.series_adapter import SeriesAdapterConnector
 from mmllm.testing.tiny.record import LLM, Tiny
+
+
+def esft(dim: int, llm: LLM) -> EsftConnector:
+    """Two experts of every block."""
+    return EsftConnector(llm_dim=llm.dim, experts=[1, 4])
 
 
 def hydra(dim: int, llm: LLM) -> HydraConnector:
@@ -56,6 +62,7 @@ def series_adapter(dim: int, llm: LLM) -> SeriesAdapterConnector:
 
 
 TINY: dict[str, Tiny] = {
+    "esft": Tiny(esft, family="qwen2_moe"),
     "hydra": Tiny(hydra),
     "inner_adaptor": Tiny(inner_adaptor),
     "lora": Tiny(lora),

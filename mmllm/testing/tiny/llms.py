@@ -65,6 +65,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Family -> (transformers config class, arguments); windows, soft-caps and odd widths are set where there are any."""
 
+_EXPERTS = {**_PLAIN, **_DEPTH, "num_experts_per_tok": 2}
+WITH_EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        {**_EXPERTS, "num_experts": 6, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24},
+    ),
+    "qwen3_moe": ("Qwen3MoeConfig", {**_ROPE, **_EXPERTS, "num_experts": 6, "moe_intermediate_size": 24}),
+    "mixtral": ("MixtralConfig", {**_EXPERTS, "num_local_experts": 6}),
+}
+"""The same of LLMs whose MLPs are mixtures of experts."""
+
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE: ``<|im_start|>``, ``<|im_end|>`` (eos), ``<|pad|>``, at most ``VOCAB`` tokens; chat template."""
@@ -94,7 +105,7 @@ def _learned_pieces() -> str:
 
 def tiny_model(family: str = "llama", seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random transformers model of ``family`` (4 blocks, width 32, float32); ``changes`` override the config."""
-    name, arguments = FAMILIES[family]
+    name, arguments = {**FAMILIES, **WITH_EXPERTS}[family]
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = getattr(transformers, name)(**{"vocab_size": VOCAB, **ids, **arguments, **changes})
     torch.manual_seed(seed)

@@ -37,6 +37,8 @@ class Tiny:
     """Of the features it takes."""
     extras: Callable[[int], dict[str, Tensor]] = none
     """n -> ``Features.extras`` of n items."""
+    family: str = "llama"
+    """Of an LLM that it works in."""
     encoders: int = 1
     """Whose features it takes, all on the same grid."""
 
