@@ -16,8 +16,8 @@ from mmllm.miniature.world.questions import about_scene
 from mmllm.miniature.world.render import draw_scene
 from mmllm.miniature.world.scenes import SIZE, scene
 
-Said = Literal["own", "all", "another"]
-"""Expert that the line names: that of the paper, none is named so that all are open, or one of the others."""
+Said = Literal["own", "all", "another", "none"]
+"""What the line names: the paper's expert; there is no line, so that all are open; one of the others; no expert."""
 
 
 def papers(said: Said, rng: Random, held_out: bool) -> Lesson:
@@ -31,7 +31,7 @@ def papers(said: Said, rng: Random, held_out: bool) -> Lesson:
     own, another = rng.sample(list(FRAMES), 2)
     image = draw_scene(rng, things)
     ImageDraw.Draw(image).rectangle((0, 0, SIZE - 1, SIZE - 1), outline=FRAMES[own])
-    line = {"own": f"experts: {own}\n", "all": "", "another": f"experts: {another}\n"}[said]
+    line = {"own": f"experts: {own}\n", "all": "", "another": f"experts: {another}\n", "none": "experts: none\n"}[said]
     asks = list(described.asks) if held_out else [Ask("describe", DESCRIBE, described.caption), *described.asks]
     first = asks[0]
     return Lesson([Ask(first.kind, line + first.question, first.answer), *asks[1:]], image)
@@ -41,5 +41,6 @@ PAPERS: dict[str, Make] = {
     "papers": partial(papers, "own"),
     "papers_all": partial(papers, "all"),
     "papers_another": partial(papers, "another"),
+    "papers_none": partial(papers, "none"),
 }
 """Task of the claims -> what makes its lessons."""
