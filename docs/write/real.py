@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("data/real/results")
-MODEL, DIGITS, SPEAKER, CONNECTOR = "real", "digits", "speaker", "connector"
-"""How the names of files begin: ``real.seed-0``, ``speaker.theo.seed-0``, ``connector.mlp.seed-0``."""
+MODEL, DIGITS, SPEAKER, CONNECTOR, CHOICE = "real", "digits", "speaker", "connector", "choice"
+"""How the names of files begin: ``real.seed-0``, ``speaker.theo.seed-0``, ``connector.mlp.seed-0``, ``choice.look``."""
 ROWS: tuple[tuple[str, str, str | None, str], ...] = (
     ("spoken digits, takes 0 to 4 of six speakers", "fsdd", None, "0.95"),
     ("easy-VQA: colour", "easy_vqa", "colour", "0.90"),
@@ -64,6 +64,18 @@ def connectors() -> str:
         steps = sum(stage["steps"] for stage in run["stages"].values())
         cells = " | ".join(f"{score:.3f}" for score in kinds)
         lines.append(f"| {name.split('.')[1]} | {run['learned']:,} | {steps} | {cells} | {entry['n']} |")
+    return "\n".join(lines)
+
+
+def choices() -> str:
+    """A row for each run that was compared on training pictures held out."""
+    kinds = ("colour", "shape", "yes/no: plain", "yes/no: negated")
+    lines = [f"| stages | {' | '.join(kinds)} | all | n | seed |", "|---" * (len(kinds) + 4) + "|"]
+    for run in _read(CHOICE).values():
+        entry = run["benchmarks"]["held_out"]
+        cells = " | ".join(f"{entry['kinds'][kind]['score']:.3f} ({entry['kinds'][kind]['n']})" for kind in kinds)
+        stages = ", ".join(run["stages"])
+        lines.append(f"| {stages} | {cells} | {entry['score']:.3f} | {entry['n']} | {run['seed']} |")
     return "\n".join(lines)
 
 

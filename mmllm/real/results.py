@@ -75,6 +75,8 @@ def _samples(run: Path, recipe: Recipe, pictures: Path | None) -> list[dict[str,
             asked[question.sample.name] = question
     found = []
     for name, row in samples(run):
+        if row["name"] not in asked:  # of benchmarks that only the command line named
+            continue
         shown = next(item for items in asked[row["name"]].sample.media.values() for item in items)
         picture = ""
         if shown.suffix == ".png":
