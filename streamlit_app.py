@@ -23,7 +23,8 @@ from serve.page.sidebar import Settings, sidebar
 from serve.page.turns import show_turn, written
 
 # Comments, not strings, below these: Streamlit writes a string that stands alone onto the page.
-OFTEN = 0.08  # seconds between two looks at answers that are being written
+OFTEN = 0.12  # seconds between two looks at answers that are being written
+WAITING = "<p>…</p>"
 
 
 def main() -> None:
@@ -73,15 +74,10 @@ def follow(asking: Asking, conversation: Conversation, places: list[Any]) -> Non
     """Show the answers as they come, until they have ended; a click meanwhile ends this run, and not them."""
     turn = conversation.find(asking.turn)
     replies: list[Reply] = turn.replies if turn is not None else []
-    drawn = [""] * len(replies)
-    while True:
-        over = asking.is_over()
-        for number, (place, reply) in enumerate(zip(places, replies, strict=True)):
-            if reply.text != drawn[number]:
-                drawn[number] = reply.text
-                place.html(written(reply.text))
-        if over:
-            break
+    while not asking.is_over():
+        for place, reply in zip(places, replies, strict=True):
+            # also what has not changed: only where something is written does a click reach this run
+            place.html(written(reply.text) if reply.text else WAITING)
         time.sleep(OFTEN)
     st.session_state["asking"] = None
     browser().note(conversation)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmllm.generation.generator import Generator
 
 
+@torch.inference_mode()
 def attention_of(generator: Generator, encoded: Encoded, answer: Sequence[int], chosen: range) -> torch.Tensor:
     """Return float32[positions of the question] on the CPU; safe to call from any thread.
 
@@ -37,7 +38,8 @@ def attention_of(generator: Generator, encoded: Encoded, answer: Sequence[int], 
     batch = collate([longer], model.inputs, model.llm.positions).to(model.llm.device)
     positions = torch.arange(start + chosen.start - 1, start + chosen.stop - 1, device=model.llm.device)
     with generator.engine.between_steps():
-        weights = model.attention(batch, positions)
+        ctx, embeds = model.embed(batch)
+        weights = model.llm.attended(embeds, ctx, positions)
     return weights[:, :start].mean(dim=0).cpu()
 
 

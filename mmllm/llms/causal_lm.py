@@ -216,6 +216,16 @@ class CausalLM(HookedLM):
         watched = {} if weights is None else {"weights": weights}
         return self._row(embeds, ctx, packing=packing, **watched)
 
+    @torch.inference_mode()
+    def attended(self, embeds: torch.Tensor, ctx: ForwardContext, positions: torch.Tensor) -> torch.Tensor:
+        """Where ``positions`` int64[M] of a row of one conversation look: float32[M, S], mean over layers and heads.
+
+        ValueError where no layer attends.
+        """
+        weights = AttentionWeights(positions)
+        self.forward(embeds, ctx, weights)
+        return weights.mean
+
     def read(self, embeds: torch.Tensor, ctx: ForwardContext, stored: StoredKeys) -> torch.Tensor:
         """Final hidden states float[S, D_hidden] of a row whose conversations go on from what is ``stored`` of them.
 

@@ -22,7 +22,6 @@ from mmllm.errors import RecipeError, SampleError
 from mmllm.hooks import EncoderContext, ForwardContext, Handle
 from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.hooks.shards import is_split
-from mmllm.llms.attention_weights import AttentionWeights
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
 from mmllm.model.distillation import distilled
@@ -227,17 +226,6 @@ class MultimodalLM(nn.Module):
         """Context of the pass over a packed batch, and the LLM's final hidden states, float[S, D_hidden]."""
         ctx, embeds = self.embed(batch)
         return ctx, self.llm(embeds, ctx)
-
-    @torch.inference_mode()
-    def attention(self, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
-        """Where ``positions`` int64[M] of a row of one conversation look: float32[M, S], mean over layers and heads.
-
-        ValueError where no layer of the LLM attends.
-        """
-        ctx, embeds = self.embed(batch)
-        weights = AttentionWeights(positions)
-        self.llm(embeds, ctx, weights)
-        return weights.mean
 
     def _states(
         self, embeds: torch.Tensor, ctx: ForwardContext, places: torch.Tensor, here: torch.Tensor
