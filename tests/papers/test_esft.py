@@ -26,8 +26,7 @@ from mmllm.sets.frozen_parts import FrozenParts
 from mmllm.sets.loading import load_set
 from mmllm.testing import check_llm_adapter
 from mmllm.testing.tiny.llms import WITH_EXPERTS, tiny_llm, tiny_llm_folder
-from tests.support.sets import Answered, Runs, alone, answers, joined, samples
-from tests.unit.sets.test_mixing import close, over
+from tests.support.sets import Answered, Runs, alone, answers, close, joined, over, samples
 
 
 def esft(llm: CausalLM, experts: Any, **words: Any) -> EsftConnector:

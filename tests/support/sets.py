@@ -10,17 +10,21 @@ from typing import Any
 import torch
 import yaml
 
+from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.generation.answers import Request
 from mmllm.generation.generator import Generator
 from mmllm.generation.learned_set import LearnedSet
 from mmllm.generation.memory import Sizes
 from mmllm.generation.model import Model
 from mmllm.generation.sampling import Sampling
+from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.build import build
 from mmllm.model.model import MultimodalLM
 from mmllm.recipe.load import load_recipe
 from mmllm.sets.engine import SetsEngine
+from mmllm.testing.tiny.models import tiny_vision
 from mmllm.types import Message, Sample
+from tests.support.parts import randomise
 from tests.support.serving import picture
 from tests.support.training import tiny_recipe
 
@@ -84,6 +88,32 @@ def joined(models: dict[str, MultimodalLM], sizes: Sizes | None = None) -> tuple
         engine.add(learned)
         found[name] = Generator(model, engine=engine, learned=learned)
     return engine, found
+
+
+def close(found: Answered, expected: Answered) -> None:
+    """The same tokens, and logits within 1e-5."""
+    for (tokens, logits), (own_tokens, own_logits) in zip(found, expected, strict=True):
+        assert tokens == own_tokens
+        assert float((logits - own_logits).abs().max()) <= 1e-5 * max(1.0, float(own_logits.abs().max()))
+
+
+def over(
+    llm: CausalLM,
+    seed: int,
+    when: tuple[str, ...] | None = None,
+    adapts: dict[str, list[str]] | None = None,
+    **connectors: object,
+) -> MultimodalLM:
+    """A model over this LLM with a projector of pictures and further connectors, all drawn."""
+    torch.manual_seed(seed)
+    encoder = tiny_vision()
+    made = {"image": PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2]), **connectors}
+    for key, connector in connectors.items():
+        connector.bind(key, when)  # type: ignore[attr-defined]
+    model = MultimodalLM(llm, {"image": encoder}, made, {"image": "image"}, adapts=adapts)  # type: ignore[arg-type]
+    torch.manual_seed(seed)
+    randomise(model.connectors)
+    return model.requires_grad_(False).eval()
 
 
 class Runs:

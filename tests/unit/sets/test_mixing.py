@@ -8,7 +8,6 @@ import torch
 from mmllm.connectors.encoder_adapters.adaptformer import AdaptformerConnector
 from mmllm.connectors.llm_adapters.inner_adaptor import InnerAdaptorConnector
 from mmllm.connectors.llm_adapters.lora import LoraConnector
-from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.model import MultimodalLM
 from mmllm.sets.engine import SetsEngine
@@ -16,36 +15,10 @@ from mmllm.testing.tiny import models as tiny_models
 from mmllm.testing.tiny.models import tiny_vision
 from tests.support.inside import VARIANTS, connector_of, inside, key_of
 from tests.support.parts import randomise, tiny_llm
-from tests.support.sets import Answered, alone, answers, joined, samples
+from tests.support.sets import alone, answers, close, joined, over, samples
 
 BY_THEMSELVES = {"inner_adaptor", "iva from image", "graph_adapter from image"}
 """Variants that no rows are shared with: a head of their own, whole prompts, logits of other states."""
-
-
-def close(found: Answered, expected: Answered) -> None:
-    """The same tokens, and logits within 1e-5."""
-    for (tokens, logits), (own_tokens, own_logits) in zip(found, expected, strict=True):
-        assert tokens == own_tokens
-        assert float((logits - own_logits).abs().max()) <= 1e-5 * max(1.0, float(own_logits.abs().max()))
-
-
-def over(
-    llm: CausalLM,
-    seed: int,
-    when: tuple[str, ...] | None = None,
-    adapts: dict[str, list[str]] | None = None,
-    **connectors: object,
-) -> MultimodalLM:
-    """A model over this LLM with a projector of pictures and further connectors, all drawn."""
-    torch.manual_seed(seed)
-    encoder = tiny_vision()
-    made = {"image": PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2]), **connectors}
-    for key, connector in connectors.items():
-        connector.bind(key, when)  # type: ignore[attr-defined]
-    model = MultimodalLM(llm, {"image": encoder}, made, {"image": "image"}, adapts=adapts)  # type: ignore[arg-type]
-    torch.manual_seed(seed)
-    randomise(model.connectors)
-    return model.requires_grad_(False).eval()
 
 
 def lora(llm: CausalLM, rank: int, **words: float) -> LoraConnector:
