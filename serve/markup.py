@@ -8,7 +8,10 @@ address of that document's author what was said, as soon as the reader's browser
 
 from __future__ import annotations
 
+import json
 import re
+from html import escape
+from typing import Any
 
 from markdown_it import MarkdownIt
 
@@ -32,6 +35,23 @@ def inert(text: str) -> str:
     for tag, styled in _STYLES.items():
         html = html.replace(tag, styled)
     return f'<div style="overflow-wrap:anywhere">{html}</div>'
+
+
+OPEN = 3
+"""Levels of a tree that are open at first."""
+DEEPEST = 40
+
+
+def tree(value: Any, level: int = 0) -> str:
+    """Return a JSON value as HTML: objects and lists that open and close, an address in it no link."""
+    if not isinstance(value, dict | list) or not value or level >= DEEPEST:
+        return f"<code>{escape(json.dumps(value, ensure_ascii=False))}</code>"
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    lines = "".join(f"<li>{escape(str(name))}: {tree(one, level + 1)}</li>" for name, one in pairs)
+    kind = "fields" if isinstance(value, dict) else "items"
+    summary = f"<summary>{len(value)} {kind if len(value) > 1 else kind[:-1]}</summary>"
+    shown = " open" if level < OPEN else ""
+    return f'<details{shown}>{summary}<ul style="margin:0;overflow-wrap:anywhere">{lines}</ul></details>'
 
 
 def escaped(text: str) -> str:

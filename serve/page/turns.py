@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from serve.client import ServerFault
-from serve.markup import escaped, inert
+from serve.markup import escaped, inert, tree
 from serve.page import actions
 from serve.page.conversation import Reply, Turn
 from serve.page.copying import copy_button
@@ -153,7 +153,7 @@ def _show_tree(place: Any, text: str) -> bool:
         return False
     is_tree = isinstance(found, dict | list) and any(isinstance(one, dict | list | str) for one in found)
     if is_tree:
-        place.json(found, expanded=2)
+        place.html(tree(found))
     return is_tree
 
 

@@ -273,8 +273,8 @@ def test_answers_side_by_side_are_stopped_kept_and_call_nobody(liar: str, image:
         press(page, "Delete", 1)
         page.wait(f"{messages}.length === 2")
         ask(page, "Say JSON")
-        page.wait(f"{messages}.length === 4 && {messages}[3].querySelectorAll('[data-testid=stJson]').length === 2")
-        page.wait(f"{messages}[3].innerText.includes('items')")
+        page.wait(f"{messages}.length === 4 && {messages}[3].querySelectorAll('details[open] summary').length === 6")
+        page.wait(f"{messages}[3].innerText.includes('price: 2.5')")
         for media, width in (("dark", 390), ("light", 1280)):
             size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
             page.call("Emulation.setDeviceMetricsOverride", **size)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from serve.client import Card, ServerFault, plain
-from serve.markup import escaped
+from serve.markup import escaped, tree
 from serve.page.conversation import Conversation, Reply, Turn
 from serve.page.drawing import COLOURS, colour_of, heated, marked
 from serve.page.marks import marks
@@ -148,4 +148,11 @@ def test_a_graph_is_told_its_node() -> None:
 
 def test_words_of_others_are_words_alone() -> None:
     assert plain("chatcmpl-0123456789abcdef: it is too long") == "it is too long."
+    html = tree({"<b>": ["http://x", {}, None], "a": {"b": {"c": [1]}}})
+    assert "<li>&lt;b&gt;: <details open><summary>3 items</summary>" in html and "<a" not in html
+    assert "<code>&quot;http://x&quot;</code>" in html and html.count("<details>") == 1  # below the third level
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep]
+    assert tree(deep).count("<details") == 40
     assert escaped("![x](http://y/z) <b> `c` *d*") == "\\!\\[x\\](http://y/z) \\<b\\> \\`c\\` \\*d\\*"
