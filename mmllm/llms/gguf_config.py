@@ -123,6 +123,9 @@ def _rotation(config: Any, file: GgufFile) -> dict[str, Any]:
         scaling = {"factor": scaling.get("factor", 1.0)}
     elif not {"factor", "original_max_position_embeddings"} <= scaling.keys():
         raise MmllmError(f"{_at(file)} scales by yarn without a factor and original_context_length; convert it again")
+    elif "rope.scaling.attn_factor" in file.keys and scaling["factor"] > 1:
+        # llama.cpp (build 11549) multiplies what yarn scales cosines and sines by anyway
+        scaling["attention_factor"] *= 0.1 * math.log(scaling["factor"]) + 1.0
     return words | {"rope_type": kind, **scaling}
 
 

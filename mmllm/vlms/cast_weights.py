@@ -1,4 +1,4 @@
-"""Weights in another dtype than their files': read without mapping, as mapped pages would stand beside what is made."""
+"""Weights in another dtype than their files': read without mapping these, whose pages would stand beside them."""
 
 from __future__ import annotations
 

@@ -83,7 +83,8 @@ def _pixel_shuffle(key: str, connector: PixelShuffleConnector, tower: Tower, enc
     if isinstance(norm, nn.Identity) and len(connector.mlp) == 2:
         raise unfit(
             f"a pixel shuffle with one layer, as connectors.{key}, is its idefics3, which cuts every picture into "
-            "tiles and shows it whole behind them; that is not written here"
+            "tiles, with black borders where it does not fill them, and shows it whole behind them; no encoder here "
+            "does the same"
         )
     if connector.axes != 2 or connector.norm_first or not isinstance(norm, nn.LayerNorm):
         raise unfit(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, get_tensor_name_map
 from torch import Tensor
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from mmllm.errors import MmllmError
 from mmllm.exporting.gguf.tensor_file import Entry
@@ -78,7 +79,8 @@ class TextFile:
     Raises MmllmError for one that llama.cpp does not compute, with what of it.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, context: int) -> None:
+        """``context``: tokens of a conversation that the run reads at most."""
         self.config = model.config.get_text_config()
         kind = self.config.model_type
         if kind not in FAMILIES:
@@ -87,7 +89,7 @@ class TextFile:
         self.architecture = MODEL_ARCH_NAMES[self.family.architecture]
         self.words = self.config.to_dict()
         self.head_dim = int(self.words.get("head_dim") or self.config.hidden_size // self.config.num_attention_heads)
-        self.pattern = _check_windows(self.words, self.family)
+        self.pattern, self.context = _check_windows(self.words, self.family, context)
         self._check_activation()
         self.rope = _rotations(self.config)
         self.state = model.state_dict()
@@ -113,7 +115,7 @@ class TextFile:
         """What the model is, without its tokenizer."""
         config = self.config
         writer.add_vocab_size(self.rows)
-        writer.add_context_length(config.max_position_embeddings)
+        writer.add_context_length(self.context)
         writer.add_embedding_length(config.hidden_size)
         writer.add_block_count(config.num_hidden_layers)
         writer.add_feed_forward_length(config.intermediate_size)
@@ -124,9 +126,7 @@ class TextFile:
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
         writer.add_rope_dimension_count(self.head_dim)
         writer.add_rope_freq_base(float(self.rope["rope_theta"]))
-        if self.rope["rope_type"] == "linear":
-            writer.add_rope_scaling_type(RopeScalingType.LINEAR)
-            writer.add_rope_scaling_factor(float(self.rope["factor"]))
+        self._add_scaling(writer)
         if self.pattern:
             writer.add_sliding_window(config.sliding_window)
             writer.add_sliding_window_pattern(self.pattern)
@@ -139,6 +139,24 @@ class TextFile:
         ):
             if self.words.get(word):
                 add(float(self.words[word]))
+
+    def _add_scaling(self, writer: GGUFWriter) -> None:
+        """How its positions are stretched; Llama 3's way is a tensor of factors."""
+        rope = self.rope
+        if rope["rope_type"] not in ("linear", "yarn"):
+            return
+        # yarn's may be left to the lengths before and after, as in transformers
+        factor = rope["factor"] or self.config.max_position_embeddings / rope["original_max_position_embeddings"]
+        writer.add_rope_scaling_factor(float(factor))
+        if rope["rope_type"] == "linear":
+            writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+            return
+        writer.add_rope_scaling_type(RopeScalingType.YARN)
+        writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))
+        _, scale = ROPE_INIT_FUNCTIONS["yarn"](self.config)
+        own = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0  # by which llama.cpp scales them anyway
+        if scale != own:
+            writer.add_rope_scaling_attn_factors(scale / own)
 
     def entries(self) -> Iterator[Entry]:
         """Its tensors.
@@ -198,11 +216,22 @@ def _rotations(config: Any) -> dict[str, Any]:
     """Rotary positions, of the blocks that see all."""
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     kind = rope.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3"):
-        raise unfit(f"rotary positions of the kind {kind} are not written; known: default, linear, llama3")
+    if kind not in ("default", "linear", "llama3", "yarn"):
+        raise unfit(f"rotary positions of the kind {kind} are not written; known: default, linear, llama3, yarn")
+    if kind == "yarn":
+        _check_yarn(rope, beside_windows=rope is not config.rope_parameters)
     if rope.get("partial_rotary_factor", 1.0) != 1.0 or rope.get("mrope_section"):
         raise unfit("only LLMs that rotate whole heads on one axis are written, and this one does not (M-RoPE, a part)")
     return {**rope, "rope_type": kind}
+
+
+def _check_yarn(rope: Mapping[str, Any], beside_windows: bool) -> None:
+    """MmllmError for words of yarn that llama.cpp (build 11549) computes without, whatever the file says."""
+    if beside_windows:
+        raise unfit("its yarn stretches the positions of all blocks, and this LLM's not those of blocks with windows")
+    for word, theirs in {"beta_fast": 32, "beta_slow": 1, "truncate": True}.items():
+        if word in rope and rope[word] not in (None, theirs):
+            raise unfit(f"its yarn has {word}: {theirs}, and this LLM's {rope[word]}")
 
 
 def _local_rotations(config: Any) -> float | None:
@@ -215,23 +244,27 @@ def _local_rotations(config: Any) -> float | None:
     return float(local["rope_theta"])
 
 
-def _check_windows(words: Mapping[str, Any], family: Family) -> int:
-    """Every how many blocks one sees all where the others see a window; 0: all see all."""
+def _check_windows(words: Mapping[str, Any], family: Family, context: int) -> tuple[int, int]:
+    """Every how many blocks one sees all where the others see a window, 0: all see all; and the longest context.
+
+    Where llama.cpp has no windows that context is the window, in which all see all; the run's must not be longer.
+    """
     window, positions = words.get("sliding_window"), words["max_position_embeddings"]
     types = words.get("layer_types") or []
     windows = [kind == "sliding_attention" for kind in types] or [bool(window)] * words["num_hidden_layers"]
     if family.architecture == MODEL_ARCH.GEMMA2 and not any(windows):
         raise unfit("its gemma2 always has windows, and this LLM none")
     if window is None or not any(windows):
-        return 0
-    if not family.period and window >= positions:
-        return 0
+        return 0, positions
+    if not family.period and window >= min(positions, context):
+        return 0, min(window, positions)
     if not family.period:
         raise unfit(
             f"its {MODEL_ARCH_NAMES[family.architecture]} sees all that came before, and this LLM a window of {window} "
-            f"of its {positions} positions"
+            f"of its {positions} positions; write llm.context: {window} or less into the run's recipe.yaml, and it is "
+            "written for conversations within the window"
         )
     last = windows.index(False) + 1 if False in windows else 0
     if not last or any(one == ((n + 1) % last == 0) for n, one in enumerate(windows)):
         raise unfit("its windows repeat every so many blocks with one that sees all at the end, and this LLM's do not")
-    return last
+    return last, positions

@@ -72,7 +72,7 @@ def write(
     check_allowed(allow)
     if dtype not in DTYPES:
         raise MmllmError(f"--dtype {dtype} is unknown; known: {', '.join(DTYPES)}")
-    text = TextFile(model.llm.model)
+    text = TextFile(model.llm.model, model.llm.context)
     pictures = pictures_of(recipe, model, allow, text.picture_scale)
     files = Files(recipe.name, text, Vocabulary(model.llm.tokenizer, text.rows), pictures, folder)
     back = ReadingBack(

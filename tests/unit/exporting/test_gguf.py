@@ -35,7 +35,7 @@ from mmllm.model.model import MultimodalLM
 from mmllm.published.comparison import Stage
 from mmllm.published.importing import import_checkpoint
 from mmllm.published.media.pictures import picture
-from mmllm.testing.tiny.llms import CORPUS, tiny_llm, tiny_llm_folder, tiny_model
+from mmllm.testing.tiny.llms import CORPUS, tiny_llm, tiny_llm_folder, tiny_model, tiny_tokenizer
 from mmllm.testing.tiny.published import CASES, published_folder
 from mmllm.types import Message, Sample
 from tests.support.gguf_runs import AROUND, CLIP, GEMMA, OPEN, SHUFFLE, byte_level, changed, dressed, new_folder
@@ -94,6 +94,8 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 64}
+STRETCHED = {**YARN, "attention_factor": 1.3}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama 3.1": ("llama", {"rope_parameters": LLAMA3}),
     "Llama, stretched, with biases and a tied head": (
@@ -105,6 +107,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Mistral": ("mistral", {"sliding_window": None}),
     "Qwen2": ("qwen2", {}),
+    "Qwen2, yarn": ("qwen2", {"rope_parameters": YARN}),
     "Qwen3": ("qwen3", {}),
     "Gemma 2": ("gemma2", {}),
     "Gemma 3": ("gemma3", {}),
@@ -119,6 +122,31 @@ def test_llms_give_the_logits_of_the_run(case: str, tmp_path: Path) -> None:
     assert [stage.name for stage in stages[-3:]] == ["ids (text)", "logits (text)", "answer (text)"]
     assert all(stage.equal for stage in stages)
     assert stages[-2].limit == (5e-3 if "Gemma" in case else 1e-4)
+
+
+@reads_back
+def test_yarn_with_numbers_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale of its cosines is in the file, is read of it again, and is missed where it is not; more is refused."""
+    llm = tiny_llm("llama", head_dim=16, rope_parameters=STRETCHED)
+    assert all(stage.equal for stage in llm_alone(of(llm), new_folder(tmp_path / "own")))
+    again = CausalLM.load(str(tmp_path / "own" / "model.gguf"), "float32").model.config.rope_parameters
+    assert {word: again[word] for word in STRETCHED} == {**STRETCHED, "attention_factor": pytest.approx(1.3)}
+    monkeypatch.setattr(llm.model.config, "rope_parameters", YARN)
+    stages = llm_alone(of(llm), new_folder(tmp_path / "without"))
+    assert "logits (text)" in [stage.name for stage in stages if not stage.equal]
+    monkeypatch.setattr(llm.model.config, "rope_parameters", {**YARN, "beta_fast": 4.0})
+    with pytest.raises(MmllmError, match=r"its yarn has beta_fast: 32, and this LLM's 4\.0"):
+        llm_alone(of(llm), tmp_path)
+
+
+@reads_back
+def test_a_window_is_as_good_as_none_within_it(tmp_path: Path) -> None:
+    model = tiny_model("mistral", sliding_window=120)
+    with pytest.raises(MmllmError, match=r"a window of 120 of its 256 positions; write llm\.context: 120 or less"):
+        llm_alone(of(CausalLM(model, tiny_tokenizer(), tolerance=float("inf"))), tmp_path)
+    stages = llm_alone(of(CausalLM(model, tiny_tokenizer(), 100, float("inf"))), tmp_path)
+    assert [stage for stage in stages if not stage.equal] == []
+    assert GGUFReader(tmp_path / "model.gguf").fields["llama.context_length"].contents() == 120
 
 
 def of_sentencepiece(first: bool) -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""Weights whose files hold another dtype are what transformers' own loading gives, and no file stays open."""
+"""Weights whose files hold another dtype are what transformers' own loading gives; others are mapped as before."""
 
 from __future__ import annotations
 
