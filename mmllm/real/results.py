@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def _metrics(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
-def _stage(lines: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _stage(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "steps": len(lines),
         "conversations": sum(line["samples"] for line in lines),
