@@ -175,8 +175,9 @@ class Loader:
                 plans = self._plans(tree, whole)
                 name = whole.drawn[tree.members[0]][0]
                 try:
-                    encoded.append(load_tree(tree, plans, self.inputs, name, self.scheme))
+                    found = load_tree(tree, plans, self.inputs, name, self.scheme)
                     taught += [self._taught(one) for one in plans.values()] if self.in_words else []
+                    encoded.append(found)
                 except SampleError as error:
                     prepared.unread += _unread(str(error), [whole.texts[number] for number in tree.members])
             batch = collate(encoded, self.inputs, self.scheme)

@@ -6,7 +6,7 @@ projector: at every label position the divergence from what the LLM says behind 
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,49 +17,45 @@ from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.loss import chunk_size
 
 
+@dataclass(frozen=True)
+class LabelStates:
+    """Final hidden states of one pass at the M positions that predict a label."""
+
+    states: torch.Tensor
+    """float[M, D]."""
+    places: torch.Tensor
+    """int64[M], where they stand in their row."""
+    ctx: ForwardContext
+
+    def log_probabilities(self, llm: CausalLM, chunk: slice) -> torch.Tensor:
+        """Log probabilities of a stretch of them, float32[m, V]."""
+        return llm.logits(self.states[chunk], self.ctx, self.places[chunk]).float().log_softmax(-1)
+
+
 def distilled(
-    llm: CausalLM,
-    states: torch.Tensor,
-    places: torch.Tensor,
-    ctx: ForwardContext,
-    taught: torch.Tensor,
-    targets: torch.Tensor,
-    weight: float,
-    chunk: int | None = None,
+    llm: CausalLM, shown: LabelStates, taught: LabelStates, targets: torch.Tensor, weight: float
 ) -> torch.Tensor:
     """``(1 - weight)`` of the labels' negative log likelihood and ``weight`` of KL(teacher || model), summed over M
     label positions: float32 scalar.
 
     Args:
         llm: whose head both go through.
-        states: final hidden states of the model at label positions, float[M, D].
-        places: where they stand in their row, int64[M].
-        ctx: of the model's pass.
-        taught: the teacher's logits at the same labels, float[M, V].
+        shown: of the model that is shown the items.
+        taught: of the LLM that reads their texts, at the same labels.
         targets: the labels, int64[M].
         weight: of the teacher, 0 to 1.
-        chunk: label positions that go through the head at once.
     """
-    size = chunk or chunk_size(llm, states)
-    mixed = partial(_mixed, llm, ctx, weight)
+
+    def mixed(chunk: slice) -> torch.Tensor:
+        said = shown.log_probabilities(llm, chunk)
+        with torch.no_grad():
+            teacher = taught.log_probabilities(llm, chunk)
+        nll = F.nll_loss(said, targets[chunk], reduction="sum")
+        return (1 - weight) * nll + weight * F.kl_div(said, teacher, reduction="sum", log_target=True)
+
+    size = chunk_size(llm, shown.states)
+    # as in the loss of labels: logits of a chunk are computed again in the backward pass and not kept
     sums = [
-        # as in the loss of labels: logits of a chunk are computed again in the backward pass and not kept
-        checkpoint(mixed, *some, use_reentrant=False)
-        for some in zip(states.split(size), places.split(size), taught.split(size), targets.split(size), strict=True)
+        checkpoint(mixed, slice(first, first + size), use_reentrant=False) for first in range(0, len(targets), size)
     ]
     return torch.stack(sums).sum()
-
-
-def _mixed(
-    llm: CausalLM,
-    ctx: ForwardContext,
-    weight: float,
-    states: torch.Tensor,
-    places: torch.Tensor,
-    taught: torch.Tensor,
-    targets: torch.Tensor,
-) -> torch.Tensor:
-    said = llm.logits(states, ctx, places).float().log_softmax(-1)
-    nll = F.nll_loss(said, targets, reduction="sum")
-    divergence = F.kl_div(said, taught.float().log_softmax(-1), reduction="sum", log_target=True)
-    return (1 - weight) * nll + weight * divergence

@@ -24,7 +24,7 @@ from mmllm.hooks.passes import context_of, left_padded, next_token, select_rows
 from mmllm.hooks.shards import is_split
 from mmllm.llms.causal_lm import CausalLM
 from mmllm.model.decoding_state import DecodingState
-from mmllm.model.distillation import distilled
+from mmllm.model.distillation import LabelStates, distilled
 from mmllm.model.empty import never_empty
 from mmllm.model.inputs import Input, Item
 from mmllm.model.item_text import ItemText
@@ -200,19 +200,18 @@ class MultimodalLM(nn.Module):
         if batch.teacher is None or without_labels(batch.host.labels, here):
             nll = nll_at(self.llm, states, batch.labels, places, ctx)
         else:
-            targets = batch.labels[places + 1]
-            nll = distilled(self.llm, states, places, ctx, self._teacher(batch.teacher), targets, taught)
+            shown, teacher = LabelStates(states, places, ctx), self._teacher(batch.teacher)
+            nll = distilled(self.llm, shown, teacher, batch.labels[places + 1], taught)
         return nll, self._extra_loss(ctx, nll), self.metrics(ctx)
 
     @torch.no_grad()
-    def _teacher(self, batch: Batch) -> torch.Tensor:
-        """Logits of the LLM that reads a batch of text, at its label positions: float[M, V]."""
+    def _teacher(self, batch: Batch) -> LabelStates:
+        """Of the LLM that reads a batch of text."""
         ctx = context_of(batch, self.inputs)
         here = head_places(batch.host.labels)
         places = here.to(batch.labels.device, non_blocking=True)
         embeds = self.llm.embed(batch.input_ids, ctx)
-        states = self._states(embeds, replace(ctx, text_embeds=embeds), places, here)
-        return self.llm.logits(states, ctx, places)
+        return LabelStates(self._states(embeds, replace(ctx, text_embeds=embeds), places, here), places, ctx)
 
     @torch.inference_mode()
     def log_likelihoods(self, batch: Batch) -> torch.Tensor:
