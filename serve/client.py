@@ -33,10 +33,10 @@ IDENT = re.compile(r"\b(?:chatcmpl|req|tok|view)[-_][0-9a-f]{8,}:?\s*")
 class ServerFault(Exception):
     """A fault that the page shows instead of an answer: a sentence and what to do about it."""
 
-    def __init__(self, message: str, code: str | None = None) -> None:
-        """``code``: OpenAI's, where the server named one."""
+    def __init__(self, message: str, code: str | None = None, status: int | None = None) -> None:
+        """``code``: OpenAI's, where the server named one; ``status``: of its HTTP answer."""
         super().__init__(message)
-        self.code = code
+        self.code, self.status = code, status
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def fault(status: int, text: str) -> ServerFault:
     advice = ADVICE.get(status, "")
     if code == "context_length_exceeded":
         advice = "Start a new chat, send fewer or smaller files or lower the max tokens."
-    return ServerFault(f"{message} {advice}".strip(), code)
+    return ServerFault(f"{message} {advice}".strip(), code, status)
 
 
 def unreachable(server: Server) -> ServerFault:

@@ -50,7 +50,7 @@ class Attention:
 
 def preview(server: Server, part: dict[str, Any]) -> Preview:
     """Ask how the server shows a media part; ServerFault where it cannot read it."""
-    body = post(server, "/preview", {"part": part})
+    body = _asked(server, "/preview", {"part": part}, "preview")
     try:
         return Preview(body["caption"], _pictures(body["pictures"]), body["text"])
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
@@ -59,7 +59,7 @@ def preview(server: Server, part: dict[str, Any]) -> Preview:
 
 def seen(server: Server, model: str, part: dict[str, Any]) -> list[Preview]:
     """Ask what each encoder of a model is given of a media part; ServerFault where that cannot be said."""
-    body = post(server, "/seen", {"model": model, "part": part})
+    body = _asked(server, "/seen", {"model": model, "part": part}, "view")
     try:
         return [Preview(one["caption"], _pictures(one["pictures"]), one["text"]) for one in body["views"]]
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
@@ -71,7 +71,7 @@ def attention(server: Server, request: dict[str, Any]) -> Attention:
 
     ``request``: ``model``, ``messages``, ``answer``, and its letters from ``start`` to before ``end``.
     """
-    body = post(server, "/attention", request)
+    body = _asked(server, "/attention", request, "attention")
     try:
         items = tuple(
             (item["name"], tuple(Map(one["caption"], _png(one["url"]), one["weights"]) for one in item["maps"]))
@@ -80,6 +80,16 @@ def attention(server: Server, request: dict[str, Any]) -> Attention:
         return Attention(body["text"], float(body["share"]), items)
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise _other(server, "attention") from error
+
+
+def _asked(server: Server, path: str, body: dict[str, Any], noun: str) -> dict[str, Any]:
+    """Return the answer of a path that only servers of this project have."""
+    try:
+        return post(server, path, body)
+    except ServerFault as error:
+        if error.status == 404 and error.code is None:
+            raise _other(server, noun) from error
+        raise
 
 
 def _other(server: Server, noun: str) -> ServerFault:

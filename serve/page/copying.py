@@ -7,8 +7,9 @@ import streamlit as st
 _HTML = """<button type="button"><svg viewBox="0 0 16 16" aria-hidden="true"><path fill-rule="evenodd"
 d="M5 1h9v11h-2V3H5zM2 4h9v11H2zm1.5 1.5v8h6v-8z"/></svg><span></span></button><b role="status"></b>"""
 _CSS = """
-button { display: flex; align-items: center; gap: 0.5rem; font: inherit; color: var(--st-text-color); background: none;
-  border: none; cursor: pointer; padding: 0; height: 2.5rem; border-radius: var(--st-button-radius, 0.5rem); }
+button { display: flex; align-items: center; gap: 0.5rem; font: inherit; font-size: 0.875rem;
+  color: var(--st-text-color); background: none; border: none; cursor: pointer; padding: 0; height: 2.5rem;
+  border-radius: var(--st-button-radius, 0.5rem); }
 svg { width: 1rem; height: 1rem; fill: currentColor; }
 button:hover { color: var(--st-primary-color); }
 button:focus-visible { outline: 2px solid var(--st-primary-color); }

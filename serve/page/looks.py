@@ -108,7 +108,7 @@ def _show_map(name: str, one: Map, most: float) -> None:
     st.image(
         heated(ground, one.weights, most),
         caption=escaped(title),
-        width=280,
+        width=240,
         alt=f"Attention over {title}: {rows} rows of {cols}, the brightest {100 * most:.2f} %",
     )
 
