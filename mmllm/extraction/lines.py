@@ -62,10 +62,15 @@ def content_of(files: Sequence[Path]) -> str:
 
 
 def kept(path: Path, key: str, contents: Mapping[str, str]) -> dict[str, Line]:
-    """File -> its line in ``path``, of the same key and content and without an error.
+    """File -> its line in ``path``: of files that are not asked for, and of those that are the same, without an error.
+
+    Args:
+        path: of the lines; there may be none.
+        key: of this extraction.
+        contents: file that is asked for -> its digest.
 
     Raises:
-        MmllmError: the file holds something else than such lines; it is not written over.
+        MmllmError: the file holds something else, or lines of other settings; it is not written over.
     """
     if not path.exists():
         return {}
@@ -78,7 +83,12 @@ def kept(path: Path, key: str, contents: Mapping[str, str]) -> dict[str, Line]:
             if not text or number == len(lines):  # the last may be cut off by a kill
                 continue
             raise MmllmError(f"--out {path}: line {number} is none of an extraction; give another file.") from error
-        if line.key == key and line.error is None and contents.get(line.file) == line.content:
+        if line.key != key:
+            raise MmllmError(
+                f"--out {path}: line {number} is of another model, schema, question or examples; give another file, or "
+                "remove this one."
+            )
+        if line.file not in contents or (line.error is None and contents[line.file] == line.content):
             found[line.file] = line
     return found
 

@@ -72,7 +72,7 @@ def _into(out: Path, extractor: Extractor, files: Sequence[Path], size: int) -> 
                     target.write(every[line.file].text())
                 target.flush()
         found = store.in_order(every, files)
-        store.write(out, found)
+        store.write(out, [*found, *(line for name, line in every.items() if name not in contents)])
     except OSError as error:
         raise MmllmError(f"--out {out} cannot be written ({error.strerror}).") from error
     return found

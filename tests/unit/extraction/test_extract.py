@@ -83,6 +83,12 @@ def test_lines_are_whole_alike_in_any_batch_and_kept(model: Model, documents: Pa
     assert [line.value for line in later] == [line.value for line in alone]
     assert later[0].example == "kept.png"
     assert [json.loads(line)["file"] for line in out.read_text().splitlines()] == list(map(str, files))
+    # a part of them leaves the others, and other settings leave all
+    written = out.read_text()
+    assert extract(model, files[:2], asked, out=out) == later[:2] and out.read_text() == written
+    with pytest.raises(MmllmError, match="line 1 is of another model, schema"):
+        extract(model, files[:2], settings(), out=out)
+    assert out.read_text() == written
 
 
 def test_a_document_that_fails_has_a_line_that_says_why(model: Model, documents: Path) -> None:
