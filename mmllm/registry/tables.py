@@ -51,11 +51,19 @@ def table(group: str) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=16)
 def _points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Entry points of the packages on ``path``, which is ``sys.path``: every one's files are read once."""
+    """Entry points of a group in the packages on ``path``, which is ``sys.path``."""
     names = [group, *(former for former, now in FORMER.items() if now == group)]
-    return tuple(point for name in names for point in entry_points(group=f"mmllm.{name}"))
+    return tuple(point for name in names for point in _declared(path).select(group=f"mmllm.{name}"))
+
+
+@lru_cache(maxsize=4)
+def _declared(path: tuple[str, ...]) -> Any:
+    """All entry points of the packages on ``path``: to find those of one group, every package's file is read too.
+
+    Python 3.11 and later ones have different classes for them, which have ``select`` in common.
+    """
+    return entry_points()
 
 
 def locate(group: str, type: str) -> str:

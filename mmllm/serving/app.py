@@ -27,7 +27,7 @@ from mmllm.generation.memory import Sizes
 from mmllm.recipe.load import load_recipe
 from mmllm.serving.access import Access, Guard, host_name, is_local
 from mmllm.serving.api import Api
-from mmllm.serving.connections import TimedConnection
+from mmllm.serving.connections import IDLE, TimedConnection
 from mmllm.serving.decisions.calibration import calibration_beside
 from mmllm.serving.endpoints.chat import Chat
 from mmllm.serving.endpoints.completions import Completions
@@ -87,7 +87,14 @@ def serve(
     if len(names) > 1:
         LOG.info("models: %s", ", ".join(names))
     LOG.info("%s", _key_state(access))
-    config = uvicorn.Config(app, http=TimedConnection, ws="none", log_level="info", timeout_graceful_shutdown=10)
+    config = uvicorn.Config(
+        app,
+        http=TimedConnection,
+        ws="none",
+        log_level="info",
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=10,
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -1,7 +1,7 @@
 """Time limits of a connection: clients that open many and say nothing, or never read, hold no place for ever.
 
-uvicorn limits how long a connection may be idle between two requests; the rest is here. How long a body may take is
-``middleware.BodyLimit``'s, which knows where one ends.
+uvicorn limits how long a connection may be idle between two requests (``IDLE``); the rest is here. How long a body may
+take is ``middleware.BodyLimit``'s, which knows where one ends.
 """
 
 from __future__ import annotations
@@ -10,6 +10,13 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+IDLE = 75
+"""Seconds that a connection may be idle between two requests.
+
+Longer than clients keep theirs (httpx and so the openai client 5, aiohttp 15, nginx 60): else some send a request at
+the moment at which the server closes, and it is lost. uvicorn's own 5 are just as long as httpx's.
+"""
 
 
 class TimedConnection(H11Protocol):

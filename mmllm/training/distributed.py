@@ -50,14 +50,21 @@ def init_distributed() -> torch.device:
 
     # it logs its whole configuration at the start
     deepspeed.utils.logger.setLevel(logging.ERROR)
-    # DeepSpeed would compile its own CPU all-reduce on first use (a C++ compiler, half a minute); gloo's is there
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    without_own_all_reduce()
     backend = "nccl" if name == "cuda" else "gloo"
     # before DeepSpeed, which would meet on a TCP port even for one rank
     if not distributed.is_initialized() and os.environ["WORLD_SIZE"] == "1":
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
     return device
+
+
+def without_own_all_reduce() -> None:
+    """Keep DeepSpeed from compiling its own CPU all-reduce on first use (half a minute); gloo's is there."""
+    import deepspeed
+
+    # not read first: from 0.19 on that is what asks the compiler, in each process, about every kernel there is
+    vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
 
 
 def resolved(recipe: Recipe) -> Recipe:

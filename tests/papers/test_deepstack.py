@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +13,9 @@ from mmllm.connectors.deep_fusion.deepstack import DeepstackConnector
 from mmllm.connectors.projectors.dense_connector import DenseConnector
 from mmllm.errors import MmllmError
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.types import Batch, Features
-from tests.support.assemblies import Row, assembly_of, batch_of, tiny_encoder
+from tests.support.assemblies import Row, assembly_of, batch_of
 from tests.support.forward import logits
 
 ROWS = (Row(1, (3, "image", 2, "image", 4)), Row(2, (6,)), Row(3, ("image", 5)))
@@ -26,7 +26,7 @@ DIM, LLM = 6, 10
 
 def stacked(family: str = "llama", **words: Any) -> MultimodalLM:
     """A tiny LLM with stacks; where they come from the encoder's layers, it gives three of them."""
-    encoder = deepcopy(tiny_encoder())
+    encoder = copied_vision()
     encoder.layers = (1, 2, -1) if words.get("stacks") == "layers" else (-2,)
     return assembly_of(DeepstackConnector, family, encoder, **words)
 

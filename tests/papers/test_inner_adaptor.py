@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -16,8 +15,9 @@ from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.errors import MmllmError
 from mmllm.model.loss import label_nll
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.types import IGNORE_INDEX, Batch
-from tests.support.assemblies import Row, batch_of, shortened, tiny_encoder
+from tests.support.assemblies import Row, batch_of, shortened
 from tests.support.forward import embedded, logits, per_row
 from tests.support.inside import ROWS, WITH_IMAGE
 from tests.support.parts import FAMILIES, randomise, tiny_llm
@@ -28,7 +28,7 @@ REQUEST = "the red square"
 
 def branched(family: str = "llama", when: tuple[str, ...] | None = ("image",), **branches: object) -> MultimodalLM:
     """A tiny LLM with a projector and an inner adaptor per branch, all weights random."""
-    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
+    llm, encoder = tiny_llm(family), copied_vision()
     torch.manual_seed(4)
     connectors: dict[str, Connector] = {"image": PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2])}
     for key, words in branches.items():
@@ -180,7 +180,7 @@ def stacked(rows: list[Tensor], at: int) -> Tensor:
 @torch.no_grad()
 def test_two_branches_by_placeholder() -> None:
     """An encoder key per branch: each with a projector of its own, chosen by which placeholder a picture fills."""
-    llm, encoders = tiny_llm(), {key: deepcopy(tiny_encoder()) for key in ("image", "region")}
+    llm, encoders = tiny_llm(), {key: copied_vision() for key in ("image", "region")}
     connectors: dict[str, Connector] = {}
     for key in encoders:
         connectors[key] = PoolConnector(dim=encoders[key].dim, llm_dim=llm.dim, grid=[2, 2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -18,8 +17,9 @@ from mmllm.connectors.layers.prompt_attention import extra_attention
 from mmllm.errors import MmllmError
 from mmllm.model import trainable
 from mmllm.model.model import MultimodalLM
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.types import Batch, Features
-from tests.support.assemblies import Row, batch_of, tiny_encoder
+from tests.support.assemblies import Row, batch_of
 from tests.support.equations import affine, gelu, rotated
 from tests.support.equations import norm as normed
 from tests.support.forward import logits, text_logits
@@ -39,7 +39,7 @@ def adapted(
     features: bool = True, randomised: bool = True, when: tuple[str, ...] | None = None, **words: Any
 ) -> MultimodalLM:
     """A tiny Llama with the connector under ``image``, gates and all else away from their start."""
-    llm, encoder = tiny_llm(), deepcopy(tiny_encoder())
+    llm, encoder = tiny_llm(), copied_vision()
     given = {"dim": encoder.dim} if features else {}
     connector = LlamaAdapterConnector(llm_dim=llm.dim, **{"prompts": 3, **given, **words})
     connector.when = when
@@ -248,7 +248,7 @@ def test_v2_equals_the_papers_equations() -> None:
 @torch.no_grad()
 def test_zero_init_is_the_bare_llm_and_random_init_is_not(words: dict[str, Any]) -> None:
     batch = batch_of(adapted(), ROWS)
-    bare = MultimodalLM(tiny_llm(), {"image": deepcopy(tiny_encoder())}, {}, {})
+    bare = MultimodalLM(tiny_llm(), {"image": copied_vision()}, {}, {})
     llm = bare.llm
     expected = text_logits(llm, batch.input_ids, batch.position_ids[0], batch.cu_seqlens)
     assert torch.equal(logits(adapted(randomised=False, **words), batch), expected)

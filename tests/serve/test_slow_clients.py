@@ -6,18 +6,25 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from mmllm.generation.generator import Generator
+from mmllm.recipe.load import load_recipe
+from mmllm.serving import app as module
 from mmllm.serving.app import create_app
 from mmllm.serving.connections import TimedConnection
 from mmllm.serving.middleware import BodyLimit
+from tests.support.places import ROOT
 from tests.support.serving import LIMITS, MODEL, body, running
+
+DEMO = ROOT / "recipes" / "mini" / "demo.yaml"
 
 
 class Impatient(TimedConnection):
@@ -120,3 +127,19 @@ def test_an_ordinary_client_notices_nothing(address: str) -> None:
             time.sleep(0.6)
         with client.stream("POST", "/v1/chat/completions", json=body(stream=True)) as answer:
             assert answer.read().endswith(b"data: [DONE]\n\n")
+
+
+def test_an_idle_connection_outlives_the_clients_limit(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a client that asks again after just as long sends into a connection that is being closed."""
+    seen: list[uvicorn.Config] = []
+
+    def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        seen.append(server.config)
+        for one in sockets:
+            one.close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    monkeypatch.setattr(module, "load_app", lambda *_: (load_recipe(DEMO), create_app(generator, MODEL, LIMITS)))
+    monkeypatch.setattr(module, "_log_to_terminal", lambda: None)
+    module.serve(Path("run"), port=0)
+    assert seen[0].timeout_keep_alive > 2 * (httpx.Limits().keepalive_expiry or 0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 from mmllm.connectors.base import Connector
 from mmllm.connectors.projectors.pool import PoolConnector
 from mmllm.encoders.base import Encoder
 from mmllm.model.model import MultimodalLM, seed_for
 from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.models import copied_vision
 from tests.support.adapted import variant
-from tests.support.assemblies import Row, tiny_encoder
+from tests.support.assemblies import Row
 from tests.support.parts import tiny_llm
 
 BOTH = Row(1, (4, "image", 5, "page", 2), source="captions")
@@ -22,7 +21,7 @@ TEXT = Row(4, (9,), source="captions")
 def adapted_assembly(kind: str | None) -> MultimodalLM:
     """Encoders ``image`` (DINOv2) and ``page`` (CLIP), connectors to 4 tokens each, and ``inner`` inside both."""
     llm = tiny_llm("llama")
-    encoders: dict[str, Encoder] = {"image": deepcopy(tiny_encoder()), "page": tiny_encoders.open_clip_tower()}
+    encoders: dict[str, Encoder] = {"image": copied_vision(), "page": tiny_encoders.open_clip_tower()}
     seed_for(0, "connectors")
     connectors: dict[str, Connector] = {
         key: PoolConnector(dim=encoder.dim, llm_dim=llm.dim, grid=[2, 2]) for key, encoder in encoders.items()

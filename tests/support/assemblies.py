@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from mmllm.encoders.base import Encoder
 from mmllm.encoders.image.hf_vision import HfVisionEncoder
 from mmllm.model.model import MultimodalLM
 from mmllm.testing.tiny import encoders as tiny_encoders
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.testing.tiny.rows import Row, batch_of, shortened
 from tests.support.parts import tiny_llm
 
@@ -32,7 +32,7 @@ def tiny_encoder() -> HfVisionEncoder:
 def tiny_assembly(family: str = "llama", lora: bool = True, **words: float) -> MultimodalLM:
     """Encoders ``image`` and ``page`` (4 x 4 patches each), connectors to 4 and 16 tokens, LoRA with random ``b``."""
     llm = tiny_llm(family)
-    encoders = {key: deepcopy(tiny_encoder()) for key in ("image", "page")}
+    encoders = {key: copied_vision() for key in ("image", "page")}
     torch.manual_seed(7)
     connectors: dict[str, nn.Module] = {
         "image": PoolConnector(dim=encoders["image"].dim, llm_dim=llm.dim, grid=[2, 2]),
@@ -54,7 +54,7 @@ def assembly_of(
 
     Shaken, every weight is random, gates too.
     """
-    llm, seen = tiny_llm(family), deepcopy(tiny_encoder()) if encoder is None else encoder
+    llm, seen = tiny_llm(family), copied_vision() if encoder is None else encoder
     torch.manual_seed(3)
     connector = made(dim=seen.dim * len(seen.layers), llm_dim=llm.dim, **words)
     key = seen.modality

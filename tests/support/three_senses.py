@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from math import prod
 
 import torch
@@ -18,8 +17,8 @@ from mmllm.encoders.base import Encoder
 from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM
 from mmllm.processors.base import Item, ItemInfo, Processor
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.types import Features, Grid
-from tests.support.assemblies import tiny_encoder
 from tests.support.parts import tiny_llm
 from tests.support.talks import talk
 
@@ -119,7 +118,7 @@ def three_senses(family: str = "llama", video: str = "pool", times: str | None =
     ``times`` stands before each step of a clip.
     """
     llm = tiny_llm(family)
-    image = deepcopy(tiny_encoder())
+    image = copied_vision()
     image.processor.read = read_seeds(tuple(image.processor.blank()["pixels"].shape))  # type: ignore[method-assign]
     encoders: dict[str, Encoder] = {"image": image, "audio": Stretched(), "video": Stretched((2, 2))}
     torch.manual_seed(7)

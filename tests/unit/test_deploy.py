@@ -19,7 +19,7 @@ import serve.app
 from mmllm.cli import _parser
 from mmllm.recipe.models import Serve
 from mmllm.serving.app import create_app
-from mmllm.serving.connections import TimedConnection
+from mmllm.serving.connections import IDLE, TimedConnection
 from tests.support.places import ROOT
 from tests.support.serving import MODEL, tiny_generator
 
@@ -43,7 +43,7 @@ def test_the_image_runs_the_server_as_nobody_special() -> None:
     assert program == "uvicorn"
     asked = uvicorn.make_context(program, options).params
     assert (asked["app"], asked["factory"], asked["port"]) == ("serve.app:app", True, 8000)
-    assert asked["timeout_graceful_shutdown"] == 10
+    assert (asked["timeout_graceful_shutdown"], asked["timeout_keep_alive"]) == (10, IDLE)
     assert import_from_string(asked["http"]) is TimedConnection
 
 

@@ -44,7 +44,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
 }
 COLUMN = {name: index for index, name in enumerate(LABELS)}
-CHARTS = 1500
+CHARTS, HELD_OUT_CHARTS = 1500, 60
 BEND = 0.12
 
 
@@ -121,7 +121,7 @@ def document_picture(rng: Random, held_out: bool) -> Picture:
     """A document; charts come from a fixed stock, for matplotlib is slow."""
     kind, rows = document(rng, held_out)
     if kind == "chart":
-        return rng.choice(_charts(0, held_out, 60 if held_out else CHARTS))
+        return rng.choice(_charts(0, held_out, HELD_OUT_CHARTS if held_out else CHARTS))
     return _document_picture(draw_document(rng, kind, rows), kind, rows)
 
 

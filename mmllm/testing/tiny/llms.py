@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from mmllm.llms.causal_lm import CausalLM
+from mmllm.testing.tiny.copies import Prototype
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -104,7 +106,17 @@ def _learned_pieces() -> str:
 
 
 def tiny_model(family: str = "llama", seed: int = 0, **changes: Any) -> PreTrainedModel:
-    """A random transformers model of ``family`` (4 blocks, width 32, float32); ``changes`` override the config."""
+    """A random transformers model of ``family`` (4 blocks, width 32, float32); ``changes`` override the config.
+
+    A copy of the one that was made first: checks ask for the same one many times.
+    """
+    key = (family, seed, repr(sorted(changes.items())))
+    if key not in _MADE:
+        _MADE[key] = Prototype(_made(family, seed, changes))
+    return _MADE[key].copy()
+
+
+def _made(family: str, seed: int, changes: Mapping[str, Any]) -> PreTrainedModel:
     name, arguments = {**FAMILIES, **WITH_EXPERTS}[family]
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = getattr(transformers, name)(**{"vocab_size": VOCAB, **ids, **arguments, **changes})
@@ -128,6 +140,8 @@ def tiny_llm(family: str = "llama", seed: int = 0, **changes: Any) -> CausalLM:
     return llm
 
 
+_MADE: dict[tuple[str, int, str], Prototype[PreTrainedModel]] = {}
+"""Models that were made."""
 _PRUNES: dict[tuple[str, int, str], bool] = {}
 """Models that were compared -> what the comparison found about their last block."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from mmllm.model.trainable import set_trainable
 from mmllm.processors.base import Item
 from mmllm.recipe.stage_sections import Cache
 from mmllm.testing.tiny.encoders import TINY
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.types import Batch, Message, Sample, Stored
-from tests.support.assemblies import tiny_assembly, tiny_encoder
+from tests.support.assemblies import tiny_assembly
 from tests.support.parts import tiny_llm
 
 EQUAL = 2e-3
@@ -218,7 +218,7 @@ def test_an_accelerator_computes_several_at_once_and_only_what_is_not_there(
 
 def tiny_encoder_copy() -> Encoder:
     """With a processor of its own, too: tests count its reads."""
-    encoder = deepcopy(tiny_encoder())
+    encoder = copied_vision()
     return encoder
 
 

@@ -5,7 +5,6 @@ The windows of these models are shorter than a picture and than a prefix, and Ge
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -21,9 +20,9 @@ from mmllm.model.item_text import ItemText
 from mmllm.model.model import MultimodalLM
 from mmllm.model.sharing import check_sharing
 from mmllm.testing.pieces import difference
+from mmllm.testing.tiny.models import copied_vision
 from mmllm.testing.tiny.rows import Row, batch_of, begun_alike, shortened
 from mmllm.types import Batch, Bidirectional
-from tests.support.assemblies import tiny_encoder
 from tests.support.parts import randomise, tiny_llm, tiny_model
 
 WINDOW = 6
@@ -41,7 +40,7 @@ FAMILIES = ("llama", "gemma2", "gemma3")
 
 def made(family: str = "llama", way: str = "pictures") -> MultimodalLM:
     """A tiny model whose pictures are 16 tokens; its LoRA has random weights."""
-    llm, encoder = tiny_llm(family), deepcopy(tiny_encoder())
+    llm, encoder = tiny_llm(family), copied_vision()
     llm.prefix = way != "pictures"
     torch.manual_seed(5)
     connectors = {"image": MlpConnector(dim=encoder.dim, llm_dim=llm.dim), "lora": LoraConnector(llm_dim=llm.dim)}
@@ -181,7 +180,7 @@ def test_tokens_of_an_item_cannot_attend_where_there_are_none() -> None:
 
     connector = GatedCrossAttentionConnector(dim=16, llm_dim=32)
     with pytest.raises(MmllmError, match=r"connectors\.image: `attends` is about the tokens of an item"):
-        Input("image", {"image": deepcopy(tiny_encoder())}, connector, ItemText(bidirectional=True))
+        Input("image", {"image": copied_vision()}, connector, ItemText(bidirectional=True))
 
 
 def test_a_connector_that_needs_a_causal_llm_refuses_by_name() -> None:
@@ -190,7 +189,7 @@ def test_a_connector_that_needs_a_causal_llm_refuses_by_name() -> None:
 
         causal_only = True
 
-    llm, encoder = tiny_llm(), deepcopy(tiny_encoder())
+    llm, encoder = tiny_llm(), copied_vision()
     parts: Any = {"image": MlpConnector(dim=encoder.dim, llm_dim=llm.dim), "sum": Running(llm_dim=llm.dim)}
     inputs = {"image": "image"}
     MultimodalLM(llm, {"image": encoder}, parts, inputs).handles["sum"].remove()

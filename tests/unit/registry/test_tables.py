@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,7 @@ def test_unknown(group: str, name: str, sentence: str) -> None:
 
 def _declare(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
     """As if an installed package declared these entry points."""
-    monkeypatch.setattr(tables, "entry_points", lambda group: [point for point in points if point.group == group])
-    tables._points.cache_clear()
-    monkeypatch.setattr(tables, "_points", tables._points.__wrapped__)
+    monkeypatch.setattr(tables, "_declared", lambda path: EntryPoints(points))
 
 
 @pytest.mark.parametrize("group", ["mmllm.datasets", "mmllm.sources"])
