@@ -85,6 +85,8 @@ class Answer:
     """Seconds to the first piece."""
     seconds: float = 0.0
     pieces: int = 0
+    tags: list[dict[str, Any]] = field(default_factory=list)
+    """What the server's tools made of it, see ``serve.tags``."""
 
     async def deltas(self) -> AsyncGenerator[str]:
         """Yield texts as they arrive; ServerFault for every way in which it can go wrong."""
@@ -126,6 +128,7 @@ class Answer:
         self.usage = event.get("usage") or self.usage
         for choice in event["choices"]:
             self.finish = choice["finish_reason"] or self.finish
+            self.tags = choice["delta"].get("tags") or self.tags
             return choice["delta"].get("content") or ""
         return ""
 

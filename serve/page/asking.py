@@ -82,7 +82,7 @@ class Asking:
                     reply.text = answer.text
         finally:
             if answer.text or answer.finish:
-                reply.note = answer.note()
+                reply.note, reply.tags = answer.note(), answer.tags
 
     async def _shortened(self, error: ServerFault, server: Server, request: dict[str, Any]) -> dict[str, Any] | None:
         """Return the request with as many tokens as the context has left, where fewer than asked for are."""

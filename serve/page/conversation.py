@@ -33,6 +33,8 @@ class Reply:
     """Time, tokens and speed."""
     fault: str = ""
     """What went wrong; there may be a part of the answer."""
+    tags: list[dict[str, Any]] = field(default_factory=list)
+    """What tools made of it, as the server gave it."""
 
 
 @dataclass

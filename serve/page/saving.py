@@ -11,6 +11,7 @@ from typing import Any
 
 from serve.page.conversation import Conversation, Reply, Turn
 from serve.page.uploads import Upload
+from serve.tags import shown
 
 FORMAT = "mmllm chat"
 VERSION = 1
@@ -41,7 +42,10 @@ def _turn(turn: Turn, with_files: bool) -> dict[str, Any]:
         where = {"data": base64.b64encode(upload.data).decode()} if with_files else {"digest": upload.digest}
         files.append({"name": upload.name, "modality": upload.modality, **where})
     answers = [
-        {"model": one.model, "server": one.address, "text": one.text, "note": one.note, "fault": one.fault}
+        {
+            **{"model": one.model, "server": one.address, "text": one.text, "note": one.note, "fault": one.fault},
+            **({"tags": one.tags} if one.tags else {}),
+        }
         for one in turn.replies
     ]
     return {"question": turn.question, "files": files, "answers": answers, "fault": turn.fault}
@@ -108,7 +112,10 @@ def _read_turn(found: Any, number: int, files: Mapping[str, bytes]) -> Turn:
     if gone:
         turn.fault = f"{', '.join(gone)} is no longer kept in this browser; attach it anew."
     turn.replies = [
-        Reply(*(_text(item, name, where) for name in ("model", "server", "text", "note", "fault")))
+        Reply(
+            *(_text(item, name, where) for name in ("model", "server", "text", "note", "fault")),
+            _tags(item.get("tags", []), where),
+        )
         for item in lists["answers"]
     ]
     return turn
@@ -119,6 +126,14 @@ def _text(found: Mapping[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise SavedError(f"{where}: {name} is {str(value)[:40]!r} and no text.")
     return value
+
+
+def _tags(value: Any, where: str) -> list[dict[str, Any]]:
+    try:
+        shown(value)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise SavedError(f"{where}: the tags of an answer are none that a server gives.") from error
+    return list(value)
 
 
 def _bytes(value: Any, where: str) -> bytes:

@@ -20,7 +20,8 @@ from serve.page.looks import show_attention, show_seen
 from serve.page.marks import marks
 from serve.page.shown import show_uploads
 from serve.page.sidebar import Settings
-from serve.page.uploads import Upload, picture
+from serve.page.uploads import Upload, picture, png
+from serve.tags import shown
 
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
@@ -118,6 +119,7 @@ def _show_reply(turn: Turn, column: int, reply: Reply, settings: Settings, live:
     if not _show_tree(place, reply.text) and (reply.text or not reply.fault):
         place.html(written(reply.text))
     _show_marks(turn, column, reply, settings)
+    _show_tags(reply)
     if reply.note:
         st.caption(escaped(reply.note))
     if reply.fault:
@@ -155,6 +157,22 @@ def _show_tree(place: Any, text: str) -> bool:
     if is_tree:
         place.html(tree(found))
     return is_tree
+
+
+def _show_tags(reply: Reply) -> None:
+    """Show what tools made of an answer: a title, pictures, and the rest as text or as a tree."""
+    for one in shown(reply.tags):
+        where = ", ".join(str(list(place)) for place in one.places)
+        st.caption(escaped(f"{one.title} ({where})" if where else one.title))
+        for number, data in enumerate(one.pictures, 1):
+            name = f"picture {number} of {one.title}"
+            try:
+                st.image(png(picture(name, data, 420)), alt=name)
+            except ServerFault as error:
+                st.text(str(error))
+        place = st.empty()
+        if one.text and not _show_tree(place, one.text):
+            place.text(one.text)
 
 
 def _show_marks(turn: Turn, column: int, reply: Reply, settings: Settings) -> None:

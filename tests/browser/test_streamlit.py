@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncGenerator, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -131,9 +132,15 @@ def test_new_chat_begins_another(page: AppTest) -> None:
     page.button("clear").click().run()
     assert turns(page) == [] and len(page.chat_message) == 0 and page.info
     assert [one["title"] for one in page.session_state["store"].conversations] == ["Hi"]
+    shown = f"data:image/png;base64,{base64.b64encode(RED).decode()}"
+    task = {"type": "task", "task": "crop", "text": "it", "places": [{"numbers": [1, 2, 3, 4]}]}
+    kept.turns[0].replies[0].tags = [{**task, "result": {"picture": shown, "from": "http://x.y/z"}}]
     data = exported(kept).encode()
     page.file_uploader("import0").upload("chat.json", data, "application/json").run()
     assert [turn.question for turn in turns(page)] == ["Hi"] and said(page) == kept.turns[0].replies[0].text
+    assert any("crop: it" in one.value and "1.0, 2.0, 3.0, 4.0" in one.value for one in page.caption)
+    (tree,) = [one.proto.body for one in page.get("html") if "http://x.y/z" in one.proto.body]
+    assert "href" not in tree and "base64" not in tree  # what is a picture is drawn, an address stays text
     page.file_uploader("import1").upload("chat.json", b"{}", "application/json").run()
     assert "holds no conversation" in page.error[0].value and len(turns(page)) == 1
     assert not page.exception

@@ -83,9 +83,15 @@ def test_marks_and_heat_are_drawn_where_they_are() -> None:
     assert brightness[0][3] > brightness[1][1] > brightness[0][0] == brightness[1][3]
 
 
+TASK = {"type": "task", "task": "crop", "text": "the sign", "places": [{"numbers": [1, 2, 3, 4]}], "result": {"n": 1}}
+
+
 def conversation() -> Conversation:
     one = Turn("What is it?", (Upload("a ü.png", "image", b"\x89PNG\0"), Upload("b.wav", "audio", b"RIFF")))
-    one.replies = [Reply("m", "http://x", "A “sign”.", "3 tokens"), Reply("n", "http://y", "", "", "It broke off.")]
+    one.replies = [
+        Reply("m", "http://x", "A “sign”.", "3 tokens", tags=[TASK]),
+        Reply("n", "http://y", "", "", "It broke off."),
+    ]
     return Conversation([one, Turn("", one.uploads[:1], fault="a ü.png is too large.")])
 
 
@@ -115,6 +121,7 @@ def test_a_conversation_is_exported_and_imported_whole() -> None:
         (lambda told: {**told, "turns": [{"question": "a", "files": [1]}]}, "files is no list"),
         (lambda told: {**told, "turns": [{"question": "a", "files": [{"name": "b", "data": "%"}]}]}, "no base64"),
         (lambda told: {**told, "turns": [{"question": "a", "answers": [{"text": 5}]}]}, "text is '5' and no text"),
+        (lambda told: {**told, "turns": [{"question": "a", "answers": [{"tags": [{"type": "task"}]}]}]}, "the tags of"),
     ],
 )
 def test_what_is_no_conversation_is_refused_in_a_sentence(change: Any, words: str) -> None:
