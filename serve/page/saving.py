@@ -111,13 +111,11 @@ def _read_turn(found: Any, number: int, files: Mapping[str, bytes]) -> Turn:
     turn.uploads = tuple(kept)
     if gone:
         turn.fault = f"{', '.join(gone)} is no longer kept in this browser; attach it anew."
-    turn.replies = [
-        Reply(
-            *(_text(item, name, where) for name in ("model", "server", "text", "note", "fault")),
-            _tags(item.get("tags", []), where),
+    for item in lists["answers"]:
+        model, address, text, note, fault = (
+            _text(item, name, where) for name in ("model", "server", "text", "note", "fault")
         )
-        for item in lists["answers"]
-    ]
+        turn.replies.append(Reply(model, address, text, note, fault, _tags(item.get("tags", []), where)))
     return turn
 
 
