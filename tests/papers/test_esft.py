@@ -68,7 +68,7 @@ def test_the_contract() -> None:
     check_llm_adapter(partial(EsftConnector, experts=[1, 4]), family="qwen2_moe")
 
 
-@pytest.mark.parametrize("family", WITH_EXPERTS)
+@pytest.mark.parametrize("family", ["qwen2_moe", "mixtral"])
 def test_sets_in_one_batch_equal_their_merged_models(family: str) -> None:
     """Beside sets with LoRA, with other experts, with both, and for pictures alone."""
     llm, asked = tiny_llm(family), samples()
