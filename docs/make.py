@@ -36,6 +36,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "real_scores": ("real-model.md", real.scores),
     "real_speakers": ("real-model.md", real.speakers),
     "real_choice": ("real-model.md", real.choices),
+    "real_teachers": ("real-model.md", real.teachers),
     "real_text": ("real-model.md", real.text),
     "real_samples": ("real-model.md", real.samples),
     "real_machine": ("real-model.md", real.machine),

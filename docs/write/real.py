@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path("data/real/results")
-MODEL, DIGITS, SPEAKER, CONNECTOR, CHOICE = "real", "digits", "speaker", "connector", "choice"
-"""How the names of files begin: ``real.seed-0``, ``speaker.theo.seed-0``, ``connector.mlp.seed-0``, ``choice.look``."""
+MODEL, DIGITS, SPEAKER, CONNECTOR, CHOICE, TEACHER = "real", "digits", "speaker", "connector", "choice", "teacher"
+"""How the names of files begin: ``real.seed-0``, ``speaker.theo.seed-0``, ``connector.mlp.seed-0``, ``choice.look``,
+``teacher.text.seed-0``."""
 ROWS: tuple[tuple[str, str, str | None, str], ...] = (
     ("spoken digits, takes 0 to 4 of six speakers", "fsdd", None, "0.95"),
     ("easy-VQA: colour", "easy_vqa", "colour", "0.90"),
@@ -76,6 +77,21 @@ def choices() -> str:
         cells = " | ".join(f"{entry['kinds'][kind]['score']:.3f} ({entry['kinds'][kind]['n']})" for kind in kinds)
         stages = ", ".join(run["stages"])
         lines.append(f"| {stages} | {cells} | {entry['score']:.3f} | {entry['n']} | {run['seed']} |")
+    return "\n".join(lines)
+
+
+def teachers() -> str:
+    """A row for plain labels and for ``distill: text``, over their seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, run in _read(TEACHER).items():
+        found.setdefault(name.split(".")[1], []).append(run)
+    lines = ["| learned from | spoken digits | runs (seeds) | n | steps |", "|---|---|---|---|---|"]
+    for name, runs in found.items():
+        entries = [run["benchmarks"]["fsdd"] for run in runs]
+        seeds = _seeds([run["seed"] for run in runs])
+        steps = sum(stage["steps"] for stage in runs[0]["stages"].values())
+        spread = _spread([one["score"] for one in entries])
+        lines.append(f"| {name} | {spread} | {seeds} | {entries[0]['n']} | {steps} |")
     return "\n".join(lines)
 
 
