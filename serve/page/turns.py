@@ -20,7 +20,7 @@ from serve.page.looks import show_attention, show_seen
 from serve.page.marks import marks
 from serve.page.shown import show_uploads
 from serve.page.sidebar import Settings
-from serve.page.uploads import Upload, picture
+from serve.page.uploads import Upload, picture, png, url_of
 
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 
@@ -180,7 +180,9 @@ def _draw(upload: Upload, text: str, scale: float | None) -> None:
     if not found:
         return
     names = [f"{number} {mark.label or mark.written}" for number, mark in enumerate(found, 1)]
-    st.image(marked(ground, found), width=420, alt=f"{upload.name} with {len(found)} marks: {'; '.join(names)}")
+    st.image(
+        url_of(png(marked(ground, found))), width=420, alt=f"{upload.name} with {len(found)} marks: {'; '.join(names)}"
+    )
     st.html(_legend([mark.label or mark.written for mark in found]))
 
 
