@@ -20,7 +20,7 @@ from serve.page.drawing import heated
 from serve.page.models import Model
 from serve.page.shown import show_preview
 from serve.page.sidebar import Settings
-from serve.page.uploads import SIDE
+from serve.page.uploads import SIDE, png, url_of
 from serve.views import Attention, Map, attention, seen
 
 MOST_WORDS = 80
@@ -106,7 +106,7 @@ def _show_map(name: str, one: Map, most: float) -> None:
     scale = max(1, SIDE // 3 // max(ground.size))
     ground = ground.resize((ground.width * scale, ground.height * scale))
     st.image(
-        heated(ground, one.weights, most),
+        url_of(png(heated(ground, one.weights, most))),
         caption=escaped(title),
         width=240,
         alt=f"Attention over {title}: {rows} rows of {cols}, the brightest {100 * most:.2f} %",

@@ -8,7 +8,7 @@ import streamlit as st
 
 from serve.client import Server, ServerFault
 from serve.markup import escaped
-from serve.page.uploads import Upload, picture, png
+from serve.page.uploads import Upload, picture, png, url_of
 from serve.views import Preview, preview
 
 SMALL = 320
@@ -46,7 +46,7 @@ def show_uploads(uploads: Sequence[Upload], server: Server | None) -> None:
     if images:
         with st.container(horizontal=True):
             for name, data in images:
-                st.image(data, width=220, alt=name)
+                st.image(url_of(data), width=220, alt=name)
     for upload, look in shown:
         if upload.modality != "image":
             show_preview(f"{upload.name}: {look.caption}", look, upload.name)
@@ -60,8 +60,8 @@ def show_preview(title: str, look: Preview, name: str, width: int = 100) -> None
     if len(look.pictures) > 1:
         with st.container(horizontal=True, gap="small"):
             for caption, data in look.pictures:
-                st.image(data, caption=escaped(caption), width=width, alt=f"{name}, {caption}")
+                st.image(url_of(data), caption=escaped(caption), width=width, alt=f"{name}, {caption}")
     elif look.pictures:
-        st.image(look.pictures[0][1], alt=name)
+        st.image(url_of(look.pictures[0][1]), alt=name)
     if look.text and not look.pictures:
         st.code(look.text, language=None, wrap_lines=True)

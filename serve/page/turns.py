@@ -20,7 +20,7 @@ from serve.page.looks import show_attention, show_seen
 from serve.page.marks import marks
 from serve.page.shown import show_uploads
 from serve.page.sidebar import Settings
-from serve.page.uploads import Upload, picture, png
+from serve.page.uploads import Upload, picture, png, url_of
 from serve.tags import shown
 
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
@@ -167,7 +167,7 @@ def _show_tags(reply: Reply) -> None:
         for number, data in enumerate(one.pictures, 1):
             name = f"picture {number} of {one.title}"
             try:
-                st.image(png(picture(name, data, 420)), alt=name)
+                st.image(url_of(png(picture(name, data, 420))), alt=name)
             except ServerFault as error:
                 st.text(str(error))
         place = st.empty()
@@ -198,7 +198,9 @@ def _draw(upload: Upload, text: str, scale: float | None) -> None:
     if not found:
         return
     names = [f"{number} {mark.label or mark.written}" for number, mark in enumerate(found, 1)]
-    st.image(marked(ground, found), width=420, alt=f"{upload.name} with {len(found)} marks: {'; '.join(names)}")
+    st.image(
+        url_of(png(marked(ground, found))), width=420, alt=f"{upload.name} with {len(found)} marks: {'; '.join(names)}"
+    )
     st.html(_legend([mark.label or mark.written for mark in found]))
 
 

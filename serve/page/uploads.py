@@ -100,6 +100,14 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def url_of(data: bytes) -> str:
+    """Return a PNG file as an address that holds it.
+
+    Streamlit serves a picture only while a run that drew it is the last: one that a click ended before leaves a hole.
+    """
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
 def _unreadable(name: str) -> ServerFault:
     known = ", ".join(FORMATS.values())
     return ServerFault(f"{name} is not an image that can be read; use one of: {known}.")

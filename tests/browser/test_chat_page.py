@@ -113,6 +113,7 @@ def test_a_user_attaches_a_video_a_sound_and_a_graph(tmp_path: Path) -> None:
         page.type("[data-testid=stChatInputTextArea]", "What do you see and hear?")
         page.click("[data-testid=stChatInputSubmitButton]")
         page.wait(f"{messages}.length === 2 && {messages}[1].innerText.includes('first token')", 120)
+        page.wait(f"{messages}[0].innerText.includes('2.75 s')")  # captions come with their pictures
         said = page.evaluate(f"{messages}[0].innerText")
         for words in ("clip.mp4: video of 2.8 s, 96 x 64 pixels", "0.00 s", "2.75 s", "tone.wav: sound of 2.0 s",
                       "graph of 8 nodes and 7 edges", "point cloud of 400 points", "the name is carl"):  # fmt: skip
