@@ -19,6 +19,7 @@ from benchmarks.serve.hostile_media import Part, good_media, hostile_media
 from benchmarks.serve.server_process import NAME, Server, served
 
 BODIES = 500
+JSON = {"content-type": "application/json"}
 SECONDS, BYTES = 2.0, 200e6
 """Most CPU time and memory of one request."""
 
@@ -37,15 +38,21 @@ def asking(part: Part) -> bytes:
     return json.dumps({"model": NAME, "messages": [message], "max_tokens": 3}).encode()
 
 
+def _answered(answer: httpx.Response) -> None:
+    """RuntimeError where a request that is right is refused: then those made of it would all be refused for that."""
+    if answer.status_code != 200:
+        raise RuntimeError(f"a request that is right was answered with {answer.status_code}: {answer.text}")
+
+
 def attack(server: Server) -> dict[str, Any]:
     """All of them against a running server."""
     found: dict[str, Any] = {}
     with httpx.Client(base_url=server.url, timeout=120) as http:
         # what the first answers of a process import and compile is not what a hostile request costs
         for path, good in GOOD.items():
-            http.post(path, json=good).raise_for_status()
+            _answered(http.post(path, json=good))
         for part in good_media():
-            http.post("/v1/chat/completions", content=asking(part)).raise_for_status()
+            _answered(http.post("/v1/chat/completions", content=asking(part), headers=JSON))
         for kind, name, path, data in requests():
             seen = found.setdefault(
                 kind, {"n": 0, "statuses": Counter(), "faults": [], "seconds": (0.0, ""), "mb": (0.0, "")}
@@ -53,7 +60,7 @@ def attack(server: Server) -> dict[str, Any]:
             server.forget_peak()
             cpu, size = server.cpu(), server.memory()
             try:
-                status = http.post(path, content=data, headers={"content-type": "application/json"}).status_code
+                status = http.post(path, content=data, headers=JSON).status_code
             except httpx.HTTPError as error:
                 status = 599
                 seen["faults"].append(f"{name}: {type(error).__name__}")
@@ -70,5 +77,6 @@ def attack(server: Server) -> dict[str, Any]:
 
 def fuzz() -> dict[str, Any]:
     """Run it in a folder of its own."""
-    with TemporaryDirectory() as place, served(Path(place)) as server:
+    # a good request that loses its limit of tokens would have as long an answer as the context holds, which is no fault
+    with TemporaryDirectory() as place, served(Path(place), "serve.max_new_tokens=16") as server:
         return attack(server)

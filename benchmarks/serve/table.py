@@ -47,7 +47,8 @@ def _traffic(one: dict[str, Any]) -> list[str]:
         "are questions in text, about one picture or two, half of them streamed; 15 % leave before the answer, at its",
         "first piece or soon after; 15 % are wrong on purpose, among the others. Each answer is held to that of the",
         f"same request alone ({one['asked']} requests, {one['distinct']} answers that differ): its text, and the",
-        "log-probability of its first token.",
+        "log-probability of its first token. `serve.kv_memory` and `serve.media_memory` are 32 MiB: what is kept is",
+        "full within the first minutes, and memory that grows from then on would be a leak.",
         "",
         "| | requests |",
         "|---|--:|",
@@ -62,8 +63,7 @@ def _traffic(one: dict[str, Any]) -> list[str]:
         "",
         f"Afterwards: {gauges}. Memory of the server from minute {size['from_minute']:.0f} on:",
         f"{size['early']:.0f} MB, in the last one {size['late']:.0f} MB ({100 * one['rss_growth']:+.1f} %).",
-        "SIGTERM in the middle of an answer: it",
-        f"came {'whole' if drained['whole'] else 'cut off'}, exit code {drained['code']}.",
+        f"SIGTERM in the middle of an answer: it came {'whole' if drained['whole'] else 'cut off'}.",
         "",
     ]
 
@@ -74,6 +74,7 @@ def _fuzz(found: dict[str, Any]) -> list[str]:
         "",
         "One after the other against the same server; CPU time and memory are the server's with all it starts, beyond",
         "what it had before the request. Bodies are good ones of every endpoint, changed by a seed; some stay good.",
+        "`serve.max_new_tokens` is 16: one that loses its limit would else be answered as long as the context allows.",
         "",
         "| | requests | statuses | most CPU time | most memory | 5xx, over 2 s or 200 MB |",
         "|---|--:|---|---|---|--:|",

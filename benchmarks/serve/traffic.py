@@ -31,6 +31,8 @@ PICTURES, NEW = 24, 12
 TEXTS = [f"What is {n} and {m}?" for n, m in ((1, 2), (3, 4), (5, 6), (7, 8), (2, 9), (4, 4))]
 NEAR = 2e-3
 """How far the log-probability of a first token may be from that of the request alone; pictures are further apart."""
+KEPT = 2**25
+"""Bytes of keys and values, and of encoded media, that the server may keep."""
 LIMIT = 600.0
 """Seconds after which a request that has no answer is lost."""
 COUNTED = ("right", "of_another", "wrong", "lost", "left", "poison", "poison_wrong")
@@ -242,5 +244,7 @@ def same(one: Print, other: Print) -> bool:
 
 def traffic(clients: int, minutes: float) -> dict[str, Any]:
     """Run it in a folder of its own."""
-    with TemporaryDirectory() as place, served(Path(place), f"serve.rows={min(32, clients)}") as server:
+    # full within the first minutes: with gigabytes to fill, memory would grow for hours as it is meant to
+    words = (f"serve.rows={min(32, clients)}", f"serve.kv_memory={KEPT}", f"serve.media_memory={KEPT}")
+    with TemporaryDirectory() as place, served(Path(place), *words) as server:
         return asyncio.run(Traffic(server, clients, 60 * minutes).run())
