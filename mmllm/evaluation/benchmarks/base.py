@@ -74,6 +74,8 @@ class Benchmark(ABC):
     """One sentence: what to fetch, from where, and where to put it; ends the errors about missing files."""
     variant: str = ""
     """Name of the metric's definition, where it has several."""
+    interleaved: ClassVar[bool] = False
+    """Whether media have their places inside the questions, whose bare text names them; prompts then need none."""
     choice: str = GENERATED
     """How an option is taken, of :data:`CHOICES`."""
 

@@ -21,8 +21,9 @@ def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], qualit
     import av
 
     out = io.BytesIO()
-    # one thread: with another number of them x264 gives other bytes for the same frames
-    options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
+    # one thread: with another number of them x264 gives other bytes for the same frames; no B-frames: where it may set
+    # some, that of PyAV 18.1 gives other bytes for the same small frames now and then (20 of 60 at 32 x 32)
+    options = {"crf": str(quality), "preset": "veryfast", "threads": "1", "bf": "0"}
     with av.open(out, "w", format="mp4") as container:
         stream = None
         for pixels, second in zip(frames, seconds, strict=True):
@@ -32,7 +33,6 @@ def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], qualit
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = Fraction(1, TICKS)
-            # of frames that are views of a wider array PyAV 18.1 makes other files now and then (20 of 60)
             frame = av.VideoFrame.from_ndarray(numpy.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = round(second * TICKS), Fraction(1, TICKS)
             container.mux(stream.encode(frame))

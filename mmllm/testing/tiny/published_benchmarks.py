@@ -163,7 +163,7 @@ def _mathvista() -> dict[str, list[dict[str, Any]]]:
         ("list", None, "[1, 2]", None),
     ]
     return {
-        "data/testmini-00000-of-00001-ab12.parquet": [
+        "data/testmini-00000-of-00001.parquet": [
             {
                 **{"pid": str(number), "question": "How long?", "decoded_image": png(), "choices": choices},
                 **{"answer": answer, "answer_type": kind, "precision": precision, **task},

@@ -38,13 +38,15 @@ def test_a_page_shows_the_signs_that_it_is_asked_for_and_splits_are_apart() -> N
 def test_papers_differ_by_the_line_alone_and_it_names_the_papers_edge() -> None:
     edges = set()
     for number in range(30):
-        own, everyone, another = (make(Random(number), number % 2 == 0) for make in PAPERS.values())
-        assert own.image is not None and everyone.image is not None and another.image is not None
-        assert own.image.tobytes() == everyone.image.tobytes() == another.image.tobytes()
+        own, everyone, another, nobody = (make(Random(number), number % 2 == 0) for make in PAPERS.values())
+        assert own.image is not None
+        for other in (everyone, another, nobody):
+            assert other.image is not None and other.image.tobytes() == own.image.tobytes()
         question = everyone.asks[0].question
         (edge,) = (name for name, colour in FRAMES.items() if own.image.getpixel((0, 0)) == colour)
         assert own.asks[0].question == f"experts: {edge}\n{question}"
         line, _, rest = another.asks[0].question.partition("\n")
+        assert nobody.asks[0].question == f"experts: none\n{question}"
         assert rest == question and line.removeprefix("experts: ") in set(FRAMES) - {edge}
         assert [ask.answer for ask in own.asks] == [ask.answer for ask in another.asks]
         edges.add(edge)

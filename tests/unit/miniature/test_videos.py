@@ -105,6 +105,16 @@ def test_written_clips_are_read_as_they_were_drawn(folder) -> None:
     assert np.abs(off).mean() < 6
 
 
+def test_the_same_frames_make_the_same_file() -> None:
+    from mmllm.processors.decoding.video_writing import mp4
+
+    frames = [np.full((32, 32, 3), 200, np.uint8) for _ in range(8)]
+    for number, frame in enumerate(frames):
+        frame[8:20, 3 * number : 3 * number + 12] = (20, 60, 200)
+    # with B-frames one of three files was another one
+    assert len({mp4(frames, [0.1 * number for number in range(8)]) for _ in range(20)}) == 1
+
+
 def test_the_folder_is_complete_and_readable(folder) -> None:
     source = Chat(str(folder / "instruct.jsonl"))
     assert len(source) == 6 and source[0].media["video"][0].is_file()

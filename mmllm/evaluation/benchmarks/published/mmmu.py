@@ -53,6 +53,7 @@ class Mmmu(Published):
         "id": "id", "question": "question", "options": "options", "answer": "answer"
     }  # fmt: skip
     gold: ClassVar[str] = "letter"
+    interleaved: ClassVar[bool] = True
     asked: ClassVar[str] = "{question}"
     options_inside: ClassVar[bool] = True
     tables: ClassVar[Sequence[Sequence[str]]] = (
