@@ -21,9 +21,10 @@ def mp4(frames: Iterable[NDArray[numpy.uint8]], seconds: Sequence[float], qualit
     import av
 
     out = io.BytesIO()
-    # one thread: with another number of them x264 gives other bytes for the same frames; no B-frames: where it may set
-    # some, that of PyAV 18.1 gives other bytes for the same small frames now and then (20 of 60 at 32 x 32)
-    options = {"crf": str(quality), "preset": "veryfast", "threads": "1", "bf": "0"}
+    # one thread: with another number of them x264 gives other bytes for the same frames. Nothing is decided by frames
+    # ahead: where it is, that of PyAV 18.1 gives other bytes for the same small frames now and then
+    ahead = {"bf": "0", "x264-params": "rc-lookahead=0:mbtree=0"}
+    options = {"crf": str(quality), "preset": "veryfast", "threads": "1", **ahead}
     with av.open(out, "w", format="mp4") as container:
         stream = None
         for pixels, second in zip(frames, seconds, strict=True):
