@@ -45,12 +45,13 @@ def moved(run: Path, rows: list[dict[str, Any]]) -> float:
     """Largest difference of an option's probability between orders in which a server is sent the options."""
     import base64
 
+    from fastapi.testclient import TestClient
+
     from mmllm.serving.app import load_app
-    from tests.support.serving import local
 
     draw, most = Random(0), 0.0
     recipe, app = load_app(run)
-    with local(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
         for row in rows[:ASKED]:
             shown = f"data:image/png;base64,{base64.b64encode(Path(row['image']).read_bytes()).decode()}"
             body = {

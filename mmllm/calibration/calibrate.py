@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from mmllm.calibration.known import Known, read_known
 from mmllm.errors import MmllmError
 from mmllm.evaluation import digests
+from mmllm.evaluation.asking import item_of
 from mmllm.serving.decisions.calibration import KINDS, Calibration, Scale, weights_of
 from mmllm.serving.decisions.probabilities import log_weights
 from mmllm.serving.decisions.prompt import put
-from mmllm.types import identity
 
 if TYPE_CHECKING:
     from mmllm.checkpoints.load import Trust
@@ -63,11 +63,10 @@ def calibrate(
     Raises:
         MmllmError: a row cannot be read, or no kind has ``2 * LEAST`` questions.
     """
-    from mmllm.datasets.containers.opening import open_rows
     from mmllm.generation.opening import open_run
 
     recipe, generator = open_run(run, overrides, trust)
-    known = read_known(path, list(generator.inputs))
+    known, files = read_known(path, list(generator.inputs))
     parts = {kind: _halves([one for one in known if one.question.type == kind], seed) for kind in KINDS}
     few = {
         kind: len(some) + len(others) for kind, (some, others) in parts.items() if min(len(some), len(others)) < LEAST
@@ -96,7 +95,7 @@ def calibrate(
             "kept": better,
         }
         say(_sentence(kind, scale, measured[kind]))
-    found = Calibration(weights_of(run), scales, measured, digests.of_files(open_rows(path).files()))
+    found = Calibration(weights_of(run), scales, measured, digests.of_files(files))
     say(f"kept: {found.write(run)}")
     return found
 
@@ -139,9 +138,7 @@ def _halves(known: Sequence[Known], seed: int) -> tuple[list[Known], list[Known]
     """Two parts of about as many questions, those about one item in one of them."""
     groups: dict[Hashable, list[Known]] = {}
     for one in known:
-        media = one.sample.media
-        items = tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key])
-        groups.setdefault(items or one.sample.name, []).append(one)
+        groups.setdefault(item_of(one.sample), []).append(one)
     drawn = list(groups.values())
     Random(seed).shuffle(drawn)
     first: list[Known] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ class Known:
     """Place of the right answer among ``question.options``."""
 
 
-def read_known(path: str, keys: Collection[str]) -> list[Known]:
-    """The questions of a file that ``data:`` reads; ``keys`` are those of the run's media.
+def read_known(path: str, keys: Collection[str]) -> tuple[list[Known], Sequence[Path]]:
+    """The questions of a file that ``data:`` reads, and the files they lie in; ``keys`` are those of the run's media.
 
     Without ``options`` and ``levels`` the answer is yes or no, and the question a predicate.
 
@@ -48,7 +48,7 @@ def read_known(path: str, keys: Collection[str]) -> list[Known]:
         rows = open_rows(path)
     except MmllmError as error:
         raise MmllmError(f"calibrate: {str(error).rstrip('.')}; {FORM}.") from error
-    return list(_read(rows, RowMedia(rows.folder), keys))
+    return list(_read(rows, RowMedia(rows.folder), keys)), rows.files()
 
 
 def _read(rows: Rows, media: RowMedia, keys: Collection[str]) -> Iterator[Known]:

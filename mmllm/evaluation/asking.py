@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mmllm.errors import SampleError
 from mmllm.evaluation.benchmarks.base import PER_TOKEN
 from mmllm.generation.likelihood import Answers, Likelihood, Likelihoods
-from mmllm.types import identity
+from mmllm.types import Sample, identity
 
 if TYPE_CHECKING:
     from mmllm.evaluation.benchmarks.base import Benchmark, Question
@@ -98,17 +98,15 @@ def _by_media(questions: Sequence[Question]) -> list[Question]:
     groups: dict[Hashable, list[Question]] = {}
     # longest first: what does not fit into memory fails in the first minute
     for question in sorted(questions, key=_length, reverse=True):
-        groups.setdefault(item_of(question), []).append(question)
+        groups.setdefault(item_of(question.sample), []).append(question)
     return [question for group in groups.values() for question in group]
 
 
-def item_of(question: Question) -> Hashable:
+def item_of(sample: Sample) -> Hashable:
     """What tells apart what questions are about: their media, or their name; a picture that is no file is like itself
     only."""
-    media = question.sample.media
-    return (
-        tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key]) or question.sample.name
-    )
+    media = sample.media
+    return tuple((key, identity(item) or id(item)) for key in sorted(media) for item in media[key]) or sample.name
 
 
 def _length(question: Question) -> int:

@@ -131,7 +131,7 @@ def _scored(
 
 def digest_of_item(question: Question) -> str:
     """Short digest of ``item_of``, the same in every process; of media that are no files, the question's own."""
-    shown = item_of(question)
+    shown = item_of(question.sample)
     named = shown if isinstance(shown, str) or all(isinstance(one, Path) for one in _items(question)) else ""
     return hashlib.sha256(repr(named or question.sample.name).encode()).hexdigest()[:16]
 

@@ -204,7 +204,7 @@ class _Session:
         key = digests.of_value([__version__, self.model, asked, decoding, files, None if shots is None else shots.key])
         seen = self._predict(benchmark, questions, "", key)
         guessed = self._predict(benchmark, questions, "blind", key) if blind else None
-        items = [item_of(one) if (found := benchmark.cluster(one)) is None else found for one in questions]
+        items = [item_of(one.sample) if (found := benchmark.cluster(one)) is None else found for one in questions]
         rule = best_rule(benchmark, questions, self._training(benchmark))
         answered = answered_of(questions, seen)
         unseen = answered_of(questions, guessed) if guessed else None

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from mmllm.calibration.calibrate import LEAST, Weighed, figures, fit
 from mmllm.calibration.known import read_known
@@ -65,6 +66,11 @@ def test_a_temperature_and_a_bias_are_found_again() -> None:
     assert fit(choices, biased=False).slope == pytest.approx(0.5, rel=0.05)
     scale = fit(predicates, biased=True)
     assert (scale.slope, scale.bias) == (pytest.approx(0.5, rel=0.1), pytest.approx(-1.5, rel=0.1))
+    # Platt's scaling is a logistic regression on the log odds
+    odds = [[one.weights[0] - one.weights[1]] for one in predicates]
+    theirs = LogisticRegression(C=1e9).fit(odds, [1 - one.right for one in predicates])
+    assert scale.slope == pytest.approx(theirs.coef_[0, 0], rel=1e-2)
+    assert scale.bias == pytest.approx(theirs.intercept_[0], rel=1e-2)
     before, after = figures(Scale(), choices), figures(fit(choices, biased=False), choices)
     assert before["ece"] > 0.1 > 0.03 > after["ece"] and before["accuracy"] == after["accuracy"]
 
@@ -98,14 +104,12 @@ def test_the_server_answers_by_what_was_fitted(run: Path, tmp_path: Path, capsys
     assert kept.measured["choice"]["n"] == LEAST == kept.measured["predicate"]["fitted_to"]
     for kind, figures_of in kept.measured.items():
         assert (kind in kept.scales) is (figures_of["after"]["nll"] < figures_of["before"]["nll"])
-    scale = kept.of("predicate")
     (run / "decisions.json").write_text(
         json.dumps({"weights": kept.weights, "scales": {"predicate": {"slope": 0.5, "bias": -1.0}}})
     )
     odds, calibrated = decided()
     wanted = 0.5 * math.log(bare / (1 - bare)) - 1.0
     assert calibrated == ["predicate"] and math.log(odds / (1 - odds)) == pytest.approx(wanted, abs=1e-4)
-    assert scale.slope > 0
 
 
 def test_other_weights_are_not_scaled(run: Path) -> None:
